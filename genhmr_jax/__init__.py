@@ -1,0 +1,30 @@
+"""Generative human mesh recovery (GenHMR) in JAX: one photo in, the 3D body mesh of each person out.
+
+    people = genhmr_jax.load().recover(genhmr_jax.read_image("photo.jpg"))
+
+The names below are imported when they are first used, so `import genhmr_jax` (and `genhmr --help`) costs nothing.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "InputError": "genhmr_jax.errors",
+    "People": "genhmr_jax.people",
+    "RecoverOptions": "genhmr_jax.recover",
+    "Recoverer": "genhmr_jax.recover",
+    "load": "genhmr_jax.recover",
+    "read_image": "genhmr_jax.images",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'genhmr_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_PUBLIC))
