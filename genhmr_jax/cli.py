@@ -1,0 +1,101 @@
+"""The `genhmr` command. Here are only the flags; the work is in `cli_recover`, imported when it is needed: help is instant."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import genhmr_jax
+from genhmr_jax.errors import InputError
+
+MESH_FORMATS = ("obj", "glb", "ply")
+SAMPLE_PHOTO = Path(__file__).parent / "assets" / "sample" / "person.jpg"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command. Returns the exit code: 0 all well, 1 bad input (one line each on stderr), 2 wrong usage, 130 interrupted."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.temperature == 0 and args.hypotheses > 1:
+        parser.error("--hypotheses above 1 needs --temperature above 0: without chance all hypotheses are equal")
+    from genhmr_jax import cli_recover
+
+    try:
+        return cli_recover.run(args)
+    except InputError as error:
+        cli_recover.print_error(error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of all commands."""
+    parser = argparse.ArgumentParser(prog="genhmr", description="Generative human mesh recovery: photos in, 3D body meshes out.")
+    parser.add_argument("--version", action="version", version=f"genhmr {genhmr_jax.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    recover = commands.add_parser(
+        "recover",
+        help="recover the people in photos",
+        description="Writes STEM.npz and STEM_overlay.png for every photo. A photo that fails does not stop the others.",
+    )
+    recover.add_argument("images", nargs="+", metavar="IMAGE_OR_DIR", help="photos, or directories of photos")
+    recover.add_argument("--out", required=True, metavar="DIR", help="where the results go; made if missing")
+    recover.add_argument("--boxes", metavar="JSON", help="person boxes (xyxy px) to use instead of the detector's")
+    recover.add_argument("--keypoints", metavar="JSON", help="2D keypoints (OpenPose, COCO or ours) to use instead of the detector's")
+    _add_model_flags(recover)
+
+    demo = commands.add_parser("demo", help="run on the photo that comes with the package", description="Runs on the sample photo.")
+    demo.add_argument("--out", default="genhmr_demo", metavar="DIR", help="where the results go (default: %(default)s)")
+    demo.set_defaults(images=[str(SAMPLE_PHOTO)], boxes=None, keypoints=None)
+    _add_model_flags(demo)
+    return parser
+
+
+def _add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that `recover` and `demo` share."""
+    parser.add_argument("--body", default="neutral", help="neutral, male, female, lite, or your SMPL .pkl or .npz (default: neutral)")
+    parser.add_argument("--checkpoint", metavar="DIR", help="a trained model (default: the one that comes with the package)")
+    parser.add_argument("--iterations", type=number(int, 1, 100), default=5, metavar="N", help="sampling iterations (default: 5)")
+    parser.add_argument(
+        "--temperature", type=number(float, 0, 100), metavar="T", help="chance in sampling; 0 is none (default: 0, or 1 with --hypotheses)"
+    )
+    parser.add_argument("--hypotheses", type=number(int, 1, 64), default=1, metavar="K", help="bodies sampled per person (default: 1)")
+    parser.add_argument(
+        "--refine-steps", type=number(int, 0, 10_000), metavar="N", help="2D refinement steps; 0 is none (default: the model's)"
+    )
+    view = parser.add_mutually_exclusive_group()
+    view.add_argument("--focal", type=number(float, 1, 1e6), metavar="PX", help="focal length, px (default: a guess from the image size)")
+    view.add_argument("--fov", type=number(float, 1, 170), metavar="DEG", help="field of view over the longer side, degrees")
+    parser.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N", help="random seed (default: 0)")
+    parser.add_argument("--max-people", type=number(int, 1, 100), default=10, metavar="N", help="most people per photo (default: 10)")
+    parser.add_argument("--save", type=mesh_formats, default=(), metavar="FORMATS", help="meshes to write as well: obj,glb,ply")
+    parser.add_argument("--no-overlay", action="store_true", help="write no overlay picture")
+
+
+def number(kind: type, low: float, high: float) -> Callable[[str], float]:
+    """An argparse type: an int or float within [low, high] (NaN is outside)."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be {'a whole number' if kind is int else 'a number'} from {low:g} to {high:g}, not {text!r}")
+        return value
+
+    return parse
+
+
+def mesh_formats(text: str) -> tuple[str, ...]:
+    """An argparse type: a comma-separated choice of MESH_FORMATS."""
+    formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
+    if unknown := [part for part in formats if part not in MESH_FORMATS]:
+        raise argparse.ArgumentTypeError(f"knows {','.join(MESH_FORMATS)}, not {','.join(unknown)!r}")
+    return formats
+
+
+if __name__ == "__main__":
+    sys.exit(main())

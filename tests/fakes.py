@@ -1,0 +1,38 @@
+"""A made-up recovery result and recoverer, for the tests of everything around the model."""
+
+import numpy as np
+
+from genhmr_jax.people import People
+
+KEYPOINTS = 23
+
+
+def fake_people(count: int, **extras) -> People:
+    """`count` people 2.5 m away, each a tetrahedron-like solid instead of a body, in a 60 x 40 image."""
+    rng = np.random.default_rng(count)
+    solid = np.array([[0, -0.4, 0], [0.3, 0.4, 0], [-0.3, 0.4, 0], [0, 0, 0.3]])
+    faces = np.array([[0, 1, 2], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
+    translation = np.stack([np.array([0.2 * person, 0.0, 2.5]) for person in range(count)]) if count else np.zeros((0, 3))
+    keypoints = np.concatenate([rng.uniform(5, 35, (count, KEYPOINTS, 2)), rng.uniform(0.5, 1, (count, KEYPOINTS, 1))], -1)
+    joints = rng.normal(0, 0.2, (count, 24, 3)) + translation[:, None]
+    fields = dict(
+        boxes=np.tile([10.0, 5, 40, 35], (count, 1)),
+        keypoints2d=keypoints,
+        keypoint_names=np.array([f"keypoint_{k}" for k in range(KEYPOINTS)]),
+        global_orient=np.tile([np.pi, 0, 0], (count, 1)),
+        body_pose=rng.normal(0, 0.2, (count, 69)),
+        betas=rng.normal(0, 1, (count, 10)),
+        weak_camera=np.tile([0.9, 0, 0], (count, 1)),
+        translation=translation,
+        focal_length=60.0,
+        image_size=np.array([60, 40]),
+        vertices=solid + translation[:, None],
+        joints=joints,
+        joints2d=60 * joints[..., :2] / joints[..., 2:] + [30, 20],
+        joint_confidence=np.full((count, 24), 0.8),
+        faces=faces,
+        joint_names=np.array([f"joint_{j}" for j in range(24)]),
+        projected_keypoints=keypoints[..., :2] + [3, 4],
+        sampled_keypoints=keypoints[..., :2] + [6, 8],
+    )
+    return People(**{**fields, **extras})

@@ -1,0 +1,148 @@
+"""Reading photos: every common kind of file gives the same upright 8-bit RGB, every broken one gives one clear error."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genhmr_jax.errors import InputError
+from genhmr_jax.images import MAX_SIDE, list_images, read_image
+
+
+def picture(height: int = 40, width: int = 60) -> np.ndarray:
+    """A smooth picture with no symmetry, so that every rotation and flip shows."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([4 * x, 6 * y, 2 * (x + y)], -1).astype(np.uint8)
+
+
+def save(path, array, mode=None, **options):
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(path, **options)
+    return path
+
+
+def test_rgb_is_read_exactly(tmp_path):
+    assert np.array_equal(read_image(save(tmp_path / "x.png", picture())), picture())
+
+
+def test_grey_and_palette_become_rgb(tmp_path):
+    grey = read_image(save(tmp_path / "grey.png", picture()[..., 0]))
+    assert np.array_equal(grey, np.repeat(picture()[..., :1], 3, axis=2))
+    palette = read_image(save(tmp_path / "p.gif", picture(), "P"))
+    assert palette.shape == (40, 60, 3) and np.abs(palette.astype(int) - picture()).mean() < 25
+
+
+def test_cmyk_keeps_its_colours(tmp_path):
+    cmyk = read_image(save(tmp_path / "cmyk.jpg", picture(), "CMYK", quality=95))
+    assert np.abs(cmyk.astype(int) - picture()).mean() < 4
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    rgba = np.dstack([picture(), np.zeros((40, 60), np.uint8)])
+    rgba[:, 30:, 3] = 255
+    read = read_image(save(tmp_path / "rgba.png", rgba))
+    assert (read[:, :30] == 255).all()
+    assert np.array_equal(read[:, 30:], picture()[:, 30:])
+    grey_alpha = Image.new("LA", (20, 20), (0, 0))
+    grey_alpha.save(tmp_path / "la.png")
+    assert (read_image(tmp_path / "la.png") == 255).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
+    values = np.linspace(0, 65535, 40 * 60).reshape(40, 60).astype(np.uint16)
+    read = read_image(save(tmp_path / f"deep.{suffix}", values))
+    assert read.dtype == np.uint8 and read.shape == (40, 60, 3)
+    assert np.abs(read[..., 0] - values / 257.0).max() <= 0.5 + 1e-9
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"float\.tif: .*floating-point.*; convert"):
+        read_image(save(tmp_path / "float.tif", picture()[..., 0].astype(np.float32)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(tmp_path, orientation):
+    # How a camera stores an upright picture for each value of the EXIF orientation tag.
+    stored = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation](picture())
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "turned.png", np.ascontiguousarray(stored), exif=exif)
+    assert np.array_equal(read_image(path), picture())
+
+
+def test_missing_file_and_directory(tmp_path):
+    with pytest.raises(InputError, match=r"none\.jpg: no such file; check the path"):
+        read_image(tmp_path / "none.jpg")
+    with pytest.raises(InputError, match="is a directory"):
+        read_image(tmp_path)
+
+
+def test_text_and_empty_files_are_not_images(tmp_path):
+    for content in (b"", b"not an image", b"\xff\xd8\xff\xe0broken"):
+        (tmp_path / "x.jpg").write_bytes(content)
+        with pytest.raises(InputError, match=r"x\.jpg: is not an image.*; convert it"):
+            read_image(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_truncated_files_are_damaged_not_half_read(tmp_path, form):
+    noise = np.random.default_rng(0).integers(0, 256, (120, 120, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, form)
+    path = tmp_path / f"half.{form.lower()}"
+    path.write_bytes(file.getvalue()[: len(file.getvalue()) // 2])
+    with pytest.raises(InputError, match="half"):
+        read_image(path)
+
+
+def test_one_pixel_and_giant_images_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"dot\.png: is only 1 x 1 px; give an image of at least 16 px"):
+        read_image(save(tmp_path / "dot.png", picture(1, 1)))
+    Image.new("1", (20_000, 40)).save(tmp_path / "wide.png")
+    with pytest.raises(InputError, match=rf"wide\.png: is 20000 x 40 px; scale it down to at most {MAX_SIDE} px"):
+        read_image(tmp_path / "wide.png")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(InputError, match=r"bomb\.png: is larger than 150 megapixels; scale it down"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_list_images_sorts_dedupes_and_skips_what_we_wrote(tmp_path):
+    for name in ("b.jpg", "a.PNG", "a_overlay.png", "notes.txt", ".hidden.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "inner").mkdir()
+    images, errors = list_images([tmp_path / "b.jpg", tmp_path])
+    assert [(image.path.name, image.stem) for image in images] == [("b.jpg", "b"), ("a.PNG", "a")]
+    assert not errors
+
+
+def test_list_images_reports_every_bad_path_and_keeps_the_good(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    images, errors = list_images([tmp_path / "gone.jpg", tmp_path / "x.jpg", tmp_path / "empty"])
+    assert [image.stem for image in images] == ["x"]
+    assert [str(error) for error in errors] == [
+        f"{tmp_path / 'gone.jpg'}: no such file or directory; check the path",
+        f"{tmp_path / 'empty'}: no image in this directory; put images there (.jpg .jpeg .png .webp .bmp .tif .tiff .gif)",
+    ]
+
+
+def test_equal_stems_never_share_outputs(tmp_path):
+    names = ["a/x.jpg", "b/x.jpg", "a/x.png", "a/y.jpg", "a/y.png", "a/y_png.jpg", "c/X.JPG", "d/a/x.jpg", "a/z.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(b"")
+    images, _ = list_images([tmp_path / name for name in names])
+    stems = [image.stem for image in images]
+    assert len({stem.lower() for stem in stems}) == len(names)
+    assert stems[3] == "y_jpg" and stems[-1] == "z"
