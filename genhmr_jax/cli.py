@@ -83,7 +83,8 @@ def number(kind: type, low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"must be {'a whole number' if kind is int else 'a number'} from {low:g} to {high:g}, not {text!r}")
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"must be {what} from {low:.10g} to {high:.10g}, not {text!r}")
         return value
 
     return parse

@@ -1,6 +1,9 @@
 """A made-up recovery result and recoverer, for the tests of everything around the model."""
 
+import dataclasses
+
 import numpy as np
+from PIL import Image
 
 from genhmr_jax.people import People
 
@@ -36,3 +39,46 @@ def fake_people(count: int, **extras) -> People:
         sampled_keypoints=keypoints[..., :2] + [6, 8],
     )
     return People(**{**fields, **extras})
+
+
+def save_photo(path):
+    """A 60 x 40 photo of nothing."""
+    Image.new("RGB", (60, 40), (90, 120, 150)).save(path)
+    return path
+
+
+@dataclasses.dataclass
+class Calls:
+    """What the command asked of the made-up model, and what that shall answer."""
+
+    loaded: list = dataclasses.field(default_factory=list)
+    images: list = dataclasses.field(default_factory=list)
+    boxes: list = dataclasses.field(default_factory=list)
+    keypoints: list = dataclasses.field(default_factory=list)
+    options: list = dataclasses.field(default_factory=list)
+    result: People | None = None
+    failure: Exception | None = None
+    load_failure: Exception | None = None
+
+    def load(self, checkpoint=None, body="neutral"):
+        if self.load_failure:
+            raise self.load_failure
+        self.loaded.append((checkpoint, body))
+        return self
+
+    def recover(self, image, *, boxes=None, keypoints=None, options=None) -> People:
+        if self.failure:
+            raise self.failure
+        self.images.append(image)
+        self.boxes.append(boxes)
+        self.keypoints.append(keypoints)
+        self.options.append(options)
+        return self.result if self.result is not None else fake_people(2)
+
+
+def install_fake_recover(monkeypatch) -> Calls:
+    """Puts a made-up model in the place of `genhmr_jax.recover.load`."""
+    calls = Calls()
+    monkeypatch.setattr("genhmr_jax.recover.load", calls.load)
+    monkeypatch.setattr("genhmr_jax.compilation_cache.enable", lambda: None)
+    return calls

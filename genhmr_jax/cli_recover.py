@@ -1,0 +1,173 @@
+"""What `genhmr recover` and `genhmr demo` do: read each photo, recover its people, write the files, say one line."""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from genhmr_jax.atomic import atomic_path
+from genhmr_jax.errors import InputError
+from genhmr_jax.images import OVERLAY_SUFFIX, ImageFile, list_images, read_image
+from genhmr_jax.people import People
+
+
+def run(args: argparse.Namespace) -> int:
+    """Recovers the people of every photo in `args.images` into `args.out`.
+
+    A photo that fails costs one line on stderr and the exit code; the others are still done. Cheap checks come first: the
+    model is loaded only when there is a photo to read and a place to write.
+
+    Returns:
+      0, or 1 if any photo failed.
+
+    Raises:
+      InputError: nothing can be done at all (output directory, model, a file of boxes or keypoints).
+    """
+    images, errors = list_images(args.images)
+    for error in errors:
+        print_error(error)
+    if not images:
+        return 1
+    out = make_writable(args.out)
+    given = _read_given(args)
+    recoverer, options = _load(args)
+    failures = len(errors)
+    for index, image in enumerate(tqdm(images, unit="photo", disable=None if len(images) > 1 else True)):
+        try:
+            line = _recover_one(image, out, recoverer, options, given, args)
+            tqdm.write((f"[{index + 1}/{len(images)}] " if len(images) > 1 else "") + line)
+        except Exception as error:
+            if os.environ.get("GENHMR_DEBUG"):
+                raise
+            failures += 1
+            print_error(_as_input_error(image.path, error))
+    return 1 if failures else 0
+
+
+def _load(args: argparse.Namespace):
+    """The model and its options, from the flags."""
+    from genhmr_jax import compilation_cache
+
+    compilation_cache.enable()
+    from genhmr_jax import recover
+
+    temperature = args.temperature if args.temperature is not None else float(args.hypotheses > 1)
+    chosen = dict(
+        iterations=args.iterations,
+        temperature=temperature,
+        hypotheses=args.hypotheses,
+        focal=args.focal,
+        fov=args.fov,
+        seed=args.seed,
+        max_people=args.max_people,
+    )
+    if args.refine_steps is not None:
+        chosen["refine_steps"] = args.refine_steps
+    try:
+        return recover.load(args.checkpoint, body=args.body), recover.RecoverOptions(**chosen)
+    except (ValueError, OSError) as error:
+        raise _as_input_error(args.checkpoint or args.body, error) from error
+
+
+def _read_given(args: argparse.Namespace):
+    """The user's own boxes and keypoints, by photo."""
+    from genhmr_jax.detect import user
+
+    boxes = user.read_boxes(args.boxes) if args.boxes else None
+    keypoints = user.read_keypoints(args.keypoints) if args.keypoints else None
+    return boxes, keypoints
+
+
+def _recover_one(image: ImageFile, out: Path, recoverer, options, given, args: argparse.Namespace) -> str:
+    """Does one photo and returns its summary line. All results are computed before the first file is written."""
+    start = time.perf_counter()
+    pixels = read_image(image.path)
+    boxes, keypoints = given
+    people = recoverer.recover(pixels, boxes=boxes, keypoints=keypoints, options=options)
+    if not len(people):
+        raise InputError(image.path, "nobody was found", "give the person's box with --boxes, or a photo in which the person is larger")
+    overlay = None if args.no_overlay else draw(pixels, people)
+    seconds = time.perf_counter() - start
+    people.save(out / f"{image.stem}.npz")
+    if overlay is not None:
+        save_png(out / f"{image.stem}{OVERLAY_SUFFIX}", overlay)
+    save_meshes(out, image.stem, people, args.save)
+    return f"{image.path.name}: {summary(people)}, {seconds:.1f} s -> {out / image.stem}.npz"
+
+
+def summary(people: People) -> str:
+    """How many people, how sure, and how far the body's keypoints lie from the detected ones before and after refinement."""
+    text = f"{len(people)} {'person' if len(people) == 1 else 'people'}, confidence {people.joint_confidence.mean():.2f}"
+    before, after = people.reprojection_error(refined=False), people.reprojection_error()
+    known = np.isfinite(before) & np.isfinite(after)
+    if known.any():
+        text += f", reprojection {before[known].mean():.1f} -> {after[known].mean():.1f} px"
+    return text
+
+
+def draw(pixels: np.ndarray, people: People) -> np.ndarray:
+    """The photo with the meshes over it, and a side view: uint8 (H, W, 3)."""
+    from genhmr_jax.render.overlay import overlay_with_side
+
+    return overlay_with_side(pixels, people.vertices, people.faces, float(people.focal_length))
+
+
+def save_png(path: Path, pixels: np.ndarray) -> None:
+    """Writes uint8 (H, W, 3), whole or not at all."""
+    from PIL import Image
+
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary)
+
+
+def save_meshes(out: Path, stem: str, people: People, formats: tuple[str, ...]) -> None:
+    """One STEM_PERSON.FORMAT per person and format, whole or not at all."""
+    if not formats:
+        return
+    from genhmr_jax.render.export import save_mesh
+
+    for person, vertices in enumerate(people.vertices):
+        for suffix in formats:
+            with atomic_path(out / f"{stem}_{person}.{suffix}") as temporary:
+                save_mesh(temporary, vertices, people.faces)
+
+
+def make_writable(directory: str | os.PathLike) -> Path:
+    """Makes the output directory and tries to write there, so that hours of work do not end in an error.
+
+    Raises:
+      InputError: it cannot be made or written to.
+    """
+    path = Path(directory)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except FileExistsError as error:
+        raise InputError(path, "is a file, not a directory", "choose another --out") from error
+    except OSError as error:
+        raise InputError(path, f"cannot be written to ({error.strerror})", "choose another --out") from error
+
+
+def print_error(error: InputError) -> None:
+    """One line on stderr, also under a progress bar."""
+    tqdm.write("genhmr: " + " ".join(str(error).split()), file=sys.stderr)
+
+
+def _as_input_error(where: object, error: Exception) -> InputError:
+    """Any failure as one line that names the file it happened at."""
+    if isinstance(error, InputError):
+        names_a_file = error.where == str(where) or os.sep in error.where
+        return error if names_a_file else InputError(f"{where}: {error.where}", error.problem, error.remedy)
+    if isinstance(error, OSError) and error.strerror:
+        return InputError(error.filename or where, error.strerror, "check the path, its permissions and the free disk space")
+    if isinstance(error, ValueError | FileNotFoundError):
+        return InputError(where, str(error), "correct the input")
+    if isinstance(error, MemoryError):
+        return InputError(where, "does not fit into memory", "scale the photo down or lower --hypotheses")
+    return InputError(where, f"internal error ({type(error).__name__}: {error})", "set GENHMR_DEBUG=1 to see where, and report it")
