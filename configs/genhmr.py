@@ -1,0 +1,67 @@
+"""Stage 2, the image-conditioned masked transformer.
+
+    python -m genhmr_jax.main --config=configs/genhmr.py --workdir=runs/genhmr --config.data.poses=cmu_poses.npz --config.tokenizer=runs/tokenizer/model
+    ... --config.data.images=runs/images          # rendered images (python -m genhmr_jax.data.synthetic.write), else keypoints only
+
+Args: `default` (the shipped model; hours on 2 CPU cores), `gpu` (wider, longer), `paper` (image only, ViT features, 6 x 1024), `tiny` (seconds; for tests).
+"""
+
+import ml_collections
+
+
+def get_config(arg: str = "default") -> ml_collections.ConfigDict:
+    c = ml_collections.ConfigDict()
+    c.stage = "genhmr"
+    c.seed = 0
+    c.batch_size = 256  # simulated views (keypoints only) a step
+    c.image_batch_size = 0  # rendered images a step, beside them
+    c.steps = 6000
+    c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 50, 500, 250, 2048
+    c.tokenizer = "runs/tokenizer/model"
+
+    c.model = ml_collections.ConfigDict()
+    c.model.transformer = ml_collections.ConfigDict({"width": 192, "layers": 4, "heads": 6, "mlp_ratio": 4, "points": 4, "geometric": True})
+    c.model.num_keypoints = 23
+    c.model.context = "mlp"
+    c.model.context_tokens, c.model.context_width, c.model.context_depth = 6, 768, 3
+    c.model.encoder = "blazepose_full"
+    c.model.encoder_channels = ()
+    c.model.pyramid = "project"
+    c.model.pyramid_scales = (4.0, 2.0, 1.0)
+
+    c.data = ml_collections.ConfigDict()
+    c.data.poses = "cmu_poses.npz"
+    c.data.images = ""
+    c.data.body = "neutral"
+    c.data.view = ml_collections.ConfigDict()  # overrides of data/views.py:ViewSpec
+
+    c.masking = ml_collections.ConfigDict()
+    c.masking.min_ratio = 0.0  # MaskGIT: 0.5
+    c.masking.all_masked = 0.3  # share of samples with every token masked: the first step of sampling, where most is decided
+    c.masking.corrupt = 0.1  # share of visible tokens replaced by a random one
+    c.masking.drop_keypoints = 0.0  # of the image samples: learn from the image alone
+    c.masking.drop_image = 0.1
+
+    c.loss = ml_collections.ConfigDict()
+    c.loss.token, c.loss.label_smoothing = 1.0, 0.0
+    c.loss.differentiable_sampling = "expected"  # or straight_through, none
+    c.loss.rotation, c.loss.joints3d, c.loss.joints2d, c.loss.betas, c.loss.camera = 2.0, 10.0, 2.0, 0.05, 2.0
+
+    c.optim = ml_collections.ConfigDict({"learning_rate": 1e-3, "warmup": 300, "final": 0.02, "b1": 0.9, "b2": 0.98})
+    c.optim.weight_decay, c.optim.clip_norm, c.optim.ema_decay = 0.01, 1.0, 0.999
+
+    if arg == "gpu":
+        c.model.transformer.width, c.model.transformer.layers, c.model.transformer.heads = 512, 6, 8
+        c.batch_size, c.steps, c.optim.learning_rate = 1024, 100_000, 5e-4
+    elif arg == "paper":
+        c.model.transformer.width, c.model.transformer.layers, c.model.transformer.heads = 1024, 6, 8
+        c.model.num_keypoints, c.model.encoder, c.model.encoder_channels, c.model.pyramid = 0, "vit_h", (1280,), "simple"
+        c.batch_size, c.image_batch_size, c.steps, c.optim.learning_rate = 0, 256, 200_000, 1e-4
+        c.masking.all_masked, c.masking.corrupt, c.masking.drop_image = 0.0, 0.0, 0.0
+    elif arg == "tiny":
+        c.model.transformer.width, c.model.transformer.layers, c.model.transformer.heads = 24, 1, 2
+        c.model.context_tokens, c.model.context_width, c.model.context_depth = 2, 32, 1
+        c.batch_size, c.steps, c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 16, 20, 5, 10, 10, 32
+    elif arg != "default":
+        raise ValueError(f"configs/genhmr.py:{arg}: choose default, gpu, paper or tiny")
+    return c

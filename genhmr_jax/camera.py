@@ -1,0 +1,80 @@
+"""Pinhole projection, the weak camera of a crop, and the way between crop and full image.
+
+Conventions are those of docs/architecture.md: camera coordinates x right, y down, z forward in metres; pixel = f X/Z + (W/2, H/2).
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+EPS = 1e-9
+
+
+def project(
+    points: Float[Array, "*b K 3"], focal: Float[Array, "*b"] | float, centre: Float[Array, "*b 2"], *, near: float = 0.05
+) -> Float[Array, "*b K 2"]:
+    """Perspective projection of camera-space points (..., K, 3) metres to pixels (..., K, 2).
+
+    Depths are held at `near` metres or more, so that a point at or behind the camera gives a finite value and gradient.
+    """
+    depth = jnp.maximum(points[..., 2:], near)
+    return points[..., :2] / depth * jnp.asarray(focal)[..., None, None] + centre[..., None, :]
+
+
+def weak_to_translation(
+    weak: Float[Array, "*b 3"], crop: Float[Array, "*b 3"], image_size: Float[Array, "*b 2"], focal: Float[Array, "*b"]
+) -> Float[Array, "*b 3"]:
+    """Weak camera (s, tx, ty) of a crop -> translation (..., 3) in metres of the model origin in the full image's camera.
+
+    HMR's crop camera with the box taken out (cam_crop_to_full of 4D-Humans; CLIFF eq. 1), for any focal length in px.
+
+    Args:
+      weak: s > 0 (the person's metres that fill half the crop are 1/s), tx, ty in metres.
+      crop: centre x, centre y, side, in px.
+      image_size: width, height in px.
+      focal: px.
+    """
+    scaled_side = weak[..., 0] * crop[..., 2] + EPS
+    offset = 2.0 * (crop[..., :2] - image_size / 2.0) / scaled_side[..., None]
+    return jnp.concatenate([weak[..., 1:] + offset, (2.0 * jnp.asarray(focal) / scaled_side)[..., None]], -1)
+
+
+def translation_to_weak(
+    translation: Float[Array, "*b 3"], crop: Float[Array, "*b 3"], image_size: Float[Array, "*b 2"], focal: Float[Array, "*b"]
+) -> Float[Array, "*b 3"]:
+    """The inverse of `weak_to_translation` (same shapes and units)."""
+    s = 2.0 * jnp.asarray(focal) / (translation[..., 2] * crop[..., 2])
+    offset = 2.0 * (crop[..., :2] - image_size / 2.0) / (s * crop[..., 2] + EPS)[..., None]
+    return jnp.concatenate([s[..., None], translation[..., :2] - offset], -1)
+
+
+def to_crop(points: Float[Array, "*b K 2"], crop: Float[Array, "*b 3"]) -> Float[Array, "*b K 2"]:
+    """Full-image pixels -> crop coordinates in [-1, 1] (0 is the centre of the crop)."""
+    return (points - crop[..., None, :2]) / (crop[..., None, 2:] / 2.0)
+
+
+def box_information(crop: Float[Array, "*b 3"], image_size: Float[Array, "*b 2"], focal: Float[Array, "*b"]) -> Float[Array, "*b 3"]:
+    """Where the crop looks: (cx - W/2)/f, (cy - H/2)/f, side/f, dimensionless (the box information of CLIFF, Li et al. 2022)."""
+    focal = jnp.asarray(focal)[..., None]
+    return jnp.concatenate([(crop[..., :2] - image_size / 2.0) / focal, crop[..., 2:] / focal], -1)
+
+
+def default_focal(width: int, height: int) -> float:
+    """Focal length in px assumed when a photo says nothing: the image's diagonal (CLIFF's choice; 53 degrees over the diagonal)."""
+    return float(np.hypot(width, height))
+
+
+def focal_from_fov(fov: float, width: int, height: int) -> float:
+    """Focal length in px from the field of view in degrees over the longer side."""
+    return float(max(width, height) / 2.0 / np.tan(np.radians(fov) / 2.0))
+
+
+def crop_around(points: Float[Array, "*b K 2"], weights: Float[Array, "*b K"], margin: float = 1.25) -> Float[Array, "*b 3"]:
+    """The square crop (..., 3) = cx, cy, side (px) around the points with positive weight; side = margin x the longer extent."""
+    seen = (weights > 0)[..., None]
+    low = jnp.min(jnp.where(seen, points, jnp.inf), -2)
+    high = jnp.max(jnp.where(seen, points, -jnp.inf), -2)
+    found = jnp.any(seen, -2)
+    low, high = jnp.where(found, low, 0.0), jnp.where(found, high, 1.0)
+    side = margin * jnp.maximum(jnp.max(high - low, -1), 1.0)
+    return jnp.concatenate([(low + high) / 2.0, side[..., None]], -1)

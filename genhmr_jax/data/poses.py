@@ -1,0 +1,84 @@
+"""The pose corpus: an npz of SMPL poses with a train/validation split, and the order in which poses are drawn.
+
+The order is a pure function of (seed, global sample number): the same for any number of processes, and a run resumes from its
+step alone.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from genhmr_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class PoseCorpus:
+    """Poses (N, 72) float32 axis-angle radians, y up, and a sampling weight (N,) that sums to 1."""
+
+    poses: np.ndarray
+    weights: np.ndarray
+
+    def draw(self, numbers: np.ndarray, seed: int) -> np.ndarray:
+        """Indices into the corpus of the samples with these global numbers (any shape of integers)."""
+        return np.minimum(np.searchsorted(np.cumsum(self.weights), _uniform(numbers, seed), side="right"), len(self.poses) - 1)
+
+
+def _uniform(numbers: np.ndarray, seed: int) -> np.ndarray:
+    """A hash of each number to [0, 1): splitmix64 (Steele, Lea, Flood 2014), vectorised."""
+    with np.errstate(over="ignore"):
+        x = np.asarray(numbers, np.uint64) + np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def load_corpus(path: str | pathlib.Path, split: str, *, max_clip_share: float = 0.02) -> PoseCorpus:
+    """Load one split of a pose corpus.
+
+    Args:
+      path: npz with ``poses`` (N, 72) axis-angle, ``split`` (N,) 0 train / 1 val and ``seq_id`` (N,), as docs/training.md describes it.
+      split: "train" or "val".
+      max_clip_share: weight that a single motion clip may have at most; long clips (dances, climbing) would else drown the rest.
+        Poses of the validation split all weigh the same.
+
+    Raises:
+      InputError: no such file, a missing key, or poses that are not (N, 72) finite numbers.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise InputError(path, "no such pose corpus", "give the npz with --config.data.poses=FILE (docs/training.md says how to make one)")
+    with np.load(path, allow_pickle=False) as data:
+        missing = {"poses", "split", "seq_id"} - set(data)
+        if missing:
+            raise InputError(path, f"keys missing: {', '.join(sorted(missing))}", "see docs/training.md for the keys of a pose corpus")
+        keep = data["split"] == ("train", "val").index(split)
+        poses, clips = np.asarray(data["poses"][keep], np.float32), data["seq_id"][keep]
+    if poses.ndim != 2 or poses.shape[1] != 72 or not len(poses) or not np.isfinite(poses).all():
+        raise InputError(path, f"poses of split {split!r} have shape {poses.shape} or are not finite", "poses are (N, 72) axis-angle in radians")
+    if split == "val":
+        return PoseCorpus(poses, np.full(len(poses), 1.0 / len(poses)))
+    _, clip, count = np.unique(clips, return_inverse=True, return_counts=True)
+    # A clip weighs like the square root of its length (capped), its poses share that weight.
+    share = np.sqrt(count)
+    share = np.minimum(share / share.sum(), max_clip_share)
+    weights = (share / count)[clip]
+    return PoseCorpus(poses, weights / weights.sum())
+
+
+def batches(corpus: PoseCorpus, batch_size: int, seed: int, *, process: int = 0, processes: int = 1):
+    """An endless grain dataset of {"pose": (b, 72), "number": (b,)} with b = batch_size / processes.
+
+    Element k holds this process's samples of step k; "number" is the global sample number, from which augmentation takes its
+    random key. Independent of the process count: the processes' parts interleave to the same global batch.
+    """
+    import grain  # imported late: machines that only run the model need no data packages
+
+    if batch_size % processes:
+        raise ValueError(f"batch size {batch_size} does not divide by {processes} processes; nearest that does: {batch_size // processes * processes}")
+
+    def fill(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        return {"pose": corpus.poses[corpus.draw(numbers, seed)], "number": numbers.astype(np.uint32)}
+
+    return grain.MapDataset.range(2**40)[process::processes].batch(batch_size // processes).map(fill)

@@ -1,0 +1,182 @@
+"""Views of people, made on the device: a pose, a shape and a camera become noisy 2D keypoints and their exact labels.
+
+This is the training input of the masked transformer when there is no image, and the model of what a 2D detector gets wrong:
+jitter, gross outliers, left/right swaps, drop-outs, occluded areas and truncation by the image border. Pure functions of
+(pose, key); one key per sample.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import smpl_jax
+from jaxtyping import Array, Float
+from smpl_jax import rotations
+from smpl_jax.keypoints import SMPL24_FLIP
+
+from genhmr_jax import camera
+from genhmr_jax.body.keypoints import DETECTED, DETECTED_FLIP, keypoint_points
+
+TO_CAMERA = jnp.array([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])  # y up, z to the viewer -> y down, z away
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewSpec:
+    """How views are sampled. Lengths of noise are shares of the crop side (256 px); angles in radians."""
+
+    mirror: float = 0.5
+    tilt_pitch: float = 0.15
+    tilt_roll: float = 0.08
+    free_rotation: float = 0.06  # share of samples turned by any rotation (handstands, people lying, odd cameras)
+    pose_noise: float = 0.03  # radians added to each body joint
+    betas: float = 1.0
+    focal_low: float = 0.7  # focal length over the image diagonal, log-uniform
+    focal_high: float = 3.0
+    height_low: float = 0.25  # person's height over the image height, log-uniform
+    height_high: float = 0.95
+    off_centre: float = 0.25
+    jitter_low: float = 0.003
+    jitter_high: float = 0.02
+    outlier: float = 0.01
+    outlier_size: float = 0.1
+    swap: float = 0.03  # whole-body swap of left and right; half of it again for arms or legs alone
+    drop: float = 0.03
+    drop_face: float = 0.1
+    occlude: float = 0.3
+    truncate: float = 0.2
+    crop_jitter: float = 0.08
+    hide_feet_hands: float = 0.1  # such detectors give the COCO 17 only
+
+
+_LEGS = tuple(i for i, n in enumerate(DETECTED) if any(w in n for w in ("knee", "ankle", "toe", "heel")))
+_ARMS = tuple(i for i, n in enumerate(DETECTED) if any(w in n for w in ("elbow", "wrist", "index")))
+_FACE = tuple(i for i, n in enumerate(DETECTED) if any(w in n for w in ("nose", "eye", "ear")))
+
+
+def mirror_rotmats(rotmats: Float[Array, "24 3 3"]) -> Float[Array, "24 3 3"]:
+    """The pose seen in a mirror across x = 0: joints change sides, rotations are conjugated by diag(-1, 1, 1)."""
+    m = jnp.array([-1.0, 1.0, 1.0])
+    return rotmats[jnp.array(SMPL24_FLIP)] * m[:, None] * m[None, :]
+
+
+def random_rotation(key: jax.Array) -> Float[Array, "3 3"]:
+    """A rotation matrix, uniform over SO(3)."""
+    q = jax.random.normal(key, (4,))
+    return rotations.quaternion_to_matrix(q / jnp.linalg.norm(q))
+
+
+def augment_pose(pose: Float[Array, "72"], key: jax.Array, spec: ViewSpec) -> Float[Array, "24 3 3"]:
+    """A corpus pose (y up) -> rotation matrices in camera coordinates: mirrored or not, turned, tilted, with noise in the joints."""
+    k = jax.random.split(key, 7)
+    noise = spec.pose_noise * jax.random.normal(k[0], (23, 3))
+    rotmats = rotations.axis_angle_to_matrix(pose.reshape(24, 3))
+    rotmats = rotmats.at[1:].set(rotmats[1:] @ rotations.axis_angle_to_matrix(noise))
+    rotmats = jnp.where(jax.random.bernoulli(k[1], spec.mirror), mirror_rotmats(rotmats), rotmats)
+    yaw = jax.random.uniform(k[2], (), minval=-jnp.pi, maxval=jnp.pi)
+    pitch, roll = spec.tilt_pitch * jax.random.normal(k[3]), spec.tilt_roll * jax.random.normal(k[4])
+    zero = jnp.zeros(())
+    turn = rotations.axis_angle_to_matrix(
+        jnp.stack([jnp.stack([pitch, zero, zero]), jnp.stack([zero, zero, roll]), jnp.stack([zero, yaw, zero])])
+    )
+    upright = turn[0] @ turn[1] @ turn[2]
+    root = jnp.where(jax.random.bernoulli(k[5], spec.free_rotation), random_rotation(k[6]), upright)
+    return rotmats.at[0].set(TO_CAMERA @ root @ rotmats[0])
+
+
+def place(joints: Float[Array, "K 3"], key: jax.Array, spec: ViewSpec) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Puts a body (points relative to the model origin, metres) before a camera: translation (3,), focal (px), image size (2,)."""
+    k = jax.random.split(key, 5)
+    log_uniform = lambda key, a, b: jnp.exp(jax.random.uniform(key, (), minval=jnp.log(a), maxval=jnp.log(b)))  # noqa: E731
+    aspect = log_uniform(k[0], 0.6, 1.7)
+    size = 1000.0 * jnp.stack([jnp.sqrt(aspect), 1.0 / jnp.sqrt(aspect)])
+    focal = log_uniform(k[1], spec.focal_low, spec.focal_high) * jnp.linalg.norm(size)
+    extent = jnp.max(jnp.max(joints, 0)[:2] - jnp.min(joints, 0)[:2])
+    share = log_uniform(k[2], spec.height_low, spec.height_high)
+    depth = focal * extent / (share * jnp.min(size)) - jnp.min(joints[:, 2])  # the nearest point decides: nobody stands behind the camera
+    centre = spec.off_centre * jax.random.uniform(k[3], (2,), minval=-1.0, maxval=1.0) * size
+    middle = (jnp.max(joints, 0)[:2] + jnp.min(joints, 0)[:2]) / 2.0
+    return jnp.concatenate([centre / focal * depth - middle, depth[None]]), focal, size
+
+
+def detector_noise(points: Float[Array, "K 2"], side: Float[Array, ""], key: jax.Array, spec: ViewSpec) -> Float[Array, "K 3"]:
+    """True keypoints in px -> what a detector reports (K, 3) px and confidence. `side`: px of the crop that noise is measured in."""
+    k = jax.random.split(key, 20)
+    n = len(DETECTED)
+    uniform = lambda i, shape=(), a=0.0, b=1.0: jax.random.uniform(k[i], shape, minval=a, maxval=b)  # noqa: E731
+    flag = lambda i, p, shape=(): jax.random.bernoulli(k[i], p, shape)  # noqa: E731
+
+    flipped = points[jnp.array(DETECTED_FLIP)]
+    arms = jnp.zeros(n, bool).at[jnp.array(_ARMS)].set(True)
+    legs = jnp.zeros(n, bool).at[jnp.array(_LEGS)].set(True)
+    swapped = flag(0, spec.swap) | (flag(1, spec.swap / 2) & arms) | (flag(2, spec.swap / 2) & legs)
+    points = jnp.where(swapped[:, None], flipped, points)
+
+    scale = jnp.exp(uniform(3, a=jnp.log(spec.jitter_low), b=jnp.log(spec.jitter_high)))
+    per_joint = jnp.exp(0.4 * jax.random.normal(k[4], (n, 1)))
+    outlier = flag(5, spec.outlier, (n,))
+
+    # An occluder hides a rectangle of the crop: the detector guesses there, with low confidence, or says nothing.
+    centre, half = uniform(6, (2,), -0.5, 0.5), uniform(7, (2,), 0.05, 0.35)
+    middle = (jnp.max(points, 0) + jnp.min(points, 0)) / 2.0
+    inside = jnp.all(jnp.abs((points - middle) / side - centre) < half, -1)
+    hidden = inside & flag(8, spec.occlude)
+    # Truncation: one side of the crop lies outside the picture.
+    axis, direction, cut = flag(9, 0.7).astype(jnp.int32), jnp.where(flag(10, 0.7), 1.0, -1.0), uniform(11, (), 0.0, 0.4)
+    along = ((points - middle) / side)[:, axis] * direction
+    outside = (along > cut) & flag(12, spec.truncate)
+
+    sigma = side * scale * per_joint * jnp.where(hidden[:, None] | outside[:, None], 4.0, 1.0)
+    sigma = jnp.where(outlier[:, None], side * spec.outlier_size, sigma)
+    noisy = points + sigma * jax.random.normal(k[13], (n, 2))
+
+    good, bad = uniform(14, (n,), 0.6, 1.0), uniform(15, (n,), 0.02, 0.5)
+    confidence = jnp.where(hidden | outlier & flag(16, 0.5, (n,)), bad, good)
+    face = jnp.zeros(n, bool).at[jnp.array(_FACE)].set(True)
+    few = (jnp.arange(n) >= 17) & flag(17, spec.hide_feet_hands)
+    dropped = flag(18, spec.drop, (n,)) | (face & flag(19, spec.drop_face)) | outside | few
+    dropped = dropped | (hidden & (bad < 0.15))
+    confidence = jnp.where(dropped, 0.0, confidence)
+    return jnp.concatenate([jnp.where(dropped[:, None], 0.0, noisy), confidence[:, None]], -1)
+
+
+def make_view(body: smpl_jax.SmplModel, pose: Float[Array, "72"], key: jax.Array, spec: ViewSpec) -> dict[str, jax.Array]:
+    """One training sample from one corpus pose.
+
+    Args:
+      body: a keypoint model (body.keypoints.keypoint_model).
+      pose: axis-angle, radians, y up.
+
+    Returns:
+      rotmats (24, 3, 3) camera coordinates; betas (10,); joints (24, 3) metres, relative to the model origin; keypoints (K, 3) px and
+      confidence, as detected; points2d (K, 2) px, true; crop (3,) px; weak_camera (3,); focal () px; image_size (2,) px.
+    """
+    k = jax.random.split(key, 6)
+    rotmats = augment_pose(pose, k[0], spec)
+    betas = jnp.clip(spec.betas * jax.random.normal(k[1], (10,)), -3.0, 3.0)
+    output = smpl_jax.forward(body, betas, rotmats)
+    points = keypoint_points(body, output, DETECTED)
+    translation, focal, size = place(jnp.concatenate([output.joints, points]), k[2], spec)
+    points2d = camera.project(points + translation, focal, size / 2.0)
+    true_crop = camera.crop_around(points2d, jnp.ones(len(DETECTED)))
+    keypoints = detector_noise(points2d, true_crop[2], k[3], spec)
+    crop = camera.crop_around(keypoints[:, :2], keypoints[:, 2])
+    jitter = spec.crop_jitter * jax.random.uniform(k[4], (3,), minval=-1.0, maxval=1.0)
+    crop = jnp.where(jnp.sum(keypoints[:, 2] > 0) >= 3, crop, true_crop)
+    crop = jnp.concatenate([crop[:2] + jitter[:2] * crop[2], (crop[2] * (1.0 + jitter[2]))[None]])
+    return {
+        "rotmats": rotmats,
+        "betas": betas,
+        "joints": output.joints,
+        "keypoints": keypoints,
+        "points2d": points2d,
+        "crop": crop,
+        "weak_camera": camera.translation_to_weak(translation, crop, size, focal),
+        "focal": focal,
+        "image_size": size,
+    }
+
+
+def make_views(body: smpl_jax.SmplModel, poses: Float[Array, "B 72"], numbers: Array, seed: int, spec: ViewSpec) -> dict[str, jax.Array]:
+    """`make_view` for a batch; sample i uses the key fold_in(seed, numbers[i]), so it does not depend on the rest of the batch."""
+    base = jax.random.key(seed)
+    return jax.vmap(lambda pose, number: make_view(body, pose, jax.random.fold_in(base, number), spec))(poses, numbers)

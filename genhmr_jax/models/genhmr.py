@@ -1,0 +1,153 @@
+"""GenHMR put together: image and 2D pose -> context; context and tokens -> logits; embeddings -> rotations.
+
+Pure functions of (model, arrays). The model is an nnx module merged from a graph definition and a plain dict of arrays; it carries no
+random state and no config object.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from genhmr_jax import camera
+from genhmr_jax.models.heads import ShapeCameraHead
+from genhmr_jax.models.masked_transformer import MaskedTransformer, TransformerSpec
+from genhmr_jax.models.pyramid import ProjectLevels, SimplePyramid
+from genhmr_jax.models.tokenizer import PoseTokenizer, ResidualMlp, TokenizerSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class GenHmrSpec:
+    """Everything that fixes the arrays of a model.
+
+    Attributes:
+      num_keypoints: K of the 2D pose context; 0 makes an image-only model (the paper's setting).
+      context: "mlp" turns all keypoints into `context_tokens` tokens; "keypoints" gives one token to each keypoint.
+      encoder_channels: channels of the image encoder's maps, finest first; () makes a model without image.
+      pyramid: "project" (maps at several scales) or "simple" (a ViT's single map, at `pyramid_scales`).
+    """
+
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    transformer: TransformerSpec = TransformerSpec()
+    num_keypoints: int = 23
+    context: str = "mlp"
+    context_tokens: int = 6
+    context_width: int = 512
+    context_depth: int = 3
+    encoder: str = "blazepose_full"
+    encoder_channels: tuple[int, ...] = ()
+    pyramid: str = "project"
+    pyramid_scales: tuple[float, ...] = (4.0, 2.0, 1.0)
+
+    def __post_init__(self) -> None:
+        levels = 0 if not self.encoder_channels else len(self.encoder_channels) if self.pyramid == "project" else len(self.pyramid_scales)
+        if self.transformer.levels != levels:
+            object.__setattr__(self, "transformer", dataclasses.replace(self.transformer, levels=levels))
+        if self.context not in ("mlp", "keypoints") or self.pyramid not in ("project", "simple"):
+            raise ValueError(f"context {self.context!r} must be 'mlp' or 'keypoints', pyramid {self.pyramid!r} 'project' or 'simple'")
+        if not self.num_keypoints and not levels:
+            raise ValueError("a model without keypoints and without image sees nothing: set num_keypoints or encoder_channels")
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "GenHmrSpec":
+        """The inverse of `dataclasses.asdict`, also after a trip through JSON."""
+        tuples = lambda d: {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}  # noqa: E731
+        values = tuples(values)
+        return GenHmrSpec(**values | {"tokenizer": TokenizerSpec(**tuples(values["tokenizer"])), "transformer": TransformerSpec(**values["transformer"])})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Encoded:
+    """What the decoder needs of an input; computed once, before sampling."""
+
+    context: jax.Array  # (B, S, C)
+    image_values: list[list[jax.Array]] | None
+    image_weight: jax.Array | None  # (B,)
+    betas: jax.Array  # (B, 10)
+    weak_camera: jax.Array  # (B, 3)
+
+
+class ContextEncoder(nnx.Module):
+    """2D pose (x, y in crop coordinates [-1, 1], confidence) and box information -> context tokens."""
+
+    def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
+        self.spec, width, k = spec, spec.transformer.width, spec.num_keypoints
+        if spec.context == "mlp" or not k:
+            self.tokens = spec.context_tokens if k else 1
+            self.mlp = ResidualMlp(3 * k + 3, spec.context_width if k else width, spec.context_depth, self.tokens * width, rngs=rngs)
+        else:
+            self.point, self.box = nnx.Linear(3, width, rngs=rngs), nnx.Linear(3, width, rngs=rngs)
+            self.name = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (k + 1, width)))
+
+    def __call__(self, keypoints: Float[Array, "B K 3"] | None, box: Float[Array, "B 3"]) -> Float[Array, "B S C"]:
+        batch = box.shape[0]
+        if not self.spec.num_keypoints:
+            return self.mlp(box).reshape(batch, self.tokens, -1)
+        if self.spec.context == "mlp":
+            return self.mlp(jnp.concatenate([keypoints.reshape(batch, -1), box], -1)).reshape(batch, self.tokens, -1)
+        seen = keypoints[..., 2:] > 0
+        points = jnp.where(seen, self.point(keypoints), 0.0) + self.name[...][:-1]
+        return jnp.concatenate([points, (self.box(box) + self.name[...][-1])[:, None]], 1)
+
+
+class GenHmr(nnx.Module):
+    """The network of stage 2 beside the frozen tokenizer of stage 1."""
+
+    def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
+        self.spec = spec
+        width, heads = spec.transformer.width, spec.transformer.heads
+        self.context = ContextEncoder(spec, rngs=rngs)
+        if spec.encoder_channels:
+            if spec.pyramid == "project":
+                self.pyramid = ProjectLevels(spec.encoder_channels, width, rngs=rngs)
+            else:
+                self.pyramid = SimplePyramid(spec.encoder_channels[-1], width, spec.pyramid_scales, rngs=rngs)
+        t = spec.tokenizer
+        self.transformer = MaskedTransformer(spec.transformer, t.length, t.codebook_size, t.code_dim, rngs=rngs)
+        self.head = ShapeCameraHead(width, heads, rngs=rngs)
+
+    def encode(
+        self,
+        keypoints: Float[Array, "B K 3"] | None,
+        box: Float[Array, "B 3"],
+        maps: list[Float[Array, "B H W _"]] | None = None,
+        image_weight: Float[Array, "B"] | None = None,
+    ) -> Encoded:
+        """
+        Args:
+          keypoints: in crop coordinates, as `normalize_keypoints` gives them; confidence 0 = not seen.
+          box: `camera.box_information`.
+          maps: the image encoder's maps, finest first, or None when there is no image.
+          image_weight: 0 where a sample's image is to be ignored.
+        """
+        context = self.context(keypoints, box)
+        levels = self.pyramid(maps) if maps is not None else None
+        values = self.transformer.image_values(levels) if levels is not None else None
+        if values is not None and image_weight is None:
+            image_weight = jnp.ones(box.shape[0])
+        betas, weak = self.head(context, levels[-1] if levels is not None else None, image_weight)
+        return Encoded(context, values, image_weight, betas, weak)
+
+    def logits(self, tokens: Int[Array, "B L"], vectors: Float[Array, "N D"], encoded: Encoded) -> Float[Array, "B L N"]:
+        """p(token | visible tokens, image, 2D pose), as logits in float32."""
+        return self.transformer(tokens, vectors, encoded.context, encoded.image_values, encoded.image_weight)
+
+
+def normalize_keypoints(keypoints: Float[Array, "B K 3"], crop: Float[Array, "B 3"]) -> Float[Array, "B K 3"]:
+    """Keypoints in px -> crop coordinates in [-1, 1] (held in [-2, 2]); those of confidence 0 become all zero."""
+    points = jnp.clip(camera.to_crop(keypoints[..., :2], crop), -2.0, 2.0)
+    seen = keypoints[..., 2:] > 0
+    return jnp.where(seen, jnp.concatenate([points, keypoints[..., 2:]], -1), 0.0)
+
+
+def graphs(spec: GenHmrSpec) -> tuple[nnx.GraphDef, nnx.GraphDef, dict[str, Any]]:
+    """Structure without arrays: (graph of GenHmr, graph of PoseTokenizer, shapes of {"genhmr", "tokenizer", "codebook"})."""
+    model_graph, model = nnx.split(nnx.eval_shape(lambda: GenHmr(spec, rngs=nnx.Rngs(0))))
+    tokenizer_graph, tokenizer = nnx.split(nnx.eval_shape(lambda: PoseTokenizer(spec.tokenizer, rngs=nnx.Rngs(0))))
+    vectors = jax.ShapeDtypeStruct((spec.tokenizer.codebook_size, spec.tokenizer.code_dim), jnp.float32)
+    shapes = {"genhmr": nnx.to_pure_dict(model), "tokenizer": nnx.to_pure_dict(tokenizer), "codebook": {"vectors": vectors}}
+    return model_graph, tokenizer_graph, shapes

@@ -1,0 +1,131 @@
+"""The image-conditioned masked transformer: p(token | visible tokens, image, 2D pose) (GenHMR, stage 2).
+
+N x [self-attention over context and pose tokens -> deformable cross-attention of the pose tokens to the image -> MLP], pre-norm,
+and a head to the logits of the codebook. Without an image the cross-attention adds nothing; this is also what dropping the image
+context means in training, per sample.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from genhmr_jax.models.deformable_attention import DeformableAttention
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerSpec:
+    """Sizes of the masked transformer; `levels` = feature maps that the cross-attention reads (0: a model that never sees an image)."""
+
+    width: int = 192
+    layers: int = 4
+    heads: int = 6
+    mlp_ratio: int = 4
+    levels: int = 3
+    points: int = 4
+    geometric: bool = True
+
+
+def _small(scale: float = 0.1):
+    return nnx.initializers.variance_scaling(scale, "fan_in", "normal")
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention; softmax in float32."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.heads = heads
+        self.qkv = nnx.Linear(width, 3 * width, rngs=rngs)
+        self.out = nnx.Linear(width, width, kernel_init=_small(), rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B S C"]) -> Float[Array, "B S C"]:
+        q, k, v = jnp.split(self.qkv(x).reshape(*x.shape[:2], 3 * self.heads, -1), 3, axis=2)
+        return self.out(jax.nn.dot_product_attention(q, k, v).reshape(x.shape))
+
+
+class Block(nnx.Module):
+    """One decoder layer."""
+
+    def __init__(self, spec: TransformerSpec, *, rngs: nnx.Rngs):
+        width = spec.width
+        self.norm_self, self.self_attention = nnx.LayerNorm(width, rngs=rngs), SelfAttention(width, spec.heads, rngs=rngs)
+        if spec.levels:
+            self.norm_cross = nnx.LayerNorm(width, rngs=rngs)
+            self.cross_attention = DeformableAttention(width, spec.heads, spec.levels, spec.points, rngs=rngs)
+        self.norm_mlp = nnx.LayerNorm(width, rngs=rngs)
+        self.up = nnx.Linear(width, spec.mlp_ratio * width, rngs=rngs)
+        self.down = nnx.Linear(spec.mlp_ratio * width, width, kernel_init=_small(), rngs=rngs)
+
+    def __call__(self, x, context_length: int, reference, values, image_weight):
+        x = x + self.self_attention(self.norm_self(x))
+        if values is not None:
+            pose = x[:, context_length:]
+            seen = self.cross_attention(self.norm_cross(pose), reference, values) * image_weight[:, None, None]
+            x = jnp.concatenate([x[:, :context_length], pose + seen], 1)
+        return x + self.down(jax.nn.gelu(self.up(self.norm_mlp(x))))
+
+
+class MaskedTransformer(nnx.Module):
+    """Logits of every pose token, given some of them.
+
+    The codes are vectors with a geometry; with `spec.geometric` the input embedding and the head use it: a token enters as a linear
+    map (one for each position) of its code vector, and the logits get a term w . [v, |v|^2] with w linear in the hidden state, which can
+    express any isotropic Gaussian around a predicted embedding. Besides that, the usual embedding table and linear head.
+    """
+
+    def __init__(self, spec: TransformerSpec, length: int, codebook_size: int, code_dim: int, *, rngs: nnx.Rngs):
+        self.spec, self.length, self.mask_id = spec, length, codebook_size
+        width, normal = spec.width, nnx.initializers.normal(0.02)
+        self.embed = nnx.Param(normal(rngs.params(), (codebook_size + 1, width)))
+        self.position = nnx.Param(normal(rngs.params(), (length, width)))
+        if spec.levels:
+            # Reference points start on a grid over the crop and are learned (kept in (0, 1) by a sigmoid).
+            self.reference = nnx.Param(jax.random.uniform(rngs.params(), (length, 2), minval=-1.0, maxval=1.0))
+        if spec.geometric:
+            self.code_in = nnx.Param(normal(rngs.params(), (length, code_dim, width)))
+            self.code_out = nnx.Param(normal(rngs.params(), (length, width, code_dim + 1)))
+        self.blocks = nnx.Dict({f"block_{i:02d}": Block(spec, rngs=rngs) for i in range(spec.layers)})
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.head = nnx.Linear(width, codebook_size, kernel_init=_small(0.01), rngs=rngs)
+        self.prior = nnx.Param(jnp.zeros((length, codebook_size)))
+
+    def image_values(self, maps: list[Float[Array, "B H W C"]]) -> list[list[jax.Array]]:
+        """What each layer's cross-attention reads of the image; computed once per image."""
+        return [self.blocks[f"block_{i:02d}"].cross_attention.values(maps) for i in range(self.spec.layers)]
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B L"],
+        vectors: Float[Array, "N D"],
+        context: Float[Array, "B S C"],
+        image_values: list[list[jax.Array]] | None = None,
+        image_weight: Float[Array, "B"] | None = None,
+    ) -> Float[Array, "B L N"]:
+        """
+        Args:
+          tokens: ids, `mask_id` where unknown.
+          vectors: the codebook.
+          context: context tokens (2D pose, box), already embedded.
+          image_values: from `image_values`, or None for no image at all.
+          image_weight: 1 where the sample's image is seen, 0 where it is dropped (default: all seen).
+        """
+        x = self.embed[...][tokens] + self.position[...]
+        if self.spec.geometric:
+            padded = jnp.concatenate([vectors, jnp.zeros_like(vectors[:1])])
+            x = x + jnp.einsum("bld,ldc->blc", padded[tokens], self.code_in[...])
+        x = jnp.concatenate([context, x], 1)
+        reference = None
+        if image_values is not None:
+            reference = jnp.broadcast_to(jax.nn.sigmoid(self.reference[...]), (tokens.shape[0], self.length, 2))
+            image_weight = jnp.ones(tokens.shape[0]) if image_weight is None else image_weight
+        for i in range(self.spec.layers):
+            values = None if image_values is None else image_values[i]
+            x = self.blocks[f"block_{i:02d}"](x, context.shape[1], reference, values, image_weight)
+        x = self.norm(x[:, context.shape[1] :])
+        logits = self.head(x) + self.prior[...]
+        if self.spec.geometric:
+            features = jnp.concatenate([vectors, jnp.sum(vectors**2, -1, keepdims=True)], -1)
+            logits = logits + jnp.einsum("blc,lcd,nd->bln", x, self.code_out[...], features)
+        return logits.astype(jnp.float32)

@@ -1,0 +1,67 @@
+"""Vector quantization with a codebook learned by exponential moving averages (VQ-VAE, van den Oord 2017, appendix A.1).
+
+The codebook is state, not a trained parameter: it is carried, saved and restored whole (vectors, counts and sums), so that a
+resumed run continues exactly. Codes that fall out of use are replaced by encoder outputs of the current batch.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Codebook = dict[str, jax.Array]
+BLOCK = 256  # rows of z that `nearest` takes at a time on a CPU
+
+
+def init_codebook(key: jax.Array, size: int, dim: int) -> Codebook:
+    """A codebook of `size` random unit-scale vectors (size, dim) that counts as unused: the first batch replaces it."""
+    vectors = jax.random.normal(key, (size, dim)) / jnp.sqrt(dim)
+    return {"vectors": vectors, "ema_count": jnp.zeros(size), "ema_sum": jnp.zeros((size, dim))}
+
+
+def nearest(vectors: Float[Array, "N D"], z: Float[Array, "*batch D"]) -> Int[Array, "*batch"]:
+    """Index of the nearest code in Euclidean distance, for each z (..., D); the first of equals."""
+    size, rows = vectors.shape[0], z.reshape(-1, z.shape[-1])
+    norm = jnp.sum(vectors**2, -1)[:, None]
+
+    def block(part: jax.Array) -> jax.Array:
+        distance = norm - 2.0 * vectors @ part.T  # |z|^2 is the same for every code
+        best = distance <= jnp.min(distance, 0)
+        return jnp.min(jnp.where(best, jnp.arange(size, dtype=jnp.int32)[:, None], size), 0)
+
+    # XLA's CPU argmin over a large matrix is slow: two plain minima over cache-sized blocks take a tenth of the time.
+    count = rows.shape[0] // BLOCK
+    if jax.default_backend() != "cpu" or rows.shape[0] % BLOCK or count < 2:
+        return block(rows).reshape(z.shape[:-1])
+    return jax.lax.map(block, rows.reshape(count, BLOCK, -1)).reshape(z.shape[:-1])
+
+
+def straight_through(z: Float[Array, "*s D"], zq: Float[Array, "*s D"]) -> Float[Array, "*s D"]:
+    """zq in the forward pass, the gradient of z in the backward pass."""
+    return z + jax.lax.stop_gradient(zq - z)
+
+
+def ema_update(
+    codebook: Codebook, z: Float[Array, "M D"], ids: Int[Array, "M"], key: jax.Array, *, decay: float = 0.99, reset_below: float = 1.0
+) -> Codebook:
+    """One EMA step from encoder outputs z (M, D) and their codes ids (M,).
+
+    A code whose EMA count falls below `reset_below` is replaced by a random encoder output of this batch, with count
+    `reset_below`, as TokenHMR does it (`reset_below` scaled to the batch is the caller's business).
+    """
+    size = codebook["vectors"].shape[0]
+    count = jax.ops.segment_sum(jnp.ones_like(ids, z.dtype), ids, size)
+    total = jax.ops.segment_sum(z, ids, size)
+    ema_count = decay * codebook["ema_count"] + (1 - decay) * count
+    ema_sum = decay * codebook["ema_sum"] + (1 - decay) * total
+    fresh = z[jax.random.randint(key, (size,), 0, z.shape[0])]
+    dead = ema_count < reset_below
+    ema_count = jnp.where(dead, reset_below, ema_count)
+    ema_sum = jnp.where(dead[:, None], fresh * reset_below, ema_sum)
+    return {"vectors": ema_sum / ema_count[:, None], "ema_count": ema_count, "ema_sum": ema_sum}
+
+
+def usage(ids: Int[Array, "*s"], size: int) -> dict[str, jax.Array]:
+    """Perplexity exp(H(p)) of the codes in `ids` and the share of the `size` codes that occur at all."""
+    p = jax.ops.segment_sum(jnp.ones(ids.size), ids.reshape(-1), size) / ids.size
+    entropy = -jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0))
+    return {"perplexity": jnp.exp(entropy), "codes_used": jnp.mean(p > 0)}
