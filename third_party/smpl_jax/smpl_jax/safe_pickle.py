@@ -1,0 +1,201 @@
+"""Reads the arrays out of SMPL's pickles without running anything that is in them.
+
+The official files are Python 2 pickles of numpy arrays, chumpy arrays and scipy sparse matrices. A plain `pickle.load` would need chumpy
+(which no longer installs) and would run whatever a file from the internet asks for. Here every name in a pickle is looked up in a fixed
+table of stand-ins that only hold data; any other name is refused before it is touched.
+"""
+
+import io
+import math
+import pickle
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class UnsafePickle(ValueError):
+    """The pickle is broken, or asks for something that is not an array."""
+
+
+class _Sealed(type):
+    """A class that a pickle cannot change: the BUILD opcode may set attributes on anything it has in hand, classes included."""
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        raise UnsafePickle(f"it tries to change {cls.__name__}.{name}")
+
+
+class _Dtype(metaclass=_Sealed):
+    """numpy.dtype; `value` is None for anything but plain numbers."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        self.value: np.dtype | None = None
+        plain = isinstance(code, str) and code.lstrip("<>=|")[:1] in ("b", "i", "u", "f", "?") and len(code) <= 3
+        if plain:
+            self.value = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        if self.value is not None and state[1] in ("<", ">"):
+            self.value = self.value.newbyteorder(state[1])
+
+
+class _Array(metaclass=_Sealed):
+    """numpy.ndarray, made by numpy's `_reconstruct` and filled by its state."""
+
+    def __init__(self, *_: object) -> None:
+        self.array: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, raw = state
+        self.array = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
+
+
+class _FromBuffer(metaclass=_Sealed):
+    """numpy's `_frombuffer`, which newer pickles use."""
+
+    def __new__(cls, raw: bytes, dtype: _Dtype, shape: tuple, order: str) -> _Array:
+        result = _Array()
+        result.array = _from_bytes(raw, dtype, shape, order)
+        return result
+
+
+class _Scalar(metaclass=_Sealed):
+    """A numpy scalar."""
+
+    def __new__(cls, dtype: _Dtype, raw: object = b"") -> _Array:
+        result = _Array()
+        result.array = _from_bytes(raw, dtype, (), "C")
+        return result
+
+
+class _LatinBytes(metaclass=_Sealed):
+    """`_codecs.encode(text, "latin1")`: how Python 3 writes bytes into old pickle protocols."""
+
+    def __new__(cls, text: str, encoding: str = "latin1") -> bytes:
+        if encoding not in ("latin1", "latin-1"):
+            raise UnsafePickle(f"it asks for the codec {encoding!r}")
+        return text.encode("latin1")
+
+
+class _Opaque(metaclass=_Sealed):
+    """An object that is carried along but never looked into."""
+
+    def __new__(cls, *_: object) -> "_Opaque":
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+
+class _Ch(_Opaque):
+    """chumpy.ch.Ch: an array under the name x."""
+
+
+class _Select(_Opaque):
+    """chumpy.reordering.Select: a.ravel()[idxs].reshape(preferred_shape); SMPL's shapedirs are one."""
+
+
+class _Csc(_Opaque):
+    """scipy's csc_matrix: compressed columns."""
+
+
+class _Csr(_Opaque):
+    """scipy's csr_matrix: compressed rows."""
+
+
+class _Reconstructor(metaclass=_Sealed):
+    """`copy_reg._reconstructor`: an instance of one of the stand-ins above."""
+
+    def __new__(cls, kind: type, base: type, state: object) -> _Opaque:
+        if not (isinstance(kind, type) and issubclass(kind, _Opaque)) or base is not object:
+            raise UnsafePickle(f"it builds an instance of {kind!r}")
+        return kind()
+
+
+_ALLOWED: dict[tuple[str, str], type] = {
+    ("numpy", "ndarray"): _Opaque,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _LatinBytes,
+    ("chumpy.ch", "Ch"): _Ch,
+    ("chumpy.reordering", "Select"): _Select,
+    ("__builtin__", "set"): set,
+    ("builtins", "set"): set,
+    ("__builtin__", "object"): object,
+    ("builtins", "object"): object,
+    ("copy_reg", "_reconstructor"): _Reconstructor,
+    ("copyreg", "_reconstructor"): _Reconstructor,
+}
+for _core in ("numpy.core", "numpy._core"):
+    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _Array
+    _ALLOWED[f"{_core}.multiarray", "scalar"] = _Scalar
+    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _FromBuffer
+for _format, _stand_in in (("csc", _Csc), ("csr", _Csr)):
+    for _module in (f"scipy.sparse.{_format}", f"scipy.sparse._{_format}"):
+        _ALLOWED[_module, f"{_format}_matrix"] = _stand_in
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> type:
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        if module.split(".")[0] == "chumpy":  # other chumpy expressions hang on entries that are not needed
+            return _Opaque
+        raise UnsafePickle(f"the pickle asks for {module}.{name}, which is no part of an SMPL file")
+
+
+def load_smpl_pickle(data: bytes, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays under those of the keys that the pickled dictionary has; sparse matrices come back dense.
+
+    Raises:
+      UnsafePickle: broken, not a dictionary, a name outside the table, or an entry that is not an array.
+    """
+    try:
+        content = _Unpickler(io.BytesIO(data), encoding="latin1").load()
+    except UnsafePickle:
+        raise
+    except Exception as error:  # a broken pickle can raise nearly anything
+        raise UnsafePickle(f"it is not a readable pickle ({type(error).__name__}: {error})") from error
+    if not isinstance(content, dict):
+        raise UnsafePickle(f"it holds a {type(content).__name__} instead of SMPL's dictionary")
+    arrays = {}
+    for key in keys:
+        if key in content:
+            try:
+                arrays[key] = _value(content[key])
+            except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+                raise UnsafePickle(f"its entry {key} cannot be read as an array ({error})") from error
+    return arrays
+
+
+def _value(node: object) -> np.ndarray:
+    if isinstance(node, _Array) and node.array is not None:
+        return node.array
+    if isinstance(node, _Ch):
+        return _value(node.state["x"])
+    if isinstance(node, _Select):
+        shape = node.state["preferred_shape"]
+        shape = tuple(_value(shape)) if isinstance(shape, _Array) else tuple(shape)
+        return _value(node.state["a"]).ravel()[_value(node.state["idxs"])].reshape(shape)
+    if isinstance(node, _Csc | _Csr):
+        return _dense(node)
+    raise TypeError(f"not an array of numbers but {type(node).__name__.lstrip('_')}")
+
+
+def _dense(node: _Csc | _Csr) -> np.ndarray:
+    state = node.state
+    rows, columns = (int(n) for n in state.get("_shape", state.get("shape")))
+    data, minor, starts = (_value(state[name]) for name in ("data", "indices", "indptr"))
+    if rows * columns > 10_000_000:  # far above SMPL's 24 x 6890: never allocate what a file merely claims
+        raise ValueError(f"a sparse matrix of {rows} x {columns}")
+    major = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    dense = np.zeros((rows, columns))
+    np.add.at(dense, (minor, major) if isinstance(node, _Csc) else (major, minor), data)
+    return dense
+
+
+def _from_bytes(raw: object, dtype: object, shape: tuple, order: str) -> np.ndarray | None:
+    if not isinstance(dtype, _Dtype) or dtype.value is None:
+        return None  # strings and objects: SMPL has some, none of them needed
+    raw = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
+    if len(raw) != math.prod(shape) * dtype.value.itemsize:
+        raise UnsafePickle(f"an array of shape {tuple(shape)} does not fit its {len(raw)} bytes")
+    return np.frombuffer(raw, dtype.value).reshape(shape, order=order)
