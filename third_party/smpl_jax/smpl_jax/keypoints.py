@@ -4,6 +4,9 @@ Everything is by name; index lists are computed, so that a set can be checked by
 SMPL needs are here, no model data.
 """
 
+import numpy as np
+from jaxtyping import Array, Float
+
 SMPL24 = (
     "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle", "spine3", "left_foot",
     "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow",
@@ -95,3 +98,16 @@ def smpl45_index(name: str) -> int:
 
 
 OPENPOSE25_FROM_SMPL45 = tuple(smpl45_index(name) for name in OPENPOSE25)
+
+
+def flip_pose(pose: Float[Array, "*batch 72"] | Float[Array, "*batch 24 3"]) -> Float[Array, "*batch 72"] | Float[Array, "*batch 24 3"]:
+    """The pose in a mirror (x -> -x): left and right swap, y and z of each axis-angle change sign. In the shape in which it came."""
+    joints = pose if pose.shape[-2:] == (24, 3) else pose.reshape(*pose.shape[:-1], 24, 3)
+    mirrored = joints[..., np.array(SMPL24_FLIP), :] * np.array([1.0, -1.0, -1.0], np.float32)
+    return mirrored.reshape(pose.shape)
+
+
+def flip_rotmats(rotmats: Float[Array, "*batch 24 3 3"]) -> Float[Array, "*batch 24 3 3"]:
+    """`flip_pose` for rotation matrices: M R M with M = diag(-1, 1, 1), left and right swapped."""
+    sign = np.array([-1.0, 1.0, 1.0], np.float32)
+    return rotmats[..., np.array(SMPL24_FLIP), :, :] * np.outer(sign, sign)

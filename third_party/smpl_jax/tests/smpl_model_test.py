@@ -1,0 +1,188 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import smpl_jax
+from smpl_jax import rotations
+from smpl_reference import FREE_BODY, random_body, reference_forward, rodrigues
+
+TOLERANCE = 1e-5  # metres
+
+
+@functools.cache
+def bodies(kind: str):
+    """(arrays, model) of the free body or of a random one with SMPL's 6890 vertices."""
+    if kind == "free":
+        return dict(np.load(FREE_BODY)), smpl_jax.load(FREE_BODY)
+    arrays = random_body()
+    return arrays, _load_arrays(arrays)
+
+
+def _load_arrays(arrays, **options):
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "body.npz"
+        np.savez(path, **arrays)
+        return smpl_jax.load(path, **options)
+
+
+def random_input(seed: int, scale: float = 0.8):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=10), rng.normal(0, scale, (24, 3))
+
+
+@pytest.mark.parametrize("kind", ["free", "random"])
+@pytest.mark.parametrize("scale", [0.0, 0.3, 1.5])
+def test_equals_plain_float64_smpl(kind, scale):
+    arrays, model = bodies(kind)
+    for seed in range(2):
+        betas, pose = random_input(seed, scale)
+        vertices, joints = reference_forward(arrays, betas, np.stack([rodrigues(v) for v in pose]))
+        output = smpl_jax.forward(model, betas, pose)
+        np.testing.assert_allclose(output.vertices, vertices, atol=TOLERANCE)
+        np.testing.assert_allclose(output.joints, joints, atol=TOLERANCE)
+        rest = arrays["J_regressor"] @ (arrays["v_template"] + arrays["shapedirs"] @ betas)
+        np.testing.assert_allclose(output.rest_joints, rest, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["free", "random"])
+def test_equals_body_models(kind, tmp_path):
+    peer = pytest.importorskip("body_models.smpl.numpy")
+    arrays, model = bodies(kind)
+    np.savez(tmp_path / "body.npz", **arrays)
+    other = peer.SMPL(model_path=tmp_path / "body.npz")
+    betas, pose = (np.float32(x) for x in random_input(3))
+    theirs = other.forward_vertices(pose[None, 1:], pelvis_rotation=pose[None, 0], shape=betas[None])[0]
+    np.testing.assert_allclose(smpl_jax.forward(model, betas, pose).vertices, theirs, atol=TOLERANCE)
+
+
+def test_forms_of_pose_agree():
+    model = bodies("free")[1]
+    betas, pose = random_input(0)
+    flat = smpl_jax.forward(model, betas, pose.reshape(72))
+    for form in (pose, rotations.axis_angle_to_matrix(jnp.asarray(pose))):
+        for a, b in zip(flat, smpl_jax.forward(model, betas, form), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_leading_axes_broadcast():
+    model = bodies("free")[1]
+    rng = np.random.default_rng(0)
+    betas, pose, translation = rng.normal(size=(4, 1, 10)), rng.normal(0, 0.5, (3, 24, 3)), rng.normal(size=(2, 1, 1, 3))
+    output = smpl_jax.forward(model, betas, pose, translation)
+    assert output.vertices.shape == (2, 4, 3, model.num_vertices, 3)
+    assert output.joints.shape == output.rest_joints.shape == (2, 4, 3, 24, 3)
+    one = smpl_jax.forward(model, betas[2, 0], pose[1], translation[1, 0, 0])
+    for whole, single in zip(output, one, strict=True):
+        np.testing.assert_allclose(whole[1, 2, 1], single, atol=2e-6)
+
+
+def test_translation_moves_all_but_the_rest_joints():
+    model = bodies("free")[1]
+    betas, pose = random_input(1)
+    still, moved = (smpl_jax.forward(model, betas, pose, t) for t in (None, np.array([1.0, 2.0, 3.0])))
+    np.testing.assert_allclose(moved.vertices - still.vertices, np.broadcast_to([1.0, 2.0, 3.0], still.vertices.shape), atol=2e-6)
+    np.testing.assert_allclose(moved.joints - still.joints, np.broadcast_to([1.0, 2.0, 3.0], (24, 3)), atol=2e-6)
+    np.testing.assert_array_equal(moved.rest_joints, still.rest_joints)
+
+
+def test_root_turns_about_the_pelvis_not_the_origin():
+    model = bodies("free")[1]
+    turn = np.zeros((24, 3))
+    turn[0] = [0.0, 2.0, 0.5]
+    before, after = (smpl_jax.forward(model, np.zeros(10), pose) for pose in (np.zeros((24, 3)), turn))
+    np.testing.assert_allclose(after.joints[0], before.joints[0], atol=1e-6)
+    assert np.linalg.norm(before.joints[0]) > 0.1
+
+
+def test_fewer_betas_are_padded_and_more_are_refused():
+    model = bodies("free")[1]
+    betas, pose = random_input(2)
+    padded = smpl_jax.forward(model, np.r_[betas[:4], np.zeros(6)], pose)
+    np.testing.assert_array_equal(smpl_jax.forward(model, betas[:4], pose).vertices, padded.vertices)
+    with pytest.raises(ValueError, match="at most the model's 10"):
+        smpl_jax.forward(model, np.zeros(11), pose)
+
+
+@pytest.mark.parametrize("shape", [(23, 3), (69,), (24, 4), (22, 3, 3)])
+def test_wrong_pose_shape_is_refused(shape):
+    with pytest.raises(ValueError, match="expected"):
+        smpl_jax.forward(bodies("free")[1], np.zeros(10), np.zeros(shape))
+
+
+def test_posed_joints_equal_those_of_forward():
+    model = bodies("free")[1]
+    rng = np.random.default_rng(0)
+    betas = rng.normal(size=(5, 10))
+    rotmats = rotations.axis_angle_to_matrix(jnp.asarray(rng.normal(size=(5, 24, 3))))
+    np.testing.assert_allclose(smpl_jax.posed_joints(model, betas, rotmats), smpl_jax.forward(model, betas, rotmats).joints, atol=1e-6)
+
+
+def test_subset_has_the_same_vertices_joints_and_faces():
+    arrays, model = bodies("free")
+    chosen = np.array([arrays["f"][7][0], 6000, arrays["f"][7][1], 12, arrays["f"][7][2], model.vertex_ids["nose"]])
+    small = model.subset(chosen)
+    betas, pose = random_input(4)
+    whole, part = smpl_jax.forward(model, betas, pose), smpl_jax.forward(small, betas, pose)
+    np.testing.assert_allclose(part.vertices, whole.vertices[chosen], atol=1e-6)
+    np.testing.assert_allclose(part.joints, whole.joints, atol=1e-6)
+    np.testing.assert_array_equal(small.faces, [[0, 2, 4]])
+    assert small.vertex_ids == {"nose": 5}
+    for wrong in ([0, 0], [-1], [model.num_vertices]):
+        with pytest.raises(ValueError, match="distinct"):
+            model.subset(wrong)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-4, 0.8, np.pi])
+def test_gradients_are_finite_and_right(scale):
+    """Against central differences of the float64 reference, at zero pose too, where a naive Rodrigues formula gives NaN."""
+    arrays, model = bodies("free")
+    rng = np.random.default_rng(5)
+    pose = rng.normal(size=(24, 3))
+    pose *= scale / np.linalg.norm(pose, axis=-1, keepdims=True)
+    betas, probe = rng.normal(size=10), rng.normal(size=(model.num_vertices, 3)) / 100
+
+    def loss(betas, pose):
+        return jnp.sum(smpl_jax.forward(model, betas, pose).vertices * probe)
+
+    def reference(betas, pose):
+        return np.sum(reference_forward(arrays, betas, np.stack([rodrigues(v) for v in pose]))[0] * probe)
+
+    grad_betas, grad_pose = jax.jit(jax.grad(loss, (0, 1)))(jnp.asarray(betas), jnp.asarray(pose))
+    assert np.all(np.isfinite(grad_betas)) and np.all(np.isfinite(grad_pose))
+    step = 1e-5
+    for joint, axis in ((0, 0), (4, 2), (16, 1)):
+        shift = np.zeros((24, 3))
+        shift[joint, axis] = step
+        slope = (reference(betas, pose + shift) - reference(betas, pose - shift)) / (2 * step)
+        np.testing.assert_allclose(grad_pose[joint, axis], slope, rtol=2e-3, atol=2e-3)
+    shift = np.eye(10)[3] * step
+    slope = (reference(betas + shift, pose) - reference(betas - shift, pose)) / (2 * step)
+    np.testing.assert_allclose(grad_betas[3], slope, rtol=2e-3, atol=2e-3)
+
+
+def test_jit_vmap_and_pytree():
+    model = bodies("free")[1]
+    rng = np.random.default_rng(0)
+    betas, pose = jnp.asarray(rng.normal(size=(3, 10))), jnp.asarray(rng.normal(size=(3, 72)))
+    plain = smpl_jax.forward(model, betas, pose).vertices
+    np.testing.assert_allclose(jax.jit(smpl_jax.forward)(model, betas, pose).vertices, plain, atol=2e-6)
+    np.testing.assert_allclose(jax.vmap(smpl_jax.forward, (None, 0, 0))(model, betas, pose).vertices, plain, atol=2e-6)
+    leaves, structure = jax.tree.flatten(model)
+    assert len(leaves) == 6 and hash(structure) == hash(jax.tree.structure(model))
+    assert jax.tree.unflatten(structure, leaves).joint_names == model.joint_names
+
+
+def test_a_body_may_be_loaded_inside_jit():
+    @jax.jit
+    def traced(pose):
+        kept.append(smpl_jax.load(FREE_BODY))
+        return smpl_jax.forward(kept[0], jnp.zeros(10), pose).joints
+
+    kept = []
+    traced(jnp.zeros(72))
+    assert np.all(np.isfinite(np.asarray(kept[0].template)))
