@@ -3,7 +3,7 @@
     python -m genhmr_jax.main --config=configs/tokenizer.py --workdir=runs/tokenizer --config.data.poses=cmu_poses.npz
     python -m genhmr_jax.main --config=configs/tokenizer.py:paper --workdir=runs/tokenizer_paper --config.data.poses=amass.npz
 
-Args: `default` (the shipped model: body parts, 32 tokens x 1024 codes; under an hour on 2 CPU cores), `gpu` (longer), `paper` (96 tokens x 2048 codes
+Args: `default` (the shipped model: body parts, 30 tokens x 1024 codes; under an hour on 2 CPU cores), `gpu` (longer), `paper` (96 tokens x 2048 codes
 x 256 dims, convolutions along the joints, 200k steps), `tiny` (seconds; for tests).
 """
 
@@ -15,16 +15,16 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.stage = "tokenizer"
     c.seed = 0
     c.batch_size = 256
-    c.steps = 40_000
+    c.steps = 12_000
     c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 200, 4000, 2000, 4096
 
     c.model = ml_collections.ConfigDict()
     c.model.arch = "parts"
-    c.model.part_tokens = (3, 5, 6, 6, 6, 6)  # root, trunk, legs, arms
+    c.model.part_tokens = (5, 5, 5, 5, 5, 5)  # root, trunk, legs, arms
     c.model.num_tokens = 96  # read by arch "conv"
     c.model.codebook_size = 1024
     c.model.code_dim = 16
-    c.model.width = 512
+    c.model.width = 256
     c.model.depth = 2
     c.model.dilation_growth = 3
 
@@ -43,7 +43,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     if arg == "gpu":
         c.batch_size, c.steps = 1024, 200_000
     elif arg == "paper":
-        c.model.arch, c.model.codebook_size, c.model.code_dim = "conv", 2048, 256
+        c.model.arch, c.model.codebook_size, c.model.code_dim, c.model.width = "conv", 2048, 256, 512
         c.optim.learning_rate, c.optim.final, c.steps = 2e-4, 0.05, 200_000
     elif arg == "tiny":
         c.model.width, c.model.codebook_size, c.model.depth = 32, 64, 1

@@ -4,8 +4,8 @@ Two architectures behind one interface:
 
 * ``conv``  the paper's: 1-D residual convolutions along the joint axis, nearest-neighbour upsampling to the token length
             (method.md §1; 96 tokens x 2048 codes x 256 dims by default). Small, slow on a CPU.
-* ``parts`` the shipped default: the encoder sees the whole pose; each body part (root, trunk, legs, arms) is decoded from its
-            own tokens only. So a token means something local: its confidence is a confidence about that part.
+* ``parts`` the shipped default: each body part (root, trunk, legs, arms) has its own tokens, and its own residual MLP to and
+            from them. So a token means something local: its confidence is a confidence about that part.
 
 Rotations travel as 6D in the "rows" layout (Zhou et al. 2019, as in TokenHMR's tokenizer).
 """
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 from smpl_jax import rotations
@@ -30,11 +31,11 @@ class TokenizerSpec:
     """Sizes of the tokenizer. `part_tokens` (tokens of each of PARTS) is read by "parts", `num_tokens` by "conv"."""
 
     arch: str = "parts"
-    part_tokens: tuple[int, ...] = (3, 5, 6, 6, 6, 6)
+    part_tokens: tuple[int, ...] = (5, 5, 5, 5, 5, 5)
     num_tokens: int = 96
     codebook_size: int = 1024
     code_dim: int = 16
-    width: int = 512
+    width: int = 256
     depth: int = 2
     dilation_growth: int = 3
 
@@ -83,38 +84,45 @@ class ResidualMlp(nnx.Module):
         return self.out(self.norm(x))
 
 
-class PartsEncoder(nnx.Module):
-    """Whole pose (B, 24, 6) -> (B, L, D)."""
+class PartsCoder(nnx.Module):
+    """One residual MLP for each body part: (B, n_p, i) -> (B, m_p, o) for the n_p rows of the part, in the order of PARTS."""
 
-    def __init__(self, spec: TokenizerSpec, *, rngs: nnx.Rngs):
-        self.shape = (spec.length, spec.code_dim)
-        self.mlp = ResidualMlp(144, spec.width, spec.depth, spec.length * spec.code_dim, rngs=rngs)
-
-    def __call__(self, rot6d: Float[Array, "B 24 6"]) -> Float[Array, "B L D"]:
-        return self.mlp(rot6d.reshape(-1, 144)).reshape(-1, *self.shape)
-
-
-class PartsDecoder(nnx.Module):
-    """(B, L, D) -> (B, 24, 6): each part from its own tokens."""
-
-    def __init__(self, spec: TokenizerSpec, *, rngs: nnx.Rngs):
-        self.part_tokens = spec.part_tokens
+    def __init__(self, rows_in: Sequence[int], size_in: int, rows_out: Sequence[int], size_out: int, spec: TokenizerSpec, *, rngs: nnx.Rngs):
+        self.rows_in, self.size_out = tuple(rows_in), size_out
         self.parts = nnx.Dict(
             {
-                f"part_{p}": ResidualMlp(n * spec.code_dim, spec.width // 2, spec.depth, 6 * len(joints), rngs=rngs)
-                for p, (joints, n) in enumerate(zip(PARTS, spec.part_tokens, strict=True))
+                f"part_{p}": ResidualMlp(n * size_in, spec.width, spec.depth, m * size_out, rngs=rngs)
+                for p, (n, m) in enumerate(zip(rows_in, rows_out, strict=True))
             }
         )
 
-    def __call__(self, z: Float[Array, "B L D"]) -> Float[Array, "B 24 6"]:
+    def __call__(self, x: Float[Array, "B n i"]) -> Float[Array, "B m o"]:
         pieces, start = [], 0
-        for p, n in enumerate(self.part_tokens):
-            x = z[:, start : start + n].reshape(z.shape[0], -1)
-            pieces.append(self.parts[f"part_{p}"](x).reshape(z.shape[0], -1, 6))
+        for p, n in enumerate(self.rows_in):
+            piece = x[:, start : start + n].reshape(x.shape[0], -1)
+            pieces.append(self.parts[f"part_{p}"](piece).reshape(x.shape[0], -1, self.size_out))
             start += n
-        order = [j for joints in PARTS for j in joints]
-        inverse = sorted(range(24), key=order.__getitem__)
-        return jnp.concatenate(pieces, 1)[:, jnp.array(inverse)]
+        return jnp.concatenate(pieces, 1)
+
+
+class PartsEncoder(nnx.Module):
+    """Pose (B, 24, 6) -> (B, L, D)."""
+
+    def __init__(self, spec: TokenizerSpec, *, rngs: nnx.Rngs):
+        self.coder = PartsCoder([len(p) for p in PARTS], 6, spec.part_tokens, spec.code_dim, spec, rngs=rngs)
+
+    def __call__(self, rot6d: Float[Array, "B 24 6"]) -> Float[Array, "B L D"]:
+        return self.coder(rot6d[:, np.concatenate(PARTS)])
+
+
+class PartsDecoder(nnx.Module):
+    """(B, L, D) -> pose (B, 24, 6)."""
+
+    def __init__(self, spec: TokenizerSpec, *, rngs: nnx.Rngs):
+        self.coder = PartsCoder(spec.part_tokens, spec.code_dim, [len(p) for p in PARTS], 6, spec, rngs=rngs)
+
+    def __call__(self, z: Float[Array, "B L D"]) -> Float[Array, "B 24 6"]:
+        return self.coder(z)[:, np.argsort(np.concatenate(PARTS))]
 
 
 class ConvStack(nnx.Module):

@@ -1,0 +1,89 @@
+"""From crop inputs to bodies: encode once, sample, decode (the network's part of `recover`, and what training evaluates).
+
+Pure and jittable; `Networks` bundles the graph definitions, `params` is {"genhmr", "tokenizer", "codebook": {"vectors"}}.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from genhmr_jax import sampling
+from genhmr_jax.models import genhmr
+from genhmr_jax.models.genhmr import GenHmrSpec
+
+DECODE_RULES = ("expected", "hard")
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """Structure of the networks of a spec, without arrays."""
+
+    spec: GenHmrSpec
+    model: nnx.GraphDef
+    tokenizer: nnx.GraphDef
+    shapes: dict[str, Any] = dataclasses.field(compare=False)
+
+    @staticmethod
+    def of(spec: GenHmrSpec) -> "Networks":
+        """Networks of a spec."""
+        return Networks(spec, *genhmr.graphs(spec))
+
+    def decode(self, params: dict[str, Any], embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
+        """Token embeddings -> rotation matrices, by the frozen tokenizer."""
+        return nnx.merge(self.tokenizer, params["tokenizer"]).decode(embeddings)
+
+    def encode(self, params: dict[str, Any], inputs: dict[str, Any]) -> genhmr.Encoded:
+        """Encodes inputs: keypoints (B, K, 3) px; crop (B, 3); image_size (B, 2); focal (B,); optional maps, image_weight."""
+        from genhmr_jax import camera
+
+        keypoints = genhmr.normalize_keypoints(inputs["keypoints"], inputs["crop"]) if self.spec.num_keypoints else None
+        box = camera.box_information(inputs["crop"], inputs["image_size"], inputs["focal"])
+        model = nnx.merge(self.model, params["genhmr"])
+        return model.encode(keypoints, box, inputs.get("maps"), inputs.get("image_weight"))
+
+    def logits(self, params: dict[str, Any], tokens: Array, encoded: genhmr.Encoded) -> Float[Array, "B L N"]:
+        """Logits of every token."""
+        return nnx.merge(self.model, params["genhmr"]).logits(tokens, params["codebook"]["vectors"], encoded)
+
+
+def repeat_encoded(encoded: genhmr.Encoded, times: int) -> genhmr.Encoded:
+    """Each example `times` times in a row (for several hypotheses); the image was encoded once."""
+    return jax.tree.map(lambda x: jnp.repeat(x, times, 0), encoded)
+
+
+def sample_bodies(
+    networks: Networks,
+    params: dict[str, Any],
+    encoded: genhmr.Encoded,
+    keys: Array,
+    *,
+    iterations: Any = 5,
+    temperature: Any = 0.0,
+    rule: str = "expected",
+    schedule: str = "cosine",
+    trace_length: int = 0,
+) -> tuple[sampling.Samples, Float[Array, "B L D"]]:
+    """Uncertainty-guided sampling; returns the samples and the embeddings to decode.
+
+    Args:
+      keys: (B,), one per example.
+      rule: "hard" decodes the kept codes; "expected" the expected embedding of the step in which each token was kept.
+    """
+    if rule not in DECODE_RULES:
+        raise ValueError(f"unknown decode rule {rule!r}: choose among {', '.join(DECODE_RULES)}")
+    vectors = params["codebook"]["vectors"]
+    samples = sampling.sample(
+        lambda tokens: networks.logits(params, tokens, encoded),
+        vectors,
+        keys,
+        networks.spec.tokenizer.length,
+        iterations=iterations,
+        temperature=temperature,
+        schedule=schedule,
+        trace_length=trace_length,
+    )
+    return samples, samples.expected if rule == "expected" else vectors[samples.tokens]

@@ -1,0 +1,267 @@
+"""The main job: photo -> people. `load().recover(image)` detects, crops, encodes once, samples, refines and poses the body."""
+
+import dataclasses
+import functools
+import importlib.resources
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import smpl_jax
+from smpl_jax import rotations
+
+from genhmr_jax import camera
+from genhmr_jax.body import load_body
+from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
+from genhmr_jax.errors import InputError
+from genhmr_jax.models.genhmr import GenHmrSpec
+from genhmr_jax.people import People
+from genhmr_jax.predict import Networks, repeat_encoded, sample_bodies
+from genhmr_jax.refinement import RefineSpec, refine, reprojection
+from genhmr_jax.train.checkpoint import load_meta, load_params
+
+MIN_CONFIDENCE = 0.1  # keypoints below it count as not seen
+MIN_KEYPOINTS = 4  # a person with fewer seen keypoints is not recovered
+
+
+@dataclasses.dataclass(frozen=True)
+class RecoverOptions:
+    """How to recover. The defaults are the shipped model's best settings.
+
+    Attributes:
+      iterations: T of uncertainty-guided sampling.
+      temperature: 0 takes the most probable tokens; several hypotheses need more than 0 (then 1 is taken).
+      hypotheses: K samples per person; the one of the lowest refined loss comes first.
+      refine_steps: gradient steps on the token embeddings; 0 for none.
+      focal: focal length in px, or None.
+      fov: field of view in degrees over the longer side, if `focal` is None; if both are None, the image diagonal is the focal length.
+      seed: of the random draws.
+      max_people: the most people that the detector may return.
+    """
+
+    iterations: int = 5
+    temperature: float = 0.0
+    hypotheses: int = 1
+    refine_steps: int = RefineSpec.steps
+    focal: float | None = None
+    fov: float | None = None
+    seed: int = 0
+    max_people: int = 10
+
+    def __post_init__(self) -> None:
+        for name, low in (("iterations", 1), ("temperature", 0), ("hypotheses", 1), ("refine_steps", 0), ("max_people", 1)):
+            if not getattr(self, name) >= low:
+                raise ValueError(f"{name} is {getattr(self, name)}: at least {low} is needed")
+        if self.focal is not None and not 0 < self.focal < np.inf:
+            raise ValueError(f"focal is {self.focal}: a positive number of pixels is needed")
+        if self.fov is not None and not 0 < self.fov < 180:
+            raise ValueError(f"fov is {self.fov}: degrees between 0 and 180 are needed")
+
+    def focal_length(self, width: int, height: int) -> float:
+        """Focal length in px for an image of this size."""
+        if self.focal is not None:
+            return float(self.focal)
+        return camera.focal_from_fov(self.fov, width, height) if self.fov is not None else camera.default_focal(width, height)
+
+
+def default_checkpoint() -> pathlib.Path:
+    """The folder of the shipped model."""
+    return pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "default"))
+
+
+def load(checkpoint: str | pathlib.Path | None = None, body: str | pathlib.Path = "neutral") -> "Recoverer":
+    """The recoverer of a checkpoint (default: the shipped one) with a body.
+
+    Args:
+      checkpoint: model folder (config.json and params), as training exports it.
+      body: "neutral", "male", "female", "lite" (the free body), or the path of an SMPL file.
+
+    Raises:
+      InputError, ValueError, FileNotFoundError: with one line that says which file is wrong and what to do.
+    """
+    directory = pathlib.Path(checkpoint) if checkpoint is not None else default_checkpoint()
+    meta = load_meta(directory)
+    if meta.get("kind") != "genhmr":
+        raise InputError(directory, f"is a {meta.get('kind')!r} model", "give the model folder of stage 2")
+    try:
+        networks = Networks.of(GenHmrSpec.from_dict(meta["spec"]))
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(directory / "config.json", f"does not describe a model ({error})", "export the model again") from error
+    return Recoverer(networks, load_params(directory, networks.shapes), load_body(body))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recoverer:
+    """A model and a body, ready for photos."""
+
+    networks: Networks
+    params: dict[str, Any]
+    body: smpl_jax.SmplModel
+
+    @functools.cached_property
+    def _keypoint_body(self) -> smpl_jax.SmplModel:
+        return keypoint_model(self.body)
+
+    def recover(
+        self,
+        image: np.ndarray,
+        *,
+        boxes: np.ndarray | None = None,
+        keypoints: np.ndarray | None = None,
+        options: RecoverOptions = RecoverOptions(),
+    ) -> People:
+        """The people of one photo.
+
+        Args:
+          image: uint8 (H, W, 3), RGB.
+          boxes: (P, 4) xyxy px, in place of person detection.
+          keypoints: (P, 23, 3) px and confidence in the order of DETECTED, in place of 2D pose estimation.
+
+        Raises:
+          ValueError: keypoints of another shape or not finite.
+        """
+        height, width = image.shape[:2]
+        boxes, keypoints = self._see(image, boxes, keypoints, options)
+        seen = np.where(keypoints[..., 2:] >= MIN_CONFIDENCE, keypoints, 0.0).astype(np.float32)
+        usable = (seen[..., 2] > 0).sum(-1) >= MIN_KEYPOINTS
+        boxes, keypoints, seen = boxes[usable], keypoints[usable], seen[usable]
+        count = len(seen)
+        padded = 1 << max(count - 1, 0).bit_length()  # few shapes, few compilations; results do not depend on the padding
+        seen = np.concatenate([seen, np.zeros((padded - count, *seen.shape[1:]), np.float32)])
+        inputs = {
+            "keypoints": jnp.asarray(seen),
+            "crop": camera.crop_around(jnp.asarray(seen[..., :2]), jnp.asarray(seen[..., 2])),
+            "image_size": jnp.tile(jnp.array([[width, height]], jnp.float32), (padded, 1)),
+            "focal": jnp.full(padded, options.focal_length(width, height), jnp.float32),
+        }
+        if self.networks.spec.encoder_channels:
+            from genhmr_jax.models import image_encoder
+
+            crops = np.asarray(inputs["crop"])[:count]
+            inputs["maps"] = image_encoder.encode_crops(self.networks.spec.encoder, image, crops, padded)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(options.seed)))(jnp.arange(padded))
+        several = options.hypotheses > 1
+        temperature = options.temperature if options.temperature or not several else 1.0
+        found = _solve(
+            self.networks,
+            self.params,
+            self.body,
+            self._keypoint_body,
+            inputs,
+            keys,
+            jnp.asarray(options.iterations),
+            jnp.asarray(temperature, jnp.float32),
+            options.hypotheses,
+            RefineSpec(steps=options.refine_steps),
+        )
+        found = jax.tree.map(lambda x: np.asarray(x)[:count], found)
+        return People(
+            boxes=boxes,
+            keypoints2d=keypoints,
+            keypoint_names=np.array(DETECTED),
+            focal_length=np.float32(options.focal_length(width, height)),
+            image_size=np.array([width, height]),
+            faces=np.asarray(self.body.faces),
+            joint_names=np.array(self.body.joint_names),
+            **found,
+        )
+
+    def _see(self, image: np.ndarray, boxes: np.ndarray | None, keypoints: np.ndarray | None, options: RecoverOptions) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (P, 4) and keypoints (P, 23, 3): the user's own, or the detector's."""
+        if keypoints is not None:
+            keypoints = np.asarray(keypoints, np.float32)
+            if keypoints.ndim != 3 or keypoints.shape[1:] != (len(DETECTED), 3) or not np.isfinite(keypoints).all():
+                raise ValueError(f"keypoints have shape {keypoints.shape} or are not finite: (P, {len(DETECTED)}, 3) finite numbers are needed")
+            if boxes is None:
+                points = np.where(keypoints[..., 2:] > 0, keypoints[..., :2], np.nan)
+                empty = np.isnan(points).all((1, 2))
+                points[empty] = 0.0
+                boxes = np.concatenate([np.nanmin(points, 1), np.nanmax(points, 1)], -1)
+            return np.asarray(boxes, np.float32), keypoints
+        from genhmr_jax import detect
+
+        if boxes is not None:
+            found = detect.keypoints_in_boxes(image, np.asarray(boxes, np.float32))
+        else:
+            found = detect.detect(image, max_people=options.max_people)
+        return found.boxes, found.keypoints
+
+
+@functools.partial(jax.jit, static_argnames=("networks", "hypotheses", "spec"))
+def _solve(
+    networks: Networks,
+    params: dict[str, Any],
+    body: smpl_jax.SmplModel,
+    keypoint_body: smpl_jax.SmplModel,
+    inputs: dict[str, Any],
+    keys: jax.Array,
+    iterations: jax.Array,
+    temperature: jax.Array,
+    hypotheses: int,
+    spec: RefineSpec,
+) -> dict[str, jax.Array]:
+    """Inputs of B crops -> the arrays of `People`, K hypotheses inside."""
+    batch, k = keys.shape[0], hypotheses
+    encoded = networks.encode(params, inputs)
+    view = {name: jnp.repeat(inputs[name], k, 0) for name in ("crop", "image_size", "focal")}
+    keypoints = jnp.repeat(inputs["keypoints"], k, 0)
+    keys = jax.vmap(lambda key: jax.random.split(key, k))(keys).reshape(-1)
+    many = repeat_encoded(encoded, k)
+    # The mean of a distribution serves one answer best; several hypotheses shall differ, so they decode the codes drawn.
+    rule = "expected" if k == 1 else "hard"
+    samples, embeddings = sample_bodies(networks, params, many, keys, iterations=iterations, temperature=temperature, rule=rule)
+    decode = functools.partial(networks.decode, params)
+    sampled = reprojection(keypoint_body, decode(embeddings), many.betas, many.weak_camera, view)
+    refined = refine(decode, keypoint_body, embeddings, many.betas, many.weak_camera, keypoints, view, spec)
+
+    rotmats = decode(refined.embeddings)
+    output = smpl_jax.forward(body, refined.betas, rotmats)
+    translation = camera.weak_to_translation(refined.weak_camera, view["crop"], view["image_size"], view["focal"])
+    joints, vertices = output.joints + translation[:, None], output.vertices + translation[:, None]
+    centre = view["image_size"] / 2.0
+    points = keypoint_points(body, output, DETECTED) + translation[:, None]
+    final_loss = jnp.min(refined.loss, 0).reshape(batch, k)
+    best = jnp.argmin(final_loss, 1)
+
+    def pick(x: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(x.reshape(batch, k, *x.shape[1:]), best.reshape(-1, *[1] * x.ndim), 1)[:, 0]
+
+    axis_angle = rotations.matrix_to_axis_angle(rotmats)
+    found = {
+        "global_orient": pick(axis_angle[:, 0]),
+        "body_pose": pick(axis_angle[:, 1:].reshape(-1, 69)),
+        "betas": pick(refined.betas),
+        "weak_camera": pick(refined.weak_camera),
+        "translation": pick(translation),
+        "vertices": pick(vertices),
+        "joints": pick(joints),
+        "joints2d": pick(camera.project(joints, view["focal"], centre)),
+        "joint_confidence": pick(joint_confidence(networks, samples.confidence)),
+        "projected_keypoints": pick(camera.project(points, view["focal"], centre)),
+        "sampled_keypoints": pick(sampled),
+        "tokens": pick(samples.tokens),
+        "refine_loss": pick(refined.loss.T),
+    }
+    if k > 1:
+        aligned = (output.vertices - output.joints[:, :1]).reshape(batch, k, -1, 3)
+        spread = jnp.sqrt(jnp.sum(jnp.var(aligned, 1), -1))
+        order = jnp.argsort(final_loss, 1)
+        ranked = lambda x: jnp.take_along_axis(x.reshape(batch, k, *x.shape[1:]), order.reshape(batch, k, *[1] * (x.ndim - 1)), 1)  # noqa: E731
+        found["vertex_std"] = 1000.0 * spread
+        found["hypothesis_global_orient"] = ranked(axis_angle[:, 0])
+        found["hypothesis_body_pose"] = ranked(axis_angle[:, 1:].reshape(-1, 69))
+        found["hypothesis_joints"] = ranked(joints)
+    return found
+
+
+def joint_confidence(networks: Networks, confidence: jax.Array) -> jax.Array:
+    """Token confidences (B, L) -> (B, 24): the geometric mean over the tokens that decide each joint's rotation."""
+    share = np.zeros((networks.spec.tokenizer.length, 24), np.float32)
+    for token, joints in enumerate(networks.spec.tokenizer.token_joints()):
+        share[token, list(joints)] = 1.0
+    # A convolutional tokenizer names one joint a token; joints without a token of their own take the mean of all.
+    share[:, share.sum(0) == 0] = 1.0
+    share /= share.sum(0)
+    return jnp.exp(jnp.log(jnp.maximum(confidence, 1e-12)) @ share)
