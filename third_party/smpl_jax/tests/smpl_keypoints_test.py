@@ -1,6 +1,8 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from smpl_jax import keypoints as kp
+from smpl_jax import rotations
 
 SETS = ["SMPL24", "SMPL45", "OPENPOSE25", "COCO17", "EXTRA19", "BODY44"]
 
@@ -54,9 +56,6 @@ def test_flip_of_a_set_without_the_mirror_image_is_refused():
 
 def test_flip_pose_mirrors_the_rotation():
     """Mirroring x: R -> M R M, and left and right swap."""
-    import jax.numpy as jnp
-    from smpl_jax import rotations
-
     pose = jnp.asarray(np.random.default_rng(0).normal(size=(2, 24, 3)))
     mirror = np.diag([-1.0, 1.0, 1.0])
     expected = mirror @ np.asarray(rotations.axis_angle_to_matrix(pose))[:, list(kp.SMPL24_FLIP)] @ mirror

@@ -1,4 +1,6 @@
 import functools
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,8 @@ from smpl_jax import rotations
 from smpl_reference import FREE_BODY, random_body, reference_forward, rodrigues
 
 TOLERANCE = 1e-5  # metres
+FORWARD = jax.jit(smpl_jax.forward)
+SLOPES = jax.jit(jax.grad(lambda model, betas, pose, probe: jnp.sum(smpl_jax.forward(model, betas, pose).vertices * probe), (1, 2)))
 
 
 @functools.cache
@@ -21,9 +25,6 @@ def bodies(kind: str):
 
 
 def _load_arrays(arrays, **options):
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "body.npz"
         np.savez(path, **arrays)
@@ -42,7 +43,7 @@ def test_equals_plain_float64_smpl(kind, scale):
     for seed in range(2):
         betas, pose = random_input(seed, scale)
         vertices, joints = reference_forward(arrays, betas, np.stack([rodrigues(v) for v in pose]))
-        output = smpl_jax.forward(model, betas, pose)
+        output = FORWARD(model, betas, pose)
         np.testing.assert_allclose(output.vertices, vertices, atol=TOLERANCE)
         np.testing.assert_allclose(output.joints, joints, atol=TOLERANCE)
         rest = arrays["J_regressor"] @ (arrays["v_template"] + arrays["shapedirs"] @ betas)
@@ -63,9 +64,9 @@ def test_equals_body_models(kind, tmp_path):
 def test_forms_of_pose_agree():
     model = bodies("free")[1]
     betas, pose = random_input(0)
-    flat = smpl_jax.forward(model, betas, pose.reshape(72))
+    flat = FORWARD(model, betas, pose.reshape(72))
     for form in (pose, rotations.axis_angle_to_matrix(jnp.asarray(pose))):
-        for a, b in zip(flat, smpl_jax.forward(model, betas, form), strict=True):
+        for a, b in zip(flat, FORWARD(model, betas, form), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
 
 
@@ -73,10 +74,10 @@ def test_leading_axes_broadcast():
     model = bodies("free")[1]
     rng = np.random.default_rng(0)
     betas, pose, translation = rng.normal(size=(4, 1, 10)), rng.normal(0, 0.5, (3, 24, 3)), rng.normal(size=(2, 1, 1, 3))
-    output = smpl_jax.forward(model, betas, pose, translation)
+    output = FORWARD(model, betas, pose, translation)
     assert output.vertices.shape == (2, 4, 3, model.num_vertices, 3)
     assert output.joints.shape == output.rest_joints.shape == (2, 4, 3, 24, 3)
-    one = smpl_jax.forward(model, betas[2, 0], pose[1], translation[1, 0, 0])
+    one = FORWARD(model, betas[2, 0], pose[1], translation[1, 0, 0])
     for whole, single in zip(output, one, strict=True):
         np.testing.assert_allclose(whole[1, 2, 1], single, atol=2e-6)
 
@@ -84,7 +85,7 @@ def test_leading_axes_broadcast():
 def test_translation_moves_all_but_the_rest_joints():
     model = bodies("free")[1]
     betas, pose = random_input(1)
-    still, moved = (smpl_jax.forward(model, betas, pose, t) for t in (None, np.array([1.0, 2.0, 3.0])))
+    still, moved = (FORWARD(model, betas, pose, t) for t in (None, np.array([1.0, 2.0, 3.0])))
     np.testing.assert_allclose(moved.vertices - still.vertices, np.broadcast_to([1.0, 2.0, 3.0], still.vertices.shape), atol=2e-6)
     np.testing.assert_allclose(moved.joints - still.joints, np.broadcast_to([1.0, 2.0, 3.0], (24, 3)), atol=2e-6)
     np.testing.assert_array_equal(moved.rest_joints, still.rest_joints)
@@ -94,7 +95,7 @@ def test_root_turns_about_the_pelvis_not_the_origin():
     model = bodies("free")[1]
     turn = np.zeros((24, 3))
     turn[0] = [0.0, 2.0, 0.5]
-    before, after = (smpl_jax.forward(model, np.zeros(10), pose) for pose in (np.zeros((24, 3)), turn))
+    before, after = (FORWARD(model, np.zeros(10), pose) for pose in (np.zeros((24, 3)), turn))
     np.testing.assert_allclose(after.joints[0], before.joints[0], atol=1e-6)
     assert np.linalg.norm(before.joints[0]) > 0.1
 
@@ -102,8 +103,8 @@ def test_root_turns_about_the_pelvis_not_the_origin():
 def test_fewer_betas_are_padded_and_more_are_refused():
     model = bodies("free")[1]
     betas, pose = random_input(2)
-    padded = smpl_jax.forward(model, np.r_[betas[:4], np.zeros(6)], pose)
-    np.testing.assert_array_equal(smpl_jax.forward(model, betas[:4], pose).vertices, padded.vertices)
+    padded = FORWARD(model, np.r_[betas[:4], np.zeros(6)], pose)
+    np.testing.assert_array_equal(FORWARD(model, betas[:4], pose).vertices, padded.vertices)
     with pytest.raises(ValueError, match="at most the model's 10"):
         smpl_jax.forward(model, np.zeros(11), pose)
 
@@ -127,7 +128,7 @@ def test_subset_has_the_same_vertices_joints_and_faces():
     chosen = np.array([arrays["f"][7][0], 6000, arrays["f"][7][1], 12, arrays["f"][7][2], model.vertex_ids["nose"]])
     small = model.subset(chosen)
     betas, pose = random_input(4)
-    whole, part = smpl_jax.forward(model, betas, pose), smpl_jax.forward(small, betas, pose)
+    whole, part = FORWARD(model, betas, pose), FORWARD(small, betas, pose)
     np.testing.assert_allclose(part.vertices, whole.vertices[chosen], atol=1e-6)
     np.testing.assert_allclose(part.joints, whole.joints, atol=1e-6)
     np.testing.assert_array_equal(small.faces, [[0, 2, 4]])
@@ -146,13 +147,10 @@ def test_gradients_are_finite_and_right(scale):
     pose *= scale / np.linalg.norm(pose, axis=-1, keepdims=True)
     betas, probe = rng.normal(size=10), rng.normal(size=(model.num_vertices, 3)) / 100
 
-    def loss(betas, pose):
-        return jnp.sum(smpl_jax.forward(model, betas, pose).vertices * probe)
-
     def reference(betas, pose):
         return np.sum(reference_forward(arrays, betas, np.stack([rodrigues(v) for v in pose]))[0] * probe)
 
-    grad_betas, grad_pose = jax.jit(jax.grad(loss, (0, 1)))(jnp.asarray(betas), jnp.asarray(pose))
+    grad_betas, grad_pose = SLOPES(model, betas, pose, probe)
     assert np.all(np.isfinite(grad_betas)) and np.all(np.isfinite(grad_pose))
     step = 1e-5
     for joint, axis in ((0, 0), (4, 2), (16, 1)):
