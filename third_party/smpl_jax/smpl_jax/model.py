@@ -113,17 +113,11 @@ def forward(
     """
     rotmats = _pose_to_matrices(model, pose)
     betas = _pad_betas(model, betas)
-    batch = jnp.broadcast_shapes(betas.shape[:-1], rotmats.shape[:-3])
     rest_joints = _rest_joints(model, betas)
     world_rotations, joints = lbs.pose_skeleton(model.parents, rest_joints, rotmats)
     rest_joints = jnp.broadcast_to(rest_joints, joints.shape)
-    rest = lbs.blend_shapes(
-        model.template,
-        model.directions,
-        jnp.broadcast_to(betas, (*batch, betas.shape[-1])),
-        jnp.broadcast_to(rotmats, (*batch, *rotmats.shape[-3:])),
-    )
-    vertices = jnp.swapaxes(lbs.skin(rest, rest_joints, world_rotations, joints, model.weights), -1, -2)
+    features, motions = lbs.pose_features(betas, rotmats), lbs.rest_to_world(rest_joints, world_rotations, joints)
+    vertices = lbs.deform(model.template, model.directions, model.weights, features, motions)
     if translation is not None:
         shift = jnp.asarray(translation)[..., None, :]
         vertices, joints = vertices + shift, joints + shift

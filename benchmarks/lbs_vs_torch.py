@@ -1,0 +1,136 @@
+"""Time of one SMPL forward pass: smpl_jax, the same written naively in JAX, and a plain PyTorch implementation.
+
+    pip install -e . torch
+    python benchmarks/lbs_vs_torch.py
+
+All three get the same betas and axis-angle poses and give posed vertices and joints; they are checked against each other before anything is
+timed. The PyTorch one is the usual form: dense weights, one 4x4 matrix a vertex. The first calls (compilation) are not counted, and the
+implementations take turns, so that a busy machine hits all alike.
+"""
+
+import argparse
+import functools
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import smpl_jax
+import torch
+from smpl_jax.keypoints import SMPL24_PARENTS
+
+from genhmr_jax.body import load_body
+
+
+def naive_jax(arrays: dict[str, jax.Array], betas: jax.Array, pose: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """SMPL as the paper writes it: vertices as (V, 3), the joint regressor applied to every shape, one 4x4 matrix a vertex."""
+    rotmats = smpl_jax.rotations.axis_angle_to_matrix(pose)
+    shaped = arrays["v_template"] + jnp.einsum("vcs,bs->bvc", arrays["shapedirs"], betas)
+    joints = jnp.einsum("jv,bvc->bjc", arrays["J_regressor"], shaped)
+    feature = (rotmats[:, 1:] - jnp.eye(3)).reshape(len(pose), -1)
+    rest = shaped + jnp.einsum("vcp,bp->bvc", arrays["posedirs"], feature)
+    world = []
+    for joint, parent in enumerate(SMPL24_PARENTS):
+        offset = joints[:, joint] - (joints[:, parent] if joint else 0.0)
+        local = jnp.concatenate([rotmats[:, joint], offset[..., None]], -1)
+        local = jnp.concatenate([local, jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0]), (len(pose), 1, 4))], 1)
+        world.append(world[parent] @ local if joint else local)
+    world = jnp.stack(world, 1)
+    moved = jnp.einsum("bjac,bjc->bja", world[..., :3, :3], joints)
+    motion = world.at[..., :3, 3].add(-moved)
+    blended = jnp.einsum("vj,bjac->bvac", arrays["weights"], motion)
+    homogeneous = jnp.concatenate([rest, jnp.ones((*rest.shape[:2], 1))], -1)
+    return jnp.einsum("bvac,bvc->bva", blended, homogeneous)[..., :3], world[..., :3, 3]
+
+
+def plain_torch(arrays: dict[str, torch.Tensor], betas: torch.Tensor, pose: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The usual PyTorch form, with the reshapes into plain matrix products that make it fast there."""
+    batch, vertices = len(pose), len(arrays["v_template"])
+    angle = torch.linalg.norm(pose + 1e-8, dim=-1, keepdim=True)[..., None]
+    x, y, z = (pose / angle[..., 0]).unbind(-1)
+    zero = torch.zeros_like(x)
+    k = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(batch, 24, 3, 3)
+    rotmats = torch.eye(3) + torch.sin(angle) * k + (1 - torch.cos(angle)) * (k @ k)
+    shaped = arrays["v_template"] + torch.einsum("bs,vcs->bvc", betas, arrays["shapedirs"])
+    joints = torch.einsum("jv,bvc->bjc", arrays["J_regressor"], shaped)
+    feature = (rotmats[:, 1:] - torch.eye(3)).reshape(batch, -1)
+    rest = shaped + (feature @ arrays["posedirs_flat"]).reshape(batch, vertices, 3)
+    offsets = joints.clone()
+    offsets[:, 1:] -= joints[:, list(SMPL24_PARENTS[1:])]
+    local = torch.zeros(batch, 24, 4, 4)
+    local[..., :3, :3], local[..., :3, 3], local[..., 3, 3] = rotmats, offsets, 1.0
+    world = [local[:, 0]]
+    for joint in range(1, 24):
+        world.append(world[SMPL24_PARENTS[joint]] @ local[:, joint])
+    world = torch.stack(world, 1)
+    motion = world.clone()
+    motion[..., :3, 3] -= (world[..., :3, :3] @ joints[..., None])[..., 0]
+    blended = (arrays["weights"] @ motion.reshape(batch, 24, 16)).reshape(batch, vertices, 4, 4)
+    homogeneous = torch.cat([rest, torch.ones(batch, vertices, 1)], -1)
+    return (blended @ homogeneous[..., None])[..., :3, 0], world[..., :3, 3]
+
+
+def plain_arrays(model: smpl_jax.SmplModel) -> dict[str, np.ndarray]:
+    """The model in SMPL's own layout. The regressor only has to have the right size and result: it is fitted to the joints' least squares."""
+    directions = np.transpose(model.directions, (2, 1, 0))
+    shapedirs, posedirs = directions[..., : model.num_betas], directions[..., model.num_betas :]
+    basis = np.concatenate([np.asarray(model.template).T[..., None], shapedirs], -1).reshape(model.num_vertices, -1)
+    joints = np.concatenate([np.asarray(model.joint_template)[..., None], np.transpose(model.joint_shapedirs, (1, 2, 0))], -1)
+    regressor = np.linalg.lstsq(basis.T.astype(np.float64), joints.reshape(24, -1).T, rcond=None)[0].T
+    flat = posedirs.reshape(-1, posedirs.shape[-1]).T
+    arrays = {
+        "v_template": model.template.T, "shapedirs": shapedirs, "posedirs": posedirs, "posedirs_flat": flat, "J_regressor": regressor,
+        "weights": model.weights.T,
+    }  # fmt: skip
+    return {key: np.ascontiguousarray(value, dtype=np.float32) for key, value in arrays.items()}
+
+
+def take_turns(calls: dict[str, Callable[[], object]], rounds: int, calls_a_round: int = 5) -> dict[str, float]:
+    """Median seconds of each call. A turn is a few calls, the first not counted: the other library's threads still spin then."""
+    seconds = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            for repeat in range(1 + calls_a_round):
+                start = time.perf_counter()
+                call()
+                if repeat:
+                    seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--body", default="neutral", help="a shipped body or a path")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32, 256])
+    parser.add_argument("--rounds", type=int, default=4, help="turns of five calls each")
+    args = parser.parse_args()
+    model = load_body(args.body)
+    arrays = plain_arrays(model)
+    in_jax = jax.tree.map(jnp.asarray, arrays)
+    in_torch = {key: torch.tensor(value) for key, value in arrays.items()}
+    shipped, naive = jax.jit(smpl_jax.forward), jax.jit(naive_jax)
+    rng = np.random.default_rng(0)
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__} on CPU with {torch.get_num_threads()} threads")
+    for batch in args.batches:
+        betas, pose = rng.normal(size=(batch, 10)).astype(np.float32), rng.normal(0, 0.4, (batch, 24, 3)).astype(np.float32)
+        j, t = (jnp.asarray(betas), jnp.asarray(pose)), (torch.from_numpy(betas), torch.from_numpy(pose))
+        calls = {
+            "smpl_jax": functools.partial(lambda j: jax.block_until_ready(shipped(model, *j)), j),
+            "naive JAX": functools.partial(lambda j: jax.block_until_ready(naive(in_jax, *j)), j),
+            "PyTorch": functools.partial(lambda t: torch.inference_mode()(plain_torch)(in_torch, *t), t),
+        }
+        reference = np.asarray(calls["smpl_jax"]()[0])
+        for name in ("naive JAX", "PyTorch"):
+            gap = np.abs(np.asarray(calls[name]()[0]) - reference).max()
+            if gap > (1e-4 if jax.default_backend() == "cpu" else 1e-2):  # other devices round products to fewer bits by default
+                raise SystemExit(f"{name} differs from smpl_jax by {gap:.2e} m: not the same computation")
+        seconds = take_turns(calls, args.rounds)
+        row = "   ".join(f"{name} {1e3 * s:8.2f} ms" for name, s in seconds.items())
+        ratio = seconds["PyTorch"] / seconds["smpl_jax"], seconds["PyTorch"] / seconds["naive JAX"]
+        print(f"batch {batch:4d}   {row}   PyTorch / smpl_jax {ratio[0]:.2f}   PyTorch / naive {ratio[1]:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
