@@ -94,7 +94,8 @@ def convert(description: dict[str, Any], blob: bytes) -> dict[str, np.ndarray]:
             entry = ["Weight", [], {}]
             arrays[short(name)] = constants[name]
         else:  # shapes, axes and scalars
-            entry = ["Const", [], {"value": constants[name].tolist(), "dtype": "float32" if constants[name].dtype == np.float16 else "int32"}]
+            dtype = "float32" if constants[name].dtype == np.float16 else "int32"
+            entry = ["Const", [], {"value": constants[name].tolist(), "dtype": dtype}]
         graph["nodes"].append([short(name), *entry])
     return {"graph": np.frombuffer(json.dumps(graph, separators=(",", ":")).encode(), np.uint8), **arrays}
 

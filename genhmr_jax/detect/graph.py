@@ -104,7 +104,7 @@ def run(graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array],
     return {name: values[node] for name, node in names.items()}
 
 
-def _convolution(x: Array, kernel: Array, bias: Array | None = None, *, strides, padding: str, dilations=(1, 1, 1, 1), fused_ops=()) -> Array:
+def _convolution(x: Array, kernel: Array, bias: Array, *, strides, padding: str, dilations=(1, 1, 1, 1), fused_ops=()) -> Array:
     if kernel.shape[:2] == (1, 1) and tuple(strides) == (1, 1, 1, 1):
         # On a CPU a matrix product is faster than XLA's convolution; elsewhere it is the same.
         y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0], precision=lax.Precision.HIGHEST)
@@ -155,7 +155,7 @@ def _max_pool(x: Array, *, ksize, strides, padding: str) -> Array:
     return lax.reduce_window(x, -jnp.inf, lax.max, tuple(ksize), tuple(strides), padding)
 
 
-def _resize_bilinear(x: Float[Array, "B H W C"], size: np.ndarray, *, align_corners: bool = False, half_pixel_centers: bool = False) -> Array:
+def _resize_bilinear(x: Array, size: np.ndarray, *, align_corners: bool = False, half_pixel_centers: bool = False) -> Array:
     rows, columns = (_interpolation(n, int(m), align_corners, half_pixel_centers) for n, m in zip(x.shape[1:3], size, strict=True))
     return jnp.einsum("yh,bhwc,xw->byxc", rows, x, columns, precision=lax.Precision.HIGHEST)
 

@@ -1,0 +1,159 @@
+"""Photo -> people: boxes by MoveNet multipose, 23 keypoints each by BlazePose, checked against MoveNet's 17."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from genhmr_jax.body.keypoints import DETECTED
+from genhmr_jax.detect import blazepose, movenet
+from genhmr_jax.detect.blazepose import Region
+
+LOOKS = 2  # BlazePose's second look is at the region that its first one asked for
+IS_PERSON = 0.5
+NEAR_MISS = 0.1  # with nobody above the threshold, the best guess above this one counts if BlazePose agrees
+BOX_MARGIN = 1.25
+FROM_BLAZEPOSE = [blazepose.INDEX[name] for name in DETECTED]
+HIPS, SHOULDERS = [11, 12], [5, 6]  # in COCO's order
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """P people of an image.
+
+    boxes: (P, 4) xyxy px. scores: (P,) 0..1. keypoints: (P, 23, 3) x px, y px and confidence 0..1, in the order of `names`; a
+    keypoint outside the image has confidence 0.
+    """
+
+    boxes: Float[np.ndarray, "P 4"]
+    scores: Float[np.ndarray, "P"]
+    keypoints: Float[np.ndarray, "P K 3"]
+    names: tuple[str, ...] = DETECTED
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @staticmethod
+    def of(people: list[tuple[np.ndarray, float, np.ndarray]]) -> "Detections":
+        """From a box, score and keypoints per person, perhaps of nobody."""
+        parts = zip(*people, strict=True) if people else ((), (), ())
+        shapes = ((-1, 4), (-1,), (-1, len(DETECTED), 3))
+        return Detections(*(np.asarray(part, np.float32).reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
+
+
+def detect(image: np.ndarray, max_people: int = 10, threshold: float = 0.2) -> Detections:
+    """Finds people and their keypoints.
+
+    Args:
+      image: uint8 (H, W, 3), RGB, any size.
+      max_people: the most to return; those with the largest score times box side come first.
+      threshold: least score of MoveNet.
+
+    Raises:
+      ValueError: the image has another shape or type.
+    """
+    check_image(image)
+    boxes, scores, keypoints = movenet.find_people(image, min(threshold, NEAR_MISS))
+    sure = scores >= threshold
+    if not sure.any():
+        return Detections.of(_doubtful_person(image, boxes, scores, keypoints))
+    boxes, scores, keypoints = boxes[sure], scores[sure], keypoints[sure]
+    order = np.argsort(-scores * np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1)), kind="stable")[:max_people]
+    return Detections.of([(boxes[i], scores[i], _keypoints(image, boxes[i], keypoints[i])[0]) for i in order])
+
+
+def keypoints_in_boxes(image: np.ndarray, boxes: np.ndarray) -> Detections:
+    """Keypoints of the person in each box, in place of a search for people.
+
+    Args:
+      image: uint8 (H, W, 3), RGB.
+      boxes: (P, 4) xyxy px, with some area inside the image.
+
+    Returns:
+      as many people as boxes, in their order; their score is BlazePose's that there is a person.
+
+    Raises:
+      ValueError: the image or the boxes have a wrong shape, are not finite, or a box has no area inside the image.
+    """
+    check_image(image)
+    boxes = np.asarray(boxes, np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        raise ValueError(f"boxes have shape {boxes.shape} or are not finite: (P, 4) finite numbers x0, y0, x1, y1 are needed")
+    height, width = image.shape[:2]
+    inside = np.clip(boxes, 0, [width, height, width, height])
+    if not (inside[:, 2:] - inside[:, :2] >= 1).all():
+        raise ValueError(f"a box has no area inside the image of {width} x {height} px: give boxes as x0, y0, x1, y1 in px")
+    people = []
+    for box in boxes:
+        keypoints, person = _keypoints(image, box, _movenet_in_box(image, box))
+        people.append((box, person, keypoints))
+    return Detections.of(people)
+
+
+def check_image(image: np.ndarray) -> None:
+    """Refuses what is not an RGB image: ValueError."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"the image is {found}: uint8 (height, width, 3), RGB, is needed")
+
+
+def _doubtful_person(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, keypoints: np.ndarray) -> list[tuple]:
+    """MoveNet's best near miss, if BlazePose sees a person there."""
+    if not len(boxes):
+        return []
+    points, person = _keypoints(image, boxes[0], keypoints[0])
+    return [(boxes[0], scores[0], points)] if person >= IS_PERSON else []
+
+
+def _movenet_in_box(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
+    """MoveNet's keypoints (17, 3) in px of the image for the person in a box, or None if it sees nobody there."""
+    height, width = image.shape[:2]
+    margin = (BOX_MARGIN - 1) / 2 * np.tile(box[2:] - box[:2], 2) * [-1, -1, 1, 1]
+    x0, y0, x1, y1 = np.clip(np.round(box + margin), 0, [width, height, width, height]).astype(int)
+    boxes, scores, keypoints = movenet.look(np.ascontiguousarray(image[y0:y1, x0:x1]), movenet.SIZES[0])
+    offset = np.array([x0, y0], float)
+    overlap = [movenet.iou(found + np.tile(offset, 2), box) * (score > NEAR_MISS) for found, score in zip(boxes, scores, strict=True)]
+    best = int(np.argmax(overlap))
+    return keypoints[best] + [*offset, 0] if overlap[best] > 0.3 else None
+
+
+def _keypoints(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None) -> tuple[Float[np.ndarray, "23 3"], float]:
+    """The 23 keypoints of a person, and BlazePose's certainty that there is one.
+
+    Args:
+      coco: MoveNet's (17, 3), or None.
+    """
+    region = _region(box, coco)
+    for _ in range(LOOKS):
+        found = blazepose.landmarks(image, region)
+        if found.person < IS_PERSON:
+            break
+        region = found.region()
+    points = np.concatenate([found.points, found.visibility[:, None]], -1)[FROM_BLAZEPOSE]
+    if coco is not None:
+        points = _combine(points, coco, found.person, box)
+    height, width = image.shape[:2]
+    inside = ((points[:, :2] >= 0) & (points[:, :2] <= [width, height])).all(-1)
+    points[:, 2] *= inside
+    return points, found.person
+
+
+def _region(box: np.ndarray, coco: np.ndarray | None) -> Region:
+    """Where BlazePose shall look first: by MoveNet's hips and shoulders if it is sure of them, else the box, upright."""
+    if coco is not None and coco[HIPS, 2].min() > 0.2 and coco[SHOULDERS, 2].min() > 0.2:
+        hip, shoulder = coco[HIPS, :2].mean(0), coco[SHOULDERS, :2].mean(0)
+        seen = coco[coco[:, 2] > 0.2, :2]
+        return blazepose.region_around(hip, shoulder - hip, np.linalg.norm(seen - hip, axis=-1).max())
+    return Region(*(box[:2] + box[2:]) / 2, BOX_MARGIN * float((box[2:] - box[:2]).max()), 0.0)
+
+
+def _combine(points: np.ndarray, coco: np.ndarray, person: float, box: np.ndarray) -> np.ndarray:
+    """BlazePose's 23 keypoints, less sure where MoveNet's 17 say something else; MoveNet's alone if BlazePose saw nobody."""
+    if person < IS_PERSON:
+        return np.concatenate([coco, np.zeros((len(DETECTED) - len(coco), 3))])
+    tolerance = 0.1 * np.linalg.norm(box[2:] - box[:2])
+    distance = np.linalg.norm(points[: len(coco), :2] - coco[:, :2], axis=-1) / tolerance
+    # MoveNet is modest: it scores 0.5 where it is right.
+    doubt = np.clip(2 * coco[:, 2], 0, 1) * (1 - np.exp(-(distance**2)))
+    points[: len(coco), 2] *= 1 - doubt
+    return points
