@@ -73,7 +73,7 @@ def plain_torch(arrays: dict[str, torch.Tensor], betas: torch.Tensor, pose: torc
 
 
 def plain_arrays(model: smpl_jax.SmplModel) -> dict[str, np.ndarray]:
-    """The model in SMPL's own layout. The regressor only has to have the right size and result: it is fitted to the joints' least squares."""
+    """The model in SMPL's own layout. The regressor is fitted: it only has to give these joints."""
     directions = np.transpose(model.directions, (2, 1, 0))
     shapedirs, posedirs = directions[..., : model.num_betas], directions[..., model.num_betas :]
     basis = np.concatenate([np.asarray(model.template).T[..., None], shapedirs], -1).reshape(model.num_vertices, -1)

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import smpl_jax
+from smpl_jax.keypoints import SMPL24, SMPL24_FLIP, SMPL_VERTEX_IDS
+
+from genhmr_jax import body
+from genhmr_jax.body import available_bodies, load_body
+from genhmr_jax.errors import InputError
+
+VERTICES = {"neutral": 6899, "male": 6899, "female": 6899, "lite": 1719}
+
+
+def _closed(faces: np.ndarray) -> bool:
+    """Every edge is used by exactly two faces, once in each direction."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    forth, back = (set(map(tuple, e)) for e in (edges, edges[:, ::-1]))
+    return len(forth) == len(edges) and forth == back
+
+
+def test_available_bodies():
+    assert set(available_bodies()) == set(VERTICES)
+
+
+@pytest.mark.parametrize("name", sorted(VERTICES))
+def test_shipped_body_is_a_sound_person(name):
+    model = load_body(name)
+    faces, template = np.asarray(model.faces), np.asarray(model.template).T
+    assert template.shape == (VERTICES[name], 3) and model.num_betas == 10 and model.joint_names == SMPL24
+    assert _closed(faces)
+    corners = template[faces]
+    volume = np.sum(corners[:, 0] * np.cross(corners[:, 1], corners[:, 2])) / 6
+    assert 0.04 < volume < 0.11  # cubic metres; positive: faces look outwards
+    height = np.ptp(template[:, 1])
+    assert 1.5 < height < 1.85
+    np.testing.assert_allclose(np.sum(model.weights, 0), 1, atol=1e-5)
+    assert np.max(np.sum(np.asarray(model.weights) > 0, 0)) <= 4
+    # Left is +x, up +y, forward +z, and the body is symmetric.
+    joints = np.asarray(model.joint_template)
+    np.testing.assert_allclose(joints[list(SMPL24_FLIP)] * [-1, 1, 1], joints, atol=2e-5)
+    place = dict(zip(SMPL24, joints, strict=True))
+    assert place["left_wrist"][0] > place["left_elbow"][0] > place["left_shoulder"][0] > 0.1
+    assert place["head"][1] > place["pelvis"][1] > place["left_knee"][1] > place["left_ankle"][1]
+    assert template[model.vertex_ids["nose"]][2] > place["head"][2] + 0.05
+    assert set(model.vertex_ids) == set(SMPL_VERTEX_IDS)
+
+
+def test_mirrored_pose_gives_the_mirrored_body():
+    arrays = dict(np.load(body._BODIES.joinpath("neutral.npz")))
+    rng = np.random.default_rng(0)
+    pose, betas = rng.normal(0, 0.4, (24, 3)).astype(np.float32), rng.normal(size=10)
+    model = load_body()
+    straight, mirrored = (smpl_jax.forward(model, betas, p) for p in (pose, smpl_jax.keypoints.flip_pose(pose)))
+    np.testing.assert_allclose(mirrored.vertices, np.asarray(straight.vertices)[arrays["mirror"]] * [-1, 1, 1], atol=1e-4)
+    np.testing.assert_allclose(mirrored.joints, np.asarray(straight.joints)[list(SMPL24_FLIP)] * [-1, 1, 1], atol=1e-4)
+
+
+def test_bodies_are_kept():
+    assert load_body("lite") is load_body("lite")
+
+
+def test_first_load_may_be_inside_jit(monkeypatch):
+    body._load.cache_clear()
+    points = jax.jit(lambda pose: smpl_jax.forward(load_body("lite"), jnp.zeros(10), pose).vertices)(jnp.zeros(72))
+    assert np.all(np.isfinite(points))
+    assert np.all(np.isfinite(np.asarray(load_body("lite").template)))
+
+
+def test_a_replaced_file_is_read_again(tmp_path):
+    arrays = dict(np.load(body._BODIES.joinpath("lite.npz")))
+    path = tmp_path / "mine.npz"
+    np.savez(path, **arrays)
+    first = load_body(path)
+    assert load_body(path) is first
+    arrays["v_template"] = arrays["v_template"] + 1
+    path.unlink()
+    np.savez(path, **arrays)
+    np.testing.assert_allclose(load_body(path).template, first.template + 1, atol=1e-5)
+
+
+def test_unknown_body_says_what_there_is_and_where_to_get_smpl(tmp_path):
+    for name in ("neutrall", tmp_path, tmp_path / "SMPL_NEUTRAL.pkl", ""):
+        with pytest.raises(InputError, match=r"no such body; choose female, lite, male, neutral.*https://smpl.is.tue.mpg.de"):
+            load_body(name)
+
+
+def test_broken_file_names_the_file_once(tmp_path):
+    path = tmp_path / "SMPL_NEUTRAL.pkl"
+    path.write_bytes(b"not a pickle")
+    with pytest.raises(InputError, match="SMPL_NEUTRAL.pkl: refused.*or use a shipped body") as error:
+        load_body(path)
+    assert str(error.value).count("SMPL_NEUTRAL.pkl") == 1
