@@ -20,7 +20,8 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.tokenizer = "runs/tokenizer/model"
 
     c.model = ml_collections.ConfigDict()
-    c.model.transformer = ml_collections.ConfigDict({"width": 192, "layers": 4, "heads": 6, "mlp_ratio": 4, "points": 4, "geometric": True})
+    c.model.transformer = ml_collections.ConfigDict({"width": 192, "layers": 4, "heads": 6, "mlp_ratio": 3, "points": 4})
+    c.model.transformer.activation, c.model.transformer.geometric, c.model.transformer.head_rank = "relu", True, 48
     c.model.num_keypoints = 23
     c.model.context = "mlp"
     c.model.context_tokens, c.model.context_width, c.model.context_depth = 6, 768, 3
@@ -55,6 +56,8 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
         c.batch_size, c.steps, c.optim.learning_rate = 1024, 100_000, 5e-4
     elif arg == "paper":
         c.model.transformer.width, c.model.transformer.layers, c.model.transformer.heads = 1024, 6, 8
+        t = c.model.transformer
+        t.mlp_ratio, t.activation, t.geometric, t.head_rank = 4, "gelu", False, 0
         c.model.num_keypoints, c.model.encoder, c.model.encoder_channels, c.model.pyramid = 0, "vit_h", (1280,), "simple"
         c.batch_size, c.image_batch_size, c.steps, c.optim.learning_rate = 0, 256, 200_000, 1e-4
         c.masking.all_masked, c.masking.corrupt, c.masking.drop_image = 0.0, 0.0, 0.0

@@ -95,7 +95,7 @@ def sample(
         else:
             confidence = jnp.where(masked, new_confidence, confidence)
             rank_by = jnp.where(masked, confidence, jnp.inf)
-        still = jnp.floor(gamma((t + 1) / total) * length).astype(jnp.int32)
+        still = jnp.floor(gamma((t + 1) / total) * length + 1e-4).astype(jnp.int32)  # cos(pi/3) * 12 is 6, not 5.9999
         still = jnp.where(t + 1 >= total, 0, jnp.clip(still, 0, length))
         rank = jnp.argsort(jnp.argsort(rank_by, -1), -1)
         remask = (rank < still) & (masked | remask_kept)

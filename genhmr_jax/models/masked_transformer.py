@@ -17,7 +17,13 @@ from genhmr_jax.models.deformable_attention import DeformableAttention
 
 @dataclasses.dataclass(frozen=True)
 class TransformerSpec:
-    """Sizes of the masked transformer; `levels` = feature maps that the cross-attention reads (0: a model that never sees an image)."""
+    """Sizes of the masked transformer.
+
+    Attributes:
+      levels: feature maps that the cross-attention reads (0: a model that never sees an image).
+      geometric: input and output know the code vectors, see MaskedTransformer.
+      head_rank: 0 for a full linear head (the paper's), else the logits are products with learned code features of this many dims.
+    """
 
     width: int = 192
     layers: int = 4
@@ -25,7 +31,9 @@ class TransformerSpec:
     mlp_ratio: int = 4
     levels: int = 3
     points: int = 4
+    activation: str = "gelu"  # or "relu", a third cheaper on a CPU
     geometric: bool = True
+    head_rank: int = 0
 
 
 def _small(scale: float = 0.1):
@@ -50,6 +58,7 @@ class Block(nnx.Module):
 
     def __init__(self, spec: TransformerSpec, *, rngs: nnx.Rngs):
         width = spec.width
+        self.activation = {"gelu": jax.nn.gelu, "relu": jax.nn.relu}[spec.activation]
         self.norm_self, self.self_attention = nnx.LayerNorm(width, rngs=rngs), SelfAttention(width, spec.heads, rngs=rngs)
         if spec.levels:
             self.norm_cross = nnx.LayerNorm(width, rngs=rngs)
@@ -64,7 +73,7 @@ class Block(nnx.Module):
             pose = x[:, context_length:]
             seen = self.cross_attention(self.norm_cross(pose), reference, values) * image_weight[:, None, None]
             x = jnp.concatenate([x[:, :context_length], pose + seen], 1)
-        return x + self.down(jax.nn.gelu(self.up(self.norm_mlp(x))))
+        return x + self.down(self.activation(self.up(self.norm_mlp(x))))
 
 
 class MaskedTransformer(nnx.Module):
@@ -88,7 +97,11 @@ class MaskedTransformer(nnx.Module):
             self.code_out = nnx.Param(normal(rngs.params(), (length, width, code_dim + 1)))
         self.blocks = nnx.Dict({f"block_{i:02d}": Block(spec, rngs=rngs) for i in range(spec.layers)})
         self.norm = nnx.LayerNorm(width, rngs=rngs)
-        self.head = nnx.Linear(width, codebook_size, kernel_init=_small(0.01), rngs=rngs)
+        if spec.head_rank:
+            self.head = nnx.Linear(width, spec.head_rank, rngs=rngs)
+            self.code_features = nnx.Param(normal(rngs.params(), (spec.head_rank, codebook_size)))
+        else:
+            self.head = nnx.Linear(width, codebook_size, kernel_init=_small(0.01), rngs=rngs)
         self.prior = nnx.Param(jnp.zeros((length, codebook_size)))
 
     def image_values(self, maps: list[Float[Array, "B H W C"]]) -> list[list[jax.Array]]:
@@ -124,7 +137,8 @@ class MaskedTransformer(nnx.Module):
             values = None if image_values is None else image_values[i]
             x = self.blocks[f"block_{i:02d}"](x, context.shape[1], reference, values, image_weight)
         x = self.norm(x[:, context.shape[1] :])
-        logits = self.head(x) + self.prior[...]
+        logits = self.head(x) @ self.code_features[...] if self.spec.head_rank else self.head(x)
+        logits = logits + self.prior[...]
         if self.spec.geometric:
             features = jnp.concatenate([vectors, jnp.sum(vectors**2, -1, keepdims=True)], -1)
             logits = logits + jnp.einsum("blc,lcd,nd->bln", x, self.code_out[...], features)

@@ -1,0 +1,39 @@
+"""What all tests share: CPU, the repository root, a small made-up pose corpus, and the tiny configs."""
+
+import importlib.util
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+jax.config.update("jax_platforms", "cpu")
+flags.FLAGS.mark_as_parsed()  # grain reads absl flags
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory) -> pathlib.Path:
+    """A pose corpus of 300 smooth random poses in three clips, the last one for validation."""
+    rng = np.random.default_rng(0)
+    poses = np.cumsum(rng.normal(0, 0.02, (300, 72)), 0) + rng.normal(0, 0.2, 72)
+    path = tmp_path_factory.mktemp("corpus") / "poses.npz"
+    clip = np.repeat([0, 1, 2], [50, 150, 100])
+    np.savez(path, poses=poses.astype(np.float16), split=(clip == 2).astype(np.int8), seq_id=clip)
+    return path
+
+
+@pytest.fixture(scope="session")
+def get_config():
+    """get_config("tokenizer:tiny") -> the config of configs/tokenizer.py:tiny."""
+
+    def load(name: str):
+        file, _, arg = name.partition(":")
+        spec = importlib.util.spec_from_file_location(f"configs_{file}", ROOT / "configs" / f"{file}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.get_config(arg) if arg else module.get_config()
+
+    return load
