@@ -133,8 +133,7 @@ def save_meshes(out: Path, stem: str, people: People, formats: tuple[str, ...]) 
 
     for person, vertices in enumerate(people.vertices):
         for suffix in formats:
-            with atomic_path(out / f"{stem}_{person}.{suffix}") as temporary:
-                save_mesh(temporary, vertices, people.faces)
+            save_mesh(out / f"{stem}_{person}.{suffix}", vertices, people.faces)
 
 
 def make_writable(directory: str | os.PathLike) -> Path:

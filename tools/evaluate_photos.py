@@ -28,7 +28,7 @@ from genhmr_jax.cli_recover import draw, make_writable, save_png
 from genhmr_jax.errors import InputError
 from genhmr_jax.images import read_image
 from genhmr_jax.people import People
-from genhmr_jax.render.silhouette import silhouette
+from genhmr_jax.render.silhouette import mask_iou, silhouette
 
 MIN_CONFIDENCE = 0.3
 PCK_TORSO = 0.1
@@ -72,12 +72,14 @@ def evaluate(photos: Path, out: Path, recoverer, options: recover.RecoverOptions
 def _evaluate_photo(photos: Path, out: Path, name: str, box: np.ndarray, recoverer, options: recover.RecoverOptions) -> PhotoResult:
     image = read_image(photos / f"{name}.jpg")
     mask = read_image(photos / f"{name}.mask.png")[..., 0] > 127
+    if mask.shape != image.shape[:2]:
+        raise InputError(photos / f"{name}.mask.png", "has another size than the photo", "make them equal")
     sampled = recoverer.recover(image, options=dataclasses.replace(options, refine_steps=0))
     refined = recoverer.recover(image, options=options)
     start = time.perf_counter()
     recoverer.recover(image, options=options)
     seconds = time.perf_counter() - start
-    if not len(refined):
+    if not len(sampled) or not len(refined):
         raise InputError(photos / f"{name}.jpg", "nobody was found", "check the detector on it")
     for stage, people in (("sampled", sampled), ("refined", refined)):
         save_png(out / f"{name}_{stage}.png", draw(image, people))
@@ -87,11 +89,11 @@ def _evaluate_photo(photos: Path, out: Path, name: str, box: np.ndarray, recover
 def score(people: People, box: np.ndarray, mask: np.ndarray) -> Score:
     """Scores the person whose box overlaps `box` (4,) px best against the true mask (H, W)."""
     person = int(np.argmax(box_overlap(people.boxes, box)))
-    drawn = silhouette(people.vertices[person], people.faces, float(people.focal_length), people.image_size) > 0.5
+    drawn = silhouette(people.vertices[person], people.faces, float(people.focal_length), *map(int, people.image_size))
     error = float(people.reprojection_error(min_confidence=MIN_CONFIDENCE)[person])
     width, height = people.boxes[person, 2:] - people.boxes[person, :2]
     return Score(
-        iou=float((drawn & mask).sum() / max((drawn | mask).sum(), 1)),
+        iou=mask_iou(drawn, mask),
         pck=torso_pck(people.projected_keypoints[person], people.keypoints2d[person], list(people.keypoint_names)),
         error_px=error,
         error_box=error / float(max(width, height)),
