@@ -1,6 +1,7 @@
 """What `genhmr recover` and `genhmr demo` do: read each photo, recover its people, write the files, say one line."""
 
 import argparse
+import dataclasses
 import os
 import sys
 import tempfile
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if not images:
         return 1
     out = make_writable(args.out)
-    given = _read_given(args)
+    given = Given.read(args.boxes, args.keypoints)
     recoverer, options = _load(args)
     failures = len(errors)
     for index, image in enumerate(tqdm(images, unit="photo", disable=None if len(images) > 1 else True)):
@@ -74,21 +75,45 @@ def _load(args: argparse.Namespace):
         raise _as_input_error(args.checkpoint or args.body, error) from error
 
 
-def _read_given(args: argparse.Namespace):
-    """The user's own boxes and keypoints, by photo."""
-    from genhmr_jax.detect import user
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """The boxes and keypoints that the user brings, by the photo's stem; None where the detector shall find them."""
 
-    boxes = user.read_boxes(args.boxes) if args.boxes else None
-    keypoints = user.read_keypoints(args.keypoints) if args.keypoints else None
-    return boxes, keypoints
+    boxes: dict[str, np.ndarray] | None
+    keypoints: dict[str, np.ndarray] | None
+
+    @staticmethod
+    def read(boxes: str | None, keypoints: str | None) -> "Given":
+        """From the files of --boxes and --keypoints. Raises InputError."""
+        if boxes is None and keypoints is None:
+            return Given(None, None)
+        from genhmr_jax.detect import user
+
+        return Given(user.read_boxes(boxes) if boxes else None, user.read_keypoints(keypoints) if keypoints else None)
+
+    def of_image(self, path: Path, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """The arguments for one photo. Raises InputError when nothing was given for it, or what was given does not fit it."""
+        if self.boxes is None and self.keypoints is None:
+            return {}
+        from genhmr_jax.detect import user
+
+        size = pixels.shape[1], pixels.shape[0]
+        found = {}
+        if self.boxes is not None:
+            found["boxes"] = user.boxes_of_image(self.boxes, path, size)
+        if self.keypoints is not None:
+            found["keypoints"] = user.keypoints_of_image(self.keypoints, path, size)
+        if len({len(people) for people in found.values()}) > 1:
+            counts = f"{len(found['boxes'])} boxes but keypoints of {len(found['keypoints'])} people were given"
+            raise InputError(path, counts, "give one box a person, in the same order, or leave out --boxes")
+        return found
 
 
-def _recover_one(image: ImageFile, out: Path, recoverer, options, given, args: argparse.Namespace) -> str:
+def _recover_one(image: ImageFile, out: Path, recoverer, options, given: Given, args: argparse.Namespace) -> str:
     """Does one photo and returns its summary line. All results are computed before the first file is written."""
     start = time.perf_counter()
     pixels = read_image(image.path)
-    boxes, keypoints = given
-    people = recoverer.recover(pixels, boxes=boxes, keypoints=keypoints, options=options)
+    people = recoverer.recover(pixels, **given.of_image(image.path, pixels), options=options)
     if not len(people):
         raise InputError(image.path, "nobody was found", "give the person's box with --boxes, or a photo in which the person is larger")
     overlay = None if args.no_overlay else draw(pixels, people)

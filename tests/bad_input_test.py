@@ -160,7 +160,20 @@ def test_boxes_outside_the_image_and_keypoints_of_nan(tmp_path, calls, capsys):
     path.write_text(json.dumps({"x": [[[float("nan"), 5, 1.0]] * 23]}))
     assert recover(tmp_path, photo, "--keypoints", path) == 1
     assert "given.json" in only_line(capsys)
-    assert outputs(tmp_path) == []
+    assert not (tmp_path / "out" / "x.npz").exists()
+
+
+def test_boxes_for_some_photos_only_and_of_another_number_than_keypoints(tmp_path, calls, capsys):
+    a, b = save_photo(tmp_path / "a.jpg"), save_photo(tmp_path / "b.jpg")
+    boxes, keypoints = tmp_path / "boxes.json", tmp_path / "keypoints.json"
+    boxes.write_text(json.dumps({"a": [[5, 5, 30, 30], [20, 5, 50, 30]]}))
+    assert recover(tmp_path, a, b, "--boxes", boxes) == 1
+    assert f"{b}: no box given for 'b'; the file has a" in only_line(capsys)
+    assert outputs(tmp_path) == ["a.npz", "a_overlay.png"]
+    keypoints.write_text(json.dumps({"a": [[[10, 10, 0.9]] * 17]}))
+    assert recover(tmp_path, a, "--boxes", boxes, "--keypoints", keypoints) == 1
+    assert f"{a}: 2 boxes but keypoints of 1 people were given" in only_line(capsys)
+    assert len(calls.images) == 1
 
 
 def test_results_are_whole_when_a_later_photo_fails(tmp_path, calls):
