@@ -41,7 +41,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             wanted = [key for key in (*_KEYS, "joint_names", "vertex_ids_names", "vertex_ids") if key in file.files]
             return {key: file[key] for key in wanted}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive can raise nearly anything, zlib.error and MemoryError among it
         raise ValueError(f"{path}: not a readable .npz of plain arrays ({error}); {_WHERE}") from error
 
 
@@ -50,6 +50,8 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
         return load_smpl_pickle(path.read_bytes(), _KEYS)
     except UnsafePickle as error:
         raise ValueError(f"{path}: refused: {error}; {_WHERE}") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> SmplModel:

@@ -139,7 +139,7 @@ def _rest_joints(model: SmplModel, betas: Float[Array, "*batch S"]) -> Float[Arr
 
 
 def _pad_betas(model: SmplModel, betas: Float[Array, "*batch S"]) -> Float[Array, "*batch S"]:
-    betas = jnp.asarray(betas)
+    betas = _at_least(model, betas)
     if betas.ndim == 0 or betas.shape[-1] > model.num_betas:
         raise ValueError(f"betas of shape {betas.shape}: the last axis may hold at most the model's {model.num_betas} coefficients")
     missing = model.num_betas - betas.shape[-1]
@@ -147,7 +147,7 @@ def _pad_betas(model: SmplModel, betas: Float[Array, "*batch S"]) -> Float[Array
 
 
 def _pose_to_matrices(model: SmplModel, pose: Array) -> Float[Array, "*batch J 3 3"]:
-    pose, joints = jnp.asarray(pose), model.num_joints
+    pose, joints = _at_least(model, pose), model.num_joints
     if pose.shape[-3:] == (joints, 3, 3):
         return pose
     if pose.shape[-2:] == (joints, 3):
@@ -155,3 +155,9 @@ def _pose_to_matrices(model: SmplModel, pose: Array) -> Float[Array, "*batch J 3
     if pose.shape[-1:] == (3 * joints,):
         return axis_angle_to_matrix(pose.reshape(*pose.shape[:-1], joints, 3))
     raise ValueError(f"pose of shape {pose.shape}: expected (..., {joints}, 3, 3), (..., {joints}, 3) or (..., {3 * joints})")
+
+
+def _at_least(model: SmplModel, array: Array) -> Array:
+    """In the model's precision or a higher one: a network may well hand over bfloat16, which is good for centimetres only."""
+    array = jnp.asarray(array)
+    return array.astype(jnp.promote_types(array.dtype, model.template.dtype))

@@ -187,7 +187,10 @@ def test_truncated_files(tmp_path):
     damaged = bytearray(data)
     damaged[5000:6000] = bytes(1000)
     (tmp_path / "damaged.npz").write_bytes(damaged)
-    for name in ("cut.pkl", "cut.npz", "damaged.npz"):
+    compressed = bytearray(FREE_BODY.read_bytes())
+    compressed[5000:6000] = bytes(1000)
+    (tmp_path / "compressed.npz").write_bytes(compressed)
+    for name in ("cut.pkl", "cut.npz", "damaged.npz", "compressed.npz"):
         with pytest.raises(ValueError, match=name):
             smpl_jax.load(tmp_path / name)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import smpl_jax
-from smpl_jax import rotations
+from smpl_jax import lbs, rotations
 from smpl_reference import FREE_BODY, random_body, reference_forward, rodrigues
 
 TOLERANCE = 1e-5  # metres
@@ -184,3 +184,28 @@ def test_a_body_may_be_loaded_inside_jit():
     kept = []
     traced(jnp.zeros(72))
     assert np.all(np.isfinite(np.asarray(kept[0].template)))
+
+
+def test_half_precision_input_is_computed_in_full():
+    model = bodies("free")[1]
+    betas, pose = (jnp.asarray(x, jnp.bfloat16) for x in random_input(6))
+    half, full = FORWARD(model, betas, pose), FORWARD(model, betas.astype(jnp.float32), pose.astype(jnp.float32))
+    assert half.vertices.dtype == half.joints.dtype == jnp.float32
+    np.testing.assert_allclose(half.vertices, full.vertices, atol=1e-6)
+
+
+def test_large_batches_are_the_same_in_chunks(monkeypatch):
+    """A CPU works in chunks, here of three bodies, the last one smaller."""
+    model = bodies("free")[1].subset(np.arange(20))
+    rng = np.random.default_rng(0)
+    betas, pose = jnp.asarray(rng.normal(size=(2, 4, 10))), jnp.asarray(rng.normal(0, 0.5, (2, 4, 72)))
+
+    def vertices_and_slope():
+        value = lambda pose: smpl_jax.forward(model, betas, pose).vertices  # noqa: E731
+        return jax.jit(lambda pose: (value(pose), jax.grad(lambda pose: jnp.sum(value(pose) ** 2))(pose)))(pose)
+
+    at_once = vertices_and_slope()
+    monkeypatch.setattr(lbs, "_CPU_CHUNK", 60)
+    for chunked, whole in zip(vertices_and_slope(), at_once, strict=True):
+        np.testing.assert_allclose(chunked, whole, atol=1e-4)
+    assert at_once[0].shape == (2, 4, 20, 3)
