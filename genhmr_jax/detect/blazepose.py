@@ -33,7 +33,8 @@ INDEX = {
     **{"left_hip": 23, "right_hip": 24, "left_knee": 25, "right_knee": 26, "left_ankle": 27, "right_ankle": 28},
     **{"left_heel": 29, "right_heel": 30, "left_big_toe": 31, "right_big_toe": 32},
 }
-"""Where BlazePose keeps our keypoints."""
+"""Where BlazePose keeps our keypoints. Its "index" is the knuckle of the index finger; ours is the finger tip, see `Landmarks.named`."""
+TIP_PER_KNUCKLE = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,17 @@ class Landmarks:
     points: Float[np.ndarray, "39 2"]
     visibility: Float[np.ndarray, "39"]
     person: float
+
+    def named(self, names: tuple[str, ...]) -> Float[np.ndarray, "K 3"]:
+        """Our keypoints: x, y px and confidence.
+
+        Finger tips are where an outstretched hand would have them, twice as far from the wrist as the knuckle that BlazePose marks
+        (on our body wrist to tip is 0.8 of the forearm; BlazePose's knuckle lies at 0.3 to 0.45 of it).
+        """
+        points = np.concatenate([self.points, self.visibility[:, None]], -1)
+        for wrist, index in ((15, 19), (16, 20)):
+            points[index, :2] = points[wrist, :2] + TIP_PER_KNUCKLE * (points[index, :2] - points[wrist, :2])
+        return points[[INDEX[name] for name in names]]
 
     def region(self) -> Region:
         """The region to look at next."""

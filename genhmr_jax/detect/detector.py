@@ -13,7 +13,6 @@ LOOKS = 2  # BlazePose's second look is at the region that its first one asked f
 IS_PERSON = 0.5
 NEAR_MISS = 0.1  # with nobody above the threshold, the best guess above this one counts if BlazePose agrees
 BOX_MARGIN = 1.25
-FROM_BLAZEPOSE = [blazepose.INDEX[name] for name in DETECTED]
 HIPS, SHOULDERS = [11, 12], [5, 6]  # in COCO's order
 
 
@@ -129,7 +128,7 @@ def _keypoints(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None) -> t
         if found.person < IS_PERSON:
             break
         region = found.region()
-    points = np.concatenate([found.points, found.visibility[:, None]], -1)[FROM_BLAZEPOSE]
+    points = found.named(DETECTED)
     if coco is not None:
         points = _combine(points, coco, found.person, box)
     height, width = image.shape[:2]
