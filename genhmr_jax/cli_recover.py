@@ -71,8 +71,10 @@ def _load(args: argparse.Namespace):
         chosen["refine_steps"] = args.refine_steps
     try:
         return recover.load(args.checkpoint, body=args.body), recover.RecoverOptions(**chosen)
-    except (ValueError, OSError) as error:
-        raise _as_input_error(args.checkpoint or args.body, error) from error
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:  # of the body: smpl_jax knows no InputError
+        raise InputError(f"--body {args.body}", str(error), "give neutral, male, female, lite or an SMPL file") from error
 
 
 @dataclasses.dataclass(frozen=True)
