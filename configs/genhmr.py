@@ -18,6 +18,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.steps = 6000
     c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 50, 500, 250, 2048
     c.tokenizer = "runs/tokenizer/model"
+    c.init = ""  # a stage-2 model folder to start from; arrays that do not fit are left fresh, and named
 
     c.model = ml_collections.ConfigDict()
     c.model.transformer = ml_collections.ConfigDict({"width": 192, "layers": 4, "heads": 6, "mlp_ratio": 3, "points": 4})

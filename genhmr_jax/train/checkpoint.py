@@ -81,13 +81,8 @@ def load_params(directory: str | pathlib.Path, like: Any) -> Any:
     """
     directory = pathlib.Path(directory).absolute()
     remedy = "config.json and params must come from the same export"
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            stored = checkpointer.restore(directory / "params")
-    except Exception as error:  # orbax raises many kinds for a damaged folder
-        raise InputError(directory / "params", f"cannot be read ({type(error).__name__})", remedy) from error
-    wanted = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(like)}
-    have = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(stored)}
+    stored = _read(directory)
+    wanted, have = _by_name(like), _by_name(stored)
     for name in wanted | have:
         if name not in have or name not in wanted:
             raise InputError(directory, f"does not fit its config: {name} is {'missing' if name not in have else 'unknown'}", remedy)
@@ -95,3 +90,35 @@ def load_params(directory: str | pathlib.Path, like: Any) -> Any:
             raise InputError(directory, f"does not fit its config: {name} is {have[name].shape}, not {wanted[name].shape}", remedy)
     leaves = [jnp.asarray(have[name], w.dtype) for name, w in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def warm_start(directory: str | pathlib.Path, params: Any) -> tuple[Any, dict[str, list[str]]]:
+    """Takes over every array of a stage-2 model folder that fits `params`, and says which did not.
+
+    Returns:
+      the new params, and names under "loaded", "missing" (not in the folder: left as they are), "misfit" (of another shape) and "unused".
+    """
+    wanted, have = _by_name(params), _by_name(_read(pathlib.Path(directory).absolute())["genhmr"])
+    report = {
+        "loaded": [n for n in wanted if n in have and have[n].shape == wanted[n].shape],
+        "missing": [n for n in wanted if n not in have],
+        "misfit": [n for n in wanted if n in have and have[n].shape != wanted[n].shape],
+        "unused": [n for n in have if n not in wanted],
+    }
+    taken = set(report["loaded"])
+    leaves = [jnp.asarray(have[n], v.dtype) if n in taken else v for n, v in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves), report
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """Leaves by their path, in the tree's order."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _read(directory: pathlib.Path) -> Any:
+    """The arrays of a model folder as they were saved."""
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(directory / "params")
+    except Exception as error:  # orbax raises many kinds for a damaged folder
+        raise InputError(directory / "params", f"cannot be read ({type(error).__name__})", "export the model again, or copy it whole") from error

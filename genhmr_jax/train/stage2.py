@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import math
 import pathlib
 from typing import Any
@@ -23,7 +24,9 @@ from genhmr_jax.models import quantizer
 from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
 from genhmr_jax.models.tokenizer import PoseTokenizer
 from genhmr_jax.predict import Networks, sample_bodies
-from genhmr_jax.train.checkpoint import load_meta, load_params, save_params
+from genhmr_jax.train.checkpoint import load_meta, load_params, save_params, warm_start
+
+log = logging.getLogger("genhmr_jax")
 
 
 def random_mask(key: jax.Array, batch: int, length: int, *, min_ratio: float, all_masked: float) -> Float[Array, "B L"]:
@@ -66,7 +69,13 @@ class GenHmrTask:
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         _, state = nnx.split(GenHmr(self.spec, rngs=nnx.Rngs(key)))
-        return nnx.to_pure_dict(state), {}
+        params = nnx.to_pure_dict(state)
+        if self.config.init:
+            params, report = warm_start(self.config.init, params)
+            log.info("from %s: %s", self.config.init, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
+            for kind in ("missing", "misfit", "unused"):
+                log.info("%s: %s", kind, " ".join(report[kind]) or "none")
+        return params, {}
 
     def batch(self, step: int) -> dict[str, Any]:
         batch: dict[str, Any] = {}

@@ -1,0 +1,1 @@
+"""Images of synthetic people, with exact labels: the free body (or SMPL) in corpus poses, with procedural skin, hair and clothes."""

@@ -1,0 +1,51 @@
+"""Backgrounds: random crops of a folder of photos (tools/fetch_backgrounds.py makes one), or procedural rooms where there is none."""
+
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from genhmr_jax.errors import InputError
+from genhmr_jax.images import read_image
+
+
+class Backgrounds:
+    """A source of background pictures; the folder's images are read once and kept small."""
+
+    def __init__(self, folder: str | pathlib.Path | None = None, *, side: int = 640):
+        self.images: list[np.ndarray] = []
+        if folder:
+            files = sorted(p for p in pathlib.Path(folder).glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+            if not files:
+                raise InputError(folder, "holds no background images", "give a folder of JPEG or PNG files, or none for procedural backgrounds")
+            for file in files:
+                image = Image.fromarray(read_image(file))
+                image.thumbnail((2 * side, 2 * side))
+                self.images.append(np.asarray(image))
+
+    def draw(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """A random background, float32 (size, size, 3) in 0..1."""
+        if not self.images or rng.random() < 0.1:
+            return _room(rng, size)
+        image = self.images[rng.integers(len(self.images))]
+        height, width = image.shape[:2]
+        side = int(min(height, width) * rng.uniform(0.4, 1.0))
+        x, y = rng.integers(0, width - side + 1), rng.integers(0, height - side + 1)
+        crop = Image.fromarray(image[y : y + side, x : x + side]).resize((size, size), Image.Resampling.BILINEAR)
+        pixels = np.asarray(crop, np.float32) / 255.0
+        if rng.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        return np.clip(pixels * rng.uniform(0.7, 1.2, 3).astype(np.float32), 0, 1)
+
+
+def _room(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Wall and floor of two colours with a soft gradient, boxes standing about, and noise."""
+    y = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
+    wall, floor = rng.uniform(0.2, 0.9, 3), rng.uniform(0.1, 0.7, 3)
+    horizon = rng.uniform(0.5, 0.9)
+    picture = np.where(y < horizon, wall * (0.8 + 0.4 * y), floor * (1.3 - 0.5 * y)) * np.ones((size, size, 3), np.float32)
+    for _ in range(rng.integers(0, 7)):
+        x0, y0 = rng.integers(0, size, 2)
+        w, h = rng.integers(size // 20, size // 2, 2)
+        picture[y0 : y0 + h, x0 : x0 + w] = rng.uniform(0.05, 0.95, 3) * rng.uniform(0.7, 1.0)
+    return np.clip(picture + rng.normal(0, 0.02, picture.shape), 0, 1).astype(np.float32)
