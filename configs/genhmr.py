@@ -13,9 +13,9 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.stage = "genhmr"
     c.seed = 0
-    c.batch_size = 256  # simulated views (keypoints only) a step
+    c.batch_size = 128  # simulated views (keypoints only) a step
     c.image_batch_size = 0  # rendered images a step, beside them
-    c.steps = 6000
+    c.steps = 4800
     c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 50, 500, 250, 2048
     c.tokenizer = "runs/tokenizer/model"
     c.init = ""  # a stage-2 model folder to start from; arrays that do not fit are left fresh, and named
@@ -49,7 +49,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.loss.differentiable_sampling = "expected"  # or straight_through, none
     c.loss.rotation, c.loss.joints3d, c.loss.joints2d, c.loss.betas, c.loss.camera = 2.0, 10.0, 2.0, 0.05, 2.0
 
-    c.optim = ml_collections.ConfigDict({"learning_rate": 1e-3, "warmup": 300, "final": 0.02, "b1": 0.9, "b2": 0.98})
+    c.optim = ml_collections.ConfigDict({"learning_rate": 8e-4, "warmup": 200, "final": 0.02, "b1": 0.9, "b2": 0.98})
     c.optim.weight_decay, c.optim.clip_norm, c.optim.ema_decay = 0.01, 1.0, 0.999
 
     if arg == "gpu":

@@ -10,7 +10,7 @@ from genhmr_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with an argument: configs/genhmr.py:tiny", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics.jsonl and the exported model.")
-_EVALUATE = flags.DEFINE_bool("evaluate", False, "Only evaluate the newest checkpoint of the workdir.")
+_EVALUATE = flags.DEFINE_bool("evaluate", False, "Only evaluate the newest checkpoint of the workdir, and export it to its model folder.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 

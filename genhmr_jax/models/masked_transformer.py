@@ -85,7 +85,7 @@ class MaskedTransformer(nnx.Module):
     """
 
     def __init__(self, spec: TransformerSpec, length: int, codebook_size: int, code_dim: int, *, rngs: nnx.Rngs):
-        self.spec, self.length, self.mask_id = spec, length, codebook_size
+        self.spec, self.length = spec, length
         width, normal = spec.width, nnx.initializers.normal(0.02)
         self.embed = nnx.Param(normal(rngs.params(), (codebook_size + 1, width)))
         self.position = nnx.Param(normal(rngs.params(), (length, width)))
@@ -94,7 +94,7 @@ class MaskedTransformer(nnx.Module):
             self.reference = nnx.Param(jax.random.uniform(rngs.params(), (length, 2), minval=-1.0, maxval=1.0))
         if spec.geometric:
             self.code_in = nnx.Param(normal(rngs.params(), (length, code_dim, width)))
-            self.code_out = nnx.Param(normal(rngs.params(), (length, width, code_dim + 1)))
+            self.code_out = nnx.Param(0.3 * normal(rngs.params(), (length, width, code_dim + 1)))
         self.blocks = nnx.Dict({f"block_{i:02d}": Block(spec, rngs=rngs) for i in range(spec.layers)})
         self.norm = nnx.LayerNorm(width, rngs=rngs)
         if spec.head_rank:
@@ -118,15 +118,17 @@ class MaskedTransformer(nnx.Module):
     ) -> Float[Array, "B L N"]:
         """
         Args:
-          tokens: ids, `mask_id` where unknown.
+          tokens: ids, N (the size of the codebook) where unknown.
           vectors: the codebook.
           context: context tokens (2D pose, box), already embedded.
           image_values: from `image_values`, or None for no image at all.
           image_weight: 1 where the sample's image is seen, 0 where it is dropped (default: all seen).
         """
         x = self.embed[...][tokens] + self.position[...]
+        # Codes have whatever scale the tokenizer gave them: here they enter with mean 0 and deviation 1.
+        codes = (vectors - jnp.mean(vectors, 0)) / (jnp.std(vectors, 0) + 1e-6)
         if self.spec.geometric:
-            padded = jnp.concatenate([vectors, jnp.zeros_like(vectors[:1])])
+            padded = jnp.concatenate([codes, jnp.zeros_like(codes[:1])])
             x = x + jnp.einsum("bld,ldc->blc", padded[tokens], self.code_in[...])
         x = jnp.concatenate([context, x], 1)
         reference = None
@@ -140,6 +142,7 @@ class MaskedTransformer(nnx.Module):
         logits = self.head(x) @ self.code_features[...] if self.spec.head_rank else self.head(x)
         logits = logits + self.prior[...]
         if self.spec.geometric:
-            features = jnp.concatenate([vectors, jnp.sum(vectors**2, -1, keepdims=True)], -1)
+            norm = jnp.sum(codes**2, -1, keepdims=True)
+            features = jnp.concatenate([codes, (norm - jnp.mean(norm)) / (jnp.std(norm) + 1e-6)], -1)
             logits = logits + jnp.einsum("blc,lcd,nd->bln", x, self.code_out[...], features)
         return logits.astype(jnp.float32)

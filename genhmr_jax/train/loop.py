@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from genhmr_jax.errors import InputError
 from genhmr_jax.train.checkpoint import Checkpoints
 from genhmr_jax.train.optim import make_optimizer
 
@@ -82,6 +83,37 @@ class JsonLines:
         log.info("step %d  %s", step, "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
 
+def restore_or_init(
+    task: Task, optimizer: optax.GradientTransformation, config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> tuple[State, dict, Checkpoints]:
+    """The newest checkpoint's state, or a fresh one; with what its checkpoints say of the config, and the checkpoints."""
+    params, extra = task.init(jax.random.key(config.seed))
+    # The average gets buffers of its own: the step donates its input, and one buffer cannot be donated twice.
+    state = {"step": jnp.zeros((), jnp.int32), "params": params, "ema": jax.tree.map(jnp.copy, params), "extra": extra, "opt_state": optimizer.init(params)}
+    meta = {"fingerprint": fingerprint(config), "config": json.loads(config.to_json_best_effort())}
+    checkpoints = Checkpoints(workdir, every=config.checkpoint_every)
+    if checkpoints.latest() is not None:
+        state = checkpoints.restore(state, meta)
+    return state, meta, checkpoints
+
+
+def evaluate(task: Task, config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
+    """Evaluates the newest checkpoint of `workdir` as it stands, also of an unfinished run, and exports it to `workdir`/model.
+
+    Raises:
+      InputError: `workdir` holds no checkpoint, or one of another config.
+    """
+    workdir = pathlib.Path(workdir)
+    if not (workdir / "checkpoints").is_dir():
+        raise InputError(workdir, "holds no checkpoints", "give the --workdir of a run")
+    state, _, checkpoints = restore_or_init(task, make_optimizer(config.optim, config.steps), config, workdir)
+    checkpoints.close()
+    measured = task.evaluate(state["ema"], state["extra"])
+    log.info("step %d  %s", int(state["step"]), "  ".join(f"{k} {v:.4g}" for k, v in measured.items()))
+    task.export(workdir / "model", state["ema"], state["extra"], measured)
+    return measured
+
+
 def train(task: Task, config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
     """Trains `task` for `config.steps` steps in `workdir`, resuming if it holds a checkpoint. Returns the last evaluation.
 
@@ -94,17 +126,8 @@ def train(task: Task, config: ml_collections.ConfigDict, workdir: str | pathlib.
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     optimizer = make_optimizer(config.optim, config.steps)
-    params, extra = task.init(jax.random.key(config.seed))
-    # The average gets buffers of its own: the step donates its input, and one buffer cannot be donated twice.
-    state = {"step": jnp.zeros((), jnp.int32), "params": params, "ema": jax.tree.map(jnp.copy, params), "extra": extra, "opt_state": optimizer.init(params)}
-    log.info("%s: %.2f M parameters", config.stage, sum(x.size for x in jax.tree.leaves(params)) / 1e6)
-
-    meta = {"fingerprint": fingerprint(config), "config": json.loads(config.to_json_best_effort())}
-    checkpoints = Checkpoints(workdir, every=config.checkpoint_every)
-    if checkpoints.latest() is not None:
-        state = checkpoints.restore(state, meta)
-        log.info("resumed at step %d", int(state["step"]))
-
+    state, meta, checkpoints = restore_or_init(task, optimizer, config, workdir)
+    log.info("%s: %.2f M parameters, from step %d", config.stage, sum(x.size for x in jax.tree.leaves(state["params"])) / 1e6, int(state["step"]))
     step_fn = make_step(task, optimizer, config.optim.ema_decay)
     base_key = jax.random.key(config.seed + 1)
     writer, measured, previous = JsonLines(workdir), {}, None

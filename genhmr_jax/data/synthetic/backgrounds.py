@@ -41,11 +41,12 @@ class Backgrounds:
 def _room(rng: np.random.Generator, size: int) -> np.ndarray:
     """Wall and floor of two colours with a soft gradient, boxes standing about, and noise."""
     y = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
-    wall, floor = rng.uniform(0.2, 0.9, 3), rng.uniform(0.1, 0.7, 3)
+    wall = rng.uniform(0.3, 0.9) * rng.uniform(0.85, 1.1, 3)
+    floor = rng.uniform(0.15, 0.6) * rng.uniform(0.8, 1.15, 3)
     horizon = rng.uniform(0.5, 0.9)
     picture = np.where(y < horizon, wall * (0.8 + 0.4 * y), floor * (1.3 - 0.5 * y)) * np.ones((size, size, 3), np.float32)
     for _ in range(rng.integers(0, 7)):
         x0, y0 = rng.integers(0, size, 2)
         w, h = rng.integers(size // 20, size // 2, 2)
-        picture[y0 : y0 + h, x0 : x0 + w] = rng.uniform(0.05, 0.95, 3) * rng.uniform(0.7, 1.0)
+        picture[y0 : y0 + h, x0 : x0 + w] = rng.uniform(0.05, 0.9) * rng.uniform(0.6, 1.1, 3)
     return np.clip(picture + rng.normal(0, 0.02, picture.shape), 0, 1).astype(np.float32)

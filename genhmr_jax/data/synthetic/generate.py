@@ -1,0 +1,185 @@
+"""One image of a synthetic person with its labels: a body in a corpus pose, dressed, lit, before a background, maybe behind something."""
+
+import dataclasses
+
+import jax
+import numba
+import numpy as np
+import smpl_jax
+from PIL import Image, ImageFilter
+from scipy.spatial.transform import Rotation
+
+from genhmr_jax.body.keypoints import DETECTED, keypoint_points
+from genhmr_jax.data.synthetic.appearance import Wardrobe, dress
+from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+from genhmr_jax.render.rasterizer import rasterize, vertex_normals
+
+SAMPLES = 2  # per pixel and axis
+KEYPOINT_SLACK = 0.12  # metres a keypoint may lie behind the visible surface (a joint inside the limb) and still be visible
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneSpec:
+    """How scenes are sampled; angles in radians, lengths as shares of the image."""
+
+    size: int = 320
+    tilt_pitch: float = 0.15
+    tilt_roll: float = 0.06
+    free_rotation: float = 0.05
+    focal_low: float = 0.8  # over the image diagonal
+    focal_high: float = 2.5
+    height_low: float = 0.5
+    height_high: float = 0.92
+    occluder: float = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """An image and its labels; camera coordinates as everywhere (x right, y down, z forward, metres).
+
+    image uint8 (S, S, 3); mask bool (S, S), the visible person; global_orient (3,), body_pose (69,) axis-angle; betas (10,); translation (3,);
+    focal () px; joints (24, 3) metres; keypoints (23, 3) px and 1 where visible, 0 where occluded or outside.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    global_orient: np.ndarray
+    body_pose: np.ndarray
+    betas: np.ndarray
+    translation: np.ndarray
+    focal: float
+    joints: np.ndarray
+    keypoints: np.ndarray
+
+
+@numba.njit(nogil=True, cache=True)
+def _interpolate(face_id, bary, faces, colour, out, cover):
+    """Colour of the vertices -> colour of the pixels (Gouraud), and which pixels are covered."""
+    for row in range(face_id.shape[0]):
+        for col in range(face_id.shape[1]):
+            face = face_id[row, col]
+            if face >= 0:
+                cover[row, col] = 1.0
+                for k in range(3):
+                    value = 0.0
+                    for i in range(3):
+                        value += bary[row, col, i] * colour[faces[face, i], k]
+                    out[row, col, k] = value
+
+
+def _light(normals: np.ndarray, rng: np.random.Generator, ambient: np.ndarray) -> np.ndarray:
+    """Irradiance (V, 3): one key light and a low-order environment (a linear and a quadratic term), tinted by the background."""
+    key = rng.normal(size=3) * [1.0, 0.5, 0.7] + [0.0, -0.7, -0.5]  # mostly from above and from the camera's side
+    key /= np.linalg.norm(key)
+    wrap = rng.uniform(0.0, 0.3)
+    diffuse = np.clip((normals @ key + wrap) / (1 + wrap), 0, None)[:, None] * rng.uniform(0.3, 1.0) * rng.uniform(0.9, 1.1, 3)
+    tint = ambient / max(ambient.mean(), 1e-3)
+    around = 0.45 + 0.12 * normals @ rng.normal(size=3) + 0.06 * (normals @ rng.normal(size=3)) ** 2
+    return np.clip(around[:, None] * (0.6 + 0.4 * tint) + diffuse, 0.03, None)
+
+
+@jax.jit
+def _pose_body(body: smpl_jax.SmplModel, betas, rotmats):
+    """Vertices, joints and DETECTED keypoints."""
+    output = smpl_jax.forward(body, betas, rotmats)
+    return output.vertices, output.joints, keypoint_points(body, output, DETECTED)
+
+
+def _root(pose: np.ndarray, spec: SceneSpec, rng: np.random.Generator) -> np.ndarray:
+    """The root rotation (3, 3) in camera coordinates: the corpus pose's, turned by any yaw, tilted a little (now and then: any way)."""
+    corpus = Rotation.from_rotvec(pose[:3])
+    yaw = Rotation.from_euler("y", rng.uniform(-np.pi, np.pi))
+    tilt = Rotation.from_euler("xz", [rng.normal(0, spec.tilt_pitch), rng.normal(0, spec.tilt_roll)])
+    turn = Rotation.random(random_state=rng) if rng.random() < spec.free_rotation else tilt * yaw
+    return (Rotation.from_euler("x", np.pi) * turn * corpus).as_matrix()
+
+
+def _place(points: np.ndarray, spec: SceneSpec, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Translation (3,) metres and focal length (px) that show the body at a random size, near the middle."""
+    size = spec.size
+    focal = float(np.exp(rng.uniform(np.log(spec.focal_low), np.log(spec.focal_high))) * size * np.sqrt(2))
+    share = rng.uniform(spec.height_low, spec.height_high)
+    extent = np.ptp(points[:, :2], axis=0).max()
+    depth = focal * extent / (share * size) - np.quantile(points[:, 2], 0.1)
+    depth = max(depth, 0.4 - points[:, 2].min())
+    middle = (points[:, :2].max(0) + points[:, :2].min(0)) / 2
+    free = max(0.5 - share / 2, 0.02)
+    shift = rng.uniform(-free, free, 2) * size / focal * depth
+    return np.array([*(shift - middle), depth]), focal
+
+
+def _occlude(picture: np.ndarray, cover: np.ndarray, texture: np.ndarray, rng: np.random.Generator) -> None:
+    """Puts a box or an ellipse with a piece of some background before the person, in place."""
+    size = len(cover)
+    w, h = rng.uniform(0.08, 0.4, 2) * size
+    cx, cy = rng.uniform(0.1, 0.9, 2) * size
+    y, x = np.mgrid[:size, :size] + 0.5
+    inside = (np.abs(x - cx) < w / 2) & (np.abs(y - cy) < h / 2) if rng.random() < 0.6 else ((x - cx) / w * 2) ** 2 + ((y - cy) / h * 2) ** 2 < 1
+    picture[inside] = np.roll(texture, rng.integers(0, size, 2), (0, 1))[inside]
+    cover[inside] = 0.0
+
+
+def render_sample(
+    body: smpl_jax.SmplModel, wardrobe: Wardrobe, pose: np.ndarray, rng: np.random.Generator, backgrounds: Backgrounds, spec: SceneSpec = SceneSpec()
+) -> Sample:
+    """Renders one sample, deterministic by `rng`.
+
+    Args:
+      body: a full body model; wardrobe: `Wardrobe.of(body)`.
+      pose: (72,) axis-angle, y up.
+    """
+    size, s = spec.size, SAMPLES
+    rotmats = Rotation.from_rotvec(pose.reshape(24, 3)).as_matrix()
+    rotmats[0] = _root(pose, spec, rng)
+    betas = np.clip(rng.normal(size=10), -3, 3)
+    albedo, offset = dress(wardrobe, rng)
+    faces = np.asarray(body.faces, np.int64)
+    vertices, joints, keypoints = (np.asarray(x, np.float64) for x in _pose_body(body, betas.astype(np.float32), rotmats.astype(np.float32)))
+    # Clothes are pushed out along the posed normals by what they are thick at rest: the same up to the skin's own stretching.
+    normals = vertex_normals(vertices, faces)
+    clothed = vertices + normals * np.linalg.norm(offset, axis=-1, keepdims=True)
+    translation, focal = _place(vertices, spec, rng)
+
+    ground = backgrounds.draw(rng, size)
+    shading = _light(vertex_normals(clothed, faces), rng, ground.mean((0, 1)).astype(np.float64))
+    colour = np.clip(albedo * shading, 0, 1) ** (1 / 2.2)
+    face_id, depth, bary = rasterize(clothed + translation, faces, focal * s, size * s, size * s)
+    fine, fine_cover = np.zeros((size * s, size * s, 3), np.float32), np.zeros((size * s, size * s), np.float32)
+    _interpolate(face_id, bary, faces, colour, fine, fine_cover)
+    person = fine.reshape(size, s, size, s, 3).mean((1, 3))
+    cover = fine_cover.reshape(size, s, size, s).mean((1, 3))
+    picture = ground * (1 - cover[..., None]) + person
+    if rng.random() < spec.occluder:
+        _occlude(picture, cover, backgrounds.draw(rng, size), rng)
+
+    points = keypoints + translation
+    pixels = points[:, :2] / points[:, 2:] * focal + size / 2
+    visible = _visible(pixels, points[:, 2], cover, depth[::s, ::s])
+    return Sample(
+        image=_camera_noise(picture, rng),
+        mask=cover > 0.5,
+        global_orient=Rotation.from_matrix(rotmats[0]).as_rotvec().astype(np.float32),
+        body_pose=pose[3:].astype(np.float32),
+        betas=betas.astype(np.float32),
+        translation=translation.astype(np.float32),
+        focal=focal,
+        joints=(joints + translation).astype(np.float32),
+        keypoints=np.concatenate([pixels, visible[:, None]], -1).astype(np.float32),
+    )
+
+
+def _visible(pixels: np.ndarray, z: np.ndarray, cover: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """1 for points inside the image, on the person, and not far behind the visible surface."""
+    size = len(cover)
+    inside = np.all((pixels >= 0) & (pixels < size), -1)
+    col, row = np.clip(pixels.astype(int), 0, size - 1).T
+    surface = np.where(np.isfinite(depth[row, col]), depth[row, col], np.inf)
+    return (inside & (cover[row, col] > 0.5) & (z < surface + KEYPOINT_SLACK)).astype(np.float64)
+
+
+def _camera_noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Exposure, slight blur and sensor noise; uint8."""
+    picture = np.clip(picture * rng.uniform(0.8, 1.15), 0, 1)
+    image = Image.fromarray((picture * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 1.0)))
+    noisy = np.asarray(image, np.float32) + rng.normal(0, rng.uniform(0, 6), picture.shape)
+    return np.clip(noisy, 0, 255).astype(np.uint8)
