@@ -120,11 +120,11 @@ def _recover_one(image: ImageFile, out: Path, recoverer, options, given: Given, 
         raise InputError(image.path, "nobody was found", "give the person's box with --boxes, or a photo in which the person is larger")
     overlay = None if args.no_overlay else draw(pixels, people)
     seconds = time.perf_counter() - start
-    people.save(out / f"{image.stem}.npz")
+    people.save(arrays := out / f"{image.stem}.npz")
     if overlay is not None:
-        save_png(out / f"{image.stem}{OVERLAY_SUFFIX}", overlay)
+        save_png(picture := out / f"{image.stem}{OVERLAY_SUFFIX}", overlay)
     save_meshes(out, image.stem, people, args.save)
-    return f"{image.path.name}: {summary(people)}, {seconds:.1f} s -> {out / image.stem}.npz"
+    return f"{image.path.name}: {summary(people)}, {seconds:.1f} s -> {arrays if overlay is None else picture}"
 
 
 def summary(people: People) -> str:

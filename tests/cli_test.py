@@ -45,7 +45,7 @@ def test_one_photo(tmp_path, calls, capsys):
     output = capsys.readouterr()
     assert output.err == ""
     assert output.out.startswith("x.jpg: 2 people, confidence 0.80, reprojection 10.0 -> 5.0 px, ")
-    assert output.out.count("\n") == 1
+    assert output.out.endswith("x_overlay.png\n") and output.out.count("\n") == 1
     assert calls.loaded == [(None, "neutral")]
 
 
