@@ -7,6 +7,7 @@ float32. Values that depend on shapes only stay NumPy arrays while the graph is 
 import dataclasses
 import functools
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def load(name: str) -> tuple[Graph, dict[str, Array]]:
         if unknown := {node.op for node in nodes} - {*OPERATIONS, "Placeholder", "Weight", "Const"}:
             raise ValueError(f"operations {', '.join(sorted(unknown))} are not supported")
         return Graph(nodes, tuple(description["inputs"]), description["outputs"]), weights
-    except (KeyError, TypeError, OSError, ValueError) as error:
+    except (KeyError, TypeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a network file ({error}); make it again with tools/build_eyes.py") from error
 
 

@@ -14,7 +14,7 @@ Keypoints without names are told apart by their number: 23 ours (`DETECTED`), 17
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,10 @@ def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
     for stem, where, record in _records(Path(path)):
         if record.get("keypoints") is None:
             raise InputError(path, f"{where} has no keypoints", FORMATS)
-        names = record.get("names")
-        people = _numbers(path, f"{where}, keypoints", record["keypoints"], (-1,), (-1, 3), (-1, -1, 3))
-        people = people.reshape(1, -1, 3) if people.ndim < 3 and people.size % 3 == 0 else people
-        names = NAMES_BY_NUMBER.get(people.shape[1]) if names is None else tuple(map(str, names))
-        if people.ndim != 3 or names is None or len(names) != people.shape[1]:
-            given = f"{people.shape[1]} keypoints" if people.ndim == 3 else f"{people.size} numbers"
+        people = _people(_numbers(path, f"{where}, keypoints", record["keypoints"], (-1,), (-1, -1), (-1, -1, 3)))
+        names = record["names"] if record.get("names") else NAMES_BY_NUMBER.get(people.shape[1])
+        if people.shape[2] != 3 or names is None or len(names) != people.shape[1]:
+            given = f"{people.shape[1]} keypoints" if people.shape[2] == 3 else f"{people.shape[2]} numbers"
             wanted = f"{len(names)} x 3, one per name," if record.get("names") else "23, 17, 25 or 18 times x, y, confidence"
             raise InputError(path, f"{where} has {given}", f"give {wanted} a person")
         found[stem].extend(_to_detected(people, names))
@@ -199,7 +197,16 @@ def _numbers(path: str | os.PathLike, where: str, value: Any, *shapes: tuple[int
     return array
 
 
-def _to_detected(people: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+def _people(keypoints: np.ndarray) -> np.ndarray:
+    """Keypoints of one person or several, flat or not -> (P, K, 3), or (P, 1, numbers) where these are no triples."""
+    if keypoints.ndim == 3:
+        return keypoints
+    if keypoints.ndim == 1 or keypoints.shape[1] == 3:
+        keypoints = keypoints.reshape(1, -1)
+    return keypoints.reshape(len(keypoints), -1, 3) if keypoints.shape[1] % 3 == 0 else keypoints[:, None]
+
+
+def _to_detected(people: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """(P, K, 3) by any names -> (P, 23, 3); what is missing becomes 0. COCO's visibilities 1 and 2 both mean that it was marked."""
     index = np.array(match(names, DETECTED))
     keypoints = np.where(index[:, None] >= 0, people[:, index], 0.0)
