@@ -168,12 +168,16 @@ class Recoverer:
             **found,
         )
 
-    def _see(self, image: np.ndarray, boxes: np.ndarray | None, keypoints: np.ndarray | None, options: RecoverOptions) -> tuple[np.ndarray, np.ndarray]:
+    def _see(
+        self, image: np.ndarray, boxes: np.ndarray | None, keypoints: np.ndarray | None, options: RecoverOptions
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (P, 4) and keypoints (P, 23, 3): the user's own, or the detector's."""
         if keypoints is not None:
             keypoints = np.asarray(keypoints, np.float32)
             if keypoints.ndim != 3 or keypoints.shape[1:] != (len(DETECTED), 3) or not np.isfinite(keypoints).all():
-                raise ValueError(f"keypoints have shape {keypoints.shape} or are not finite: (P, {len(DETECTED)}, 3) finite numbers are needed")
+                raise ValueError(
+                    f"keypoints have shape {keypoints.shape} or are not finite: (P, {len(DETECTED)}, 3) finite numbers are needed"
+                )
             if boxes is None:
                 points = np.where(keypoints[..., 2:] > 0, keypoints[..., :2], np.nan)
                 empty = np.isnan(points).all((1, 2))

@@ -61,7 +61,11 @@ def robust(residual: Float[Array, "*s"], kind: str, scale: float) -> Float[Array
 
 
 def reprojection(
-    body: smpl_jax.SmplModel, rotmats: Float[Array, "B 24 3 3"], betas: Float[Array, "B 10"], weak: Float[Array, "B 3"], view: dict[str, jax.Array]
+    body: smpl_jax.SmplModel,
+    rotmats: Float[Array, "B 24 3 3"],
+    betas: Float[Array, "B 10"],
+    weak: Float[Array, "B 3"],
+    view: dict[str, jax.Array],
 ) -> Float[Array, "B K 2"]:
     """Pixels of the body's DETECTED keypoints. `view`: crop (B, 3), image_size (B, 2), focal (B,)."""
     output = smpl_jax.forward(body, betas, rotmats)

@@ -53,7 +53,16 @@ def test_bad_corpus(corpus_file, tmp_path, change, message):
 
 
 QUIET = views.ViewSpec(
-    jitter_low=1e-7, jitter_high=2e-7, outlier=0.0, swap=0.0, drop=0.0, drop_face=0.0, occlude=0.0, truncate=0.0, crop_jitter=0.0, hide_feet_hands=0.0
+    jitter_low=1e-7,
+    jitter_high=2e-7,
+    outlier=0.0,
+    swap=0.0,
+    drop=0.0,
+    drop_face=0.0,
+    occlude=0.0,
+    truncate=0.0,
+    crop_jitter=0.0,
+    hide_feet_hands=0.0,
 )
 
 

@@ -138,9 +138,13 @@ def test_configs_build(get_config, corpus_file, tokenizer):
         config = get_config(name)
         config.data.poses, config.batch_size = str(corpus_file), 4
         task = TokenizerTask(config)
-        jax.eval_shape(functools.partial(task.loss, batch=task.batch(0), key=jax.random.key(0)), *jax.eval_shape(task.init, jax.random.key(0)))
+        jax.eval_shape(
+            functools.partial(task.loss, batch=task.batch(0), key=jax.random.key(0)), *jax.eval_shape(task.init, jax.random.key(0))
+        )
     for name in ("genhmr", "genhmr:gpu"):
         config = get_config(name)
         config.data.poses, config.batch_size, config.tokenizer = str(corpus_file), 4, str(tokenizer[0] / "model")
         task = GenHmrTask(config)
-        jax.eval_shape(functools.partial(task.loss, batch=task.batch(0), key=jax.random.key(0)), *jax.eval_shape(task.init, jax.random.key(0)))
+        jax.eval_shape(
+            functools.partial(task.loss, batch=task.batch(0), key=jax.random.key(0)), *jax.eval_shape(task.init, jax.random.key(0))
+        )

@@ -21,10 +21,10 @@ class PoseCorpus:
 
     def draw(self, numbers: np.ndarray, seed: int) -> np.ndarray:
         """Indices into the corpus of the samples with these global numbers (any shape of integers)."""
-        return np.minimum(np.searchsorted(np.cumsum(self.weights), _uniform(numbers, seed), side="right"), len(self.poses) - 1)
+        return np.minimum(np.searchsorted(np.cumsum(self.weights), sample_hash(numbers, seed), side="right"), len(self.poses) - 1)
 
 
-def _uniform(numbers: np.ndarray, seed: int) -> np.ndarray:
+def sample_hash(numbers: np.ndarray, seed: int) -> np.ndarray:
     """A hash of each number to [0, 1): splitmix64 (Steele, Lea, Flood 2014), vectorised."""
     with np.errstate(over="ignore"):
         x = np.asarray(numbers, np.uint64) + np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(0x9E3779B97F4A7C15)
@@ -56,7 +56,9 @@ def load_corpus(path: str | pathlib.Path, split: str, *, max_clip_share: float =
         keep = data["split"] == ("train", "val").index(split)
         poses, clips = np.asarray(data["poses"][keep], np.float32), data["seq_id"][keep]
     if poses.ndim != 2 or poses.shape[1] != 72 or not len(poses) or not np.isfinite(poses).all():
-        raise InputError(path, f"poses of split {split!r} have shape {poses.shape} or are not finite", "poses are (N, 72) axis-angle in radians")
+        raise InputError(
+            path, f"poses of split {split!r} have shape {poses.shape} or are not finite", "poses are (N, 72) axis-angle in radians"
+        )
     if split == "val":
         return PoseCorpus(poses, np.full(len(poses), 1.0 / len(poses)))
     _, clip, count = np.unique(clips, return_inverse=True, return_counts=True)
@@ -76,7 +78,9 @@ def batches(corpus: PoseCorpus, batch_size: int, seed: int, *, process: int = 0,
     import grain  # imported late: machines that only run the model need no data packages
 
     if batch_size % processes:
-        raise ValueError(f"batch size {batch_size} does not divide by {processes} processes; nearest that does: {batch_size // processes * processes}")
+        raise ValueError(
+            f"batch size {batch_size} does not divide by {processes} processes; nearest that does: {batch_size // processes * processes}"
+        )
 
     def fill(numbers: np.ndarray) -> dict[str, np.ndarray]:
         return {"pose": corpus.poses[corpus.draw(numbers, seed)], "number": numbers.astype(np.uint32)}

@@ -56,7 +56,9 @@ class GenHmrSpec:
         """The inverse of `dataclasses.asdict`, also after a trip through JSON."""
         tuples = lambda d: {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}  # noqa: E731
         values = tuples(values)
-        return GenHmrSpec(**values | {"tokenizer": TokenizerSpec(**tuples(values["tokenizer"])), "transformer": TransformerSpec(**values["transformer"])})
+        return GenHmrSpec(
+            **values | {"tokenizer": TokenizerSpec(**tuples(values["tokenizer"])), "transformer": TransformerSpec(**values["transformer"])}
+        )
 
 
 @jax.tree_util.register_dataclass

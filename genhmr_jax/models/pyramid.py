@@ -14,7 +14,11 @@ class ProjectLevels(nnx.Module):
         self.levels = nnx.Dict(
             {
                 f"level_{i}": nnx.Dict(
-                    {"norm_in": nnx.LayerNorm(c, rngs=rngs), "proj": nnx.Linear(c, width, rngs=rngs), "norm": nnx.LayerNorm(width, rngs=rngs)}
+                    {
+                        "norm_in": nnx.LayerNorm(c, rngs=rngs),
+                        "proj": nnx.Linear(c, width, rngs=rngs),
+                        "norm": nnx.LayerNorm(width, rngs=rngs),
+                    }
                 )
                 for i, c in enumerate(channels)
             }

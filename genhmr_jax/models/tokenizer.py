@@ -87,7 +87,9 @@ class ResidualMlp(nnx.Module):
 class PartsCoder(nnx.Module):
     """One residual MLP for each body part: (B, n_p, i) -> (B, m_p, o) for the n_p rows of the part, in the order of PARTS."""
 
-    def __init__(self, rows_in: Sequence[int], size_in: int, rows_out: Sequence[int], size_out: int, spec: TokenizerSpec, *, rngs: nnx.Rngs):
+    def __init__(
+        self, rows_in: Sequence[int], size_in: int, rows_out: Sequence[int], size_out: int, spec: TokenizerSpec, *, rngs: nnx.Rngs
+    ):
         self.rows_in, self.size_out = tuple(rows_in), size_out
         self.parts = nnx.Dict(
             {
@@ -135,7 +137,10 @@ class ConvStack(nnx.Module):
         self.resized = nnx.Dict({f"conv_{i}": conv(spec.width, spec.width) for i in range(len(lengths))})
         dilations = [spec.dilation_growth**i for i in reversed(range(spec.depth))]
         self.blocks = nnx.Dict(
-            {f"block_{i:02d}": nnx.Dict({"a": conv(spec.width, spec.width, 3, d), "b": conv(spec.width, spec.width, 1)}) for i, d in enumerate(dilations)}
+            {
+                f"block_{i:02d}": nnx.Dict({"a": conv(spec.width, spec.width, 3, d), "b": conv(spec.width, spec.width, 1)})
+                for i, d in enumerate(dilations)
+            }
         )
         self.out = conv(spec.width, size_out)
 

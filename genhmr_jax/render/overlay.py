@@ -6,7 +6,21 @@ from PIL import Image
 
 from genhmr_jax.render.rasterizer import rasterize, vertex_normals
 
-COLOURS = np.array([[94, 158, 224], [240, 150, 90], [120, 196, 120], [200, 120, 200], [230, 200, 90], [110, 200, 200], [220, 110, 120], [150, 150, 230]]) / 255.0
+COLOURS = (
+    np.array(
+        [
+            [94, 158, 224],
+            [240, 150, 90],
+            [120, 196, 120],
+            [200, 120, 200],
+            [230, 200, 90],
+            [110, 200, 200],
+            [220, 110, 120],
+            [150, 150, 230],
+        ]
+    )
+    / 255.0
+)
 LIGHT = np.array([-0.35, -0.6, -0.72])  # towards the light, in camera coordinates: above, left, and behind the camera
 MAX_SIDE = 1600  # px of the longer side of the written picture
 SAMPLES = 2  # per pixel and axis
@@ -39,7 +53,12 @@ def shade(
 
 
 def overlay(
-    image: UInt8[np.ndarray, "H W 3"], vertices: Float[np.ndarray, "P V 3"], faces: Int[np.ndarray, "F 3"], focal: float, *, opacity: float = 0.85
+    image: UInt8[np.ndarray, "H W 3"],
+    vertices: Float[np.ndarray, "P V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    focal: float,
+    *,
+    opacity: float = 0.85,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Meshes (camera coordinates, metres) over the photo. `focal` in px; the principal point is the middle of the image."""
     height, width = image.shape[:2]

@@ -6,18 +6,19 @@ triangle, also where it was clipped.
 
 import math
 
-import numba
 import numpy as np
 from jaxtyping import Float, Int
 
+from genhmr_jax.render.compiled import compiled
 
-@numba.njit(nogil=True, cache=True)
+
+@compiled
 def _clip(a, b, near):
     """Weight of b at which the edge a -> b meets z = near."""
     return (near - a) / (b - a)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _fill(face, corner, weight, focal, cx, cy, face_id, depth, bary):
     """Draws one triangle that lies wholly before the camera. corner (3, 3) camera metres; weight (3, 3): its corners' barycentrics."""
     height, width = face_id.shape
@@ -53,7 +54,7 @@ def _fill(face, corner, weight, focal, cx, cy, face_id, depth, bary):
                     bary[row, col, k] = a * weight[0, k] + b * weight[1, k] + c * weight[2, k]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _draw(points, faces, focal, cx, cy, near, face_id, depth, bary):
     corner = np.empty((3, 3))
     polygon = np.empty((4, 3))
@@ -117,7 +118,17 @@ def rasterize(
     face_id = np.full((height, width), -1, np.int32)
     depth = np.full((height, width), np.inf, np.float32)
     bary = np.zeros((height, width, 3), np.float32)
-    _draw(np.ascontiguousarray(points, np.float64), np.ascontiguousarray(faces, np.int64), float(focal), float(cx), float(cy), near, face_id, depth, bary)
+    _draw(
+        np.ascontiguousarray(points, np.float64),
+        np.ascontiguousarray(faces, np.int64),
+        float(focal),
+        float(cx),
+        float(cy),
+        near,
+        face_id,
+        depth,
+        bary,
+    )
     return face_id, depth, bary
 
 

@@ -39,7 +39,11 @@ class Checkpoints:
         found = self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         if found["fingerprint"] != meta["fingerprint"]:
             changed = [k for k in meta["fingerprint"] if found["fingerprint"].get(k) != meta["fingerprint"][k]]
-            raise InputError(self.directory, f"holds a run of another config (differs in {', '.join(changed)})", "give another --workdir or the old config")
+            raise InputError(
+                self.directory,
+                f"holds a run of another config (differs in {', '.join(changed)})",
+                "give another --workdir or the old config",
+            )
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         try:
             return self.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
@@ -66,7 +70,9 @@ def load_meta(directory: str | pathlib.Path) -> dict:
     directory = pathlib.Path(directory)
     file = directory / "config.json"
     if not file.is_file():
-        raise InputError(directory, "is not a genhmr_jax model (no config.json)", "give the folder that `genhmr_jax.main` exported with --config.export")
+        raise InputError(
+            directory, "is not a genhmr_jax model (no config.json)", "give the folder that `genhmr_jax.main` exported with --config.export"
+        )
     try:
         return json.loads(file.read_text())
     except ValueError as error:
@@ -121,4 +127,6 @@ def _read(directory: pathlib.Path) -> Any:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(directory / "params")
     except Exception as error:  # orbax raises many kinds for a damaged folder
-        raise InputError(directory / "params", f"cannot be read ({type(error).__name__})", "export the model again, or copy it whole") from error
+        raise InputError(
+            directory / "params", f"cannot be read ({type(error).__name__})", "export the model again, or copy it whole"
+        ) from error

@@ -45,7 +45,9 @@ class Task(Protocol):
         """Writes the model for use."""
 
 
-def make_step(task: Task, optimizer: optax.GradientTransformation, ema_decay: float) -> Callable[[State, dict, jax.Array], tuple[State, dict]]:
+def make_step(
+    task: Task, optimizer: optax.GradientTransformation, ema_decay: float
+) -> Callable[[State, dict, jax.Array], tuple[State, dict]]:
     """The jitted training step (state, batch, base key) -> (state, metrics); `state` is donated."""
 
     def step(state: State, batch: dict, base_key: jax.Array) -> tuple[State, dict]:
@@ -89,7 +91,13 @@ def restore_or_init(
     """The newest checkpoint's state, or a fresh one; with what its checkpoints say of the config, and the checkpoints."""
     params, extra = task.init(jax.random.key(config.seed))
     # The average gets buffers of its own: the step donates its input, and one buffer cannot be donated twice.
-    state = {"step": jnp.zeros((), jnp.int32), "params": params, "ema": jax.tree.map(jnp.copy, params), "extra": extra, "opt_state": optimizer.init(params)}
+    state = {
+        "step": jnp.zeros((), jnp.int32),
+        "params": params,
+        "ema": jax.tree.map(jnp.copy, params),
+        "extra": extra,
+        "opt_state": optimizer.init(params),
+    }
     meta = {"fingerprint": fingerprint(config), "config": json.loads(config.to_json_best_effort())}
     checkpoints = Checkpoints(workdir, every=config.checkpoint_every)
     if checkpoints.latest() is not None:
@@ -127,7 +135,9 @@ def train(task: Task, config: ml_collections.ConfigDict, workdir: str | pathlib.
     workdir.mkdir(parents=True, exist_ok=True)
     optimizer = make_optimizer(config.optim, config.steps)
     state, meta, checkpoints = restore_or_init(task, optimizer, config, workdir)
-    log.info("%s: %.2f M parameters, from step %d", config.stage, sum(x.size for x in jax.tree.leaves(state["params"])) / 1e6, int(state["step"]))
+    log.info(
+        "%s: %.2f M parameters, from step %d", config.stage, sum(x.size for x in jax.tree.leaves(state["params"])) / 1e6, int(state["step"])
+    )
     step_fn = make_step(task, optimizer, config.optim.ema_decay)
     base_key = jax.random.key(config.seed + 1)
     writer, measured, previous = JsonLines(workdir), {}, None
@@ -138,7 +148,9 @@ def train(task: Task, config: ml_collections.ConfigDict, workdir: str | pathlib.
         seen += config.batch_size
         done = step + 1
         if previous is not None and not np.isfinite(previous["loss"]):  # one step late: the device never waits for the host
-            raise FloatingPointError(f"loss is {float(previous['loss'])} at step {step - 1}: {({k: float(v) for k, v in previous.items()})}")
+            raise FloatingPointError(
+                f"loss is {float(previous['loss'])} at step {step - 1}: { ({k: float(v) for k, v in previous.items()}) }"
+            )
         previous = metrics
         if done % config.log_every == 0:
             rate = seen / (time.monotonic() - started)

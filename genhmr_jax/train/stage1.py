@@ -65,7 +65,9 @@ class TokenizerTask:
         total = sum(weight[name] * value for name, value in terms.items())
         flat = jax.lax.stop_gradient(z.reshape(-1, z.shape[-1]))
         extra = quantizer.ema_update(extra, flat, ids.reshape(-1), key, decay=weight.codebook_decay, reset_below=weight.reset_below)
-        metrics = terms | {"mpjpe_mm": 1000 * jnp.mean(losses.mpjpe(mine.joints, true.joints))} | quantizer.usage(ids, self.spec.codebook_size)
+        metrics = (
+            terms | {"mpjpe_mm": 1000 * jnp.mean(losses.mpjpe(mine.joints, true.joints))} | quantizer.usage(ids, self.spec.codebook_size)
+        )
         return total, (metrics, extra)
 
     @functools.cached_property

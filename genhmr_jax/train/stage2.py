@@ -22,7 +22,6 @@ from genhmr_jax.data import poses, views
 from genhmr_jax.errors import InputError
 from genhmr_jax.models import quantizer
 from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
-from genhmr_jax.models.tokenizer import PoseTokenizer
 from genhmr_jax.predict import Networks, sample_bodies
 from genhmr_jax.train.checkpoint import load_meta, load_params, save_params, warm_start
 

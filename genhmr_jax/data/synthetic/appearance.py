@@ -36,7 +36,9 @@ class Wardrobe:
         weights = _weights(body)
         share = lambda *names: sum(weights[:, _J[n]] for n in names)  # noqa: E731
         arms = share(*[f"{s}_{j}" for s in ("left", "right") for j in ("shoulder", "elbow", "wrist", "hand")])
-        along = (np.abs(rest[:, 0]) - abs(joints[_J["left_shoulder"], 0])) / abs(joints[_J["left_wrist"], 0] - joints[_J["left_shoulder"], 0])
+        along = (np.abs(rest[:, 0]) - abs(joints[_J["left_shoulder"], 0])) / abs(
+            joints[_J["left_wrist"], 0] - joints[_J["left_shoulder"], 0]
+        )
         arm = np.where(arms > 0.3, along, -1.0)
         hip, ankle = joints[_J["left_hip"], 1], joints[_J["left_ankle"], 1]
         lower = share("pelvis", *[f"{s}_{j}" for s in ("left", "right") for j in ("hip", "knee", "ankle", "foot")])

@@ -17,7 +17,9 @@ class Backgrounds:
         if folder:
             files = sorted(p for p in pathlib.Path(folder).glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
             if not files:
-                raise InputError(folder, "holds no background images", "give a folder of JPEG or PNG files, or none for procedural backgrounds")
+                raise InputError(
+                    folder, "holds no background images", "give a folder of JPEG or PNG files, or none for procedural backgrounds"
+                )
             for file in files:
                 image = Image.fromarray(read_image(file))
                 image.thumbnail((2 * side, 2 * side))

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import numba
 import numpy as np
 import smpl_jax
 from PIL import Image, ImageFilter
@@ -12,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from genhmr_jax.body.keypoints import DETECTED, keypoint_points
 from genhmr_jax.data.synthetic.appearance import Wardrobe, dress
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+from genhmr_jax.render.compiled import compiled
 from genhmr_jax.render.rasterizer import rasterize, vertex_normals
 
 SAMPLES = 2  # per pixel and axis
@@ -52,7 +52,7 @@ class Sample:
     keypoints: np.ndarray
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _interpolate(face_id, bary, faces, colour, out, cover):
     """Colour of the vertices -> colour of the pixels (Gouraud), and which pixels are covered."""
     for row in range(face_id.shape[0]):
@@ -114,13 +114,20 @@ def _occlude(picture: np.ndarray, cover: np.ndarray, texture: np.ndarray, rng: n
     w, h = rng.uniform(0.08, 0.4, 2) * size
     cx, cy = rng.uniform(0.1, 0.9, 2) * size
     y, x = np.mgrid[:size, :size] + 0.5
-    inside = (np.abs(x - cx) < w / 2) & (np.abs(y - cy) < h / 2) if rng.random() < 0.6 else ((x - cx) / w * 2) ** 2 + ((y - cy) / h * 2) ** 2 < 1
+    inside = (
+        (np.abs(x - cx) < w / 2) & (np.abs(y - cy) < h / 2) if rng.random() < 0.6 else ((x - cx) / w * 2) ** 2 + ((y - cy) / h * 2) ** 2 < 1
+    )
     picture[inside] = np.roll(texture, rng.integers(0, size, 2), (0, 1))[inside]
     cover[inside] = 0.0
 
 
 def render_sample(
-    body: smpl_jax.SmplModel, wardrobe: Wardrobe, pose: np.ndarray, rng: np.random.Generator, backgrounds: Backgrounds, spec: SceneSpec = SceneSpec()
+    body: smpl_jax.SmplModel,
+    wardrobe: Wardrobe,
+    pose: np.ndarray,
+    rng: np.random.Generator,
+    backgrounds: Backgrounds,
+    spec: SceneSpec = SceneSpec(),
 ) -> Sample:
     """Renders one sample, deterministic by `rng`.
 
@@ -134,7 +141,9 @@ def render_sample(
     betas = np.clip(rng.normal(size=10), -3, 3)
     albedo, offset = dress(wardrobe, rng)
     faces = np.asarray(body.faces, np.int64)
-    vertices, joints, keypoints = (np.asarray(x, np.float64) for x in _pose_body(body, betas.astype(np.float32), rotmats.astype(np.float32)))
+    vertices, joints, keypoints = (
+        np.asarray(x, np.float64) for x in _pose_body(body, betas.astype(np.float32), rotmats.astype(np.float32))
+    )
     # Clothes are pushed out along the posed normals by what they are thick at rest: the same up to the skin's own stretching.
     normals = vertex_normals(vertices, faces)
     clothed = vertices + normals * np.linalg.norm(offset, axis=-1, keepdims=True)

@@ -28,7 +28,15 @@ LABELS = ("global_orient", "body_pose", "betas", "translation", "focal", "joints
 
 
 def write_split(
-    out: pathlib.Path, split: str, count: int, corpus_file: str, *, backgrounds: str | None = None, seed: int = 0, size: int = 320, workers: int = 2
+    out: pathlib.Path,
+    split: str,
+    count: int,
+    corpus_file: str,
+    *,
+    backgrounds: str | None = None,
+    seed: int = 0,
+    size: int = 320,
+    workers: int = 2,
 ) -> None:
     """Writes `count` samples of a split ("train" or "val") into out/split/*.npz."""
     corpus, body, source, spec = poses.load_corpus(corpus_file, split), load_body(), Backgrounds(backgrounds), SceneSpec(size=size)
