@@ -28,7 +28,7 @@ def _fill(face, corner, weight, focal, cx, cy, face_id, depth, bary):
         x[i] = focal * corner[i, 0] / corner[i, 2] + cx
         y[i] = focal * corner[i, 1] / corner[i, 2] + cy
     area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
-    if abs(area) < 1e-12:
+    if not abs(area) >= 1e-12:  # degenerate, or not a number
         return
     # Clamped in floating point: a corner near the camera may project further away than an integer can say.
     x0 = int(math.floor(min(max(min(x[0], x[1], x[2]) - 0.5, 0.0), width)))

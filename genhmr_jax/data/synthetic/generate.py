@@ -35,7 +35,7 @@ class SceneSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """An image and its labels; camera coordinates as everywhere (x right, y down, z forward, metres).
+    """An image and its labels; camera coordinates (x right, y down, z forward, metres).
 
     image uint8 (S, S, 3); mask bool (S, S), the visible person; global_orient (3,), body_pose (69,) axis-angle; betas (10,); translation (3,);
     focal () px; joints (24, 3) metres; keypoints (23, 3) px and 1 where visible, 0 where occluded or outside.
