@@ -40,33 +40,35 @@ class Detections:
         return Detections(*(np.asarray(part, np.float32).reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
 
 
-def detect(image: np.ndarray, max_people: int = 10, threshold: float = 0.2) -> Detections:
+def detect(image: np.ndarray, max_people: int = 10, threshold: float = 0.2, network: str = "blazepose-full") -> Detections:
     """Finds people and their keypoints.
 
     Args:
       image: uint8 (H, W, 3), RGB, any size.
       max_people: the most to return; those with the largest score times box side come first.
       threshold: least score of MoveNet.
+      network: the BlazePose to use, see `graph.load`; the heavy one is slower and more exact, tools/build_eyes.py makes it.
 
     Raises:
-      ValueError: the image has another shape or type.
+      ValueError: the image has another shape or type. FileNotFoundError: there is no such network.
     """
     check_image(image)
     boxes, scores, keypoints = movenet.find_people(image, min(threshold, NEAR_MISS))
     sure = scores >= threshold
     if not sure.any():
-        return Detections.of(_doubtful_person(image, boxes, scores, keypoints))
+        return Detections.of(_doubtful_person(image, boxes, scores, keypoints, network))
     boxes, scores, keypoints = boxes[sure], scores[sure], keypoints[sure]
     order = np.argsort(-scores * np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1)), kind="stable")[:max_people]
-    return Detections.of([(boxes[i], scores[i], _keypoints(image, boxes[i], keypoints[i])[0]) for i in order])
+    return Detections.of([(boxes[i], scores[i], _keypoints(image, boxes[i], keypoints[i], network)[0]) for i in order])
 
 
-def keypoints_in_boxes(image: np.ndarray, boxes: np.ndarray) -> Detections:
+def keypoints_in_boxes(image: np.ndarray, boxes: np.ndarray, network: str = "blazepose-full") -> Detections:
     """Keypoints of the person in each box, in place of a search for people.
 
     Args:
       image: uint8 (H, W, 3), RGB.
       boxes: (P, 4) xyxy px, with some area inside the image.
+      network: as in `detect`.
 
     Returns:
       as many people as boxes, in their order; their score is BlazePose's that there is a person.
@@ -84,7 +86,7 @@ def keypoints_in_boxes(image: np.ndarray, boxes: np.ndarray) -> Detections:
         raise ValueError(f"a box has no area inside the image of {width} x {height} px: give boxes as x0, y0, x1, y1 in px")
     people = []
     for box in boxes:
-        keypoints, person = _keypoints(image, box, _movenet_in_box(image, box))
+        keypoints, person = _keypoints(image, box, _movenet_in_box(image, box), network)
         people.append((box, person, keypoints))
     return Detections.of(people)
 
@@ -96,11 +98,11 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"the image is {found}: uint8 (height, width, 3), RGB, is needed")
 
 
-def _doubtful_person(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, keypoints: np.ndarray) -> list[tuple]:
+def _doubtful_person(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, keypoints: np.ndarray, network: str) -> list[tuple]:
     """MoveNet's best near miss, if BlazePose sees a person there."""
     if not len(boxes):
         return []
-    points, person = _keypoints(image, boxes[0], keypoints[0])
+    points, person = _keypoints(image, boxes[0], keypoints[0], network)
     return [(boxes[0], scores[0], points)] if person >= IS_PERSON else []
 
 
@@ -116,7 +118,7 @@ def _movenet_in_box(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
     return keypoints[best] + [*offset, 0] if overlap[best] > 0.3 else None
 
 
-def _keypoints(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None) -> tuple[Float[np.ndarray, "23 3"], float]:
+def _keypoints(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None, network: str) -> tuple[Float[np.ndarray, "23 3"], float]:
     """The 23 keypoints of a person, and BlazePose's certainty that there is one.
 
     Args:
@@ -124,13 +126,15 @@ def _keypoints(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None) -> t
     """
     region = _region(box, coco)
     for _ in range(LOOKS):
-        found = blazepose.landmarks(image, region)
+        found = blazepose.landmarks(image, region, network)
         if found.person < IS_PERSON:
             break
         region = found.region()
     points = found.named(DETECTED)
     if coco is not None:
         points = _combine(points, coco, found.person, box)
+    elif found.person < IS_PERSON:
+        points[:, 2] *= found.person
     height, width = image.shape[:2]
     inside = ((points[:, :2] >= 0) & (points[:, :2] <= [width, height])).all(-1)
     points[:, 2] *= inside
