@@ -155,7 +155,7 @@ def main() -> None:
     hidden = np.concatenate([np.asarray(v["keypoints"])[:, points, 2] < recover.MIN_CONFIDENCE for v in batches[:2]])
     table["spread of 8 hypotheses, mm"] = {"seen": float(spread[~hidden].mean()), "hidden": float(spread[hidden].mean())}
     print(
-        f"\nspread of 8 hypotheses: {spread[~hidden].mean():.1f} mm where the keypoint was seen, {spread[hidden].mean():.1f} mm where hidden"
+        f"\nspread of 8 hypotheses: {spread[~hidden].mean():.1f} mm where the keypoint was seen, {spread[hidden].mean():.1f} where hidden"
     )
     if args.out:
         args.out.write_text(json.dumps(table, indent=1) + "\n")

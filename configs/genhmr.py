@@ -1,9 +1,11 @@
 """Stage 2, the image-conditioned masked transformer.
 
-    python -m genhmr_jax.main --config=configs/genhmr.py --workdir=runs/genhmr --config.data.poses=cmu_poses.npz --config.tokenizer=runs/tokenizer/model
-    ... --config.data.images=runs/images          # rendered images (python -m genhmr_jax.data.synthetic.write), else keypoints only
+    python -m genhmr_jax.main --config=configs/genhmr.py --workdir=runs/genhmr \\
+        --config.data.poses=cmu_poses.npz --config.tokenizer=runs/tokenizer/model
 
-Args: `default` (the shipped model; hours on 2 CPU cores), `gpu` (wider, longer), `paper` (image only, ViT features, 6 x 1024), `tiny` (seconds; for tests).
+Keypoints only, unless --config.data.images=DIR and --config.image_batch_size=N name rendered images (genhmr_jax/train/features.py).
+Args: `default` (the shipped model; an hour on 2 CPU cores), `images` (the same with BlazePose's maps), `gpu` (wider, longer),
+`paper` (image only, ViT-H features, 6 x 1024), `tiny` (seconds; for tests).
 """
 
 import ml_collections
@@ -55,6 +57,9 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     if arg == "gpu":
         c.model.transformer.width, c.model.transformer.layers, c.model.transformer.heads = 512, 6, 8
         c.batch_size, c.steps, c.optim.learning_rate = 1024, 100_000, 5e-4
+    elif arg == "images":
+        c.model.encoder_channels, c.image_batch_size, c.batch_size = (80, 136, 288), 64, 64
+        c.data.images, c.masking.drop_keypoints = "runs/features", 0.3
     elif arg == "paper":
         c.model.transformer.width, c.model.transformer.layers, c.model.transformer.heads = 1024, 6, 8
         t = c.model.transformer
@@ -67,5 +72,5 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
         c.model.context_tokens, c.model.context_width, c.model.context_depth = 2, 32, 1
         c.batch_size, c.steps, c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 16, 20, 5, 10, 10, 32
     elif arg != "default":
-        raise ValueError(f"configs/genhmr.py:{arg}: choose default, gpu, paper or tiny")
+        raise ValueError(f"configs/genhmr.py:{arg}: choose default, images, gpu, paper or tiny")
     return c

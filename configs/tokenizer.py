@@ -3,8 +3,8 @@
     python -m genhmr_jax.main --config=configs/tokenizer.py --workdir=runs/tokenizer --config.data.poses=cmu_poses.npz
     python -m genhmr_jax.main --config=configs/tokenizer.py:paper --workdir=runs/tokenizer_paper --config.data.poses=amass.npz
 
-Args: `default` (the shipped model: body parts, 30 tokens x 1024 codes; under an hour on 2 CPU cores), `gpu` (longer), `paper` (96 tokens x 2048 codes
-x 256 dims, convolutions along the joints, 200k steps), `tiny` (seconds; for tests).
+Args: `default` (the shipped model: body parts, 30 tokens x 1024 codes; half an hour on 2 CPU cores), `gpu` (longer),
+`paper` (96 tokens x 2048 codes x 256 dims, convolutions along the joints, 200k steps), `tiny` (seconds; for tests).
 """
 
 import ml_collections

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from genhmr_jax import sampling
+from genhmr_jax import camera, sampling
 from genhmr_jax.models import genhmr
 from genhmr_jax.models.genhmr import GenHmrSpec
 
@@ -37,13 +37,11 @@ class Networks:
         return nnx.merge(self.tokenizer, params["tokenizer"]).decode(embeddings)
 
     def encode(self, params: dict[str, Any], inputs: dict[str, Any]) -> genhmr.Encoded:
-        """Encodes inputs: keypoints (B, K, 3) px; crop (B, 3); image_size (B, 2); focal (B,); optional maps, image_weight."""
-        from genhmr_jax import camera
-
+        """Encodes inputs: keypoints (B, K, 3) px; crop (B, 3); image_size (B, 2); focal (B,); optional maps, image_weight, images."""
         keypoints = genhmr.normalize_keypoints(inputs["keypoints"], inputs["crop"]) if self.spec.num_keypoints else None
         box = camera.box_information(inputs["crop"], inputs["image_size"], inputs["focal"])
         model = nnx.merge(self.model, params["genhmr"])
-        return model.encode(keypoints, box, inputs.get("maps"), inputs.get("image_weight"))
+        return model.encode(keypoints, box, inputs.get("maps"), inputs.get("image_weight"), inputs.get("images"))
 
     def logits(self, params: dict[str, Any], tokens: Array, encoded: genhmr.Encoded) -> Float[Array, "B L N"]:
         """Logits of every token."""

@@ -140,7 +140,11 @@ class Recoverer:
             from genhmr_jax.models import image_encoder
 
             crops = np.asarray(inputs["crop"])[:count]
-            inputs["maps"] = image_encoder.encode_crops(self.networks.spec.encoder, image, crops, padded)
+            pixels = image_encoder.crop_images(image, crops, padded)
+            if self.networks.spec.trains_encoder:
+                inputs["images"] = pixels
+            else:
+                inputs["maps"] = image_encoder.encode(self.networks.spec.encoder, pixels)
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(options.seed)))(jnp.arange(padded))
         several = options.hypotheses > 1
         temperature = options.temperature if options.temperature or not several else 1.0

@@ -22,7 +22,7 @@ from genhmr_jax.people import People
 
 
 def pick(people: People, sample: Sample) -> int | None:
-    """The recovered person nearest to the sample's, by mean distance of visible keypoints; None if none is within half the person's size."""
+    """The recovered person nearest to the sample's, by mean distance of visible keypoints; None if all are further than half its size."""
     seen = sample.keypoints[:, 2] > 0
     if not len(people) or not seen.any():
         return None

@@ -17,6 +17,7 @@ from genhmr_jax.models.heads import ShapeCameraHead
 from genhmr_jax.models.masked_transformer import MaskedTransformer, TransformerSpec
 from genhmr_jax.models.pyramid import ProjectLevels, SimplePyramid
 from genhmr_jax.models.tokenizer import PoseTokenizer, ResidualMlp, TokenizerSpec
+from genhmr_jax.models.vit import SIZES, Vit, VitSpec, normalise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class GenHmrSpec:
     Attributes:
       num_keypoints: K of the 2D pose context; 0 makes an image-only model (the paper's setting).
       context: "mlp" turns all keypoints into `context_tokens` tokens; "keypoints" gives one token to each keypoint.
+      encoder: a frozen encoder of models/image_encoder.py, whose maps are inputs, or "vit_s" .. "vit_h", which is part of the model.
       encoder_channels: channels of the image encoder's maps, finest first; () makes a model without image.
       pyramid: "project" (maps at several scales) or "simple" (a ViT's single map, at `pyramid_scales`).
     """
@@ -48,8 +50,15 @@ class GenHmrSpec:
             object.__setattr__(self, "transformer", dataclasses.replace(self.transformer, levels=levels))
         if self.context not in ("mlp", "keypoints") or self.pyramid not in ("project", "simple"):
             raise ValueError(f"context {self.context!r} must be 'mlp' or 'keypoints', pyramid {self.pyramid!r} 'project' or 'simple'")
+        if self.trains_encoder and self.encoder_channels != (SIZES[self.encoder[-1]][0],):
+            raise ValueError(f"encoder {self.encoder!r} has one map of {SIZES[self.encoder[-1]][0]} channels, not {self.encoder_channels}")
         if not self.num_keypoints and not levels:
             raise ValueError("a model without keypoints and without image sees nothing: set num_keypoints or encoder_channels")
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether the image encoder is part of the model, and its input the pixels of the crop."""
+        return bool(self.encoder_channels) and self.encoder.startswith("vit_")
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "GenHmrSpec":
@@ -103,6 +112,8 @@ class GenHmr(nnx.Module):
         self.spec = spec
         width, heads = spec.transformer.width, spec.transformer.heads
         self.context = ContextEncoder(spec, rngs=rngs)
+        if spec.trains_encoder:
+            self.encoder = Vit(VitSpec.named(spec.encoder[-1]), rngs=rngs)
         if spec.encoder_channels:
             if spec.pyramid == "project":
                 self.pyramid = ProjectLevels(spec.encoder_channels, width, rngs=rngs)
@@ -118,6 +129,7 @@ class GenHmr(nnx.Module):
         box: Float[Array, "B 3"],
         maps: list[Float[Array, "B H W _"]] | None = None,
         image_weight: Float[Array, "B"] | None = None,
+        images: Float[Array, "B 256 256 3"] | None = None,
     ) -> Encoded:
         """
         Args:
@@ -125,7 +137,10 @@ class GenHmr(nnx.Module):
           box: `camera.box_information`.
           maps: the image encoder's maps, finest first, or None when there is no image.
           image_weight: 0 where a sample's image is to be ignored.
+          images: crops in 0..1, in place of the maps, for an encoder that is part of the model.
         """
+        if images is not None:
+            maps = self.encoder(normalise(images))
         context = self.context(keypoints, box)
         levels = self.pyramid(maps) if maps is not None else None
         values = self.transformer.image_values(levels) if levels is not None else None

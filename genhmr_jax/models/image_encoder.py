@@ -1,6 +1,6 @@
-"""Image encoders by name: square crops (B, 256, 256, 3) in 0..1 -> list of feature maps (B, h, w, C), finest first.
+"""Image encoders by name: square crops (B, 256, 256, 3) in 0..1 -> list of maps (B, h, w, C), finest first.
 
-`blazepose_full` (also heavy, lite): the frozen inner maps of a network trained for pose, the counterpart of the paper's pose-pretrained ViT.
+`blazepose_full` (also heavy, lite): the frozen inner maps of a network trained for pose, like the paper's pose-pretrained ViT.
 It has no parameters of ours: its maps can be computed ahead of training. `vit_s` .. `vit_h` (models/vit.py) carry their parameters in the
 model; paper scale.
 """
@@ -14,19 +14,18 @@ from genhmr_jax.data.transforms import crop_image
 CROP_SIZE = 256
 
 
-def encode_crops(encoder: str, image: np.ndarray, crops: np.ndarray, padded: int) -> list[jax.Array]:
-    """The maps of each crop of one image.
+def crop_images(image: np.ndarray, crops: np.ndarray, padded: int) -> jax.Array:
+    """The crops of one image as float32 (padded, 256, 256, 3) in 0..1.
 
     Args:
-      encoder: name of a frozen encoder.
       image: uint8 (H, W, 3).
       crops: (P, 3) = cx, cy, side in px.
-      padded: rows to return; those beyond P are of black crops.
+      padded: rows to return; those beyond P are black.
     """
     pixels = np.zeros((padded, CROP_SIZE, CROP_SIZE, 3), np.float32)
     for row, crop in enumerate(crops):
         pixels[row] = crop_image(image, crop, CROP_SIZE)
-    return encode(encoder, jnp.asarray(pixels))
+    return jnp.asarray(pixels)
 
 
 def encode(encoder: str, pixels: jax.Array) -> list[jax.Array]:

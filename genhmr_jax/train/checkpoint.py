@@ -56,10 +56,15 @@ class Checkpoints:
         self.manager.close()
 
 
-def save_params(directory: str | pathlib.Path, params: Any, meta: dict, *, dtype: str = "float16") -> None:
-    """Writes a model for use: orbax arrays in `dtype` in DIR/params, and DIR/config.json (specs, recipe, measured quality)."""
+def save_params(directory: str | pathlib.Path, params: dict[str, Any], meta: dict, *, dtypes: dict[str, Any] | None = None) -> None:
+    """Writes a model for use: orbax arrays in DIR/params, and DIR/config.json (specs, recipe, measured quality).
+
+    `dtypes`: storage type of the floats of each top-level part; float32 where it says nothing.
+    """
     directory = pathlib.Path(directory).absolute()
-    small = jax.tree.map(lambda x: np.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else np.asarray(x), params)
+    small = {
+        part: jax.tree.map(lambda x, part=part: np.asarray(x, (dtypes or {}).get(part, x.dtype)), tree) for part, tree in params.items()
+    }
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", small, force=True)
     (directory / "config.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")

@@ -15,7 +15,6 @@ import numpy as np
 from tqdm import tqdm
 
 from genhmr_jax import camera, detect
-from genhmr_jax.body.keypoints import DETECTED
 from genhmr_jax.data.poses import sample_hash
 from genhmr_jax.data.synthetic.write import read_shards
 from genhmr_jax.data.transforms import crop_image
@@ -41,7 +40,7 @@ class FeatureSet:
         """The samples at these indices."""
         sample = {name: np.asarray(array[index]) for name, array in self.arrays.items() if not name.startswith("map_")}
         maps = [np.asarray(self.arrays[name][index]) for name in sorted(self.arrays) if name.startswith("map_")]
-        return sample | {"maps": maps}
+        return sample | ({"maps": maps} if maps else {})
 
     def batch(self, step: int, size: int, seed: int) -> dict:
         """The batch of a training step: a pure function of step and seed."""
@@ -91,7 +90,10 @@ def compute(images: pathlib.Path, out: pathlib.Path, split: str, encoder: str, l
     if not rows:
         raise InputError(images / split, "the detector sees nobody in any image", "look at the images")
     arrays = {name: np.stack([row[name] for row in rows]).astype(np.float32) for name in rows[0]}
-    arrays |= {f"map_{level}": np.concatenate([m[level] for m in maps]) for level in range(len(maps[0]))}
+    if encoder.startswith("vit_"):  # trained with the model: it is the pixels that are kept
+        arrays["images"] = np.concatenate([m[0] for m in maps])
+    else:
+        arrays |= {f"map_{level}": np.concatenate([m[level] for m in maps]) for level in range(len(maps[0]))}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     (folder / "done.json").write_text(json.dumps({"samples": len(rows), "encoder": encoder, "arrays": sorted(arrays)}))
@@ -113,7 +115,9 @@ def _detected(sample) -> np.ndarray | None:
 
 
 def _encode(encoder: str, crops: list[np.ndarray]) -> list[np.ndarray]:
-    """Maps of some crops, float16."""
+    """Maps of some crops, float16; for an encoder that trains with the model the crops themselves, uint8."""
+    if encoder.startswith("vit_"):
+        return [np.round(255 * np.stack(crops)).astype(np.uint8)]
     pixels = np.zeros((CHUNK, *crops[0].shape), np.float32)
     pixels[: len(crops)] = crops
     return [np.asarray(m, np.float16)[: len(crops)] for m in jax.device_get(image_encoder.encode(encoder, jnp.asarray(pixels)))]
@@ -129,9 +133,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     args = parser.parse_args()
     try:
-        print(
-            f"{compute(args.images, args.out, args.split, args.encoder, args.limit)} samples (of {len(DETECTED)} keypoints) in {args.out / args.split}"
-        )
+        count = compute(args.images, args.out, args.split, args.encoder, args.limit)
+        print(f"{count} samples in {args.out / args.split}")
     except InputError as error:
         parser.exit(1, f"{error}\n")
 

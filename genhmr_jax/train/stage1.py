@@ -101,4 +101,4 @@ class TokenizerTask:
 
     def export(self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]) -> None:
         meta = {"kind": "tokenizer", "tokenizer": dataclasses.asdict(self.spec), "measured": measured}
-        save_params(directory, {"tokenizer": params, "codebook": {"vectors": extra["vectors"]}}, meta, dtype="float32")
+        save_params(directory, {"tokenizer": params, "codebook": {"vectors": extra["vectors"]}}, meta)

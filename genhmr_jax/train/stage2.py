@@ -40,6 +40,13 @@ def random_mask(key: jax.Array, batch: int, length: int, *, min_ratio: float, al
     return (rank < jnp.ceil(ratio * length)[:, None]).astype(jnp.float32)
 
 
+def as_inputs(sample: dict[str, Any]) -> dict[str, Any]:
+    """Stored image features (float16 maps, or uint8 crops) as the network takes them."""
+    if "images" in sample:
+        return sample | {"images": sample["images"].astype(jnp.float32) / 255.0}
+    return sample | {"maps": [m.astype(jnp.float32) for m in sample["maps"]]}
+
+
 class GenHmrTask:
     """Cross-entropy of the masked tokens + losses of the body that the expected embeddings decode to."""
 
@@ -99,7 +106,7 @@ class GenHmrTask:
             drop = jax.random.bernoulli(keys[2], masking.drop_keypoints, (size, 1, 1))
             sample["keypoints"] = jnp.where(drop, 0.0, sample["keypoints"])
             sample["image_weight"] = 1.0 - jax.random.bernoulli(keys[2], masking.drop_image, (size,)) * (1.0 - drop[:, 0, 0])
-            sample["maps"] = [m.astype(jnp.float32) for m in sample["maps"]]
+            sample = as_inputs(sample)
             value, found = self.terms(params, sample, keys[1])
             total = total + value
             metrics = metrics | {f"image_{k}": v for k, v in found.items()}
@@ -173,9 +180,9 @@ class GenHmrTask:
         measured: dict[str, float] = {}
         groups = {"val": self._validation_views() if self.source is not None else []}
         if self.val_images is not None:
-            groups["val_image"] = self.val_images.all_batches(50)
+            groups["val_image"] = [as_inputs(b) for b in self.val_images.all_batches(50)]
             groups["val_image_only"] = [b | {"keypoints": jnp.zeros_like(b["keypoints"])} for b in groups["val_image"]]
-            groups["val_keypoints_only"] = [{k: v for k, v in b.items() if k != "maps"} for b in groups["val_image"]]
+            groups["val_keypoints_only"] = [{k: v for k, v in b.items() if k not in ("maps", "images")} for b in groups["val_image"]]
         for group, samples in groups.items():
             for rule, iterations in (("expected", 1), ("expected", 5), ("hard", 1), ("hard", 5)):
                 rows = [jax.device_get(self._measure(params, s, jnp.asarray(iterations), rule)) for s in samples]
@@ -185,4 +192,5 @@ class GenHmrTask:
 
     def export(self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]) -> None:
         meta = {"kind": "genhmr", "spec": dataclasses.asdict(self.spec), "measured": measured, "body": self.config.data.body}
-        save_params(directory, {"genhmr": params} | self.frozen, meta)
+        # Half the size; bfloat16's few mantissa bits also compress. The tokenizer's outputs are poses: it keeps more of them.
+        save_params(directory, {"genhmr": params} | self.frozen, meta, dtypes={"genhmr": jnp.bfloat16, "tokenizer": jnp.float16})
