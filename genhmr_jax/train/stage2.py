@@ -192,5 +192,8 @@ class GenHmrTask:
 
     def export(self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]) -> None:
         meta = {"kind": "genhmr", "spec": dataclasses.asdict(self.spec), "measured": measured, "body": self.config.data.body}
-        # Half the size; bfloat16's few mantissa bits also compress. The tokenizer's outputs are poses: it keeps more of them.
-        save_params(directory, {"genhmr": params} | self.frozen, meta, dtypes={"genhmr": jnp.bfloat16, "tokenizer": jnp.float16})
+        # Half the size; bfloat16's few mantissa bits also compress. The decoder's outputs are poses: it keeps more of them.
+        cast = lambda tree, dtype: jax.tree.map(lambda x: x.astype(dtype), tree)  # noqa: E731
+        halves = self.frozen["tokenizer"]
+        tokenizer = {"encoder": cast(halves["encoder"], jnp.bfloat16), "decoder": cast(halves["decoder"], jnp.float16)}
+        save_params(directory, {"genhmr": cast(params, jnp.bfloat16), "tokenizer": tokenizer, "codebook": self.frozen["codebook"]}, meta)
