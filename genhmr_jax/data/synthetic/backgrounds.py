@@ -37,7 +37,7 @@ class Backgrounds:
         pixels = np.asarray(crop, np.float32) / 255.0
         if rng.random() < 0.5:
             pixels = pixels[:, ::-1]
-        return np.clip(pixels * rng.uniform(0.7, 1.2, 3).astype(np.float32), 0, 1)
+        return np.clip(pixels * (rng.uniform(0.75, 1.2) * rng.uniform(0.92, 1.08, 3)).astype(np.float32), 0, 1)
 
 
 def _room(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -15,7 +15,8 @@ from genhmr_jax.render.compiled import compiled
 from genhmr_jax.render.rasterizer import rasterize, vertex_normals
 
 SAMPLES = 2  # per pixel and axis
-KEYPOINT_SLACK = 0.12  # metres a keypoint may lie behind the visible surface (a joint inside the limb) and still be visible
+# Metres a keypoint may lie behind the visible surface and still be visible: joints lie inside the limb, hips deep inside.
+SLACK = np.array([0.24 if name.endswith("hip") else 0.16 if name.endswith("shoulder") else 0.1 for name in DETECTED])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +38,8 @@ class SceneSpec:
 class Sample:
     """An image and its labels; camera coordinates (x right, y down, z forward, metres).
 
-    image uint8 (S, S, 3); mask bool (S, S), the visible person; global_orient (3,), body_pose (69,) axis-angle; betas (10,); translation (3,);
-    focal () px; joints (24, 3) metres; keypoints (23, 3) px and 1 where visible, 0 where occluded or outside.
+    image uint8 (S, S, 3); mask bool (S, S), the visible person; global_orient (3,), body_pose (69,) axis-angle; betas (10,);
+    translation (3,); focal () px; joints (24, 3) metres; keypoints (23, 3) px and 1 where visible, 0 where occluded or outside.
     """
 
     image: np.ndarray
@@ -53,18 +54,29 @@ class Sample:
 
 
 @compiled
-def _interpolate(face_id, bary, faces, colour, out, cover):
-    """Colour of the vertices -> colour of the pixels (Gouraud), and which pixels are covered."""
-    for row in range(face_id.shape[0]):
-        for col in range(face_id.shape[1]):
-            face = face_id[row, col]
-            if face >= 0:
-                cover[row, col] = 1.0
-                for k in range(3):
-                    value = 0.0
-                    for i in range(3):
-                        value += bary[row, col, i] * colour[faces[face, i], k]
-                    out[row, col, k] = value
+def _composite(face_id, bary, faces, colour, picture, cover, samples):
+    """Lays the person over `picture` (S, S, 3), in place.
+
+    Vertex colours (V, 3) are interpolated at each sample and averaged over the samples of a pixel. face_id (S*samples, S*samples) and
+    bary are the rasteriser's. Writes the covered share of every pixel to cover (S, S).
+    """
+    share = 1.0 / (samples * samples)
+    value = np.empty(3)
+    for row in range(cover.shape[0]):
+        for col in range(cover.shape[1]):
+            count = 0
+            value[:] = 0.0
+            for y in range(row * samples, (row + 1) * samples):
+                for x in range(col * samples, (col + 1) * samples):
+                    face = face_id[y, x]
+                    if face >= 0:
+                        count += 1
+                        for i in range(3):
+                            for k in range(3):
+                                value[k] += bary[y, x, i] * colour[faces[face, i], k]
+            cover[row, col] = count * share
+            for k in range(3):
+                picture[row, col, k] = picture[row, col, k] * (1.0 - count * share) + value[k] * share
 
 
 def _light(normals: np.ndarray, rng: np.random.Generator, ambient: np.ndarray) -> np.ndarray:
@@ -153,11 +165,8 @@ def render_sample(
     shading = _light(vertex_normals(clothed, faces), rng, ground.mean((0, 1)).astype(np.float64))
     colour = np.clip(albedo * shading, 0, 1) ** (1 / 2.2)
     face_id, depth, bary = rasterize(clothed + translation, faces, focal * s, size * s, size * s)
-    fine, fine_cover = np.zeros((size * s, size * s, 3), np.float32), np.zeros((size * s, size * s), np.float32)
-    _interpolate(face_id, bary, faces, colour, fine, fine_cover)
-    person = fine.reshape(size, s, size, s, 3).mean((1, 3))
-    cover = fine_cover.reshape(size, s, size, s).mean((1, 3))
-    picture = ground * (1 - cover[..., None]) + person
+    picture, cover = ground.copy(), np.zeros((size, size), np.float32)
+    _composite(face_id, bary, faces, colour, picture, cover, s)
     if rng.random() < spec.occluder:
         _occlude(picture, cover, backgrounds.draw(rng, size), rng)
 
@@ -183,7 +192,7 @@ def _visible(pixels: np.ndarray, z: np.ndarray, cover: np.ndarray, depth: np.nda
     inside = np.all((pixels >= 0) & (pixels < size), -1)
     col, row = np.clip(pixels.astype(int), 0, size - 1).T
     surface = np.where(np.isfinite(depth[row, col]), depth[row, col], np.inf)
-    return (inside & (cover[row, col] > 0.5) & (z < surface + KEYPOINT_SLACK)).astype(np.float64)
+    return (inside & (cover[row, col] > 0.5) & (z < surface + SLACK)).astype(np.float64)
 
 
 def _camera_noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
