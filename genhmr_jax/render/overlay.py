@@ -68,7 +68,10 @@ def overlay(
 
 
 def side_view(vertices: Float[np.ndarray, "P V 3"], faces: Int[np.ndarray, "F 3"], width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The people seen from their left of the camera's view (turned 90 degrees about the vertical), on plain ground, all in the picture."""
+    """The people seen from the left of the photo (turned 90 degrees about the vertical), on plain ground, all in the picture.
+
+    What is nearer to the camera lies further right.
+    """
     if not len(vertices):
         return np.tile((GROUND * 255).astype(np.uint8), (height, width, 1))
     middle = np.median(np.reshape(vertices, (-1, 3)), axis=0)
