@@ -57,11 +57,8 @@ class Checkpoints:
 
 
 def save_params(directory: str | pathlib.Path, params: Any, meta: dict) -> None:
-    """Writes a model for use: orbax arrays, in the types they have, in DIR/params; and DIR/config.json (specs, recipe, measured quality)."""
+    """Writes a model for use: orbax arrays, in the types they have, in DIR/params; and DIR/config.json (specs, measured quality)."""
     directory = pathlib.Path(directory).absolute()
-    small = {
-        part: jax.tree.map(lambda x, part=part: np.asarray(x, (dtypes or {}).get(part, x.dtype)), tree) for part, tree in params.items()
-    }
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", jax.device_get(params), force=True)
     (directory / "config.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
