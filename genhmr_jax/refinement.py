@@ -25,15 +25,15 @@ from genhmr_jax.body.keypoints import DETECTED, keypoint_points
 class RefineSpec:
     """Settings of the refinement; `steps` 0 returns the input."""
 
-    steps: int = 40
-    camera_steps: int = 10  # first steps, that move the camera only
+    steps: int = 100
+    camera_steps: int = 15  # first steps, that move the camera only
     optimizer: str = "adam"  # or "gd", as in the paper's figure
-    step_embedding: float = 0.02
+    step_embedding: float = 0.05
     step_camera: float = 0.02
     step_betas: float = 0.02
     robust: str = "geman_mcclure"  # or "huber"
-    robust_scale: float = 0.05  # crop sides
-    prior_pose: float = 0.02  # lambda, on rotation matrices
+    robust_scale: float = 0.1  # crop sides
+    prior_pose: float = 0.004  # lambda, on rotation matrices
     prior_betas: float = 0.002
     optimize_camera: bool = True
     optimize_betas: bool = True
