@@ -56,7 +56,10 @@ def read_panoramas(tarball: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def look(panorama: np.ndarray, yaw: float, pitch: float, fov: float, size: int) -> np.ndarray:
-    """A perspective view (size, size, 3) uint8 of a panorama; angles in radians. Exposure by the view's own brightness, gamma 2.2."""
+    """A perspective view (size, size, 3) uint8 of a panorama. Exposure by the view's own brightness, gamma 2.2.
+
+    Angles in radians: yaw from the panorama's first column to the right, pitch upwards, fov over the side.
+    """
     height, width = panorama.shape[:2]
     x, y = np.meshgrid(*[(np.arange(size) + 0.5) / size * 2 - 1] * 2)
     ray = np.stack([x * np.tan(fov / 2), y * np.tan(fov / 2), np.ones_like(x)], -1)
