@@ -1,0 +1,103 @@
+"""The main job on the sample photo with the shipped model: the numbers agree with each other, and nothing depends on company."""
+
+import numpy as np
+import pytest
+
+import genhmr_jax
+from genhmr_jax import recover
+from genhmr_jax.body.keypoints import DETECTED
+from genhmr_jax.errors import InputError
+
+OPTIONS = recover.RecoverOptions(refine_steps=20)
+
+
+@pytest.fixture(scope="module")
+def recoverer():
+    return genhmr_jax.load(body="lite")
+
+
+@pytest.fixture(scope="module")
+def image():
+    return genhmr_jax.read_image(recover.default_checkpoint().parent / "sample" / "person.jpg")
+
+
+@pytest.fixture(scope="module")
+def people(recoverer, image):
+    return recoverer.recover(image, options=OPTIONS)
+
+
+def test_one_person_whose_numbers_agree(people, image, recoverer):
+    height, width = image.shape[:2]
+    assert len(people) == 1 and people.image_size.tolist() == [width, height]
+    assert float(people.focal_length) == pytest.approx(np.hypot(width, height))
+    projected = people.focal_length * people.joints[..., :2] / people.joints[..., 2:] + people.image_size / 2
+    np.testing.assert_allclose(people.joints2d, projected, atol=0.05)
+    assert (people.joints[..., 2] > 0.5).all()
+    # The parameters alone give the same body: SMPL's forward, then the translation.
+    import smpl_jax
+
+    pose = np.concatenate([people.global_orient, people.body_pose], -1)
+    output = smpl_jax.forward(recoverer.body, people.betas, pose, people.translation)
+    np.testing.assert_allclose(output.vertices, people.vertices, atol=2e-3)
+    np.testing.assert_allclose(output.joints, people.joints, atol=2e-3)
+
+
+def test_the_body_lies_on_the_person(people):
+    """The head is up, left is left, and the projected keypoints are near the detected ones."""
+    assert people.joints2d[0, 15, 1] < people.joints2d[0, 0, 1] < people.joints2d[0, 7, 1]
+    x = dict(zip(DETECTED, people.keypoints2d[0, :, 0], strict=True))
+    assert (x["left_shoulder"] - x["right_shoulder"]) * (people.joints2d[0, 16, 0] - people.joints2d[0, 17, 0]) > 0
+    box = people.boxes[0]
+    assert people.reprojection_error()[0] < 0.06 * max(box[2] - box[0], box[3] - box[1])
+
+
+def test_refinement_helps_and_is_optional(people, recoverer, image):
+    assert people.refine_loss.shape == (1, 21)
+    assert people.refine_loss.min() < people.refine_loss[0, 0]
+    assert people.reprojection_error() < people.reprojection_error(refined=False)
+    plain = recoverer.recover(image, options=recover.RecoverOptions(refine_steps=0))
+    np.testing.assert_allclose(plain.projected_keypoints, plain.sampled_keypoints, atol=1e-3)
+    np.testing.assert_allclose(plain.sampled_keypoints, people.sampled_keypoints, atol=0.2)
+
+
+def test_a_person_does_not_depend_on_the_others(people, recoverer, image):
+    keypoints = people.keypoints2d
+    shifted = keypoints + np.array([15.0, 5, 0], np.float32)
+    together = recoverer.recover(image, keypoints=np.concatenate([keypoints, shifted, keypoints]), options=OPTIONS)
+    alone = recoverer.recover(image, keypoints=shifted, options=OPTIONS)
+    assert len(together) == 3
+    np.testing.assert_array_equal(together.tokens[1], alone.tokens[0])
+    np.testing.assert_allclose(together.joints[1], alone.joints[0], atol=5e-3)
+    np.testing.assert_allclose(together.joints[0], together.joints[2], atol=5e-3)
+
+
+def test_hypotheses_differ_and_come_ranked(recoverer, image, people):
+    several = recoverer.recover(image, keypoints=people.keypoints2d, options=recover.RecoverOptions(hypotheses=4, refine_steps=20))
+    assert several.hypothesis_body_pose.shape == (1, 4, 69)
+    assert several.vertex_std.shape == (1, several.vertices.shape[1]) and several.vertex_std.mean() > 1.0
+    np.testing.assert_allclose(several.hypothesis_body_pose[:, 0], several.body_pose, atol=1e-5)
+    assert np.abs(several.hypothesis_body_pose[0, 0] - several.hypothesis_body_pose[0, 1]).max() > 1e-3
+
+
+def test_a_longer_lens_stands_further_away(recoverer, image, people):
+    far = recoverer.recover(
+        image, keypoints=people.keypoints2d, options=recover.RecoverOptions(refine_steps=20, focal=4 * float(people.focal_length))
+    )
+    assert far.translation[0, 2] > 2 * people.translation[0, 2]
+
+
+def test_nobody(recoverer, image):
+    empty = recoverer.recover(np.full((64, 64, 3), 127, np.uint8), options=OPTIONS)
+    assert len(empty) == 0 and empty.vertices.shape[0] == 0
+    unseen = recoverer.recover(image, keypoints=np.zeros((1, 23, 3), np.float32), options=OPTIONS)
+    assert len(unseen) == 0
+
+
+def test_bad_input(recoverer, image, tmp_path):
+    with pytest.raises(ValueError, match="finite"):
+        recoverer.recover(image, keypoints=np.full((1, 23, 3), np.nan, np.float32))
+    with pytest.raises(InputError, match="no config.json"):
+        genhmr_jax.load(tmp_path)
+    for wrong in ({"iterations": 0}, {"fov": 180.0}, {"focal": -1.0}, {"hypotheses": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            recover.RecoverOptions(**wrong)
