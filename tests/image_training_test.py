@@ -1,0 +1,66 @@
+"""From rendered images to a training step that sees them: writing, detecting, encoding, training from a model without images."""
+
+import jax
+import numpy as np
+import pytest
+
+from genhmr_jax.data.synthetic.write import read_shards, write_split
+from genhmr_jax.errors import InputError
+from genhmr_jax.train import features
+from genhmr_jax.train.stage1 import TokenizerTask
+from genhmr_jax.train.stage2 import GenHmrTask
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, corpus_file):
+    """Rendered images and their features, both splits."""
+    root = tmp_path_factory.mktemp("images")
+    for split in ("train", "val"):
+        write_split(root / "images", split, 4, str(corpus_file), workers=1)
+        features.compute(root / "images", root / "features", split, "blazepose_full")
+    return root
+
+
+def test_features_carry_the_labels_of_their_images(folder):
+    stored, samples = features.FeatureSet(folder / "features" / "val"), list(read_shards(folder / "images" / "val"))
+    assert 1 <= stored.size <= len(samples) == 4
+    rows = stored.rows(np.arange(stored.size))
+    assert [m.shape[1:] for m in rows["maps"]] == [(32, 32, 80), (16, 16, 136), (8, 8, 288)]
+    truth = {s.betas.tobytes(): s for s in samples}
+    for i in range(stored.size):
+        sample = truth[rows["betas"][i].tobytes()]
+        np.testing.assert_allclose(rows["points2d"][i], sample.keypoints[:, :2])
+        np.testing.assert_allclose(rows["joints"][i] + sample.translation, sample.joints, atol=1e-5)
+        seen = (rows["keypoints"][i][:, 2] > 0.5) & (sample.keypoints[:, 2] > 0)
+        gap = np.linalg.norm(rows["keypoints"][i][seen, :2] - sample.keypoints[seen, :2], axis=-1)
+        assert np.median(gap) < 0.1 * rows["crop"][i, 2]
+
+
+def test_batches_are_a_function_of_the_step(folder):
+    stored = features.FeatureSet(folder / "features" / "train")
+    np.testing.assert_array_equal(stored.batch(3, 8, 0)["betas"], stored.batch(3, 8, 0)["betas"])
+    with pytest.raises(InputError, match="no finished feature set"):
+        features.FeatureSet(folder)
+
+
+def test_training_with_images_starts_from_a_model_without(folder, get_config, corpus_file, tmp_path):
+    first = get_config("tokenizer:tiny")
+    first.data.poses = str(corpus_file)
+    tokenizer = TokenizerTask(first)
+    tokenizer.export(tmp_path / "tokenizer", *tokenizer.init(jax.random.key(0)), {})
+    config = get_config("genhmr:tiny")
+    config.data.poses, config.tokenizer = str(corpus_file), str(tmp_path / "tokenizer")
+    plain = GenHmrTask(config)
+    before, _ = plain.init(jax.random.key(1))
+    plain.export(tmp_path / "plain", before, {}, {})
+
+    config.model.encoder_channels, config.batch_size, config.image_batch_size = (80, 136, 288), 0, 4
+    config.data.images, config.init = str(folder / "features"), str(tmp_path / "plain")
+    task = GenHmrTask(config)
+    params, extra = task.init(jax.random.key(2))
+    taken, given = params["context"]["mlp"]["inp"]["kernel"], before["context"]["mlp"]["inp"]["kernel"]
+    np.testing.assert_allclose(taken, given, rtol=1e-2)  # taken over from the model without images (stored in bfloat16)
+    grads = jax.jit(jax.grad(lambda p: task.loss(p, extra, task.batch(0), jax.random.key(0))[0]))(params)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    for level in grads["pyramid"]["levels"].values():  # the image branch learns, at every scale
+        assert np.abs(level["proj"]["kernel"]).max() > 0
