@@ -92,6 +92,9 @@ def refine(
       embeddings, betas, weak_camera: the start.
       keypoints: DETECTED keypoints in px with confidences; those of confidence 0 have no influence at all.
       view: crop (B, 3) px, image_size (B, 2) px, focal (B,) px.
+
+    Raises:
+      ValueError: an unknown robust function or optimizer.
     """
     weight = keypoints[..., 2]
     seen = weight[..., None] > 0
@@ -118,6 +121,8 @@ def refine(
         rates |= {"log_scale": 0.0, "offset": 0.0}
     if not spec.optimize_betas:
         rates["betas"] = 0.0
+    if spec.optimizer not in ("adam", "gd"):
+        raise ValueError(f"unknown optimizer {spec.optimizer!r}: choose adam or gd")
     optimizer = optax.scale_by_adam(b1=0.9, b2=0.99) if spec.optimizer == "adam" else optax.identity()
 
     def step(carry: tuple, t: Array) -> tuple[tuple, jax.Array]:
