@@ -78,7 +78,7 @@ def side_view(vertices: Float[np.ndarray, "P V 3"], faces: Int[np.ndarray, "F 3"
     centred = np.asarray(vertices) - middle
     turned = np.stack([-centred[..., 2], centred[..., 1], centred[..., 0]], -1)
     radius = 1.08 * max(np.abs(turned[..., 0]).max() / width, np.abs(turned[..., 1]).max() / height) * 2
-    distance = 6.0 * np.abs(turned).max()  # far away: next to no perspective
+    distance = 40.0 * np.abs(turned).max()  # far away: next to no perspective
     focal = distance / max(radius, 1e-6)
     colour, cover = shade(turned + [0, 0, distance], faces, focal, width, height, (width / 2, height / 2))
     return (np.clip(GROUND * (1 - cover[..., None]) + colour, 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -60,6 +60,8 @@ def save_params(directory: str | pathlib.Path, params: Any, meta: dict) -> None:
     directory = pathlib.Path(directory).absolute()
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", jax.device_get(params), force=True)
+    # Orbax writes the absolute path into its mark of success; a model that is passed on need not tell where it was made.
+    (directory / "params" / "commit_success.txt").write_text("Checkpoint commit was successful\n")
     (directory / "config.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
 
 
