@@ -28,7 +28,7 @@ MIN_KEYPOINTS = 4  # a person with fewer seen keypoints is not recovered
 
 @dataclasses.dataclass(frozen=True)
 class RecoverOptions:
-    """How to recover. The defaults are the shipped model's best settings.
+    """How to recover. The defaults are those under which the model card was measured.
 
     Attributes:
       iterations: T of uncertainty-guided sampling.
