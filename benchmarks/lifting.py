@@ -1,6 +1,6 @@
 """Lifting noisy 2D keypoints to bodies, on views of validation subjects: the mean pose, a residual-MLP regressor, and GenHMR.
 
-    python benchmarks/lifting.py --poses cmu_poses.npz [--checkpoint DIR] [--seconds 600 | --samples 600000] [--out FILE.json]
+    python benchmarks/lifting.py --poses cmu_poses.npz [--checkpoint DIR] [--samples 600000] [--out FILE.json]
 
 The MLP (keypoints and box information -> 24 rotations, shape; width 1024, 3 blocks) is trained here on the same simulated views, with
 AdamW and a cosine schedule, for the given number of samples; its time is printed. GenHMR is evaluated with every decode rule and number of
@@ -104,7 +104,7 @@ def _genhmr(networks, params, view, iterations, rule):
 
 
 @functools.partial(jax.jit, static_argnames="networks")
-def hypothesis_spread(networks, params, view, hypotheses=8):
+def hypothesis_spread(networks, params, view):
     """Standard deviation (B, 24) in mm of pelvis-aligned joints over 8 hypotheses at temperature 1."""
     batch = len(view["crop"])
     encoded = repeat_encoded(networks.encode(params, view), 8)
