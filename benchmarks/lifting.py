@@ -26,7 +26,7 @@ from smpl_jax import rotations
 
 from genhmr_jax import camera, compilation_cache, losses, recover
 from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, keypoint_model
+from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, keypoint_model
 from genhmr_jax.data import poses, views
 from genhmr_jax.models.genhmr import normalize_keypoints
 from genhmr_jax.models.tokenizer import ResidualMlp
@@ -152,7 +152,7 @@ def main() -> None:
     names = list(smpl_jax.keypoints.SMPL24)
     joints, points = [names.index(n) for n in LIMBS], [DETECTED.index(n) for n in LIMBS]
     spread = np.concatenate([np.asarray(hypothesis_spread(recoverer.networks, recoverer.params, v))[:, joints] for v in batches[:2]])
-    hidden = np.concatenate([np.asarray(v["keypoints"])[:, points, 2] < recover.MIN_CONFIDENCE for v in batches[:2]])
+    hidden = np.concatenate([np.asarray(v["keypoints"])[:, points, 2] < MIN_CONFIDENCE for v in batches[:2]])
     table["spread of 8 hypotheses, mm"] = {"seen": float(spread[~hidden].mean()), "hidden": float(spread[hidden].mean())}
     print(
         f"\nspread of 8 hypotheses: {spread[~hidden].mean():.1f} mm where the keypoint was seen, {spread[hidden].mean():.1f} where hidden"

@@ -14,16 +14,13 @@ from smpl_jax import rotations
 
 from genhmr_jax import camera
 from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
+from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS, keypoint_model, keypoint_points
 from genhmr_jax.errors import InputError
+from genhmr_jax.model_files import load_meta, load_params
 from genhmr_jax.models.genhmr import GenHmrSpec
 from genhmr_jax.people import People
 from genhmr_jax.predict import Networks, repeat_encoded, sample_bodies
 from genhmr_jax.refinement import RefineSpec, refine, reprojection
-from genhmr_jax.train.checkpoint import load_meta, load_params
-
-MIN_CONFIDENCE = 0.1  # keypoints below it count as not seen
-MIN_KEYPOINTS = 4  # a person with fewer seen keypoints is not recovered
 
 
 @dataclasses.dataclass(frozen=True)

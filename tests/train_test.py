@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from genhmr_jax.errors import InputError
+from genhmr_jax.model_files import load_meta, load_params
 from genhmr_jax.train import loop
-from genhmr_jax.train.checkpoint import load_meta, load_params
 from genhmr_jax.train.stage1 import TokenizerTask
 from genhmr_jax.train.stage2 import GenHmrTask, random_mask
 

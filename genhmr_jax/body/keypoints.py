@@ -13,6 +13,9 @@ DETECTED = (*COCO17, "left_big_toe", "right_big_toe", "left_heel", "right_heel",
 DETECTED_FLIP = flip_permutation(DETECTED)
 """`keypoints[..., DETECTED_FLIP, :]` renames left and right after an image was flipped."""
 
+MIN_CONFIDENCE = 0.1  # detected keypoints below it count as not seen
+MIN_KEYPOINTS = 4  # a person with fewer seen keypoints is not recovered
+
 NAMED_SETS = {"detected": DETECTED, "coco17": COCO17, "openpose25": OPENPOSE25}
 
 

@@ -1,11 +1,9 @@
 """Checkpoints: orbax, two items: `state` (arrays) and `meta` (JSON: config, fingerprint). Also the small shipped form."""
 
-import json
 import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from genhmr_jax.errors import InputError
@@ -53,80 +51,3 @@ class Checkpoints:
         """Waits for saves under way."""
         self.manager.wait_until_finished()
         self.manager.close()
-
-
-def save_params(directory: str | pathlib.Path, params: Any, meta: dict) -> None:
-    """Writes a model for use: orbax arrays, in the types they have, in DIR/params; and DIR/config.json (specs, measured quality)."""
-    directory = pathlib.Path(directory).absolute()
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(directory / "params", jax.device_get(params), force=True)
-    # Orbax writes the absolute path into its mark of success; a model that is passed on need not tell where it was made.
-    (directory / "params" / "commit_success.txt").write_text("Checkpoint commit was successful\n")
-    (directory / "config.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
-
-
-def load_meta(directory: str | pathlib.Path) -> dict:
-    """DIR/config.json of a model. Raises InputError when DIR is no model."""
-    directory = pathlib.Path(directory)
-    file = directory / "config.json"
-    if not file.is_file():
-        raise InputError(
-            directory, "is not a genhmr_jax model (no config.json)", "give the folder that `genhmr_jax.main` exported with --config.export"
-        )
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise InputError(file, f"is not JSON ({error})", "export the model again") from error
-
-
-def load_params(directory: str | pathlib.Path, like: Any) -> Any:
-    """The arrays of a model directory as float32, in the shape of `like` (arrays or ShapeDtypeStructs).
-
-    Raises:
-      InputError: the arrays are missing, damaged, or do not fit `like`; the first misfit is named.
-    """
-    directory = pathlib.Path(directory).absolute()
-    remedy = "config.json and params must come from the same export"
-    stored = _read(directory)
-    wanted, have = _by_name(like), _by_name(stored)
-    for name in wanted | have:
-        if name not in have or name not in wanted:
-            raise InputError(directory, f"does not fit its config: {name} is {'missing' if name not in have else 'unknown'}", remedy)
-        if have[name].shape != wanted[name].shape:
-            raise InputError(directory, f"does not fit its config: {name} is {have[name].shape}, not {wanted[name].shape}", remedy)
-    leaves = [jnp.asarray(have[name], w.dtype) for name, w in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def warm_start(directory: str | pathlib.Path, params: Any) -> tuple[Any, dict[str, list[str]]]:
-    """Takes over every array of a stage-2 model folder that fits `params`, and says which did not.
-
-    Returns:
-      the new params, and names under "loaded", "missing" (not in the folder: left as they are), "misfit" (of another shape) and "unused".
-    """
-    wanted, have = _by_name(params), _by_name(_read(pathlib.Path(directory).absolute())["genhmr"])
-    report = {
-        "loaded": [n for n in wanted if n in have and have[n].shape == wanted[n].shape],
-        "missing": [n for n in wanted if n not in have],
-        "misfit": [n for n in wanted if n in have and have[n].shape != wanted[n].shape],
-        "unused": [n for n in have if n not in wanted],
-    }
-    taken = set(report["loaded"])
-    leaves = [jnp.asarray(have[n], v.dtype) if n in taken else v for n, v in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(params), leaves), report
-
-
-def _by_name(tree: Any) -> dict[str, Any]:
-    """Leaves by their path, in the tree's order."""
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _read(directory: pathlib.Path) -> Any:
-    """The arrays of a model folder as they were saved."""
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(directory / "params")
-    except Exception as error:  # orbax raises many kinds for a damaged folder
-        raise InputError(
-            directory / "params", f"cannot be read ({type(error).__name__})", "export the model again, or copy it whole"
-        ) from error

@@ -15,12 +15,12 @@ import numpy as np
 from tqdm import tqdm
 
 from genhmr_jax import camera, detect
+from genhmr_jax.body.keypoints import MIN_CONFIDENCE, MIN_KEYPOINTS
 from genhmr_jax.data.poses import sample_hash
 from genhmr_jax.data.synthetic.write import read_shards
 from genhmr_jax.data.transforms import crop_image
 from genhmr_jax.errors import InputError
 from genhmr_jax.models import image_encoder
-from genhmr_jax.recover import MIN_CONFIDENCE, MIN_KEYPOINTS
 
 CHUNK = 32
 

@@ -17,9 +17,9 @@ from genhmr_jax import losses
 from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import keypoint_model
 from genhmr_jax.data import poses, views
+from genhmr_jax.model_files import save_params
 from genhmr_jax.models import quantizer
 from genhmr_jax.models.tokenizer import PoseTokenizer, TokenizerSpec
-from genhmr_jax.train.checkpoint import save_params
 
 
 class TokenizerTask:

@@ -20,10 +20,10 @@ from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
 from genhmr_jax.data import poses, views
 from genhmr_jax.errors import InputError
+from genhmr_jax.model_files import load_meta, load_params, save_params, warm_start
 from genhmr_jax.models import quantizer
 from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
 from genhmr_jax.predict import Networks, sample_bodies
-from genhmr_jax.train.checkpoint import load_meta, load_params, save_params, warm_start
 
 log = logging.getLogger("genhmr_jax")
 
