@@ -5,6 +5,8 @@ It has no parameters of ours: its maps can be computed ahead of training. `vit_s
 model; paper scale.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,3 +37,19 @@ def encode(encoder: str, pixels: jax.Array) -> list[jax.Array]:
     from genhmr_jax.detect import blazepose
 
     return blazepose.feature_maps(pixels, encoder.removeprefix("blazepose_"))
+
+
+def stored_shapes(encoder: str, rows: int) -> dict[str, Any]:
+    """What is kept of `rows` crops for training: a frozen encoder's "maps" (float16), or "images" (uint8) for one that is trained."""
+    if encoder.startswith("vit_"):
+        return {"images": jax.ShapeDtypeStruct((rows, CROP_SIZE, CROP_SIZE, 3), jnp.uint8)}
+    pixels = jax.ShapeDtypeStruct((rows, CROP_SIZE, CROP_SIZE, 3), jnp.float32)
+    maps = jax.eval_shape(lambda p: encode(encoder, p), pixels)
+    return {"maps": [jax.ShapeDtypeStruct(m.shape, jnp.float16) for m in maps]}
+
+
+def from_stored(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample with its kept maps or images as the network takes them: maps in float32, images in 0..1."""
+    if "images" in sample:
+        return sample | {"images": sample["images"].astype(jnp.float32) / 255.0}
+    return sample | {"maps": [m.astype(jnp.float32) for m in sample["maps"]]} if "maps" in sample else sample

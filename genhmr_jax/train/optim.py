@@ -1,8 +1,14 @@
-"""The optimiser: AdamW with warm-up and cosine decay, clipping, no decay on vectors."""
+"""The optimiser: AdamW with warm-up and cosine decay, clipping, and what differs between parameters (decay, rate, frozen)."""
+
+import re
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
+
+from genhmr_jax.train.mesh import path_name
 
 
 def learning_rate(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
@@ -12,15 +18,48 @@ def learning_rate(config: ml_collections.ConfigDict, steps: int) -> optax.Schedu
     )
 
 
-def make_optimizer(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) over a pytree of arrays; weight decay on matrices only."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config, steps),
-            b1=config.b1,
-            b2=config.b2,
-            weight_decay=config.weight_decay,
-            mask=lambda params: jax.tree.map(lambda p: p.ndim >= 2, params),
-        ),
+def decays(path: Any, param: Any) -> bool:
+    """Whether weight decay applies: to matrices, not to scales and biases (which are matrices too where layers are stacked)."""
+    return param.ndim >= 2 and path_name(path).rsplit("/", 1)[-1] not in ("scale", "bias")
+
+
+def frozen_mask(params: Any, config: ml_collections.ConfigDict) -> Any:
+    """True for each parameter whose path a pattern of `config.frozen` matches as a whole."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: any(re.fullmatch(p, path_name(path)) for p in config.frozen), params)
+
+
+def rate_multiplier(name: str, param: Any, config: ml_collections.ConfigDict, depth: int) -> Any:
+    """What the learning rate of a parameter is multiplied with; an array (depth, 1, ..) for the ViT's stacked blocks.
+
+    The first of `config.groups` that matches; and layer-wise decay (ELECTRA, Clark et al. 2020; as in BEiT): patch embedding and
+    positions of an encoder of `depth` blocks get decay^(depth + 1), block i decay^(depth - i), everything after the blocks 1.
+    """
+    scale = next((value for pattern, value in config.groups if re.fullmatch(pattern, name)), 1.0)
+    if config.layer_decay == 1.0 or not name.startswith("encoder/"):
+        return scale
+    if name.startswith("encoder/blocks/"):
+        layers = config.layer_decay ** jnp.arange(depth, 0, -1)
+        return scale * layers.reshape(-1, *[1] * (param.ndim - 1))
+    return scale * (config.layer_decay ** (depth + 1) if re.match("encoder/(patch|position)", name) else 1.0)
+
+
+def make_optimizer(config: ml_collections.ConfigDict, steps: int, params: Any) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019) for parameters like `params` (arrays or shapes). Frozen ones get no moments and no update."""
+    flat = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    depth = next((x.shape[0] for name, x in flat.items() if name.startswith("encoder/blocks/")), 0)
+
+    def scaled(updates: Any, *_: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, u: u * rate_multiplier(path_name(path), u, config, depth), updates)
+
+    adamw = optax.adamw(
+        learning_rate(config, steps),
+        b1=config.b1,
+        b2=config.b2,
+        weight_decay=config.weight_decay,
+        mask=lambda params: jax.tree_util.tree_map_with_path(decays, params),
     )
+    train = optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw, optax.stateless(scaled))
+    if not config.frozen:
+        return train
+    labels = jax.tree.map(lambda frozen: "frozen" if frozen else "train", frozen_mask(params, config))
+    return optax.partition({"train": train, "frozen": optax.set_to_zero()}, labels)

@@ -29,75 +29,91 @@ class TokenizerTask:
         self.config = config
         self.spec = TokenizerSpec(**config.model.to_dict())
         self.view = views.ViewSpec(**config.data.view.to_dict())
-        self.body = keypoint_model(load_body(config.data.body))
         self.graph, _ = nnx.split(nnx.eval_shape(lambda: PoseTokenizer(self.spec, rngs=nnx.Rngs(0))))
-        self.train_set = poses.load_corpus(config.data.poses, "train")
-        self.val_set = poses.load_corpus(config.data.poses, "val")
-        self.source = poses.batches(self.train_set, config.batch_size, config.seed)
+        self.frozen = {"body": keypoint_model(load_body(config.data.body))}
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
-        model = PoseTokenizer(self.spec, rngs=nnx.Rngs(key))
-        _, state = nnx.split(model)
+        _, state = nnx.split(PoseTokenizer(self.spec, rngs=nnx.Rngs(key)))
         return nnx.to_pure_dict(state), quantizer.init_codebook(key, self.spec.codebook_size, self.spec.code_dim)
 
-    def batch(self, step: int) -> dict[str, np.ndarray]:
-        return self.source[step]
+    def warm_start(self, params: Any) -> Any:
+        return params
 
-    def _rotmats(self, batch: dict) -> jax.Array:
-        base = jax.random.key(self.config.seed + 2)
-        return jax.vmap(lambda p, n: views.augment_pose(p, jax.random.fold_in(base, n), self.view))(batch["pose"], batch["number"])
+    def without_remat(self) -> "TokenizerTask":
+        return self
 
-    def loss(self, params: Any, extra: Any, batch: dict, key: jax.Array) -> tuple[jax.Array, tuple[dict, Any]]:
-        model, weight = nnx.merge(self.graph, params), self.config.loss
-        target = self._rotmats(batch)
-        z = model.encode(target)
+    @functools.cached_property
+    def _val_set(self) -> poses.PoseCorpus:
+        return poses.load_corpus(self.config.data.poses, "val")
+
+    def sources(self) -> dict[str, Any]:
+        assert self._val_set is not None  # a missing split shall stop the run now, not at its first evaluation
+        return {"poses": poses.PoseSource(poses.load_corpus(self.config.data.poses, "train"), self.config.batch_size, self.config.seed)}
+
+    def batch_shapes(self) -> dict[str, Any]:
+        return {"poses": poses.batch_shapes(self.config.batch_size)}
+
+    def prepare(self, frozen: Any, batch: Any) -> dict[str, jax.Array]:
+        base, rows = jax.random.key(self.config.seed + 2), batch["poses"]
+        augment = lambda pose, number: views.augment_pose(pose, jax.random.fold_in(base, number), self.view)  # noqa: E731
+        size = rows["pose"].shape[0]
+        return {"rotmats": jax.vmap(augment)(rows["pose"], rows["number"]), "weight": jnp.full(size, 1.0 / size)}
+
+    def loss(self, params: Any, extra: Any, frozen: Any, sample: Any) -> tuple[jax.Array, dict[str, Any]]:
+        model, weight, target = nnx.merge(self.graph, params), self.config.loss, sample["rotmats"]
+        z = model.encode(target).astype(jnp.float32)
         ids = quantizer.nearest(extra["vectors"], jax.lax.stop_gradient(z))
         zq = extra["vectors"][ids]
-        recon = model.decode(quantizer.straight_through(z, zq))
-        true, mine = smpl_jax.forward(self.body, jnp.zeros(10), target), smpl_jax.forward(self.body, jnp.zeros(10), recon)
-        commit = jnp.mean((z - zq) ** 2)
+        recon = model.decode(quantizer.straight_through(z, zq)).astype(jnp.float32)
+        true, mine = smpl_jax.forward(frozen["body"], jnp.zeros(10), target), smpl_jax.forward(frozen["body"], jnp.zeros(10), recon)
         terms = {
-            "rotation": jnp.mean((recon - target) ** 2),
-            "vertices": jnp.mean((mine.vertices - true.vertices) ** 2),
-            "joints": jnp.mean((mine.joints - true.joints) ** 2),
-            "commit": commit,
+            "rotation": losses.row_mean((recon - target) ** 2),
+            "vertices": losses.row_mean((mine.vertices - true.vertices) ** 2),
+            "joints": losses.row_mean((mine.joints - true.joints) ** 2),
+            "commit": losses.row_mean((z - zq) ** 2),
         }
-        total = sum(weight[name] * value for name, value in terms.items())
-        flat = jax.lax.stop_gradient(z.reshape(-1, z.shape[-1]))
-        extra = quantizer.ema_update(extra, flat, ids.reshape(-1), key, decay=weight.codebook_decay, reset_below=weight.reset_below)
-        metrics = (
-            terms | {"mpjpe_mm": 1000 * jnp.mean(losses.mpjpe(mine.joints, true.joints))} | quantizer.usage(ids, self.spec.codebook_size)
-        )
-        return total, (metrics, extra)
+        terms = {name: jnp.sum(sample["weight"] * value) for name, value in terms.items()}
+        metrics = {"mpjpe_mm": 1000 * jnp.sum(sample["weight"] * losses.mpjpe(mine.joints, true.joints))}
+        carry = {"z": jax.lax.stop_gradient(z), "ids": ids}
+        return sum(weight[name] * value for name, value in terms.items()), {"terms": terms, "metrics": metrics, "carry": carry}
+
+    def next_extra(self, extra: Any, carry: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        weight, ids = self.config.loss, carry["ids"].reshape(-1)
+        z = carry["z"].reshape(-1, carry["z"].shape[-1])
+        extra = quantizer.ema_update(extra, z, ids, key, decay=weight.codebook_decay, reset_below=weight.reset_below)
+        return extra, quantizer.usage(ids, self.spec.codebook_size)
 
     @functools.cached_property
     def _measure(self):
         @jax.jit
-        def measure(params: Any, extra: Any, batch: dict) -> dict:
-            model, target = nnx.merge(self.graph, params), self._rotmats(batch)
+        def measure(params: Any, extra: Any, frozen: Any, batch: Any) -> tuple[dict[str, jax.Array], jax.Array]:
+            model, target = nnx.merge(self.graph, params), self.prepare(frozen, batch)["rotmats"]
             ids = model.tokenize(extra["vectors"], target)
             recon = model.decode(extra["vectors"][ids])
-            a, b = smpl_jax.forward(self.body, jnp.zeros(10), recon), smpl_jax.forward(self.body, jnp.zeros(10), target)
-            return {
-                "mpjpe_mm": 1000 * losses.mpjpe(a.joints, b.joints),
-                "pa_mpjpe_mm": 1000 * losses.pa_mpjpe(a.joints, b.joints),
-                "angle_deg": jnp.degrees(jnp.mean(rotations.geodesic_angle(recon, target), -1)),
-            }, ids
+            a, b = (smpl_jax.forward(frozen["body"], jnp.zeros(10), r) for r in (recon, target))
+            means = {
+                "mpjpe_mm": 1000 * jnp.mean(losses.mpjpe(a.joints, b.joints)),
+                "pa_mpjpe_mm": 1000 * jnp.mean(losses.pa_mpjpe(a.joints, b.joints)),
+                "angle_deg": jnp.degrees(jnp.mean(rotations.geodesic_angle(recon, target))),
+            }
+            return means, jnp.zeros(self.spec.codebook_size).at[ids.reshape(-1)].add(1.0)
 
         return measure
 
-    def evaluate(self, params: Any, extra: Any) -> dict[str, float]:
+    def evaluate(self, params: Any, extra: Any, frozen: Any, place: Any) -> dict[str, float]:
         """Reconstruction of `config.evaluate_poses` validation poses, spread evenly over the split."""
         n, size = self.config.evaluate_poses, self.config.batch_size
-        chosen = np.linspace(0, len(self.val_set.poses) - 1, n // size * size or size).astype(int)
-        rows, tokens = [], []
+        chosen = np.linspace(0, len(self._val_set.poses) - 1, n // size * size or size).astype(int)
+        rows, count = [], 0.0
         for part in np.split(chosen, len(chosen) // size):
-            values, ids = self._measure(params, extra, {"pose": self.val_set.poses[part], "number": part.astype(np.uint32)})
-            rows.append(jax.device_get(values))
-            tokens.append(np.asarray(ids))
+            batch = {"poses": {"pose": self._val_set.poses[part], "number": part.astype(np.uint32)}}
+            means, used = self._measure(params, extra, frozen, place(batch))
+            means, used = place.host((means, used))
+            rows.append(means)
+            count = count + used
         measured = {f"val_{k}": float(np.mean([r[k] for r in rows])) for k in rows[0]}
-        used = quantizer.usage(jnp.asarray(np.concatenate(tokens)), self.spec.codebook_size)
-        return measured | {f"val_{k}": float(v) for k, v in used.items()}
+        p = count[count > 0] / count.sum()
+        return measured | {"val_perplexity": float(np.exp(-np.sum(p * np.log(p)))), "val_codes_used": float(np.mean(count > 0))}
 
     def export(self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]) -> None:
         meta = {"kind": "tokenizer", "tokenizer": dataclasses.asdict(self.spec), "measured": measured}

@@ -1,5 +1,6 @@
 """Stage 2: the image-conditioned masked transformer, over the frozen tokenizer."""
 
+import copy
 import dataclasses
 import functools
 import logging
@@ -21,173 +22,233 @@ from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
 from genhmr_jax.data import poses, views
 from genhmr_jax.errors import InputError
 from genhmr_jax.model_files import load_meta, load_params, save_params, warm_start
-from genhmr_jax.models import quantizer
+from genhmr_jax.models import image_encoder, quantizer
 from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
+from genhmr_jax.models.tokenizer import TokenizerSpec
+from genhmr_jax.models.vit import SIZES, drop_path_factors
 from genhmr_jax.predict import Networks, sample_bodies
+from genhmr_jax.train.masking import BINS, random_mask, ratio_bins, visible_tokens
 
 log = logging.getLogger("genhmr_jax")
-
-
-def random_mask(key: jax.Array, batch: int, length: int, *, min_ratio: float, all_masked: float) -> Float[Array, "B L"]:
-    """1 where a token is masked: ceil(cos(pi tau / 2) L) random positions, tau ~ U(0, 1), ratio at least `min_ratio`.
-
-    A share `all_masked` of the samples has every position masked.
-    """
-    k = jax.random.split(key, 3)
-    ratio = jnp.maximum(jnp.cos(jnp.pi / 2 * jax.random.uniform(k[0], (batch,))), min_ratio)
-    ratio = jnp.where(jax.random.bernoulli(k[1], all_masked, (batch,)), 1.0, ratio)
-    rank = jnp.argsort(jax.random.uniform(k[2], (batch, length)), -1)
-    return (rank < jnp.ceil(ratio * length)[:, None]).astype(jnp.float32)
-
-
-def as_inputs(sample: dict[str, Any]) -> dict[str, Any]:
-    """Stored image features (float16 maps, or uint8 crops) as the network takes them."""
-    if "images" in sample:
-        return sample | {"images": sample["images"].astype(jnp.float32) / 255.0}
-    return sample | {"maps": [m.astype(jnp.float32) for m in sample["maps"]]}
+LABELS = ("rotation", "betas", "camera", "joints3d", "joints2d")
 
 
 class GenHmrTask:
-    """Cross-entropy of the masked tokens + losses of the body that the expected embeddings decode to."""
+    """Cross-entropy of the masked tokens + losses of the body that the expected embeddings decode to.
 
-    def __init__(self, config: ml_collections.ConfigDict):
+    Args:
+      tokenizer: of the frozen tokenizer.
+      arrays: {"tokenizer", "codebook": {"vectors"}}; without them the task can be compiled but not run.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, tokenizer: TokenizerSpec, arrays: dict[str, Any] | None = None):
         self.config = config
+        model = config.model.to_dict() | {"tokenizer": dataclasses.asdict(tokenizer)}
+        self.spec = GenHmrSpec.from_dict(model)
+        self.networks = dataclasses.replace(Networks.of(self.spec), remat=config.remat)
+        arrays = arrays or {name: self.networks.shapes[name] for name in ("tokenizer", "codebook")}
+        self.frozen = arrays | {"body": keypoint_model(load_body(config.data.body))}
+        self.view = views.ViewSpec(**config.data.view.to_dict())
+        if config.image_batch_size and not config.data.images:
+            raise InputError("--config.image_batch_size", "asks for images but there are none", "give --config.data.images=DIR")
+
+    @staticmethod
+    def from_model(config: ml_collections.ConfigDict) -> "GenHmrTask":
+        """The task over the trained tokenizer in the folder `config.tokenizer`."""
         meta = load_meta(config.tokenizer)
         if "tokenizer" not in meta:
             raise InputError(config.tokenizer, "holds no tokenizer", "give the model folder of stage 1 with --config.tokenizer=DIR")
-        model = config.model.to_dict()
-        self.spec = GenHmrSpec.from_dict(model | {"tokenizer": meta["tokenizer"]})
-        self.networks = Networks.of(self.spec)
-        self.frozen = load_params(config.tokenizer, {k: self.networks.shapes[k] for k in ("tokenizer", "codebook")})
-        self.view = views.ViewSpec(**config.data.view.to_dict())
-        self.body = keypoint_model(load_body(config.data.body))
-        self.val_set = poses.load_corpus(config.data.poses, "val")
-        self.source = self.images = self.val_images = None
-        if config.batch_size:
-            self.source = poses.batches(poses.load_corpus(config.data.poses, "train"), config.batch_size, config.seed)
-        if config.data.images:
-            from genhmr_jax.train.features import FeatureSet
+        tokenizer = TokenizerSpec(**meta["tokenizer"] | {"part_tokens": tuple(meta["tokenizer"]["part_tokens"])})
+        task = GenHmrTask(config, tokenizer)
+        task.frozen |= load_params(config.tokenizer, {name: task.frozen[name] for name in ("tokenizer", "codebook")})
+        return task
 
-            self.images = FeatureSet(pathlib.Path(config.data.images) / "train")
-            self.val_images = FeatureSet(pathlib.Path(config.data.images) / "val")
-        elif config.image_batch_size:
-            raise InputError("--config.image_batch_size", "asks for images but there are none", "give --config.data.images=DIR")
+    def without_remat(self) -> "GenHmrTask":
+        task = copy.copy(self)
+        task.networks = dataclasses.replace(self.networks, remat="none")
+        return task
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         _, state = nnx.split(GenHmr(self.spec, rngs=nnx.Rngs(key)))
-        params = nnx.to_pure_dict(state)
-        if self.config.init:
-            params, report = warm_start(self.config.init, params)
-            log.info("from %s: %s", self.config.init, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
-            for kind in ("missing", "misfit", "unused"):
-                log.info("%s: %s", kind, " ".join(report[kind]) or "none")
-        return params, {}
+        return nnx.to_pure_dict(state), {}
 
-    def batch(self, step: int) -> dict[str, Any]:
-        batch: dict[str, Any] = {}
-        if self.source is not None:
-            batch["views"] = self.source[step]
-        if self.images is not None and self.config.image_batch_size:
-            batch["images"] = self.images.batch(step, self.config.image_batch_size, self.config.seed)
-        return batch
+    def warm_start(self, params: Any) -> Any:
+        if not self.config.init:
+            return params
+        params, report = warm_start(self.config.init, params)
+        log.info("from %s: %s", self.config.init, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
+        for kind in ("missing", "misfit", "unused"):
+            log.info("%s: %s", kind, " ".join(report[kind]) or "none")
+        return params
 
-    def _simulate(self, batch: dict, seed: int) -> dict[str, jax.Array]:
-        return views.make_views(self.body, batch["pose"], batch["number"], seed, self.view)
+    @functools.cached_property
+    def _val_set(self) -> poses.PoseCorpus | None:
+        return poses.load_corpus(self.config.data.poses, "val") if self.config.batch_size else None
 
-    def loss(self, params: Any, extra: Any, batch: dict, key: jax.Array) -> tuple[jax.Array, tuple[dict, Any]]:
-        keys, total, metrics = jax.random.split(key, 3), 0.0, {}
-        if "views" in batch:
-            view = self._simulate(batch["views"], self.config.seed + 3)
-            value, metrics = self.terms(params, view, keys[0])
-            total = total + value
-        if "images" in batch:
-            sample, masking = dict(batch["images"]), self.config.masking
-            size = sample["crop"].shape[0]
-            drop = jax.random.bernoulli(keys[2], masking.drop_keypoints, (size, 1, 1))
-            sample["keypoints"] = jnp.where(drop, 0.0, sample["keypoints"])
-            sample["image_weight"] = 1.0 - jax.random.bernoulli(keys[2], masking.drop_image, (size,)) * (1.0 - drop[:, 0, 0])
-            sample = as_inputs(sample)
-            value, found = self.terms(params, sample, keys[1])
-            total = total + value
-            metrics = metrics | {f"image_{k}": v for k, v in found.items()}
-        return total, (metrics, extra)
+    @functools.cached_property
+    def _features(self) -> dict[str, Any]:
+        if not self.config.image_batch_size:
+            return {}
+        from genhmr_jax.train.features import FeatureSet
 
-    def terms(self, params: Any, sample: dict[str, Any], key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The loss of samples (inputs and labels as data/views.py gives them, maybe with maps) and its terms."""
-        weight, masking, spec = self.config.loss, self.config.masking, self.spec.tokenizer
-        batch, k = sample["crop"].shape[0], jax.random.split(key, 5)
-        vectors = self.frozen["codebook"]["vectors"]
-        tokenizer = nnx.merge(self.networks.tokenizer, self.frozen["tokenizer"])
-        tokens = tokenizer.tokenize(vectors, sample["rotmats"])
-        mask = random_mask(k[0], batch, spec.length, min_ratio=masking.min_ratio, all_masked=masking.all_masked)
-        corrupt = jax.random.bernoulli(k[1], masking.corrupt * jax.random.uniform(k[2], (batch, 1)), tokens.shape)
-        visible = jnp.where(corrupt, jax.random.randint(k[3], tokens.shape, 0, spec.codebook_size), tokens)
-        visible = jnp.where(mask > 0, spec.codebook_size, visible)
+        return {split: FeatureSet(pathlib.Path(self.config.data.images) / split) for split in ("train", "val")}
 
-        everything = {"genhmr": params} | self.frozen
-        encoded = self.networks.encode(everything, sample)
-        logits = self.networks.logits(everything, visible, encoded)
-        terms = {"token": losses.token_cross_entropy(logits, tokens, mask, weight.label_smoothing)}
-        translation = camera.weak_to_translation(encoded.weak_camera, sample["crop"], sample["image_size"], sample["focal"])
-        terms["betas"] = jnp.mean((encoded.betas - sample["betas"]) ** 2)
-        terms["camera"] = jnp.mean(jnp.abs(encoded.weak_camera - sample["weak_camera"]))
-        metrics = {"accuracy": losses.masked_mean((jnp.argmax(logits, -1) == tokens).astype(jnp.float32), mask)}
+    def sources(self) -> dict[str, Any]:
+        config, sources = self.config, {}
+        if self._val_set is not None:
+            sources["views"] = poses.PoseSource(poses.load_corpus(config.data.poses, "train"), config.batch_size, config.seed)
+        if self._features:
+            sources["images"] = self._features["train"].source(config.image_batch_size, config.seed)
+        return sources
+
+    def batch_shapes(self) -> dict[str, Any]:
+        shapes: dict[str, Any] = {}
+        if self.config.batch_size:
+            shapes["views"] = poses.batch_shapes(self.config.batch_size)
+        if n := self.config.image_batch_size:
+            k = len(DETECTED)
+            rows = {"rotmats": (24, 3, 3), "betas": (10,), "joints": (24, 3), "keypoints": (k, 3), "points2d": (k, 2), "crop": (3,)}
+            rows |= {"weak_camera": (3,), "focal": (), "image_size": (2,)}
+            images = {name: jax.ShapeDtypeStruct((n, *shape), jnp.float32) for name, shape in rows.items()}
+            images["number"] = jax.ShapeDtypeStruct((n,), jnp.uint32)
+            shapes["images"] = images | image_encoder.stored_shapes(self.spec.encoder, n)
+        return shapes
+
+    def prepare(self, frozen: Any, batch: Any) -> Any:
+        samples: dict[str, Any] = {}
+        for name, seed in (("views", self.config.seed + 3), ("images", self.config.seed + 5)):
+            if name not in batch:
+                continue
+            number = batch[name]["number"]
+            keys = jax.vmap(lambda n, seed=seed: jax.random.split(jax.random.fold_in(jax.random.key(seed + 1), n), 5))(number)
+            if name == "views":
+                sample = views.make_views(frozen["body"], batch[name]["pose"], number, seed, self.view)
+            else:
+                sample = self._drop_contexts({k: v for k, v in batch[name].items() if k != "number"}, keys[:, 3])
+                if self.config.drop_path and self.spec.trains_encoder:
+                    sample["drop_path"] = drop_path_factors(keys[:, 4], SIZES[self.spec.encoder[-1]][1], self.config.drop_path)
+            samples[name] = sample | self._targets(frozen, sample, keys)
+        return samples
+
+    def _drop_contexts(self, sample: dict[str, Any], keys: Array) -> dict[str, Any]:
+        """Hides the keypoints of some rows and the image of others, never both: one model serves either and both."""
+        masking = self.config.masking
+
+        def row(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            k = jax.random.split(key)
+            drop = jax.random.bernoulli(k[0], masking.drop_keypoints)
+            return drop, jax.random.bernoulli(k[1], masking.drop_image) & ~drop
+
+        no_keypoints, no_image = jax.vmap(row)(keys)
+        keypoints = jnp.where(no_keypoints[:, None, None], 0.0, sample["keypoints"])
+        return sample | {"keypoints": keypoints, "image_weight": 1.0 - no_image.astype(jnp.float32)}
+
+    def _targets(self, frozen: Any, sample: dict[str, Any], keys: Array) -> dict[str, Any]:
+        """Tokens, what is seen of them, and the weights of every term: they add up to 1 over the rows that carry the label."""
+        masking, spec = self.config.masking, self.spec.tokenizer
+        tokenizer = nnx.merge(self.networks.tokenizer, frozen["tokenizer"])
+        tokens = tokenizer.tokenize(frozen["codebook"]["vectors"], sample["rotmats"])
+        rule = {"schedule": masking.schedule, "min_ratio": masking.min_ratio, "all_masked": masking.all_masked}
+        mask = random_mask(keys[:, 0], spec.length, **rule)
+        visible = visible_tokens(keys[:, 1], tokens, mask, spec.codebook_size, masking.corrupt)
+        ones = jnp.ones(tokens.shape[0])
+        weights = {name: losses.normalised(sample.get(f"has_{name}", ones)) for name in LABELS}
+        hidden = mask * sample.get("has_rotation", ones)[:, None]
+        targets = {"tokens": tokens, "visible": visible, "mask": mask, "token_weight": losses.normalised(hidden), "weights": weights}
+        return targets | {"bins": ratio_bins(mask), "noise_key": keys[:, 2]}
+
+    def loss(self, params: Any, extra: Any, frozen: Any, sample: Any) -> tuple[jax.Array, dict[str, Any]]:
+        total, everything = 0.0, {"terms": {}, "metrics": {}}
+        for group, rows in sample.items():
+            terms, metrics = self.terms(params, frozen, rows)
+            total = total + sum(self.config.loss[name] * value for name, value in terms.items())
+            prefix = "image_" if group == "images" else ""
+            everything["terms"] |= {prefix + name: value for name, value in terms.items()}
+            everything["metrics"] |= {prefix + name: value for name, value in metrics.items()}
+        return total, everything | {"carry": {}}
+
+    def terms(self, params: Any, frozen: Any, sample: dict[str, Any]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        """The terms of the loss for prepared rows, and metrics; all are sums over the rows."""
+        weight, w = self.config.loss, sample["weights"]
+        everything = {"genhmr": params, "tokenizer": frozen["tokenizer"], "codebook": frozen["codebook"]}
+        encoded = self.networks.encode(everything, image_encoder.from_stored(sample))
+        logits = self.networks.logits(everything, sample["visible"], encoded)
+        tokens, mask = sample["tokens"], sample["mask"]
+        terms = {"token": jnp.sum(sample["token_weight"] * losses.token_nll(logits, tokens, weight.label_smoothing))}
+        terms["betas"] = jnp.sum(w["betas"] * losses.row_mean((encoded.betas - sample["betas"]) ** 2))
+        terms["camera"] = jnp.sum(w["camera"] * losses.row_mean(jnp.abs(encoded.weak_camera - sample["weak_camera"])))
+        right = jnp.sum(mask & (jnp.argmax(logits, -1) == tokens), -1)
+        metrics = {"accuracy": jnp.sum(sample["token_weight"] * (jnp.argmax(logits, -1) == tokens))}
+        by_ratio = jnp.sum(sample["bins"] * right[:, None], 0)
+        metrics |= {f"accuracy_masked_to_{100 * (i + 1) // BINS}%": by_ratio[i] for i in range(BINS)}
 
         if weight.differentiable_sampling != "none":
-            soft = self._differentiable_sample(logits, vectors, k[4])
-            embeddings = jnp.where(mask[..., None] > 0, soft, vectors[tokens])
-            rotmats = self.networks.decode(everything, embeddings)
-            output = smpl_jax.forward(self.body, encoded.betas, rotmats)
-            terms["rotation"] = jnp.mean((rotmats - sample["rotmats"]) ** 2)
-            terms["joints3d"] = jnp.mean(jnp.abs(losses.pelvis_aligned(output.joints) - losses.pelvis_aligned(sample["joints"])))
-            points = keypoint_points(self.body, output, DETECTED) + translation[:, None]
+            vectors = frozen["codebook"]["vectors"]
+            soft = self._differentiable_sample(logits, vectors, sample["noise_key"])
+            rotmats = self.networks.decode(everything, jnp.where(mask[..., None], soft, vectors[tokens]))
+            output = smpl_jax.forward(frozen["body"], encoded.betas, rotmats)
+            terms["rotation"] = jnp.sum(w["rotation"] * losses.row_mean((rotmats - sample["rotmats"]) ** 2))
+            gap = jnp.abs(losses.pelvis_aligned(output.joints) - losses.pelvis_aligned(sample["joints"]))
+            terms["joints3d"] = jnp.sum(w["joints3d"] * losses.row_mean(gap))
+            translation = camera.weak_to_translation(encoded.weak_camera, sample["crop"], sample["image_size"], sample["focal"])
+            points = keypoint_points(frozen["body"], output, DETECTED) + translation[:, None]
             projected = camera.project(points, sample["focal"], sample["image_size"] / 2.0)
             gap = camera.to_crop(projected, sample["crop"]) - camera.to_crop(sample["points2d"], sample["crop"])
-            terms["joints2d"] = jnp.mean(jnp.minimum(jnp.abs(gap), 1.0))
-            metrics["mpjpe_mm"] = 1000 * jnp.mean(losses.mpjpe(output.joints, sample["joints"]))
-        return sum(weight[name] * value for name, value in terms.items()), terms | metrics
+            terms["joints2d"] = jnp.sum(w["joints2d"] * losses.row_mean(jnp.minimum(jnp.abs(gap), 1.0)))
+            metrics["mpjpe_mm"] = 1000 * jnp.sum(w["joints3d"] * losses.mpjpe(output.joints, sample["joints"]))
+        return terms, metrics
 
-    def _differentiable_sample(self, logits: Float[Array, "B L N"], vectors: Float[Array, "N D"], key: jax.Array) -> Float[Array, "B L D"]:
+    def _differentiable_sample(self, logits: Float[Array, "B L N"], vectors: Float[Array, "N D"], keys: Array) -> Float[Array, "B L D"]:
         """Embeddings through which gradients reach the logits: expected, or straight-through Gumbel-softmax (Jang et al. 2017)."""
         if self.config.loss.differentiable_sampling == "expected":
             return jax.nn.softmax(logits) @ vectors
-        noisy = jax.nn.softmax(logits + jax.random.gumbel(key, logits.shape))
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
+        noisy = jax.nn.softmax(logits + noise)
         hard = jax.nn.one_hot(jnp.argmax(noisy, -1), logits.shape[-1])
         return quantizer.straight_through(noisy, hard) @ vectors
+
+    def next_extra(self, extra: Any, carry: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        return extra, {}
 
     @functools.cached_property
     def _measure(self):
         @functools.partial(jax.jit, static_argnames="rule")
-        def measure(params: Any, sample: dict, iterations: jax.Array, rule: str) -> dict[str, jax.Array]:
-            everything = {"genhmr": params} | self.frozen
-            encoded = self.networks.encode(everything, sample)
+        def measure(params: Any, frozen: Any, sample: dict, iterations: jax.Array, rule: str) -> dict[str, jax.Array]:
+            everything = {"genhmr": params, "tokenizer": frozen["tokenizer"], "codebook": frozen["codebook"]}
+            encoded = self.networks.encode(everything, image_encoder.from_stored(sample))
             keys = jax.random.split(jax.random.key(0), sample["crop"].shape[0])
             _, embeddings = sample_bodies(self.networks, everything, encoded, keys, iterations=iterations, rule=rule)
-            joints = smpl_jax.forward(self.body, encoded.betas, self.networks.decode(everything, embeddings)).joints
-            return {"mpjpe": 1000 * losses.mpjpe(joints, sample["joints"]), "pa_mpjpe": 1000 * losses.pa_mpjpe(joints, sample["joints"])}
+            joints = smpl_jax.forward(frozen["body"], encoded.betas, self.networks.decode(everything, embeddings)).joints
+            weight, both = sample["weight"], (joints, sample["joints"])
+            sums = {"mpjpe": 1000 * losses.mpjpe(*both), "pa_mpjpe": 1000 * losses.pa_mpjpe(*both), "rows": jnp.ones_like(weight)}
+            return {name: jnp.sum(weight * value) for name, value in sums.items()}
 
         return measure
 
-    def _validation_views(self) -> list[dict[str, jax.Array]]:
-        simulate = jax.jit(functools.partial(self._simulate, seed=self.config.seed + 4))
-        size = max(self.config.batch_size, 1)
+    def _validation_views(self, frozen: Any, place: Any) -> list[dict[str, jax.Array]]:
+        seed, size = self.config.seed + 4, self.config.batch_size
+        simulate = jax.jit(lambda body, rows: views.make_views(body, rows["pose"], rows["number"], seed, self.view))
         count = math.ceil(self.config.evaluate_poses / size)
-        chosen = np.linspace(0, len(self.val_set.poses) - 1, count * size).astype(int)
-        return [simulate({"pose": self.val_set.poses[c], "number": c.astype(np.uint32)}) for c in np.split(chosen, count)]
+        chosen = np.split(np.linspace(0, len(self._val_set.poses) - 1, count * size).astype(int), count)
+        rows = [{"pose": self._val_set.poses[c], "number": c.astype(np.uint32)} for c in chosen]
+        ones = place(np.ones(size, np.float32))
+        return [simulate(frozen["body"], place(r)) | {"weight": ones} for r in rows]
 
-    def evaluate(self, params: Any, extra: Any) -> dict[str, float]:
+    def evaluate(self, params: Any, extra: Any, frozen: Any, place: Any) -> dict[str, float]:
         """MPJPE and PA-MPJPE in mm on views of validation poses (and on validation images), for decode rules and iterations."""
         measured: dict[str, float] = {}
-        groups = {"val": self._validation_views() if self.source is not None else []}
-        if self.val_images is not None:
-            groups["val_image"] = [as_inputs(b) for b in self.val_images.all_batches(50)]
+        groups = {"val": self._validation_views(frozen, place) if self._val_set is not None else []}
+        if self._features:
+            groups["val_image"] = [place(b) for b in self._features["val"].all_batches(self.config.image_batch_size)]
             groups["val_image_only"] = [b | {"keypoints": jnp.zeros_like(b["keypoints"])} for b in groups["val_image"]]
             groups["val_keypoints_only"] = [{k: v for k, v in b.items() if k not in ("maps", "images")} for b in groups["val_image"]]
+        if not self.spec.num_keypoints:
+            groups = {"val_image": groups["val_image"]}  # without keypoints the other groups are the same, or blind
         for group, samples in groups.items():
             for rule, iterations in (("expected", 1), ("expected", 5), ("hard", 1), ("hard", 5)):
-                rows = [jax.device_get(self._measure(params, s, jnp.asarray(iterations), rule)) for s in samples]
-                for name in rows[0] if rows else ():
-                    measured[f"{group}_{rule}{iterations}_{name}"] = float(np.mean(np.concatenate([r[name] for r in rows])))
+                rows = [place.host(self._measure(params, frozen, s, jnp.asarray(iterations), rule)) for s in samples]
+                for name in ("mpjpe", "pa_mpjpe") if rows else ():
+                    measured[f"{group}_{rule}{iterations}_{name}"] = float(sum(r[name] for r in rows) / sum(r["rows"] for r in rows))
         return measured
 
     def export(self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]) -> None:

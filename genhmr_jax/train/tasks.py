@@ -1,9 +1,59 @@
-"""Which task a config's `stage` names."""
+"""What a training stage is to the loop, and which stage a config names."""
 
+import pathlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
 import ml_collections
 
+from genhmr_jax.errors import InputError
 
-def make_task(config: ml_collections.ConfigDict):
+Place = Callable[[Any], Any]  # host arrays of a whole batch -> global arrays, rows split over the mesh
+
+
+class Task(Protocol):
+    """A stage. Its arrays: `params` are trained; `extra` is state that the loss itself carries on (a codebook); `frozen` is only read.
+
+    The loss of a batch is a plain sum over its rows of weight x value, with weights that `prepare` makes once for the whole batch. So
+    the sum over micro-batches is exact, and everything random is drawn in `prepare`, for each row from its own number: how a batch
+    is split over devices, processes and micro-batches never changes what is computed.
+    """
+
+    frozen: Any
+
+    def init(self, key: jax.Array) -> tuple[Any, Any]:
+        """(params, extra), pytrees of dicts. Pure."""
+
+    def warm_start(self, params: Any) -> Any:
+        """`params` with what `config.init` names taken over."""
+
+    def sources(self) -> dict[str, Any]:
+        """The parts of a batch by name, each a data.pipeline.Source. Opens the data, for training and validation."""
+
+    def batch_shapes(self) -> dict[str, Any]:
+        """The batch as ShapeDtypeStructs, without opening any data."""
+
+    def prepare(self, frozen: Any, batch: Any) -> Any:
+        """Batch -> samples: augmentation, masks, labels, weights; every leaf has the rows first. Pure, no parameters."""
+
+    def loss(self, params: Any, extra: Any, frozen: Any, sample: Any) -> tuple[jax.Array, dict[str, Any]]:
+        """-> loss, {"terms": its named parts, "metrics": scalars (sums too), "carry": arrays with rows first}. Pure."""
+
+    def next_extra(self, extra: Any, carry: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        """-> next extra, metrics of the whole batch. Pure."""
+
+    def without_remat(self) -> "Task":
+        """The same task storing all activations: for counting what the model itself computes."""
+
+    def evaluate(self, params: Any, extra: Any, frozen: Any, place: Place) -> dict[str, float]:
+        """Measures on the validation split; equal on every process."""
+
+    def export(self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]) -> None:
+        """Writes the model for use, from host arrays."""
+
+
+def make_task(config: ml_collections.ConfigDict) -> Task:
     """The training task of `config.stage`: "tokenizer" or "genhmr"."""
     if config.stage == "tokenizer":
         from genhmr_jax.train.stage1 import TokenizerTask
@@ -12,5 +62,20 @@ def make_task(config: ml_collections.ConfigDict):
     if config.stage == "genhmr":
         from genhmr_jax.train.stage2 import GenHmrTask
 
-        return GenHmrTask(config)
-    raise ValueError(f"config.stage is {config.stage!r}: it must be 'tokenizer' or 'genhmr'")
+        return GenHmrTask.from_model(config)
+    raise InputError("config.stage", f"is {config.stage!r}", "it must be 'tokenizer' or 'genhmr'")
+
+
+def abstract_task(config: ml_collections.ConfigDict, tokenizer: ml_collections.ConfigDict | None = None) -> Task:
+    """The task with shapes in place of the frozen tokenizer's arrays: to compile it without data and without a trained tokenizer.
+
+    Args:
+      config: of either stage.
+      tokenizer: the config of stage 1, read when `config` is of stage 2.
+    """
+    if config.stage == "tokenizer":
+        return make_task(config)
+    from genhmr_jax.models.tokenizer import TokenizerSpec
+    from genhmr_jax.train.stage2 import GenHmrTask
+
+    return GenHmrTask(config, TokenizerSpec(**tokenizer.model.to_dict()))

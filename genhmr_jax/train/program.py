@@ -1,0 +1,106 @@
+"""A task on a mesh: the compiled step, and the shape and place of every array. Training runs it; `genhmr aot` compiles it for absent chips."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from genhmr_jax.train import mesh as meshes
+from genhmr_jax.train import step as steps
+from genhmr_jax.train.flops import function_flops
+from genhmr_jax.train.optim import make_optimizer
+from genhmr_jax.train.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The shapes are ShapeDtypeStructs that carry their shardings.
+
+    Attributes:
+      step: jitted (state, batch, frozen) -> (state, metrics); donates the state.
+      state, batch, frozen: shapes of its arguments.
+    """
+
+    task: Task
+    config: ml_collections.ConfigDict
+    mesh: Mesh
+    optimizer: optax.GradientTransformation
+    step: Any
+    state: Any
+    batch: Any
+    frozen: Any
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch, all parts together."""
+        return sum(jax.tree.leaves(part)[0].shape[0] for part in self.batch.values())
+
+    def lower(self) -> jax.stages.Lowered:
+        """The step, lowered for the devices of the mesh, which need not exist."""
+        return self.step.lower(self.state, self.batch, self.frozen)
+
+    def init(self) -> Any:
+        """The state before the first step, each array made where it stays."""
+        make = functools.partial(steps.init_state, self.task, self.optimizer, self.config.seed)
+        state = jax.jit(make, out_shardings=shardings(self.state))()
+        params = self.task.warm_start(state["params"])
+        # The step donates its input, and one buffer cannot be donated twice: the average gets arrays of its own.
+        return state | {"params": params, "ema": jax.jit(lambda p: jax.tree.map(jnp.copy, p))(params)}
+
+    def place_frozen(self) -> Any:
+        """The task's frozen arrays on the mesh."""
+        return meshes.place(self.task.frozen, meshes.replicated(self.mesh))
+
+    def model_flops(self) -> int:
+        """Matrix FLOPs of loss and gradient for a whole batch, without what rematerialisation computes again (for the MFU)."""
+        task = self.task.without_remat()
+        plain = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)  # noqa: E731
+        sample = jax.eval_shape(task.prepare, plain(self.frozen), plain(self.batch))
+        grad = steps.value_and_grad(task, self.config)
+        return function_flops(grad, plain(self.state["params"]), plain(self.state["extra"]), plain(self.frozen), sample)
+
+
+def shardings(shapes: Any) -> Any:
+    """The shardings that a tree of shapes carries."""
+    return jax.tree.map(lambda x: x.sharding, shapes)
+
+
+def build(task: Task, config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
+    """Makes the program of a task on a mesh.
+
+    Raises:
+      InputError: a batch that does not divide over the mesh and the micro-batches.
+    """
+    for name, part in task.batch_shapes().items():
+        field = "image_batch_size" if name == "images" else "batch_size"
+        meshes.check_batch(field, jax.tree.leaves(part)[0].shape[0], mesh, config.accumulate)
+    params, _ = jax.eval_shape(task.init, jax.random.key(0))
+    optimizer = make_optimizer(config.optim, config.steps, params)
+    rules = (*((pattern, tuple(axes)) for pattern, axes in config.sharding_rules), *meshes.RULES)
+    places = meshes.param_shardings(params, mesh, rules, config.mesh.fsdp_min_size)
+    state = jax.eval_shape(functools.partial(steps.init_state, task, optimizer, config.seed))
+    rows, whole = meshes.batch_sharding(mesh), meshes.replicated(mesh)
+    with_place = lambda tree, place: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)  # noqa: E731
+    state = jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, meshes.follow(state, params, places)
+    )
+    batch, frozen = with_place(task.batch_shapes(), rows), with_place(task.frozen, whole)
+
+    def constrain(tree: Any) -> Any:
+        def pin(x: jax.Array) -> jax.Array:
+            return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(("data", "fsdp"), *(None,) * (x.ndim - 1))))
+
+        return jax.tree.map(pin, tree)
+
+    step = jax.jit(
+        steps.make_step(task, optimizer, config, constrain),
+        in_shardings=(shardings(state), rows, whole),
+        out_shardings=(shardings(state), whole),
+        donate_argnums=0,
+    )
+    return Program(task, config, mesh, optimizer, step, state, batch, frozen)

@@ -1,0 +1,97 @@
+"""One training step as a pure function: prepare, loss and gradient in micro-batches, AdamW, moving average.
+
+state = {"step", "params", "ema", "extra", "opt_state"}, plain dicts of arrays.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from genhmr_jax.errors import InputError
+from genhmr_jax.train.optim import frozen_mask
+from genhmr_jax.train.tasks import Task
+
+State = dict[str, Any]
+PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def init_state(task: Task, optimizer: optax.GradientTransformation, seed: int) -> State:
+    """The state before the first step. Pure: jit it with the shardings that the arrays shall have."""
+    params, extra = task.init(jax.random.key(seed))
+    return {"step": jnp.zeros((), jnp.int32), "params": params, "ema": params, "extra": extra, "opt_state": optimizer.init(params)}
+
+
+def value_and_grad(task: Task, config: ml_collections.ConfigDict) -> Callable:
+    """(params, extra, frozen, sample) -> ((loss, parts), gradient), computed in `config.precision`, with float32 parameters and gradient.
+
+    Raises:
+      InputError: unknown precision.
+    """
+    if config.precision not in PRECISIONS:
+        raise InputError("--config.precision", f"is {config.precision!r}", f"choose {' or '.join(PRECISIONS)}")
+    compute = PRECISIONS[config.precision]
+
+    def loss(params: Any, extra: Any, frozen: Any, sample: Any) -> tuple[jax.Array, dict[str, Any]]:
+        held = frozen_mask(params, config.optim)
+        params = jax.tree.map(lambda p, still: jax.lax.stop_gradient(p) if still else p, params, held)
+        # Cast while still split over fsdp: what is gathered then has half the bytes.
+        params = jax.tree.map(lambda p: p.astype(compute) if p.dtype == jnp.float32 else p, params)
+        return task.loss(params, extra, frozen, sample)
+
+    return jax.value_and_grad(loss, has_aux=True)
+
+
+def in_micro_batches(grad: Callable, count: int, constrain: Callable[[Any], Any]) -> Callable:
+    """`grad` over `count` micro-batches, one after the other: the same result, since a batch's loss is a sum over its rows.
+
+    Micro-batch i takes the rows i, i + count, ...: so each device's share of it lies on that device.
+    """
+
+    def run(params: Any, extra: Any, frozen: Any, sample: Any) -> tuple[tuple[jax.Array, dict[str, Any]], Any]:
+        parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), sample)
+
+        def one(total: Any, part: Any) -> tuple[Any, Any]:
+            (loss, found), grads = grad(params, extra, frozen, constrain(part))
+            carry = found.pop("carry")
+            return jax.tree.map(jnp.add, total, ((loss, found), grads)), carry
+
+        shapes = jax.eval_shape(grad, params, extra, frozen, jax.tree.map(lambda x: x[0], parts))
+        shapes[0][1].pop("carry")
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        ((loss, found), grads), carry = jax.lax.scan(one, zero, parts)
+        carry = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), carry)
+        return (loss, found | {"carry": carry}), grads
+
+    return run
+
+
+def make_step(
+    task: Task, optimizer: optax.GradientTransformation, config: ml_collections.ConfigDict, constrain: Callable[[Any], Any] = lambda x: x
+) -> Callable[[State, Any, Any], tuple[State, dict]]:
+    """The training step (state, batch, frozen) -> (state, metrics), to be jitted.
+
+    Args:
+      constrain: pins the rows of a tree of samples to the mesh.
+    """
+    grad = value_and_grad(task, config)
+    if config.accumulate > 1:
+        grad = in_micro_batches(grad, config.accumulate, constrain)
+
+    def step(state: State, batch: Any, frozen: Any) -> tuple[State, dict]:
+        key = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
+        sample = constrain(task.prepare(frozen, batch))
+        (loss, found), grads = grad(state["params"], state["extra"], frozen, sample)
+        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        # Early on the average follows the parameters closely: (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage.
+        decay = jnp.minimum(config.optim.ema_decay, (1.0 + state["step"]) / (10.0 + state["step"]))
+        ema = optax.incremental_update(params, state["ema"], 1.0 - decay)
+        extra, more = task.next_extra(state["extra"], found["carry"], key)
+        state = {"step": state["step"] + 1, "params": params, "ema": ema, "extra": extra, "opt_state": opt_state}
+        return state, {"loss": loss, "grad_norm": optax.global_norm(grads), "terms": found["terms"], "metrics": found["metrics"] | more}
+
+    return step
