@@ -5,14 +5,16 @@
 
 Keypoints only, unless --config.data.images=DIR and --config.image_batch_size=N name rendered images (genhmr_jax/train/features.py).
 Args: `default` (the shipped model; an hour on 2 CPU cores), `images` (the same with BlazePose's maps), `gpu` (wider, longer),
-`paper` (image only, ViT-H features, 6 x 1024), `tiny` (seconds; for tests).
+`paper` (image only, ViT-H trained with it, 6 x 1024, 4096 images a step; `vit_l` and `vit_b` with smaller encoders), `tiny` (seconds).
 """
 
 import ml_collections
 
+from genhmr_jax.train import defaults
+
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
-    c = ml_collections.ConfigDict()
+    c = defaults.runtime()
     c.stage = "genhmr"
     c.seed = 0
     c.batch_size = 128  # simulated views (keypoints only) a step
@@ -40,6 +42,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.data.view = ml_collections.ConfigDict()  # overrides of data/views.py:ViewSpec
 
     c.masking = ml_collections.ConfigDict()
+    c.masking.schedule = "cosine"  # law of the mask ratio: cosine, linear, square, cubic, sqrt
     c.masking.min_ratio = 0.0  # MaskGIT: 0.5
     c.masking.all_masked = 0.3  # share of samples with every token masked: the first step of sampling, where most is decided
     c.masking.corrupt = 0.1  # share of visible tokens replaced by a random one
@@ -51,7 +54,8 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.loss.differentiable_sampling = "expected"  # or straight_through, none
     c.loss.rotation, c.loss.joints3d, c.loss.joints2d, c.loss.betas, c.loss.camera = 2.0, 10.0, 2.0, 0.05, 2.0
 
-    c.optim = ml_collections.ConfigDict({"learning_rate": 8e-4, "warmup": 200, "final": 0.02, "b1": 0.9, "b2": 0.98})
+    c.optim = defaults.optimizer()
+    c.optim.learning_rate, c.optim.warmup, c.optim.final, c.optim.b2 = 8e-4, 200, 0.02, 0.98
     c.optim.weight_decay, c.optim.clip_norm, c.optim.ema_decay = 0.01, 1.0, 0.999
 
     if arg == "gpu":
@@ -60,17 +64,20 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     elif arg == "images":
         c.model.encoder_channels, c.image_batch_size, c.batch_size = (80, 136, 288), 64, 64
         c.data.images, c.masking.drop_keypoints = "runs/features", 0.3
-    elif arg == "paper":
-        c.model.transformer.width, c.model.transformer.layers, c.model.transformer.heads = 1024, 6, 8
-        t = c.model.transformer
+    elif arg in ("paper", "vit_b", "vit_l"):
+        t, size = c.model.transformer, {"paper": "h", "vit_b": "b", "vit_l": "l"}[arg]
+        t.width, t.layers, t.heads = 1024, 6, 8
         t.mlp_ratio, t.activation, t.geometric, t.head_rank = 4, "gelu", False, 0
-        c.model.num_keypoints, c.model.encoder, c.model.encoder_channels, c.model.pyramid = 0, "vit_h", (1280,), "simple"
-        c.batch_size, c.image_batch_size, c.steps, c.optim.learning_rate = 0, 256, 200_000, 1e-4
-        c.masking.all_masked, c.masking.corrupt, c.masking.drop_image = 0.0, 0.0, 0.0
+        c.model.num_keypoints, c.model.pyramid = 0, "simple"
+        c.model.encoder, c.model.encoder_channels = f"vit_{size}", ({"b": 768, "l": 1024, "h": 1280}[size],)
+        c.batch_size, c.image_batch_size, c.steps, c.optim.learning_rate, c.optim.warmup = 0, 4096, 200_000, 1e-4, 2000
+        c.data.images, c.masking.all_masked, c.masking.corrupt, c.masking.drop_image = "runs/features_vit", 0.0, 0.0, 0.0
+        c.precision, c.remat, c.optim.groups, c.optim.layer_decay, c.drop_path = "bfloat16", "blocks", ((r"encoder/.*", 0.1),), 0.9, 0.1
+        c.mesh.data, c.mesh.fsdp = 1, -1
     elif arg == "tiny":
         c.model.transformer.width, c.model.transformer.layers, c.model.transformer.heads = 24, 1, 2
         c.model.context_tokens, c.model.context_width, c.model.context_depth = 2, 32, 1
         c.batch_size, c.steps, c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 16, 20, 5, 10, 10, 32
     elif arg != "default":
-        raise ValueError(f"configs/genhmr.py:{arg}: choose default, images, gpu, paper or tiny")
+        raise ValueError(f"configs/genhmr.py:{arg}: choose default, images, gpu, paper, vit_l, vit_b or tiny")
     return c

@@ -9,9 +9,11 @@ Args: `default` (the shipped model: body parts, 30 tokens x 1024 codes; half an 
 
 import ml_collections
 
+from genhmr_jax.train import defaults
+
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
-    c = ml_collections.ConfigDict()
+    c = defaults.runtime()
     c.stage = "tokenizer"
     c.seed = 0
     c.batch_size = 256
@@ -37,7 +39,8 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.loss.codebook_decay = 0.99
     c.loss.reset_below = 1.0
 
-    c.optim = ml_collections.ConfigDict({"learning_rate": 1e-3, "warmup": 500, "final": 0.01, "b1": 0.9, "b2": 0.99})
+    c.optim = defaults.optimizer()
+    c.optim.learning_rate, c.optim.warmup, c.optim.final, c.optim.b2 = 1e-3, 500, 0.01, 0.99
     c.optim.weight_decay, c.optim.clip_norm, c.optim.ema_decay = 1e-5, 1.0, 0.999
 
     if arg == "gpu":

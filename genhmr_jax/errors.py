@@ -13,3 +13,7 @@ class InputError(ValueError):
     def __init__(self, where: object, problem: str, remedy: str) -> None:
         self.where, self.problem, self.remedy = str(where), problem, remedy
         super().__init__(f"{self.where}: {problem}; {remedy}")
+
+
+class Preempted(Exception):
+    """The machine was asked for back: the state is saved, and the same command goes on with it."""

@@ -1,4 +1,4 @@
-"""A task on a mesh: the compiled step, and the shape and place of every array. Training runs it; `genhmr aot` compiles it for absent chips."""
+"""A task on a mesh: the jitted step, and shape and place of every array. Training runs it, `genhmr aot` compiles it for absent chips."""
 
 import dataclasses
 import functools
