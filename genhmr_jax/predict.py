@@ -20,32 +20,37 @@ DECODE_RULES = ("expected", "hard")
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """Structure of the networks of a spec, without arrays."""
+    """Structure of the networks of a spec, without arrays; `remat` ("none" or "blocks") is for training, see models/remat.py."""
 
     spec: GenHmrSpec
     model: nnx.GraphDef
     tokenizer: nnx.GraphDef
     shapes: dict[str, Any] = dataclasses.field(compare=False)
+    remat: str = "none"
 
     @staticmethod
-    def of(spec: GenHmrSpec) -> "Networks":
+    def of(spec: GenHmrSpec, remat: str = "none") -> "Networks":
         """Networks of a spec."""
-        return Networks(spec, *genhmr.graphs(spec))
+        return Networks(spec, *genhmr.graphs(spec), remat)
 
     def decode(self, params: dict[str, Any], embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
         """Token embeddings -> rotation matrices, by the frozen tokenizer."""
         return nnx.merge(self.tokenizer, params["tokenizer"]).decode(embeddings)
 
     def encode(self, params: dict[str, Any], inputs: dict[str, Any]) -> genhmr.Encoded:
-        """Encodes inputs: keypoints (B, K, 3) px; crop (B, 3); image_size (B, 2); focal (B,); optional maps, image_weight, images."""
+        """Encodes inputs: keypoints (B, K, 3) px; crop (B, 3); image_size (B, 2); focal (B,).
+
+        Optional inputs: maps, image_weight, images, drop_path, as `GenHmr.encode` has them.
+        """
         keypoints = genhmr.normalize_keypoints(inputs["keypoints"], inputs["crop"]) if self.spec.num_keypoints else None
         box = camera.box_information(inputs["crop"], inputs["image_size"], inputs["focal"])
         model = nnx.merge(self.model, params["genhmr"])
-        return model.encode(keypoints, box, inputs.get("maps"), inputs.get("image_weight"), inputs.get("images"))
+        optional = (inputs.get(name) for name in ("maps", "image_weight", "images"))
+        return model.encode(keypoints, box, *optional, drop_path=inputs.get("drop_path"), remat=self.remat)
 
     def logits(self, params: dict[str, Any], tokens: Array, encoded: genhmr.Encoded) -> Float[Array, "B L N"]:
         """Logits of every token."""
-        return nnx.merge(self.model, params["genhmr"]).logits(tokens, params["codebook"]["vectors"], encoded)
+        return nnx.merge(self.model, params["genhmr"]).logits(tokens, params["codebook"]["vectors"], encoded, remat=self.remat)
 
 
 def repeat_encoded(encoded: genhmr.Encoded, times: int) -> genhmr.Encoded:

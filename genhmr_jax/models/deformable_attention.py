@@ -2,6 +2,8 @@
 
 Each query looks at a few points of each feature map: around its reference point, at learned offsets, with learned weights. The
 values of the maps do not depend on the query, so they are computed once per image (`values`) and sampled in every decoding step.
+
+Places are float32 whatever the type of the rest: bfloat16 has 8 bits, a step of a third of a pixel in a map of 64.
 """
 
 import jax
@@ -14,7 +16,8 @@ from jaxtyping import Array, Float
 def bilinear_sample(value: Float[Array, "B H W N D"], points: Float[Array, "B Q N P 2"]) -> Float[Array, "B Q N P D"]:
     """Samples each of N heads' maps at its own points (x, y in [0, 1] over the map, pixel centres at (i + 0.5)/size).
 
-    Bilinear, zero outside the map: torch's grid_sample(align_corners=False, padding_mode="zeros").
+    Bilinear, zero outside the map: torch's grid_sample(align_corners=False, padding_mode="zeros"). `points` are float32; the four
+    corners are added up in float32, and the sum has the type of `value`.
     """
     batch, height, width, heads, dim = value.shape
     position = points * jnp.array([width, height]) - 0.5
@@ -31,7 +34,7 @@ def bilinear_sample(value: Float[Array, "B H W N D"], points: Float[Array, "B Q 
             index = index.transpose(0, 2, 1, 3).reshape(batch, heads, -1, 1)  # (B, N, Q*P, 1)
             corner = jnp.take_along_axis(flat, index, 2).reshape(batch, heads, *points.shape[1:2], -1, dim).transpose(0, 2, 1, 3, 4)
             total = total + corner * (weight * inside)[..., None]
-    return total
+    return total.astype(value.dtype)
 
 
 class DeformableAttention(nnx.Module):
@@ -58,11 +61,11 @@ class DeformableAttention(nnx.Module):
         self, query: Float[Array, "B Q C"], reference: Float[Array, "B Q 2"], values: list[Float[Array, "B H W N D"]]
     ) -> Float[Array, "B Q C"]:
         shape = (*query.shape[:2], self.heads, self.levels, self.points)
-        offset = self.offset(query).reshape(*shape, 2)
+        offset = self.offset(query).reshape(*shape, 2).astype(jnp.float32)
         weight = jax.nn.softmax(self.weight(query).reshape(*shape[:3], -1).astype(jnp.float32)).reshape(shape)
         total = 0.0
         for level, value in enumerate(values):
             size = jnp.array([value.shape[2], value.shape[1]])
             points = reference[:, :, None, None] + offset[:, :, :, level] / size
             total = total + jnp.sum(bilinear_sample(value, points) * weight[:, :, :, level, :, None], 3)
-        return self.out(total.reshape(query.shape))
+        return self.out(total.reshape(query.shape).astype(query.dtype))

@@ -2,6 +2,9 @@
 
 Pure functions of (model, arrays). The model is an nnx module merged from a graph definition and a plain dict of arrays; it carries no
 random state and no config object.
+
+It computes in the type of its parameters (float32 or bfloat16): inputs are cast to it where they enter. What a loss reads, logits, betas
+and camera, is float32.
 """
 
 import dataclasses
@@ -16,6 +19,7 @@ from genhmr_jax import camera
 from genhmr_jax.models.heads import ShapeCameraHead
 from genhmr_jax.models.masked_transformer import MaskedTransformer, TransformerSpec
 from genhmr_jax.models.pyramid import ProjectLevels, SimplePyramid
+from genhmr_jax.models.remat import checkpointed
 from genhmr_jax.models.tokenizer import PoseTokenizer, ResidualMlp, TokenizerSpec
 from genhmr_jax.models.vit import SIZES, Vit, VitSpec, normalise
 
@@ -76,14 +80,14 @@ class Encoded:
     """What the decoder needs of an input; computed once, before sampling."""
 
     context: jax.Array  # (B, S, C)
-    image_values: list[list[jax.Array]] | None
+    image_values: list[list[jax.Array]] | None  # for each layer of the transformer, see MaskedTransformer.image_values
     image_weight: jax.Array | None  # (B,)
     betas: jax.Array  # (B, 10)
     weak_camera: jax.Array  # (B, 3)
 
 
 class ContextEncoder(nnx.Module):
-    """2D pose (x, y in crop coordinates [-1, 1], confidence) and box information -> context tokens."""
+    """2D pose (x, y in crop coordinates [-1, 1], confidence) and box information -> context tokens, in the type of the parameters."""
 
     def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
         self.spec, width, k = spec, spec.transformer.width, spec.num_keypoints
@@ -101,6 +105,7 @@ class ContextEncoder(nnx.Module):
         if self.spec.context == "mlp":
             return self.mlp(jnp.concatenate([keypoints.reshape(batch, -1), box], -1)).reshape(batch, self.tokens, -1)
         seen = keypoints[..., 2:] > 0
+        keypoints, box = keypoints.astype(self.name[...].dtype), box.astype(self.name[...].dtype)
         points = jnp.where(seen, self.point(keypoints), 0.0) + self.name[...][:-1]
         return jnp.concatenate([points, (self.box(box) + self.name[...][-1])[:, None]], 1)
 
@@ -130,6 +135,9 @@ class GenHmr(nnx.Module):
         maps: list[Float[Array, "B H W _"]] | None = None,
         image_weight: Float[Array, "B"] | None = None,
         images: Float[Array, "B 256 256 3"] | None = None,
+        *,
+        drop_path: Float[Array, "B depth 2"] | None = None,
+        remat: str = "none",
     ) -> Encoded:
         """
         Args:
@@ -138,20 +146,27 @@ class GenHmr(nnx.Module):
           maps: the image encoder's maps, finest first, or None when there is no image.
           image_weight: 0 where a sample's image is to be ignored.
           images: crops in 0..1, in place of the maps, for an encoder that is part of the model.
+          drop_path: `vit.drop_path_factors`, when such an encoder is trained.
+          remat: "blocks" keeps little for the backward pass: what goes into each layer of that encoder, into the pyramid and out of it.
+
+        Raises:
+          ValueError: unknown remat.
         """
         if images is not None:
-            maps = self.encoder(normalise(images))
+            maps = self.encoder(normalise(images), drop_path, remat)
         context = self.context(keypoints, box)
-        levels = self.pyramid(maps) if maps is not None else None
-        values = self.transformer.image_values(levels) if levels is not None else None
+        levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps) if maps is not None else None
+        values = self.transformer.image_values(levels, remat) if levels is not None else None
         if values is not None and image_weight is None:
             image_weight = jnp.ones(box.shape[0])
         betas, weak = self.head(context, levels[-1] if levels is not None else None, image_weight)
         return Encoded(context, values, image_weight, betas, weak)
 
-    def logits(self, tokens: Int[Array, "B L"], vectors: Float[Array, "N D"], encoded: Encoded) -> Float[Array, "B L N"]:
-        """p(token | visible tokens, image, 2D pose), as logits in float32."""
-        return self.transformer(tokens, vectors, encoded.context, encoded.image_values, encoded.image_weight)
+    def logits(
+        self, tokens: Int[Array, "B L"], vectors: Float[Array, "N D"], encoded: Encoded, *, remat: str = "none"
+    ) -> Float[Array, "B L N"]:
+        """p(token | visible tokens, image, 2D pose), as logits in float32. `remat` as in `encode`."""
+        return self.transformer(tokens, vectors, encoded.context, encoded.image_values, encoded.image_weight, remat)
 
 
 def normalize_keypoints(keypoints: Float[Array, "B K 3"], crop: Float[Array, "B 3"]) -> Float[Array, "B K 3"]:

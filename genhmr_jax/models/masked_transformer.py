@@ -3,9 +3,12 @@
 N x [self-attention over context and pose tokens -> deformable cross-attention of the pose tokens to the image -> MLP], pre-norm,
 and a head to the logits of the codebook. Without an image the cross-attention adds nothing; this is also what dropping the image
 context means in training, per sample.
+
+With parameters in bfloat16 the products are bfloat16; statistics, softmax, places in the image and logits are float32.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from genhmr_jax.models.deformable_attention import DeformableAttention
+from genhmr_jax.models.remat import checkpointed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,25 @@ class TransformerSpec:
 
 def _small(scale: float = 0.1):
     return nnx.initializers.variance_scaling(scale, "fan_in", "normal")
+
+
+@jax.custom_vjp
+def product_in_float32(x: Float[Array, "*b C"], w: Float[Array, "C N"]) -> Float[Array, "*b N"]:
+    """x @ w, summed and returned in float32 (bfloat16 logits would be off by 0.4 %), with a backward pass in the type of x and w.
+
+    Left to itself, that pass would multiply float32 gradients by bfloat16 arrays, which a GPU does at the speed of float32.
+    """
+    return jnp.matmul(x, w, preferred_element_type=jnp.float32)
+
+
+def _product_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, w = kept
+    gradient = gradient.astype(x.dtype)
+    (to_x,), (to_w,) = jax.linear_transpose(lambda x: x @ w, x)(gradient), jax.linear_transpose(lambda w: x @ w, w)(gradient)
+    return to_x, to_w
+
+
+product_in_float32.defvjp(lambda x, w: (product_in_float32(x, w), (x, w)), _product_backward)
 
 
 class SelfAttention(nnx.Module):
@@ -67,11 +90,21 @@ class Block(nnx.Module):
         self.up = nnx.Linear(width, spec.mlp_ratio * width, rngs=rngs)
         self.down = nnx.Linear(spec.mlp_ratio * width, width, kernel_init=_small(), rngs=rngs)
 
-    def __call__(self, x, context_length: int, reference, values, image_weight):
+    def __call__(
+        self,
+        x: Float[Array, "B S C"],
+        context_length: int,
+        reference: Float[Array, "B L 2"] | None,
+        values: list[jax.Array] | None,
+        image_weight: Float[Array, "B"] | None,
+    ) -> Float[Array, "B S C"]:
+        """`values` (B, H, W, N, D) as the cross-attention made them of the image's maps, or the maps (B, H, W, C), or None."""
         x = x + self.self_attention(self.norm_self(x))
         if values is not None:
+            if values[0].ndim == 4:
+                values = self.cross_attention.values(values)
             pose = x[:, context_length:]
-            seen = self.cross_attention(self.norm_cross(pose), reference, values) * image_weight[:, None, None]
+            seen = self.cross_attention(self.norm_cross(pose), reference, values) * image_weight[:, None, None].astype(x.dtype)
             x = jnp.concatenate([x[:, :context_length], pose + seen], 1)
         return x + self.down(self.activation(self.up(self.norm_mlp(x))))
 
@@ -104,8 +137,14 @@ class MaskedTransformer(nnx.Module):
             self.head = nnx.Linear(width, codebook_size, kernel_init=_small(0.01), rngs=rngs)
         self.prior = nnx.Param(jnp.zeros((length, codebook_size)))
 
-    def image_values(self, maps: list[Float[Array, "B H W C"]]) -> list[list[jax.Array]]:
-        """What each layer's cross-attention reads of the image; computed once per image."""
+    def image_values(self, maps: list[Float[Array, "B H W C"]], remat: str = "none") -> list[list[jax.Array]]:
+        """What each layer's cross-attention reads of the image; computed once per image.
+
+        With remat "blocks" these are the maps themselves: each layer makes its values of them, forward and again backward, and what is
+        kept does not grow with the layers.
+        """
+        if remat == "blocks":
+            return [maps] * self.spec.layers
         return [self.blocks[f"block_{i:02d}"].cross_attention.values(maps) for i in range(self.spec.layers)]
 
     def __call__(
@@ -115,34 +154,48 @@ class MaskedTransformer(nnx.Module):
         context: Float[Array, "B S C"],
         image_values: list[list[jax.Array]] | None = None,
         image_weight: Float[Array, "B"] | None = None,
+        remat: str = "none",
     ) -> Float[Array, "B L N"]:
-        """
+        """Logits in float32.
+
         Args:
           tokens: ids, N (the size of the codebook) where unknown.
           vectors: the codebook.
           context: context tokens (2D pose, box), already embedded.
           image_values: from `image_values`, or None for no image at all.
           image_weight: 1 where the sample's image is seen, 0 where it is dropped (default: all seen).
+          remat: "blocks" keeps each layer's input alone for the backward pass.
+
+        Raises:
+          ValueError: unknown remat.
         """
         x = self.embed[...][tokens] + self.position[...]
         # Codes have whatever scale the tokenizer gave them: here they enter with mean 0 and deviation 1.
         codes = (vectors - jnp.mean(vectors, 0)) / (jnp.std(vectors, 0) + 1e-6)
         if self.spec.geometric:
-            padded = jnp.concatenate([codes, jnp.zeros_like(codes[:1])])
+            padded = jnp.concatenate([codes, jnp.zeros_like(codes[:1])]).astype(x.dtype)
             x = x + jnp.einsum("bld,ldc->blc", padded[tokens], self.code_in[...])
         x = jnp.concatenate([context, x], 1)
         reference = None
         if image_values is not None:
-            reference = jnp.broadcast_to(jax.nn.sigmoid(self.reference[...]), (tokens.shape[0], self.length, 2))
+            reference = jnp.broadcast_to(jax.nn.sigmoid(self.reference[...].astype(jnp.float32)), (tokens.shape[0], self.length, 2))
             image_weight = jnp.ones(tokens.shape[0]) if image_weight is None else image_weight
         for i in range(self.spec.layers):
             values = None if image_values is None else image_values[i]
-            x = self.blocks[f"block_{i:02d}"](x, context.shape[1], reference, values, image_weight)
+            block = functools.partial(self._block, i, context.shape[1])
+            x = checkpointed(block, remat)(x, reference, values, image_weight)
         x = self.norm(x[:, context.shape[1] :])
-        logits = self.head(x) @ self.code_features[...] if self.spec.head_rank else self.head(x)
+        if self.spec.head_rank:
+            logits = product_in_float32(self.head(x), self.code_features[...])
+        else:
+            logits = product_in_float32(x, self.head.kernel[...]) + self.head.bias[...]
         logits = logits + self.prior[...]
         if self.spec.geometric:
             norm = jnp.sum(codes**2, -1, keepdims=True)
             features = jnp.concatenate([codes, (norm - jnp.mean(norm)) / (jnp.std(norm) + 1e-6)], -1)
-            logits = logits + jnp.einsum("blc,lcd,nd->bln", x, self.code_out[...], features)
-        return logits.astype(jnp.float32)
+            projected = jnp.einsum("blc,lcd->bld", x, self.code_out[...])
+            logits = logits + product_in_float32(projected, features.astype(x.dtype).T)
+        return logits
+
+    def _block(self, i: int, context_length: int, x, reference, values, image_weight) -> Float[Array, "B S C"]:
+        return self.blocks[f"block_{i:02d}"](x, context_length, reference, values, image_weight)

@@ -1,4 +1,7 @@
-"""Feature pyramids: a list of encoder maps -> a list of maps of one width for the deformable attention."""
+"""Feature pyramids: a list of encoder maps -> a list of maps of one width for the deformable attention.
+
+Maps are cast to the type of the parameters on entry.
+"""
 
 from collections.abc import Sequence
 
@@ -8,7 +11,7 @@ from jaxtyping import Array, Float
 
 
 class ProjectLevels(nnx.Module):
-    """For encoders with maps at several scales: a 1x1 convolution and a LayerNorm for each."""
+    """For encoders with maps at several scales, one or more: a 1x1 convolution and a LayerNorm for each."""
 
     def __init__(self, channels: Sequence[int], width: int, *, rngs: nnx.Rngs):
         self.levels = nnx.Dict(
@@ -25,12 +28,18 @@ class ProjectLevels(nnx.Module):
         )
 
     def __call__(self, maps: list[Float[Array, "B H W _"]]) -> list[Float[Array, "B H W C"]]:
+        """Raises ValueError for another number of maps than it was made for."""
+        if len(maps) != len(self.levels):
+            raise ValueError(f"{len(maps)} feature maps, but this pyramid was made for {len(self.levels)}")
         levels = [self.levels[f"level_{i}"] for i in range(len(maps))]
-        return [v["norm"](v["proj"](v["norm_in"](m))) for v, m in zip(levels, maps, strict=True)]
+        return [v["norm"](v["proj"](v["norm_in"](m.astype(v["proj"].kernel[...].dtype)))) for v, m in zip(levels, maps, strict=True)]
 
 
 class SimplePyramid(nnx.Module):
-    """For a ViT's single map: x4, x2, x1 and x0.5 by transposed convolutions and pooling (ViTDet, Li et al. 2022, §3)."""
+    """For a ViT's single map: x4, x2, x1 and x0.5 by transposed convolutions and pooling (ViTDet, Li et al. 2022, §3).
+
+    Any of the scales, each once, in any order: the levels come out finest first.
+    """
 
     SCALES = (4.0, 2.0, 1.0, 0.5)
 
@@ -38,7 +47,9 @@ class SimplePyramid(nnx.Module):
         unknown = [s for s in scales if s not in self.SCALES]
         if unknown:
             raise ValueError(f"pyramid scales {unknown}: choose among {self.SCALES}")
-        self.scales = tuple(scales)
+        if not scales or len(set(scales)) < len(scales):
+            raise ValueError(f"pyramid scales {tuple(scales)}: choose one or more among {self.SCALES}, each once")
+        self.scales = tuple(sorted(scales, reverse=True))
         up = lambda i, o: nnx.ConvTranspose(i, o, (2, 2), strides=(2, 2), rngs=rngs)  # noqa: E731
         half, quarter = max(channels // 2, 1), max(channels // 4, 1)
         levels = {}
@@ -56,7 +67,8 @@ class SimplePyramid(nnx.Module):
     def __call__(self, maps: list[Float[Array, "B H W _"]]) -> list[Float[Array, "B h w C"]]:
         out = []
         for i, scale in enumerate(self.scales):
-            x, level = maps[-1], self.levels[f"level_{i}"]
+            level = self.levels[f"level_{i}"]
+            x = maps[-1].astype(level["proj"].kernel[...].dtype)
             if scale == 4.0:
                 x = level["up_b"](jax.nn.gelu(level["up_norm"](level["up_a"](x)), approximate=False))
             elif scale == 2.0:

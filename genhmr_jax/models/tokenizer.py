@@ -58,7 +58,7 @@ class TokenizerSpec:
 
 
 class ResidualMlp(nnx.Module):
-    """x + W2 gelu(W1 LN(x)), `depth` times, between an input and an output projection."""
+    """x + W2 gelu(W1 LN(x)), `depth` times, between an input and an output projection; in the type of the parameters."""
 
     def __init__(self, size_in: int, width: int, depth: int, size_out: int, *, rngs: nnx.Rngs):
         self.inp = nnx.Linear(size_in, width, rngs=rngs)
@@ -78,7 +78,7 @@ class ResidualMlp(nnx.Module):
         self.out = nnx.Linear(width, size_out, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        x = self.inp(x)
+        x = self.inp(x.astype(self.inp.kernel[...].dtype))
         for _, block in sorted(self.blocks.items()):
             x = x + block["down"](jax.nn.gelu(block["up"](block["norm"](x))))
         return self.out(self.norm(x))
@@ -145,7 +145,7 @@ class ConvStack(nnx.Module):
         self.out = conv(spec.width, size_out)
 
     def __call__(self, x: Float[Array, "B n i"]) -> Float[Array, "B m o"]:
-        x = jax.nn.relu(self.inp(x))
+        x = jax.nn.relu(self.inp(x.astype(self.inp.kernel[...].dtype)))
         for i, length in enumerate(self.lengths):
             x = x[:, jnp.arange(length) * x.shape[1] // length]  # nearest neighbour: floor(i * in / out)
             x = jax.nn.relu(self.resized[f"conv_{i}"](x))
@@ -155,7 +155,10 @@ class ConvStack(nnx.Module):
 
 
 class PoseTokenizer(nnx.Module):
-    """Encoder and decoder; the codebook is separate state (see quantizer.py)."""
+    """Encoder and decoder; the codebook is separate state (see quantizer.py).
+
+    Both compute in the type of their parameters; vectors and rotations that come out are float32.
+    """
 
     def __init__(self, spec: TokenizerSpec, *, rngs: nnx.Rngs):
         self.spec = spec
@@ -168,11 +171,11 @@ class PoseTokenizer(nnx.Module):
 
     def encode(self, rotmats: Float[Array, "B 24 3 3"]) -> Float[Array, "B L D"]:
         """Rotation matrices of the 24 joints (root first) -> one latent vector a token."""
-        return self.encoder(rotations.matrix_to_rot6d(rotmats, "rows"))
+        return self.encoder(rotations.matrix_to_rot6d(rotmats, "rows")).astype(jnp.float32)
 
     def decode(self, embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
         """Token embeddings (codes or anything between them) -> rotation matrices."""
-        return rotations.rot6d_to_matrix(self.decoder(embeddings), "rows")
+        return rotations.rot6d_to_matrix(self.decoder(embeddings).astype(jnp.float32), "rows")
 
     def tokenize(self, vectors: Float[Array, "N D"], rotmats: Float[Array, "B 24 3 3"]) -> Int[Array, "B L"]:
         """Rotation matrices -> token ids, given the codebook vectors."""
