@@ -56,7 +56,8 @@ def ema_update(
     total = jax.ops.segment_sum(z, ids, size)
     ema_count = decay * codebook["ema_count"] + (1 - decay) * count
     ema_sum = decay * codebook["ema_sum"] + (1 - decay) * total
-    fresh = z[jax.random.randint(key, (size,), 0, z.shape[0])]
+    # Drawn without repetition: two equal codes would be a tie that rounding decides.
+    fresh = z[jax.random.permutation(key, z.shape[0])[jnp.arange(size) % z.shape[0]]]
     dead = ema_count < reset_below
     ema_count = jnp.where(dead, reset_below, ema_count)
     ema_sum = jnp.where(dead[:, None], fresh * reset_below, ema_sum)
