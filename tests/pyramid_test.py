@@ -38,6 +38,19 @@ def test_pyramid_reads_the_last_map():
     np.testing.assert_array_equal(RUN(model, [jnp.zeros((1, 4, 4, 2)), x])[0], RUN(model, [x])[0])
 
 
+@pytest.mark.parametrize("scales", [(0.5,), (2.0,), (4.0, 0.5), (0.5, 4.0, 1.0), (1.0, 0.5, 2.0, 4.0)])
+def test_any_scales_come_out_finest_first(scales):
+    graph, state = nnx.split(nnx.eval_shape(lambda: SimplePyramid(4, 3, scales, rngs=nnx.Rngs(0))))
+    out = jax.eval_shape(lambda s, x: nnx.merge(graph, s)([x]), state, jax.ShapeDtypeStruct((1, 8, 6, 4), jnp.float32))
+    assert [m.shape for m in out] == [(1, int(8 * s), int(6 * s), 3) for s in sorted(scales, reverse=True)]
+
+
+@pytest.mark.parametrize("scales", [(), (2.0, 2.0)])
+def test_no_scale_or_one_twice(scales):
+    with pytest.raises(ValueError, match="choose one or more among .*, each once"):
+        SimplePyramid(4, 3, scales, rngs=nnx.Rngs(0))
+
+
 def test_unknown_scale():
     with pytest.raises(ValueError, match=r"\[3.0\]: choose among \(4.0, 2.0, 1.0, 0.5\)"):
         SimplePyramid(4, 3, (2.0, 3.0), rngs=nnx.Rngs(0))
@@ -53,6 +66,16 @@ def test_project_levels_against_numpy():
         level = model.levels[f"level_{i}"]
         wanted = layer_norm(level["norm"], linear(level["proj"], layer_norm(level["norm_in"], m)))
         np.testing.assert_allclose(found[i], wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [(4,), tuple(range(1, 13))])
+def test_project_levels_of_any_number_of_maps(channels):
+    """Twelve levels: their names must not be taken in the order of the alphabet."""
+    model = with_random_arrays(lambda: ProjectLevels(channels, 3, rngs=nnx.Rngs(0)))
+    maps = [jnp.ones((1, 2, 2, c)) for c in channels]
+    assert [m.shape for m in RUN(model, maps)] == [(1, 2, 2, 3)] * len(channels)
+    with pytest.raises(ValueError, match=f"{len(channels) + 1} feature maps, but this pyramid was made for {len(channels)}"):
+        model([*maps, maps[0]])
 
 
 def test_project_levels_wants_the_channels_it_was_made_for():
