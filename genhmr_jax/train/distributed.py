@@ -11,9 +11,11 @@ import os
 import pathlib
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 import jax
 
@@ -22,7 +24,8 @@ from genhmr_jax.errors import InputError
 log = logging.getLogger("genhmr_jax")
 
 CONNECT_S = 300  # for all processes to come: hosts of a large job start minutes apart
-EXIT_S = 60  # a process that fails waits so long for the others at its end; then JAX ends them all
+EXIT_S = 60  # a process that ends waits so long for the others to end too; then JAX aborts them all
+LAST_WORDS_S = 1
 SKYPILOT_PORT = 8476
 ALONE = "--num_processes=1 (or GENHMR_NUM_PROCESSES=1) if this process is to train alone"
 
@@ -82,6 +85,7 @@ def initialize(
     if not _in_time(lambda: _join(plan, connect_s, where), connect_s):
         remedy = f"start every process with the same coordinator and number, each with its own id; or give {ALONE}"
         raise InputError(where, f"{who} is there, but not all the others came within {connect_s:.0f} s", remedy)
+    sys.excepthook = _leave_after(sys.excepthook)
     log.info("process %d of %d (%s)", jax.process_index(), jax.process_count(), plan.source)
 
 
@@ -97,6 +101,17 @@ def barrier(name: str) -> None:
 
         with jax.transfer_guard("allow"):
             multihost_utils.sync_global_devices(name)
+
+
+def leave(message: str) -> NoReturn:
+    """Ends this process with exit code 1 and `message` on stderr, as sys.exit does, but without JAX's wait for the others.
+
+    They may be waiting for this one, in the middle of a step. What started the run sees the exit code at once and stops them.
+    """
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+        sys.exit(message)
+    print(message, file=sys.stderr)
+    _leave()
 
 
 def resolve(
@@ -124,6 +139,24 @@ def has_tpu_chips() -> bool:
         if pathlib.Path(vendor).read_text().strip() == "0x1ae0" and not kind.startswith(("0x01", "0x02")):
             return True
     return False
+
+
+def _leave_after(hook: Callable[..., object]) -> Callable[..., None]:
+    """An excepthook that shows the exception as `hook` does, and then does not wait for the other processes."""
+
+    def show_and_leave(*exception: object) -> None:
+        hook(*exception)
+        _leave()
+
+    return show_and_leave
+
+
+def _leave() -> NoReturn:
+    if is_main():
+        time.sleep(LAST_WORDS_S)  # the others are aborted when process 0 is gone: if they fail for the same reason, let them say so
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _explicit(environ: Mapping[str, str], coordinator: str | None, count: int | None, number: int | None) -> Plan | None:
