@@ -79,9 +79,10 @@ def train_mlp(corpus: poses.PoseCorpus, samples: int):
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    source, opt_state, start = poses.batches(corpus, BATCH, 0), optimizer.init(params), time.monotonic()
+    source, opt_state, start = poses.PoseSource(corpus, BATCH, 0), optimizer.init(params), time.monotonic()
     for i in range(steps):
-        params, opt_state = step(params, opt_state, source[i]["pose"], source[i]["number"])
+        batch = source.load(np.arange(i * BATCH, (i + 1) * BATCH))
+        params, opt_state = step(params, opt_state, batch["pose"], batch["number"])
         if i == 0:
             jax.block_until_ready(params)
             start = time.monotonic()  # compilation does not count

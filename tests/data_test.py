@@ -20,16 +20,12 @@ def body():
     return keypoint_model(load_body("lite"))
 
 
-def test_global_batches_do_not_depend_on_the_process_count(corpus_file):
-    corpus = poses.load_corpus(corpus_file, "train")
-    whole = poses.batches(corpus, 12, seed=3)
-    for processes in (2, 4):
-        parts = [poses.batches(corpus, 12, seed=3, process=p, processes=processes) for p in range(processes)]
-        for step in (0, 7):
-            joined = np.stack([part[step]["pose"] for part in parts], 1).reshape(12, 72)
-            np.testing.assert_array_equal(joined, whole[step]["pose"])
-    with pytest.raises(ValueError, match="nearest that does: 10"):
-        poses.batches(corpus, 11, seed=3, processes=2)
+def test_a_source_is_a_function_of_the_sample_number(corpus_file):
+    source = poses.PoseSource(poses.load_corpus(corpus_file, "train"), 12, seed=3)
+    whole, part = source.load(np.arange(36)), source.load(np.array([30, 7, 7]))
+    np.testing.assert_array_equal(part["pose"], whole["pose"][[30, 7, 7]])
+    np.testing.assert_array_equal(part["number"], [30, 7, 7])
+    assert len(np.unique(whole["pose"], axis=0)) > 18  # drawn from all of the corpus
 
 
 def test_weights_balance_clips(corpus_file):

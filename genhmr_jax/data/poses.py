@@ -5,8 +5,10 @@ step alone.
 """
 
 import dataclasses
+import functools
 import pathlib
 
+import jax
 import numpy as np
 
 from genhmr_jax.errors import InputError
@@ -19,9 +21,14 @@ class PoseCorpus:
     poses: np.ndarray
     weights: np.ndarray
 
+    @functools.cached_property
+    def _upper_ends(self) -> np.ndarray:
+        """(N,): a number of [0, 1) draws the first pose whose entry is above it."""
+        return np.cumsum(self.weights)
+
     def draw(self, numbers: np.ndarray, seed: int) -> np.ndarray:
         """Indices into the corpus of the samples with these global numbers (any shape of integers)."""
-        return np.minimum(np.searchsorted(np.cumsum(self.weights), sample_hash(numbers, seed), side="right"), len(self.poses) - 1)
+        return np.minimum(np.searchsorted(self._upper_ends, sample_hash(numbers, seed), side="right"), len(self.poses) - 1)
 
 
 def sample_hash(numbers: np.ndarray, seed: int) -> np.ndarray:
@@ -69,20 +76,26 @@ def load_corpus(path: str | pathlib.Path, split: str, *, max_clip_share: float =
     return PoseCorpus(poses, weights / weights.sum())
 
 
-def batches(corpus: PoseCorpus, batch_size: int, seed: int, *, process: int = 0, processes: int = 1):
-    """An endless grain dataset of {"pose": (b, 72), "number": (b,)} with b = batch_size / processes.
+@dataclasses.dataclass(frozen=True)
+class PoseSource:
+    """Poses drawn from a corpus, in batches of `size`: {"pose": (b, 72) float32, "number": (b,) uint32}; a data.pipeline.Source.
 
-    Element k holds this process's samples of step k; "number" is the global sample number, from which augmentation takes its
-    random key. Independent of the process count: the processes' parts interleave to the same global batch.
+    "number" is the global sample number, from which augmentation takes its random key.
     """
-    import grain  # imported late: machines that only run the model need no data packages
 
-    if batch_size % processes:
-        raise ValueError(
-            f"batch size {batch_size} does not divide by {processes} processes; nearest that does: {batch_size // processes * processes}"
-        )
+    corpus: PoseCorpus
+    size: int
+    seed: int
 
-    def fill(numbers: np.ndarray) -> dict[str, np.ndarray]:
-        return {"pose": corpus.poses[corpus.draw(numbers, seed)], "number": numbers.astype(np.uint32)}
+    def load(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """The samples with these global numbers (b,)."""
+        return {"pose": self.corpus.poses[self.corpus.draw(numbers, self.seed)], "number": np.asarray(numbers).astype(np.uint32)}
 
-    return grain.MapDataset.range(2**40)[process::processes].batch(batch_size // processes).map(fill)
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of one sample."""
+        return batch_shapes()
+
+
+def batch_shapes(*rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What a PoseSource loads for a batch of `rows`; without an argument, one sample."""
+    return {"pose": jax.ShapeDtypeStruct((*rows, 72), np.float32), "number": jax.ShapeDtypeStruct(rows, np.uint32)}

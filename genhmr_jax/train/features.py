@@ -6,6 +6,7 @@ A split's folder holds one .npy for each array, read memory-mapped: a set may be
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from genhmr_jax import camera, detect
 from genhmr_jax.body.keypoints import MIN_CONFIDENCE, MIN_KEYPOINTS
+from genhmr_jax.data.packing import PersonIndex, pack
 from genhmr_jax.data.poses import sample_hash
 from genhmr_jax.data.synthetic.write import read_shards
 from genhmr_jax.data.transforms import crop_image
@@ -35,6 +37,7 @@ class FeatureSet:
         meta = json.loads((folder / "done.json").read_text())
         self.size, self.encoder = meta["samples"], meta["encoder"]
         self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in meta["arrays"]}
+        self.people = PersonIndex(np.ones(self.size, np.int64))  # each image was kept for one person
 
     def rows(self, index: np.ndarray) -> dict:
         """The samples at these indices."""
@@ -42,14 +45,32 @@ class FeatureSet:
         maps = [np.asarray(self.arrays[name][index]) for name in sorted(self.arrays) if name.startswith("map_")]
         return sample | ({"maps": maps} if maps else {})
 
-    def batch(self, step: int, size: int, seed: int) -> dict:
-        """The batch of a training step: a pure function of step and seed."""
-        numbers = np.arange(step * size, (step + 1) * size)
-        return self.rows((sample_hash(numbers, seed) * self.size).astype(np.int64))
+    def source(self, size: int, seed: int) -> "FeatureSource":
+        """Training batches of `size` samples, drawn at random."""
+        return FeatureSource(self, size, seed)
 
     def all_batches(self, size: int) -> list[dict]:
-        """Every sample once, in batches of `size`; a last part that does not fill one is left out."""
-        return [self.rows(np.arange(start, start + size)) for start in range(0, self.size - size + 1, size)]
+        """Every sample once, in batches of `size`, with "weight" (size,) float32: 1, and 0 where the last batch is padded."""
+        return [self.rows(part.image) | {"weight": part.weight} for part in pack(self.people.counts, size)]
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSource:
+    """Samples drawn from a feature set, each with its global "number" (b,) uint32; a data.pipeline.Source."""
+
+    features: FeatureSet
+    size: int
+    seed: int
+
+    def load(self, numbers: np.ndarray) -> dict:
+        """The samples with these global numbers (b,)."""
+        image, _ = self.features.people.locate((sample_hash(numbers, self.seed) * len(self.features.people)).astype(np.int64))
+        return self.features.rows(image) | {"number": np.asarray(numbers).astype(np.uint32)}
+
+    def shapes(self) -> dict:
+        """Of one sample."""
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.features.rows(np.zeros(1, np.int64)))
+        return one | {"number": jax.ShapeDtypeStruct((), np.uint32)}
 
 
 def compute(images: pathlib.Path, out: pathlib.Path, split: str, encoder: str, limit: int | None = None) -> int:
