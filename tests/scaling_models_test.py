@@ -13,7 +13,7 @@ from numpy_layers import with_random_arrays
 from smpl_jax import rotations
 
 from genhmr_jax.models import quantizer, vit
-from genhmr_jax.models.deformable_attention import DeformableAttention
+from genhmr_jax.models.deformable_attention import DeformableAttention, bilinear_sample
 from genhmr_jax.models.genhmr import GenHmrSpec
 from genhmr_jax.models.masked_transformer import TransformerSpec, product_in_float32
 from genhmr_jax.models.tokenizer import PoseTokenizer, TokenizerSpec
@@ -190,7 +190,8 @@ def test_sampling_positions_are_not_rounded():
     places = jnp.linspace(159.5, 160.5, 11)
     reference = jnp.stack([places / 200, jnp.full(11, 0.5)], -1)[None]
     found = layer(jnp.zeros((1, 11, 4), jnp.bfloat16), reference, layer.values([image]))
-    assert found.dtype == jnp.bfloat16
+    sampled = bilinear_sample(jnp.ones((1, 4, 4, 1, 2), jnp.bfloat16), jnp.full((1, 3, 1, 1, 2), 0.3, jnp.float32))
+    assert found.dtype == sampled.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(found[0, :, 0], np.float32), places - 159.5, atol=0.005)
 
 
