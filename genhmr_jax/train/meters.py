@@ -1,0 +1,97 @@
+"""How fast a training goes: samples a second, milliseconds a step, model FLOPs utilisation, memory."""
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+
+# Dense bfloat16 FLOP/s of one device by a part of its device_kind, the more special names first. TPU: "Peak compute per chip" of Google
+# Cloud's documentation (v4, v5e, v5p, v6e); NVIDIA: data sheets, "BFLOAT16 Tensor Core" without sparsity (A100; H100 SXM, PCIe and NVL;
+# H200 SXM and NVL). JAX calls v5e "TPU v5 lite", v5p "TPU v5" and v6e "TPU v6 lite".
+PEAK_FLOPS = {
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v4 lite": None,
+    "TPU v4": 275e12,
+    " MIG ": None,  # a slice of a GPU
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Dense bfloat16 FLOP/s of a device; None where it is not known (a CPU, say)."""
+    return next((peak for name, peak in PEAK_FLOPS.items() if name.lower() in device_kind.lower()), None)
+
+
+class Meter:
+    """Counts steps and the time they take. Not counted: the first step, which compiles, and what is done while `paused`.
+
+    Args:
+      samples: rows of a step, over all devices.
+      flops: of the model for a step, over all devices (program.model_flops).
+      devices: of the mesh.
+      local: this process's devices: their kind tells the peak, their allocators the memory.
+      clock: seconds.
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        flops: float,
+        devices: int,
+        local: list[jax.Device] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.samples, self.flops, self.devices = samples, flops, devices
+        self.local, self.clock = local or jax.local_devices(), clock
+        self._since, self._steps, self._waited = None, 0, 0.0
+
+    def step(self) -> None:
+        """One more step is done."""
+        if self._since is None:
+            self._restart()
+        else:
+            self._steps += 1
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is not training's."""
+        start = self.clock()
+        yield
+        self._waited += self.clock() - start
+
+    def rates(self) -> dict[str, float]:
+        """Since the last call.
+
+        Returns:
+          samples_per_s, step_ms (not before a second step is done); mfu, the share of the devices' bfloat16 peak that the model's own FLOPs
+          are (where the peak is known); device_gib and device_peak_gib, of the fullest local device (where it tells); host_peak_gib.
+        """
+        found = {}
+        if self._steps:
+            seconds = max(self.clock() - self._since - self._waited, 1e-9) / self._steps
+            found = {"samples_per_s": self.samples / seconds, "step_ms": 1000 * seconds}
+            if peak := peak_flops(self.local[0].device_kind):
+                found["mfu"] = self.flops / seconds / (peak * self.devices)
+            self._restart()
+        memory = [device.memory_stats() or {} for device in self.local]
+        for name, key in (("device_gib", "bytes_in_use"), ("device_peak_gib", "peak_bytes_in_use")):
+            if all(key in stats for stats in memory):
+                found[name] = max(stats[key] for stats in memory) / 2**30
+        # Linux counts in KiB, macOS in bytes.
+        found["host_peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+        return found
+
+    def _restart(self) -> None:
+        self._since, self._steps, self._waited = self.clock(), 0, 0.0
