@@ -36,9 +36,7 @@ def test_features_carry_the_labels_of_their_images(folder):
         assert np.median(gap) < 0.1 * rows["crop"][i, 2]
 
 
-def test_batches_are_a_function_of_the_step(folder):
-    stored = features.FeatureSet(folder / "features" / "train")
-    np.testing.assert_array_equal(stored.batch(3, 8, 0)["betas"], stored.batch(3, 8, 0)["betas"])
+def test_feature_set_that_is_not_there(folder):
     with pytest.raises(InputError, match="no finished feature set"):
         features.FeatureSet(folder)
 

@@ -1,6 +1,9 @@
 """The input pipeline: which rows a process loads, order, resuming, prefetching."""
 
 import itertools
+import os
+import subprocess
+import sys
 import threading
 
 import jax
@@ -46,9 +49,18 @@ def host(request, monkeypatch):
 
 @pytest.fixture
 def eight():
+    """Eight devices; `test_on_eight_devices` runs this file where there are as many."""
     if jax.device_count() < 8:
-        pytest.skip("needs 8 host devices (tests/conftest.py asks for them)")
+        pytest.skip("runs in a process of its own with 8 devices")
     return jax.devices()[:8]
+
+
+@pytest.mark.skipif("WITH_EIGHT_DEVICES" in os.environ, reason="runs here already")
+def test_on_eight_devices():
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "WITH_EIGHT_DEVICES": "1"}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "eight_devices", __file__]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "9 passed" in done.stdout, done.stdout + done.stderr
 
 
 def numbers_of(batches) -> list[list[int]]:
@@ -125,7 +137,7 @@ def test_an_error_while_loading_reaches_the_caller(host):
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 1, 8)])
-def test_processes_together_load_the_global_batch(eight, shape, corpus_file):
+def test_processes_together_load_the_global_batch_eight_devices(eight, shape, corpus_file):
     """Whatever the mesh and the number of processes: each row's sample is the same, and every row is loaded."""
     source = poses.PoseSource(poses.load_corpus(corpus_file, "train"), SIZE, seed=3)
     sharding, step = row_sharding(shape), 7
@@ -139,7 +151,7 @@ def test_processes_together_load_the_global_batch(eight, shape, corpus_file):
         np.testing.assert_array_equal(joined, whole["pose"])
 
 
-def test_rows_of_a_host_need_not_be_contiguous(eight):
+def test_rows_of_a_host_need_not_be_contiguous_eight_devices(eight):
     """A pod of 2 x 4 chips with hosts of 2 x 2: the mesh runs along the rows of chips, so a host holds two pieces of the batch."""
     sharding = row_sharding((8, 1, 1))
     assert pipeline.local_rows(sharding, SIZE, [eight[i] for i in (0, 1, 4, 5)]).tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
@@ -147,7 +159,7 @@ def test_rows_of_a_host_need_not_be_contiguous(eight):
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
-def test_global_arrays_are_the_same_on_every_mesh(eight, shape):
+def test_global_arrays_are_the_same_on_every_mesh_eight_devices(eight, shape):
     shuffled = [eight[i] for i in (3, 1, 7, 0, 5, 2, 6, 4)]
     sharding = row_sharding(shape, shuffled)
     batches = list(pipeline.batches({"a": Numbers()}, sharding, 2, 4))
@@ -155,7 +167,7 @@ def test_global_arrays_are_the_same_on_every_mesh(eight, shape):
     assert batches[0]["a"]["number"].sharding == sharding
 
 
-def test_batch_that_does_not_divide(eight):
+def test_batch_that_does_not_divide_eight_devices(eight):
     with pytest.raises(InputError, match=r"source 'a': a batch of 18 does not divide into 8 parts \(mesh data 4 x fsdp 2\); use 16 or 24"):
         pipeline.batches({"a": Numbers(18)}, row_sharding((4, 2, 1)), 0, 1)
     with pytest.raises(InputError, match=r"--config.batch_size: a batch of 3 .*; use 8"):

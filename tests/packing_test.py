@@ -1,0 +1,88 @@
+"""Which person is where, and batches of people without gaps; feature sets, which use both."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from genhmr_jax.data.packing import PersonIndex, pack
+from genhmr_jax.train.features import FeatureSet
+
+
+def test_people_are_numbered_image_by_image():
+    index = PersonIndex(np.array([2, 0, 0, 3, 1, 0]))
+    assert len(index) == 6
+    image, person = index.locate(np.arange(6))
+    assert image.tolist() == [0, 0, 3, 3, 3, 4]
+    assert person.tolist() == [0, 1, 0, 1, 2, 0]
+    image, person = index.locate(np.array([[5, 2], [4, 0]]))  # any shape and order
+    assert image.tolist() == [[4, 3], [3, 0]] and person.tolist() == [[0, 0], [2, 0]]
+
+
+@pytest.mark.parametrize("number", [-1, 3])
+def test_nobody_by_that_number(number):
+    with pytest.raises(IndexError, match="go from 0 to 2"):
+        PersonIndex(np.array([1, 2])).locate(np.array([0, number]))
+
+
+def test_counts_that_are_none():
+    with pytest.raises(ValueError, match="one number >= 0"):
+        PersonIndex(np.array([1, -1]))
+    with pytest.raises(ValueError, match="one number >= 0"):
+        PersonIndex(np.ones((2, 2)))
+
+
+def test_packed_by_hand():
+    first, second = pack(np.array([3, 0, 4]), 4)
+    assert first.image.tolist() == [0, 0, 0, 2] and first.person.tolist() == [0, 1, 2, 0]  # image 2's people lie in both
+    assert second.image.tolist() == [2, 2, 2, 2] and second.person.tolist() == [1, 2, 3, 3]
+    assert first.weight.tolist() == [1, 1, 1, 1] and second.weight.tolist() == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("counts, size, batches", [([1] * 8, 4, 2), ([5], 2, 3), ([0, 0], 4, 0), ([], 4, 0), ([2], 8, 1)])
+def test_everybody_once(counts, size, batches):
+    packed = pack(np.array(counts, int), size)
+    assert len(packed) == batches
+    assert all(len(part.image) == len(part.person) == len(part.weight) == size for part in packed)
+    assert all((part.weight == 1).all() for part in packed[:-1])  # padding in the last one alone
+    people = [(i, p) for part in packed for i, p, w in zip(part.image.tolist(), part.person.tolist(), part.weight, strict=True) if w]
+    assert people == [(i, p) for i, count in enumerate(counts) for p in range(count)]
+
+
+@pytest.fixture
+def features(tmp_path) -> FeatureSet:
+    """Seven samples with two levels of maps; sample i holds i everywhere."""
+    arrays = {"betas": (10,), "map_0": (4, 4, 2), "map_1": (2, 2, 3)}
+    for name, shape in arrays.items():
+        kind = np.float16 if name.startswith("map_") else np.float32
+        np.save(tmp_path / f"{name}.npy", np.broadcast_to(np.arange(7, dtype=kind).reshape(7, *[1] * len(shape)), (7, *shape)))
+    (tmp_path / "done.json").write_text(json.dumps({"samples": 7, "encoder": "blazepose_full", "arrays": sorted(arrays)}))
+    return FeatureSet(tmp_path)
+
+
+def test_all_batches_leave_nobody_out(features):
+    batches = features.all_batches(3)
+    weight = np.concatenate([b["weight"] for b in batches])
+    seen = np.concatenate([b["betas"][:, 0] for b in batches])
+    assert [len(b["betas"]) for b in batches] == [3, 3, 3]
+    assert weight.tolist() == [1] * 7 + [0] * 2 and seen[weight > 0].tolist() == list(range(7))
+    np.testing.assert_array_equal(batches[1]["maps"][1][:, 0, 0, 0], [3, 4, 5])
+
+
+def test_feature_source_is_a_function_of_the_sample_number(features):
+    source = features.source(4, seed=1)
+    whole, part = source.load(np.arange(200)), source.load(np.array([150, 3]))
+    np.testing.assert_array_equal(part["betas"], whole["betas"][[150, 3]])
+    np.testing.assert_array_equal(part["maps"][0][:, 0, 0, 0], part["betas"][:, 0])  # a sample's arrays belong together
+    np.testing.assert_array_equal(part["number"], [150, 3])
+    drawn = np.bincount(whole["betas"][:, 0].astype(int), minlength=7)
+    assert drawn.min() > 10  # everybody takes a turn
+    assert (features.source(4, seed=2).load(np.arange(200))["betas"] != whole["betas"]).any()
+
+
+def test_feature_source_tells_its_shapes(features):
+    source = features.source(4, seed=1)
+    told = jax.tree.map(lambda s: (s.shape, np.dtype(s.dtype)), source.shapes())
+    assert told == jax.tree.map(lambda x: (x.shape[1:], x.dtype), source.load(np.arange(4)))
+    assert told["maps"] == [((4, 4, 2), np.float16), ((2, 2, 3), np.float16)]
