@@ -161,6 +161,8 @@ def _leave() -> NoReturn:
 
 def _explicit(environ: Mapping[str, str], coordinator: str | None, count: int | None, number: int | None) -> Plan | None:
     """What flags, or else GENHMR_* variables say; each may come from either."""
+    if count == 1 and not number:
+        return Plan("one process", None, 1, 0)
     from_environ = coordinator is None and count is None and number is None
     name = lambda flag: f"GENHMR_{flag.upper()}" if from_environ else f"--{flag}"  # noqa: E731
     coordinator = coordinator or environ.get("GENHMR_COORDINATOR") or None
