@@ -1,0 +1,90 @@
+"""Config files by path and argument, overrides, and what is said about those that do not exist."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from genhmr_jax.config_files import apply_overrides, field_names, load_config, nearest, override_flags
+from genhmr_jax.errors import InputError
+
+GENHMR, TOKENIZER = str(ROOT / "configs" / "genhmr.py"), str(ROOT / "configs" / "tokenizer.py")
+
+
+def test_a_config_with_its_argument_and_overrides():
+    config = load_config(f"{GENHMR}:tiny", {"model.transformer.width": 48, "optim.learning_rate": 1, "model.pyramid_scales": [4.0, 0.5]})
+    assert (config.model.transformer.width, config.optim.learning_rate) == (48, 1.0)
+    assert config.model.pyramid_scales == (4.0, 0.5), "a list is taken as the tuple that the field is"
+    assert config.steps == load_config(f"{GENHMR}:tiny").steps < load_config(GENHMR).steps
+    assert "model.transformer.width" in field_names(config) and "model.transformer" not in field_names(config)
+
+
+def test_texts_are_read_as_the_type_of_the_field():
+    texts = ["steps=7", "optim.learning_rate=1e-3", "log.tensorboard=True", "data.poses=a=b.npz", "model.pyramid_scales=(2.0, 1.0)"]
+    config = load_config(GENHMR, [*texts, "model.encoder_channels=768"])
+    assert (config.steps, config.optim.learning_rate, config.log.tensorboard, config.data.poses) == (7, 1e-3, True, "a=b.npz")
+    assert config.model.pyramid_scales == (2.0, 1.0) and config.model.encoder_channels == (768,)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "said"),
+    [
+        (f"{GENHMR}x", (), "no such config file; did you mean .*genhmr.py"),
+        ("nowhere/x.py", (), "no such config file; there is no folder nowhere"),
+        (f"{GENHMR}:tyni", (), "'tyni' is no argument of it .*; did you mean tiny"),
+        (f"{GENHMR}:zzzzzz", (), "choose among default, images, gpu, paper"),
+        (GENHMR, {"step": 3}, "has no field 'step'; did you mean steps"),
+        (GENHMR, ["widht=3"], "has no field 'widht'; did you mean .*width"),
+        (GENHMR, {"model.transformer": 3}, "it is a group: give one of model.transformer.activation"),
+        (GENHMR, {"steps": 1.5}, r"steps cannot be 1.5; give it as int, like 4800"),
+        (GENHMR, ["steps=many"], "steps cannot be 'many'; give it as int"),
+        (GENHMR, ["log.tensorboard=maybe"], "log.tensorboard cannot be 'maybe'; give it as bool, like False"),
+        (GENHMR, {"data.poses": 3}, "data.poses cannot be 3; give it as str"),
+        (GENHMR, ["steps"], "what is 'steps'?"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_what_does(name, overrides, said):
+    with pytest.raises(InputError, match=said):
+        load_config(name, overrides)
+
+
+def test_files_that_are_no_configs(tmp_path):
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(InputError, match="broken.py: cannot be run as Python .ModuleNotFoundError"):
+        load_config(str(tmp_path / "broken.py"))
+    with pytest.raises(InputError, match=r"empty.py: defines no get_config\(\)"):
+        load_config(str(tmp_path / "empty.py"))
+
+
+def test_flags_say_the_same_to_a_training():
+    overrides = {
+        "steps": 7,
+        "optim.learning_rate": 2.5e-5,
+        "log.tensorboard": True,
+        "data.poses": "with space, and 'quote'.npz",
+        "model.pyramid_scales": (4.0,),
+        "model.encoder_channels": (),
+        "optim.groups": (("encoder/.*", 0.1),),
+    }
+    code = (
+        "from absl import app; from ml_collections import config_flags\n"
+        "config = config_flags.DEFINE_config_file('config')\n"
+        "app.run(lambda _: print(config.value.to_json_best_effort()))"
+    )
+    command = [sys.executable, "-c", code, f"--config={GENHMR}:tiny", *override_flags(overrides)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == load_config(f"{GENHMR}:tiny", overrides).to_json_best_effort()
+
+
+def test_nearest_of_nothing_near_is_all():
+    assert nearest("q", ["alpha", "beta", "alpha"]) == "choose among alpha, beta"
+
+
+def test_overrides_leave_the_rest_alone():
+    config = load_config(TOKENIZER)
+    before = config.to_dict()
+    apply_overrides(config, {"model.codebook_size": 512})
+    before["model"]["codebook_size"] = 512
+    assert config.to_dict() == before
