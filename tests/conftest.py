@@ -1,7 +1,9 @@
 """What all tests share: CPU, the repository root, a small made-up pose corpus, and the tiny configs."""
 
 import importlib.util
+import os
 import pathlib
+import tempfile
 
 import jax
 import numpy as np
@@ -9,6 +11,11 @@ import pytest
 from absl import flags
 
 jax.config.update("jax_platforms", "cpu")
+# Tests, and the processes that they start, compile the same programs again and again: here each is compiled once.
+CACHE = tempfile.TemporaryDirectory(prefix="genhmr-test-cache-")
+for name, value in (("jax_compilation_cache_dir", CACHE.name), ("jax_persistent_cache_min_compile_time_secs", 0.3)):
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -37,3 +44,29 @@ def get_config():
         return module.get_config(arg) if arg else module.get_config()
 
     return load
+
+
+@pytest.fixture(scope="session")
+def tokenizer_config(get_config, corpus_file):
+    """configs/tokenizer.py:tiny on the made-up corpus. Copy it before changing it."""
+    config = get_config("tokenizer:tiny")
+    config.data.poses = str(corpus_file)
+    return config
+
+
+@pytest.fixture(scope="session")
+def trained_tokenizer(tokenizer_config, tmp_path_factory) -> pathlib.Path:
+    """The workdir of a tiny trained tokenizer; its model is in model/."""
+    from genhmr_jax.train import loop, tasks
+
+    workdir = tmp_path_factory.mktemp("tokenizer")
+    loop.train(tasks.make_task(tokenizer_config), tokenizer_config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def genhmr_config(get_config, corpus_file, trained_tokenizer):
+    """configs/genhmr.py:tiny over that tokenizer. Copy it before changing it."""
+    config = get_config("genhmr:tiny")
+    config.data.poses, config.tokenizer = str(corpus_file), str(trained_tokenizer / "model")
+    return config

@@ -1,63 +1,49 @@
-"""Both stages end to end on a tiny corpus: they learn, resume exactly, refuse other configs and stop on NaN."""
+"""Both stages end to end on a tiny corpus: they learn, resume exactly, survive a damaged checkpoint, refuse other configs, stop on NaN."""
 
-import functools
 import json
+import logging
+import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from genhmr_jax.errors import InputError
 from genhmr_jax.model_files import load_meta, load_params
-from genhmr_jax.train import loop
+from genhmr_jax.train import loop, tasks
+from genhmr_jax.train import mesh as meshes
+from genhmr_jax.train import program as programs
+from genhmr_jax.train import step as steps
 from genhmr_jax.train.stage1 import TokenizerTask
-from genhmr_jax.train.stage2 import GenHmrTask, random_mask
-
-
-@pytest.fixture(scope="module")
-def tokenizer_config(get_config, corpus_file):
-    config = get_config("tokenizer:tiny")
-    config.data.poses = str(corpus_file)
-    return config
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tokenizer_config, tmp_path_factory):
-    """A tiny trained tokenizer: (workdir, task)."""
-    workdir = tmp_path_factory.mktemp("tokenizer")
-    task = TokenizerTask(tokenizer_config)
-    loop.train(task, tokenizer_config, workdir)
-    return workdir, task
-
-
-@pytest.fixture(scope="module")
-def genhmr_config(get_config, corpus_file, tokenizer):
-    config = get_config("genhmr:tiny")
-    config.data.poses, config.tokenizer = str(corpus_file), str(tokenizer[0] / "model")
-    return config
+from genhmr_jax.train.stage2 import GenHmrTask
 
 
 def rows(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def same(a, b):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7), a, b)
+def losses_of(workdir):
+    """{step: loss}, of the last time that the step was computed."""
+    return {r["step"]: r["loss"] for r in rows(workdir) if "loss" in r}
 
 
-def test_tokenizer_learns_and_reports(tokenizer):
-    logged = [r for r in rows(tokenizer[0]) if "loss" in r]
-    assert logged[-1]["loss"] < logged[0]["loss"]
-    measured = load_meta(tokenizer[0] / "model")["measured"]
+def test_tokenizer_learns_and_reports(trained_tokenizer):
+    logged = list(losses_of(trained_tokenizer).values())
+    assert logged[-1] < logged[0]
+    measured = load_meta(trained_tokenizer / "model")["measured"]
     assert {"val_mpjpe_mm", "val_pa_mpjpe_mm", "val_angle_deg", "val_perplexity", "val_codes_used"} <= set(measured)
+    line = next(r for r in rows(trained_tokenizer) if "loss" in r)
+    assert {"grad_norm", "rotation", "perplexity", "codes_used", "samples_per_s", "step_ms"} <= set(line)
 
 
-class Stopped(Exception):
+class Broken(Exception):
     pass
 
 
-class StopsAt:
-    """A task whose machine dies before a given step."""
+class BreaksAt:
+    """A task whose machine dies when a given step's batch is to be loaded."""
 
     def __init__(self, task, step):
         self.task, self.step = task, step
@@ -65,86 +51,164 @@ class StopsAt:
     def __getattr__(self, name):
         return getattr(self.task, name)
 
-    def batch(self, step):
-        if step == self.step:
-            raise Stopped
-        return self.task.batch(step)
+    def sources(self):
+        return {name: BrokenSource(source, self.step) for name, source in self.task.sources().items()}
+
+
+class BrokenSource:
+    def __init__(self, source, step):
+        self.source, self.size, self.step = source, source.size, step
+
+    def load(self, numbers):
+        if numbers[0] >= self.step * self.size:
+            raise Broken
+        return self.source.load(numbers)
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "genhmr"])
-def test_resumed_equals_unbroken(stage, tokenizer, tokenizer_config, genhmr_config, tmp_path):
-    config = tokenizer_config if stage == "tokenizer" else genhmr_config
-    task = tokenizer[1] if stage == "tokenizer" else GenHmrTask(config)
+def test_resumed_equals_unbroken(stage, tokenizer_config, genhmr_config, tmp_path, caplog):
+    config = (tokenizer_config if stage == "tokenizer" else genhmr_config).copy_and_resolve_references()
+    config.log_every = 1
+    task = tasks.make_task(config)
     loop.train(task, config, tmp_path / "whole")
-    with pytest.raises(Stopped):
-        loop.train(StopsAt(task, 14), config, tmp_path / "broken")
+    with pytest.raises(Broken):
+        loop.train(BreaksAt(task, 14), config, tmp_path / "broken")
     loop.train(task, config, tmp_path / "broken")
-    like = {"genhmr": task.networks.shapes["genhmr"]} | task.frozen if stage == "genhmr" else None
-    if like is None:
-        params, extra = task.init(jax.random.key(0))
-        like = {"tokenizer": params, "codebook": {"vectors": extra["vectors"]}}
-    same(load_params(tmp_path / "whole" / "model", like), load_params(tmp_path / "broken" / "model", like))
-    last = lambda d: [r for r in rows(tmp_path / d) if "loss" in r][-1]["loss"]  # noqa: E731
-    np.testing.assert_allclose(last("whole"), last("broken"), rtol=1e-5)
+    assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "broken")
+    assert {"event": "resumed", "step": 10} in rows(tmp_path / "broken")
+    whole, broken = (ocp.StandardCheckpointer().restore(tmp_path / name / "model" / "params") for name in ("whole", "broken"))
+    jax.tree.map(np.testing.assert_array_equal, whole, broken)
+
+    # The last checkpoint is damaged: the one before it serves, with a warning, and the run ends where it ended.
+    for file in (tmp_path / "broken" / "checkpoints" / "20" / "state").glob("**/d/*"):
+        file.write_bytes(b"damaged")
+    (tmp_path / "broken" / "metrics.jsonl").unlink()
+    with caplog.at_level(logging.WARNING):
+        loop.train(task, config, tmp_path / "broken")
+    assert "checkpoint 20 cannot be read" in caplog.text
+    assert losses_of(tmp_path / "broken") == {k: v for k, v in losses_of(tmp_path / "whole").items() if k > 10}
+    shutil.rmtree(tmp_path / "broken" / "checkpoints" / "10")
+    for file in (tmp_path / "broken" / "checkpoints" / "20" / "state").glob("**/d/*"):
+        file.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"none of the checkpoints \[20\] can be read"):
+        loop.train(task, config, tmp_path / "broken")
 
 
-def test_other_config_is_refused(tokenizer, tokenizer_config):
+def test_other_config_is_refused(trained_tokenizer, tokenizer_config):
     other = tokenizer_config.copy_and_resolve_references()
     other.model.width = 40
     with pytest.raises(InputError, match="another config.*model"):
-        loop.train(TokenizerTask(other), other, tokenizer[0])
+        loop.train(TokenizerTask(other), other, trained_tokenizer)
+    with pytest.raises(InputError, match="holds no checkpoints"):
+        loop.evaluate(TokenizerTask(other), other, trained_tokenizer / "model")
 
 
-def test_not_a_number_stops_the_run(tokenizer, tokenizer_config, tmp_path):
+def test_not_a_number_stops_the_run(tokenizer_config, tmp_path):
+    """The step and the term at fault are named; what was saved before stays."""
     config = tokenizer_config.copy_and_resolve_references()
-    config.loss.commit = float("nan")
-    with pytest.raises(FloatingPointError, match="step 0"):
-        loop.train(TokenizerTask(config), config, tmp_path)
+    config.checkpoint_every = 2
+    task = TokenizerTask(config)
+
+    def spoilt(*args):
+        loss, found = TokenizerTask.loss(task, *args)
+        zq = jnp.where(args[3]["number"][0] >= 5 * config.batch_size, jnp.inf, 1.0)
+        return loss * zq, found | {"terms": found["terms"] | {"commit": found["terms"]["commit"] * zq}}
+
+    def prepare(frozen, batch):
+        return TokenizerTask.prepare(task, frozen, batch) | {"number": batch["poses"]["number"]}
+
+    task.loss, task.prepare = spoilt, prepare
+    with pytest.raises(FloatingPointError, match="step 6: loss is inf.*commit is inf"):
+        loop.train(task, config, tmp_path)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
 
 
-def test_checkpoint_of_another_model_is_refused(tokenizer, genhmr_config):
-    task = GenHmrTask(genhmr_config)
+def test_checkpoint_of_another_model_is_refused(trained_tokenizer, genhmr_config):
+    task = GenHmrTask.from_model(genhmr_config)
+    like = {name: task.frozen[name] for name in ("tokenizer", "codebook")}
     with pytest.raises(InputError, match="does not fit its config"):
-        load_params(tokenizer[0] / "model", {"genhmr": task.networks.shapes["genhmr"]} | task.frozen)
+        load_params(trained_tokenizer / "model", {"genhmr": task.networks.shapes["genhmr"]} | like)
     config = genhmr_config.copy_and_resolve_references()
     config.tokenizer = "nowhere"
     with pytest.raises(InputError, match="no config.json"):
-        GenHmrTask(config)
+        GenHmrTask.from_model(config)
 
 
-def test_random_mask_ratio():
-    mask = np.asarray(random_mask(jax.random.key(0), 4000, 30, min_ratio=0.0, all_masked=0.0))
-    assert mask.sum(-1).min() >= 1
-    np.testing.assert_allclose(mask.mean(), 2 / np.pi, atol=0.03)  # the mean of cos(pi tau / 2) is 2 / pi
-    np.testing.assert_allclose(mask.mean(0), mask.mean(), atol=0.04)  # every position alike
-    assert random_mask(jax.random.key(0), 50, 30, min_ratio=0.5, all_masked=0.0).sum(-1).min() >= 15
-    assert random_mask(jax.random.key(0), 50, 30, min_ratio=0.0, all_masked=1.0).min() == 1
+def numpy_batch(task):
+    return {name: source.load(np.arange(source.size)) for name, source in task.sources().items()}
 
 
 @pytest.mark.parametrize("sampling", ["expected", "straight_through", "none"])
 def test_gradients_reach_the_transformer(genhmr_config, sampling):
     config = genhmr_config.copy_and_resolve_references()
     config.loss.differentiable_sampling, config.loss.token = sampling, 0.0
-    task = GenHmrTask(config)
+    task = GenHmrTask.from_model(config)
     params, extra = task.init(jax.random.key(0))
-    grads = jax.grad(lambda p: task.loss(p, extra, task.batch(0), jax.random.key(1))[0])(params)
+    sample = jax.jit(task.prepare)(task.frozen, numpy_batch(task))
+    grads = jax.grad(lambda p: task.loss(p, extra, task.frozen, sample)[0])(params)
     largest = max(float(np.abs(g).max()) for g in jax.tree.leaves(grads["transformer"]))
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     assert (largest > 0) == (sampling != "none")
 
 
-def test_configs_build(get_config, corpus_file, tokenizer):
-    for name in ("tokenizer", "tokenizer:gpu", "tokenizer:paper"):
-        config = get_config(name)
-        config.data.poses, config.batch_size = str(corpus_file), 4
-        task = TokenizerTask(config)
-        jax.eval_shape(
-            functools.partial(task.loss, batch=task.batch(0), key=jax.random.key(0)), *jax.eval_shape(task.init, jax.random.key(0))
-        )
-    for name in ("genhmr", "genhmr:gpu"):
-        config = get_config(name)
-        config.data.poses, config.batch_size, config.tokenizer = str(corpus_file), 4, str(tokenizer[0] / "model")
-        task = GenHmrTask(config)
-        jax.eval_shape(
-            functools.partial(task.loss, batch=task.batch(0), key=jax.random.key(0)), *jax.eval_shape(task.init, jax.random.key(0))
-        )
+def test_rows_without_a_label_do_not_count(genhmr_config):
+    """A term of a batch in which half the rows lack its label is the term of the other half."""
+    task = GenHmrTask.from_model(genhmr_config)
+    params, _ = task.init(jax.random.key(0))
+    sample = jax.jit(task.prepare)(task.frozen, numpy_batch(task))["views"]
+    keys = jax.vmap(lambda n: jax.random.split(jax.random.key(n), 5))(jnp.arange(16, dtype=jnp.uint32))
+    has = (jnp.arange(16) < 8).astype(jnp.float32)
+    marked = sample | {f"has_{name}": has for name in ("rotation", "joints3d", "joints2d", "betas", "camera")}
+    terms = jax.jit(lambda s: task.terms(params, task.frozen, s)[0])
+    found = terms(marked | task._targets(task.frozen, marked, keys))
+    half = jax.tree.map(lambda x: x[:8], sample)
+    wanted = terms(half | task._targets(task.frozen, half, keys[:8]))
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, err_msg=name)
+
+
+def test_bfloat16_step_keeps_float32_parameters(genhmr_config):
+    config = genhmr_config.copy_and_resolve_references()
+    config.precision = "bfloat16"
+    task = GenHmrTask.from_model(config)
+    program = programs.build(task, config, meshes.make_mesh(config.mesh))
+    state, batch = program.init(), numpy_batch(task)
+    before = jax.device_get(state["params"])
+    state, metrics = program.step(state, batch, program.place_frozen())
+    after, _ = program.step(state, batch, program.place_frozen())  # the first step's rate is 0
+    kinds = {str(x.dtype) for x in jax.tree.leaves((after["params"], after["ema"], after["opt_state"]))}
+    assert kinds == {"float32", "int32"}
+    assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after["params"]), strict=True))
+    exact, _ = steps.value_and_grad(task, genhmr_config)(before, {}, task.frozen, jax.jit(task.prepare)(task.frozen, batch))
+    np.testing.assert_allclose(metrics["loss"], exact[0], rtol=0.02)
+    config.precision = "float8"
+    with pytest.raises(InputError, match="'float8'; choose float32 or bfloat16"):
+        steps.value_and_grad(task, config)
+
+
+def test_batch_shapes_are_those_of_the_sources(tokenizer_config, genhmr_config):
+    for config in (tokenizer_config, genhmr_config):
+        task = tasks.make_task(config)
+        found = jax.tree.map(lambda x: (x.shape, x.dtype), numpy_batch(task))
+        assert found == jax.tree.map(lambda x: (x.shape, x.dtype), task.batch_shapes())
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "tokenizer:gpu", "tokenizer:paper", "genhmr", "genhmr:gpu", "genhmr:images", "genhmr:vit_b"])
+def test_configs_build(get_config, name):
+    """Their step can be traced; shapes only, without data."""
+    config = get_config(name)
+    if config.batch_size:
+        config.batch_size = 4
+    if config.image_batch_size if "image_batch_size" in config else 0:
+        config.image_batch_size = 4
+    task = tasks.abstract_task(config, get_config("tokenizer"))
+    program = programs.build(task, config, meshes.make_mesh(config.mesh))
+    jax.eval_shape(program.step, program.state, program.batch, program.frozen)
+    assert program.model_flops() > 0
+
+
+def test_unknown_stage(get_config):
+    config = get_config("tokenizer:tiny")
+    config.stage = "three"
+    with pytest.raises(InputError, match="'three'.*'tokenizer' or 'genhmr'"):
+        tasks.make_task(config)

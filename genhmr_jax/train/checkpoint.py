@@ -56,7 +56,8 @@ class Checkpoints:
         self.meta = {"fingerprint": fingerprint(config, frozen), "config": json.loads(config.to_json_best_effort())}
         self.every, self.damaged = config.checkpoint_every, []
         options = ocp.CheckpointManagerOptions(max_to_keep=config.keep, create=True)
-        self.manager = ocp.CheckpointManager(self.directory, options=options)
+        handlers = {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+        self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
@@ -120,7 +121,8 @@ class Checkpoints:
 
     def _check_arrays(self, step: int, state: Any) -> None:
         """The first array that does not fit, by name: clearer than what the restore itself would say."""
-        saved = self.manager.item_metadata(step)["state"].tree
+        saved = self.manager.item_metadata(step)["state"]
+        saved = getattr(saved, "tree", saved)
         shapes = lambda tree: {path_name(p): tuple(x.shape) for p, x in jax.tree_util.tree_leaves_with_path(tree)}  # noqa: E731
         have, want = shapes(saved), shapes(state)
         for name in sorted(have | want):

@@ -4,6 +4,7 @@ A stage is a `Task` (tasks.py); step.py is what a step computes, program.py wher
 order of things, watching for numbers that are none, logging, evaluation, checkpoints, stopping and export.
 """
 
+import contextlib
 import logging
 import os
 import time
@@ -36,59 +37,58 @@ def train(task: Task, config: ml_collections.ConfigDict, workdir: str | os.PathL
       InputError: `workdir` holds a run of another config; the mesh does not fit the devices or the batch.
       Preempted: the process was told to stop, and has saved.
     """
-    # Mesh, program, and the state: resumed from `workdir` > started from `config.init` > fresh.
-    workdir = absolute(workdir)
-    sources = task.sources()
-    mesh = meshes.make_mesh(config.mesh)
-    program = programs.build(task, config, mesh)
-    checkpoints = Checkpoints(workdir, config, task.frozen)
-    restored = checkpoints.restore(program.state)
-    state = restored[0] if restored else program.init()
-    first = restored[1]["next_index"] if restored else 0
-    frozen, place = program.place_frozen(), meshes.Placement(mesh)
-    _describe(program, first)
+    with contextlib.ExitStack() as stack:  # whatever ends the run, saves under way are finished and logs written out
+        # Mesh, program, and the state: resumed from `workdir` > started from `config.init` > fresh.
+        workdir, sources = absolute(workdir), task.sources()
+        mesh = meshes.make_mesh(config.mesh)
+        program = programs.build(task, config, mesh)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, task.frozen)))
+        restored = checkpoints.restore(program.state)
+        state = restored[0] if restored else program.init()
+        first = restored[1]["next_index"] if restored else 0
+        frozen, place = program.place_frozen(), meshes.Placement(mesh)
+        _describe(program, first)
 
-    # Input and output.
-    rows = meshes.batch_sharding(mesh)
-    batches = pipeline.batches(sources, rows, first, config.steps, config.input.threads, config.input.prefetch)
-    meter = Meter(program.rows, program.model_flops(), mesh.devices.size)
-    writer = Writers(workdir, config.steps, tensorboard=config.log.tensorboard, wandb=config.log.wandb, enabled=is_main())
-    if first:
-        writer.resumed(first)
+        # Input and output.
+        rows = meshes.batch_sharding(mesh)
+        batches = pipeline.batches(sources, rows, first, config.steps, config.input.threads, config.input.prefetch)
+        stack.enter_context(contextlib.closing(batches))
+        writer = Writers(workdir, config.steps, tensorboard=config.log.tensorboard, wandb=config.log.wandb, enabled=is_main())
+        stack.enter_context(contextlib.closing(writer))
+        if first:
+            writer.resumed(first)
+        meter = Meter(program.rows, program.model_flops(), mesh.devices.size)
 
-    def evaluate(done: int) -> dict[str, float]:
-        with meter.paused():
-            measured = task.evaluate(state["ema"], state["extra"], frozen, place)
-            writer.write(done, measured)
-        return measured
-
-    measured, late = {}, None  # the metrics of a step are looked at when the next one is under way: the device never waits for the host
-    for done, batch in enumerate(batches, start=first + 1):
-        with jax.transfer_guard("disallow"):
-            state, metrics = program.step(state, batch, frozen)
-        if late is not None:
-            check_finite(done - 1, late)
-        late = metrics
-        meter.step()
-        writer.progress(done)
-        if done % config.log_every == 0:
-            writer.write(done, flat(metrics) | meter.rates())
-        if done % config.evaluate_every == 0 or done == config.steps:
-            measured = evaluate(done)
-        if checkpoints.due(done) or done == config.steps:
-            check_finite(done, metrics)  # nothing broken is ever saved
+        def evaluate_now(done: int) -> dict[str, float]:
             with meter.paused():
-                checkpoints.save(done, state, batches.state())
-        if checkpoints.preempted(done):
-            checkpoints.close()
-            writer.close()
-            raise Preempted(f"told to stop: saved at step {done} of {config.steps}")
+                measured = task.evaluate(state["ema"], state["extra"], frozen, place)
+                writer.write(done, measured)
+            return measured
 
-    measured = measured or evaluate(config.steps)
-    checkpoints.close()
-    task.export(workdir / "model", place.host(state["ema"]), place.host(state["extra"]), measured)
-    writer.close()
-    return measured
+        # A step's metrics are looked at when the next one is under way: the device never waits for the host.
+        measured, late = {}, None
+        for done, batch in enumerate(batches, start=first + 1):
+            with jax.transfer_guard("disallow"):
+                state, metrics = program.step(state, batch, frozen)
+            if late is not None:
+                check_finite(done - 1, late)
+            late = metrics
+            meter.step()
+            writer.progress(done)
+            if done % config.log_every == 0:
+                writer.write(done, flat(metrics) | meter.rates())
+            if done % config.evaluate_every == 0 or done == config.steps:
+                measured = evaluate_now(done)
+            if checkpoints.due(done) or done == config.steps:
+                check_finite(done, metrics)  # nothing broken is ever saved
+                with meter.paused():
+                    checkpoints.save(done, state, batches.state())
+            if checkpoints.preempted(done):
+                raise Preempted(f"told to stop: saved at step {done} of {config.steps}")
+
+        measured = measured or evaluate_now(config.steps)
+        task.export(workdir / "model", place.host(state["ema"]), place.host(state["extra"]), measured)
+        return measured
 
 
 def evaluate(task: Task, config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
@@ -122,8 +122,9 @@ def flat(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def check_finite(step: int, metrics: dict[str, Any]) -> None:
     """Raises FloatingPointError that names the step and the terms if the loss or the gradient of a step is not finite."""
-    values = jax.device_get({"loss": metrics["loss"], "grad_norm": metrics["grad_norm"]} | metrics["terms"])
-    if broken := [f"{name} is {float(value)}" for name, value in values.items() if not np.isfinite(value)]:
+    names = ("loss", *metrics["terms"], "grad_norm")
+    values = jax.device_get([flat(metrics)[name] for name in names])
+    if broken := [f"{name} is {float(value)}" for name, value in zip(names, values, strict=True) if not np.isfinite(value)]:
         raise FloatingPointError(f"step {step}: {', '.join(broken)}; the checkpoints before it are kept")
 
 

@@ -92,6 +92,6 @@ def make_step(
         ema = optax.incremental_update(params, state["ema"], 1.0 - decay)
         extra, more = task.next_extra(state["extra"], found["carry"], key)
         state = {"step": state["step"] + 1, "params": params, "ema": ema, "extra": extra, "opt_state": opt_state}
-        return state, {"loss": loss, "grad_norm": optax.global_norm(grads), "terms": found["terms"], "metrics": found["metrics"] | more}
+        return state, {"loss": loss, "grad_norm": optax.tree.norm(grads), "terms": found["terms"], "metrics": found["metrics"] | more}
 
     return step
