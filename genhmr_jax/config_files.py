@@ -24,7 +24,7 @@ def load_config(name: str, overrides: Overrides = ()) -> ml_collections.ConfigDi
 
     Args:
       name: "path/to/file.py" or "path/to/file.py:arg".
-      overrides: {"a.b": value}, or texts "a.b=value", read as the type that the field has.
+      overrides: {"a.b": value}, or texts "a.b=value" or "--config.a.b=value", read as the type that the field has.
 
     Returns:
       the config, locked.
@@ -124,7 +124,7 @@ def _pairs(overrides: Overrides, where: object) -> list[tuple[str, Any]]:
         return list(overrides.items())
     pairs = []
     for text in overrides:
-        field, equals, value = text.partition("=")
+        field, equals, value = text.removeprefix("--config.").partition("=")
         if not equals:
             raise InputError(where, f"what is {text!r}?", "give FIELD=VALUE")
         pairs.append((field, _Text(value)))
