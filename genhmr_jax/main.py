@@ -29,13 +29,13 @@ def main(argv: list[str]) -> None:
 
     try:
         distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-        from genhmr_jax.train import loop, tasks
+        from genhmr_jax.train import loop, tasks  # after that: they touch devices
 
         task = tasks.make_task(_CONFIG.value)
         run = loop.evaluate if _EVALUATE.value else loop.train
         run(task, _CONFIG.value, _WORKDIR.value)
     except InputError as error:
-        sys.exit(f"genhmr_jax.main: {error}")
+        distributed.leave(f"genhmr_jax.main: {error}")
     except Preempted as stop:
         print(f"genhmr_jax.main: {stop}; run the same command to go on", file=sys.stderr)
         sys.exit(RESUME)

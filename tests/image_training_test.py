@@ -6,7 +6,9 @@ import pytest
 
 from genhmr_jax.data.synthetic.write import read_shards, write_split
 from genhmr_jax.errors import InputError
+from genhmr_jax.models.tokenizer import TokenizerSpec
 from genhmr_jax.train import features
+from genhmr_jax.train.mesh import Placement, make_mesh
 from genhmr_jax.train.stage1 import TokenizerTask
 from genhmr_jax.train.stage2 import GenHmrTask
 
@@ -48,17 +50,30 @@ def test_training_with_images_starts_from_a_model_without(folder, get_config, co
     tokenizer.export(tmp_path / "tokenizer", *tokenizer.init(jax.random.key(0)), {})
     config = get_config("genhmr:tiny")
     config.data.poses, config.tokenizer = str(corpus_file), str(tmp_path / "tokenizer")
-    plain = GenHmrTask(config)
+    plain = GenHmrTask.from_model(config)
     before, _ = plain.init(jax.random.key(1))
     plain.export(tmp_path / "plain", before, {}, {})
 
     config.model.encoder_channels, config.batch_size, config.image_batch_size = (80, 136, 288), 0, 4
     config.data.images, config.init = str(folder / "features"), str(tmp_path / "plain")
-    task = GenHmrTask(config)
+    task = GenHmrTask.from_model(config)
     params, extra = task.init(jax.random.key(2))
+    params = task.warm_start(params)
     taken, given = params["context"]["mlp"]["inp"]["kernel"], before["context"]["mlp"]["inp"]["kernel"]
     np.testing.assert_allclose(taken, given, rtol=1e-2)  # taken over from the model without images (stored in bfloat16)
-    grads = jax.jit(jax.grad(lambda p: task.loss(p, extra, task.batch(0), jax.random.key(0))[0]))(params)
+    batch = {"images": task.sources()["images"].load(np.arange(4))}
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(lambda x: (x.shape, x.dtype), task.batch_shapes())
+    sample = jax.jit(task.prepare)(task.frozen, batch)
+    grads = jax.jit(jax.grad(lambda p: task.loss(p, extra, task.frozen, sample)[0]))(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     for level in grads["pyramid"]["levels"].values():  # the image branch learns, at every scale
         assert np.abs(level["proj"]["kernel"]).max() > 0
+    measured = task.evaluate(params, extra, task.frozen, Placement(make_mesh(config.mesh)))
+    assert {"val_image_expected1_mpjpe", "val_image_only_hard5_pa_mpjpe", "val_keypoints_only_hard1_mpjpe"} <= set(measured)
+
+
+def test_images_must_be_named(get_config, corpus_file):
+    config = get_config("genhmr:tiny")
+    config.image_batch_size = 4
+    with pytest.raises(InputError, match="image_batch_size: asks for images but there are none"):
+        GenHmrTask(config, TokenizerSpec())

@@ -1,4 +1,4 @@
-"""`genhmr aot`: compile the train step and the inference step for a TPU slice that is not here. Flags first; JAX is imported when it runs."""
+"""`genhmr aot`: compile the train step and the inference step for a TPU slice that is not here. JAX is imported only when it runs."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         default="configs/tokenizer.py:paper",
         metavar="FILE:ARG",
-        help="stage 1 under a stage-2 config (default: %(default)s)",
+        help="config of stage 1 under a stage-2 one (default: %(default)s)",
     )
     parser.add_argument("--json", metavar="FILE", help="write everything here as well")
 
@@ -86,14 +86,14 @@ def measure(config: Any, tokenizer: Any, topology: str, what: str) -> Any:
         shapes, flops = made.shapes, function_flops(made.step, *made.shapes)
     fixed = report.argument_bytes(shapes)
     if fixed > chip.hbm:
-        raise too_small(config, mesh, chip, report.OutOfMemory(fixed, "arguments", ""), topology)
+        raise too_small(config, mesh, chip, report.OutOfMemory(fixed, "arguments", ""), topology, what)
     try:
         return report.compile_report(made.lower(), chip, shape, mesh, flops)
     except report.OutOfMemory as error:
-        raise too_small(config, mesh, chip, error, topology) from error
+        raise too_small(config, mesh, chip, error, topology, what) from error
 
 
-def too_small(config: Any, mesh: Any, chip: Any, error: Any, topology: str) -> InputError:
+def too_small(config: Any, mesh: Any, chip: Any, error: Any, topology: str, what: str) -> InputError:
     """What does not fit, and the nearest setting that should.
 
     Parameters and optimiser shrink with fsdp x tensor, temporaries with the rows of a micro-batch; both are estimates by proportion,
@@ -105,11 +105,16 @@ def too_small(config: Any, mesh: Any, chip: Any, error: Any, topology: str) -> I
     wider = mesh.shape["fsdp"] * factor
     if error.what == "arguments" and mesh.size % wider == 0:
         return InputError(f"--topology={topology}", problem, f"nearest that should fit: --config.mesh.fsdp={wider} (estimated)")
-    rows = (config.get("image_batch_size") or config.batch_size) // (mesh.shape["data"] * mesh.shape["fsdp"])
+    field = "image_batch_size" if config.get("image_batch_size") else "batch_size"
+    if what == "infer" and config[field] // factor >= mesh.shape["data"] * mesh.shape["fsdp"]:
+        return InputError(
+            f"--topology={topology}", problem, f"nearest that should fit: --config.{field}={config[field] // factor} (estimated)"
+        )
+    rows = config[field] // (mesh.shape["data"] * mesh.shape["fsdp"])
     more = config.accumulate * factor
     while more <= rows and rows % more:
         more += config.accumulate
-    if error.what != "arguments" and more <= rows:
+    if what == "train" and error.what != "arguments" and more <= rows:
         remedy = f"nearest that should fit: --config.accumulate={more} (estimated)"
         if config.remat == "none":
             remedy = f"--config.remat=blocks, or {remedy}"

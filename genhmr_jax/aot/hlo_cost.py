@@ -30,6 +30,8 @@ _FREE = {
 _FREE |= {"copy-done", "async-start", "async-update", "async-done", "optimization-barrier", "replica-id", "opt-barrier"}
 _FREE |= {kind + end for kind in KINDS for end in ("", "-start", "-done")}
 
+_SCAFFOLD = r"jit\(.*\)|jvp\(\)|transpose\(jvp\(\)\)|while|body|closed_call|checkpoint"
+
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
@@ -242,9 +244,7 @@ def short(op_name: str) -> str:
     """The end of a traced name, which says most, and whether it is of the backward pass."""
     backward = "backward: " if "transpose(" in op_name else ""
     again = "again: " if "rematted_computation" in op_name else ""
-    parts = [
-        p for p in op_name.split("/") if not re.fullmatch(r"jit\(.*\)|jvp\(\)|transpose\(jvp\(\)\)|while|body|closed_call|checkpoint", p)
-    ]
+    parts = [p for p in op_name.split("/") if not re.fullmatch(_SCAFFOLD, p)]
     return backward + again + "/".join(p for p in parts[-3:] if p != "rematted_computation")
 
 

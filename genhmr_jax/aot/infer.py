@@ -32,7 +32,7 @@ class Inference:
 
 
 def build(task: Any, config: ml_collections.ConfigDict, mesh: Mesh, rows: int) -> Inference:
-    """The inference step for `rows` crops over data x fsdp; parameters are bfloat16, as the exported model's, and split by the training's rules.
+    """The inference step for `rows` crops over data x fsdp. Parameters are bfloat16, as the exported model's, split by training's rules.
 
     Args:
       task: the stage-2 task.

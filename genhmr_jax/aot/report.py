@@ -112,7 +112,7 @@ def compile_report(lowered: jax.stages.Lowered, chip: Chip, shape: Sequence[int]
 
 
 def out_of_memory(message: str) -> OutOfMemory:
-    """From the compiler's words: 'total memory required for HLO temporaries (88.00G) exceeds available HBM (15.75G)', or 'Used 17.2G of 15.75G'."""
+    """From the compiler's words: 'required for HLO temporaries (88.00G) exceeds available HBM (15.75G)' or 'Used 17.2G of 15.75G'."""
     units = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
     found = re.search(r"required for ([\w ]*?)\(([\d.]+)([KMGT]?)B?\) exceeds", message)
     if found:

@@ -104,8 +104,9 @@ class Point:
 
 
 def weak_scaling(chip: Chip, load: Load, chips: int) -> Point:
-    """The same batch on every chip, more chips: parameters gathered in bfloat16 (forward, and again backward) and gradients scattered in
-    float32 over `fsdp`, once a micro-batch; gradients summed over `data` once a step, over DCN beyond a pod, where each chip sends its share.
+    """The same batch on every chip, more chips: parameters gathered in bfloat16 (forward, and again backward) and gradients
+    scattered in float32 over `fsdp`, once a micro-batch; gradients summed over `data` once a step; over DCN, beyond a pod, each chip sends
+    its share.
     """
     slices = math.ceil(chips / chip.pod)
     inside = chips // slices

@@ -13,9 +13,9 @@ import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
 from genhmr_jax.errors import InputError
+from genhmr_jax.model_files import absolute
 from genhmr_jax.train.mesh import path_name
 
 log = logging.getLogger("genhmr_jax")
@@ -40,12 +40,6 @@ def fingerprint(config: ml_collections.ConfigDict, frozen: Any) -> dict[str, str
         arrays = jax.tree.leaves((frozen["tokenizer"], frozen["codebook"]))
         hashes["tokenizer"] = digest(b"".join(np.asarray(x).tobytes() for x in arrays))
     return hashes
-
-
-def absolute(directory: str | os.PathLike) -> epath.Path:
-    """A local path made absolute (orbax wants that), or a gs:// path as it is."""
-    path = epath.Path(directory)
-    return path if "://" in os.fspath(directory) else epath.Path(os.path.abspath(path))
 
 
 class Checkpoints:

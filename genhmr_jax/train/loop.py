@@ -7,7 +7,6 @@ order of things, watching for numbers that are none, logging, evaluation, checkp
 import contextlib
 import logging
 import os
-import time
 from typing import Any
 
 import jax
@@ -16,9 +15,10 @@ import numpy as np
 
 from genhmr_jax.data import pipeline
 from genhmr_jax.errors import InputError, Preempted
+from genhmr_jax.model_files import absolute
 from genhmr_jax.train import mesh as meshes
 from genhmr_jax.train import program as programs
-from genhmr_jax.train.checkpoint import Checkpoints, absolute
+from genhmr_jax.train.checkpoint import Checkpoints
 from genhmr_jax.train.distributed import is_main
 from genhmr_jax.train.meters import Meter
 from genhmr_jax.train.tasks import Task
@@ -133,7 +133,7 @@ def _describe(program: programs.Program, first: int) -> None:
     count = sum(x.size for x in jax.tree.leaves(program.state["params"]))
     sizes = " x ".join(f"{axis} {n}" for axis, n in program.mesh.shape.items())
     log.info(
-        "%s: %.2f M parameters, %d devices (%s) of %d processes, batch %d, from step %d, %s",
+        "%s: %.2f M parameters, %d devices (%s) of %d processes, batch %d, from step %d",
         program.config.stage,
         count / 1e6,
         program.mesh.devices.size,
@@ -141,5 +141,4 @@ def _describe(program: programs.Program, first: int) -> None:
         jax.process_count(),
         program.rows,
         first,
-        time.strftime("%Y-%m-%d %H:%M:%S"),
     )

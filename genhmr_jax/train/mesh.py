@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from genhmr_jax.errors import InputError
@@ -56,7 +57,18 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
         raise InputError("--config.mesh", f"{shape} does not divide {len(devices)} devices", f"nearest that does: {nearest}")
     if free:
         shape[free[0]] = len(devices) // fixed
-    return jax.make_mesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return Mesh(_arranged(tuple(shape.values()), devices), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _arranged(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices as an array of `shape`: neighbours in it are neighbours in the network. Slices that are joined by a slower network only
+    (several TPU slices, nodes of GPUs) lie along `data`, where the least is sent."""
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    data, *inner = shape
+    if len(slices) > 1 and data % len(slices) == 0:
+        outer = (len(slices), *(1,) * len(inner))
+        return mesh_utils.create_hybrid_device_mesh((data // len(slices), *inner), outer, devices, allow_split_physical_axes=True)
+    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 
 
 def path_name(path: Sequence[Any]) -> str:
