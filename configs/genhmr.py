@@ -75,6 +75,8 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
         c.precision, c.remat, c.optim.groups, c.optim.layer_decay, c.drop_path = "bfloat16", "blocks", ((r"encoder/.*", 0.1),), 0.9, 0.1
         c.mesh.data, c.mesh.fsdp = 1, -1
     elif arg == "tiny":
+        c.data.poses = "made-up"  # needs no data
+        c.tokenizer = "runs/tokenizer_tiny/model"
         c.model.transformer.width, c.model.transformer.layers, c.model.transformer.heads = 24, 1, 2
         c.model.context_tokens, c.model.context_width, c.model.context_depth = 2, 32, 1
         c.batch_size, c.steps, c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 16, 20, 5, 10, 10, 32

@@ -49,6 +49,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
         c.model.arch, c.model.codebook_size, c.model.code_dim, c.model.width = "conv", 2048, 256, 512
         c.optim.learning_rate, c.optim.final, c.steps = 2e-4, 0.05, 200_000
     elif arg == "tiny":
+        c.data.poses = "made-up"  # needs no data
         c.model.width, c.model.codebook_size, c.model.depth = 32, 64, 1
         c.batch_size, c.steps, c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 16, 20, 5, 10, 10, 32
     elif arg != "default":

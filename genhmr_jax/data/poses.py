@@ -45,7 +45,8 @@ def load_corpus(path: str | pathlib.Path, split: str, *, max_clip_share: float =
     """Load one split of a pose corpus.
 
     Args:
-      path: npz with ``poses`` (N, 72) axis-angle, ``split`` (N,) 0 train / 1 val and ``seq_id`` (N,), as docs/training.md describes it.
+      path: "made-up" (see `made_up_poses`), or an npz:
+        ``poses`` (N, 72) axis-angle, ``split`` (N,) 0 train / 1 val and ``seq_id`` (N,), as docs/training.md describes it.
       split: "train" or "val".
       max_clip_share: weight that a single motion clip may have at most; long clips (dances, climbing) would else drown the rest.
         Poses of the validation split all weigh the same.
@@ -53,6 +54,9 @@ def load_corpus(path: str | pathlib.Path, split: str, *, max_clip_share: float =
     Raises:
       InputError: no such file, a missing key, or poses that are not (N, 72) finite numbers.
     """
+    if str(path) == "made-up":
+        poses = made_up_poses(split)
+        return PoseCorpus(poses, np.full(len(poses), 1.0 / len(poses)))
     path = pathlib.Path(path)
     if not path.is_file():
         raise InputError(path, "no such pose corpus", "give the npz with --config.data.poses=FILE (docs/training.md says how to make one)")
@@ -74,6 +78,13 @@ def load_corpus(path: str | pathlib.Path, split: str, *, max_clip_share: float =
     share = np.minimum(share / share.sum(), max_clip_share)
     weights = (share / count)[clip]
     return PoseCorpus(poses, weights / weights.sum())
+
+
+def made_up_poses(split: str, count: int = 1000) -> np.ndarray:
+    """Poses (count, 72) of nobody: upright, joints turned at random by about 0.3 rad. For trying out the training, and for no model."""
+    poses = np.random.default_rng(("train", "val").index(split)).normal(0, 0.3, (count, 72))
+    poses[:, :3] *= 0.2
+    return poses.astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
