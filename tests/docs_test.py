@@ -6,28 +6,35 @@ from pathlib import Path
 
 import pytest
 
+from genhmr_jax import cli
+
 ROOT = Path(__file__).parent.parent
 FILES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "launch" / "README.md"]
 
 
 def commands() -> list[str]:
+    """Every line of a ```sh block; a launcher's line as two: what stands before and after its --."""
     found = []
     for file in FILES:
         for text in re.findall(r"^```sh\n(.*?)^```", file.read_text(), re.MULTILINE | re.DOTALL):
-            found += [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+            for line in text.replace("\\\n", " ").splitlines():
+                found += [part for part in line.split(" -- ") if part.strip()]
     return found
 
 
 @pytest.mark.parametrize("command", commands())
 def test_command_is_real(command, get_config):
     words = shlex.split(command)
-    assert words[0] == "python"
-    module = words[1] == "-m"
-    file = ROOT / (words[2].replace(".", "/") + ".py") if module else ROOT / words[1]
-    source = file.read_text()
-    for flag in (w.split("=")[0] for w in words[2 + module :] if w.startswith("--")):
-        if not flag.startswith("--config."):
-            assert f'"{flag}"' in source or f'"{flag[2:]}"' in source, flag
+    if words[0] == "genhmr":
+        _, rest = cli.build_parser().parse_known_args(words[1:])
+        assert all(flag.startswith("--config.") for flag in rest), rest
+    else:
+        assert words[0] == "python"
+        module = words[1] == "-m"
+        source = (ROOT / words[2].replace(".", "/")).with_suffix(".py").read_text() if module else (ROOT / words[1]).read_text()
+        for flag in (w.split("=")[0] for w in words[2 + module :] if w.startswith("--")):
+            if not flag.startswith("--config."):
+                assert f'"{flag}"' in source or f'"{flag[2:]}"' in source, flag
     configs = re.findall(r"--config=configs/(\w+)\.py(?::(\w+))?", command)
     for name, arg in configs:
         for field in re.findall(r"--config\.([\w.]+)=", command):
