@@ -84,6 +84,21 @@ def test_placement_without_a_fit_is_replicated():
     assert batch["a"].sharding == NamedSharding(mesh, meshes.BATCH)
 
 
+def in_own_process(script, *arguments):
+    """Runs a script of this folder, which sees 8 devices, and returns the JSON that it prints."""
+    command = [sys.executable, str(HERE / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_sampling_and_refinement_are_equal_on_a_mesh():
+    """Metres; 100 steps of Adam magnify rounding, so not to the last digit."""
+    gap = in_own_process("sharded_inference.py")
+    assert gap["tokens"] == 0
+    assert gap["joints"] < 1e-4 and gap["vertices"] < 1e-4
+
+
 @pytest.mark.parametrize("stage", ["tokenizer", "genhmr"])
 def test_curves_are_equal_on_every_mesh(stage, trained_tokenizer, tokenizer_config, genhmr_config, tmp_path):
     """Also in micro-batches. Under a low rate: at the shipped one an untrained model amplifies rounding (tenfold in a few steps)."""
@@ -93,9 +108,6 @@ def test_curves_are_equal_on_every_mesh(stage, trained_tokenizer, tokenizer_conf
         config.optim.learning_rate = 1e-4
     (tmp_path / "config.json").write_text(config.to_json())
     layouts = [(1, 1, 1, 1), (8, 1, 1, 1), (2, 2, 2, 2), (1, 4, 2, 1)]  # the last number: micro-batches
-    command = [sys.executable, str(HERE / "curves.py"), str(tmp_path / "config.json"), json.dumps(layouts)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    curves = np.array(json.loads(done.stdout.splitlines()[-1]))
+    curves = np.array(in_own_process("curves.py", str(tmp_path / "config.json"), json.dumps(layouts)))
     assert np.ptp(curves[0]) > 1e-3 * curves[0].mean()  # it moves
     np.testing.assert_allclose(curves[1:], np.broadcast_to(curves[0], curves[1:].shape), rtol=1e-5)
