@@ -234,7 +234,7 @@ def biggest(module: Module, number: int = 5) -> list[Buffer]:
 
 def _made(module: Module) -> Iterator[tuple[str, Instruction, Shape]]:
     for name, instruction in module.instructions():
-        if module.times.get(name, 0) and name not in module.fused and instruction.opcode not in _FREE - set(KINDS) - {"while"}:
+        if module.times.get(name, 0) and name not in module.fused and instruction.opcode not in _FREE - set(KINDS):
             for shape in instruction.shapes:
                 if not shape.on_core:
                     yield name, instruction, shape
