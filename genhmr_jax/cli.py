@@ -1,4 +1,4 @@
-"""The `genhmr` command. Here are only the flags; the work is in `cli_recover`, imported when it is needed: help is instant."""
+"""The `genhmr` command. Here are only the flags; the work is imported when it is needed: help is instant."""
 
 import argparse
 import sys
@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import genhmr_jax
+from genhmr_jax.aot import command as aot
 from genhmr_jax.errors import InputError
+from genhmr_jax.sweep import flags as sweep_flags
 
 MESH_FORMATS = ("obj", "glb", "ply")
 SAMPLE_PHOTO = Path(__file__).parent / "assets" / "sample" / "person.jpg"
@@ -15,15 +17,26 @@ SAMPLE_PHOTO = Path(__file__).parent / "assets" / "sample" / "person.jpg"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit code: 0 all well, 1 bad input (one line each on stderr), 2 wrong usage, 130 interrupted."""
     parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.temperature == 0 and args.hypotheses > 1:
+    args, rest = parser.parse_known_args(argv)
+    overrides = [text for text in rest if args.command == "aot" and text.startswith("--config.")]
+    if unknown := [text for text in rest if text not in overrides]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    photos = args.command in ("recover", "demo")
+    if photos and args.temperature == 0 and args.hypotheses > 1:
         parser.error("--hypotheses above 1 needs --temperature above 0: without chance all hypotheses are equal")
-    from genhmr_jax import cli_recover
-
     try:
-        return cli_recover.run(args)
+        if photos:
+            from genhmr_jax import cli_recover
+
+            return cli_recover.run(args)
+        if args.command == "sweep":
+            from genhmr_jax.sweep import command as sweep_command
+
+            return sweep_command.run(args)
+        args.overrides = overrides
+        return aot.run(args)
     except InputError as error:
-        cli_recover.print_error(error)
+        print("genhmr: " + " ".join(str(error).split()), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -50,6 +63,21 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", default="genhmr_demo", metavar="DIR", help="where the results go (default: %(default)s)")
     demo.set_defaults(images=[str(SAMPLE_PHOTO)], boxes=None, keypoints=None)
     _add_model_flags(demo)
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="run an ablation sweep, or write its jobs for a cluster",
+        description="Trains and evaluates the points of a sweep (configs/sweeps/), and writes one table and one plot. What is done is "
+        "not done again; what was stopped goes on.",
+    )
+    sweep_flags.add_flags(sweep)
+    ahead = commands.add_parser(
+        "aot",
+        help="compile a training for a TPU slice that is not here",
+        description="Compiles the step of a config for a TPU slice and prints its memory, FLOPs, communication and predicted time. "
+        "--config.FIELD=VALUE overrides fields.",
+    )
+    aot.add_flags(ahead)
     return parser
 
 

@@ -73,7 +73,7 @@ def apply_overrides(config: ml_collections.ConfigDict, overrides: Overrides, whe
     for field, value in _pairs(overrides, where):
         old = field_value(config, field, where)
         if isinstance(value, _Text):
-            value = _parse(value, old, field, where)
+            value = parse_value(value, old, field, where)
         *path, last = field.split(".")
         try:
             if isinstance(old, tuple):
@@ -102,17 +102,32 @@ def field_names(config: ml_collections.ConfigDict) -> list[str]:
     return names
 
 
+def parse_value(text: str, old: Any, field: str, where: object) -> Any:
+    """A text that a person typed, as the type of the value `old` that it replaces. Raises InputError when it cannot be."""
+    if isinstance(old, str):
+        return str(text)
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, KeyError) as error:
+        raise InputError(where, f"{field} cannot be {text!r}", f"give it as {type(old).__name__}, like {old!r}") from error
+    return (value,) if isinstance(old, tuple) and not isinstance(value, list | tuple) else value
+
+
 def override_flags(overrides: Mapping[str, Any]) -> list[str]:
     """{"a.b": v} -> ["--config.a.b=v"], as genhmr_jax.main (absl, ml_collections) reads them. No shell quoting."""
     return [f"--config.{field}={value if isinstance(value, str) else repr(value)}" for field, value in overrides.items()]
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:
-    """The remedy for a name that is unknown: the nearest known names, or all of them when none is near."""
+    """The remedy for a name that is unknown: the nearest known names, or the first dozen when none is near."""
     known = list(dict.fromkeys(known))
     by_end = {name.rsplit(".", 1)[-1]: name for name in known}
     near = difflib.get_close_matches(wanted, known, 3, 0.5) or [by_end[n] for n in difflib.get_close_matches(wanted, by_end, 3, 0.6)]
-    return f"did you mean {' or '.join(near)}?" if near else f"choose among {', '.join(known)}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"choose among {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
 
 
 class _Text(str):
@@ -129,19 +144,6 @@ def _pairs(overrides: Overrides, where: object) -> list[tuple[str, Any]]:
             raise InputError(where, f"what is {text!r}?", "give FIELD=VALUE")
         pairs.append((field, _Text(value)))
     return pairs
-
-
-def _parse(text: str, old: Any, field: str, where: object) -> Any:
-    """A typed text as the type of the value that it replaces."""
-    if isinstance(old, str):
-        return str(text)
-    try:
-        if isinstance(old, bool):
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, KeyError) as error:
-        raise InputError(where, f"{field} cannot be {text!r}", f"give it as {type(old).__name__}, like {old!r}") from error
-    return (value,) if isinstance(old, tuple) and not isinstance(value, list | tuple) else value
 
 
 def _inner(config: ml_collections.ConfigDict, path: list[str]) -> ml_collections.ConfigDict:

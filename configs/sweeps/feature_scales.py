@@ -1,0 +1,27 @@
+"""At which scales the image features are read: levels of the pyramid over the encoder's last map (the paper: x4, x2, x1).
+
+    genhmr sweep --sweep=configs/sweeps/feature_scales.py --out=runs/scales --set data.images=runs/features_vit --set data.poses=amass.npz
+
+Args: `full` (an image-only ViT-B, on the features of genhmr_jax/train/features.py --encoder vit_b), `blazepose` (a pyramid over the last
+map of the frozen BlazePose, on --encoder blazepose_full: no encoder to train), `tiny` (the same on a few images rendered on the spot).
+"""
+
+from genhmr_jax.sweep import ImageSet, Point, Sweep, tiny
+
+SCALES = {"x1": (1.0,), "x2": (2.0,), "x4": (4.0,), "x2 x1": (2.0, 1.0), "x4 x2 x1": (4.0, 2.0, 1.0), "x4 x2 x1 x0.5": (4.0, 2.0, 1.0, 0.5)}
+BLAZEPOSE = {"model.encoder_channels": (80, 136, 288), "model.pyramid": "simple", "masking.drop_keypoints": 0.3}
+
+
+def get_sweep(arg: str = "full") -> Sweep:
+    def points(names):
+        return [Point(name, name, genhmr={"model.pyramid_scales": SCALES[name]}) for name in names]
+
+    if arg == "full":
+        return Sweep("scales", points(SCALES), genhmr_config="genhmr.py:vit_b")
+    if arg == "blazepose":
+        return Sweep("scales", points(SCALES), genhmr_config="genhmr.py:images", genhmr=BLAZEPOSE)
+    if arg == "tiny":
+        sweep = tiny("scales", points(("x1", "x2 x1")), images=ImageSet(6, 4, "blazepose_full"))
+        few = {"batch_size": 0, "image_batch_size": 4}
+        return Sweep(**vars(sweep) | {"genhmr": {**sweep.genhmr, **BLAZEPOSE, **few}})
+    raise ValueError("choose full, blazepose or tiny")

@@ -1,0 +1,31 @@
+"""How many tokens are masked: the law of the ratio in training, and of what stays masked after each iteration of sampling.
+
+    genhmr sweep --sweep=configs/sweeps/mask_schedule.py --out=runs/mask_schedule --set data.poses=cmu_poses.npz
+
+Args: `full` (each law in training and sampling, and MaskGIT's least ratio of a half), `training` (the law of training alone, sampled with
+the cosine), `sampling` (one model, sampled with each law), `tiny`.
+"""
+
+from genhmr_jax.sweep import Point, Sweep, tiny
+
+LAWS = ("cosine", "linear", "square", "cubic", "sqrt")
+
+
+def get_sweep(arg: str = "full") -> Sweep:
+    def train(law):
+        return {"masking.schedule": law}
+
+    def sample(law):
+        return {"schedule": law}
+
+    both = [Point(law, law, genhmr=train(law), evaluate=sample(law)) for law in LAWS]
+    if arg == "full":
+        half = Point("cosine, half masked", "cosine, half masked", genhmr={"masking.min_ratio": 0.5})
+        return Sweep("law", [*both, half])
+    if arg == "training":
+        return Sweep("law in training", [Point(law, law, genhmr=train(law)) for law in LAWS])
+    if arg == "sampling":
+        return Sweep("law in sampling", [Point(law, law, evaluate=sample(law)) for law in LAWS])
+    if arg == "tiny":
+        return tiny("law", both[:2])
+    raise ValueError("choose full, training, sampling or tiny")

@@ -1,0 +1,21 @@
+"""Iterations of uncertainty-guided sampling: 1 .. 20 (the paper: 5). One model, evaluated at each.
+
+    genhmr sweep --sweep=configs/sweeps/ugs_iterations.py --out=runs/ugs --set data.poses=cmu_poses.npz --checkpoint=default
+
+Without --checkpoint the model is trained first. Args: `full` (what is decoded are codes, as in the paper), `expected` (expected
+embeddings, as `genhmr recover` decodes), `tiny` (a tiny model on made-up poses).
+"""
+
+from genhmr_jax.sweep import Point, Sweep, tiny
+
+
+def get_sweep(arg: str = "full") -> Sweep:
+    def points(counts):
+        return [Point(f"{n}", n, evaluate={"iterations": n}) for n in counts]
+
+    if arg in ("full", "expected"):
+        rule = "hard" if arg == "full" else "expected"
+        return Sweep("iterations", points((1, 2, 3, 5, 7, 10, 15, 20)), evaluate={"rule": rule})
+    if arg == "tiny":
+        return tiny("iterations", points((1, 3)))
+    raise ValueError("choose full, expected or tiny")

@@ -1,0 +1,48 @@
+"""A few rendered images with their features, for tiny sweeps: both splits in one command.
+
+python -m genhmr_jax.sweep.images --out runs/images --poses made-up --train 16 --val 8 --encoder blazepose_full
+"""
+
+import argparse
+import pathlib
+import sys
+
+from genhmr_jax.errors import InputError
+
+
+def write_images(folder: pathlib.Path, poses: str, train: int, val: int, encoder: str) -> None:
+    """Renders images of corpus poses and computes their features: FOLDER/train and FOLDER/val are feature sets.
+
+    Raises:
+      InputError: no such corpus, or the detector saw nobody.
+    """
+    from genhmr_jax.data.synthetic.write import write_split
+    from genhmr_jax.train import features
+
+    for split, count in (("train", train), ("val", val)):
+        write_split(folder / "images", split, count, poses)
+        if not features.compute(folder / "images", folder, split, encoder):
+            raise InputError(folder, f"the detector saw nobody in {count} images of {split}", "ask for more images")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line. Returns 0, or 1 after one line on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="python -m genhmr_jax.sweep.images", description="Render a few images and compute their features."
+    )
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--poses", required=True, help="pose corpus (npz), or made-up")
+    parser.add_argument("--train", type=int, default=16, help="images for training")
+    parser.add_argument("--val", type=int, default=8, help="images for validation")
+    parser.add_argument("--encoder", default="blazepose_full")
+    args = parser.parse_args(argv)
+    try:
+        write_images(args.out, args.poses, args.train, args.val, args.encoder)
+    except InputError as error:
+        print(f"genhmr_jax.sweep.images: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
