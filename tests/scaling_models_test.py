@@ -245,13 +245,15 @@ def test_remat_keeps_no_samples_of_the_deformable_attention():
 
 
 def test_what_remat_keeps_grows_by_one_layer_input():
-    """A further layer of the transformer: its input (B, S, C), and no array of the image."""
-    elements = lambda layers, remat: sum(  # noqa: E731
-        int(np.prod(s))
-        for s in kept_shapes(networks_of("maps", remat, transformer=TransformerSpec(**TRANSFORMER.__dict__ | {"layers": layers})))
+    """A further layer of the transformer: its input (B, S, C), its parameters (stacked for the scan), and no array of the image."""
+    with_layers = lambda layers, remat: networks_of(  # noqa: E731
+        "maps", remat, transformer=TransformerSpec(**TRANSFORMER.__dict__ | {"layers": layers})
     )
+    elements = lambda layers, remat: sum(int(np.prod(s)) for s in kept_shapes(with_layers(layers, remat)))  # noqa: E731
     sequence = BATCH * (TOKENIZER.length + 6) * WIDTH
-    assert elements(2, "blocks") - elements(1, "blocks") <= 2 * sequence
+    block = with_layers(1, "blocks").shapes["genhmr"]["transformer"]["blocks"]["block_00"]
+    parameters = sum(x.size for x in jax.tree.leaves(block))
+    assert elements(2, "blocks") - elements(1, "blocks") <= 2 * sequence + parameters
     assert elements(2, "none") - elements(1, "none") > 20 * sequence
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from genhmr_jax.models.deformable_attention import DeformableAttention
 from genhmr_jax.models.remat import checkpointed
+from genhmr_jax.models.rows import by_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,21 +176,24 @@ class MaskedTransformer(nnx.Module):
         if self.spec.geometric:
             padded = jnp.concatenate([codes, jnp.zeros_like(codes[:1])]).astype(x.dtype)
             x = x + jnp.einsum("bld,ldc->blc", padded[tokens], self.code_in[...])
-        x = jnp.concatenate([context, x], 1)
+        x = by_rows(jnp.concatenate([context, x], 1))
         reference = None
         if image_values is not None:
             reference = jnp.broadcast_to(jax.nn.sigmoid(self.reference[...].astype(jnp.float32)), (tokens.shape[0], self.length, 2))
             image_weight = jnp.ones(tokens.shape[0]) if image_weight is None else image_weight
-        for i in range(self.spec.layers):
-            values = None if image_values is None else image_values[i]
-            block = functools.partial(self._block, i, context.shape[1])
-            x = checkpointed(block, remat)(x, reference, values, image_weight)
+        if remat == "blocks":
+            x = self._scanned(x, context.shape[1], reference, image_values, image_weight)
+        else:
+            for i in range(self.spec.layers):
+                values = None if image_values is None else image_values[i]
+                block = checkpointed(functools.partial(self._block, i, context.shape[1]), remat)
+                x = block(x, reference, values, image_weight)
         x = self.norm(x[:, context.shape[1] :])
         if self.spec.head_rank:
             logits = product_in_float32(self.head(x), self.code_features[...])
         else:
             logits = product_in_float32(x, self.head.kernel[...]) + self.head.bias[...]
-        logits = logits + self.prior[...]
+        logits = by_rows(logits + self.prior[...])
         if self.spec.geometric:
             norm = jnp.sum(codes**2, -1, keepdims=True)
             features = jnp.concatenate([codes, (norm - jnp.mean(norm)) / (jnp.std(norm) + 1e-6)], -1)
@@ -197,5 +201,17 @@ class MaskedTransformer(nnx.Module):
             logits = logits + product_in_float32(projected, features.astype(x.dtype).T)
         return logits
 
+    def _scanned(self, x, context_length: int, reference, image_values, image_weight) -> Float[Array, "B S C"]:
+        """All layers under one scan, each rematerialised: the program has the size of one layer, and compiles as fast."""
+        values = None if image_values is None else image_values[0]  # the maps, the same for every layer
+        graph, _ = nnx.split(self.blocks["block_00"])
+        states = [nnx.split(self.blocks[f"block_{i:02d}"])[1] for i in range(self.spec.layers)]
+
+        def layer(x: jax.Array, state: nnx.State) -> tuple[jax.Array, None]:
+            block = nnx.merge(graph, state)
+            return by_rows(block(by_rows(x), context_length, reference, by_rows(values), image_weight)), None
+
+        return jax.lax.scan(checkpointed(layer, "blocks", scanned=True), x, jax.tree.map(lambda *a: jnp.stack(a), *states))[0]
+
     def _block(self, i: int, context_length: int, x, reference, values, image_weight) -> Float[Array, "B S C"]:
-        return self.blocks[f"block_{i:02d}"](x, context_length, reference, values, image_weight)
+        return by_rows(self.blocks[f"block_{i:02d}"](by_rows(x), context_length, reference, by_rows(values), image_weight))

@@ -9,6 +9,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from genhmr_jax.models.rows import by_rows
+
 
 class ProjectLevels(nnx.Module):
     """For encoders with maps at several scales, one or more: a 1x1 convolution and a LayerNorm for each."""
@@ -70,10 +72,10 @@ class SimplePyramid(nnx.Module):
             level = self.levels[f"level_{i}"]
             x = maps[-1].astype(level["proj"].kernel[...].dtype)
             if scale == 4.0:
-                x = level["up_b"](jax.nn.gelu(level["up_norm"](level["up_a"](x)), approximate=False))
+                x = level["up_b"](by_rows(jax.nn.gelu(level["up_norm"](by_rows(level["up_a"](x))), approximate=False)))
             elif scale == 2.0:
                 x = level["up_a"](x)
             elif scale == 0.5:
                 x = nnx.max_pool(x, (2, 2), strides=(2, 2))
-            out.append(level["norm"](level["conv"](level["proj"](x))))
+            out.append(by_rows(level["norm"](by_rows(level["conv"](by_rows(level["proj"](by_rows(x))))))))
         return out

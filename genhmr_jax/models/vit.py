@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from genhmr_jax.models.remat import checkpointed
+from genhmr_jax.models.rows import by_rows
 
 SIZES = {"s": (384, 12, 12), "b": (768, 12, 12), "l": (1024, 24, 16), "h": (1280, 32, 16)}  # width, depth, heads
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -87,7 +88,7 @@ class Vit(nnx.Module):
         Raises:
           ValueError: unknown remat.
         """
-        x = self.patch(images.astype(self.patch.kernel[...].dtype))
+        x = by_rows(self.patch(by_rows(images.astype(self.patch.kernel[...].dtype))))
         shape = x.shape
         x = x.reshape(shape[0], -1, shape[-1]) + self.position[...][1:] + self.position[...][:1]
         graph, layers = nnx.split(self.blocks)
@@ -95,7 +96,7 @@ class Vit(nnx.Module):
 
         def layer(x: jax.Array, arrays: tuple) -> tuple[jax.Array, None]:
             state, factor = arrays
-            return nnx.merge(graph, state)(x, factor), None
+            return by_rows(nnx.merge(graph, state)(by_rows(x), factor)), None
 
         x, _ = jax.lax.scan(checkpointed(layer, remat, scanned=True), x, (layers, factors))
         return [self.norm(x).reshape(shape)]

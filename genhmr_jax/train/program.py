@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
+from genhmr_jax.models.rows import by_rows
 from genhmr_jax.train import mesh as meshes
 from genhmr_jax.train import step as steps
 from genhmr_jax.train.flops import function_flops
@@ -91,14 +92,14 @@ def build(task: Task, config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
     )
     batch, frozen = with_place(task.batch_shapes(), rows), with_place(task.frozen, whole)
 
-    def constrain(tree: Any) -> Any:
-        def pin(x: jax.Array) -> jax.Array:
-            return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(("data", "fsdp"), *(None,) * (x.ndim - 1))))
+    run = steps.make_step(task, optimizer, config, by_rows)
 
-        return jax.tree.map(pin, tree)
+    def on_mesh(state: Any, batch: Any, frozen: Any) -> tuple[Any, dict]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # by_rows, here and in the models, means this mesh
+            return run(state, batch, frozen)
 
     step = jax.jit(
-        steps.make_step(task, optimizer, config, constrain),
+        on_mesh,
         in_shardings=(shardings(state), rows, whole),
         out_shardings=(shardings(state), whole),
         donate_argnums=0,
