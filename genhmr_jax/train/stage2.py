@@ -212,13 +212,15 @@ class GenHmrTask:
 
     @functools.cached_property
     def _measure(self):
+        networks = self.without_remat().networks  # nothing goes backward here
+
         @functools.partial(jax.jit, static_argnames="rule")
         def measure(params: Any, frozen: Any, sample: dict, iterations: jax.Array, rule: str) -> dict[str, jax.Array]:
             everything = {"genhmr": params, "tokenizer": frozen["tokenizer"], "codebook": frozen["codebook"]}
-            encoded = self.networks.encode(everything, image_encoder.from_stored(sample))
+            encoded = networks.encode(everything, image_encoder.from_stored(sample))
             keys = jax.random.split(jax.random.key(0), sample["crop"].shape[0])
-            _, embeddings = sample_bodies(self.networks, everything, encoded, keys, iterations=iterations, rule=rule)
-            joints = smpl_jax.forward(frozen["body"], encoded.betas, self.networks.decode(everything, embeddings)).joints
+            _, embeddings = sample_bodies(networks, everything, encoded, keys, iterations=iterations, rule=rule)
+            joints = smpl_jax.forward(frozen["body"], encoded.betas, networks.decode(everything, embeddings)).joints
             weight, both = sample["weight"], (joints, sample["joints"])
             sums = {"mpjpe": 1000 * losses.mpjpe(*both), "pa_mpjpe": 1000 * losses.pa_mpjpe(*both), "rows": jnp.ones_like(weight)}
             return {name: jnp.sum(weight * value) for name, value in sums.items()}
