@@ -230,11 +230,11 @@ def test_weak_scaling_by_hand():
     assert (one.ici, one.dcn, one.overlapped, one.serial) == (0, 0, 1, 1)
     assert not one.fits  # 16 GB of parameters and moments
     assert pod.fits and pod.slices == 1 and four.slices == 4
-    gathered, summed = 8e9 * 15 / 16, 8e9 / 16 * 15 / 16
+    gathered, summed = 3 * 2e9 * 15 / 16, 2 * 2e9 / 16 * 15 / 16
     assert pod.ici == pytest.approx((gathered + summed) / 100e9)
     assert pod.serial == pytest.approx(0.1 / (0.1 + pod.ici))
     assert pod.overlapped == 1.0
-    assert four.dcn == pytest.approx(8e9 / 256 * 3 / 4 / 3.125e9)
+    assert four.dcn == pytest.approx(4e9 / 256 * 3 / 4 / 3.125e9)
     assert four.serial < pod.serial
 
 

@@ -104,19 +104,18 @@ class Point:
 
 
 def weak_scaling(chip: Chip, load: Load, chips: int) -> Point:
-    """The same batch on every chip, more chips: parameters gathered in bfloat16 (forward, and again backward) and gradients
-    scattered in float32 over `fsdp`, once a micro-batch; gradients summed over `data` once a step; over DCN, beyond a pod, each chip sends
-    its share.
+    """The same batch on every chip, more chips. Every micro-batch, as the step is compiled: parameters gathered (forward, and again
+    backward) and gradients scattered over `fsdp`, then summed over `data`, all in bfloat16; beyond a pod each chip sends its share over DCN.
     """
     slices = math.ceil(chips / chip.pod)
     inside = chips // slices
     shards = math.gcd(inside, load.fsdp)
     copies = inside // shards
-    gathered = load.accumulate * load.params * (2 * 2 + 4) * (shards - 1) / shards
-    summed = 2 * 4 * load.params / shards * (copies - 1) / copies
+    gathered = load.accumulate * load.params * 3 * 2 * (shards - 1) / shards
+    summed = load.accumulate * 2 * 2 * load.params / shards * (copies - 1) / copies
     shape = slice_shape(chip, inside)
     ici = gathered / _neighbours(chip, shape, shards) + summed / _neighbours(chip, shape, copies)
-    dcn = 2 * 4 * load.params / inside * (slices - 1) / slices / chip.dcn
+    dcn = load.accumulate * 2 * 2 * load.params / inside * (slices - 1) / slices / chip.dcn
     needed = Load.STATE_BYTES * load.params / shards + load.bytes_aside
     together = load.local / max(load.local, ici + dcn)
     return Point(chips, slices, ici, dcn, together, load.local / (load.local + ici + dcn), needed <= chip.hbm)
