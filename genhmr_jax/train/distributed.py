@@ -3,7 +3,9 @@
 `resolve` decides from the environment alone, `initialize` acts on it, once, before anything else touches a device. See launch/README.md.
 """
 
+import contextlib
 import dataclasses
+import errno
 import glob
 import importlib.util
 import logging
@@ -14,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 import jax
@@ -24,8 +26,7 @@ from genhmr_jax.errors import InputError
 log = logging.getLogger("genhmr_jax")
 
 CONNECT_S = 300  # for all processes to come: hosts of a large job start minutes apart
-EXIT_S = 60  # a process that ends waits so long for the others to end too; then JAX aborts them all
-LAST_WORDS_S = 1
+LAST_WORDS_S = 1  # see _leave
 SKYPILOT_PORT = 8476
 ALONE = "--num_processes=1 (or GENHMR_NUM_PROCESSES=1) if this process is to train alone"
 
@@ -81,6 +82,8 @@ def initialize(
         _without_proxy(plan.coordinator.rpartition(":")[0].strip("[]"))
         if plan.process_id:
             _wait_for(plan, connect_s)
+        else:
+            _check_port_is_free(where, int(plan.coordinator.rpartition(":")[2]))
     who = f"process {plan.process_id} of {plan.num_processes}" if plan.coordinator else "this process"
     if not _in_time(lambda: _join(plan, connect_s, where), connect_s):
         remedy = f"start every process with the same coordinator and number, each with its own id; or give {ALONE}"
@@ -276,27 +279,51 @@ def _alone(plan: Plan) -> None:
     if jax.config.jax_cpu_collectives_implementation == "gloo":
         jax.config.update("jax_cpu_collectives_implementation", None)  # gloo fails where the host's own name cannot be resolved
     _without_proxy("127.0.0.1")
-    for _ in range(5):
-        try:
-            address = _free_local_address()
+    try:
+        with _free_local_address() as address:
             jax.distributed.initialize(
                 address, 1, 0, plan.local_devices, cluster_detection_method="deactivate", coordinator_bind_address=address
             )
-            return
-        except (OSError, jax.errors.JaxRuntimeError) as error:  # taken by another process in between, or no loopback device at all
-            jax.distributed.shutdown()
-            reason = str(error).splitlines()[0]
-    log.warning("SIGTERM will stop the run without saving: a single process could not be initialised (%s)", reason)
+    except (OSError, jax.errors.JaxRuntimeError) as error:
+        jax.distributed.shutdown()
+        reason = str(error).splitlines()[0]
+        log.warning("SIGTERM will stop the run without saving: a single process could not be initialised (%s)", reason)
 
 
-def _free_local_address() -> str:
-    """A free port of the loopback device. Raises OSError when that device does not work (JAX would abort the process)."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        with socket.create_connection(server.getsockname(), timeout=5):
+@contextlib.contextmanager
+def _free_local_address() -> Iterator[str]:
+    """A port of the loopback device, which nobody else takes meanwhile: JAX crashes on one that is taken.
+
+    Raises:
+      OSError: that device does not work (JAX would abort the process).
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        probe.listen()
+        free = probe.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", free), timeout=5):
             pass
-        return f"127.0.0.1:{server.getsockname()[1]}"
+    with socket.socket() as holder:
+        if hasattr(socket, "SO_REUSEPORT"):
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # lets gRPC, which sets it too, in beside this one
+            holder.bind(("127.0.0.1", 0))
+            yield f"127.0.0.1:{holder.getsockname()[1]}"
+        else:
+            yield f"127.0.0.1:{free}"
+
+
+def _check_port_is_free(where: str, port: int) -> None:
+    """Raises InputError if another program listens on `port` of this host: JAX would crash, or share it with another run."""
+    for family, wildcard in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        try:
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a run that ended just now does not count
+                probe.bind((wildcard, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise InputError(
+                    where, "its port is taken on this host, which is process 0", "give another port, to all processes"
+                ) from error
 
 
 def _without_proxy(host: str) -> None:
@@ -333,11 +360,10 @@ def _join(plan: Plan, seconds: float, where: str) -> None:
             plan.local_devices,
             cluster_detection_method="deactivate" if plan.coordinator else None,
             initialization_timeout=int(seconds) + 600,  # `_in_time` is first: at its own limit JAX aborts the process
-            shutdown_timeout_seconds=EXIT_S,
         )
     except jax.errors.JaxRuntimeError as error:
-        problem = f"process {plan.process_id} could not start or join it ({str(error).splitlines()[0]})"
-        raise InputError(where, problem, "give a port of process 0's host that is free") from error
+        problem = f"process {plan.process_id} of {plan.num_processes} could not join it ({str(error).splitlines()[0]})"
+        raise InputError(where, problem, "give another port, and each process its own id") from error
     except (ValueError, OSError) as error:
         problem = f"looks like a run of several processes, but JAX cannot find them ({str(error).splitlines()[0]})"
         raise InputError(plan.source, problem, f"give --coordinator, --num_processes and --process_id, or {ALONE}") from error

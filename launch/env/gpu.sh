@@ -24,3 +24,5 @@ unset flags
 export XLA_PYTHON_CLIENT_MEM_FRACTION="${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}"
 # Only warnings: which network NCCL chose, and why it is slow.
 export NCCL_DEBUG="${NCCL_DEBUG:-WARN}"
+# A run that comes back on the same host does not compile its step again.
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/genhmr_jax/train}"
