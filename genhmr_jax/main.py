@@ -1,39 +1,52 @@
 """Training and evaluation: `python -m genhmr_jax.main --config=configs/X.py:arg --workdir=DIR`. Flags only; see train/loop.py."""
 
+import argparse
 import logging
 import sys
-
-from absl import app, flags
-from ml_collections import config_flags
+from collections.abc import Sequence
 
 from genhmr_jax.errors import InputError, Preempted
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with an argument: configs/genhmr.py:tiny", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics.jsonl and the exported model.")
-_EVALUATE = flags.DEFINE_bool("evaluate", False, "Only evaluate the newest checkpoint of the workdir, and export it to its model folder.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where it is not detected (docs: launch/README.md).")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes train together.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-flags.mark_flags_as_required(["config", "workdir"])
 
 RESUME = 75  # EX_TEMPFAIL: the run was told to stop and has saved; the same command goes on
 
 
-def main(argv: list[str]) -> None:
+def build_parser() -> argparse.ArgumentParser:
+    """The flags. What it leaves over must be overrides of config fields."""
+    parser = argparse.ArgumentParser(
+        prog="genhmr_jax.main",
+        description="Trains what a config describes, or goes on with it. Any field of the config: --config.FIELD.FIELD=VALUE.",
+    )
+    parser.add_argument("--config", required=True, metavar="FILE:ARG", help="a file of configs/, with an argument: configs/genhmr.py:tiny")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics.jsonl and the exported model; may be gs://")
+    parser.add_argument("--evaluate", action="store_true", help="only evaluate the newest checkpoint, and export it to DIR/model")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where it is not detected (launch/README.md)")
+    parser.add_argument("--num_processes", type=int, metavar="N", help="how many processes train together")
+    parser.add_argument("--process_id", type=int, metavar="I", help="which of them this is, from 0")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Trains (or evaluates) what the config describes."""
-    if len(argv) > 1:
-        raise app.UsageError(f"what is {' '.join(argv[1:])}?")
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if unknown := [text for text in rest if not (text.startswith("--config.") and "=" in text)]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)} (fields of the config are set with --config.FIELD=VALUE)")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
     logging.getLogger("genhmr_jax").setLevel(logging.INFO)
-    from genhmr_jax.train import distributed  # after the flags: --help must not wait for JAX
+    from absl import flags  # after the flags: --help must not wait for JAX
 
+    from genhmr_jax.config_files import load_config
+    from genhmr_jax.train import distributed
+
+    flags.FLAGS.mark_as_parsed()  # grain reads absl's flags
     try:
-        distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        config = load_config(args.config, rest)
+        distributed.initialize(args.coordinator, args.num_processes, args.process_id)
         from genhmr_jax.train import loop, tasks  # after that: they touch devices
 
-        task = tasks.make_task(_CONFIG.value)
-        run = loop.evaluate if _EVALUATE.value else loop.train
-        run(task, _CONFIG.value, _WORKDIR.value)
+        task = tasks.make_task(config)
+        run = loop.evaluate if args.evaluate else loop.train
+        run(task, config, args.workdir)
     except InputError as error:
         distributed.leave(f"genhmr_jax.main: {error}")
     except Preempted as stop:
@@ -42,4 +55,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

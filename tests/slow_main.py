@@ -2,8 +2,6 @@
 
 import time
 
-from absl import app
-
 from genhmr_jax import main
 from genhmr_jax.data import poses
 
@@ -17,4 +15,4 @@ def load(source, numbers, fast=poses.PoseSource.load):
 
 if __name__ == "__main__":
     poses.PoseSource.load = load
-    app.run(main.main)
+    main.main()

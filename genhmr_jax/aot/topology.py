@@ -49,7 +49,7 @@ def devices(name: str) -> Sequence[Any]:
     try:
         import libtpu  # noqa: F401
     except ImportError as error:
-        raise InputError("genhmr aot", "the TPU compiler is not installed", "pip install libtpu (it runs on a CPU machine)") from error
+        raise InputError("genhmr aot", "the TPU compiler is not installed", "pip install \"jax[tpu]\" (it runs on a CPU machine)") from error
     from jax.experimental import topologies
 
     with offline():
