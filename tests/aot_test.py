@@ -255,7 +255,7 @@ def test_an_unknown_slice_names_the_nearest(name, words):
 
 def test_without_libtpu_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "libtpu", None)
-    with pytest.raises(InputError, match="pip install libtpu"):
+    with pytest.raises(InputError, match=r'pip install "jax\[tpu\]"'):
         topology.devices("v5e:2x2")
 
 
@@ -286,6 +286,21 @@ def test_too_little_memory_names_what_fits(get_config, what, needed, kind, remed
     config.image_batch_size = 512
     error = command.too_small(config, _Mesh, CHIPS["v5e"], report.OutOfMemory(needed * GIB, kind, ""), "v5e:8x8", what)
     assert remedy in str(error) and f"{needed}.00 GiB do not fit 15.75 GiB" in str(error)
+
+
+def test_the_inference_step_by_shapes(get_config):
+    from genhmr_jax.aot import infer
+    from genhmr_jax.train import mesh as meshes
+    from genhmr_jax.train import tasks
+
+    config = get_config("genhmr:tiny")
+    task = tasks.abstract_task(config, get_config("tokenizer:tiny"))
+    mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
+    made = infer.build(task, config, mesh, 4)
+    found = jax.eval_shape(made.step, *made.shapes)
+    assert found["vertices"].shape[0] == 4 and found["vertices"].shape[2] == 3
+    assert found["rotmats"].shape == (4, 24, 3, 3) and found["tokens"].shape == (4, task.spec.tokenizer.length)
+    assert {x.dtype for x in jax.tree.leaves(made.shapes[0]["genhmr"])} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_flags_import_no_jax():

@@ -123,7 +123,8 @@ def _speed_table(found: dict[str, Any]) -> str:
         times = [f"{1e3 * b[name]:.0f}" for name in ("compute", "hbm", "ici")] + [f"{1e3 * s[n]:.0f} ms" for n in ("overlapped", "serial")]
         sent = " + ".join(f"{row['bytes'] / 1e9:.2f} {kind}" for kind, row in r["collectives"].items() if row["bytes"] > 5e6)
         bounds = [f"{100 * r['mfu']:.0f} %", f"{100 * r['mfu_serial']:.0f} %", f"{value['batch'] / s['overlapped']:.0f}"]
-        rows.append([*key.split(), *times, *bounds, sent or "0", f"{r['compile_seconds']:.0f}"])
+        took = f"{r['compile_seconds']:.0f}{' (O1)' if value['fast'] else ''}"
+        rows.append([*key.split(), *times, *bounds, sent or "0", took])
     return _markdown(head, rows)
 
 

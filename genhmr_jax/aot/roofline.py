@@ -104,8 +104,10 @@ class Point:
 
 
 def weak_scaling(chip: Chip, load: Load, chips: int) -> Point:
-    """The same batch on every chip, more chips. Every micro-batch, as the step is compiled: parameters gathered (forward, and again
-    backward) and gradients scattered over `fsdp`, then summed over `data`, all in bfloat16; beyond a pod each chip sends its share over DCN.
+    """The same batch on every chip, more chips.
+
+    Every micro-batch, as the step is compiled, parameters are gathered over `fsdp` (forward, and again backward), gradients scattered over
+    it and then summed over `data`, all in bfloat16; beyond a pod each chip sends its share over DCN.
     """
     slices = math.ceil(chips / chip.pod)
     inside = chips // slices

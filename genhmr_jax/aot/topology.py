@@ -49,7 +49,8 @@ def devices(name: str) -> Sequence[Any]:
     try:
         import libtpu  # noqa: F401
     except ImportError as error:
-        raise InputError("genhmr aot", "the TPU compiler is not installed", "pip install \"jax[tpu]\" (it runs on a CPU machine)") from error
+        remedy = 'pip install "jax[tpu]" (it runs on a CPU machine)'
+        raise InputError("genhmr aot", "the TPU compiler is not installed", remedy) from error
     from jax.experimental import topologies
 
     with offline():
