@@ -32,15 +32,25 @@ def load_config(name: str, overrides: Overrides = ()) -> ml_collections.ConfigDi
     Raises:
       InputError: no such file, argument or field (the nearest names are given), or a value of another type.
     """
-    file, _, arg = str(name).partition(":")
-    module = load_module(file, "get_config")
-    try:
-        config = module.get_config(arg) if arg else module.get_config()
-    except ValueError as error:
-        raise InputError(name, f"{arg!r} is no argument of it ({error})", nearest(arg, _choices(str(error)))) from error
+    config = call(name, "get_config")
     config.lock()
     apply_overrides(config, overrides, name)
     return config
+
+
+def call(name: str, function: str) -> Any:
+    """What `function` of "path/to/file.py:arg" returns for the argument. It may refuse one by ValueError("... choose a, b or c").
+
+    Raises:
+      InputError: no such file or argument (the nearest names are given), or a file without the function.
+    """
+    file, _, arg = str(name).partition(":")
+    module = load_module(file, function)
+    try:
+        return getattr(module, function)(arg) if arg else getattr(module, function)()
+    except ValueError as error:
+        known = _choices(str(error))
+        raise InputError(file, f"has no argument {arg!r}", nearest(arg, known) if known else f"it says: {error}") from error
 
 
 def load_module(file: str | pathlib.Path, function: str) -> ModuleType:

@@ -225,10 +225,11 @@ def test_process_0_does_not_wait_for_ever():
         port = server.getsockname()[1]
     code = f"""
 try: distributed.initialize("127.0.0.1:{port}", 2, 0, connect_s=1)
-except InputError as error:
-    import os; print(error, flush=True); os._exit(0)
+except InputError as error: distributed.leave(str(error))
 """
-    assert "process 0 of 2 is there, but not all the others came within 1 s" in python(code).stdout
+    done = python(code)
+    assert done.returncode == 1
+    assert "process 0 of 2 is there, but not all the others came within 1 s" in done.stderr
 
 
 def test_indexed_job_without_the_package_says_so():

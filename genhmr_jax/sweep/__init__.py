@@ -39,7 +39,7 @@ class Sweep:
       axis: what differs between the points, as the label of the x axis.
       points: at least two, with different names.
       log_axis: draw the x axis logarithmically.
-      tokenizer_config, genhmr_config: config files with their arguments, in the folder above the sweep's own.
+      tokenizer_config, genhmr_config: config files with their arguments, in the folder above the sweep's own, or else in ./configs.
       tokenizer, genhmr, evaluate: overrides for all points; --set comes after them, a point's own last.
       images: a set to make when --set data.images=DIR names none; for tiny sweeps.
     """

@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import shlex
 
 from genhmr_jax.errors import InputError
 from genhmr_jax.sweep import local
@@ -36,7 +37,7 @@ def describe(plan: Plan) -> str:
     lines = []
     for node in plan.nodes.values():
         lines.append(f"{'done ' if node.done else 'to do'} {node.key}{' after ' + ', '.join(node.needs) if node.needs else ''}")
-        lines.append(f"      python {' '.join(node.command)}")
+        lines.append(f"      {shlex.join(['python', *node.command])}")
     lines += [f"{row.point.name}: {', '.join(row.evaluations)}" for row in plan.rows]
     todo = sum(not node.done for node in plan.nodes.values())
     return "\n".join([*lines, f"{len(plan.rows)} points, {len(plan.nodes)} runs, {todo} to do"])

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from genhmr_jax.config_files import field_names, field_value, load_config, load_module, nearest, parse_value
+from genhmr_jax.config_files import call, field_names, field_value, load_config, nearest, parse_value
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import Settings
 from genhmr_jax.sweep import Sweep
@@ -19,12 +19,7 @@ def load_sweep(name: str) -> Sweep:
     Raises:
       InputError: no such file or argument (the nearest names are given), or one that returns no sweep.
     """
-    file, _, arg = name.partition(":")
-    module = load_module(file, "get_sweep")
-    try:
-        sweep = module.get_sweep(arg) if arg else module.get_sweep()
-    except ValueError as error:
-        raise InputError(name, f"{arg!r} is no argument of it ({error})", nearest(arg, ("full", "tiny"))) from error
+    file, sweep = name.partition(":")[0], call(name, "get_sweep")
     if not isinstance(sweep, Sweep) or not sweep.points:
         raise InputError(file, "get_sweep() returns no genhmr_jax.sweep.Sweep with points", "see configs/sweeps/ for examples")
     names = [point.name for point in sweep.points]
@@ -34,8 +29,9 @@ def load_sweep(name: str) -> Sweep:
 
 
 def config_file(sweep_name: str, config: str) -> str:
-    """The path of a config that a sweep names: in the folder above the sweep's own."""
-    return str(pathlib.Path(sweep_name.partition(":")[0]).parent.parent / config)
+    """The path of a config that a sweep names: in the folder above the sweep's own, or else in ./configs."""
+    file = pathlib.Path(sweep_name.partition(":")[0]).parent.parent / config
+    return str(file if file.with_name(file.name.partition(":")[0]).exists() else pathlib.Path("configs") / config)
 
 
 def read_set(texts: Sequence[str], sweep: Sweep, sweep_name: str) -> dict[str, dict[str, Any]]:

@@ -26,7 +26,7 @@ from genhmr_jax.errors import InputError
 log = logging.getLogger("genhmr_jax")
 
 CONNECT_S = 300  # for all processes to come: hosts of a large job start minutes apart
-LAST_WORDS_S = 1  # see _leave
+LAST_WORDS_S = 1  # the others are aborted when process 0 is gone: if they fail for the same reason, they can say so first
 SKYPILOT_PORT = 8476
 ALONE = "--num_processes=1 (or GENHMR_NUM_PROCESSES=1) if this process is to train alone"
 
@@ -46,6 +46,9 @@ class Plan:
     num_processes: int | None = None
     process_id: int | None = None
     local_devices: tuple[int, ...] | None = None
+
+
+_others: list[Plan] = []  # the run of several processes that this one is about to join, or has joined
 
 
 def initialize(
@@ -84,6 +87,7 @@ def initialize(
             _wait_for(plan, connect_s)
         else:
             _check_port_is_free(where, int(plan.coordinator.rpartition(":")[2]))
+    _others.append(plan)
     who = f"process {plan.process_id} of {plan.num_processes}" if plan.coordinator else "this process"
     if not _in_time(lambda: _join(plan, connect_s, where), connect_s):
         remedy = f"start every process with the same coordinator and number, each with its own id; or give {ALONE}"
@@ -111,7 +115,7 @@ def leave(message: str) -> NoReturn:
 
     They may be waiting for this one, in the middle of a step. What started the run sees the exit code at once and stops them.
     """
-    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+    if not _others:
         sys.exit(message)
     print(message, file=sys.stderr)
     _leave()
@@ -155,10 +159,9 @@ def _leave_after(hook: Callable[..., object]) -> Callable[..., None]:
 
 
 def _leave() -> NoReturn:
-    if is_main():
-        time.sleep(LAST_WORDS_S)  # the others are aborted when process 0 is gone: if they fail for the same reason, let them say so
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(LAST_WORDS_S)
     os._exit(1)
 
 
@@ -345,6 +348,7 @@ def _wait_for(plan: Plan, seconds: float) -> None:
         except OSError as error:  # also a name that is not known yet: pods start in any order
             reason = error.strerror or str(error)
             time.sleep(min(1.0, seconds / 10))
+    _others.append(plan)
     who = f"process {plan.process_id} of {plan.num_processes}"
     remedy = "check that process 0 runs there, that the port is open between the hosts, and that all processes name the same one"
     raise InputError(f"coordinator {plan.coordinator}", f"did not answer {who} in {seconds:.0f} s ({reason})", remedy)
