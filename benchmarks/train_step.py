@@ -4,7 +4,7 @@
 
 Random images and labels of the real size lie on the devices, so the input is not measured. After compilation and two steps, the median of
 `--steps` steps counts. The profile is of three more steps; on a GPU it lists kernels, on a CPU XLA's operations. MFU needs a chip whose
-peak is known (genhmr_jax/train/meters.py).
+peak is known (genhmr_jax/peak_flops.py).
 """
 
 import argparse
@@ -19,8 +19,9 @@ import jax
 import numpy as np
 
 from genhmr_jax import config_files
+from genhmr_jax.peak_flops import peak_flops
 from genhmr_jax.train import mesh as meshes
-from genhmr_jax.train import meters, program, tasks
+from genhmr_jax.train import program, tasks
 
 
 def random_batch(shapes: dict) -> dict:
@@ -97,7 +98,7 @@ def main() -> None:
         jax.block_until_ready(metrics)
         times.append(time.monotonic() - start)
     step, flops, device = statistics.median(times), made.model_flops(), made.mesh.devices.flat[0]
-    peak = meters.peak_flops(device.device_kind)
+    peak = peak_flops(device.device_kind)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(3):

@@ -9,6 +9,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from genhmr_jax.peak_flops import peak_flops
+
 GB = 10**9
 GIB = 2**30
 
@@ -45,9 +47,9 @@ class Chip:
 
 
 CHIPS = {
-    "v5e": Chip("v5e", int(15.75 * GIB), 197e12, 819 * GB, 400 * GB, 2, 16, 256, 6.4e12 / 8 / 256),
-    "v5p": Chip("v5p", 95 * GIB, 459e12, 2765 * GB, 1200 * GB, 3, 4, 8960, 50e9 / 8),
-    "v6e": Chip("v6e", int(31.24 * GIB), 918e12, 1638 * GB, 800 * GB, 2, 16, 256, 25.6e12 / 8 / 256),
+    "v5e": Chip("v5e", int(15.75 * GIB), peak_flops("TPU v5e"), 819 * GB, 400 * GB, 2, 16, 256, 6.4e12 / 8 / 256),
+    "v5p": Chip("v5p", 95 * GIB, peak_flops("TPU v5"), 2765 * GB, 1200 * GB, 3, 4, 8960, 50e9 / 8),
+    "v6e": Chip("v6e", int(31.24 * GIB), peak_flops("TPU v6e"), 1638 * GB, 800 * GB, 2, 16, 256, 25.6e12 / 8 / 256),
 }
 
 
