@@ -141,6 +141,8 @@ def test_the_biggest_arrays_have_names(program):
         ("replica_groups=[2,2]<=[2,2]T(1,0)", ((0, 2), (1, 3))),
         ("replica_groups=mesh['a'=2,'b'=3] {'b'}", ((0, 1, 2), (3, 4, 5))),
         ("replica_groups=mesh['a'=2,'b'=3] {'a'}", ((0, 3), (1, 4), (2, 5))),
+        ("replica_groups=mesh['a'=1,'b'=2,'c'=3], device_ids=([3,2]T(1,0)) {'c'}, x", ((0, 2, 4), (1, 3, 5))),
+        ("replica_groups=mesh['a'=2,'b'=2], device_ids=([0,3,1,2]) {'b'}, x", ((0, 3), (1, 2))),
         ("replica_groups=mesh['a'=4] {'a':(1)2}", ((0, 2), (1, 3))),
         ("replica_groups=mesh['a'=4] {'a':(2)2}", ((0, 1), (2, 3))),
         ("source_target_pairs={{0,1},{1,0}}", ((0, 1), (1, 0))),

@@ -93,13 +93,20 @@ def replica_groups(attributes: str) -> tuple[tuple[int, ...], ...]:
         shape, dims = _numbers(iota[1]), _numbers(iota[2])
         order = _numbers(iota[3]) if iota[3] else range(len(dims))
         return tuple(map(tuple, np.arange(math.prod(dims)).reshape(dims).transpose(*order).reshape(shape).tolist()))
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(?\[?([^{]*?)\]?\)?)? \{([^}]*)\}", attributes):
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^{]*)\))? \{([^}]*)\}", attributes):
         sizes = {axis: int(n) for axis, n in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
-        ids = np.arange(math.prod(sizes.values()))
-        if mesh[2]:
-            ids = np.array(_numbers(re.sub(r"[^\d,]", "", mesh[2])))
+        ids = _device_ids(mesh[2]) if mesh[2] else np.arange(math.prod(sizes.values()))
         return _mesh_groups(ids.reshape(*sizes.values()), list(sizes), mesh[3])
     return ()
+
+
+def _device_ids(text: str) -> np.ndarray:
+    """The devices of a mesh in their order: a list "0,2,1,3", or "[128,2]T(1,0)", all of them counted over 128 x 2 and transposed."""
+    if iota := re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text.strip()):
+        dims = _numbers(iota[1])
+        if iota[2]:
+            return np.arange(math.prod(dims)).reshape(dims).transpose(_numbers(iota[2])).ravel()
+    return np.array(_numbers(re.sub(r"[^\d,]", "", text)))
 
 
 def _mesh_groups(ids: np.ndarray, axes: list[str], named: str) -> tuple[tuple[int, ...], ...]:
