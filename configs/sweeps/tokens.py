@@ -3,7 +3,7 @@
     genhmr sweep --sweep=configs/sweeps/tokens.py --out=runs/tokens --set data.poses=cmu_poses.npz
 
 Args: `full` (the tokenizer of the paper's design, 64 wide), `parts` (the default tokenizer, with 1 .. 10 tokens for each body part),
-`small` (the same with trainings of a minute or two on 2 CPU cores: the run of docs/ablations.md), `tiny` (seconds, on made-up poses).
+`small` (the same with trainings of a minute or two on 2 CPU cores), `tiny` (seconds, on made-up poses).
 """
 
 from genhmr_jax.sweep import Point, Sweep, tiny
