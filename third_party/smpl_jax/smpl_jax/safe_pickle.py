@@ -1,6 +1,7 @@
-"""Reads the arrays out of SMPL's pickles without running anything that is in them.
+"""Reads the arrays out of the pickles of this field without running anything that is in them.
 
-The official files are Python 2 pickles of numpy arrays, chumpy arrays and scipy sparse matrices. A plain `pickle.load` would need chumpy
+SMPL's official files are Python 2 pickles of numpy arrays, chumpy arrays and scipy sparse matrices; datasets come as pickles of
+dictionaries, lists, strings, numbers and arrays, which may hold objects. A plain `pickle.load` would need chumpy
 (which no longer installs) and would run whatever a file from the internet asks for. Here every name in a pickle is looked up in a fixed
 table of stand-ins that only hold data; any other name is refused before it is touched.
 """
@@ -8,6 +9,7 @@ table of stand-ins that only hold data; any other name is refused before it is t
 import io
 import math
 import pickle
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,13 +27,12 @@ class _Sealed(type):
 
 
 class _Dtype(metaclass=_Sealed):
-    """numpy.dtype; `value` is None for anything but plain numbers."""
+    """numpy.dtype; `value` is None for anything but numbers, strings and objects."""
 
     def __init__(self, code: str, *_: object) -> None:
         self.value: np.dtype | None = None
-        plain = isinstance(code, str) and code.lstrip("<>=|")[:1] in ("b", "i", "u", "f", "?") and len(code) <= 3
-        if plain:
-            self.value = np.dtype(code)
+        if isinstance(code, str) and re.fullmatch(r"[<>=|]?([biuf][1248]|\?|[SU]\d{1,6}|O8?)", code):
+            self.value = np.dtype(code.replace("O8", "O"))
 
     def __setstate__(self, state: tuple) -> None:
         if self.value is not None and state[1] in ("<", ">"):
@@ -42,11 +43,18 @@ class _Array(metaclass=_Sealed):
     """numpy.ndarray, made by numpy's `_reconstruct` and filled by its state."""
 
     def __init__(self, *_: object) -> None:
-        self.array: np.ndarray | None = None
+        self.array: np.ndarray | None = None  # of numbers or strings
+        self.objects: tuple[list, tuple, str] | None = None  # entries, shape and order of an array of objects
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, raw = state
-        self.array = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
+        order = "F" if fortran else "C"
+        if isinstance(dtype, _Dtype) and dtype.value is not None and dtype.value.kind == "O":
+            if not isinstance(raw, list) or len(raw) != math.prod(shape):
+                raise UnsafePickle(f"an array of objects of shape {tuple(shape)} does not fit its entries")
+            self.objects = (raw, shape, order)
+        else:
+            self.array = _from_bytes(raw, dtype, shape, order)
 
 
 class _FromBuffer(metaclass=_Sealed):
@@ -111,6 +119,8 @@ class _Reconstructor(metaclass=_Sealed):
         return kind()
 
 
+_UNDER_WAY = object()  # the result of a node that _plain has not finished
+
 _ALLOWED: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): _Opaque,
     ("numpy", "dtype"): _Dtype,
@@ -121,6 +131,7 @@ _ALLOWED: dict[tuple[str, str], type] = {
     ("builtins", "set"): set,
     ("__builtin__", "object"): object,
     ("builtins", "object"): object,
+    ("collections", "OrderedDict"): dict,
     ("copy_reg", "_reconstructor"): _Reconstructor,
     ("copyreg", "_reconstructor"): _Reconstructor,
 }
@@ -139,7 +150,24 @@ class _Unpickler(pickle.Unpickler):
             return _ALLOWED[module, name]
         if module.split(".")[0] == "chumpy":  # other chumpy expressions hang on entries that are not needed
             return _Opaque
-        raise UnsafePickle(f"the pickle asks for {module}.{name}, which is no part of an SMPL file")
+        raise UnsafePickle(f"the pickle asks for {module}.{name}, which is no array")
+
+
+def load_data_pickle(data: bytes) -> object:
+    """The content of a pickle that holds nothing but data: dictionaries, lists, tuples, sets, text, bytes, numbers and numpy arrays.
+
+    Text of Python 2 comes back as latin-1 str. Arrays are read-only; chumpy arrays and sparse matrices come back as numpy arrays.
+
+    Raises:
+      UnsafePickle: broken, or something else is in it.
+    """
+    content = _unpickled(data)
+    try:
+        return _plain(content, {})
+    except UnsafePickle:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+        raise UnsafePickle(f"it is not plain data ({type(error).__name__}: {error})") from error
 
 
 def load_smpl_pickle(data: bytes, keys: Sequence[str]) -> dict[str, np.ndarray]:
@@ -148,12 +176,7 @@ def load_smpl_pickle(data: bytes, keys: Sequence[str]) -> dict[str, np.ndarray]:
     Raises:
       UnsafePickle: broken, not a dictionary, a name outside the table, or an entry that is not an array.
     """
-    try:
-        content = _Unpickler(io.BytesIO(data), encoding="latin1").load()
-    except UnsafePickle:
-        raise
-    except Exception as error:  # a broken pickle can raise nearly anything
-        raise UnsafePickle(f"it is not a readable pickle ({type(error).__name__}: {error})") from error
+    content = _unpickled(data)
     if not isinstance(content, dict):
         raise UnsafePickle(f"it holds a {type(content).__name__} instead of SMPL's dictionary")
     arrays = {}
@@ -164,6 +187,47 @@ def load_smpl_pickle(data: bytes, keys: Sequence[str]) -> dict[str, np.ndarray]:
             except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
                 raise UnsafePickle(f"its entry {key} cannot be read as an array ({error})") from error
     return arrays
+
+
+def _unpickled(data: bytes) -> object:
+    """Stand-ins and plain containers."""
+    try:
+        return _Unpickler(io.BytesIO(data), encoding="latin1").load()
+    except UnsafePickle:
+        raise
+    except Exception as error:  # a broken pickle can raise nearly anything
+        raise UnsafePickle(f"it is not a readable pickle ({type(error).__name__}: {error})") from error
+
+
+def _plain(node: object, done: dict[int, tuple[object, object]]) -> object:
+    """Stand-ins replaced by arrays. `done` holds (node, result) by id: a node that many point to is turned once."""
+    if node is None or isinstance(node, bool | int | float | complex | str | bytes):
+        return node
+    if id(node) in done:
+        result = done[id(node)][1]
+        if result is _UNDER_WAY:
+            raise UnsafePickle("something in it contains itself")
+        return result
+    done[id(node)] = (node, _UNDER_WAY)
+    if isinstance(node, _Array) and node.objects is not None:
+        entries, shape, order = node.objects
+        result = np.empty(len(entries), object)
+        for i, entry in enumerate(entries):
+            result[i] = _plain(entry, done)
+        result = result.reshape(shape, order=order)
+    elif isinstance(node, _Array | _Ch | _Select | _Csc | _Csr):
+        array = _value(node)
+        result = array[()] if array.ndim == 0 else array
+    elif isinstance(node, dict):
+        result = {_plain(key, done): _plain(value, done) for key, value in node.items()}
+    elif type(node) in (list, tuple, set):
+        result = type(node)(_plain(entry, done) for entry in node)
+    elif isinstance(node, bytearray):
+        result = bytes(node)
+    else:
+        raise UnsafePickle(f"it holds an object of kind {type(node).__name__.lstrip('_')}, not data")
+    done[id(node)] = (node, result)
+    return result
 
 
 def _value(node: object) -> np.ndarray:
@@ -193,8 +257,8 @@ def _dense(node: _Csc | _Csr) -> np.ndarray:
 
 
 def _from_bytes(raw: object, dtype: object, shape: tuple, order: str) -> np.ndarray | None:
-    if not isinstance(dtype, _Dtype) or dtype.value is None:
-        return None  # strings and objects: SMPL has some, none of them needed
+    if not isinstance(dtype, _Dtype) or dtype.value is None or dtype.value.kind == "O":
+        return None
     raw = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
     if len(raw) != math.prod(shape) * dtype.value.itemsize:
         raise UnsafePickle(f"an array of shape {tuple(shape)} does not fit its {len(raw)} bytes")

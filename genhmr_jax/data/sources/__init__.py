@@ -1,0 +1,25 @@
+"""The datasets that people have, by name: what to download, and how it is read. See docs/data.md."""
+
+import difflib
+import types
+
+from genhmr_jax.data.sources.source import MissingError, Record, Report, Source
+from genhmr_jax.errors import InputError
+
+__all__ = ["SOURCES", "MissingError", "Record", "Report", "Source", "find"]
+
+_MODULES: tuple[types.ModuleType, ...] = ()  # each has SOURCES, a tuple
+
+SOURCES: dict[str, Source] = {source.name: source for module in _MODULES for source in module.SOURCES}
+
+
+def find(name: str) -> Source:
+    """The source of this name.
+
+    Raises:
+      InputError: there is none; the nearest names are shown.
+    """
+    if name not in SOURCES:
+        near = difflib.get_close_matches(name, SOURCES, n=3, cutoff=0.4) or sorted(SOURCES)
+        raise InputError(name, "is no known dataset", f"did you mean {', '.join(near)}? `genhmr data list` shows all")
+    return SOURCES[name]
