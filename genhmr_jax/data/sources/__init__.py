@@ -3,12 +3,21 @@
 import difflib
 import types
 
+from genhmr_jax.data.sources import bedlam, emdb, hmr2_npz, hmr2_tars, human36m, mpi_inf_3dhp, threedpw
 from genhmr_jax.data.sources.source import MissingError, Record, Report, Source
 from genhmr_jax.errors import InputError
 
 __all__ = ["SOURCES", "MissingError", "Record", "Report", "Source", "find"]
 
-_MODULES: tuple[types.ModuleType, ...] = ()  # each has SOURCES, a tuple
+_MODULES: tuple[types.ModuleType, ...] = (  # each has SOURCES, a tuple
+    hmr2_tars,
+    hmr2_npz,
+    bedlam,
+    threedpw,
+    emdb,
+    human36m,
+    mpi_inf_3dhp,
+)
 
 SOURCES: dict[str, Source] = {source.name: source for module in _MODULES for source in module.SOURCES}
 

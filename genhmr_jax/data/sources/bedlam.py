@@ -1,0 +1,92 @@
+"""BEDLAM as TokenHMR's WebDataset tars: rendered people with exact labels, one folder of tars per scene.
+
+Labels are in camera coordinates: vertices = SMPL(pose_cam, shape) + trans_cam + cam_ext[:3, 3]; `scale` is a square's side over 200 px;
+`gtkps` are projections of SMPL's joints, pixels of an image whose middle is (W/2, H/2). Images of closeup scenes are stored on their side,
+their labels are not: those images are turned by 90 degrees clockwise here. AGORA folders are left out, as TokenHMR does.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from smpl_jax.keypoints import BODY44, OPENPOSE25_FROM_SMPL45
+
+from genhmr_jax.data.sources.hmr2_tars import sample_image, sample_people, shard_samples
+from genhmr_jax.data.sources.photos import box_of_scale, keypoints_of_joints, photo_size, turned_clockwise
+from genhmr_jax.data.sources.reading import entry, numbers
+from genhmr_jax.data.sources.records import person_record
+from genhmr_jax.data.sources.source import Record, Report, Source
+
+
+def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
+    shards = [path for path in sorted(root.glob("*/*.tar")) if "agora" not in path.parent.name]
+    if not shards:
+        report.missing(root, "holds no SCENE/*.tar")
+    for shard in shards:
+        for key, sample in shard_samples(shard, report):
+            where = f"{shard}: {key}"
+            people, image, size = [], b"", (0, 0)
+            with report.skipping():
+                people, image = sample_people(sample, where), sample_image(sample, where)
+                if "closeup" in key:
+                    image = turned_clockwise(image, where)
+                size = photo_size(image, where)
+            if not size[0]:
+                continue
+            for number, person in enumerate(people):
+                record = None
+                with report.skipping():
+                    record = _record(person, number, shard.parent.name, key, image, size, f"{where}, person {number}")
+                if record is not None:
+                    yield record
+
+
+def _record(person: dict, number: int, scene: str, key: str, image: bytes, size: tuple[int, int], where: str) -> Record:
+    get = lambda name: entry(person, name, where)  # noqa: E731
+    pose = numbers(np.ravel(get("pose_cam")), (None,), "pose_cam", where)[:72]  # SMPL's 24 joints come first
+    extrinsics = numbers(get("cam_ext"), (4, 4), "cam_ext", where)
+    intrinsics = {"intrinsics": numbers(person["cam_int"], (3, 3), "cam_int", where)} if "cam_int" in person else {}
+    return person_record(
+        where,
+        image=image,
+        image_name=key,
+        image_size=size,
+        sequence=scene,
+        person=number,
+        box=box_of_scale(get("center"), get("scale"), 200.0, size, "a square's side over 200 px", where),
+        keypoints2d=_keypoints(numbers(get("gtkps"), (None, None), "gtkps", where)),
+        global_orient=pose[:3],
+        body_pose=pose[3:],
+        betas=get("shape"),
+        gender=get("gender"),
+        translation=numbers(get("trans_cam"), (3,), "trans_cam", where) + extrinsics[:3, 3],
+        **intrinsics,
+    )
+
+
+def _keypoints(points: np.ndarray) -> np.ndarray:
+    """(44, 3) of the projected joints, all of which are known: of SMPL's 45, or of its first 22 (SMPL-X has more, in another order)."""
+    points = np.concatenate([points[:, :2], np.ones((len(points), 1))], -1)
+    if len(points) == 45:
+        result = np.zeros((len(BODY44), 3))
+        result[: len(OPENPOSE25_FROM_SMPL45)] = points[list(OPENPOSE25_FROM_SMPL45)]
+        return result
+    joints = np.zeros((24, 3))
+    joints[:22] = points[:22]
+    return keypoints_of_joints(joints)
+
+
+SOURCES = (
+    Source(
+        name="bedlam",
+        kind="people",
+        splits=("train",),
+        folder="hmr2_training_data/dataset_tars/bedlam",
+        layout="BEDLAM as TokenHMR's tars: register at https://tokenhmr.is.tue.mpg.de and https://bedlam.is.tue.mpg.de, download "
+        "bedlam.tar.gz (https://download.is.tue.mpg.de/download.php?domain=tokenhmr&sfile=bedlam.tar.gz) and unpack it as "
+        "hmr2_training_data/dataset_tars/bedlam/SCENE/*.tar in the manual directory.",
+        licence="non-commercial research (https://bedlam.is.tue.mpg.de/license.html)",
+        citation="Black et al., BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed Lifelike Animated Motion, CVPR 2023",
+        read=_read,
+    ),
+)

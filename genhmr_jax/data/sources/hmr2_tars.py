@@ -1,0 +1,159 @@
+"""The training shards of 4D-Humans (HMR2.0): WebDataset tars with an image and a pickled list of people per sample.
+
+Each sample is KEY.jpg (.jpeg, .png), KEY.data.pyd and perhaps KEY.detection.npz with masks. A person's `scale` is width and height over
+200 px. 3D keypoints are metres in camera orientation; poses are in camera coordinates.
+"""
+
+import functools
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genhmr_jax.data.sources.filters import LabelFilters, PoseHistogram
+from genhmr_jax.data.sources.photos import box_of_scale, known_only, mask_png, photo_size
+from genhmr_jax.data.sources.reading import entry, numbers, read_npz, read_pickle, tar_samples
+from genhmr_jax.data.sources.records import person_record
+from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.errors import InputError
+
+IMAGE_FIELDS = ("jpg", "jpeg", "png")
+HISTOGRAM = "amass_poses_hist100_SMPL+H_G.npy"
+_AGAIN = "download the shard again"
+
+_FOLDERS = {
+    "hmr2_h36m": ("h36m-train", "Human3.6M, training subjects", 313),
+    "hmr2_mpii": ("mpii-train", "MPII", 10),
+    "hmr2_coco": ("coco-train-2014-pruned", "COCO 2014", 18),
+    "hmr2_coco_vitpose": ("coco-train-2014-vitpose-pruned", "COCO 2014 with ViTPose keypoints", 45),
+    "hmr2_mpi_inf": ("mpi-inf-train-pruned", "MPI-INF-3DHP, training subjects", 7),
+    "hmr2_ava": ("ava-train-midframes-1fps-vitpose", "AVA", 93),
+    "hmr2_aic": ("aic-train-vitpose", "AI Challenger", 105),
+    "hmr2_insta": ("insta-train-vitpose-replicate", "InstaVariety", 3658),
+}
+
+
+def sample_image(sample: dict[str, bytes], where: object) -> bytes:
+    """The image of a sample.
+
+    Raises:
+      InputError: it has none.
+    """
+    for field in IMAGE_FIELDS:
+        if field in sample:
+            return sample[field]
+    raise InputError(where, f"has no image, only {', '.join(sorted(sample))}", _AGAIN)
+
+
+def sample_people(sample: dict[str, bytes], where: object) -> list[dict[str, Any]]:
+    """The pickled people of a sample.
+
+    Raises:
+      InputError: there is no data.pyd, or it is not a list of dictionaries.
+    """
+    if "data.pyd" not in sample:
+        raise InputError(where, f"has no data.pyd, only {', '.join(sorted(sample))}", _AGAIN)
+    people = read_pickle(sample["data.pyd"], where)
+    if not isinstance(people, list | tuple | np.ndarray):
+        raise InputError(where, f"data.pyd holds a {type(people).__name__} instead of a list of people", _AGAIN)
+    return list(people)
+
+
+def shard_samples(path: Path, report: Report) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The samples of a shard up to its first fault, which goes to the report."""
+    with report.skipping():
+        yield from tar_samples(path)
+
+
+def _read(folder: str, root: Path, split: str, report: Report) -> Iterator[Record]:
+    shards = sorted(root.glob("*.tar"))
+    if not shards:
+        report.missing(root, "holds no .tar")
+    filters = LabelFilters(histogram=_histogram(root.parent.parent / HISTOGRAM))
+    for shard in shards:
+        for key, sample in shard_samples(shard, report):
+            where = f"{shard}: {key}"
+            people, image, masks, size = [], b"", None, (0, 0)
+            with report.skipping():
+                people, image = sample_people(sample, where), sample_image(sample, where)
+                size = photo_size(image, where)
+                if "detection.npz" in sample:
+                    masks = read_npz(sample["detection.npz"], ["masks"], where=f"{where}.detection.npz")["masks"]
+            if not size[0]:
+                continue
+            for number, person in enumerate(people):
+                record = None
+                with report.skipping():
+                    record = _record(person, number, folder, key, image, size, masks, filters, f"{where}, person {number}")
+                if record is not None:
+                    yield record
+
+
+def _histogram(path: Path) -> PoseHistogram | None:
+    if path.is_file():
+        return PoseHistogram.load(path)
+    warnings.warn(f"{path} is not there: improbable poses are kept, which 4D-Humans drops", stacklevel=2)
+    return None
+
+
+def _record(
+    person: dict, number: int, folder: str, key: str, image: bytes, size: tuple[int, int], masks: Any, filters: LabelFilters, where: str
+) -> Record | None:
+    """The record of one person, or None if the label filters leave it out."""
+    get = lambda name: entry(person, name, where)  # noqa: E731
+    pose, extra = numbers(get("body_pose"), (72,), "body_pose", where), person.get("extra_info") or {}
+    has_pose, has_betas = (float(numbers(np.ravel(get(name)), (1,), name, where)[0] > 0) for name in ("has_body_pose", "has_betas"))
+    record = person_record(
+        where,
+        image=image,
+        image_name=key,
+        image_size=size,
+        sequence=folder,
+        person=number,
+        box=box_of_scale(get("center"), get("scale"), 200.0, size, "width and height over 200 px", where),
+        keypoints2d=known_only(numbers(get("keypoints_2d"), (44, 3), "keypoints_2d", where)),
+        keypoints3d=known_only(numbers(get("keypoints_3d"), (44, 4), "keypoints_3d", where)),
+        global_orient=has_pose * pose[:3],
+        body_pose=has_pose * pose[3:],
+        betas=has_betas * numbers(np.ravel(get("betas")), (None,), "betas", where),
+        has_pose=has_pose,
+        has_betas=has_betas,
+        mask=_mask(masks, extra, size, where),
+    )
+    fit = extra.get("fitting_loss") if isinstance(extra, dict) else None
+    loss = fit.get("reprojection_loss") if isinstance(fit, dict) else None
+    return filters.apply(record, None if loss is None else float(loss))
+
+
+def _mask(masks: np.ndarray | None, extra: Any, size: tuple[int, int], where: str) -> bytes:
+    if masks is None or not isinstance(extra, dict) or "detection_npz_idx" not in extra:
+        return b""
+    number = int(numbers(np.ravel(extra["detection_npz_idx"]), (1,), "detection_npz_idx", where)[0])
+    if not 0 <= number < len(masks):
+        raise InputError(where, f"names mask {number} of {len(masks)}", _AGAIN)
+    return mask_png(masks[number], size, where)
+
+
+def _source(name: str) -> Source:
+    folder, what, count = _FOLDERS[name]
+    corrupt = " Shards 002994 to 003000 are broken on the server: build with --skip-bad." if name == "hmr2_insta" else ""
+    layout = (
+        f"{what} as training shards of 4D-Humans: run fetch_training_data.sh of https://github.com/shubham-goel/4D-Humans, which makes "
+        f"hmr2_training_data/dataset_tars/{folder}/000000.tar to {count - 1:06d}.tar and hmr2_training_data/{HISTOGRAM}; put "
+        f"hmr2_training_data into the manual directory.{corrupt}"
+    )
+    return Source(
+        name=name,
+        kind="people",
+        splits=("train",),
+        folder=f"hmr2_training_data/dataset_tars/{folder}",
+        layout=layout,
+        licence="that of the images' dataset; the labels are for non-commercial research",
+        citation="Goel et al., Humans in 4D: Reconstructing and Tracking Humans with Transformers, ICCV 2023",
+        read=functools.partial(_read, folder),
+    )
+
+
+SOURCES = tuple(map(_source, _FOLDERS))

@@ -1,0 +1,196 @@
+"""What all sources of people share: photos as bytes, boxes, keypoint orders and the way from a world into a camera.
+
+Pixels: every release here counts pixels so that the principal point of a W x H image lies near (W/2, H/2), or says nothing; their numbers
+are taken as they are, in our convention (a pixel centre is at +0.5). Detected or clicked points may be off by that half pixel.
+"""
+
+import io
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+from scipy.spatial.transform import Rotation
+from smpl_jax.keypoints import BODY44, JOINT_OF_KEYPOINT, OPENPOSE25, SMPL24
+
+from genhmr_jax.data.sources.reading import numbers
+from genhmr_jax.errors import InputError
+
+_SKELETAL = {name: SMPL24.index(JOINT_OF_KEYPOINT[name]) for name in OPENPOSE25 if name in JOINT_OF_KEYPOINT}
+_LARGEST_BOX = 5.0  # image sides; a close person reaches far outside the image, but not that far
+_SMALLEST_BOX = 8.0  # px
+
+
+def read_photo(root: Path, name: str, where: object) -> bytes:
+    """The bytes of the image that an annotation calls `name`, in the folder `root`.
+
+    Raises:
+      InputError: the image is absent, cannot be read, or its name leads out of the folder.
+    """
+    if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+        raise InputError(where, f"its image {name!r} would lie outside of {root}", "do not trust this file; download it again")
+    path = root / name
+    if not path.is_file():
+        raise InputError(where, f"its image {path} is absent", "download or unpack the images again, or leave it out with --skip-bad")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(where, f"its image {path} cannot be read ({error.strerror})", "check its permissions") from error
+
+
+def photo_size(data: bytes, where: object) -> tuple[int, int]:
+    """Width and height in px, from the header alone; EXIF turns are not applied, as in all code that these datasets were made with.
+
+    Raises:
+      InputError: not an image, or the end of a JPEG or PNG is missing.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            size, kind = image.size, image.format
+    except Exception as error:  # Pillow's format plug-ins raise many types on broken headers
+        raise InputError(where, "its image cannot be read", "download it again, or leave it out with --skip-bad") from error
+    end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind, b"")
+    if end not in data[-1024:]:
+        raise InputError(where, "its image is cut short", "download it again, or leave it out with --skip-bad")
+    return size
+
+
+def turned_clockwise(data: bytes, where: object) -> bytes:
+    """The image after a quarter turn clockwise: PNG stays PNG (lossless), anything else becomes a JPEG of quality 95.
+
+    Raises:
+      InputError: it cannot be decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            kind, turned = image.format, image.convert("RGB").transpose(Image.Transpose.ROTATE_270)
+    except Exception as error:  # decoders differ in what they raise
+        raise InputError(where, "its image cannot be decoded", "download it again, or leave it out with --skip-bad") from error
+    stream = io.BytesIO()
+    if kind == "PNG":
+        turned.save(stream, "PNG", compress_level=1)
+    else:
+        turned.save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue()
+
+
+def mask_png(mask: np.ndarray, size: tuple[int, int], where: object) -> bytes:
+    """A mask (H, W) as PNG bytes, 255 inside.
+
+    Raises:
+      InputError: not of the image's size.
+    """
+    if mask.shape != size[::-1]:
+        raise InputError(where, f"its mask has shape {mask.shape} in an image of {size[0]} x {size[1]} px", "download the shard again")
+    stream = io.BytesIO()
+    Image.fromarray(np.where(mask > 0, 255, 0).astype(np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def box_of_scale(centre: object, scale: object, pixels: float, size: tuple[int, int], unit: str, where: object) -> Float[np.ndarray, "4"]:
+    """xyxy px of a box given by its centre (px) and scale: one number (a square), or width and height.
+
+    Args:
+      centre: of the box, px.
+      scale: as the release has it.
+      pixels: what a scale of 1 means, px. 200 in most releases, 1 in some: mixing them up is a classic.
+      size: of the image, px.
+      unit: the same in words, for the error.
+
+    Raises:
+      InputError: not numbers, or a box that no person has: wrong units.
+    """
+    centre = numbers(np.ravel(centre), (2,), "centre", where)
+    sides = pixels * numbers(np.ravel(scale), (None,), "scale", where)
+    if len(sides) not in (1, 2):
+        raise InputError(where, f"its scale has {len(sides)} numbers", "it must have one, or width and height")
+    longest = sides.max()
+    if not _SMALLEST_BOX <= longest <= _LARGEST_BOX * max(size):
+        problem = f"wrong units: its box has a side of {longest:.4g} px in an image of {size[0]} x {size[1]} px"
+        raise InputError(where, problem, f"its scale should be {unit}; leave it out with --skip-bad if only this one is wrong")
+    return np.concatenate([centre - sides / 2, centre + sides / 2])
+
+
+def tight_square(points: Float[np.ndarray, "K 2"], factor: float) -> Float[np.ndarray, "4"]:
+    """xyxy of the square around points: `factor` x their longer extent."""
+    low, high = points.min(0), points.max(0)
+    half = factor * (high - low).max() / 2
+    return np.concatenate([(low + high) / 2 - half, (low + high) / 2 + half])
+
+
+def keypoints_by_name(points: Float[np.ndarray, "K C"], names: tuple[str, ...]) -> Float[np.ndarray, "44 C"]:
+    """Named points in the order of BODY44; the others zero, so of confidence 0."""
+    result = np.zeros((len(BODY44), points.shape[1]))
+    result[[BODY44.index(name) for name in names]] = points
+    return result
+
+
+def keypoints_of_joints(points: Float[np.ndarray, "24 C"]) -> Float[np.ndarray, "44 C"]:
+    """SMPL's 24 joints in the order of BODY44: its OpenPose joints from neck to ankles are joints of the skeleton; the others zero."""
+    return keypoints_by_name(points[list(_SKELETAL.values())], tuple(f"openpose_{name}" for name in _SKELETAL))
+
+
+def known_only(points: Float[np.ndarray, "... C"]) -> Float[np.ndarray, "... C"]:
+    """Points whose confidence (last) is not above 0, or that are not finite, as zeros."""
+    points = np.asarray(points, np.float64)
+    known = np.isfinite(points).all(-1) & (points[..., -1] > 0)
+    return np.where(known[..., None], points, 0.0)
+
+
+def camera_motion(
+    matrices: Float[np.ndarray, "N 4 4"], valid: np.ndarray, where: object
+) -> tuple[Float[np.ndarray, "N 3 3"], Float[np.ndarray, "N 3"]]:
+    """Rotation and shift (metres) of world-to-camera matrices; those of frames that are not valid, which may be anything, become none.
+
+    Raises:
+      InputError: the matrix of a valid frame is no rotation and shift.
+    """
+    turn = np.where(valid[:, None, None], matrices[:, :3, :3], np.eye(3))
+    shift = np.where(valid[:, None], matrices[:, :3, 3], 0.0)
+    error = np.abs(np.einsum("nij,nkj->nik", turn, turn) - np.eye(3)).max((1, 2))
+    wrong = ~(error < 1e-2) | ~np.isfinite(shift).all(1) | (np.linalg.det(turn) < 0)
+    if wrong.any():
+        raise InputError(where, f"the camera of frame {np.flatnonzero(wrong)[0]} is no rotation and shift", "download it again")
+    return turn, shift
+
+
+def root_in_camera(root: Float[np.ndarray, "N 3"], turn: Float[np.ndarray, "N 3 3"]) -> Float[np.ndarray, "N 3"]:
+    """Root orientation (axis-angle) in the camera: R_camera R_root."""
+    return (Rotation.from_matrix(turn) * Rotation.from_rotvec(np.array(root))).as_rotvec()  # copied: SciPy wants no read-only arrays
+
+
+def translation_in_camera(
+    translation: Float[np.ndarray, "N 3"], pelvis: Float[np.ndarray, "3"], turn: Float[np.ndarray, "N 3 3"], shift: Float[np.ndarray, "N 3"]
+) -> Float[np.ndarray, "N 3"]:
+    """SMPL's translation after the camera's motion x -> R x + t, metres.
+
+    SMPL turns about the pelvis, which lies at `pelvis` in the rest pose, not at the origin: R moves the pelvis, so that
+    T' = R (T + pelvis) + t - pelvis.
+    """
+    return np.einsum("nij,nj->ni", turn, translation + pelvis) + shift - pelvis
+
+
+def rest_pelvis_seen(
+    pixels: Float[np.ndarray, "N 2"],
+    translation: Float[np.ndarray, "N 3"],
+    turn: Float[np.ndarray, "N 3 3"],
+    shift: Float[np.ndarray, "N 3"],
+    intrinsics: Float[np.ndarray, "3 3"],
+) -> Float[np.ndarray, "3"] | None:
+    """Where the pelvis of a shape lies in the rest pose, from its exact projections in the frames of a sequence; metres.
+
+    Each frame says that K (R (T + p) + t) is seen at (u, v): two equations linear in p, solved for all frames together by least squares.
+
+    Returns:
+      p, or None if the frames look from too few sides to tell its depth, or if it does not explain the pixels to 1 px.
+    """
+    lines = intrinsics[None, :2] - pixels[:, :, None] * intrinsics[None, 2:]  # (N, 2, 3): rows that vanish on the ray
+    matrix = np.einsum("nij,njk->nik", lines, turn)
+    known = np.einsum("nij,nj->ni", lines, np.einsum("nij,nj->ni", turn, translation) + shift)
+    pelvis, _, rank, singular = np.linalg.lstsq(matrix.reshape(-1, 3), -known.reshape(-1), rcond=None)
+    if rank < 3 or singular[-1] < 0.02 * singular[0]:
+        return None
+    points = np.einsum("nij,nj->ni", turn, translation + pelvis) + shift
+    projected = points @ intrinsics.T
+    error = np.abs(projected[:, :2] / projected[:, 2:] - pixels).max()
+    return pelvis if error < 1.0 else None

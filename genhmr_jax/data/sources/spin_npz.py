@@ -1,0 +1,54 @@
+"""The npz files that SPIN makes of Human3.6M and MPI-INF-3DHP: imgname, center, scale (a square's side over 200 px), S, perhaps part.
+
+S (N, 24, 4) are metres relative to the pelvis in camera orientation and whether a joint is known; part (N, 24, 3) the same in px. Their 24
+joints are the 19 extra ones of BODY44, then nose, eyes and ears. Pixels are as in the datasets' own projections.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from smpl_jax.keypoints import EXTRA19
+
+from genhmr_jax.data.sources.hmr2_npz import check_lengths, imgname_text
+from genhmr_jax.data.sources.photos import box_of_scale, keypoints_by_name, known_only, photo_size, read_photo
+from genhmr_jax.data.sources.reading import numbers, read_npz
+from genhmr_jax.data.sources.records import person_record
+from genhmr_jax.data.sources.source import Record, Report
+
+SPIN24 = (*EXTRA19, *(f"openpose_{name}" for name in ("nose", "left_eye", "right_eye", "left_ear", "right_ear")))
+
+
+def read_spin_npz(root: Path, path: Path, report: Report, sequence_and_frame: Callable[[str], tuple[str, int]]) -> Iterator[Record]:
+    """The records of one npz, in its order.
+
+    Args:
+      root: the folder that image names start from.
+      path: the npz.
+      report: of what is bad.
+      sequence_and_frame: what an image's name says.
+    """
+    arrays = read_npz(report.require(path), ("imgname", "center", "scale", "S"), ("part",))
+    for row in range(check_lengths(arrays, path)):
+        name, record = imgname_text(arrays["imgname"][row]), None
+        where = f"{path}: record {row} ({name})"
+        with report.skipping():
+            sequence, frame = sequence_and_frame(name)
+            image = read_photo(root, name, where)
+            size = photo_size(image, where)
+            labels = {}
+            if "part" in arrays:
+                points = known_only(numbers(arrays["part"][row], (24, 3), "part", where))
+                labels["keypoints2d"] = keypoints_by_name(points, SPIN24)
+            record = person_record(
+                where,
+                image=image,
+                image_name=name,
+                image_size=size,
+                sequence=sequence,
+                frame=frame,
+                box=box_of_scale(arrays["center"][row], arrays["scale"][row], 200.0, size, "a square's side over 200 px", where),
+                keypoints3d=keypoints_by_name(known_only(numbers(arrays["S"][row], (24, 4), "S", where)), SPIN24),
+                **labels,
+            )
+        if record is not None:
+            yield record
