@@ -42,10 +42,11 @@ def weak_to_translation(
 def translation_to_weak(
     translation: Float[Array, "*b 3"], crop: Float[Array, "*b 3"], image_size: Float[Array, "*b 2"], focal: Float[Array, "*b"]
 ) -> Float[Array, "*b 3"]:
-    """The inverse of `weak_to_translation` (same shapes and units)."""
-    s = 2.0 * jnp.asarray(focal) / (translation[..., 2] * crop[..., 2])
+    """The inverse of `weak_to_translation` (same shapes and units). NumPy arrays give a NumPy array, made on the host."""
+    xp = np if all(isinstance(value, np.ndarray) for value in (translation, crop, image_size, focal)) else jnp
+    s = 2.0 * xp.asarray(focal) / (translation[..., 2] * crop[..., 2])
     offset = 2.0 * (crop[..., :2] - image_size / 2.0) / (s * crop[..., 2] + EPS)[..., None]
-    return jnp.concatenate([s[..., None], translation[..., :2] - offset], -1)
+    return xp.concatenate([s[..., None], translation[..., :2] - offset], -1)
 
 
 def to_crop(points: Float[Array, "*b K 2"], crop: Float[Array, "*b 3"]) -> Float[Array, "*b K 2"]:
