@@ -12,7 +12,7 @@ import numpy as np
 from smpl_jax.keypoints import BODY44, OPENPOSE25_FROM_SMPL45
 
 from genhmr_jax.data.sources.hmr2_tars import sample_image, sample_people, shard_samples
-from genhmr_jax.data.sources.photos import box_of_scale, keypoints_of_joints, photo_size, turned_clockwise
+from genhmr_jax.data.sources.photos import box_of_scale, flat_numbers, keypoints_of_joints, photo_size, turned_clockwise
 from genhmr_jax.data.sources.reading import entry, numbers
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report, Source
@@ -43,7 +43,7 @@ def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
 
 def _record(person: dict, number: int, scene: str, key: str, image: bytes, size: tuple[int, int], where: str) -> Record:
     get = lambda name: entry(person, name, where)  # noqa: E731
-    pose = numbers(np.ravel(get("pose_cam")), (None,), "pose_cam", where)[:72]  # SMPL's 24 joints come first
+    pose = flat_numbers(get("pose_cam"), None, "pose_cam", where)[:72]  # SMPL's 24 joints come first
     extrinsics = numbers(get("cam_ext"), (4, 4), "cam_ext", where)
     intrinsics = {"intrinsics": numbers(person["cam_int"], (3, 3), "cam_int", where)} if "cam_int" in person else {}
     return person_record(

@@ -13,6 +13,7 @@ import numpy as np
 
 from genhmr_jax.data.sources.photos import (
     camera_motion,
+    flat_numbers,
     keypoints_of_joints,
     photo_size,
     read_photo,
@@ -58,7 +59,7 @@ def _sequence(content: dict, where: Path) -> dict:
     labels = {
         "name": str(entry(content, "name", where)),
         "gender": entry(content, "gender", where),
-        "betas": numbers(np.ravel(entry(smpl, "betas", where)), (None,), "betas", where),
+        "betas": flat_numbers(entry(smpl, "betas", where), None, "betas", where),
         "intrinsics": numbers(entry(camera, "intrinsics", where), (3, 3), "intrinsics", where),
         "body_pose": numbers(entry(smpl, "poses_body", where), (None, 69), "poses_body", where),
         "pixels": numbers(entry(content, "kp2d", where), (None, 24, 2), "kp2d", where),

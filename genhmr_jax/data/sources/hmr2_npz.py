@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genhmr_jax.data.sources.photos import box_of_scale, keypoints_of_joints, known_only, photo_size, read_photo
+from genhmr_jax.data.sources.photos import box_of_scale, flat_numbers, keypoints_of_joints, known_only, photo_size, read_photo
 from genhmr_jax.data.sources.reading import numbers, read_npz
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report, Source
@@ -109,7 +109,7 @@ def _record(row: dict, number: int, name: str, images: Path, split: str, spec: E
 
 
 def _flag(row: dict, name: str, where: str) -> bool:
-    return name in row and bool(numbers(np.ravel(row[name]), (1,), name, where)[0] > 0)
+    return name in row and bool(flat_numbers(row[name], 1, name, where)[0] > 0)
 
 
 def _keypoints2d(row: dict, where: str) -> np.ndarray:

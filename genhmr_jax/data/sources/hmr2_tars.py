@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from genhmr_jax.data.sources.filters import LabelFilters, PoseHistogram
-from genhmr_jax.data.sources.photos import box_of_scale, known_only, mask_png, photo_size
+from genhmr_jax.data.sources.photos import box_of_scale, flat_numbers, known_only, mask_png, photo_size
 from genhmr_jax.data.sources.reading import entry, numbers, read_npz, read_pickle, tar_samples
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report, Source
@@ -104,7 +104,7 @@ def _record(
     """The record of one person, or None if the label filters leave it out."""
     get = lambda name: entry(person, name, where)  # noqa: E731
     pose, extra = numbers(get("body_pose"), (72,), "body_pose", where), person.get("extra_info") or {}
-    has_pose, has_betas = (float(numbers(np.ravel(get(name)), (1,), name, where)[0] > 0) for name in ("has_body_pose", "has_betas"))
+    has_pose, has_betas = (float(flat_numbers(get(name), 1, name, where)[0] > 0) for name in ("has_body_pose", "has_betas"))
     record = person_record(
         where,
         image=image,
@@ -117,7 +117,7 @@ def _record(
         keypoints3d=known_only(numbers(get("keypoints_3d"), (44, 4), "keypoints_3d", where)),
         global_orient=has_pose * pose[:3],
         body_pose=has_pose * pose[3:],
-        betas=has_betas * numbers(np.ravel(get("betas")), (None,), "betas", where),
+        betas=has_betas * flat_numbers(get("betas"), None, "betas", where),
         has_pose=has_pose,
         has_betas=has_betas,
         mask=_mask(masks, extra, size, where),
@@ -130,7 +130,7 @@ def _record(
 def _mask(masks: np.ndarray | None, extra: Any, size: tuple[int, int], where: str) -> bytes:
     if masks is None or not isinstance(extra, dict) or "detection_npz_idx" not in extra:
         return b""
-    number = int(numbers(np.ravel(extra["detection_npz_idx"]), (1,), "detection_npz_idx", where)[0])
+    number = int(flat_numbers(extra["detection_npz_idx"], 1, "detection_npz_idx", where)[0])
     if not 0 <= number < len(masks):
         raise InputError(where, f"names mask {number} of {len(masks)}", _AGAIN)
     return mask_png(masks[number], size, where)

@@ -17,8 +17,8 @@ from genhmr_jax.data.sources.reading import numbers
 from genhmr_jax.errors import InputError
 
 _SKELETAL = {name: SMPL24.index(JOINT_OF_KEYPOINT[name]) for name in OPENPOSE25 if name in JOINT_OF_KEYPOINT}
-_LARGEST_BOX = 5.0  # image sides; a close person reaches far outside the image, but not that far
-_SMALLEST_BOX = 8.0  # px
+_LARGEST_BOX = 10.0  # image sides: a close person reaches far outside the image, but not that far
+_SMALLEST_BOX = 8.0  # px, where scales are in pixels: divided by 200 they would be below it
 
 
 def read_photo(root: Path, name: str, where: object) -> bytes:
@@ -87,11 +87,28 @@ def mask_png(mask: np.ndarray, size: tuple[int, int], where: object) -> bytes:
     return stream.getvalue()
 
 
-def box_of_scale(centre: object, scale: object, pixels: float, size: tuple[int, int], unit: str, where: object) -> Float[np.ndarray, "4"]:
+def flat_numbers(value: object, count: int | None, name: str, where: object) -> Float[np.ndarray, "N"]:
+    """Finite numbers of a release that writes the same thing as a scalar, a list or an array, as float64; `count` None is any number.
+
+    Raises:
+      InputError: not numbers, not finite, or not so many.
+    """
+    try:
+        array = numbers(np.asarray(value, np.float64).reshape(-1), (count,), name, where)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(where, f"{name} is not made of numbers ({error})", "is this the official release?") from error
+    if not np.isfinite(array).all():
+        raise InputError(where, f"{name} has numbers that are not finite", "leave this record out with --skip-bad")
+    return array
+
+
+def box_of_scale(center: object, scale: object, pixels: float, size: tuple[int, int], unit: str, where: object) -> Float[np.ndarray, "4"]:
     """xyxy px of a box given by its centre (px) and scale: one number (a square), or width and height.
 
     Args:
-      centre: of the box, px.
+      center: of the box, px.
       scale: as the release has it.
       pixels: what a scale of 1 means, px. 200 in most releases, 1 in some: mixing them up is a classic.
       size: of the image, px.
@@ -100,12 +117,11 @@ def box_of_scale(centre: object, scale: object, pixels: float, size: tuple[int, 
     Raises:
       InputError: not numbers, or a box that no person has: wrong units.
     """
-    centre = numbers(np.ravel(centre), (2,), "centre", where)
-    sides = pixels * numbers(np.ravel(scale), (None,), "scale", where)
+    centre, sides = flat_numbers(center, 2, "center", where), pixels * flat_numbers(scale, None, "scale", where)
     if len(sides) not in (1, 2):
         raise InputError(where, f"its scale has {len(sides)} numbers", "it must have one, or width and height")
-    longest = sides.max()
-    if not _SMALLEST_BOX <= longest <= _LARGEST_BOX * max(size):
+    longest, least = sides.max(), _SMALLEST_BOX if pixels == 1.0 else 0.0
+    if not least <= longest <= _LARGEST_BOX * max(size):
         problem = f"wrong units: its box has a side of {longest:.4g} px in an image of {size[0]} x {size[1]} px"
         raise InputError(where, problem, f"its scale should be {unit}; leave it out with --skip-bad if only this one is wrong")
     return np.concatenate([centre - sides / 2, centre + sides / 2])

@@ -14,6 +14,7 @@ from smpl_jax.keypoints import OPENPOSE25
 
 from genhmr_jax.data.sources.photos import (
     camera_motion,
+    flat_numbers,
     keypoints_by_name,
     known_only,
     photo_size,
@@ -89,7 +90,7 @@ def _actor(content: dict, number: int, where: str) -> dict:
         "valid": valid,
         "root": root_in_camera(poses[:, :3], turn),
         "body_pose": poses[:, 3:],
-        "betas": numbers(np.ravel(entry(content, "betas", where)[number]), (None,), "betas", where),
+        "betas": flat_numbers(entry(content, "betas", where)[number], None, "betas", where),
         "gender": entry(content, "genders", where)[number],
         "points": points.transpose(0, 2, 1),
         "intrinsics": numbers(entry(content, "cam_intrinsics", where), (3, 3), "cam_intrinsics", where),
