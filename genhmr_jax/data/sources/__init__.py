@@ -3,13 +3,29 @@
 import difflib
 import types
 
-from genhmr_jax.data.sources import bedlam, emdb, hmr2_npz, hmr2_tars, human36m, mpi_inf_3dhp, threedpw
+from genhmr_jax.data.sources import (
+    aist,
+    amass,
+    bedlam,
+    emdb,
+    hmr2_npz,
+    hmr2_tars,
+    human36m,
+    moyo,
+    mpi_inf_3dhp,
+    threedpw,
+    tokenhmr_poses,
+)
 from genhmr_jax.data.sources.source import MissingError, Record, Report, Source
 from genhmr_jax.errors import InputError
 
 __all__ = ["SOURCES", "MissingError", "Record", "Report", "Source", "find"]
 
 _MODULES: tuple[types.ModuleType, ...] = (  # each has SOURCES, a tuple
+    amass,
+    moyo,
+    tokenhmr_poses,
+    aist,
     hmr2_tars,
     hmr2_npz,
     bedlam,

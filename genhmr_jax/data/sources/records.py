@@ -89,7 +89,7 @@ def pose_record(
     betas = np.zeros(10) if betas is None else betas
     given = {"pose": pose, "betas": ten_betas(betas, where), "gender": gender_name(gender), "sequence": sequence, "frame": frame}
     record = {name: _cast(name, field, given[name], where) for name, field in POSE_FIELDS.items()}
-    _check_pose(record["pose"], where)
+    check_turns(record["pose"], where)
     return record
 
 
@@ -158,7 +158,8 @@ def _cast(name: str, field: Field, value: Any, where: object) -> Any:
     return array
 
 
-def _check_pose(pose: np.ndarray, where: object) -> None:
+def check_turns(pose: np.ndarray, where: object) -> None:
+    """Raises InputError if a joint of a pose (..., 3 n) turns more often than any body: degrees taken for radians."""
     largest = np.linalg.norm(pose.reshape(-1, 3), axis=-1).max()
     if largest > _LARGEST_TURN:
         raise InputError(where, f"wrong units: a joint turns by {largest:.0f} rad", "poses are axis-angle in radians, not degrees")
@@ -177,7 +178,7 @@ def _check_image(record: dict[str, Any], where: object) -> None:
 
 def _check_units(record: dict[str, Any], where: object) -> None:
     """Catches degrees for radians, millimetres for metres, and normalised coordinates for pixels."""
-    _check_pose(np.concatenate([record["global_orient"], record["body_pose"]]), where)
+    check_turns(np.concatenate([record["global_orient"], record["body_pose"]]), where)
     for name in ("keypoints3d", "joints24_3d"):
         known = record[name][record[name][:, -1] > 0, :3]
         if len(known) > 1 and (extent := np.ptp(known, axis=0).max()) > 20:

@@ -1,0 +1,167 @@
+"""Built datasets: the records of a source as a TensorFlow Datasets (array_record) dataset, without TensorFlow.
+
+Each split of a source is a dataset of its own, `DATA_DIR/NAME/SPLIT/VERSION`: whoever has only the test set builds only that. Records keep
+the order of the release; shuffling is the reader's. Images stay the bytes of the original file, and are not decoded here.
+"""
+
+import functools
+import shutil
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genhmr_jax.data.sources import Record, Report, Source, find
+from genhmr_jax.data.sources.records import Field, fields_of
+from genhmr_jax.errors import InputError
+
+VERSION = "1.0.0"  # of the schema in records.py: a change there is a new version
+SKIPPED = "skipped.txt"
+
+
+def build(
+    name: str, manual_dir: str | Path, data_dir: str | Path, split: str, *, skip_bad: bool = False, overwrite: bool = False
+) -> tuple[int, Report]:
+    """Builds a split of a source. A split that is there already is left alone unless `overwrite`.
+
+    Args:
+      name: of the source (see `genhmr data list`).
+      manual_dir: where the official releases lie.
+      data_dir: where built datasets go.
+      skip_bad: list bad records in the report, and in skipped.txt beside the records, instead of stopping at the first.
+
+    Returns:
+      How many records the split has, and the report (empty if the split was there already).
+
+    Raises:
+      InputError: no such source or split, a part of the release is missing, or a record is bad. Nothing is left behind then.
+    """
+    source = find(name)
+    report = source.report(skip_bad)
+    if split not in source.splits:
+        raise InputError(name, f"has no split {split!r}", f"it has {', '.join(source.splits)}")
+    folder = built_dir(data_dir, name, split)
+    if overwrite and folder.is_dir():
+        shutil.rmtree(folder)
+    if not _is_built(folder):
+        make = functools.partial(source.records, manual_dir, split, report)
+        builder = _builder_class(name)(data_dir=str(data_dir), config=split, file_format="array_record")
+        builder.make_records = make
+        builder.download_and_prepare(file_format="array_record")
+        if report.listed:
+            (folder / SKIPPED).write_text(report.summary() + "\n")
+    return len(open_built(data_dir, name, split)), report
+
+
+def built_dir(data_dir: str | Path, name: str, split: str) -> Path:
+    """The folder of a built split."""
+    return Path(data_dir) / name / split / VERSION
+
+
+def open_built(data_dir: str | Path, name: str, split: str) -> "Built":
+    """A built split, for random access.
+
+    Raises:
+      InputError: no such source, or it was not built there.
+    """
+    source = find(name)
+    folder = built_dir(data_dir, name, split)
+    if not _is_built(folder):
+        raise InputError(folder, "is no built dataset", f"build it: genhmr data build {name} --manual-dir DIR --data-dir {data_dir}")
+    return Built(source, folder, split)
+
+
+class Built:
+    """The records of a built split by number, in the order of the release; each has the fields of its schema (sources/records.py).
+
+    Arrays are numpy, text is str, images are bytes. Safe to read from several threads.
+    """
+
+    def __init__(self, source: Source, folder: Path, split: str) -> None:
+        self.source, self.split = source, split
+        self._data = _tfds().builder_from_directory(folder).as_data_source(split)
+        self._fields = fields_of(source.kind)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.source.name} {self.split} has {len(self)} records")
+        return self._decoded(self._data[int(index)])
+
+    def __iter__(self) -> Iterator[Record]:
+        for start in range(0, len(self), 256):  # a block at a time: a read of many is faster than many reads
+            yield from map(self._decoded, self._data.__getitems__(list(range(start, min(start + 256, len(self))))))
+
+    def _decoded(self, row: dict[str, Any]) -> Record:
+        return {name: _decoded(row[name], field) for name, field in self._fields.items()}
+
+
+def _decoded(value: Any, field: Field) -> Any:
+    if field.dtype == "str":
+        return value.decode()
+    return value if field.dtype == "bytes" else np.asarray(value, field.dtype)
+
+
+def _is_built(folder: Path) -> bool:
+    return (folder / "dataset_info.json").is_file()
+
+
+def _features(source: Source) -> Any:
+    """The schema of a source as tfds features."""
+    features = _tfds().features
+    numbers = {"f4": np.float32, "i4": np.int32}
+
+    def feature(field: Field) -> Any:
+        if field.dtype == "str":
+            return features.Text()
+        # A Tensor of strings holds any bytes; an Image feature would insist on an image in every record, and decode it.
+        return features.Tensor(shape=field.shape, dtype=numbers.get(field.dtype, np.str_))
+
+    return features.FeaturesDict({name: feature(field) for name, field in fields_of(source.kind).items()})
+
+
+@functools.cache
+def _builder_class(source_name: str) -> type:
+    """The GeneratorBasedBuilder of a source; its `make_records` is set before it builds."""
+    tfds, source = _tfds(), find(source_name)
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = source.name
+        VERSION = tfds.core.Version(VERSION)
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=split) for split in source.splits]
+        MANUAL_DOWNLOAD_INSTRUCTIONS = source.layout
+        url_infos: dict = {}  # nothing is downloaded; else tfds looks for checksums with a package that it does not install
+
+        def _info(self) -> Any:
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=source.layout,
+                features=_features(source),
+                citation=source.citation,
+                license=source.licence,
+                disable_shuffling=True,  # frames of a sequence stay neighbours
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+            return {self.builder_config.name: self._generate_examples()}
+
+        def _generate_examples(self) -> Iterator[tuple[int, Record]]:
+            yield from enumerate(self.make_records())
+
+    return Builder
+
+
+def _tfds() -> types.ModuleType:
+    """tensorflow_datasets, imported late: machines that only run the model need no data packages."""
+    try:
+        import array_record  # noqa: F401
+        import tensorflow_datasets
+    except ImportError as error:
+        raise InputError(
+            "built datasets", f"need a package that is not installed ({error.name})", "pip install 'genhmr_jax[data]'"
+        ) from error
+    return tensorflow_datasets

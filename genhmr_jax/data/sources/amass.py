@@ -1,0 +1,81 @@
+"""AMASS (Mahmood et al., ICCV 2019), the SMPL+H G release: one npz for each motion clip.
+
+A clip has `poses` (N, 156) axis-angle radians (root, 21 body joints, 30 hand joints), `trans` (N, 3) metres, `betas` (16,), `gender`, in a
+world whose z points up; the records are turned so that y does. Frames are kept by TokenHMR's rule: 20 % is cut at each end of a clip, then
+every 10th.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from genhmr_jax.data.sources.motion import check_not_empty, clip_records, kept_frames, smpl_pose, z_up_to_y_up
+from genhmr_jax.data.sources.reading import numbers, read_npz
+from genhmr_jax.data.sources.source import Record, Report, Source
+
+TRIM, EVERY = 0.2, 10
+
+# The weights of the training sets of TokenHMR's tokenizer (its tokenizer_amass_moyo.yaml); MOYO has the missing 0.16.
+WEIGHTS = {
+    "CMU": 0.12, "KIT": 0.11, "BMLrub": 0.11, "DanceDB": 0.05, "BMLmovi": 0.05, "EyesJapan": 0.05, "BMLhandball": 0.05,
+    "TotalCapture": 0.05, "EKUT": 0.03, "ACCAD": 0.03, "TCDHands": 0.03, "MPI-Limits": 0.16,
+}  # fmt: skip
+VALIDATION, TEST = ("HumanEva", "HDM05", "SFU", "MPI-Mosh"), ("Transitions", "SSM")
+# Folders of the release (and of its older and newer versions), small letters -> the names above.
+FOLDERS = {
+    "biomotionlab_ntroje": "BMLrub", "eyes_japan_dataset": "EyesJapan", "tcd_handmocap": "TCDHands", "tcdhandmocap": "TCDHands",
+    "mpi_limits": "MPI-Limits", "poseprior": "MPI-Limits", "mpi_hdm05": "HDM05", "mpi_mosh": "MPI-Mosh", "mosh": "MPI-Mosh",
+    "transitions_mocap": "Transitions", "ssm_synced": "SSM",
+} | {name.lower().replace("-", "_"): name for name in (*WEIGHTS, *VALIDATION, *TEST)}  # fmt: skip
+
+LAYOUT = """AMASS: register at https://amass.is.tue.mpg.de, download "SMPL+H G" of every set that you want, and unpack them into
+MANUAL_DIR/amass, so that there is MANUAL_DIR/amass/SET/SUBJECT/CLIP_poses.npz (SET is CMU, KIT, BMLrub, ...)"""
+
+
+def subset(folder: str) -> str:
+    """The set's name in TokenHMR's lists, from its folder; unknown sets keep the folder's name."""
+    return FOLDERS.get(folder.lower().replace("-", "_"), folder)
+
+
+def split_of(name: str) -> str:
+    """The split of a set: TokenHMR's validation and test sets; all others are for training."""
+    return "val" if name in VALIDATION else "test" if name in TEST else "train"
+
+
+def read(root: Path, split: str, report: Report) -> Iterator[Record]:
+    """The kept frames of all clips of the split's sets; `sequence` is SET/SUBJECT/CLIP."""
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and split_of(subset(path.name)) == split)
+    if not folders:
+        report.missing(root, f"has no folder of a {split} set")
+    for folder in folders:
+        files = sorted(file for file in folder.rglob("*.npz") if file.stem != "shape")
+        if not files:
+            report.bad(folder, "has no .npz", "unpack the set's SMPL+H G archive there, or remove the folder")
+        for file in files:
+            with report.skipping():
+                yield from _clip(file, f"{subset(folder.name)}/{file.relative_to(folder).with_suffix('')}", report)
+
+
+def _clip(file: Path, sequence: str, report: Report) -> Iterator[Record]:
+    clip = read_npz(file, ("poses", "trans", "betas", "gender"))
+    poses = numbers(clip["poses"], (None, 156), "poses", file)
+    check_not_empty(len(poses), file)
+    frames = kept_frames(len(poses), TRIM, EVERY)
+    kept = poses[frames]
+    betas, gender = numbers(clip["betas"], (None,), "betas", file), clip["gender"]
+    pose = smpl_pose(z_up_to_y_up(kept[:, :3]), kept[:, 3:66])
+    yield from clip_records(file, report, pose, frames, sequence=sequence, betas=betas, gender=gender)
+
+
+SOURCES = (
+    Source(
+        "amass",
+        "poses",
+        ("train", "val", "test"),
+        LAYOUT,
+        "AMASS licence: non-commercial scientific research; some sets ask for more citations",
+        "Mahmood et al., AMASS: Archive of Motion Capture as Surface Shapes, ICCV 2019",
+        read,
+        "amass",
+        WEIGHTS,
+    ),
+)

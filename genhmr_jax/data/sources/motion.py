@@ -1,0 +1,56 @@
+"""What the sources of motion clips share: which frames are kept, which way is up, and records of a clip's frames."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from genhmr_jax.data.sources.records import check_turns, pose_record
+from genhmr_jax.data.sources.source import Record, Report
+from genhmr_jax.errors import InputError
+
+BODY_JOINTS = 21  # SMPL-H and SMPL share the root and joints 1..21; SMPL's two hand joints are not in SMPL-H
+
+
+def kept_frames(count: int, trim: float, every: int) -> np.ndarray:
+    """The frames of a clip that are kept: `trim` (0..1) of the clip is cut at each end, then every n-th; at least one.
+
+    The rule of TokenHMR (Dwivedi et al., CVPR 2024): clips begin and end in calibration poses, and neighbours are nearly equal. It keeps
+    nothing of clips of one to three frames; here they keep their middle.
+    """
+    frames = np.arange(int(trim * count), int((1 - trim) * count), every)
+    return frames if len(frames) else np.array([count // 2])
+
+
+def z_up_to_y_up(root: np.ndarray) -> np.ndarray:
+    """Root orientations (N, 3) axis-angle of a world whose z points up -> the same bodies in a world whose y points up."""
+    return (Rotation.from_euler("x", -90, degrees=True) * Rotation.from_rotvec(root)).as_rotvec()
+
+
+def smpl_pose(root: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """Root (N, 3) and joints 1..21 (N, 63) axis-angle -> SMPL's pose (N, 72); the two hand joints, unknown, are zero."""
+    return np.concatenate([root, body, np.zeros((len(root), 72 - 3 - 3 * BODY_JOINTS))], 1)
+
+
+def clip_records(
+    where: object, report: Report, poses: np.ndarray, frames: np.ndarray, *, sequence: str, betas: Any = None, gender: Any = "neutral"
+) -> Iterator[Record]:
+    """A record for each pose (n, 72) of a clip; `frames` (n,) are their numbers in the file, `betas` (>= 10,) are the clip's or None.
+
+    Raises:
+      InputError: the whole clip is in wrong units; or a frame is bad and `report` does not skip.
+    """
+    finite = np.isfinite(poses).all(1)
+    if finite.any():
+        check_turns(poses[finite], where)
+    for pose, frame in zip(poses, frames, strict=True):
+        with report.skipping():
+            record = pose_record(f"{where}: frame {frame}", pose=pose, sequence=sequence, frame=int(frame), betas=betas, gender=gender)
+            yield record
+
+
+def check_not_empty(count: int, where: object) -> None:
+    """Raises InputError if a clip has no frames."""
+    if not count:
+        raise InputError(where, "is an empty sequence (0 frames)", "download it again, or leave it out with --skip-bad")

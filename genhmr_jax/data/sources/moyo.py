@@ -1,0 +1,57 @@
+"""MOYO (Tripathi et al., CVPR 2023): yoga, as the SMPL fits of the release: one pickle for each clip.
+
+A clip is a dictionary of `global_orient` (N, 3), `body_pose` (N, 69; 63 in some copies) axis-angle radians, `transl` (N, 3) metres and
+`betas` (N, 10). The world's z is taken to point up, as in AMASS, which the same software (MoSh++) made. Frames are kept by TokenHMR's rule:
+10 % is cut at each end, then every 5th.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from genhmr_jax.data.sources.motion import check_not_empty, clip_records, kept_frames, smpl_pose, z_up_to_y_up
+from genhmr_jax.data.sources.reading import entry, numbers, read_pickle
+from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.errors import InputError
+
+TRIM, EVERY, WEIGHT = 0.1, 5, 0.16
+
+LAYOUT = """MOYO: register at https://moyo.is.tue.mpg.de, download the SMPL fits (mosh_smpl) of the split, and unpack them, so that there is
+MANUAL_DIR/moyo/mosh_smpl/train/CLIP.pkl and MANUAL_DIR/moyo/mosh_smpl/val/CLIP.pkl"""
+
+
+def read(root: Path, split: str, report: Report) -> Iterator[Record]:
+    """The kept frames of all clips of a split; `sequence` is MOYO/CLIP."""
+    folder = report.require(root / "mosh_smpl" / split)
+    for file in sorted(folder.glob("*.pkl")):
+        with report.skipping():
+            yield from _clip(file, report)
+
+
+def _clip(file: Path, report: Report) -> Iterator[Record]:
+    clip = read_pickle(file)
+    root = numbers(entry(clip, "global_orient", file), (None, 3), "global_orient", file)
+    body = numbers(entry(clip, "body_pose", file), (len(root), None), "body_pose", file)
+    if body.shape[1] not in (63, 69):
+        raise InputError(file, f"body_pose has {body.shape[1]} numbers a frame", "download the SMPL fits (69 or 63), not SMPL-X")
+    check_not_empty(len(root), file)
+    betas = np.atleast_2d(np.asarray(entry(clip, "betas", file)))[0]  # of the subject; the same in all frames
+    frames = kept_frames(len(root), TRIM, EVERY)
+    pose = smpl_pose(z_up_to_y_up(root[frames]), body[frames, :63])
+    yield from clip_records(file, report, pose, frames, sequence=f"MOYO/{file.stem}", betas=betas)
+
+
+SOURCES = (
+    Source(
+        "moyo",
+        "poses",
+        ("train", "val"),
+        LAYOUT,
+        "MOYO licence: non-commercial scientific research",
+        "Tripathi et al., 3D Human Pose Estimation via Intuitive Physics, CVPR 2023",
+        read,
+        "moyo",
+        {"MOYO": WEIGHT},
+    ),
+)
