@@ -24,10 +24,11 @@ import smpl_jax
 from flax import nnx
 from smpl_jax import rotations
 
-from genhmr_jax import camera, compilation_cache, losses, recover
+from genhmr_jax import camera, compilation_cache, recover
 from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, keypoint_model
 from genhmr_jax.data import poses, views
+from genhmr_jax.evaluate.metrics import centred, mpjpe, pa_mpjpe
 from genhmr_jax.models.genhmr import normalize_keypoints
 from genhmr_jax.models.tokenizer import ResidualMlp
 from genhmr_jax.predict import repeat_encoded, sample_bodies
@@ -49,7 +50,7 @@ def features(view: dict) -> jax.Array:
 
 def errors(joints: jax.Array, view: dict) -> np.ndarray:
     """(2, B): PA-MPJPE and MPJPE in mm."""
-    return 1000 * np.stack([losses.pa_mpjpe(joints, view["joints"]), losses.mpjpe(joints, view["joints"])])
+    return 1000 * np.stack([pa_mpjpe(joints, view["joints"]), mpjpe(joints, view["joints"])])
 
 
 def train_mlp(corpus: poses.PoseCorpus, samples: int):
@@ -69,7 +70,7 @@ def train_mlp(corpus: poses.PoseCorpus, samples: int):
     def loss(params, view):
         rotmats, betas = predict(params, view)
         joints = smpl_jax.posed_joints(BODY, betas, rotmats)
-        gap = jnp.mean(jnp.abs(losses.pelvis_aligned(joints) - losses.pelvis_aligned(view["joints"])))
+        gap = jnp.mean(jnp.abs(centred(joints) - centred(view["joints"])))
         return 10 * gap + 2 * jnp.mean((rotmats - view["rotmats"]) ** 2) + 0.05 * jnp.mean((betas - view["betas"]) ** 2)
 
     @jax.jit
@@ -111,7 +112,7 @@ def hypothesis_spread(networks, params, view):
     encoded = repeat_encoded(networks.encode(params, view), 8)
     keys = jax.random.split(jax.random.key(1), batch * 8)
     _, embeddings = sample_bodies(networks, params, encoded, keys, iterations=5, temperature=1.0, rule="hard")
-    joints = losses.pelvis_aligned(smpl_jax.posed_joints(BODY, encoded.betas, networks.decode(params, embeddings)))
+    joints = centred(smpl_jax.posed_joints(BODY, encoded.betas, networks.decode(params, embeddings)))
     return 1000 * jnp.sqrt(jnp.sum(jnp.var(joints.reshape(batch, 8, 24, 3), 1), -1))
 
 

@@ -15,9 +15,10 @@ import pathlib
 import numpy as np
 from tqdm import tqdm
 
-from genhmr_jax import compilation_cache, losses, recover
+from genhmr_jax import compilation_cache, recover
 from genhmr_jax.data.synthetic.generate import Sample
 from genhmr_jax.data.synthetic.write import read_shards
+from genhmr_jax.evaluate.metrics import mpjpe, pa_mpjpe
 from genhmr_jax.people import People
 
 
@@ -50,7 +51,7 @@ def evaluate(samples: list[Sample], recoverer: recover.Recoverer, options: recov
             seen = sample.keypoints[:, 2] > 0
             pixels.append(np.linalg.norm(people.projected_keypoints[chosen, seen] - sample.keypoints[seen, :2], axis=-1).mean())
     truth, predicted = np.stack([s.joints for s in samples]), np.stack(joints)
-    pa, plain = (1000 * np.asarray(f(predicted, truth)) for f in (losses.pa_mpjpe, losses.mpjpe))
+    pa, plain = (1000 * np.asarray(f(predicted, truth)) for f in (pa_mpjpe, mpjpe))
     return {
         "images": len(samples),
         "found": len(pixels) / len(samples),

@@ -22,12 +22,13 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float
 
-from genhmr_jax import compilation_cache, losses, recover
+from genhmr_jax import compilation_cache, recover
 from genhmr_jax.atomic import atomic_path
 from genhmr_jax.body.keypoints import keypoint_model
 from genhmr_jax.data import poses, views
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import Settings
+from genhmr_jax.evaluate.metrics import mpjpe, pa_mpjpe
 from genhmr_jax.models import image_encoder
 from genhmr_jax.predict import Networks, sample_bodies
 from genhmr_jax.refinement import RefineSpec, refine
@@ -142,7 +143,7 @@ def measure(model: recover.Recoverer, batches: list[View], settings: Settings) -
 
 def errors(joints: Float[Array, "B 24 3"], view: View) -> Float[np.ndarray, "2 B"]:
     """PA-MPJPE and MPJPE in mm of each row."""
-    return 1000 * np.stack([losses.pa_mpjpe(joints, view["joints"]), losses.mpjpe(joints, view["joints"])])
+    return 1000 * np.stack([pa_mpjpe(joints, view["joints"]), mpjpe(joints, view["joints"])])
 
 
 def evaluate(checkpoint: str, settings: Settings, *, corpus: str = "", images: str = "", body: str = "neutral") -> dict[str, Any]:

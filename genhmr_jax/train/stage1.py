@@ -17,6 +17,7 @@ from genhmr_jax import losses
 from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import keypoint_model
 from genhmr_jax.data import poses, views
+from genhmr_jax.evaluate.metrics import mpjpe, pa_mpjpe
 from genhmr_jax.model_files import save_params
 from genhmr_jax.models import quantizer
 from genhmr_jax.models.tokenizer import PoseTokenizer, TokenizerSpec
@@ -73,7 +74,7 @@ class TokenizerTask:
             "commit": losses.row_mean((z - zq) ** 2),
         }
         terms = {name: jnp.sum(sample["weight"] * value) for name, value in terms.items()}
-        metrics = {"mpjpe_mm": 1000 * jnp.sum(sample["weight"] * losses.mpjpe(mine.joints, true.joints))}
+        metrics = {"mpjpe_mm": 1000 * jnp.sum(sample["weight"] * mpjpe(mine.joints, true.joints))}
         carry = {"z": jax.lax.stop_gradient(z), "ids": ids}
         return sum(weight[name] * value for name, value in terms.items()), {"terms": terms, "metrics": metrics, "carry": carry}
 
@@ -92,8 +93,8 @@ class TokenizerTask:
             recon = model.decode(extra["vectors"][ids])
             a, b = (smpl_jax.forward(frozen["body"], jnp.zeros(10), r) for r in (recon, target))
             means = {
-                "mpjpe_mm": 1000 * jnp.mean(losses.mpjpe(a.joints, b.joints)),
-                "pa_mpjpe_mm": 1000 * jnp.mean(losses.pa_mpjpe(a.joints, b.joints)),
+                "mpjpe_mm": 1000 * jnp.mean(mpjpe(a.joints, b.joints)),
+                "pa_mpjpe_mm": 1000 * jnp.mean(pa_mpjpe(a.joints, b.joints)),
                 "angle_deg": jnp.degrees(jnp.mean(rotations.geodesic_angle(recon, target))),
             }
             return means, jnp.zeros(self.spec.codebook_size).at[ids.reshape(-1)].add(1.0)

@@ -19,8 +19,9 @@ from jaxtyping import Array, Float
 from genhmr_jax import camera, losses
 from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
-from genhmr_jax.data import poses, views
+from genhmr_jax.data import augment, people, poses, views
 from genhmr_jax.errors import InputError
+from genhmr_jax.evaluate.metrics import distances, masked_mean, mpjpe, pa_mpjpe
 from genhmr_jax.model_files import load_meta, load_params, save_params, warm_start
 from genhmr_jax.models import image_encoder, quantizer
 from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
@@ -49,8 +50,9 @@ class GenHmrTask:
         arrays = arrays or {name: self.networks.shapes[name] for name in ("tokenizer", "codebook")}
         self.frozen = arrays | {"body": keypoint_model(load_body(config.data.body))}
         self.view = views.ViewSpec(**config.data.view.to_dict())
-        if config.image_batch_size and not config.data.images:
-            raise InputError("--config.image_batch_size", "asks for images but there are none", "give --config.data.images=DIR")
+        if config.image_batch_size and not (config.data.images or config.data.people):
+            remedy = "give --config.data.images=DIR or --config.data.people=DIR"
+            raise InputError("--config.image_batch_size", "asks for images but there are none", remedy)
 
     @staticmethod
     def from_model(config: ml_collections.ConfigDict) -> "GenHmrTask":
@@ -87,7 +89,7 @@ class GenHmrTask:
 
     @functools.cached_property
     def _features(self) -> dict[str, Any]:
-        if not self.config.image_batch_size:
+        if not self.config.image_batch_size or self.config.data.people:
             return {}
         from genhmr_jax.train.features import FeatureSet
 
@@ -99,13 +101,20 @@ class GenHmrTask:
             sources["views"] = poses.PoseSource(poses.load_corpus(config.data.poses, "train"), config.batch_size, config.seed)
         if self._features:
             sources["images"] = self._features["train"].source(config.image_batch_size, config.seed)
+        if config.image_batch_size and config.data.people:
+            mixture = people.open_mixture(config.data.people, config.data.mixture)
+            spec, body = augment.AugmentSpec(**config.data.augment.to_dict()), load_body(config.data.body)
+            sources["images"] = people.PeopleSource(mixture, config.image_batch_size, config.seed, body, spec)
         return sources
 
     def batch_shapes(self) -> dict[str, Any]:
         shapes: dict[str, Any] = {}
         if self.config.batch_size:
             shapes["views"] = poses.batch_shapes(self.config.batch_size)
-        if n := self.config.image_batch_size:
+        if (n := self.config.image_batch_size) and self.config.data.people:
+            rows = people.row_shapes() | {"number": jax.ShapeDtypeStruct((), jnp.uint32)}
+            shapes["images"] = {name: jax.ShapeDtypeStruct((n, *row.shape), row.dtype) for name, row in rows.items()}
+        elif n:
             k = len(DETECTED)
             rows = {"rotmats": (24, 3, 3), "betas": (10,), "joints": (24, 3), "keypoints": (k, 3), "points2d": (k, 2), "crop": (3,)}
             rows |= {"weak_camera": (3,), "focal": (), "image_size": (2,)}
@@ -124,11 +133,29 @@ class GenHmrTask:
             if name == "views":
                 sample = views.make_views(frozen["body"], batch[name]["pose"], number, seed, self.view)
             else:
-                sample = self._drop_contexts({k: v for k, v in batch[name].items() if k != "number"}, keys[:, 3])
+                sample = {k: v for k, v in batch[name].items() if k != "number"}
+                if self.config.data.people:
+                    sample = self._as_detected(self._encoded(sample), keys[:, 3])
+                sample = self._drop_contexts(sample, keys[:, 3])
                 if self.config.drop_path and self.spec.trains_encoder:
                     sample["drop_path"] = drop_path_factors(keys[:, 4], SIZES[self.spec.encoder[-1]][1], self.config.drop_path)
             samples[name] = sample | self._targets(frozen, sample, keys)
         return samples
+
+    def _encoded(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Rows of photos for a frozen encoder: its maps in place of the photos. Others take the photos as they are."""
+        if self.spec.trains_encoder:
+            return sample
+        pixels = sample["images"].astype(jnp.float32) / 255.0
+        maps = [m.astype(jnp.float16) for m in image_encoder.encode(self.spec.encoder, pixels)] if self.spec.encoder_channels else []
+        return {name: value for name, value in sample.items() if name != "images"} | ({"maps": maps} if maps else {})
+
+    def _as_detected(self, sample: dict[str, Any], keys: Array) -> dict[str, Any]:
+        """Rows of photos whose labelled keypoints get the errors of a detector, as those of simulated views do."""
+        known = sample["keypoints"][..., 2:] > 0
+        points = jnp.where(known, sample["keypoints"][..., :2], sample["crop"][:, None, :2])
+        noise = jax.vmap(lambda points, side, key: views.detector_noise(points, side, jax.random.fold_in(key, 1), self.view))
+        return sample | {"keypoints": jnp.where(known, noise(points, sample["crop"][:, 2], keys), 0.0)}
 
     def _drop_contexts(self, sample: dict[str, Any], keys: Array) -> dict[str, Any]:
         """Hides the keypoints of some rows and the image of others, never both: one model serves either and both."""
@@ -188,14 +215,16 @@ class GenHmrTask:
             rotmats = self.networks.decode(everything, jnp.where(mask[..., None], soft, vectors[tokens]))
             output = smpl_jax.forward(frozen["body"], encoded.betas, rotmats)
             terms["rotation"] = jnp.sum(w["rotation"] * losses.row_mean((rotmats - sample["rotmats"]) ** 2))
-            gap = jnp.abs(losses.pelvis_aligned(output.joints) - losses.pelvis_aligned(sample["joints"]))
-            terms["joints3d"] = jnp.sum(w["joints3d"] * losses.row_mean(gap))
+            known = sample.get("joints_confidence", jnp.ones(output.joints.shape[:2]))
+            both = _rooted(output.joints, known), _rooted(sample["joints"], known)
+            terms["joints3d"] = jnp.sum(w["joints3d"] * _known_mean(jnp.mean(jnp.abs(both[0] - both[1]), -1), known))
             translation = camera.weak_to_translation(encoded.weak_camera, sample["crop"], sample["image_size"], sample["focal"])
             points = keypoint_points(frozen["body"], output, DETECTED) + translation[:, None]
             projected = camera.project(points, sample["focal"], sample["image_size"] / 2.0)
             gap = camera.to_crop(projected, sample["crop"]) - camera.to_crop(sample["points2d"], sample["crop"])
-            terms["joints2d"] = jnp.sum(w["joints2d"] * losses.row_mean(jnp.minimum(jnp.abs(gap), 1.0)))
-            metrics["mpjpe_mm"] = 1000 * jnp.sum(w["joints3d"] * losses.mpjpe(output.joints, sample["joints"]))
+            labelled = sample.get("points2d_confidence", jnp.ones(gap.shape[:2]))
+            terms["joints2d"] = jnp.sum(w["joints2d"] * _known_mean(jnp.mean(jnp.minimum(jnp.abs(gap), 1.0), -1), labelled))
+            metrics["mpjpe_mm"] = 1000 * jnp.sum(w["joints3d"] * masked_mean(distances(*both), known))
         return terms, metrics
 
     def _differentiable_sample(self, logits: Float[Array, "B L N"], vectors: Float[Array, "N D"], keys: Array) -> Float[Array, "B L D"]:
@@ -222,7 +251,7 @@ class GenHmrTask:
             _, embeddings = sample_bodies(networks, everything, encoded, keys, iterations=iterations, rule=rule)
             joints = smpl_jax.forward(frozen["body"], encoded.betas, networks.decode(everything, embeddings)).joints
             weight, both = sample["weight"], (joints, sample["joints"])
-            sums = {"mpjpe": 1000 * losses.mpjpe(*both), "pa_mpjpe": 1000 * losses.pa_mpjpe(*both), "rows": jnp.ones_like(weight)}
+            sums = {"mpjpe": 1000 * mpjpe(*both), "pa_mpjpe": 1000 * pa_mpjpe(*both), "rows": jnp.ones_like(weight)}
             return {name: jnp.sum(weight * value) for name, value in sums.items()}
 
         return measure
@@ -236,16 +265,33 @@ class GenHmrTask:
         ones = place(np.ones(size, np.float32))
         return [simulate(frozen["body"], place(r)) | {"weight": ones} for r in rows]
 
+    def _validation_photos(self, place: Any) -> list[dict[str, Any]]:
+        """`evaluate_poses` records of data.people_val, as they are; those whose joints are not all known weigh nothing."""
+        name, _, split = self.config.data.people_val.partition(":")
+        (dataset,) = people.open_mixture(self.config.data.people, name, split or "val")
+        encoded, samples = jax.jit(self._encoded), []
+        for batch in people.all_batches(
+            dataset, self.config.image_batch_size, self.config.evaluate_poses, load_body(self.config.data.body)
+        ):
+            batch["weight"] *= (batch["joints_confidence"] > 0).all(1)
+            samples.append(encoded(place(batch)))
+        if not sum(float(jnp.sum(sample["weight"])) for sample in samples):
+            raise InputError(self.config.data.people_val, "has no record with all 24 joints", "give a dataset with poses and shapes")
+        return samples
+
     def evaluate(self, params: Any, extra: Any, frozen: Any, place: Any) -> dict[str, float]:
         """MPJPE and PA-MPJPE in mm on views of validation poses (and on validation images), for decode rules and iterations."""
         measured: dict[str, float] = {}
         groups = {"val": self._validation_views(frozen, place) if self._val_set is not None else []}
         if self._features:
             groups["val_image"] = [place(b) for b in self._features["val"].all_batches(self.config.image_batch_size)]
+        if self.config.image_batch_size and self.config.data.people_val:
+            groups["val_image"] = self._validation_photos(place)
+        if "val_image" in groups:
             groups["val_image_only"] = [b | {"keypoints": jnp.zeros_like(b["keypoints"])} for b in groups["val_image"]]
             groups["val_keypoints_only"] = [{k: v for k, v in b.items() if k not in ("maps", "images")} for b in groups["val_image"]]
         if not self.spec.num_keypoints:
-            groups = {"val_image": groups["val_image"]}  # without keypoints the other groups are the same, or blind
+            groups = {"val_image": groups.get("val_image", [])}  # without keypoints the other groups are the same, or blind
         for group, samples in groups.items():
             for rule, iterations in (("expected", 1), ("expected", 5), ("hard", 1), ("hard", 5)):
                 rows = [place.host(self._measure(params, frozen, s, jnp.asarray(iterations), rule)) for s in samples]
@@ -260,3 +306,14 @@ class GenHmrTask:
         halves = self.frozen["tokenizer"]
         tokenizer = {"encoder": cast(halves["encoder"], jnp.bfloat16), "decoder": cast(halves["decoder"], jnp.float16)}
         save_params(directory, {"genhmr": cast(params, jnp.bfloat16), "tokenizer": tokenizer, "codebook": self.frozen["codebook"]}, meta)
+
+
+def _rooted(joints: Float[Array, "B 24 3"], known: Float[Array, "B 24"]) -> Float[Array, "B 24 3"]:
+    """Joints relative to the pelvis; where a dataset does not know it, to the middle of the hips."""
+    hips = jnp.mean(joints[:, 1:3], 1, keepdims=True)
+    return joints - jnp.where(known[:, :1, None] > 0, joints[:, :1], hips)
+
+
+def _known_mean(values: Float[Array, "B K"], confidence: Float[Array, "B K"]) -> Float[Array, "B"]:
+    """Mean over the last axis, weighted by confidence; 0 where nothing is known."""
+    return jnp.sum(values * confidence, -1) / jnp.maximum(jnp.sum(confidence, -1), 1e-8)
