@@ -21,6 +21,13 @@ flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Compiled programs of a file are of little use to the next one; kept, they fill gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def corpus_file(tmp_path_factory) -> pathlib.Path:
     """A pose corpus of 300 smooth random poses in three clips, the last one for validation."""

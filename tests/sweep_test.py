@@ -400,6 +400,7 @@ def test_settings_know_what_the_model_knows():
     assert (Settings().refine_steps, Settings().prior_pose) == (RefineSpec().steps, RefineSpec().prior_pose)
 
 
+@pytest.mark.slow
 def test_a_real_sweep_from_nothing_to_its_table(tmp_path, capsys):
     """Trains both stages, evaluates two points; then a lost evaluation alone is done again."""
     flags = [f"--sweep={UGS}", f"--out={tmp_path}", "--set=evaluate.views=4", "--set=evaluate.batch_size=4", "--set=genhmr.batch_size=8"]
