@@ -7,6 +7,7 @@ readers must give, in their order.
 import dataclasses
 import functools
 import io
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,30 @@ def _hmr2_tars(studio: Studio, folder: str, prefix: str) -> list[Person]:
     return [*two, alone, png]
 
 
+def _own_tars(studio: Studio) -> list[Person]:
+    """As `tar --sort=name` makes them of a folder: labels before the image, plain lists and bools, no extra_info; a folder entry."""
+    size, people = (800, 600), []
+    for split, key in (("train", "mine/0001"), ("val", "mine/0002")):
+        person = studio.person(size, split=split, image_name=key, sequence=split)
+        entry = {
+            "keypoints_2d": person.keypoints2d.tolist(),
+            "keypoints_3d": person.keypoints3d.astype(np.float32),
+            "center": person.centre.tolist(),
+            "scale": [person.side() / 200.0] * 2,
+            "body_pose": person.pose,
+            "betas": person.betas,
+            "has_body_pose": True,
+            "has_betas": True,
+            "personid": 0,
+        }
+        data = pickle.dumps([entry])
+        studio.put_tar(
+            f"own_tars/{split}/000000.tar", [("mine", None), (f"{key}.data.pyd", data), (f"{key}.jpeg", studio.picture([person]))]
+        )
+        people.append(person)
+    return people
+
+
 def _hmr2_eval(studio: Studio) -> list[Person]:
     """The evaluation npz of 4D-Humans and TokenHMR: scale in pixels, but in the EMDB one already over 200."""
     root, people = "hmr2_evaluation_data", []
@@ -133,7 +158,7 @@ def _bedlam(studio: Studio) -> list[Person]:
         extrinsics[:3, 3] = studio.rng.normal(0, 1, 3)
         extra = np.array(person.betas[:1])  # the neutral model of the release has eleven betas
         return {
-            "gender": person.gender,
+            "gender": "female",  # of the subject; the labels are for the neutral body
             "gtkps": gtkps,
             "center": person.centre,
             "scale": person.side() / 200.0,
@@ -357,6 +382,7 @@ HMR2_TARS = {
 
 WRITERS: dict[str, Callable[[Studio], list[Person]]] = {
     **{name: functools.partial(_hmr2_tars, folder=folder, prefix=prefix) for name, (folder, prefix) in HMR2_TARS.items()},
+    "own_tars": _own_tars,
     "hmr2_eval": _hmr2_eval,
     "bedlam": _bedlam,
     "threedpw": _threedpw,

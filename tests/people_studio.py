@@ -174,13 +174,14 @@ class Studio:
         np.savez(stream, **arrays)
         self.put(name, stream.getvalue())
 
-    def put_tar(self, name: str, members: list[tuple[str, bytes]]) -> None:
+    def put_tar(self, name: str, members: list[tuple[str, bytes | None]]) -> None:
+        """Members without data are folders."""
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w") as tar:
             for member, data in members:
                 info = tarfile.TarInfo(member)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
+                info.type, info.size = (tarfile.DIRTYPE, 0) if data is None else (tarfile.REGTYPE, len(data))
+                tar.addfile(info, io.BytesIO(data or b""))
         self.put(name, stream.getvalue())
 
 

@@ -20,7 +20,7 @@ from genhmr_jax.data.sources.records import PERSON_FIELDS
 from genhmr_jax.data.transforms import crop_image
 from genhmr_jax.errors import InputError
 
-NAMES = ("hmr2_coco", "hmr2_eval", "bedlam", "threedpw", "emdb", "human36m", "mpi_inf_3dhp")
+NAMES = ("hmr2_coco", "own_tars", "hmr2_eval", "bedlam", "threedpw", "emdb", "human36m", "mpi_inf_3dhp")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_keypoints_are_the_projected_joints(manual, name):
         assert known.sum() >= (17 if name in ("human36m", "mpi_inf_3dhp") else 0)
 
 
-@pytest.mark.parametrize("name", ["hmr2_coco", "hmr2_eval", "bedlam", "threedpw", "emdb"])
+@pytest.mark.parametrize("name", ["hmr2_coco", "own_tars", "hmr2_eval", "bedlam", "threedpw", "emdb"])
 def test_posed_bodies_project_onto_the_joints(manual, name):
     """The pose, shape and translation of the record, through our own SMPL and camera, meet the true joints within half a pixel."""
     with_body = [(record, person) for record, person in read_all(manual, name) if record["has_pose"]]
@@ -196,6 +196,12 @@ def test_people_without_smpl_labels_have_zeros(manual):
     record = read_all(manual, "hmr2_coco")[2][0]
     assert not record["has_pose"] and not record["has_betas"] and not record["body_pose"].any() and not record["has_translation"]
     assert all(not r["has_gender"] for r, _ in read_all(manual, "human36m"))
+
+
+def test_own_labels_are_not_filtered(manual):
+    """The shape of a person in one's own tars may be beyond what 4D-Humans trusts in its pseudo-labels."""
+    records, _ = read(manual[0], "own_tars", "val")
+    assert [r["has_pose"] for r in records] == [1.0] and (records[0]["keypoints3d"][:, 3] == 1).all()
 
 
 def test_evaluation_npz_drops_the_weak_3d_joints(manual):

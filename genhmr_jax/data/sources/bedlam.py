@@ -1,7 +1,8 @@
 """BEDLAM as TokenHMR's WebDataset tars: rendered people with exact labels, one folder of tars per scene.
 
 Labels are in camera coordinates: vertices = SMPL(pose_cam, shape) + trans_cam + cam_ext[:3, 3]; `scale` is a square's side over 200 px;
-`gtkps` are projections of SMPL's joints, pixels of an image whose middle is (W/2, H/2). Images of closeup scenes are stored on their side,
+`gtkps` are projections of SMPL's joints, pixels of an image whose middle is (W/2, H/2). TokenHMR poses SMPL's neutral body with them,
+whatever `gender` says about the person. Images of closeup scenes are stored on their side,
 their labels are not: those images are turned by 90 degrees clockwise here. AGORA folders are left out, as TokenHMR does.
 """
 
@@ -9,10 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from smpl_jax.keypoints import BODY44, OPENPOSE25_FROM_SMPL45
 
 from genhmr_jax.data.sources.hmr2_tars import sample_image, sample_people, shard_samples
-from genhmr_jax.data.sources.photos import box_of_scale, flat_numbers, keypoints_of_joints, photo_size, turned_clockwise
+from genhmr_jax.data.sources.photos import (
+    box_of_scale,
+    flat_numbers,
+    keypoints_of_joints,
+    keypoints_of_smpl45,
+    photo_size,
+    turned_clockwise,
+)
 from genhmr_jax.data.sources.reading import entry, numbers
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report, Source
@@ -58,7 +65,7 @@ def _record(person: dict, number: int, scene: str, key: str, image: bytes, size:
         global_orient=pose[:3],
         body_pose=pose[3:],
         betas=get("shape"),
-        gender=get("gender"),
+        gender="neutral",
         translation=numbers(get("trans_cam"), (3,), "trans_cam", where) + extrinsics[:3, 3],
         **intrinsics,
     )
@@ -68,9 +75,7 @@ def _keypoints(points: np.ndarray) -> np.ndarray:
     """(44, 3) of the projected joints, all of which are known: of SMPL's 45, or of its first 22 (SMPL-X has more, in another order)."""
     points = np.concatenate([points[:, :2], np.ones((len(points), 1))], -1)
     if len(points) == 45:
-        result = np.zeros((len(BODY44), 3))
-        result[: len(OPENPOSE25_FROM_SMPL45)] = points[list(OPENPOSE25_FROM_SMPL45)]
-        return result
+        return keypoints_of_smpl45(points)
     joints = np.zeros((24, 3))
     joints[:22] = points[:22]
     return keypoints_of_joints(joints)

@@ -2,8 +2,8 @@
 
 `scale` is in PIXELS here (their loader divides it by 200), except in TokenHMR's npz of EMDB, where it is already over 200. As in their
 loader, the 3D confidences of OpenPose's neck to left ankle (1..14) are dropped: those of the 19 extra joints are the better labels.
-Poses are in camera coordinates; 3D keypoints are metres in camera orientation. TokenHMR's EMDB has 24 projected SMPL joints instead of
-keypoints. Pixels are as annotated.
+Poses are in camera coordinates; 3D keypoints are metres in camera orientation. TokenHMR's EMDB has projected joints (keypoints_2d)
+instead of body and extra keypoints. Pixels are as annotated.
 """
 
 import dataclasses
@@ -11,8 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from smpl_jax.keypoints import BODY44
 
-from genhmr_jax.data.sources.photos import box_of_scale, flat_numbers, keypoints_of_joints, known_only, photo_size, read_photo
+from genhmr_jax.data.sources.photos import (
+    box_of_scale,
+    flat_numbers,
+    keypoints_by_name,
+    keypoints_of_joints,
+    keypoints_of_smpl45,
+    known_only,
+    photo_size,
+    read_photo,
+)
 from genhmr_jax.data.sources.reading import numbers, read_npz
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report, Source
@@ -45,6 +55,14 @@ _LABELS = (
     "body_pose", "has_body_pose", "betas", "has_betas", "gender", "body_keypoints_2d", "extra_keypoints_2d", "body_keypoints_3d",
     "extra_keypoints_3d", "keypoints_2d",
 )  # fmt: skip
+
+_LAYOUTS = {
+    24: keypoints_of_joints,
+    25: lambda points: keypoints_by_name(points, BODY44[:25]),
+    44: lambda points: points,
+    45: keypoints_of_smpl45,
+}
+"""What a number of keypoints means: SMPL's joints, OpenPose's, BODY44, SMPL's joints and vertices."""
 
 
 def imgname_text(name: object) -> str:
@@ -113,12 +131,14 @@ def _flag(row: dict, name: str, where: str) -> bool:
 
 
 def _keypoints2d(row: dict, where: str) -> np.ndarray:
-    if "keypoints_2d" in row:
-        points = known_only(numbers(row["keypoints_2d"], (None, 3), "keypoints_2d", where))
-        if len(points) not in (24, 44):
-            raise InputError(where, f"keypoints_2d has {len(points)} points", "it must have SMPL's 24, or 44")
-        return keypoints_of_joints(points) if len(points) == 24 else points
-    return _both(row, "2d", 3, where)
+    if "keypoints_2d" not in row:
+        return _both(row, "2d", 3, where)
+    points = numbers(row["keypoints_2d"], (None, None), "keypoints_2d", where)
+    if points.shape[1] == 2:  # projections: all of them are known
+        points = np.concatenate([points, np.ones((len(points), 1))], -1)
+    if points.shape[1] != 3 or len(points) not in _LAYOUTS:
+        raise InputError(where, f"keypoints_2d has shape {points.shape}", f"it must have {', '.join(map(str, _LAYOUTS))} points")
+    return _LAYOUTS[len(points)](known_only(points))
 
 
 def _keypoints3d(row: dict, where: str) -> np.ndarray:

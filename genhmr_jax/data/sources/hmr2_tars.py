@@ -1,7 +1,7 @@
 """The training shards of 4D-Humans (HMR2.0): WebDataset tars with an image and a pickled list of people per sample.
 
 Each sample is KEY.jpg (.jpeg, .png), KEY.data.pyd and perhaps KEY.detection.npz with masks. A person's `scale` is width and height over
-200 px. 3D keypoints are metres in camera orientation; poses are in camera coordinates.
+200 px. 3D keypoints are metres in camera orientation; poses are in camera coordinates; pixels are as annotated.
 """
 
 import functools
@@ -68,10 +68,24 @@ def shard_samples(path: Path, report: Report) -> Iterator[tuple[str, dict[str, b
 
 
 def _read(folder: str, root: Path, split: str, report: Report) -> Iterator[Record]:
+    shards = _shards(root, report)
+    filters = LabelFilters(histogram=_histogram(root.parent.parent / HISTOGRAM))
+    yield from _read_shards(shards, folder, filters, report)
+
+
+def _read_own(root: Path, split: str, report: Report) -> Iterator[Record]:
+    yield from _read_shards(_shards(report.require(root / split), report), split, None, report)
+
+
+def _shards(root: Path, report: Report) -> list[Path]:
     shards = sorted(root.glob("*.tar"))
     if not shards:
         report.missing(root, "holds no .tar")
-    filters = LabelFilters(histogram=_histogram(root.parent.parent / HISTOGRAM))
+    return shards
+
+
+def _read_shards(shards: list[Path], sequence: str, filters: LabelFilters | None, report: Report) -> Iterator[Record]:
+    """The records of all shards; `sequence` is theirs, `filters` None keeps all labels."""
     for shard in shards:
         for key, sample in shard_samples(shard, report):
             where = f"{shard}: {key}"
@@ -86,7 +100,9 @@ def _read(folder: str, root: Path, split: str, report: Report) -> Iterator[Recor
             for number, person in enumerate(people):
                 record = None
                 with report.skipping():
-                    record = _record(person, number, folder, key, image, size, masks, filters, f"{where}, person {number}")
+                    record = _record(person, number, sequence, key, image, size, masks, f"{where}, person {number}")
+                    if filters:
+                        record = filters.apply(record, _reprojection_loss(person, where))
                 if record is not None:
                     yield record
 
@@ -98,19 +114,16 @@ def _histogram(path: Path) -> PoseHistogram | None:
     return None
 
 
-def _record(
-    person: dict, number: int, folder: str, key: str, image: bytes, size: tuple[int, int], masks: Any, filters: LabelFilters, where: str
-) -> Record | None:
-    """The record of one person, or None if the label filters leave it out."""
+def _record(person: dict, number: int, sequence: str, key: str, image: bytes, size: tuple[int, int], masks: Any, where: str) -> Record:
     get = lambda name: entry(person, name, where)  # noqa: E731
     pose, extra = numbers(get("body_pose"), (72,), "body_pose", where), person.get("extra_info") or {}
     has_pose, has_betas = (float(flat_numbers(get(name), 1, name, where)[0] > 0) for name in ("has_body_pose", "has_betas"))
-    record = person_record(
+    return person_record(
         where,
         image=image,
         image_name=key,
         image_size=size,
-        sequence=folder,
+        sequence=sequence,
         person=number,
         box=box_of_scale(get("center"), get("scale"), 200.0, size, "width and height over 200 px", where),
         keypoints2d=known_only(numbers(get("keypoints_2d"), (44, 3), "keypoints_2d", where)),
@@ -122,9 +135,14 @@ def _record(
         has_betas=has_betas,
         mask=_mask(masks, extra, size, where),
     )
+
+
+def _reprojection_loss(person: dict, where: str) -> float | None:
+    """Of the fit behind the pseudo-labels; None if there was none."""
+    extra = person.get("extra_info")
     fit = extra.get("fitting_loss") if isinstance(extra, dict) else None
     loss = fit.get("reprojection_loss") if isinstance(fit, dict) else None
-    return filters.apply(record, None if loss is None else float(loss))
+    return None if loss is None else float(flat_numbers(loss, 1, "reprojection_loss", where)[0])
 
 
 def _mask(masks: np.ndarray | None, extra: Any, size: tuple[int, int], where: str) -> bytes:
@@ -156,4 +174,20 @@ def _source(name: str) -> Source:
     )
 
 
-SOURCES = tuple(map(_source, _FOLDERS))
+_OWN = Source(
+    name="own_tars",
+    kind="people",
+    splits=("train", "val"),
+    folder="own_tars",
+    layout="Your own labelled photos in the form of 4D-Humans' shards: own_tars/train/*.tar (and own_tars/val/*.tar) in the manual "
+    "directory. For each photo KEY a tar holds, next to each other, KEY.jpg (or .jpeg, .png) and KEY.data.pyd, a pickled list with a "
+    "dictionary per person: keypoints_2d (44, 3) px and confidence, keypoints_3d (44, 4) metres and confidence, center (2,) px, scale (2,) "
+    "width and height of the box over 200 px, body_pose (72,) axis-angle with the root in camera coordinates, betas (10,), has_body_pose "
+    "and has_betas (0 or 1). Zeros where nothing is known; no label is filtered. `tar --sort=name -cf own_tars/train/000000.tar FOLDER` "
+    "makes one.",
+    licence="yours",
+    citation="",
+    read=_read_own,
+)
+
+SOURCES = (*map(_source, _FOLDERS), _OWN)

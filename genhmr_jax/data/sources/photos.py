@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 from scipy.spatial.transform import Rotation
-from smpl_jax.keypoints import BODY44, JOINT_OF_KEYPOINT, OPENPOSE25, SMPL24
+from smpl_jax.keypoints import BODY44, JOINT_OF_KEYPOINT, OPENPOSE25, OPENPOSE25_FROM_SMPL45, SMPL24
 
 from genhmr_jax.data.sources.reading import numbers
 from genhmr_jax.errors import InputError
@@ -144,6 +144,11 @@ def keypoints_by_name(points: Float[np.ndarray, "K C"], names: tuple[str, ...]) 
 def keypoints_of_joints(points: Float[np.ndarray, "24 C"]) -> Float[np.ndarray, "44 C"]:
     """SMPL's 24 joints in the order of BODY44: its OpenPose joints from neck to ankles are joints of the skeleton; the others zero."""
     return keypoints_by_name(points[list(_SKELETAL.values())], tuple(f"openpose_{name}" for name in _SKELETAL))
+
+
+def keypoints_of_smpl45(points: Float[np.ndarray, "45 C"]) -> Float[np.ndarray, "44 C"]:
+    """SMPL's 24 joints and 21 vertices (see smpl_jax.keypoints) in the order of BODY44: all of OpenPose's 25; the others zero."""
+    return keypoints_by_name(points[list(OPENPOSE25_FROM_SMPL45)], tuple(f"openpose_{name}" for name in OPENPOSE25))
 
 
 def known_only(points: Float[np.ndarray, "... C"]) -> Float[np.ndarray, "... C"]:
