@@ -1,0 +1,154 @@
+"""What a protocol measures: labels and predictions of a batch as points, their errors, and the motion of a person in a video."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from genhmr_jax.evaluate import metrics
+from genhmr_jax.evaluate.bodies import Bodies, Posed
+from genhmr_jax.evaluate.protocols import MAJOR_JOINTS, STILL_JOINTS, Protocol
+
+
+def all_points(protocol: Protocol, bodies: Bodies, posed: Posed) -> Float[Array, "B K 3"]:
+    """All points that a protocol makes of posed bodies, metres."""
+    return posed.joints if protocol.points == "skeleton" else _regress(bodies.regressors[protocol.points], posed.vertices)
+
+
+def compared_points(protocol: Protocol, points: Float[Array, "B K 3"]) -> Float[Array, "B J 3"]:
+    """Those of `all_points` that it compares, relative to the pelvis, metres."""
+    return _chosen(points, protocol.joints, protocol.pelvis)
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """The labels of B rows: as compared points, and as bodies where they are bodies.
+
+    points (B, J, 3) relative to the pelvis, metres; mask (B, J); weight (B,): 0 for rows that lack the label (and for padding);
+    posed and pelvis (B, 3): of the label's body, or None.
+    """
+
+    points: Float[Array, "B J 3"]
+    mask: Float[Array, "B J"]
+    weight: Float[np.ndarray, "B"]
+    posed: Posed | None = None
+    pelvis: Float[Array, "B 3"] | None = None
+
+
+def truth(protocol: Protocol, bodies: Bodies, rows: Mapping[str, Any]) -> Truth:
+    """The labels of a batch under a protocol.
+
+    Args:
+      protocol: the protocol.
+      bodies: that it needs.
+      rows: fields of PERSON_FIELDS (data/sources/records.py) stacked: global_orient, body_pose, betas, gender, has_pose, has_betas,
+        keypoints3d, joints24_3d.
+    """
+    if protocol.truth == "keypoints3d":
+        return _labelled(np.asarray(rows["keypoints3d"]), protocol.truth_joints, protocol.truth_pelvis)
+    known = np.asarray(rows["has_pose"]) * np.asarray(rows["has_betas"])
+    pose = np.concatenate([rows["global_orient"], rows["body_pose"]], -1)
+    posed = bodies.pose(pose, rows["betas"], rows["gender"])
+    points = all_points(protocol, bodies, posed)
+    found = compared_points(protocol, points)
+    result = Truth(found, jnp.ones(found.shape[:2]), known, posed, _mean_point(points, protocol.pelvis))
+    if protocol.truth == "body":
+        return result
+    own = _labelled(np.asarray(rows["joints24_3d"]), protocol.joints, protocol.pelvis)
+    has = jnp.asarray(own.weight > 0)
+    merged = jnp.where(has[:, None, None], own.points, result.points), jnp.where(has[:, None], own.mask, result.mask)
+    return Truth(*merged, np.maximum(own.weight, known), posed, result.pelvis)
+
+
+def measure(protocol: Protocol, bodies: Bodies, predicted: Posed, label: Truth) -> dict[str, Float[np.ndarray, "B"]]:
+    """Errors of each row: mpjpe_mm, pa_mpjpe_mm, and those that the protocol adds (rows of weight 0 mean nothing)."""
+    points = all_points(protocol, bodies, predicted)
+    found = _joint_errors(compared_points(protocol, points), label.points, label.mask, "pck" in protocol.measures)
+    if protocol.mesh and label.posed is not None:
+        found |= _mesh_errors(
+            predicted, label.posed, _mean_point(points, protocol.pelvis), label.pelvis, "angles" in protocol.measures, protocol.joints
+        )
+    return {name: np.asarray(values, np.float64) for name, values in found.items()}
+
+
+def motion(
+    protocol: Protocol, predicted: Float[np.ndarray, "T J 3"], target: Float[np.ndarray, "T J 3"], frames: np.ndarray, rate: float
+) -> dict[str, np.ndarray]:
+    """Errors of the motion of one person in a video, over the compared joints relative to the pelvis.
+
+    Args:
+      protocol: one with "motion" among its measures.
+      predicted: the compared points of the frames that have a label.
+      target: the same.
+      frames: (T,) their numbers; only steps over neighbouring frames count.
+      rate: frames per second.
+
+    Returns:
+      name -> one value a step: accel_mm (mm per frame squared), jitter (of the prediction, 10 m/s^3, as EMDB prints it).
+    """
+    order = np.argsort(frames)
+    predicted, target, frames = predicted[order], target[order], np.asarray(frames)[order]
+    result = {}
+    if len(frames) >= 3:
+        errors, _ = metrics.acceleration_error(predicted, target)
+        result["accel_mm"] = 1000 * np.asarray(errors)[frames[2:] - frames[:-2] == 2]
+    if len(frames) >= 4:
+        moving = np.array([joint not in STILL_JOINTS or protocol.points != "skeleton" for joint in protocol.joints])
+        jerk = np.where(moving, np.asarray(metrics.jitter(predicted, rate)), 0.0).mean(-1)
+        result["jitter"] = jerk[frames[3:] - frames[:-3] == 3] / 10
+    return {name: values for name, values in result.items() if len(values)}
+
+
+@jax.jit
+def _regress(regressor: Array, vertices: Array) -> Array:
+    return jnp.einsum("kv,bvi->bki", regressor, vertices, precision=jax.lax.Precision.HIGHEST)
+
+
+def _mean_point(points: Array, indices: tuple[int, ...]) -> Array:
+    return jnp.mean(jnp.asarray(points)[:, np.array(indices)], 1)
+
+
+def _chosen(points: Array, joints: tuple[int, ...], pelvis: tuple[int, ...]) -> Array:
+    return jnp.asarray(points)[:, np.array(joints)] - _mean_point(points, pelvis)[:, None]
+
+
+def _labelled(points: np.ndarray, joints: tuple[int, ...], pelvis: tuple[int, ...]) -> Truth:
+    """Points (B, K, 4) with confidences as a truth; a row counts if its pelvis and any of its joints are known."""
+    known = points[..., 3] > 0
+    mask = known[:, np.array(joints)] & known[:, np.array(pelvis)].all(1)[:, None]
+    points = np.where(known[..., None], points[..., :3], 0.0).astype(np.float32)
+    return Truth(_chosen(points, joints, pelvis), jnp.asarray(mask, jnp.float32), mask.any(1).astype(np.float64))
+
+
+@functools.partial(jax.jit, static_argnames="with_pck")
+def _joint_errors(predicted: Array, target: Array, mask: Array, with_pck: bool) -> dict[str, Array]:
+    distance = metrics.distances(predicted, target)
+    found = {
+        "mpjpe_mm": 1000 * metrics.masked_mean(distance, mask),
+        "pa_mpjpe_mm": 1000 * metrics.pa_mpjpe(predicted, target, mask),
+    }
+    if with_pck:
+        found |= {"pck150": 100 * metrics.pck(distance, mask=mask), "auc": 100 * metrics.auc(distance, mask=mask)}
+    return found
+
+
+@functools.partial(jax.jit, static_argnames=("with_angles", "joints"))
+def _mesh_errors(predicted: Posed, target: Posed, root: Array, true_root: Array, with_angles: bool, joints: tuple[int, ...]) -> dict:
+    """MVE, PA-MVE; with angles also MPJAE and PA-MPJAE, and then all PA by the joints' transform, as EMDB has them."""
+    mve = 1000 * metrics.mve(predicted.vertices, target.vertices, (root, true_root))
+    if not with_angles:
+        return {"mve_mm": mve, "pa_mve_mm": 1000 * metrics.pa_mve(predicted.vertices, target.vertices)}
+    index, major = np.array(joints), np.array(MAJOR_JOINTS)
+    similarity = metrics.procrustes(predicted.joints[:, index], target.joints[:, index])
+    turns = predicted.rotations[:, major], target.rotations[:, major]
+    return {
+        "mve_mm": mve,
+        "pa_mve_mm": 1000 * metrics.pa_mve(predicted.vertices, target.vertices, similarity),
+        "mpjae_deg": metrics.mpjae(*turns),
+        "pa_mpjae_deg": metrics.mpjae(*turns, similarity),
+    }
