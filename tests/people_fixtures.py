@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from people_studio import Person, Studio, body44, object_array, pose_body
+from people_studio import Person, Studio, object_array
 from python2_pickles import numpy1_pickle, python2_pickle
-from scipy.spatial.transform import Rotation
 from smpl_jax import SmplModel
 from smpl_jax.keypoints import BODY44, OPENPOSE25
 
@@ -195,21 +194,6 @@ def _bedlam(studio: Studio) -> list[Person]:
     return people
 
 
-def _world_camera(studio: Studio) -> tuple[np.ndarray, np.ndarray]:
-    """World to camera: a y-up world, a camera about 1.5 m above the floor that looks forward and moves."""
-    turn = Rotation.from_euler("x", np.pi) * Rotation.from_rotvec(studio.rng.normal(0, 0.4, 3))
-    return turn.as_matrix(), studio.rng.normal(0, 2.0, 3)
-
-
-def _to_world(studio: Studio, person: Person, turn: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pose (72,), translation (3,) and joints (24, 3) in the world of a person given in the camera."""
-    pose = person.pose.copy()
-    pose[:3] = (Rotation.from_matrix(turn.T) * Rotation.from_rotvec(pose[:3])).as_rotvec()
-    joints = (person.joints - shift) @ turn
-    still = pose_body(studio.body(person.gender), pose, person.betas, np.zeros(3))
-    return pose, joints[0] - still[0], joints
-
-
 def _threedpw(studio: Studio) -> list[Person]:
     """One sequence a split; the test one has two actors and three frames, of which one camera pose is not valid."""
     people, size = [], (1080, 1920)
@@ -221,7 +205,7 @@ def _threedpw(studio: Studio) -> list[Person]:
     )
     for split, sequence, genders, frames in plan:
         intrinsics = studio.intrinsics(*size)
-        cameras = [_world_camera(studio) for _ in range(frames)]
+        cameras = [studio.world_camera() for _ in range(frames)]
         actors = []
         for number, letter in enumerate(genders):
             names = dict(split=split, sequence=sequence, person=number, gender=GENDERS[letter], intrinsics=intrinsics)
@@ -231,11 +215,11 @@ def _threedpw(studio: Studio) -> list[Person]:
                 for i in range(frames)
             ]
             for later in actor[1:]:  # one shape for all frames
-                _reshape(studio, later, actor[0].betas)
+                studio.reshape(later, actor[0].betas)
             actors.append(actor)
         for i in range(frames):
             studio.put(f"3DPW/imageFiles/{sequence}/image_{i:05d}.jpg", studio.picture([actor[i] for actor in actors]))
-        world = [[_to_world(studio, person, *camera) for person, camera in zip(actor, cameras, strict=True)] for actor in actors]
+        world = [[studio.to_world(person, *camera) for person, camera in zip(actor, cameras, strict=True)] for actor in actors]
         extrinsics = np.tile(np.eye(4), (frames, 1, 1))
         for matrix, (turn, shift) in zip(extrinsics, cameras, strict=True):
             matrix[:3, :3], matrix[:3, 3] = turn, shift
@@ -264,11 +248,6 @@ def _threedpw(studio: Studio) -> list[Person]:
     return people
 
 
-def _reshape(studio: Studio, person: Person, betas: np.ndarray) -> None:
-    points = pose_body(studio.body(person.gender), person.pose, betas, person.translation)
-    person.betas, person.joints, person.joints45, person.points = betas, points[:24], points, body44(points)
-
-
 def _emdb(studio: Studio) -> list[Person]:
     """A sequence of EMDB 1 (with a bad frame), one of EMDB 2, one of neither."""
     people, size = [], (1440, 1920)
@@ -282,9 +261,9 @@ def _emdb(studio: Studio) -> list[Person]:
         names = dict(split=split, sequence=f"{subject}_{name}", gender=gender, intrinsics=intrinsics)
         made = [studio.person(size, **names, frame=i, image_name=f"{subject}/{name}/images/{i:05d}.jpg") for i in range(frames)]
         for later in made[1:]:
-            _reshape(studio, later, made[0].betas)
-        cameras = [_world_camera(studio) for _ in made]
-        world = [_to_world(studio, person, *camera) for person, camera in zip(made, cameras, strict=True)]
+            studio.reshape(later, made[0].betas)
+        cameras = [studio.world_camera() for _ in made]
+        world = [studio.to_world(person, *camera) for person, camera in zip(made, cameras, strict=True)]
         for person in made:
             studio.put(f"EMDB/{person.image_name}", studio.picture([person]))
         good = np.ones(frames, bool)

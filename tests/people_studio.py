@@ -147,6 +147,24 @@ class Studio:
             joints=points[:24], joints45=points, points=body44(points),
         )  # fmt: skip
 
+    def reshape(self, person: Person, betas: np.ndarray) -> None:
+        """The same pose and place with another shape."""
+        points = pose_body(self.body(person.gender), person.pose, betas, person.translation)
+        person.betas, person.joints, person.joints45, person.points = betas, points[:24], points, body44(points)
+
+    def world_camera(self) -> tuple[np.ndarray, np.ndarray]:
+        """World to camera: the rotation and shift of a y-up world before a camera that looks forward."""
+        turn = Rotation.from_euler("x", np.pi) * Rotation.from_rotvec(self.rng.normal(0, 0.4, 3))
+        return turn.as_matrix(), self.rng.normal(0, 2.0, 3)
+
+    def to_world(self, person: Person, turn: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pose (72,), translation (3,) and joints (24, 3) in the world of a person given in the camera."""
+        pose = person.pose.copy()
+        pose[:3] = (Rotation.from_matrix(turn.T) * Rotation.from_rotvec(pose[:3])).as_rotvec()
+        joints = (person.joints - shift) @ turn
+        still = pose_body(self.body(person.gender), pose, person.betas, np.zeros(3))
+        return pose, joints[0] - still[0], joints
+
     def picture(self, people: list[Person], suffix: str = ".jpg", turned: bool = False) -> bytes:
         """Soft noise with the people's joints as discs; `turned`: stored a quarter turn counter-clockwise."""
         width, height = people[0].size
