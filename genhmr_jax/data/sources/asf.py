@@ -1,0 +1,198 @@
+"""Acclaim skeletons (.asf) and their motions (.amc), as the CMU Graphics Lab motion capture database has them.
+
+A bone has a direction and a length at rest, in world axes, and an `axis`: Euler angles of the frame C in which its angles are measured. Its
+rotation is C R C^-1, R = Rz Ry Rx of the degrees of freedom that it has. In a SkeletonMotion each bone is a joint, at the bone's start, of
+the bone's name; a bone without children ends in a joint NAME_end.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from genhmr_jax.data.sources.skeleton import SkeletonMotion
+from genhmr_jax.errors import InputError
+
+_ROOT = "root"
+_REMEDY = "download it again from http://mocap.cs.cmu.edu"
+
+
+@dataclasses.dataclass
+class Bone:
+    """A bone of an .asf: unit direction and length at rest, the Euler angles of its frame (degrees), its degrees of freedom."""
+
+    direction: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(3))
+    length: float = 0.0
+    axis: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(3))
+    freedom: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass
+class Skeleton:
+    """An .asf: bones by name, each bone's parent (the root's bones have "root"), and the order of the root's six numbers."""
+
+    bones: dict[str, Bone] = dataclasses.field(default_factory=dict)
+    parent: dict[str, str] = dataclasses.field(default_factory=dict)
+    root_order: tuple[str, ...] = ("tx", "ty", "tz", "rx", "ry", "rz")
+    root_axis: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(3))
+
+
+def read_asf(path: Path) -> Skeleton:
+    """An .asf file whose angles are degrees and whose axis orders are XYZ, as all of CMU's are.
+
+    Raises:
+      InputError: unreadable, other units or orders, or a bone without a place in the hierarchy.
+    """
+    skeleton, section, bone, name = Skeleton(), "", Bone(), ""
+    for where, words in _lines(path):
+        try:
+            key, rest = words[0].lower(), words[1:]
+            if key.startswith(":"):
+                section = key
+            elif section == ":units" and key == "angle" and rest[0].lower() != "deg":
+                raise InputError(where, f"angles are in {rest[0]}", "only files in degrees are read, as CMU's are")
+            elif section == ":root":
+                _root_line(skeleton, key, rest, where)
+            elif section == ":bonedata":
+                if key == "begin":
+                    bone, name = Bone(), ""
+                elif key == "name":
+                    name = rest[0]
+                elif key == "end":
+                    skeleton.bones[name] = bone
+                else:
+                    _bone_line(bone, key, rest, where)
+            elif section == ":hierarchy" and key not in ("begin", "end"):
+                skeleton.parent.update(dict.fromkeys(rest, words[0]))
+        except (ValueError, IndexError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(where, f"cannot be read: {' '.join(words)!r}", _REMEDY) from error
+    strangers = [name for name in skeleton.bones if name not in skeleton.parent]
+    unknown = [name for pair in skeleton.parent.items() for name in pair if name != _ROOT and name not in skeleton.bones]
+    if not skeleton.bones or strangers or unknown:
+        raise InputError(path, f"bones without a place in one tree: {', '.join(strangers + unknown) or 'all'}", _REMEDY)
+    _ordered(skeleton, path)
+    return skeleton
+
+
+def _root_line(skeleton: Skeleton, key: str, rest: list[str], where: str) -> None:
+    if key == "order":
+        skeleton.root_order = tuple(word.lower() for word in rest)
+        if sorted(skeleton.root_order) != ["rx", "ry", "rz", "tx", "ty", "tz"]:
+            raise InputError(where, f"the root's order is {' '.join(rest)}", "it must be three positions and three angles")
+    elif key == "axis":
+        _check_xyz(rest[0], where)
+    elif key == "orientation":
+        skeleton.root_axis = np.array([float(word) for word in rest[:3]])
+
+
+def _bone_line(bone: Bone, key: str, rest: list[str], where: str) -> None:
+    if key == "direction":
+        bone.direction = np.array([float(word) for word in rest[:3]])
+    elif key == "length":
+        bone.length = float(rest[0])
+    elif key == "axis":
+        bone.axis = np.array([float(word) for word in rest[:3]])
+        _check_xyz(rest[3], where)
+    elif key == "dof":
+        bone.freedom = tuple(word.lower() for word in rest)
+        if set(bone.freedom) - {"rx", "ry", "rz"}:
+            raise InputError(where, f"degrees of freedom {' '.join(rest)}", "bones may turn (rx, ry, rz), not stretch")
+
+
+def _check_xyz(order: str, where: str) -> None:
+    if order.upper() != "XYZ":
+        raise InputError(where, f"the axis order is {order}", "only XYZ is read, as CMU's files have it")
+
+
+def read_amc(path: Path, skeleton: Skeleton) -> SkeletonMotion:
+    """A motion of the skeleton.
+
+    Raises:
+      InputError: unreadable, no frames, radians, a bone of the skeleton missing in a frame, or a wrong count of numbers.
+    """
+    names = _ordered(skeleton, path)
+    widths = {_ROOT: 6} | {name: len(skeleton.bones[name].freedom) for name in names}
+    values: dict[str, list[list[float]]] = {name: [] for name, width in widths.items() if width}
+    frames = 0
+    for where, words in _lines(path):
+        if words[0].startswith(":"):
+            if words[0].upper() == ":RADIANS":
+                raise InputError(where, "angles are in radians", "only files in degrees are read, as CMU's are")
+        elif len(words) == 1 and words[0].isdigit():
+            _check_frame(values, frames, where)
+            frames += 1
+        else:
+            try:
+                numbers = [float(word) for word in words[1:]]
+            except ValueError as error:
+                raise InputError(where, f"cannot be read: {' '.join(words)!r}", _REMEDY) from error
+            known = words[0] in values and len(values[words[0]]) == frames - 1
+            if not known or len(numbers) != widths[words[0]]:
+                problem = f"{words[0]} with {len(numbers)} numbers does not belong here"
+                raise InputError(where, problem, "is this the skeleton of this motion?")
+            values[words[0]].append(numbers)
+    _check_frame(values, frames, path)
+    if not frames:
+        raise InputError(path, "is an empty sequence (0 frames)", _REMEDY)
+    return _motion(skeleton, names, {name: np.array(rows) for name, rows in values.items()}, frames)
+
+
+def _check_frame(values: dict[str, list[list[float]]], frames: int, where: object) -> None:
+    if short := [name for name, rows in values.items() if len(rows) != frames]:
+        raise InputError(where, f"frame {frames} has no {', '.join(short)}", "it is perhaps cut off: " + _REMEDY)
+
+
+def _ordered(skeleton: Skeleton, where: object) -> list[str]:
+    """Names of the bones, parents first."""
+    order, last = [], [_ROOT]
+    while last:
+        last = [name for name, parent in skeleton.parent.items() if parent in last and name not in order]
+        order += last
+    if len(order) != len(skeleton.bones):
+        raise InputError(where, "the hierarchy is not one tree", _REMEDY)
+    return order
+
+
+def _motion(skeleton: Skeleton, bones: list[str], values: dict[str, np.ndarray], frames: int) -> SkeletonMotion:
+    names, parents, offsets = [_ROOT], [-1], [np.zeros(3)]
+    place = dict(zip(skeleton.root_order, values[_ROOT].T, strict=True))
+    turns = [_turn(skeleton.root_axis, np.stack([place[key] for key in ("rx", "ry", "rz")], 1))]
+    rest = {_ROOT: np.zeros(3)} | {name: bone.direction * bone.length for name, bone in skeleton.bones.items()}
+    for name in bones:
+        bone, parent = skeleton.bones[name], skeleton.parent[name]
+        angles = np.zeros((frames, 3))
+        for column, freedom in enumerate(bone.freedom):
+            angles[:, "xyz".index(freedom[1])] = values[name][:, column]
+        names.append(name)
+        parents.append(names.index(parent))
+        offsets.append(rest[parent])
+        turns.append(_turn(bone.axis, angles))
+    for name in (name for name in bones if name not in skeleton.parent.values()):
+        names.append(f"{name}_end")
+        parents.append(names.index(name))
+        offsets.append(rest[name])
+        turns.append(np.broadcast_to(np.eye(3), (frames, 3, 3)))
+    root = np.stack([place[key] for key in ("tx", "ty", "tz")], 1)
+    return SkeletonMotion(tuple(names), tuple(parents), np.stack(offsets), np.stack(turns, 1), root)
+
+
+def _turn(axis: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """C R C^-1 of Euler angles (N, 3) in degrees; "xyz" in small letters turns about fixed axes: Rz Ry Rx."""
+    frame = Rotation.from_euler("xyz", axis, degrees=True)
+    return (frame * Rotation.from_euler("xyz", angles, degrees=True) * frame.inv()).as_matrix()
+
+
+def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """("file: line n", its words) of each line that is neither empty nor a comment."""
+    try:
+        text = path.read_text(encoding="latin1")
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", "check the path and its permissions") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split("#")[0].split()
+        if words:
+            yield f"{path}: line {number}", words

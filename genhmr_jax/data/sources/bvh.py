@@ -1,0 +1,110 @@
+"""BioVision hierarchies (.bvh): a skeleton and its motion in one text file.
+
+A joint's rotation is the product of its rotation channels in the order of the file, for column vectors: "Zrotation Yrotation Xrotation" is
+Rz Ry Rx. Position channels of joints other than the root are read over: bones do not stretch. End sites are joints NAME_end.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from genhmr_jax.data.sources.skeleton import SkeletonMotion
+from genhmr_jax.errors import InputError
+
+_AGAIN = "download it again"
+_CHANNELS = {f"{axis}{kind}" for axis in "xyz" for kind in ("position", "rotation")}
+
+
+def read_bvh(path: Path) -> SkeletonMotion:
+    """A .bvh file; the root's position is the sum of its offset and its position channels.
+
+    Raises:
+      InputError: unreadable, no frames, cut off, or a line with a wrong count of numbers.
+    """
+    try:
+        lines = path.read_text(encoding="latin1").splitlines()
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", "check the path and its permissions") from error
+    start = next((i for i, line in enumerate(lines) if line.strip().upper() == "MOTION"), None)
+    if start is None:
+        raise InputError(path, "has no MOTION", f"it is no .bvh, or only half of one: {_AGAIN}")
+    names, parents, offsets, channels = _hierarchy(path, lines[:start])
+    values = _values(path, lines, start, sum(map(len, channels)))
+    rotations, root, column = np.broadcast_to(np.eye(3), (len(values), len(names), 3, 3)).copy(), None, 0
+    for j, kinds in enumerate(channels):
+        own = values[:, column : column + len(kinds)]
+        column += len(kinds)
+        turning = [i for i, kind in enumerate(kinds) if kind.endswith("rotation")]
+        if turning:
+            # Capital letters: about axes that turn along, so the first channel is the leftmost factor.
+            order = "".join(kinds[i][0] for i in turning).upper()
+            rotations[:, j] = Rotation.from_euler(order, own[:, turning], degrees=True).as_matrix()
+        if j == 0:
+            root = np.zeros((len(values), 3)) + offsets[0]
+            for i, kind in enumerate(kinds):
+                if kind.endswith("position"):
+                    root[:, "xyz".index(kind[0])] += own[:, i]
+    return SkeletonMotion(tuple(names), tuple(parents), np.array(offsets), rotations, root)
+
+
+def _hierarchy(path: Path, lines: list[str]) -> tuple[list[str], list[int], list[list[float]], list[list[str]]]:
+    """Names, parents, offsets, and channels (in small letters) of the joints, in the order of the file."""
+    names: list[str] = []
+    parents: list[int] = []
+    offsets: list[list[float]] = []
+    channels: list[list[str]] = []
+    stack: list[int] = []
+    for where, words in _words(path, lines):
+        key = words[0].upper()
+        try:
+            if key in ("ROOT", "JOINT", "END"):
+                names.append(names[stack[-1]] + "_end" if key == "END" else words[1])
+                parents.append(stack[-1] if stack else -1)
+                offsets.append([0.0, 0.0, 0.0])
+                channels.append([])
+            elif key == "{":
+                stack.append(len(names) - 1)
+            elif key == "}":
+                stack.pop()
+            elif key == "OFFSET":
+                offsets[stack[-1]] = [float(words[1]), float(words[2]), float(words[3])]
+            elif key == "CHANNELS":
+                channels[stack[-1]] = [word.lower() for word in words[2:]]
+                if len(words) - 2 != int(words[1]) or set(channels[stack[-1]]) - _CHANNELS:
+                    raise ValueError
+        except (ValueError, IndexError) as error:
+            raise InputError(where, f"cannot be read: {' '.join(words)!r}", _AGAIN) from error
+    if not names or stack or parents.count(-1) != 1:
+        raise InputError(path, "has no whole hierarchy of one root", _AGAIN)
+    return names, parents, offsets, channels
+
+
+def _values(path: Path, lines: list[str], start: int, width: int) -> np.ndarray:
+    """The channels (N, width) of all frames."""
+    head = [line.split() for line in lines[start + 1 : start + 3]]
+    if len(head) < 2 or head[0][:1] != ["Frames:"] or head[1][:2] != ["Frame", "Time:"] or not head[0][-1].isdigit():
+        raise InputError(f"{path}: line {start + 2}", "Frames: and Frame Time: are missing", _AGAIN)
+    count, rows = int(head[0][-1]), []
+    for number, line in enumerate(lines[start + 3 :], start + 4):
+        if not line.strip():
+            continue
+        try:
+            row = [float(word) for word in line.split()]
+        except ValueError as error:
+            raise InputError(f"{path}: line {number}", "is not made of numbers", _AGAIN) from error
+        if len(row) != width:
+            raise InputError(f"{path}: line {number}", f"has {len(row)} numbers for {width} channels", f"it is perhaps cut off: {_AGAIN}")
+        rows.append(row)
+    if not rows:
+        raise InputError(path, "is an empty sequence (0 frames)", _AGAIN)
+    if len(rows) != count:
+        raise InputError(path, f"has {len(rows)} frames but says {count}", f"it is perhaps cut off: {_AGAIN}")
+    return np.array(rows)
+
+
+def _words(path: Path, lines: list[str]) -> Iterator[tuple[str, list[str]]]:
+    for number, line in enumerate(lines, 1):
+        if words := line.split():
+            yield f"{path}: line {number}", words
