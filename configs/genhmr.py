@@ -3,7 +3,8 @@
     python -m genhmr_jax.main --config=configs/genhmr.py --workdir=runs/genhmr \\
         --config.data.poses=cmu_poses.npz --config.tokenizer=runs/tokenizer/model
 
-Keypoints only, unless --config.data.images=DIR and --config.image_batch_size=N name rendered images (genhmr_jax/train/features.py).
+Keypoints only, unless --config.image_batch_size=N asks for images: --config.data.images=DIR names rendered ones with their features
+(genhmr_jax/train/features.py), --config.data.people=DIR photos of people, built by `genhmr data build` and mixed by data.mixture.
 Args: `default` (the shipped model; an hour on 2 CPU cores), `images` (the same with BlazePose's maps), `gpu` (wider, longer),
 `paper` (image only, ViT-H trained with it, 6 x 1024, 4096 images a step; `vit_l` and `vit_b` with smaller encoders), `tiny` (seconds).
 """
@@ -38,6 +39,10 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.data = ml_collections.ConfigDict()
     c.data.poses = "cmu_poses.npz"
     c.data.images = ""
+    c.data.people = ""  # built datasets of photos (genhmr data build --data-dir DIR), instead of data.images
+    c.data.mixture = "tokenhmr"  # hmr2, tokenhmr, tokenhmr_bedlam, or NAME=WEIGHT,NAME=WEIGHT
+    c.data.people_val = ""  # DATASET:SPLIT of data.people to measure on, such as threedpw:validation
+    c.data.augment = ml_collections.ConfigDict()  # overrides of data/augment.py:AugmentSpec
     c.data.body = "neutral"
     c.data.view = ml_collections.ConfigDict()  # overrides of data/views.py:ViewSpec
 

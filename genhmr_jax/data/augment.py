@@ -97,7 +97,10 @@ def draw(spec: AugmentSpec, seed: int, number: int) -> Augmentation:
 
 
 def square_around(box: Float[np.ndarray, "4"]) -> Float[np.ndarray, "3"]:
-    """Centre and side (px) of the crop of a box (xyxy): a box wider than 3 : 4 fits into the middle 3/4 of the square, all that a ViT sees."""
+    """Centre and side (px) of the crop of a box (xyxy).
+
+    A box wider than 3 : 4 fits into the middle 3/4 of the square, all that a ViT sees (as in HMR2). Margins are in the releases' boxes.
+    """
     width, height = box[2] - box[0], box[3] - box[1]
     return np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(height, width * 4 / 3)])
 

@@ -288,10 +288,10 @@ def _row(sample: Sample, augmentation: augment.Augmentation, skeleton: Skeleton)
         "rotmats": view.rotmats(Rotation.from_rotvec(rotvec).as_matrix()) if has_pose else _UNKNOWN_POSE,
         "betas": betas,
         "joints": joints[:, :3],
-        "joints_confidence": joints[:, 3],
+        "joints_confidence": np.minimum(joints[:, 3], 1.0),
         "keypoints": points * seen[:, None],
         "points2d": points[:, :2],
-        "points2d_confidence": points[:, 2],
+        "points2d_confidence": np.minimum(points[:, 2], 1.0),  # some releases write 2 for "visible"
         "crop": crop,
         "translation": translation,
         "focal": np.float64(view.focal),

@@ -35,7 +35,7 @@ def crop_matrix(centre: Float[np.ndarray, "2"], side: float, size: int, angle: f
 def warp_file(
     data: bytes, matrix: Float[np.ndarray, "2 3"], size: int, wanted: tuple[int, int] | None = None, gains: Gains = UNCHANGED
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """`warp_image` of an encoded picture. A JPEG much larger than the crop is decoded at 1/2, 1/4 or 1/8, and only what is needed is unpacked.
+    """`warp_image` of an encoded picture; a JPEG much larger than the crop is decoded at 1/2, 1/4 or 1/8 of its size.
 
     Args:
       data: a JPEG or PNG.
@@ -74,8 +74,8 @@ def warp_image(
 ) -> UInt8[np.ndarray, "S S 3"]:
     """The crop of an image; black outside it.
 
-    Enlarging is bilinear interpolation. When shrinking by r, blocks of floor(r) x floor(r) pixels are averaged first; what remains,
-    1 <= q < 2, is the mean of the bilinear surface over a square of sqrt(q^2 - 1) block sides that is turned with the crop, by the
+    Enlarging is bilinear interpolation. When shrinking by r > 2, blocks of ceil(r / 2) pixels a side are averaged first; what remains,
+    1 < q <= 2, is the mean of the bilinear surface over a square of sqrt(q^2 - 1) block sides that is turned with the crop, by the
     2 x 2 Gauss rule. So the two meet at r = 1 (a crop on the pixel grid is a copy), and linear ramps stay exact at every r and angle.
 
     Args:
@@ -85,7 +85,7 @@ def warp_image(
       gains: red, green and blue are multiplied by these, and cut off at 255.
     """
     shrink = math.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    block = max(int(shrink), 1)
+    block = max(math.ceil(shrink / 2), 1)
     matrix = np.asarray(matrix, np.float64) / block
     left, top, right, bottom = _bounds(matrix, size, (-(-image.shape[1] // block), -(-image.shape[0] // block)))
     lanes = _lanes(np.ascontiguousarray(image), block, left, top, right, bottom)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from genhmr_jax import camera, losses
 from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
-from genhmr_jax.data import augment, people, poses, views
+from genhmr_jax.data import poses, views
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate.metrics import distances, masked_mean, mpjpe, pa_mpjpe
 from genhmr_jax.model_files import load_meta, load_params, save_params, warm_start
@@ -102,6 +102,8 @@ class GenHmrTask:
         if self._features:
             sources["images"] = self._features["train"].source(config.image_batch_size, config.seed)
         if config.image_batch_size and config.data.people:
+            from genhmr_jax.data import augment, people
+
             mixture = people.open_mixture(config.data.people, config.data.mixture)
             spec, body = augment.AugmentSpec(**config.data.augment.to_dict()), load_body(config.data.body)
             sources["images"] = people.PeopleSource(mixture, config.image_batch_size, config.seed, body, spec)
@@ -112,6 +114,8 @@ class GenHmrTask:
         if self.config.batch_size:
             shapes["views"] = poses.batch_shapes(self.config.batch_size)
         if (n := self.config.image_batch_size) and self.config.data.people:
+            from genhmr_jax.data import people
+
             rows = people.row_shapes() | {"number": jax.ShapeDtypeStruct((), jnp.uint32)}
             shapes["images"] = {name: jax.ShapeDtypeStruct((n, *row.shape), row.dtype) for name, row in rows.items()}
         elif n:
@@ -267,16 +271,16 @@ class GenHmrTask:
 
     def _validation_photos(self, place: Any) -> list[dict[str, Any]]:
         """`evaluate_poses` records of data.people_val, as they are; those whose joints are not all known weigh nothing."""
-        name, _, split = self.config.data.people_val.partition(":")
-        (dataset,) = people.open_mixture(self.config.data.people, name, split or "val")
-        encoded, samples = jax.jit(self._encoded), []
-        for batch in people.all_batches(
-            dataset, self.config.image_batch_size, self.config.evaluate_poses, load_body(self.config.data.body)
-        ):
+        from genhmr_jax.data import people
+
+        config, encoded, samples = self.config, jax.jit(self._encoded), []
+        name, _, split = config.data.people_val.partition(":")
+        (dataset,) = people.open_mixture(config.data.people, name, split or "val")
+        for batch in people.all_batches(dataset, config.image_batch_size, config.evaluate_poses, load_body(config.data.body)):
             batch["weight"] *= (batch["joints_confidence"] > 0).all(1)
             samples.append(encoded(place(batch)))
         if not sum(float(jnp.sum(sample["weight"])) for sample in samples):
-            raise InputError(self.config.data.people_val, "has no record with all 24 joints", "give a dataset with poses and shapes")
+            raise InputError(config.data.people_val, "has no record with all 24 joints", "give a dataset with poses and shapes")
         return samples
 
     def evaluate(self, params: Any, extra: Any, frozen: Any, place: Any) -> dict[str, float]:
