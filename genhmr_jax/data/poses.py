@@ -46,13 +46,15 @@ def load_corpus(path: str | pathlib.Path, split: str, *, max_clip_share: float =
 
     Args:
       path: "made-up" (see `made_up_poses`), or an npz:
-        ``poses`` (N, 72) axis-angle, ``split`` (N,) 0 train / 1 val and ``seq_id`` (N,), as docs/training.md describes it.
+        ``poses`` (N, 72) axis-angle, ``split`` (N,) 0 train / 1 val and ``seq_id`` (N,), as docs/training.md describes it, and perhaps
+        ``weight`` (N,), as `genhmr data poses` writes it: the chances of the training poses, which then stand for themselves.
       split: "train" or "val".
-      max_clip_share: weight that a single motion clip may have at most; long clips (dances, climbing) would else drown the rest.
+      max_clip_share: weight that a single motion clip may have at most, where the file has no ``weight``; long clips (dances, climbing)
+        would else drown the rest.
         Poses of the validation split all weigh the same.
 
     Raises:
-      InputError: no such file, a missing key, or poses that are not (N, 72) finite numbers.
+      InputError: no such file, a missing key, poses that are not (N, 72) finite numbers, or a weight that is negative.
     """
     if str(path) == "made-up":
         poses = made_up_poses(split)
@@ -66,12 +68,17 @@ def load_corpus(path: str | pathlib.Path, split: str, *, max_clip_share: float =
             raise InputError(path, f"keys missing: {', '.join(sorted(missing))}", "see docs/training.md for the keys of a pose corpus")
         keep = data["split"] == ("train", "val").index(split)
         poses, clips = np.asarray(data["poses"][keep], np.float32), data["seq_id"][keep]
+        weight = np.asarray(data["weight"][keep], np.float64) if "weight" in data else None
     if poses.ndim != 2 or poses.shape[1] != 72 or not len(poses) or not np.isfinite(poses).all():
         raise InputError(
             path, f"poses of split {split!r} have shape {poses.shape} or are not finite", "poses are (N, 72) axis-angle in radians"
         )
     if split == "val":
         return PoseCorpus(poses, np.full(len(poses), 1.0 / len(poses)))
+    if weight is not None:
+        if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.sum() > 0):
+            raise InputError(path, "weight has numbers that are no chances", "write it again with `genhmr data poses`")
+        return PoseCorpus(poses, weight / weight.sum())
     _, clip, count = np.unique(clips, return_inverse=True, return_counts=True)
     # A clip weighs like the square root of its length (capped), its poses share that weight.
     share = np.sqrt(count)

@@ -54,7 +54,7 @@ MOTION_BUILDER = JointMap(
         {
             "pelvis": "Hips", "spine1": "LowerBack", "spine2": "Spine", "spine3": "Spine1", "neck": "Neck1", "head": "Head",
             "left_hip": "LeftUpLeg", "left_knee": "LeftLeg", "left_ankle": "LeftFoot", "left_foot": "LeftToeBase",
-            "left_collar": "LeftShoulder", "left_shoulder": "LeftArm", "left_elbow": "LeftHand", "left_wrist": "LeftFingerBase",  # as in asf
+            "left_collar": "LeftShoulder", "left_shoulder": "LeftArm", "left_elbow": "LeftHand", "left_wrist": "LeftFingerBase",
         }, "Left", "Right",
     ),
     _limbs(
