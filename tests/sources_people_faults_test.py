@@ -230,6 +230,35 @@ def test_nonsense_in_a_person(manual, key, value):
     assert key in check(manual, "hmr2_coco", "train", key, left=3)
 
 
+NONSENSE = (None, "x", [], {}, -1, np.zeros((2, 2)), np.full((3, 24, 3), np.nan), [[1], [2, 3]], 10**400, [None])
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "file"),
+    [
+        ("threedpw", "test", "3DPW/sequenceFiles/test/downtown_arguing_00.pkl"),
+        ("emdb", "emdb1", "EMDB/P1/14_outdoor_climb/P1_14_outdoor_climb_data.pkl"),
+    ],
+)
+def test_nonsense_anywhere_in_a_sequence(manual, name, split, file):
+    """Whatever stands in place of an entry: it is read, or told in one line, but never a traceback."""
+    path, source = manual / file, find(name)
+    content = pickle.loads(path.read_bytes(), encoding="latin1")
+    refused = 0
+    for part in (content, *(value for value in content.values() if isinstance(value, dict))):
+        for key, value in list(part.items()):
+            for nonsense in NONSENSE:
+                part[key] = nonsense
+                path.write_bytes(python2_pickle(content))
+                try:
+                    list(source.records(manual, split, source.report()))
+                except InputError as error:
+                    assert "\n" not in str(error)
+                    refused += 1
+            part[key] = value
+    assert refused > 60
+
+
 def test_a_person_that_lacks_a_key(manual):
     change_person(manual, lambda person: person.pop("betas"))
     check(manual, "hmr2_coco", "train", "person 0: has no betas", left=3)

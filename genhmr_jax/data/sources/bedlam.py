@@ -23,6 +23,7 @@ from genhmr_jax.data.sources.photos import (
 from genhmr_jax.data.sources.reading import entry, numbers
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.errors import InputError
 
 
 def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
@@ -61,18 +62,20 @@ def _record(person: dict, number: int, scene: str, key: str, image: bytes, size:
         sequence=scene,
         person=number,
         box=box_of_scale(get("center"), get("scale"), 200.0, size, "a square's side over 200 px", where),
-        keypoints2d=_keypoints(numbers(get("gtkps"), (None, None), "gtkps", where)),
+        keypoints2d=_keypoints(numbers(get("gtkps"), (None, None), "gtkps", where), where),
         global_orient=pose[:3],
         body_pose=pose[3:],
-        betas=get("shape"),
+        betas=flat_numbers(get("shape"), None, "shape", where),
         gender="neutral",
         translation=numbers(get("trans_cam"), (3,), "trans_cam", where) + extrinsics[:3, 3],
         **intrinsics,
     )
 
 
-def _keypoints(points: np.ndarray) -> np.ndarray:
+def _keypoints(points: np.ndarray, where: str) -> np.ndarray:
     """(44, 3) of the projected joints, all of which are known: of SMPL's 45, or of its first 22 (SMPL-X has more, in another order)."""
+    if len(points) < 22 or points.shape[1] < 2 or not np.isfinite(points).all():
+        raise InputError(where, f"gtkps has shape {points.shape} or is not finite", "it must have SMPL's 45 points")
     points = np.concatenate([points[:, :2], np.ones((len(points), 1))], -1)
     if len(points) == 45:
         return keypoints_of_smpl45(points)

@@ -38,7 +38,7 @@ def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
         labels = None
         with report.skipping():
             content = read_pickle(path)
-            if bool(entry(content, split, path)):
+            if flat_numbers(entry(content, split, path), 1, split, path)[0] > 0:
                 labels = _sequence(content, path)
         if labels is None:
             continue

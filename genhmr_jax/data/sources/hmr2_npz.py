@@ -109,7 +109,7 @@ def _record(row: dict, number: int, name: str, images: Path, split: str, spec: E
         pose = numbers(row["body_pose"], (72,), "body_pose", where)
         labels |= {"global_orient": pose[:3], "body_pose": pose[3:]}
     if "betas" in row and _flag(row, "has_betas", where):
-        labels["betas"] = row["betas"]
+        labels["betas"] = flat_numbers(row["betas"], None, "betas", where)
     if "gender" in row:
         labels["gender"] = row["gender"]
     return person_record(

@@ -116,7 +116,7 @@ def _histogram(path: Path) -> PoseHistogram | None:
 
 def _record(person: dict, number: int, sequence: str, key: str, image: bytes, size: tuple[int, int], masks: Any, where: str) -> Record:
     get = lambda name: entry(person, name, where)  # noqa: E731
-    pose, extra = numbers(get("body_pose"), (72,), "body_pose", where), person.get("extra_info") or {}
+    pose, extra = numbers(get("body_pose"), (72,), "body_pose", where), person.get("extra_info")
     has_pose, has_betas = (float(flat_numbers(get(name), 1, name, where)[0] > 0) for name in ("has_body_pose", "has_betas"))
     return person_record(
         where,

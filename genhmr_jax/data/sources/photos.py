@@ -30,9 +30,9 @@ def read_photo(root: Path, name: str, where: object) -> bytes:
     if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
         raise InputError(where, f"its image {name!r} would lie outside of {root}", "do not trust this file; download it again")
     path = root / name
-    if not path.is_file():
-        raise InputError(where, f"its image {path} is absent", "download or unpack the images again, or leave it out with --skip-bad")
     try:
+        if not path.is_file():
+            raise InputError(where, f"its image {path} is absent", "download or unpack the images again, or leave it out with --skip-bad")
         return path.read_bytes()
     except OSError as error:
         raise InputError(where, f"its image {path} cannot be read ({error.strerror})", "check its permissions") from error
@@ -95,7 +95,7 @@ def flat_numbers(value: object, count: int | None, name: str, where: object) -> 
     """
     try:
         array = numbers(np.asarray(value, np.float64).reshape(-1), (count,), name, where)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(where, f"{name} is not made of numbers ({error})", "is this the official release?") from error

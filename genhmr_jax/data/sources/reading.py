@@ -164,7 +164,7 @@ def numbers(value: Any, shape: tuple[int | None, ...], name: str, where: object)
     """
     try:
         array = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(where, f"{name} is not made of numbers ({error})", "is this the official release?") from error
     if array.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=True)):
         wanted = ", ".join("N" if n is None else str(n) for n in shape)

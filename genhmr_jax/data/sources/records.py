@@ -149,7 +149,7 @@ def _cast(name: str, field: Field, value: Any, where: object) -> Any:
         return np.zeros(field.shape, field.dtype)
     try:
         array = np.asarray(value).astype(field.dtype)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(where, f"{name} is not made of numbers ({error})", "is this the official release?") from error
     if array.shape != field.shape:
         raise InputError(where, f"{name} has shape {array.shape}", f"it must have shape {field.shape}")

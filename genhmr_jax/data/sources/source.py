@@ -112,4 +112,5 @@ class Source:
             count += 1
             yield record
         if not count:
-            report.missing(root, f"holds no readable record of split {split!r} ({report.summary()})")
+            skipped = f" ({len(report.listed)} skipped, first: {report.listed[0]})" if report.listed else ""
+            report.missing(root, f"holds no readable record of split {split!r}{skipped}")

@@ -45,7 +45,7 @@ def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
         actors, sequence = [], ""
         with report.skipping():
             content = read_pickle(path)
-            sequence = str(entry(content, "sequence", path))
+            sequence = _name(content, path)
             actors = [_actor(content, number, f"{path}, actor {number}") for number in range(_count(content, path))]
         for number, actor in enumerate(actors):
             for frame in np.flatnonzero(actor["valid"]):
@@ -56,13 +56,26 @@ def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
                     yield record
 
 
+def _name(content: object, where: Path) -> str:
+    """The name of the sequence, which is the folder of its images.
+
+    Raises:
+      InputError: it is no text.
+    """
+    name = entry(content, "sequence", where)
+    if not isinstance(name, str):
+        raise InputError(where, f"its sequence is a {type(name).__name__} instead of a name", "download the sequence files again")
+    return str(name)
+
+
 def _count(content: dict, where: object) -> int:
     """How many actors the sequence has.
 
     Raises:
       InputError: none, or lists of different lengths.
     """
-    lists = {name: entry(content, name, where) for name in ("poses", "trans", "betas", "poses2d", "campose_valid", "genders")}
+    names = ("poses", "trans", "betas", "poses2d", "campose_valid", "genders")
+    lists = {name: entry(content, name, where) for name in names + ("jointPositions",) * ("jointPositions" in content)}
     if wrong := [name for name, value in lists.items() if not isinstance(value, list | tuple | np.ndarray)]:
         raise InputError(where, f"{', '.join(wrong)} is no list over actors", "download the sequence files again")
     lengths = {name: len(value) for name, value in lists.items()}

@@ -1,0 +1,294 @@
+"""Photos of people as training samples: rows whose labels fit each other and the picture, mixtures, masks of labels, a training step."""
+
+import copy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import people_fixtures
+import pytest
+from people_studio import Studio, _arrays, pose_body
+from scipy.spatial.transform import Rotation
+from smpl_jax.keypoints import BODY44, SMPL24, SMPL45, VERTEX_OF_KEYPOINT
+
+from genhmr_jax import camera
+from genhmr_jax.body import load_body
+from genhmr_jax.body.keypoints import DETECTED
+from genhmr_jax.data import people
+from genhmr_jax.data.augment import Augmentation, AugmentSpec
+from genhmr_jax.data.pipeline import Batches
+from genhmr_jax.data.sources.records import person_record
+from genhmr_jax.errors import InputError
+from genhmr_jax.models.image_encoder import CROP_SIZE
+from genhmr_jax.train.mesh import Placement, make_mesh
+from genhmr_jax.train.stage2 import GenHmrTask
+
+INDICES = [i for i, name in enumerate(DETECTED) if "index" in name]  # BODY44 has no finger tips
+
+
+@pytest.fixture(scope="module")
+def body():
+    return load_body("neutral")
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory, body):
+    """Six people, alone in a picture each; the camera has neither square pixels nor a centred principal point."""
+    studio = Studio(tmp_path_factory.mktemp("studio"), body, 0)
+    intrinsics = np.array([[720.0, 0, 330], [0, 705, 232], [0, 0, 1]])
+    return [(person := studio.person((640, 480), intrinsics=intrinsics), studio.picture([person])) for _ in range(6)]
+
+
+def record(person, picture: bytes, **changes) -> dict:
+    fields = dict(image=picture, image_name="a.jpg", image_size=person.size, box=person.box, keypoints2d=person.keypoints2d)
+    fields |= dict(global_orient=person.pose[:3], body_pose=person.pose[3:], betas=person.betas)
+    fields |= dict(translation=person.translation, intrinsics=person.intrinsics) | changes
+    return person_record("test", **{name: value for name, value in fields.items() if value is not None})
+
+
+@pytest.fixture(scope="module")
+def dataset(truth):
+    return people.Dataset("studio", [record(*one) for one in truth])
+
+
+def rows_of(dataset, augmentations, body) -> dict:
+    samples = people.fetch(dataset, np.arange(len(augmentations)) % len(dataset.records))
+    return people.rows_of(list(zip(samples, augmentations, strict=True)), people.Skeleton.of(body))
+
+
+AUGMENTATIONS = [
+    Augmentation(),
+    Augmentation(flip=True),
+    Augmentation(angle=0.7),
+    Augmentation(angle=-1.0, flip=True, scale=1.3, shift=(0.02, -0.02)),
+    Augmentation(angle=0.4, part="to_hips", scale=0.8),
+    Augmentation(flip=True, part="left_arm", angle=2.0),
+]
+
+
+@pytest.fixture(scope="module")
+def rows(dataset, body):
+    return rows_of(dataset, AUGMENTATIONS, body)
+
+
+def test_annotation_to_crop_to_projected_joints_within_half_a_pixel(rows, body):
+    """The body of a row's labels, posed in float64 and projected by the row's camera, lands on the row's 2D labels."""
+    arrays = _arrays(body)
+    index = {name: i for i, name in enumerate(SMPL45)} | {name: SMPL45.index(vertex) for name, vertex in VERTEX_OF_KEYPOINT.items()}
+    names = [index[name] for name in DETECTED]
+    for row in range(6):
+        pose = Rotation.from_matrix(rows["rotmats"][row]).as_rotvec().reshape(72)
+        view = {name: jnp.asarray(rows[name][row]) for name in ("weak_camera", "crop", "image_size", "focal")}
+        translation = np.asarray(camera.weak_to_translation(**{"weak" if n == "weak_camera" else n: v for n, v in view.items()}))
+        points = pose_body(arrays, pose, rows["betas"][row].astype(np.float64), translation)
+        projected = camera.project(jnp.asarray(points[names]), view["focal"], view["image_size"] / 2)
+        gap = (
+            (camera.to_crop(np.asarray(projected), rows["crop"][row]) - camera.to_crop(rows["points2d"][row], rows["crop"][row]))
+            * CROP_SIZE
+            / 2
+        )
+        gap = np.delete(np.abs(gap), INDICES, 0)
+        assert gap.max() < 0.5 and np.median(gap) < 0.05
+        np.testing.assert_allclose(rows["joints"][row] + translation, points[:24], atol=2e-3)
+    for name in ("rotation", "betas", "camera", "joints3d", "joints2d"):
+        assert rows[f"has_{name}"].tolist() == [1.0] * 6
+    assert rows["points2d_confidence"][0].tolist() == [float(i not in INDICES) for i in range(len(DETECTED))]
+
+
+def test_the_picture_goes_where_the_labels_go(rows):
+    """The blue disc of the right wrist is at the right wrist; in a mirrored picture at the left one."""
+    found = 0
+    for row, augmentation in enumerate(AUGMENTATIONS):
+        name = "left_wrist" if augmentation.flip else "right_wrist"
+        at = (
+            (rows["points2d"][row, DETECTED.index(name)] - rows["crop"][row, :2] + rows["crop"][row, 2] / 2)
+            * CROP_SIZE
+            / rows["crop"][row, 2]
+        )
+        if not (8 < at.min() and at.max() < CROP_SIZE - 8):
+            continue
+        pixels = rows["images"][row].astype(int)
+        blue = (pixels[..., 2] > 150) & (pixels[..., :2].max(-1) < 90)
+        y, x = np.nonzero(blue)
+        centre = np.array([x.mean(), y.mean()]) + 0.5
+        assert np.abs(centre - at).max() < 1.5  # the disc itself is drawn on whole pixels
+        found += 1
+    assert found >= 4
+
+
+def test_mirrored_rows_mirror_every_label(dataset, body):
+    plain, mirrored = (rows_of(dataset, [Augmentation(flip=flip)], body) for flip in (False, True))
+    assert np.abs(plain["images"][0].astype(int) - mirrored["images"][0, :, ::-1]).mean() < 3  # the principal point is off by half a pixel
+    flip = [DETECTED.index(n.replace("left", "?").replace("right", "left").replace("?", "right")) for n in DETECTED]
+    x = plain["image_size"][0, 0] - mirrored["points2d"][0, flip, 0]
+    np.testing.assert_allclose(np.delete(x, INDICES), np.delete(plain["points2d"][0, :, 0], INDICES), atol=1e-3)
+
+
+def test_keypoints_are_what_the_crop_shows(dataset, body):
+    rows = rows_of(dataset, [Augmentation(part="head"), Augmentation(occluders=3, seed=4), Augmentation()], body)
+    seen, labelled = rows["keypoints"][..., 2] > 0, rows["points2d_confidence"] > 0
+    assert not seen[0, DETECTED.index("left_ankle")] and seen[0, DETECTED.index("nose")] and labelled[0, DETECTED.index("left_ankle")]
+    assert (seen[1] != labelled[1]).any() and np.array_equal(labelled[1], labelled[0])
+    assert np.array_equal(seen[2], labelled[2])
+    np.testing.assert_allclose(rows["keypoints"][2, seen[2], :2], rows["points2d"][2, seen[2]])
+
+
+def test_rows_say_which_labels_are_missing(truth, body):
+    person, picture = truth[0]
+    none = dict(global_orient=None, body_pose=None, betas=None, translation=None, intrinsics=None)
+    few = person.keypoints2d.copy()
+    few[:25] = 0
+    measured = np.concatenate([person.joints - person.joints[0], np.ones((24, 1))], -1)
+    half = person.keypoints3d.copy()
+    half[:, 3] = [float("ankle" in name or "hip" in name) for name in BODY44]
+    half[25:] = 0
+    only_ankles = half * (np.arange(44) != BODY44.index("openpose_left_hip"))[:, None]
+    records = [
+        record(person, picture, **none),
+        record(person, picture, **none | dict(keypoints2d=few, joints24_3d=measured)),
+        record(person, picture, **none | dict(keypoints3d=half)),
+        record(person, picture, **none | dict(keypoints3d=only_ankles)),
+        record(person, picture, betas=None),
+        record(person, picture, intrinsics=None),
+    ]
+    rows = rows_of(people.Dataset("x", records), [Augmentation()] * 6, body)
+    flags = np.stack([rows[f"has_{name}"] for name in ("rotation", "betas", "camera", "joints3d", "joints2d")], -1)
+    assert flags.tolist() == [[0, 0, 0, 0, 1], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [0, 0, 0, 0, 1], [1, 0, 0, 0, 1], [1, 1, 0, 1, 1]]
+    assert all(np.isfinite(value).all() for value in rows.values())
+    assert rows["points2d_confidence"][1].sum() == 12  # of COCO's names, the other half of BODY44 has twelve limbs
+    np.testing.assert_allclose(rows["joints"][1], measured[:, :3], atol=1e-6)
+    known = [SMPL24.index(name) for name in ("left_hip", "right_hip", "left_ankle", "right_ankle")]
+    assert np.flatnonzero(rows["joints_confidence"][2]).tolist() == sorted(known)
+    hips = person.joints[known] - person.joints[known[:2]].mean(0)
+    np.testing.assert_allclose(rows["joints"][2][known] - rows["joints"][2][known[:2]].mean(0), hips, atol=1e-5)
+    assert rows["focal"][5] == pytest.approx(5000 / 256 * 640) and np.abs(rows["weak_camera"][5]).max() == 0
+
+
+def test_mixtures():
+    for mixture in people.MIXTURES.values():
+        assert sum(mixture.values()) == pytest.approx(1)
+    assert people.parse_mixture("hmr2")["hmr2_ava"] == 0.19 and people.parse_mixture("tokenhmr")["bedlam"] == 0.18
+    assert people.parse_mixture("bedlam, hmr2_aic=0.5") == {"bedlam": 1.0, "hmr2_aic": 0.5}
+    with pytest.raises(InputError, match="'bedlm' is neither a mixture nor a dataset of people; did you mean bedlam"):
+        people.parse_mixture("bedlm")
+    for weight in ("0", "-1", "much", "nan", "inf"):
+        with pytest.raises(InputError, match="bedlam has the weight"):
+            people.parse_mixture(f"bedlam={weight}")
+
+
+def test_samples_are_drawn_by_weight_and_by_number_alone(dataset, body):
+    parts = [people.Dataset("one", dataset.records[:2], 0.5), people.Dataset("two", dataset.records[2:], 1.5)]
+    source = people.PeopleSource(parts, 4, 7, body)
+    which, index = source.draw(np.arange(20_000))
+    assert np.mean(which) == pytest.approx(0.75, abs=0.01)
+    for part, length in ((0, 2), (1, 4)):
+        counts = np.bincount(index[which == part], minlength=length)
+        assert len(counts) == length and np.abs(counts / counts.mean() - 1).max() < 0.08
+    together = source.load(np.array([3, 11, 4, 5]))
+    for row, number in enumerate((3, 11, 4, 5)):
+        alone = source.load(np.array([number]))
+        for name, value in alone.items():
+            assert np.array_equal(value[0], together[name][row]), name
+    assert (people.PeopleSource(parts, 4, 8, body).load(np.array([3]))["images"] != together["images"][:1]).any()
+    assert {n: (v.shape[1:], v.dtype) for n, v in together.items()} == {n: (s.shape, s.dtype) for n, s in source.shapes().items()}
+
+
+def test_threads_give_the_same_batches(dataset, body):
+    source = people.PeopleSource([dataset], 4, 0, body, AugmentSpec(occlude=0.5))
+    sharding = (
+        Placement(make_mesh({"data": 1, "fsdp": 1})).rows
+        if False
+        else jax.sharding.NamedSharding(jax.make_mesh((1,), ("data",)), jax.P("data"))
+    )
+    threaded = list(Batches({"images": source}, sharding, 0, 4, threads=3))
+    for step, batch in enumerate(threaded):
+        wanted = source.load(step * 4 + np.arange(4))
+        for name, value in wanted.items():
+            assert np.array_equal(np.asarray(batch["images"][name]), value), name
+
+
+def test_bad_records_are_named(truth, body):
+    person, picture = truth[0]
+    cut = people.Dataset("cut", [record(person, picture[:2000], image_name="a/b.jpg")])
+    with pytest.raises(InputError, match=r"cut: record 0 \(a/b.jpg\): the picture cannot be decoded .* --skip-bad"):
+        people.PeopleSource([cut], 1, 0, body).load(np.arange(1))
+    with pytest.raises(InputError, match=r"none: record 0 \(a.jpg\): has no picture"):
+        people.PeopleSource([people.Dataset("none", [record(person, b"")])], 1, 0, body).load(np.arange(1))
+    with pytest.raises(InputError, match="size: record 0 .*640 x 480 px, its labels are for 480 x 640 px"):
+        people.PeopleSource([people.Dataset("size", [record(person, picture, image_size=(480, 640))])], 1, 0, body).load(np.arange(1))
+    with pytest.raises(InputError, match="empty: holds no records"):
+        people.PeopleSource([people.Dataset("empty", [])], 1, 0, body)
+
+
+def test_everybody_once(dataset, body):
+    batches = list(people.all_batches(dataset, 4, 100, body))
+    assert [batch["weight"].tolist() for batch in batches] == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    betas = np.concatenate([batch["betas"] for batch in batches])[:6]
+    np.testing.assert_allclose(betas, [r["betas"] for r in dataset.records])
+    assert sum(batch["weight"].sum() for batch in people.all_batches(dataset, 2, 3, body)) == 3
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Two datasets from the files of their releases, built."""
+    pytest.importorskip("tensorflow_datasets")
+    from genhmr_jax.data.builders import build
+
+    manual, data = tmp_path_factory.mktemp("manual"), tmp_path_factory.mktemp("data")
+    for name, split in (("hmr2_coco", "train"), ("threedpw", "validation")):
+        people_fixtures.write(name, manual)
+        build(name, manual, data, split)
+    return data
+
+
+@pytest.fixture
+def task(built, genhmr_config):
+    config = copy.deepcopy(genhmr_config)
+    config.batch_size, config.image_batch_size, config.model.encoder_channels = 0, 4, (80, 136, 288)
+    config.data.people, config.data.mixture, config.data.people_val = str(built), "hmr2_coco", "threedpw:validation"
+    return GenHmrTask.from_model(config)
+
+
+def test_training_from_built_datasets(task):
+    """Shapes, a finite gradient that reaches the image branch, and a measured validation set."""
+    params, extra = task.init(jax.random.key(0))
+    batch = {"images": task.sources()["images"].load(np.arange(4))}
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(lambda x: (x.shape, x.dtype), task.batch_shapes())
+    prepare = jax.jit(task.prepare)
+    gradient = jax.jit(jax.grad(lambda params, sample: task.loss(params, extra, task.frozen, sample)[0]))
+    sample = prepare(task.frozen, batch)
+    grads = gradient(params, sample)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    assert all(np.abs(level["proj"]["kernel"]).max() > 0 for level in grads["pyramid"]["levels"].values())
+
+    # What stands in the place of labels that a row lacks has no influence.
+    rows, without = batch["images"], {}
+    for name in ("rotation", "betas", "camera", "joints3d"):
+        without[f"has_{name}"] = np.zeros_like(rows[f"has_{name}"])
+        without[f"has_{name}"][0] = 1
+    random = np.random.default_rng(0)
+    garbage = {name: rows[name].copy() for name in ("betas", "joints", "weak_camera", "points2d")}
+    for name in ("betas", "joints", "weak_camera"):
+        garbage[name][1:] = random.normal(0, 1, garbage[name][1:].shape)
+    garbage["points2d"][:, INDICES] = 77.0
+    losses = [gradient(params, prepare(task.frozen, {"images": rows | without | more})) for more in ({}, garbage)]
+    for one, other in zip(*map(jax.tree.leaves, losses), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+    measured = task.evaluate(params, extra, task.frozen, Placement(make_mesh(task.config.mesh)))
+    assert all(np.isfinite(value) and value > 0 for value in measured.values())
+    assert {"val_image_expected1_mpjpe", "val_image_only_hard5_pa_mpjpe", "val_keypoints_only_hard1_mpjpe"} <= set(measured)
+
+
+def test_joints_without_a_pelvis_are_compared_from_the_hips(task):
+    from genhmr_jax.train.stage2 import _known_mean, _rooted
+
+    joints = np.random.default_rng(0).normal(0, 1, (2, 24, 3)).astype(np.float32)
+    known = np.ones((2, 24), np.float32)
+    known[1, [0, 5]] = 0
+    rooted = _rooted(joints, known)
+    np.testing.assert_allclose(rooted[0], joints[0] - joints[0, 0], atol=1e-6)
+    np.testing.assert_allclose(rooted[1], joints[1] - joints[1, 1:3].mean(0), atol=1e-6)
+    values = np.arange(48.0).reshape(2, 24)
+    np.testing.assert_allclose(_known_mean(values, known), [values[0].mean(), np.delete(values[1], [0, 5]).mean()], rtol=1e-6)
+    assert float(_known_mean(values, np.zeros((2, 24)))[0]) == 0
