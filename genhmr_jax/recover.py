@@ -120,44 +120,13 @@ class Recoverer:
           ValueError: keypoints of another shape or not finite.
         """
         height, width = image.shape[:2]
-        boxes, keypoints = self._see(image, boxes, keypoints, options)
-        seen = np.where(keypoints[..., 2:] >= MIN_CONFIDENCE, keypoints, 0.0).astype(np.float32)
-        usable = (seen[..., 2] > 0).sum(-1) >= MIN_KEYPOINTS
-        boxes, keypoints, seen = boxes[usable], keypoints[usable], seen[usable]
-        count = len(seen)
+        boxes, keypoints = self.see(image, boxes, keypoints, options)
+        usable = can_recover(keypoints)
+        boxes, keypoints = boxes[usable], keypoints[usable]
+        count = len(keypoints)
         padded = 1 << max(count - 1, 0).bit_length()  # few shapes, few compilations; results do not depend on the padding
-        seen = np.concatenate([seen, np.zeros((padded - count, *seen.shape[1:]), np.float32)])
-        inputs = {
-            "keypoints": jnp.asarray(seen),
-            "crop": camera.crop_around(jnp.asarray(seen[..., :2]), jnp.asarray(seen[..., 2])),
-            "image_size": jnp.tile(jnp.array([[width, height]], jnp.float32), (padded, 1)),
-            "focal": jnp.full(padded, options.focal_length(width, height), jnp.float32),
-        }
-        if self.networks.spec.encoder_channels:
-            from genhmr_jax.models import image_encoder
-
-            crops = np.asarray(inputs["crop"])[:count]
-            pixels = image_encoder.crop_images(image, crops, padded)
-            if self.networks.spec.trains_encoder:
-                inputs["images"] = pixels
-            else:
-                inputs["maps"] = image_encoder.encode(self.networks.spec.encoder, pixels)
-        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(options.seed)))(jnp.arange(padded))
-        several = options.hypotheses > 1
-        temperature = options.temperature if options.temperature or not several else 1.0
-        found = _solve(
-            self.networks,
-            self.params,
-            self.body,
-            self._keypoint_body,
-            inputs,
-            keys,
-            jnp.asarray(options.iterations),
-            jnp.asarray(temperature, jnp.float32),
-            options.hypotheses,
-            RefineSpec(steps=options.refine_steps),
-        )
-        found = jax.tree.map(lambda x: np.asarray(x)[:count], found)
+        inputs = self.encode(self.view(image, keypoints, options.focal_length(width, height), padded))
+        found = jax.tree.map(lambda x: np.asarray(x)[:count], self.solve(inputs, np.arange(padded), options))
         return People(
             boxes=boxes,
             keypoints2d=keypoints,
@@ -169,10 +138,72 @@ class Recoverer:
             **found,
         )
 
-    def _see(
+    def view(self, image: np.ndarray, keypoints: np.ndarray, focal: float, rows: int) -> dict[str, np.ndarray]:
+        """What the networks see of the people of one photo, before any network: `rows` rows, empty ones after the people's.
+
+        Views of several photos can be joined, row by row.
+
+        Args:
+          image: uint8 (H, W, 3), RGB.
+          keypoints: (P, 23, 3) px and confidence; those below MIN_CONFIDENCE count as not seen.
+          focal: px.
+          rows: at least P.
+        """
+        seen = np.zeros((rows, len(DETECTED), 3), np.float32)
+        seen[: len(keypoints)] = np.where(keypoints[..., 2:] >= MIN_CONFIDENCE, keypoints, 0.0)
+        view = {
+            "keypoints": seen,
+            "crop": np.asarray(camera.crop_around(jnp.asarray(seen[..., :2]), jnp.asarray(seen[..., 2]))),
+            "image_size": np.tile(np.array([[image.shape[1], image.shape[0]]], np.float32), (rows, 1)),
+            "focal": np.full(rows, focal, np.float32),
+        }
+        if self.networks.spec.encoder_channels:
+            from genhmr_jax.models import image_encoder
+
+            view["pixels"] = np.asarray(image_encoder.crop_images(image, view["crop"][: len(keypoints)], rows))
+        return view
+
+    def encode(self, view: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Views as inputs of `solve`: a frozen image encoder has run, so that solving again costs nothing for it."""
+        inputs = {name: jnp.asarray(value) for name, value in view.items()}
+        if "pixels" in inputs:
+            from genhmr_jax.models import image_encoder
+
+            pixels = inputs.pop("pixels")
+            if self.networks.spec.trains_encoder:
+                inputs["images"] = pixels
+            else:
+                inputs["maps"] = image_encoder.encode(self.networks.spec.encoder, pixels)
+        return inputs
+
+    def solve(self, inputs: dict[str, Any], numbers: np.ndarray, options: RecoverOptions) -> dict[str, jax.Array]:
+        """The recovered fields of `People` for each row of the inputs.
+
+        Args:
+          inputs: of `encode`.
+          numbers: one for each row: its random draws follow from the seed and this number, whatever the other rows are.
+          options: its focal length is not used (the inputs have theirs).
+        """
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(options.seed)))(jnp.asarray(numbers))
+        several = options.hypotheses > 1
+        temperature = options.temperature if options.temperature or not several else 1.0
+        return _solve(
+            self.networks,
+            self.params,
+            self.body,
+            self._keypoint_body,
+            inputs,
+            keys,
+            jnp.asarray(options.iterations),
+            jnp.asarray(temperature, jnp.float32),
+            options.hypotheses,
+            RefineSpec(steps=options.refine_steps),
+        )
+
+    def see(
         self, image: np.ndarray, boxes: np.ndarray | None, keypoints: np.ndarray | None, options: RecoverOptions
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (P, 4) and keypoints (P, 23, 3): the user's own, or the detector's."""
+        """Boxes (P, 4) and keypoints (P, 23, 3): the user's own, or the detector's. Raises ValueError as `recover` does."""
         if keypoints is not None:
             keypoints = np.asarray(keypoints, np.float32)
             if keypoints.ndim != 3 or keypoints.shape[1:] != (len(DETECTED), 3) or not np.isfinite(keypoints).all():
@@ -192,6 +223,11 @@ class Recoverer:
         else:
             found = detect.detect(image, max_people=options.max_people)
         return found.boxes, found.keypoints
+
+
+def can_recover(keypoints: np.ndarray) -> np.ndarray:
+    """(P,) whether enough of keypoints (P, 23, 3) is seen."""
+    return (keypoints[..., 2] >= MIN_CONFIDENCE).sum(-1) >= MIN_KEYPOINTS
 
 
 @functools.partial(jax.jit, static_argnames=("networks", "hypotheses", "spec"))
