@@ -1,6 +1,7 @@
 """The sources of people read their official layouts into records whose labels fit the images and each other."""
 
 import io
+import tarfile
 import warnings
 
 import numpy as np
@@ -196,6 +197,18 @@ def test_people_without_smpl_labels_have_zeros(manual):
     record = read_all(manual, "hmr2_coco")[2][0]
     assert not record["has_pose"] and not record["has_betas"] and not record["body_pose"].any() and not record["has_translation"]
     assert all(not r["has_gender"] for r, _ in read_all(manual, "human36m"))
+
+
+def test_a_closeup_that_was_turned_already_stays(tmp_path):
+    truth = people_fixtures.write("bedlam", tmp_path)
+    scene = next((tmp_path / find("bedlam").folder).glob("*closeup/*.tar"))
+    with tarfile.open(scene) as tar:
+        members = [(member.name, tar.extractfile(member).read()) for member in tar]
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(members[0][1])).transpose(Image.Transpose.ROTATE_270).save(stream, "PNG")
+    people_fixtures.Studio(tmp_path, None, 0).put_tar(str(scene.relative_to(tmp_path)), [(members[0][0], stream.getvalue()), members[1]])
+    records, _ = read(tmp_path, "bedlam")
+    assert records[-1]["image"] == stream.getvalue() and tuple(records[-1]["image_size"]) == truth[-1].size == (720, 1280)
 
 
 def test_own_labels_are_not_filtered(manual):

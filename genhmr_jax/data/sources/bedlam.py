@@ -36,7 +36,8 @@ def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
             people, image, size = [], b"", (0, 0)
             with report.skipping():
                 people, image = sample_people(sample, where), sample_image(sample, where)
-                if "closeup" in key:
+                wide = photo_size(image, where)
+                if "closeup" in f"{shard.parent.name}/{key}" and wide[0] > wide[1]:
                     image = turned_clockwise(image, where)
                 size = photo_size(image, where)
             if not size[0]:
