@@ -2,8 +2,8 @@
 
 Labels are in camera coordinates: vertices = SMPL(pose_cam, shape) + trans_cam + cam_ext[:3, 3]; `scale` is a square's side over 200 px;
 `gtkps` are projections of SMPL's joints, pixels of an image whose middle is (W/2, H/2). TokenHMR poses SMPL's neutral body with them,
-whatever `gender` says about the person. Images of closeup scenes are stored on their side,
-their labels are not: those images are turned by 90 degrees clockwise here. AGORA folders are left out, as TokenHMR does.
+whatever `gender` says about the person. Images of closeup scenes are stored on their side, their labels are not: those images are turned
+by 90 degrees clockwise here. AGORA folders are left out, as TokenHMR does.
 """
 
 from collections.abc import Iterator
