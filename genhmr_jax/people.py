@@ -35,6 +35,7 @@ SHAPES = {
     "hypothesis_global_orient": ("P", "H", 3),
     "hypothesis_body_pose": ("P", "H", 69),
     "hypothesis_joints": ("P", "H", 24, 3),
+    "hypothesis_confidence": ("P", "H", 24),
 }
 _DTYPES = {"keypoint_names": np.str_, "joint_names": np.str_, "image_size": np.int32, "faces": np.int32, "tokens": np.int32}
 
@@ -68,7 +69,8 @@ class People:
       tokens: (P, T) pose token ids.
       refine_loss: (P, S) refinement loss before the first and after each step.
       vertex_std: (P, V) spread of the hypotheses about their mean, mm.
-      hypothesis_global_orient, hypothesis_body_pose, hypothesis_joints: (P, H, ...) the sampled hypotheses.
+      hypothesis_global_orient, hypothesis_body_pose, hypothesis_joints, hypothesis_confidence: (P, H, ...) the sampled hypotheses,
+        that of the lowest refinement loss first.
     """
 
     boxes: np.ndarray
@@ -95,6 +97,7 @@ class People:
     hypothesis_global_orient: np.ndarray | None = None
     hypothesis_body_pose: np.ndarray | None = None
     hypothesis_joints: np.ndarray | None = None
+    hypothesis_confidence: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Turns every field into a NumPy array of its type and checks that all shapes agree (ValueError)."""

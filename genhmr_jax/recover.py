@@ -270,6 +270,7 @@ def _solve(
         return jnp.take_along_axis(x.reshape(batch, k, *x.shape[1:]), best.reshape(-1, *[1] * x.ndim), 1)[:, 0]
 
     axis_angle = rotations.matrix_to_axis_angle(rotmats)
+    confidence = joint_confidence(networks, samples.confidence)
     found = {
         "global_orient": pick(axis_angle[:, 0]),
         "body_pose": pick(axis_angle[:, 1:].reshape(-1, 69)),
@@ -279,7 +280,7 @@ def _solve(
         "vertices": pick(vertices),
         "joints": pick(joints),
         "joints2d": pick(camera.project(joints, view["focal"], centre)),
-        "joint_confidence": pick(joint_confidence(networks, samples.confidence)),
+        "joint_confidence": pick(confidence),
         "projected_keypoints": pick(camera.project(points, view["focal"], centre)),
         "sampled_keypoints": pick(sampled),
         "tokens": pick(samples.tokens),
@@ -294,6 +295,7 @@ def _solve(
         found["hypothesis_global_orient"] = ranked(axis_angle[:, 0])
         found["hypothesis_body_pose"] = ranked(axis_angle[:, 1:].reshape(-1, 69))
         found["hypothesis_joints"] = ranked(joints)
+        found["hypothesis_confidence"] = ranked(confidence)
     return found
 
 
