@@ -7,7 +7,10 @@ from pathlib import Path
 
 import genhmr_jax
 from genhmr_jax.aot import command as aot
+from genhmr_jax.data import command as data
+from genhmr_jax.data import command as data
 from genhmr_jax.errors import InputError
+from genhmr_jax.evaluate import command as evaluate
 from genhmr_jax.sweep import flags as sweep_flags
 
 MESH_FORMATS = ("obj", "glb", "ply")
@@ -33,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from genhmr_jax.sweep import command as sweep_command
 
             return sweep_command.run(args)
+        if args.command == "data":
+            return data.run(args)
         args.overrides = overrides
-        return aot.run(args)
+        return {"aot": aot, "data": data, "eval": evaluate}[args.command].run(args)
     except InputError as error:
         print("genhmr: " + " ".join(str(error).split()), file=sys.stderr)
         return 1
@@ -78,6 +83,23 @@ def build_parser() -> argparse.ArgumentParser:
         "--config.FIELD=VALUE overrides fields.",
     )
     aot.add_flags(ahead)
+    datasets = commands.add_parser(
+        "data",
+        help="list, build and mix datasets",
+        description="Lists the datasets that are known, builds them from their official releases, and writes pose corpora (docs/data.md).",
+    )
+    data.add_flags(datasets)
+    measured = commands.add_parser(
+        "eval",
+        help="measure a model on a test set",
+        description="Measures a model under published protocols, with and without refinement, prints a table beside the published rows, "
+        "and writes all figures to a JSON file.",
+    )
+    evaluate.add_flags(measured)
+    datasets = commands.add_parser(
+        "data", help="read and build datasets", description="Says what to download, builds datasets from it, and writes pose corpora."
+    )
+    data.add_flags(datasets)
     return parser
 
 

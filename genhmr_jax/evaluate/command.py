@@ -1,0 +1,135 @@
+"""`genhmr eval`. The flags need no heavy import: --help is instant."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from genhmr_jax.errors import InputError
+from genhmr_jax.evaluate.datasets import BENCHMARKS, DATASETS
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of the command."""
+    add = parser.add_argument
+    add("--dataset", required=True, choices=(*DATASETS, *BENCHMARKS), help="the test set")
+    add("--data-dir", required=True, metavar="DIR", help="where the official releases lie, or what `genhmr data build` made of them")
+    add("--checkpoint", metavar="DIR", help="a trained model, or mean-pose, the baseline (default: the model of the package)")
+    add("--protocol", action="append", default=[], metavar="NAME", help="may be repeated (default: the published ones of the dataset)")
+    add("--body-dir", metavar="DIR", help="your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy")
+    add("--iterations", type=counts, default=(1, 3, 5, 10), metavar="N,N", help="sampling iterations to evaluate (default: 1,3,5,10)")
+    add("--refine-steps", type=int, metavar="N", help="2D refinement steps; 0 evaluates sampling alone (default: the model's)")
+    add("--true-focal", action="store_true", help="take the focal length from the labels in place of guessing it from the image size")
+    add("--batch-size", type=int, default=32, metavar="N", help="people at a time; changes the speed alone (default: 32)")
+    add("--limit", type=int, metavar="N", help="only the first N people")
+    add("--skip-bad", action="store_true", help="leave bad records out and list them, in place of stopping at the first")
+    add("--out", metavar="JSON", help="file for all figures (default: eval_DATASET.json)")
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """An argparse type: whole numbers of 1 or more with commas between."""
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or min(values) < 1:
+        raise argparse.ArgumentTypeError(f"must be whole numbers of 1 or more like 1,3,5,10, not {text!r}")
+    return tuple(dict.fromkeys(values))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates, writes the JSON file and prints the tables. Returns 0.
+
+    Raises:
+      InputError: something is missing or wrong; nothing is written then.
+    """
+    from genhmr_jax import compilation_cache
+    from genhmr_jax.atomic import atomic_path
+
+    for flag, low in (("batch_size", 1), ("limit", 1), ("refine_steps", 0)):
+        value = getattr(args, flag)
+        if value is not None and value < low:
+            raise InputError(f"--{flag.replace('_', '-')}", f"is {value}", f"give at least {low}")
+    compilation_cache.enable()
+    out = Path(args.out or f"eval_{args.dataset}.json")
+    result, text = _dataset(args)
+    with atomic_path(out) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    print(text)
+    print(f"all figures: {out}")
+    return 0
+
+
+def _dataset(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """What the JSON file holds, and what is printed."""
+    import genhmr_jax
+    from genhmr_jax.data.sources import find
+    from genhmr_jax.evaluate import runner, tables
+    from genhmr_jax.evaluate.bodies import load_bodies
+
+    dataset = DATASETS[args.dataset]
+    protocols = _protocols(args)
+    bodies = load_bodies(args.body_dir, [r for p in protocols for r in p.regressors], {g for p in protocols for g in p.genders})
+    report = find(dataset.source).report(args.skip_bad)
+    predictor = _predictor(args, bodies.models["neutral"])
+    records = _records(args.data_dir, dataset.source, dataset.split, report)
+    measured = runner.evaluate(
+        records, predictor, bodies, protocols, report,
+        batch_size=args.batch_size, limit=args.limit, frames_per_second=dataset.frames_per_second,
+    )  # fmt: skip
+    if not measured["people"]:
+        raise InputError(args.data_dir, f"has nobody to evaluate on ({report.summary()})", "check the dataset")
+    result = {
+        "dataset": args.dataset,
+        "checkpoint": args.checkpoint or "the model of the package",
+        "body": bodies.origin,
+        "settings": {"refine_steps": args.refine_steps, "true_focal": args.true_focal, "limit": args.limit},
+        "genhmr_jax": genhmr_jax.__version__,
+        **measured,
+        "skipped": report.listed,
+    }
+    text = [f"{args.dataset}: {measured['people']} people, {measured['not_found']} of them not found (they count with the mean pose)"]
+    text += [f"{bodies.origin}; {report.summary()}"]
+    for protocol in protocols:
+        figures = measured["protocols"][protocol.name]
+        figures["published"] = [vars(row) for row in tables.published(args.dataset, protocol.name)]
+        head = f"\nprotocol {protocol.name}, {figures['people']} people. {protocol.text}\n"
+        text += [head, tables.table(args.dataset, protocol.name, figures, measured["seconds"])]
+    if not args.body_dir:
+        text += [f"\nPublished protocols ({', '.join(dataset.published)}) need your SMPL: give --body-dir."]
+    return result, "\n".join(text)
+
+
+def _protocols(args: argparse.Namespace) -> list[Any]:
+    """The protocols asked for, or the dataset's own: the published ones if there is a --body-dir, else the free ones."""
+    from genhmr_jax.evaluate.protocols import PROTOCOLS
+
+    dataset = DATASETS[args.dataset]
+    known = dataset.published + dataset.free
+    names = args.protocol or (dataset.published if args.body_dir else dataset.free)
+    for name in names:
+        if name not in known:
+            raise InputError("--protocol", f"{name!r} does not fit {args.dataset}", f"choose {', '.join(known)}")
+    return [PROTOCOLS[name] for name in dict.fromkeys(names)]
+
+
+def _predictor(args: argparse.Namespace, body: Any) -> Any:
+    """The model or baseline of --checkpoint, with the body of the protocols."""
+    from genhmr_jax import recover
+    from genhmr_jax.evaluate.predictors import MEAN_POSE, MeanPose, ModelPredictor
+
+    if args.checkpoint == MEAN_POSE:
+        return MeanPose()
+    model = recover.load(args.checkpoint)
+    steps = recover.RecoverOptions.refine_steps if args.refine_steps is None else args.refine_steps
+    return ModelPredictor(recover.Recoverer(model.networks, model.params, body), args.iterations, steps, args.true_focal)
+
+
+def _records(data_dir: str, source: str, split: str, report: Any) -> Any:
+    """The records of a split: of the built dataset if there is one in this folder, else of the release."""
+    from genhmr_jax.data import builders
+    from genhmr_jax.data.sources import find
+
+    if builders.built_dir(data_dir, source, split).is_dir():
+        return iter(builders.open_built(data_dir, source, split))
+    return find(source).records(data_dir, split, report)

@@ -1,0 +1,37 @@
+"""What `genhmr eval --dataset` knows: which split of which source, under which protocols. Only names: no heavy import."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalDataset:
+    """A labelled test set.
+
+    Attributes:
+      source: of data/sources.
+      split: of that source.
+      published: protocols that papers use, which need SMPL and perhaps a regressor.
+      free: protocols that need nothing.
+      frames_per_second: of a video; 0 for single images.
+    """
+
+    source: str
+    split: str
+    published: tuple[str, ...]
+    free: tuple[str, ...]
+    frames_per_second: float = 0.0
+
+
+DATASETS = {
+    "3dpw": EvalDataset("threedpw", "test", ("hmr2", "spin"), ("joints24",), 30.0),
+    "3dpw-hmr2": EvalDataset("hmr2_eval", "threedpw_test", ("hmr2-keypoints", "hmr2"), ("joints24",)),
+    "emdb1": EvalDataset("emdb", "emdb1", ("emdb", "emdb-official"), ("joints24",), 30.0),
+    "emdb2": EvalDataset("emdb", "emdb2", ("emdb", "emdb-official"), ("joints24",), 30.0),
+    "emdb-hmr2": EvalDataset("hmr2_eval", "emdb", ("emdb",), ("joints24",)),
+    "h36m-p1": EvalDataset("human36m", "p1", ("spin-h36m", "hmr2-keypoints"), ("limbs12",)),
+    "h36m-p2": EvalDataset("human36m", "p2", ("spin-h36m", "hmr2-keypoints"), ("limbs12",)),
+    "h36m-p2-hmr2": EvalDataset("hmr2_eval", "h36m_val_p2", ("hmr2-keypoints",), ("limbs12",)),
+    "mpi-inf-3dhp": EvalDataset("mpi_inf_3dhp", "test", ("mpi-inf-3dhp",), ("limbs12",)),
+}
+BENCHMARKS = ("synthetic", "photos")
+"""Free test sets, which evaluate/benchmark.py measures in its own way."""
