@@ -15,6 +15,7 @@ from genhmr_jax.render.compiled import compiled
 
 Gains = tuple[float, float, float]
 UNCHANGED: Gains = (1.0, 1.0, 1.0)
+_FIXED = 1 << 20  # positions are integers in the kernel: 2^-20 px
 _LARGEST_DRAFT = 8  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: each 8 x 8 block gives 4 x 4, 2 x 2 or one pixel
 
 
@@ -74,9 +75,10 @@ def warp_image(
 ) -> UInt8[np.ndarray, "S S 3"]:
     """The crop of an image; black outside it.
 
-    Enlarging is bilinear interpolation. When shrinking by r > 2, blocks of ceil(r / 2) pixels a side are averaged first; what remains,
-    1 < q <= 2, is the mean of the bilinear surface over a square of sqrt(q^2 - 1) block sides that is turned with the crop, by the
-    2 x 2 Gauss rule. So the two meet at r = 1 (a crop on the pixel grid is a copy), and linear ramps stay exact at every r and angle.
+    Enlarging is bilinear interpolation. When shrinking by r > 2, blocks of ceil(r / 2) pixels a side are averaged first. What remains,
+    1 < q <= 2, calls for the mean of the bilinear surface over a square of sqrt(q^2 - 1) px: its variance, (q^2 - 1) / 12, is given to the
+    image by the three-tap filter of that variance, whose effect does not depend on how the crop is turned. So the two meet at r = 1 (a
+    crop on the pixel grid is a copy), and linear ramps stay linear at every r and angle. All in steps of 1/255 and 1/256 px.
 
     Args:
       image: RGB.
@@ -88,15 +90,16 @@ def warp_image(
     block = max(math.ceil(shrink / 2), 1)
     matrix = np.asarray(matrix, np.float64) / block
     left, top, right, bottom = _bounds(matrix, size, (-(-image.shape[1] // block), -(-image.shape[0] // block)))
-    lanes = _lanes(np.ascontiguousarray(image), block, left, top, right, bottom)
-    rest = shrink / block
-    taps = np.zeros((1, 2))
-    if rest > 1:
-        reach = math.sqrt(rest * rest - 1) / math.sqrt(12) / rest  # Gauss points of a square, in steps of the crop
-        taps = reach * np.array([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]) @ matrix[:, :2].T
+    if block == 1:
+        image = np.ascontiguousarray(image[top:bottom, left:right])
+    else:
+        image = _block_means(np.ascontiguousarray(image), block, left, top, right, bottom)
+    rest = max(shrink / block, 1.0)
+    lanes = _smoothed_lanes(image, round(256 * (rest * rest - 1) / 24))
+    matrix[:, 2] += matrix[:, :2] @ np.full(2, 0.5) - 0.5 - (left, top)  # for whole numbers at pixel centres
     levels = np.minimum(np.arange(256)[:, None] * np.asarray(gains) + 0.5, 255).astype(np.uint8)
     out = np.empty((size, size, 3), np.uint8)
-    _sample(lanes, matrix - np.array([[0, 0, left], [0, 0, top]]), taps, levels, out)
+    _sample(lanes, np.round(matrix * _FIXED).astype(np.int64), levels, out)
     return out
 
 
@@ -111,20 +114,10 @@ def _bounds(matrix: np.ndarray, size: int, image_size: tuple[int, int]) -> tuple
 
 
 @compiled
-def _lanes(image, block, left, top, right, bottom):
-    """Means of block x block pixels, rounded, of the columns and rows left..right, top..bottom of blocks; beyond the image is black.
-
-    A pixel is one uint64 with red, green and blue in lanes of 16 bits: 255 times weights that add up to 256 still fits into a lane, so one
-    multiplication weighs all three. That halves the time of `_sample` against floating point.
-    """
+def _block_means(image, block, left, top, right, bottom):
+    """Means of block x block pixels, rounded, of the columns left..right and rows top..bottom of blocks; beyond the image is black."""
     height, width = image.shape[:2]
-    out = np.zeros((bottom - top, right - left), np.uint64)
-    if block == 1:
-        for y in range(top, bottom):
-            for x in range(left, right):
-                red, green, blue = image[y, x, 0], image[y, x, 1], image[y, x, 2]
-                out[y - top, x - left] = np.uint64(red) | (np.uint64(green) << np.uint64(16)) | (np.uint64(blue) << np.uint64(32))
-        return out
+    out = np.empty((bottom - top, right - left, 3), np.uint8)
     area = block * block
     sums = np.empty((right - left, 3), np.int64)
     for row in range(top, bottom):
@@ -132,50 +125,76 @@ def _lanes(image, block, left, top, right, bottom):
         for y in range(row * block, min(row * block + block, height)):
             for column in range(left, right):
                 for x in range(column * block, min(column * block + block, width)):
-                    sums[column - left, 0] += image[y, x, 0]
-                    sums[column - left, 1] += image[y, x, 1]
-                    sums[column - left, 2] += image[y, x, 2]
+                    for c in range(3):
+                        sums[column - left, c] += image[y, x, c]
         for column in range(right - left):
-            red, green, blue = sums[column, 0] // area, sums[column, 1] // area, sums[column, 2] // area
-            out[row - top, column] = np.uint64(red) | (np.uint64(green) << np.uint64(16)) | (np.uint64(blue) << np.uint64(32))
+            for c in range(3):
+                out[row - top, column, c] = sums[column, c] // area
     return out
 
 
 @compiled
-def _sample(lanes, matrix, taps, levels, out):
-    """out[i, j] = levels[mean over one or four taps of the bilinear surface at matrix (j + 0.5, i + 0.5) + tap]; positions to 1/256 px."""
+def _smoothed_lanes(image, side):
+    """The image through the filter (side, 256 - 2 side, side) / 256 across and down, packed; beyond it is black.
+
+    A packed pixel is one uint64 with red, green and blue in lanes of 16 bits: 255 times weights that add up to 256 still fits into a
+    lane, so one multiplication weighs all three channels.
+    """
+    height, width = image.shape[:2]
+    rows, line = image.reshape(height, 3 * width), np.empty(3 * width, np.uint8)
+    out, packed = np.empty((height, width), np.uint64), np.zeros(width + 2, np.uint64)
+    none = np.zeros(3 * width, np.uint8)
+    outer, inner = np.uint16(side), np.uint16(256 - 2 * side)
+    outer64, inner64, half = np.uint64(side), np.uint64(256 - 2 * side), np.uint64(0x0080_0080_0080)
+    for y in range(height):
+        if side:
+            above, here, below = rows[y - 1] if y > 0 else none, rows[y], rows[y + 1] if y < height - 1 else none
+            for i in range(3 * width):
+                total = np.uint16(outer * (np.uint16(above[i]) + np.uint16(below[i])) + inner * np.uint16(here[i]) + np.uint16(128))
+                line[i] = np.uint8(total >> np.uint16(8))
+        else:
+            line[:] = rows[y]
+        for x in range(width):
+            red, green, blue = np.uint64(line[3 * x]), np.uint64(line[3 * x + 1]), np.uint64(line[3 * x + 2])
+            packed[x + 1] = red | (green << np.uint64(16)) | (blue << np.uint64(32))
+        for x in range(width):
+            total = outer64 * (packed[x] + packed[x + 2]) + inner64 * packed[x + 1] + half
+            out[y, x] = (total >> np.uint64(8)) & np.uint64(0x00FF_00FF_00FF)
+    return out
+
+
+@compiled
+def _sample(lanes, matrix, levels, out):
+    """out[i, j] = levels[bilinear surface at matrix (j, i)]; matrix in 1 / 2^20 px, positions are then rounded to 1/256 px."""
     height, width, size = lanes.shape[0], lanes.shape[1], out.shape[0]
-    flat, stride = lanes.reshape(-1), np.uint64(width)
-    whole, one, eight = np.uint64(256), np.uint64(1), np.uint64(8)
-    several = len(taps) > 1
-    start = np.uint64(0x0081_0081_0081) if several else np.uint64(0x0080_0080_0080)  # rounding, and what shifting by 2 loses
+    flat, stride = lanes.reshape(-1), np.int64(width)
+    eight, one, low_byte = np.uint64(8), np.uint64(1), np.uint64(255)
     for i in range(size):
+        start_x, start_y = matrix[0, 1] * i + matrix[0, 2] + 2048, matrix[1, 1] * i + matrix[1, 2] + 2048
+        end_x, end_y = start_x + matrix[0, 0] * (size - 1), start_y + matrix[1, 0] * (size - 1)
+        inside = min(start_x, end_x) >= 0 and max(start_x, end_x) >> 20 < width - 1
+        inside = inside and min(start_y, end_y) >= 0 and max(start_y, end_y) >> 20 < height - 1
         for j in range(size):
-            centre_x = matrix[0, 0] * (j + 0.5) + matrix[0, 1] * (i + 0.5) + matrix[0, 2] - 0.5
-            centre_y = matrix[1, 0] * (j + 0.5) + matrix[1, 1] * (i + 0.5) + matrix[1, 2] - 0.5
-            total = start
-            for tap in range(len(taps)):
-                x, y = int(np.floor((centre_x + taps[tap, 0]) * 256 + 0.5)), int(np.floor((centre_y + taps[tap, 1]) * 256 + 0.5))
-                left, top = x >> 8, y >> 8
-                if left < -1 or top < -1 or left >= width or top >= height:
-                    continue
-                fx, fy = np.uint64(x & 255), np.uint64(y & 255)
-                low_right = (fx * fy + np.uint64(128)) >> eight
-                low_left, high_right = fy - low_right, fx - low_right
-                high_left = whole - fx - low_left
-                if left >= 0 and top >= 0 and left < width - 1 and top < height - 1:
-                    high = np.uint64(top) * stride + np.uint64(left)
-                    low = high + stride
-                    value = high_left * flat[high] + high_right * flat[high + one] + low_left * flat[low] + low_right * flat[low + one]
-                else:
-                    value = np.uint64(0)
-                    if top >= 0:
-                        value += high_left * lanes[top, left] if left >= 0 else np.uint64(0)
-                        value += high_right * lanes[top, left + 1] if left < width - 1 else np.uint64(0)
-                    if top < height - 1:
-                        value += low_left * lanes[top + 1, left] if left >= 0 else np.uint64(0)
-                        value += low_right * lanes[top + 1, left + 1] if left < width - 1 else np.uint64(0)
-                total += (value >> np.uint64(2)) & np.uint64(0x3FFF_3FFF_3FFF) if several else value
-            out[i, j, 0] = levels[(total >> eight) & np.uint64(255), 0]
-            out[i, j, 1] = levels[(total >> np.uint64(24)) & np.uint64(255), 1]
-            out[i, j, 2] = levels[(total >> np.uint64(40)) & np.uint64(255), 2]
+            x, y = (start_x + matrix[0, 0] * j) >> 12, (start_y + matrix[1, 0] * j) >> 12
+            left, top = x >> 8, y >> 8
+            fx, fy = np.uint64(x & 255), np.uint64(y & 255)
+            low_right = (fx * fy + np.uint64(128)) >> eight
+            low_left, high_right = fy - low_right, fx - low_right
+            high_left = np.uint64(256) - fx - low_left
+            total = np.uint64(0x0080_0080_0080)
+            if inside:
+                high = np.uint64(top * stride + left)
+                low = high + np.uint64(stride)
+                total += high_left * flat[high] + high_right * flat[high + one] + low_left * flat[low] + low_right * flat[low + one]
+            elif -1 <= left < width and -1 <= top < height:
+                if top >= 0 and left >= 0:
+                    total += high_left * lanes[top, left]
+                if top >= 0 and left < width - 1:
+                    total += high_right * lanes[top, left + 1]
+                if top < height - 1 and left >= 0:
+                    total += low_left * lanes[top + 1, left]
+                if top < height - 1 and left < width - 1:
+                    total += low_right * lanes[top + 1, left + 1]
+            out[i, j, 0] = levels[(total >> eight) & low_byte, 0]
+            out[i, j, 1] = levels[(total >> np.uint64(24)) & low_byte, 1]
+            out[i, j, 2] = levels[(total >> np.uint64(40)) & low_byte, 2]

@@ -71,7 +71,8 @@ def load(name: str) -> tuple[Graph, dict[str, Array]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             description = json.loads(file["graph"].tobytes())
-            weights = {key: jnp.asarray(file[key], jnp.float32) for key in file.files if key != "graph"}
+            with jax.ensure_compile_time_eval():  # real arrays, also if a function under `jit` is the first to ask
+                weights = {key: jnp.asarray(file[key], jnp.float32) for key in file.files if key != "graph"}
         nodes = tuple(Node(name, op, tuple(inputs), attributes) for name, op, inputs, attributes in description["nodes"])
         if unknown := {node.op for node in nodes} - {*OPERATIONS, "Placeholder", "Weight", "Const"}:
             raise ValueError(f"operations {', '.join(sorted(unknown))} are not supported")
