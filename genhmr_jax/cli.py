@@ -8,7 +8,6 @@ from pathlib import Path
 import genhmr_jax
 from genhmr_jax.aot import command as aot
 from genhmr_jax.data import command as data
-from genhmr_jax.data import command as data
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import command as evaluate
 from genhmr_jax.sweep import flags as sweep_flags
@@ -36,8 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             from genhmr_jax.sweep import command as sweep_command
 
             return sweep_command.run(args)
-        if args.command == "data":
-            return data.run(args)
         args.overrides = overrides
         return {"aot": aot, "data": data, "eval": evaluate}[args.command].run(args)
     except InputError as error:
@@ -96,10 +93,6 @@ def build_parser() -> argparse.ArgumentParser:
         "and writes all figures to a JSON file.",
     )
     evaluate.add_flags(measured)
-    datasets = commands.add_parser(
-        "data", help="read and build datasets", description="Says what to download, builds datasets from it, and writes pose corpora."
-    )
-    data.add_flags(datasets)
     return parser
 
 
