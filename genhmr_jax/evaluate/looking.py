@@ -18,6 +18,7 @@ from genhmr_jax.evaluate.predictors import MEAN_POSE_72
 from genhmr_jax.recover import Recoverer, RecoverOptions, can_recover
 
 BATCH = 16
+LOOKING = RecoverOptions(max_people=3)
 BOX_MARGIN = 1.1  # of the labels' own box: its points lie inside the body
 
 
@@ -83,7 +84,7 @@ def true_box(sample: Sample) -> Float[np.ndarray, "4"]:
     return np.clip(np.concatenate([centre - half, centre + half]), 0, [width, height, width, height]).astype(np.float32)
 
 
-def look(model: Recoverer, shots: Sequence[Shot], options: RecoverOptions = RecoverOptions(max_people=3), batch: int = BATCH) -> Seen:
+def look(model: Recoverer, shots: Sequence[Shot], options: RecoverOptions = LOOKING, batch: int = BATCH) -> Seen:
     """The model's 2D part: finds the person of each shot, and encodes; compiling does not count as time."""
     _person(model, shots[0], options)
     began = time.perf_counter()

@@ -1,0 +1,266 @@
+"""The free benchmarks, for people without licences: `synthetic`, rendered people with exact labels; `photos`, outlines of real ones."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from smpl_jax.keypoints import SMPL24
+
+from genhmr_jax.errors import InputError
+from genhmr_jax.evaluate import looking, robustness, uncertainty
+from genhmr_jax.evaluate.looking import Answers
+from genhmr_jax.evaluate.synthetic_split import COUNT, Split, open_split
+from genhmr_jax.images import read_image
+from genhmr_jax.people import People
+from genhmr_jax.recover import Recoverer, RecoverOptions
+from genhmr_jax.render.silhouette import mask_iou, silhouette
+
+SYNTHETIC = (
+    "Rendered people of validation subjects, one in each image, from the pixels alone: our own detector finds people and 2D keypoints, and "
+    "of the people found the one nearest to the true keypoints is taken; who is not found counts with the mean pose, upright and frontal. "
+    "24 joints of SMPL's skeleton as posed; MPJPE: relative to the pelvis (joint 0); PA: one similarity transform (scale, rotation, shift; "
+    "no reflection) for each person. Mean over joints, then over people. The focal length is not given to the model."
+)
+PHOTOS = (
+    "Photos of one person each whose outline is known, from the photo alone; of the people found, the one whose box overlaps the given box "
+    "best is taken. IoU: of the silhouette of the mesh and the mask. PCK: share of clearly detected keypoints whose body keypoint is "
+    "projected within a tenth of the torso of them; the refinement fits these very keypoints: a measure of fit, not of truth."
+)
+HYPOTHESES = 8
+MIN_CONFIDENCE = 0.3
+PCK_TORSO = 0.1
+
+
+def synthetic(
+    model: Recoverer | None,
+    folder: str | Path,
+    corpus: str | Path | None = None,
+    *,
+    count: int = COUNT,
+    iterations: Sequence[int] = (1, 3, 5, 10),
+    refine_steps: int = RecoverOptions.refine_steps,
+    with_robustness: bool = False,
+    with_uncertainty: bool = False,
+    pictures: Path | None = None,
+) -> dict[str, Any]:
+    """Measures a model on the fixed synthetic test set.
+
+    Args:
+      model: or None for the mean pose alone.
+      folder: where the test set is kept; what is missing is rendered there.
+      corpus: pose corpus, of which it is rendered; not needed where it is complete.
+      count: images. Published numbers are of all COUNT.
+      iterations: of sampling, each evaluated with sampling alone and with refinement.
+      refine_steps: 0 evaluates sampling alone.
+      with_robustness: also under occlusion, truncation, ... (robustness.AXES).
+      with_uncertainty: also whether the confidence predicts the error, and the choice among HYPOTHESES.
+      pictures: folder for plots, if any.
+
+    Returns:
+      {"text", "split", "found", "results": {label: figures}}, and "robustness", "uncertainty" where asked for; `synthetic_table` prints it.
+
+    Raises:
+      InputError: of the test set (`open_split`).
+    """
+    split = open_split(folder, corpus, count)
+    truth = np.stack([sample.joints for sample in split.samples])
+    report: dict[str, Any] = {"text": SYNTHETIC, "split": split.facts, "found": 1.0, "results": {}}
+    if model is None:
+        from genhmr_jax.body import load_body
+
+        report["results"]["mean pose"] = figures(looking.mean_pose_answers(load_body(), len(truth)), split, truth, 0.0)
+        return report
+    report["results"]["mean pose"] = figures(looking.mean_pose_answers(model.body, len(truth)), split, truth, 0.0)
+    seen = looking.look(model, [looking.shot_of(sample) for sample in split.samples])
+    report["found"] = float(seen.found.mean())
+    for label, options in settings(iterations, refine_steps).items():
+        report["results"][label] = figures(looking.solve(model, seen, options), split, truth, seen.seconds)
+    default = RecoverOptions(refine_steps=refine_steps)
+    if with_uncertainty:
+        report["uncertainty"] = _uncertainty(model, seen, truth, default, pictures)
+    if with_robustness:
+        report["robustness"] = robustness.sweep(model, split, corpus, default)
+    return report
+
+
+def settings(iterations: Sequence[int], refine_steps: int) -> dict[str, RecoverOptions]:
+    """Label -> options: every number of iterations, with sampling alone and with refinement."""
+    stages = {"sampling alone": 0} | ({"with refinement": refine_steps} if refine_steps else {})
+    return {f"T={t}, {stage}": RecoverOptions(iterations=t, refine_steps=steps) for stage, steps in stages.items() for t in iterations}
+
+
+def figures(answers: Answers, split: Split, truth: np.ndarray, seconds: float) -> dict[str, Any]:
+    """Means over the test set, mm and px, and each joint's errors.
+
+    Args:
+      answers: of the N people.
+      split: the test set.
+      truth: (N, 24, 3) joints.
+      seconds: a person, that came before the solving.
+    """
+    errors = looking.joint_errors(answers.joints, truth)
+    result: dict[str, Any] = {}
+    for name, values in errors.items():
+        result |= {f"{name}_mm": float(values.mean()), f"{name}_median_mm": float(np.median(values.mean(1)))}
+    true = np.stack([sample.keypoints for sample in split.samples])
+    distance = np.linalg.norm(answers.keypoints - true[..., :2], axis=-1)
+    known = (true[..., 2] > 0) & np.isfinite(distance)
+    people = known.any(1)
+    means = np.where(known, distance, 0.0).sum(1)[people] / known.sum(1)[people]
+    result["reprojection_px"] = float(means.mean()) if len(means) else None
+    result["seconds"] = seconds + answers.seconds
+    result["joints_pa_mm"] = dict(zip(SMPL24, np.round(errors["pa_mpjpe"].mean(0), 2).tolist(), strict=True))
+    return result
+
+
+def _uncertainty(model: Recoverer, seen: looking.Seen, truth: np.ndarray, options: RecoverOptions, pictures: Path | None) -> dict[str, Any]:
+    """Confidence and error of those who were found: of the default answer, and of several hypotheses at temperature 1."""
+    found = seen.found
+    answer = looking.solve(model, seen, options)
+    confidence, errors = answer.confidence[found], looking.joint_errors(answer.joints[found], truth[found])["pa_mpjpe"]
+    report = uncertainty.measure(confidence, errors, SMPL24)
+    several = looking.solve(model, seen, dataclasses.replace(options, hypotheses=HYPOTHESES, temperature=1.0))
+    targets = np.repeat(truth[found][:, None], HYPOTHESES, 1)
+    chosen = looking.joint_errors(several.hypotheses[found], targets)["pa_mpjpe"].mean(-1)
+    report["hypotheses"] = uncertainty.hypotheses(chosen, several.hypothesis_confidence[found].mean(-1))
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+        if not uncertainty.plot(report, confidence, errors, pictures / "uncertainty.png"):
+            print("no plot: matplotlib is not installed (pip install 'genhmr_jax[plots]')")
+    return report
+
+
+def synthetic_table(report: dict[str, Any]) -> str:
+    """Markdown of what `synthetic` measured."""
+    facts = report["split"]
+    lines = [
+        f"synthetic test set v{facts['version']}, {facts['count']} images, hash {facts['hash']}, mean pixel {facts['mean_pixel']}; "
+        f"{100 * report['found']:.1f} % found. {report['text']}",
+        "",
+        "| | PA-MPJPE, mm | median | MPJPE, mm | median | reprojection, px | ms a person |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for label, row in report["results"].items():
+        pixels = "" if row["reprojection_px"] is None else f"{row['reprojection_px']:.1f}"
+        errors = " | ".join(f"{row[name]:.1f}" for name in ("pa_mpjpe_mm", "pa_mpjpe_median_mm", "mpjpe_mm", "mpjpe_median_mm"))
+        lines.append(f"| {label} | {errors} | {pixels} | {1000 * row['seconds']:.0f} |")
+    for name, table in (("uncertainty", uncertainty.table), ("robustness", robustness.table)):
+        if name in report:
+            lines += ["", table(report[name])]
+    return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """How well one recovered body lies on one photo."""
+
+    iou: float
+    pck: float
+    error_px: float
+    error_box: float  # of the longer side of the box
+
+
+def photos(model: Recoverer, folder: str | Path, *, options: RecoverOptions | None = None, pictures: Path | None = None) -> dict[str, Any]:
+    """Measures a model on photos of one person each, with sampling alone and with refinement.
+
+    Args:
+      model: the recoverer.
+      folder: holds NAME.jpg, NAME.mask.png (white person) and boxes.json ({"NAME": [x0, y0, x1, y1]}, px).
+      options: how to recover; default: as the model card says.
+      pictures: folder for the overlays NAME_sampled.png and NAME_refined.png, if any.
+
+    Returns:
+      {"text", "photos": {NAME: {"found", "seconds", "sampled": Score, "refined": Score}}, "mean": the same}. The seconds are those of
+      one photo, detection to mesh, no files, when everything is compiled.
+
+    Raises:
+      InputError: a file is missing or broken, or nobody was found in a photo.
+    """
+    folder, options = Path(folder), options or RecoverOptions()
+    results = {name: _photo(model, folder, name, box, options, pictures) for name, box in sorted(_read_boxes(folder).items())}
+    mean: dict[str, Any] = {"seconds": float(np.mean([r["seconds"] for r in results.values()]))}
+    for stage in ("sampled", "refined"):
+        mean[stage] = {key: float(np.mean([r[stage][key] for r in results.values()])) for key in Score.__dataclass_fields__}
+    return {"text": PHOTOS, "photos": results, "mean": mean}
+
+
+def _read_boxes(folder: Path) -> dict[str, np.ndarray]:
+    file = folder / "boxes.json"
+    remedy = 'write {"NAME": [x0, y0, x1, y1]} for every NAME.jpg'
+    try:
+        boxes = {str(name): np.array(box, np.float32) for name, box in json.loads(file.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(file, f"cannot be read ({error})", remedy) from error
+    bad = [name for name, box in boxes.items() if box.shape != (4,) or not np.isfinite(box).all() or min(box[2:] - box[:2]) <= 0]
+    if bad or not boxes:
+        raise InputError(file, f"{bad[0]!r} has no box of four numbers" if bad else "names no photo", remedy)
+    return boxes
+
+
+def _photo(model: Recoverer, folder: Path, name: str, box: np.ndarray, options: RecoverOptions, pictures: Path | None) -> dict[str, Any]:
+    image = read_image(folder / f"{name}.jpg")
+    mask = read_image(folder / f"{name}.mask.png")[..., 0] > 127
+    if mask.shape != image.shape[:2]:
+        raise InputError(folder / f"{name}.mask.png", "has another size than the photo", "make them equal")
+    sampled = model.recover(image, options=dataclasses.replace(options, refine_steps=0))
+    refined = model.recover(image, options=options)
+    start = time.perf_counter()
+    model.recover(image, options=options)
+    seconds = time.perf_counter() - start
+    if not len(sampled) or not len(refined):
+        raise InputError(folder / f"{name}.jpg", "nobody was found", "check the detector on it")
+    stages = {"sampled": sampled, "refined": refined}
+    if pictures is not None:
+        from genhmr_jax.cli_recover import draw, save_png
+
+        pictures.mkdir(parents=True, exist_ok=True)
+        for stage, people in stages.items():
+            save_png(pictures / f"{name}_{stage}.png", draw(image, people))
+    scores = {stage: dataclasses.asdict(score(people, box, mask)) for stage, people in stages.items()}
+    return {"found": len(refined), "seconds": seconds, **scores}
+
+
+def score(people: People, box: np.ndarray, mask: np.ndarray) -> Score:
+    """Scores the person whose box overlaps `box` (4,) px best against the true mask (H, W)."""
+    person = int(np.argmax(box_overlap(people.boxes, box)))
+    drawn = silhouette(people.vertices[person], people.faces, float(people.focal_length), *map(int, people.image_size))
+    error = float(people.reprojection_error(min_confidence=MIN_CONFIDENCE)[person])
+    width, height = people.boxes[person, 2:] - people.boxes[person, :2]
+    return Score(
+        iou=mask_iou(drawn, mask),
+        pck=torso_pck(people.projected_keypoints[person], people.keypoints2d[person], list(people.keypoint_names)),
+        error_px=error,
+        error_box=error / float(max(width, height)),
+    )
+
+
+def box_overlap(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Intersection over union (P,) of boxes (P, 4) with one box (4,), xyxy."""
+    size = np.clip(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0, None).prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
+    return size / (areas - size)
+
+
+def torso_pck(projected: np.ndarray, detected: np.ndarray, names: list[str]) -> float:
+    """Share of clearly detected keypoints (K, 3) with their projection (K, 2) within PCK_TORSO of the torso's length."""
+    middle = [np.mean([detected[names.index(f"{side}_{part}"), :2] for side in ("left", "right")], axis=0) for part in ("shoulder", "hip")]
+    torso = np.linalg.norm(middle[0] - middle[1])
+    seen = detected[:, 2] >= MIN_CONFIDENCE
+    distance = np.linalg.norm(projected - detected[:, :2], axis=-1)
+    return float((distance[seen] <= PCK_TORSO * torso).mean()) if seen.any() else float("nan")
+
+
+def photos_table(report: dict[str, Any]) -> str:
+    """Markdown: one line a photo, and the means. Each figure is `sampling alone -> with refinement`."""
+    lines = [report["text"], "", "| photo | IoU | PCK@0.1 | error, px | error, % of box | s |", "|---|---|---|---|---|---|"]
+    for name, row in (*report["photos"].items(), ("mean", report["mean"])):
+        a, b = Score(**row["sampled"]), Score(**row["refined"])
+        lines.append(
+            f"| {name} | {a.iou:.3f} -> {b.iou:.3f} | {a.pck:.3f} -> {b.pck:.3f} | {a.error_px:.1f} -> {b.error_px:.1f} "
+            f"| {100 * a.error_box:.1f} -> {100 * b.error_box:.1f} | {row['seconds']:.2f} |"
+        )
+    return "\n".join(lines)
