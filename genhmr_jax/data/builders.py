@@ -4,14 +4,18 @@ Each split of a source is a dataset of its own, `DATA_DIR/NAME/SPLIT/VERSION`: w
 the order of the release; shuffling is the reader's. Images stay the bytes of the original file, and are not decoded here.
 """
 
+import contextlib
 import functools
+import io
 import shutil
+import tempfile
 import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tqdm
 
 from genhmr_jax.data.sources import Record, Report, Source, find
 from genhmr_jax.data.sources.records import Field, fields_of
@@ -36,7 +40,7 @@ def build(
       How many records the split has, and the report (empty if the split was there already).
 
     Raises:
-      InputError: no such source or split, a part of the release is missing, or a record is bad. Nothing is left behind then.
+      InputError: no such source or split, a part of the release is missing, or a record is bad. No records are left behind then.
     """
     source = find(name)
     report = source.report(skip_bad)
@@ -49,7 +53,10 @@ def build(
         make = functools.partial(source.records, manual_dir, split, report)
         builder = _builder_class(name)(data_dir=str(data_dir), config=split, file_format="array_record")
         builder.make_records = make
-        builder.download_and_prepare(file_format="array_record")
+        # tfds makes a folder for downloads, and tells of them, though there are none.
+        with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
+            _tfds().disable_progress_bar()  # ours, over the records, ends its line before an error is told
+            builder.download_and_prepare(download_dir=downloads, file_format="array_record")
         if report.listed:
             (folder / SKIPPED).write_text(report.summary() + "\n")
     return len(open_built(data_dir, name, split)), report
@@ -150,7 +157,9 @@ def _builder_class(source_name: str) -> type:
             return {self.builder_config.name: self._generate_examples()}
 
         def _generate_examples(self) -> Iterator[tuple[int, Record]]:
-            yield from enumerate(self.make_records())
+            records = self.make_records()
+            with tqdm.tqdm(records, desc=f"{self.name} {self.builder_config.name}", unit=" records", disable=None, leave=False) as bar:
+                yield from enumerate(bar)
 
     return Builder
 

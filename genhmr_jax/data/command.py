@@ -39,13 +39,12 @@ def _list(args: argparse.Namespace) -> int:
 
     for name in args.names:
         source = find(name)
-        print(
-            f"{source.name}\n\n{source.layout}\n\nsplits: {', '.join(source.splits)}\nlicence: {source.licence}\ncite: {source.citation}\n"
-        )
+        print(f"{source.name}\n\n{source.layout}\n\nsplits: {', '.join(source.splits)}\nlicence: {source.licence}")
+        print(f"cite: {source.citation}\n" if source.citation else "")
     if not args.names:
         width = max(map(len, SOURCES))
         for source in SOURCES.values():
-            print(f"{source.name:{width}}  {source.kind:6}  {', '.join(source.splits):16}  {source.citation}")
+            print(f"{source.name:{width}}  {source.kind:6}  {', '.join(source.splits):23}  {source.citation}")
     return 0
 
 
