@@ -1,6 +1,7 @@
 """`genhmr eval`. The flags need no heavy import: --help is instant."""
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,21 +9,38 @@ from typing import Any
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate.datasets import BENCHMARKS, DATASETS
 
+_ONLY_FOR = {
+    "protocol": tuple(DATASETS), "true_focal": tuple(DATASETS), "body_dir": (*DATASETS, "photos"), "limit": (*DATASETS, "synthetic"),
+    "poses": ("synthetic",), "robustness": ("synthetic",), "uncertainty": ("synthetic",), "pictures": BENCHMARKS,
+}  # fmt: skip
+"""Flags that not every test set has; said when they are given elsewhere, never ignored."""
+ITERATIONS = (1, 3, 5, 10)
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the command."""
     add = parser.add_argument
     add("--dataset", required=True, choices=(*DATASETS, *BENCHMARKS), help="the test set")
-    add("--data-dir", required=True, metavar="DIR", help="where the official releases lie, or what `genhmr data build` made of them")
+    add(
+        "--data-dir",
+        required=True,
+        metavar="DIR",
+        help="where the official releases lie, or what `genhmr data build` made of them; photos: the photos; synthetic: where the test set "
+        "is kept, made there if it is missing",
+    )
     add("--checkpoint", metavar="DIR", help="a trained model, or mean-pose, the baseline (default: the model of the package)")
     add("--protocol", action="append", default=[], metavar="NAME", help="may be repeated (default: the published ones of the dataset)")
     add("--body-dir", metavar="DIR", help="your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy")
-    add("--iterations", type=counts, default=(1, 3, 5, 10), metavar="N,N", help="sampling iterations to evaluate (default: 1,3,5,10)")
+    add("--iterations", type=counts, metavar="N,N", help="sampling iterations to evaluate (default: 1,3,5,10; photos: 5)")
     add("--refine-steps", type=int, metavar="N", help="2D refinement steps; 0 evaluates sampling alone (default: the model's)")
     add("--true-focal", action="store_true", help="take the focal length from the labels in place of guessing it from the image size")
     add("--batch-size", type=int, default=32, metavar="N", help="people at a time; changes the speed alone (default: 32)")
     add("--limit", type=int, metavar="N", help="only the first N people")
     add("--skip-bad", action="store_true", help="leave bad records out and list them, in place of stopping at the first")
+    add("--poses", metavar="NPZ", help="synthetic: the pose corpus that the test set is made of, where it is not made yet")
+    add("--robustness", action="store_true", help="synthetic: also under occlusion, truncation, low resolution, odd light, poses, shapes")
+    add("--uncertainty", action="store_true", help="synthetic: also whether the confidence predicts the error")
+    add("--pictures", metavar="DIR", help="folder for plots (synthetic) or overlays (photos)")
     add("--out", metavar="JSON", help="file for all figures (default: eval_DATASET.json)")
 
 
@@ -46,18 +64,29 @@ def run(args: argparse.Namespace) -> int:
     from genhmr_jax import compilation_cache
     from genhmr_jax.atomic import atomic_path
 
-    for flag, low in (("batch_size", 1), ("limit", 1), ("refine_steps", 0)):
-        value = getattr(args, flag)
-        if value is not None and value < low:
-            raise InputError(f"--{flag.replace('_', '-')}", f"is {value}", f"give at least {low}")
+    _check(args)
     compilation_cache.enable()
     out = Path(args.out or f"eval_{args.dataset}.json")
-    result, text = _dataset(args)
+    if not out.parent.is_dir():
+        raise InputError(out, "cannot be written (no such folder)", "choose another --out")
+    result, text = (_dataset if args.dataset in DATASETS else _benchmark)(args)
+    result = {"dataset": args.dataset, "checkpoint": args.checkpoint or "the model of the package", **result}
     with atomic_path(out) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
     print(text)
     print(f"all figures: {out}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises InputError for numbers out of range, and for flags that do not belong to the test set."""
+    for flag, low in (("batch_size", 1), ("limit", 1), ("refine_steps", 0)):
+        value = getattr(args, flag)
+        if value is not None and value < low:
+            raise InputError(f"--{flag.replace('_', '-')}", f"is {value}", f"give at least {low}")
+    for flag, datasets in _ONLY_FOR.items():
+        if getattr(args, flag) and args.dataset not in datasets:
+            raise InputError(f"--{flag.replace('_', '-')}", f"means nothing for {args.dataset}", f"it is for {', '.join(datasets)}")
 
 
 def _dataset(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -80,8 +109,6 @@ def _dataset(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if not measured["people"]:
         raise InputError(args.data_dir, f"has nobody to evaluate on ({report.summary()})", "check the dataset")
     result = {
-        "dataset": args.dataset,
-        "checkpoint": args.checkpoint or "the model of the package",
         "body": bodies.origin,
         "settings": {"refine_steps": args.refine_steps, "true_focal": args.true_focal, "limit": args.limit},
         "genhmr_jax": genhmr_jax.__version__,
@@ -92,7 +119,7 @@ def _dataset(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     text += [f"{bodies.origin}; {report.summary()}"]
     for protocol in protocols:
         figures = measured["protocols"][protocol.name]
-        figures["published"] = [vars(row) for row in tables.published(args.dataset, protocol.name)]
+        figures["published"] = [dataclasses.asdict(row) for row in tables.published(args.dataset, protocol.name)]
         head = f"\nprotocol {protocol.name}, {figures['people']} people. {protocol.text}\n"
         text += [head, tables.table(args.dataset, protocol.name, figures, measured["seconds"])]
     if not args.body_dir:
@@ -122,7 +149,39 @@ def _predictor(args: argparse.Namespace, body: Any) -> Any:
         return MeanPose()
     model = recover.load(args.checkpoint)
     steps = recover.RecoverOptions.refine_steps if args.refine_steps is None else args.refine_steps
-    return ModelPredictor(recover.Recoverer(model.networks, model.params, body), args.iterations, steps, args.true_focal)
+    return ModelPredictor(recover.Recoverer(model.networks, model.params, body), args.iterations or ITERATIONS, steps, args.true_focal)
+
+
+def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The same for the free test sets."""
+    import genhmr_jax
+    from genhmr_jax import recover
+    from genhmr_jax.evaluate import benchmark
+    from genhmr_jax.evaluate.bodies import load_bodies
+    from genhmr_jax.evaluate.predictors import MEAN_POSE
+
+    steps = recover.RecoverOptions.refine_steps if args.refine_steps is None else args.refine_steps
+    pictures = Path(args.pictures) if args.pictures else None
+    model = None
+    if args.checkpoint != MEAN_POSE:
+        loaded = recover.load(args.checkpoint)
+        body = load_bodies(args.body_dir, genders=["neutral"]).models["neutral"]
+        model = recover.Recoverer(loaded.networks, loaded.params, body)
+    if args.dataset == "synthetic":
+        found = benchmark.synthetic(
+            model, args.data_dir, args.poses, count=args.limit or benchmark.COUNT, iterations=args.iterations or ITERATIONS,
+            refine_steps=steps, with_robustness=args.robustness, with_uncertainty=args.uncertainty, pictures=pictures,
+        )  # fmt: skip
+        text = benchmark.synthetic_table(found)
+    else:
+        iterations = args.iterations or (recover.RecoverOptions.iterations,)
+        if model is None or len(iterations) > 1:
+            flag, given = ("--checkpoint", MEAN_POSE) if model is None else ("--iterations", ",".join(map(str, iterations)))
+            raise InputError(flag, f"{given} does not go with photos", "give a model, and one number of iterations")
+        options = recover.RecoverOptions(iterations=iterations[0], refine_steps=steps)
+        found = benchmark.photos(model, args.data_dir, options=options, pictures=pictures)
+        text = benchmark.photos_table(found)
+    return {"genhmr_jax": genhmr_jax.__version__, **found}, text
 
 
 def _records(data_dir: str, source: str, split: str, report: Any) -> Any:
