@@ -169,6 +169,32 @@ def test_a_sequence_of_bad_frames_alone(manual):
         list(source.records(manual, "emdb1", source.report()))
 
 
+def test_bad_frames_may_hold_anything(manual):
+    """Frames that the release itself calls bad are not looked at; a good one without a box gets the box of its joints."""
+
+    def spoil(content):
+        for array in (*content["smpl"].values(), content["camera"]["extrinsics"], content["kp2d"], content["bboxes"]["bboxes"]):
+            if len(array) == 4:
+                array[1] = np.nan
+        content["bboxes"]["bboxes"][2] = np.nan
+
+    change_pickle(manual / "EMDB/P1/14_outdoor_climb/P1_14_outdoor_climb_data.pkl", spoil, numpy1_pickle)
+    source = find("emdb")
+    records = list(source.records(manual, "emdb1", source.report()))
+    assert [record["frame"] for record in records] == [0, 2, 3] and all(record["has_translation"] for record in records)
+    pixels = records[1]["keypoints2d"][records[1]["keypoints2d"][:, 2] > 0, :2]
+    x0, y0, x1, y1 = records[1]["box"]
+    assert (pixels >= [x0, y0]).all() and (pixels <= [x1, y1]).all() and x1 - x0 == pytest.approx(y1 - y0, abs=0.01)
+
+
+def test_a_good_frame_that_is_not_finite(manual):
+    def spoil(content):
+        content["smpl"]["poses_root"][2] = np.nan
+
+    change_pickle(manual / "EMDB/P1/14_outdoor_climb/P1_14_outdoor_climb_data.pkl", spoil, numpy1_pickle)
+    assert "frame 2" in check(manual, "emdb", "emdb1", "global_orient has numbers that are not finite", left=2)
+
+
 def test_an_empty_npz(manual):
     change_npz(manual / "h36m/h36m_valid_protocol2.npz", **dict.fromkeys(("imgname", "center", "scale", "S"), lambda array: array[:0]))
     source = find("human36m")

@@ -85,7 +85,7 @@ def _record(root: Path, path: Path, frame: int, labels: dict, where: str) -> Rec
     name = (path.parent.relative_to(root) / "images" / f"{frame:05d}.jpg").as_posix()
     image = read_photo(root, name, where)
     pixels, box = labels["pixels"][frame], labels["boxes"][frame]
-    if box[2] <= box[0] or box[3] <= box[1]:
+    if not (box[2] > box[0] and box[3] > box[1]):
         box = tight_square(pixels, BOX_FACTOR)
     return person_record(
         where,

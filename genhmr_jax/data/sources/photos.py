@@ -176,8 +176,10 @@ def camera_motion(
 
 
 def root_in_camera(root: Float[np.ndarray, "N 3"], turn: Float[np.ndarray, "N 3 3"]) -> Float[np.ndarray, "N 3"]:
-    """Root orientation (axis-angle) in the camera: R_camera R_root."""
-    return (Rotation.from_matrix(turn) * Rotation.from_rotvec(np.array(root))).as_rotvec()  # copied: SciPy wants no read-only arrays
+    """Root orientation (axis-angle) in the camera: R_camera R_root. Not finite where the root is not."""
+    known = np.isfinite(root).all(-1, keepdims=True)
+    turned = Rotation.from_matrix(turn) * Rotation.from_rotvec(np.where(known, root, 0.0))
+    return np.where(known, turned.as_rotvec(), np.nan)
 
 
 def translation_in_camera(
