@@ -2,11 +2,17 @@
 
     python benchmarks/data_pipeline.py [--images DIR] [--cores 2] [--batch 64] [--batches 12] [--repeats 3] [--out FILE.json]
 
-Needs torch (CPU) and opencv-python-headless beside genhmr_jax. Both sides read the same encoded files from memory, decode, take the same
-turned and mirrored square (HMR2's augmentation) with anti-aliasing when they shrink, change the colours, and deliver batches of uint8 crops
-of 256 px with their labels. The other side works as HMR2's code does: whole image decoded, Gaussian blur of sigma (shrinking - 1) / 2 over
-all of it, bilinear cv2.warpAffine, one process for each core. `opencv-crop` is a tuned version of that, which blurs only the part of the
-image that it needs. The sides take turns, and the best of the repeats counts: other work on the machine only ever takes away.
+Needs torch (CPU) and opencv-python-headless beside genhmr_jax. All sides read the same encoded files from memory, decode, take the same
+turned and mirrored square (HMR2's augmentation), with anti-aliasing when they shrink, change the colours, and deliver batches of crops of
+256 px with their labels; the others with a worker process for each core:
+
+opencv        whole image decoded, cv2.GaussianBlur of sigma (shrinking - 1) / 2 over it, cv2.warpAffine, float32 (3, 256, 256)
+              normalised: the form in which HMR2's and TokenHMR's loaders deliver.
+opencv-uint8  a tuned version: blurs only the part of the image that the crop needs and delivers uint8, as ours does.
+hmr2          `opencv` with the blur of HMR2's own code, skimage's (here scipy's, which it calls) on the image in float64.
+
+The sides take turns, and the best of the repeats counts: other work on the machine only ever takes away. Beside the rate stands the time
+that one core needs for an image when it does nothing else, without batching and hand-over between threads or processes.
 """
 
 import argparse
@@ -20,6 +26,7 @@ import numpy as np
 
 PEOPLE = ((640, 480, 400), (640, 427, 250), (1000, 1002, 620), (1280, 720, 540), (1920, 1080, 800), (500, 375, 330))
 """Width, height and the height of the person, px: as in COCO, Human3.6M, InstaVariety, AVA, and small ones."""
+MEAN, STD = (255 * np.array(v, np.float32)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
 
 def records(folder: str, count: int) -> list[dict]:
@@ -62,10 +69,10 @@ def _photo(random: np.random.Generator, width: int, height: int) -> bytes:
 class OpenCv:
     """A torch Dataset: the same samples by OpenCV and NumPy, written as HMR2's loader works."""
 
-    def __init__(self, people: list[dict], numbers: int, seed: int, whole_blur: bool):
+    def __init__(self, people: list[dict], numbers: int, seed: int, way: str):
         from genhmr_jax.data.poses import sample_hash
 
-        self.people, self.seed, self.whole_blur, self.numbers = people, seed, whole_blur, numbers
+        self.people, self.seed, self.way, self.numbers = people, seed, way, numbers
         self.index = (sample_hash(np.arange(numbers), seed + 1) * len(people)).astype(int)
 
     def __len__(self) -> int:
@@ -73,6 +80,7 @@ class OpenCv:
 
     def __getitem__(self, number: int) -> dict:
         import cv2
+        from scipy.ndimage import gaussian_filter
         from scipy.spatial.transform import Rotation
         from smpl_jax.keypoints import BODY44_FLIP, flip_rotmats
 
@@ -88,46 +96,70 @@ class OpenCv:
         matrix = view.crop_matrix(crop, 256)
         matrix[:, 2] += matrix[:, :2] @ np.full(2, 0.5) - 0.5  # OpenCV's pixel centres are whole numbers
         shrink = crop[2] / 256
-        if not self.whole_blur:
+        if self.way == "opencv-uint8":
             corners = matrix @ np.array([[0, 255, 0, 255], [0, 0, 255, 255], [1, 1, 1, 1]])
             reach = 3 + 4 * max(shrink - 1, 0)
             low = np.clip(np.floor(corners.min(1) - reach), 0, np.array(image.shape[1::-1]) - 1).astype(int)
             high = np.clip(np.ceil(corners.max(1) + reach), low + 1, image.shape[1::-1]).astype(int)
             image, matrix = image[low[1] : high[1], low[0] : high[0]], matrix - np.array([[0, 0, low[0]], [0, 0, low[1]]])
-        if shrink > 1.1:
+        if shrink > 1.1 and self.way == "hmr2":
+            image = gaussian_filter(image.astype(np.float64), ((shrink - 1) / 2, (shrink - 1) / 2, 0))
+        elif shrink > 1.1:
             image = cv2.GaussianBlur(image, (0, 0), (shrink - 1) / 2)
         patch = cv2.warpAffine(image, matrix, (256, 256), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)[:, :, ::-1]
-        patch = np.clip(patch * np.array(change.colour, np.float32), 0, 255).astype(np.uint8)
+        if self.way == "opencv-uint8":
+            levels = np.clip(np.arange(256)[:, None] * np.array(change.colour) + 0.5, 0, 255).astype(np.uint8)
+            patch = cv2.LUT(np.ascontiguousarray(patch), levels[None])
+        else:
+            patch = np.clip(patch.transpose(2, 0, 1).astype(np.float32) * np.array(change.colour, np.float32)[:, None, None], 0, 255)
+            patch = (patch - MEAN) / STD
         rotmats = Rotation.from_rotvec(np.concatenate([record["global_orient"], record["body_pose"]]).reshape(24, 3)).as_matrix()
         rotmats = flip_rotmats(rotmats) if change.flip else rotmats
         keypoints = record["keypoints2d"].copy()
         keypoints[:, :2] = (view.pixels(keypoints[:, :2]) - crop[:2]) / crop[2]
         keypoints = keypoints[np.array(BODY44_FLIP)] if change.flip else keypoints
         return {
-            "images": np.ascontiguousarray(patch),
+            "images": patch,
             "rotmats": rotmats.astype(np.float32),
             "betas": record["betas"],
             "keypoints": keypoints,
         }
 
 
-def time_ours(people: list[dict], cores: int, size: int, batches: int) -> float:
-    """Images a second of PeopleSource with grain's threads; the first batches, which fill the buffers, do not count."""
+def our_source(people: list[dict], size: int):
+    """The PeopleSource with the other sides' augmentation."""
     from genhmr_jax.body import load_body
     from genhmr_jax.data.augment import AugmentSpec
     from genhmr_jax.data.people import Dataset, PeopleSource
+
+    return PeopleSource([Dataset("benchmark", people)], size, 0, load_body("neutral"), AugmentSpec(occlude=0))
+
+
+def core_milliseconds(work, images: int, repeats: int = 3) -> float:
+    """Time of a core for an image, when `work` makes so many of them in this thread."""
+    work()
+    best = np.inf
+    for _ in range(repeats):
+        start = time.thread_time()
+        work()
+        best = min(best, time.thread_time() - start)
+    return 1000 * best / images
+
+
+def time_ours(people: list[dict], cores: int, size: int, batches: int) -> float:
+    """Images a second of PeopleSource with grain's threads; the first batches, which fill the buffers, do not count."""
     from genhmr_jax.data.pipeline import _grain_batches
 
-    source = PeopleSource([Dataset("benchmark", people)], size, 0, load_body("neutral"), AugmentSpec(occlude=0))
+    source = our_source(people, size)
     iterator = iter(_grain_batches(lambda step: source.load(step * size + np.arange(size)), 0, batches + 2 * cores, cores, cores))
     return _rate(iterator, cores, size, batches)
 
 
-def time_torch(people: list[dict], cores: int, size: int, batches: int, whole_blur: bool) -> float:
+def time_torch(people: list[dict], cores: int, size: int, batches: int, way: str) -> float:
     """The same of a DataLoader with a worker process for each core."""
     from torch.utils.data import DataLoader
 
-    dataset = OpenCv(people, (batches + 2 * cores) * size, 0, whole_blur)
+    dataset = OpenCv(people, (batches + 2 * cores) * size, 0, way)
     loader = DataLoader(dataset, batch_size=size, num_workers=cores, prefetch_factor=2)
     return _rate(iter(loader), cores, size, batches)
 
@@ -156,11 +188,14 @@ def main() -> None:
     args = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
     people = records(args.images, 48)
-    sides = {
-        "ours": lambda: time_ours(people, args.cores, args.batch, args.batches),
-        "opencv": lambda: time_torch(people, args.cores, args.batch, args.batches, True),
-        "opencv-crop": lambda: time_torch(people, args.cores, args.batch, args.batches, False),
-    }
+    sides = {"ours": lambda: time_ours(people, args.cores, args.batch, args.batches)}
+    source = our_source(people, args.batch)
+    one = {"ours": core_milliseconds(lambda: source.load(np.arange(args.batch)), args.batch)}
+    for way in ("opencv", "opencv-uint8", "hmr2"):
+        batches = max(args.batches // 4, 1) if way == "hmr2" else args.batches
+        sides[way] = lambda way=way, batches=batches: time_torch(people, args.cores, args.batch, batches, way)
+        dataset = OpenCv(people, args.batch, 0, way)
+        one[way] = core_milliseconds(lambda dataset=dataset: [dataset[i] for i in range(args.batch)], args.batch)
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(args.repeats):
         for name, measure in sides.items():
@@ -169,9 +204,10 @@ def main() -> None:
     kilobytes = np.mean([len(person["image"]) for person in people]) / 1000
     print(f"{args.cores} cores, JPEGs of {kilobytes:.0f} kB, batches of {args.batch}")
     for name, rate in best.items():
-        print(f"{name:12s} {rate:7.1f} images/s   ours is {best['ours'] / rate:.2f} x as fast")
+        faster = f"ours: {best['ours'] / rate:.2f} x the rate, {one[name] / one['ours']:.2f} x by the core"
+        print(f"{name:13s} {rate:7.1f} images/s {one[name]:7.2f} ms of a core   {faster if name != 'ours' else ''}".rstrip())
     if args.out:
-        args.out.write_text(json.dumps({"cores": args.cores, "batch": args.batch, "images_per_second": rates}, indent=1))
+        args.out.write_text(json.dumps({"cores": args.cores, "batch": args.batch, "images_per_second": rates, "core_ms": one}, indent=1))
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ class View:
 
     @property
     def mirrored(self) -> bool:
-        return bool(np.linalg.det(self.turn) < 0)
+        return bool(self.turn[0, 0] * self.turn[1, 1] < self.turn[0, 1] * self.turn[1, 0])  # it only turns about the z axis
 
     def pixels(self, points: Float[np.ndarray, "*k 2"]) -> Float[np.ndarray, "*k 2"]:
         """Old px -> new px."""

@@ -245,7 +245,9 @@ def rows_of(samples: Sequence[tuple[Sample, augment.Augmentation]], skeleton: Sk
     joints are relative to an origin of the release's own where they are measured (the loss aligns them), keypoints are the labelled ones
     that are in the crop and not behind an occluder.
     """
-    made = [_row(*sample, skeleton) for sample in samples]
+    rotvecs = np.stack([np.concatenate([s.record["global_orient"], s.record["body_pose"]]).reshape(24, 3) for s, _ in samples])
+    rotmats = Rotation.from_rotvec(rotvecs.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+    made = [_row(*sample, turns, skeleton) for sample, turns in zip(samples, rotmats, strict=True)]
     rows = {name: np.stack([row[name] for row in made]) for name in made[0]}
     # A pose with its shape says where all joints are; else what was measured.
     exact = rows.pop("has_both")[:, None] > 0
@@ -260,8 +262,10 @@ def rows_of(samples: Sequence[tuple[Sample, augment.Augmentation]], skeleton: Sk
     return {name: rows[name].astype(shape.dtype) for name, shape in row_shapes().items()}
 
 
-def _row(sample: Sample, augmentation: augment.Augmentation, skeleton: Skeleton) -> dict[str, np.ndarray]:
-    """One row, float64; "has_both" and "translation" are for `rows_of`."""
+def _row(
+    sample: Sample, augmentation: augment.Augmentation, rotmats: Float[np.ndarray, "24 3 3"], skeleton: Skeleton
+) -> dict[str, np.ndarray]:
+    """One row of a record whose pose is `rotmats`, float64; "has_both" and "translation" are for `rows_of`."""
     record = sample.record
     intrinsics = record["intrinsics"] if record["has_intrinsics"] else None
     view = augment.view_of(record["image_size"], intrinsics, augmentation)
@@ -279,13 +283,12 @@ def _row(sample: Sample, augmentation: augment.Augmentation, skeleton: Skeleton)
         joints = _named(view.labels(record["keypoints3d"].astype(np.float64), BODY44_FLIP), _JOINT_OPENPOSE, _JOINT_EXTRA)
 
     has_pose, has_betas = record["has_pose"] > 0, record["has_betas"] > 0
-    rotvec = np.concatenate([record["global_orient"], record["body_pose"]]).reshape(24, 3)
     betas = record["betas"].astype(np.float64) * has_betas
     pelvis = skeleton.rest(betas[None])[0, 0]
     known_camera = record["has_translation"] > 0 and record["has_intrinsics"] > 0
     translation = view.translation(record["translation"].astype(np.float64), pelvis) if known_camera else np.array([0.0, 0.0, 1.0])
     return {
-        "rotmats": view.rotmats(Rotation.from_rotvec(rotvec).as_matrix()) if has_pose else _UNKNOWN_POSE,
+        "rotmats": view.rotmats(rotmats) if has_pose else _UNKNOWN_POSE,
         "betas": betas,
         "joints": joints[:, :3],
         "joints_confidence": np.minimum(joints[:, 3], 1.0),
