@@ -1,11 +1,13 @@
 """Synthetic people: labels that fit the pixels, determinism, shards."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import smpl_jax
 from PIL import Image
+from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import DETECTED, keypoint_points
@@ -16,7 +18,7 @@ from genhmr_jax.data.synthetic.generate import SAMPLES, Sample, SceneSpec, _comp
 from genhmr_jax.errors import InputError
 from genhmr_jax.render.silhouette import mask_iou, silhouette
 
-SPEC = SceneSpec(size=128)
+SPEC = SceneSpec(size=128, truncate=0.0)
 STANDING = np.zeros(72, np.float32)
 STANDING[[3 * 16 + 2, 3 * 17 + 2]] = -1.2, 1.2  # arms down
 
@@ -132,21 +134,65 @@ def test_compositing_against_numpy():
 
 def test_clothes_stand_out_by_centimetres_and_hands_stay_bare(wardrobe):
     for seed in range(20):
-        albedo, offset = dress(wardrobe, np.random.default_rng(seed))
+        albedo, offset, wrinkles = dress(wardrobe, np.random.default_rng(seed))
         thickness = np.linalg.norm(offset, axis=-1)
         assert 0.003 < thickness.max() < 0.12
         assert not thickness[wardrobe.arm > 1.0].any()
         assert albedo.min() >= 0 and albedo.max() <= 1
         assert np.mean(thickness > 0) > 0.2
+        assert not wrinkles[thickness == 0].any() and 0.0005 < np.abs(wrinkles).max() < 0.03
 
 
 def test_backgrounds_of_a_folder(tmp_path):
     Image.fromarray(np.full((90, 120, 3), [200, 20, 20], np.uint8)).save(tmp_path / "red.png")
     source, rng = Backgrounds(tmp_path), np.random.default_rng(0)
-    drawn = [source.draw(rng, 32) for _ in range(40)]
+    drawn, lights = zip(*[source.draw(rng, 32) for _ in range(40)], strict=True)
+    assert not any(light is not None for light in lights)
     assert all(p.shape == (32, 32, 3) and 0 <= p.min() and p.max() <= 1 for p in drawn)
     red = [np.ptp(p, axis=(0, 1)).max() < 0.02 and p[0, 0, 0] > 3 * p[0, 0, 1] for p in drawn]
     assert 0.7 < np.mean(red) < 1.0  # the rest are procedural rooms
+
+
+def test_the_light_of_a_picture_comes_with_it_and_is_mirrored_with_it(tmp_path):
+    pixels = np.zeros((60, 60, 3), np.uint8)
+    pixels[:, :30] = 255  # bright at the left
+    Image.fromarray(pixels).save(tmp_path / "left.png")
+    light = np.zeros((9, 3))
+    light[0], light[1] = 1.0, -0.8
+    (tmp_path / "lights.json").write_text(json.dumps({"left.png": light.tolist()}))
+    source, sides = Backgrounds(tmp_path), set()
+    for seed in range(60):
+        picture, known = source.draw(np.random.default_rng(seed), 32)
+        ramp = picture[:, :4].mean() - picture[:, -4:].mean()
+        if known is not None and abs(ramp) > 0.3:
+            assert np.sign(known[1, 0]) == -np.sign(ramp) and known[0, 0] == 1.0
+            sides.add(np.sign(ramp))
+    assert sides == {-1.0, 1.0}
+    (tmp_path / "lights.json").write_text('{"left.png": [1, 2]}')
+    with pytest.raises(InputError, match="light of left.png is not 9 x 3"):
+        Backgrounds(tmp_path)
+
+
+def test_people_cut_by_the_border(body, wardrobe):
+    """They reach out of the picture, their labels too; what is outside is not visible."""
+    spec = dataclasses.replace(SPEC, occluder=0.0, truncate=1.0, free_rotation=0.0)
+    outside = []
+    for seed in range(8):
+        sample = render_sample(body, wardrobe, STANDING, np.random.default_rng(seed), Backgrounds(), spec)
+        inside = np.all((sample.keypoints[:, :2] >= 0) & (sample.keypoints[:, :2] < spec.size), -1)
+        assert not (sample.keypoints[:, 2] > inside).any() and sample.mask.any()
+        pixels = sample.joints[:, :2] / sample.joints[:, 2:] * sample.focal + spec.size / 2
+        assert not sample.joint_visibility[~np.all((pixels >= 0) & (pixels < spec.size), -1)].any()
+        outside.append(1 - inside.mean())
+    assert np.mean(outside) > 0.2
+
+
+def test_joints_are_visible_as_the_keypoints_beside_them(samples):
+    """Knees, ankles, elbows and wrists are keypoints and joints at once."""
+    names = [n for n in DETECTED if n.split("_")[-1] in ("knee", "ankle", "elbow", "wrist")]
+    for sample in samples:
+        joints = sample.joint_visibility[[SMPL24.index(n) for n in names]]
+        np.testing.assert_array_equal(joints >= sample.keypoints[[DETECTED.index(n) for n in names], 2], True)
 
 
 def test_folder_without_images(tmp_path):
@@ -167,7 +213,7 @@ def test_shards_hold_what_was_rendered(shards, corpus_file, tmp_path):
     for sample in stored:
         assert sample.image.shape == (64, 64, 3) and sample.image.dtype == np.uint8 and sample.mask.dtype == bool
         points = sample.joints[:, :2] / sample.joints[:, 2:] * sample.focal + 32
-        assert np.abs(points - points.mean(0)).max() < 64
+        np.testing.assert_array_equal(sample.joint_visibility > 0, (sample.joint_visibility > 0) & (np.abs(points - 32) <= 32).all(1))
     write.write_split(tmp_path, "val", 5, corpus_file, size=64, seed=3, workers=1)
     for a, b in zip(stored, write.read_shards(tmp_path / "val"), strict=True):
         np.testing.assert_array_equal(a.image, b.image)

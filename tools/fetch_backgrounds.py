@@ -1,4 +1,4 @@
-"""Makes a folder of background pictures for synthetic images; the pictures are used in training and never shipped.
+"""Makes a folder of background pictures and their light for synthetic images; they are used in training and never shipped.
 
     python tools/fetch_backgrounds.py --out runs/backgrounds [--views 20]
 
@@ -8,6 +8,7 @@ directions. Needs npm, and OpenEXR from PyPI.
 
 import argparse
 import base64
+import json
 import pathlib
 import re
 import subprocess
@@ -19,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from genhmr_jax.atomic import atomic_path
+from genhmr_jax.data.synthetic.light import fibonacci_sphere, fit_irradiance
 
 PACKAGE = "@pmndrs/assets@1.7.0"
 
@@ -77,6 +79,17 @@ def look(panorama: np.ndarray, yaw: float, pitch: float, fov: float, size: int) 
     return (np.clip(view, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
 
 
+def light_of(panorama: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
+    """The irradiance (9, 3) of `fit_irradiance` in the camera coordinates of a view, in the panorama's own unit."""
+    height, width = panorama.shape[:2]
+    ray = fibonacci_sphere(4096)  # camera coordinates
+    c, s = np.cos(pitch), np.sin(pitch)
+    turned = ray @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]).T
+    longitude, latitude = np.arctan2(turned[:, 0], turned[:, 2]) + yaw, np.arcsin(np.clip(turned[:, 1], -1, 1))
+    row = np.clip((latitude / np.pi + 0.5) * height, 0, height - 1).astype(int)
+    return fit_irradiance(ray, panorama[row, (longitude / (2 * np.pi) * width % width).astype(int)])
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Make a folder of background pictures.")
@@ -89,11 +102,15 @@ def main() -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         panoramas = read_panoramas(args.archive or fetch_archive(pathlib.Path(folder)))
+    lights = {}
     for name, panorama in panoramas.items():
         for view in range(args.views):
             angles = rng.uniform(-np.pi, np.pi), rng.normal(0, 0.15), np.radians(rng.uniform(45, 100))
+            lights[f"{name}_{view:02d}.jpg"] = np.round(light_of(panorama, *angles[:2]), 5).tolist()
             with atomic_path(args.out / f"{name}_{view:02d}.jpg") as temporary:
                 Image.fromarray(look(panorama, *angles, args.size)).save(temporary, quality=90)
+    with atomic_path(args.out / "lights.json") as temporary:
+        temporary.write_text(json.dumps(lights))
     print(f"{len(panoramas) * args.views} pictures of {len(panoramas)} panoramas in {args.out}")
 
 

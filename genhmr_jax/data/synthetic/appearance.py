@@ -83,12 +83,14 @@ def _waves(rest: np.ndarray, rng: np.random.Generator, count: int, low: float, h
     return np.sin(rest @ direction.T + rng.uniform(0, 2 * np.pi, count)).sum(1) / np.sqrt(count)
 
 
-def dress(wardrobe: Wardrobe, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A random outfit: albedo (V, 3) in 0..1 (linear light) and offset (V, 3) in metres, to be added to the template."""
+def dress(wardrobe: Wardrobe, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A random outfit: albedo (V, 3) in 0..1 (linear light), offset (V, 3) metres, to be added to the template, and wrinkles (V,) metres, a
+    relief of the cloth that is too fine for its outline."""
     rest, joints = wardrobe.rest, wardrobe.joints
     albedo = np.tile(SKIN[rng.integers(len(SKIN))] * rng.uniform(0.85, 1.1), (len(rest), 1))
     inflate = np.zeros(len(rest))
     folds = _waves(rest, rng, 8, 15, 70)
+    cloth = np.zeros(len(rest), bool)
     neck = joints[_J["neck"], 1]
 
     def put_on(where: np.ndarray, colour: np.ndarray, thickness: float, second: np.ndarray | None = None) -> None:
@@ -97,6 +99,7 @@ def dress(wardrobe: Wardrobe, rng: np.random.Generator) -> tuple[np.ndarray, np.
             colour = colour + (second - colour) * _pattern(rest, rng)[:, None]
         shaded = np.clip(colour * (1 + 0.12 * folds[:, None]), 0.01, 1)
         albedo = np.where(where[:, None], shaded, albedo)
+        cloth[where] = True
         inflate[where] = np.maximum(thickness * (1 + 0.4 * folds[where]), 0.001)
 
     trousers = (wardrobe.leg > rng.uniform(-0.12, 0.0)) & (wardrobe.leg < rng.choice([0.25, 0.45, 0.92, 0.95, 0.98])) & (wardrobe.arm < 0)
@@ -120,4 +123,5 @@ def dress(wardrobe: Wardrobe, rng: np.random.Generator) -> tuple[np.ndarray, np.
     mouth = front & (np.abs(rest[:, 1] - (head_y - 0.015)) < 0.008) & (np.abs(rest[:, 0]) < 0.026)
     albedo[eyes] *= 0.25
     albedo[mouth] *= np.array([0.85, 0.5, 0.5])
-    return np.clip(albedo, 0.01, 1.0), wardrobe.normals * inflate[:, None]
+    wrinkles = _waves(rest, rng, 10, 30, 90) * rng.uniform(0.001, 0.006) * cloth
+    return np.clip(albedo, 0.01, 1.0), wardrobe.normals * inflate[:, None], wrinkles

@@ -1,10 +1,15 @@
-"""Backgrounds: random crops of a folder of photos (tools/fetch_backgrounds.py makes one), or procedural rooms where there is none."""
+"""Backgrounds and their light: random crops of a folder of photos (tools/fetch_backgrounds.py makes one), or procedural rooms.
 
+The folder may say in lights.json how each picture's surroundings light a body: irradiance in nine spherical harmonics (light.py).
+"""
+
+import json
 import pathlib
 
 import numpy as np
 from PIL import Image
 
+from genhmr_jax.data.synthetic import light
 from genhmr_jax.errors import InputError
 from genhmr_jax.images import read_image
 
@@ -14,7 +19,9 @@ class Backgrounds:
 
     def __init__(self, folder: str | pathlib.Path | None = None, *, side: int = 640):
         self.images: list[np.ndarray] = []
+        self.lights: list[np.ndarray | None] = []
         if folder:
+            known = _read_lights(pathlib.Path(folder) / "lights.json")
             files = sorted(p for p in pathlib.Path(folder).glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
             if not files:
                 raise InputError(
@@ -24,20 +31,35 @@ class Backgrounds:
                 image = Image.fromarray(read_image(file))
                 image.thumbnail((2 * side, 2 * side))
                 self.images.append(np.asarray(image))
+                self.lights.append(known.get(file.name))
 
-    def draw(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """A random background, float32 (size, size, 3) in 0..1."""
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """A random background, float32 (size, size, 3) in 0..1, and the irradiance there (9, 3), None where it is not known."""
         if not self.images or rng.random() < 0.1:
-            return _room(rng, size)
-        image = self.images[rng.integers(len(self.images))]
+            return _room(rng, size), None
+        chosen = rng.integers(len(self.images))
+        image, known = self.images[chosen], self.lights[chosen]
         height, width = image.shape[:2]
         side = int(min(height, width) * rng.uniform(0.4, 1.0))
         x, y = rng.integers(0, width - side + 1), rng.integers(0, height - side + 1)
         crop = Image.fromarray(image[y : y + side, x : x + side]).resize((size, size), Image.Resampling.BILINEAR)
         pixels = np.asarray(crop, np.float32) / 255.0
         if rng.random() < 0.5:
-            pixels = pixels[:, ::-1]
-        return np.clip(pixels * (rng.uniform(0.75, 1.2) * rng.uniform(0.92, 1.08, 3)).astype(np.float32), 0, 1)
+            pixels, known = pixels[:, ::-1], None if known is None else known * light.MIRROR[:, None]
+        return np.clip(pixels * (rng.uniform(0.75, 1.2) * rng.uniform(0.92, 1.08, 3)).astype(np.float32), 0, 1), known
+
+
+def _read_lights(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Picture name -> irradiance (9, 3); empty without the file."""
+    if not path.is_file():
+        return {}
+    try:
+        lights = {name: np.asarray(values, np.float64) for name, values in json.loads(path.read_text()).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(path, f"cannot be read ({error})", "make the backgrounds again with tools/fetch_backgrounds.py") from error
+    if bad := [name for name, values in lights.items() if values.shape != (9, 3) or not np.isfinite(values).all()]:
+        raise InputError(path, f"the light of {bad[0]} is not 9 x 3 numbers", "make the backgrounds again with tools/fetch_backgrounds.py")
+    return lights
 
 
 def _room(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -7,15 +7,19 @@ import numpy as np
 import smpl_jax
 from PIL import Image, ImageFilter
 from scipy.spatial.transform import Rotation
+from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.body.keypoints import DETECTED, keypoint_points
 from genhmr_jax.data.synthetic.appearance import Wardrobe, dress
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+from genhmr_jax.data.synthetic.light import light_body
 from genhmr_jax.render.compiled import compiled
 from genhmr_jax.render.rasterizer import rasterize, vertex_normals
 
 SAMPLES = 2  # per pixel and axis
 # Metres a keypoint may lie behind the visible surface and still be visible: joints lie inside the limb, hips deep inside.
+_SLACK_JOINTS = np.array([0.24 if name in ("pelvis", "left_hip", "right_hip", "spine1", "spine2", "spine3") else 0.16 for name in SMPL24])
+_TRUNK = [DETECTED.index(name) for name in ("nose", "left_shoulder", "right_shoulder", "left_hip", "right_hip")]
 SLACK = np.array([0.24 if name.endswith("hip") else 0.16 if name.endswith("shoulder") else 0.1 for name in DETECTED])
 
 
@@ -31,6 +35,7 @@ class SceneSpec:
     focal_high: float = 2.5
     height_low: float = 0.5
     height_high: float = 0.92
+    truncate: float = 0.12  # share of people who reach out of the picture
     occluder: float = 0.3
 
 
@@ -39,7 +44,8 @@ class Sample:
     """An image and its labels; camera coordinates (x right, y down, z forward, metres).
 
     image uint8 (S, S, 3); mask bool (S, S), the visible person; global_orient (3,), body_pose (69,) axis-angle; betas (10,);
-    translation (3,); focal () px; joints (24, 3) metres; keypoints (23, 3) px and 1 where visible, 0 where occluded or outside.
+    translation (3,); focal () px; joints (24, 3) metres; joint_visibility (24,) and keypoints (23, 3) px: 1 where
+    visible, 0 where occluded, outside or behind the body.
     """
 
     image: np.ndarray
@@ -50,6 +56,7 @@ class Sample:
     translation: np.ndarray
     focal: float
     joints: np.ndarray
+    joint_visibility: np.ndarray
     keypoints: np.ndarray
 
 
@@ -79,17 +86,6 @@ def _composite(face_id, bary, faces, colour, picture, cover, samples):
                 picture[row, col, k] = picture[row, col, k] * (1.0 - count * share) + value[k] * share
 
 
-def _light(normals: np.ndarray, rng: np.random.Generator, ambient: np.ndarray) -> np.ndarray:
-    """Irradiance (V, 3): one key light and a low-order environment (a linear and a quadratic term), tinted by the background."""
-    key = rng.normal(size=3) * [1.0, 0.5, 0.7] + [0.0, -0.7, -0.5]  # mostly from above and from the camera's side
-    key /= np.linalg.norm(key)
-    wrap = rng.uniform(0.0, 0.3)
-    diffuse = np.clip((normals @ key + wrap) / (1 + wrap), 0, None)[:, None] * rng.uniform(0.3, 1.0) * rng.uniform(0.9, 1.1, 3)
-    tint = ambient / max(ambient.mean(), 1e-3)
-    around = 0.45 + 0.12 * normals @ rng.normal(size=3) + 0.06 * (normals @ rng.normal(size=3)) ** 2
-    return np.clip(around[:, None] * (0.6 + 0.4 * tint) + diffuse, 0.03, None)
-
-
 @jax.jit
 def _pose_body(body: smpl_jax.SmplModel, betas, rotmats):
     """Vertices, joints and DETECTED keypoints."""
@@ -106,30 +102,43 @@ def _root(pose: np.ndarray, spec: SceneSpec, rng: np.random.Generator) -> np.nda
     return (Rotation.from_euler("x", np.pi) * turn * corpus).as_matrix()
 
 
-def _place(points: np.ndarray, spec: SceneSpec, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Translation (3,) metres and focal length (px) that show the body at a random size, near the middle."""
+def _place(points: np.ndarray, keypoints: np.ndarray, spec: SceneSpec, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Translation (3,) metres and focal length (px) that show the body at a random size, near the middle or cut by the border."""
     size = spec.size
     focal = float(np.exp(rng.uniform(np.log(spec.focal_low), np.log(spec.focal_high))) * size * np.sqrt(2))
     share = rng.uniform(spec.height_low, spec.height_high)
+    cut = rng.random() < spec.truncate
+    share *= rng.uniform(1.3, 2.4) if cut else 1.0
     extent = np.ptp(points[:, :2], axis=0).max()
     depth = focal * extent / (share * size) - np.quantile(points[:, 2], 0.1)
     depth = max(depth, 0.4 - points[:, 2].min())
-    middle = (points[:, :2].max(0) + points[:, :2].min(0)) / 2
-    free = max(0.5 - share / 2, 0.02)
+    # Who is cut off is so around the trunk or the head, as photographers do.
+    middle = keypoints[rng.choice(_TRUNK), :2] if cut else (points[:, :2].max(0) + points[:, :2].min(0)) / 2
+    free = 0.15 if cut else max(0.5 - share / 2, 0.02)
     shift = rng.uniform(-free, free, 2) * size / focal * depth
     return np.array([*(shift - middle), depth]), focal
 
 
 def _occlude(picture: np.ndarray, cover: np.ndarray, texture: np.ndarray, rng: np.random.Generator) -> None:
-    """Puts a box or an ellipse with a piece of some background before the person, in place."""
+    """Puts something with a piece of some background on it before the person, in place: a board, a ball, a bottle, a pole or a table."""
     size = len(cover)
-    w, h = rng.uniform(0.08, 0.4, 2) * size
-    cx, cy = rng.uniform(0.1, 0.9, 2) * size
+    half = rng.uniform(0.04, 0.2, 2) * size
+    centre, angle = rng.uniform(0.1, 0.9, 2) * size, rng.uniform(0, np.pi)
+    kind = rng.choice(["board", "board", "ball", "bottle", "pole", "table"])
+    if kind in ("pole", "table"):
+        angle = rng.normal(0, 0.05)
+        half = size * np.array([rng.uniform(0.015, 0.05), 2.0] if kind == "pole" else [rng.uniform(0.2, 1.0), rng.uniform(0.05, 0.25)])
+        centre[1] = centre[1] if kind == "pole" else size * rng.uniform(0.75, 1.0)
     y, x = np.mgrid[:size, :size] + 0.5
-    inside = (
-        (np.abs(x - cx) < w / 2) & (np.abs(y - cy) < h / 2) if rng.random() < 0.6 else ((x - cx) / w * 2) ** 2 + ((y - cy) / h * 2) ** 2 < 1
-    )
-    picture[inside] = np.roll(texture, rng.integers(0, size, 2), (0, 1))[inside]
+    across = ((x - centre[0]) * np.cos(angle) + (y - centre[1]) * np.sin(angle)) / half[0]
+    along = ((y - centre[1]) * np.cos(angle) - (x - centre[0]) * np.sin(angle)) / half[1]
+    inside = across**2 + along**2 < 1
+    if kind == "bottle":
+        inside |= (np.abs(across) < 0.35) & (along > -1.7) & (along < 0)
+    elif kind != "ball":
+        inside = (np.abs(across) < 1) & (np.abs(along) < 1)
+    shade = (1.0 - 0.3 * np.clip(across, -1, 1))[..., None] if kind in ("ball", "bottle", "pole") else 1.0
+    picture[inside] = np.clip(np.roll(texture, rng.integers(0, size, 2), (0, 1)) * shade, 0, 1)[inside]
     cover[inside] = 0.0
 
 
@@ -151,7 +160,7 @@ def render_sample(
     rotmats = Rotation.from_rotvec(pose.reshape(24, 3)).as_matrix()
     rotmats[0] = _root(pose, spec, rng)
     betas = np.clip(rng.normal(size=10), -3, 3)
-    albedo, offset = dress(wardrobe, rng)
+    albedo, offset, wrinkles = dress(wardrobe, rng)
     faces = np.asarray(body.faces, np.int64)
     vertices, joints, keypoints = (
         np.asarray(x, np.float64) for x in _pose_body(body, betas.astype(np.float32), rotmats.astype(np.float32))
@@ -159,20 +168,23 @@ def render_sample(
     # Clothes are pushed out along the posed normals by what they are thick at rest: the same up to the skin's own stretching.
     normals = vertex_normals(vertices, faces)
     clothed = vertices + normals * np.linalg.norm(offset, axis=-1, keepdims=True)
-    translation, focal = _place(vertices, spec, rng)
+    translation, focal = _place(vertices, keypoints, spec, rng)
 
-    ground = backgrounds.draw(rng, size)
-    shading = _light(vertex_normals(clothed, faces), rng, ground.mean((0, 1)).astype(np.float64))
+    ground, known = backgrounds.draw(rng, size)
+    # Wrinkles change how cloth is lit, not where it ends: their own surface is never drawn.
+    shading = light_body(vertex_normals(clothed + normals * wrinkles[:, None], faces), rng, ground.mean((0, 1)).astype(np.float64), known)
     colour = np.clip(albedo * shading, 0, 1) ** (1 / 2.2)
     face_id, depth, bary = rasterize(clothed + translation, faces, focal * s, size * s, size * s)
     picture, cover = ground.copy(), np.zeros((size, size), np.float32)
     _composite(face_id, bary, faces, colour, picture, cover, s)
     if rng.random() < spec.occluder:
-        _occlude(picture, cover, backgrounds.draw(rng, size), rng)
+        _occlude(picture, cover, backgrounds.draw(rng, size)[0], rng)
 
     points = keypoints + translation
     pixels = points[:, :2] / points[:, 2:] * focal + size / 2
-    visible = _visible(pixels, points[:, 2], cover, depth[::s, ::s])
+    visible = _visible(pixels, points[:, 2] - SLACK, cover, depth[::s, ::s])
+    placed = joints + translation
+    joint_pixels = placed[:, :2] / placed[:, 2:] * focal + size / 2
     return Sample(
         image=_camera_noise(picture, rng),
         mask=cover > 0.5,
@@ -181,18 +193,19 @@ def render_sample(
         betas=betas.astype(np.float32),
         translation=translation.astype(np.float32),
         focal=focal,
-        joints=(joints + translation).astype(np.float32),
+        joints=placed.astype(np.float32),
+        joint_visibility=_visible(joint_pixels, placed[:, 2] - _SLACK_JOINTS, cover, depth[::s, ::s]).astype(np.float32),
         keypoints=np.concatenate([pixels, visible[:, None]], -1).astype(np.float32),
     )
 
 
 def _visible(pixels: np.ndarray, z: np.ndarray, cover: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """1 for points inside the image, on the person, and not far behind the visible surface."""
+    """1 for points inside the image, on the person, and not behind the visible surface. z: metres, less what the limb is thick."""
     size = len(cover)
     inside = np.all((pixels >= 0) & (pixels < size), -1)
     col, row = np.clip(pixels.astype(int), 0, size - 1).T
     surface = np.where(np.isfinite(depth[row, col]), depth[row, col], np.inf)
-    return (inside & (cover[row, col] > 0.5) & (z < surface + SLACK)).astype(np.float64)
+    return (inside & (cover[row, col] > 0.5) & (z < surface)).astype(np.float64)
 
 
 def _camera_noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

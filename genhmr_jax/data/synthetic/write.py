@@ -24,7 +24,7 @@ from genhmr_jax.data.synthetic.generate import Sample, SceneSpec, render_sample
 from genhmr_jax.errors import InputError
 
 SHARD = 100
-LABELS = ("global_orient", "body_pose", "betas", "translation", "focal", "joints", "keypoints")
+LABELS = ("global_orient", "body_pose", "betas", "translation", "focal", "joints", "joint_visibility", "keypoints")
 
 
 def write_split(
