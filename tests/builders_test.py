@@ -12,9 +12,10 @@ import pose_fixtures
 import pytest
 
 from genhmr_jax import cli
-from genhmr_jax.data import builders, corpus, poses
+from genhmr_jax.data import builders, corpus, people, poses
 from genhmr_jax.data.sources import SOURCES, MissingError, find, records
 from genhmr_jax.errors import InputError
+from genhmr_jax.evaluate.datasets import DATASETS
 
 pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("array_record")
@@ -210,21 +211,35 @@ def documented(start):
     return [shlex.split(line) for line in lines if line.startswith(start)]
 
 
-def test_the_data_commands_of_the_docs_run(manual, tmp_path, monkeypatch, capsys):
-    """Every `genhmr data` command of docs/data.md, as it stands there, in a folder with a release of every dataset."""
+def flags_of(words, flag):
+    return [word.split("=", 1)[1] for word in words if word.startswith(f"--{flag}=")]
+
+
+def test_the_commands_of_the_docs(manual, tmp_path, monkeypatch, capsys):
+    """docs/data.md from download to training, in a folder with a release of every dataset: its `genhmr data` commands run as they stand
+    there, and its training and evaluation commands find what those have made."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "downloads").mkdir()
     for release in manual.iterdir():
         (tmp_path / "downloads" / release.name).symlink_to(release)
-    commands = documented("genhmr data ")
-    named = {word for words in commands if words[2] == "build" for word in words[3:]}
-    for name in set(people_fixtures.WRITERS) & named:
+    for name in people_fixtures.WRITERS:
         people_fixtures.write(name, tmp_path / "downloads")
+    commands = documented("genhmr data ")
+    assert set(SOURCES) <= {word for words in commands if words[2] == "build" for word in words[3:]}  # every dataset has its walk
     for words in commands:
         assert cli.main(words[1:]) == 0, (words, capsys.readouterr().err)
-    assert set(SOURCES) <= named  # every dataset has its walk
-    for file in tmp_path.glob("*.npz"):
-        assert len(poses.load_corpus(file, "train").poses) and len(poses.load_corpus(file, "val").poses)
+    training, evaluation = documented("python -m genhmr_jax.main "), documented("genhmr eval ")
+    assert len(training) >= 6 and len(evaluation) >= 6
+    for words in training:
+        (file,) = flags_of(words, "config.data.poses")
+        assert all(len(poses.load_corpus(file, split).poses) for split in ("train", "val"))
+        for folder, mixture in zip(flags_of(words, "config.data.people"), flags_of(words, "config.data.mixture"), strict=True):
+            assert all(len(part.records) for part in people.open_mixture(folder, mixture))
+        for text in flags_of(words, "config.data.people_val"):
+            assert len(builders.open_built("data", *text.split(":")))
+    for words in evaluation:
+        (name,), (folder,) = flags_of(words, "dataset"), flags_of(words, "data-dir")
+        assert len(builders.open_built(folder, DATASETS[name].source, DATASETS[name].split))
 
 
 def test_training_reads_a_built_corpus(built_poses, tokenizer_config, tmp_path):
