@@ -7,7 +7,7 @@ Which record a sample is and how it is changed follow from (seed, global sample 
 import dataclasses
 import difflib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -27,6 +27,7 @@ from genhmr_jax.data.warp import warp_file
 from genhmr_jax.errors import InputError
 from genhmr_jax.models.image_encoder import CROP_SIZE
 
+RENDERED = "rendered"  # the part of a mixture that is rendered when it is asked for
 MIXTURES: dict[str, dict[str, float]] = {
     "hmr2": {
         "hmr2_h36m": 0.1, "hmr2_mpii": 0.1, "hmr2_coco": 0.1, "hmr2_coco_vitpose": 0.1, "hmr2_mpi_inf": 0.02, "hmr2_ava": 0.19,
@@ -69,12 +70,14 @@ class Dataset:
 def parse_mixture(text: str) -> dict[str, float]:
     """Dataset -> weight of "hmr2", "tokenhmr", "tokenhmr_bedlam", or of "NAME=WEIGHT,NAME=WEIGHT" (a NAME alone weighs 1).
 
+    A NAME is a dataset of people, or "rendered".
+
     Raises:
       InputError: an unknown name, or a weight that is no positive number.
     """
     if text in MIXTURES:
         return dict(MIXTURES[text])
-    known = sorted(name for name, source in SOURCES.items() if source.kind == "people")
+    known = sorted([RENDERED, *(name for name, source in SOURCES.items() if source.kind == "people")])
     mixture: dict[str, float] = {}
     for part in text.split(","):
         name, _, weight = part.strip().partition("=")
@@ -92,15 +95,28 @@ def parse_mixture(text: str) -> dict[str, float]:
     return mixture
 
 
-def open_mixture(data_dir: str | pathlib.Path, mixture: str, split: str = "train") -> list[Dataset]:
+def open_mixture(
+    data_dir: str | pathlib.Path, mixture: str, split: str = "train", rendered: Callable[[str], Records] | None = None
+) -> list[Dataset]:
     """The built datasets of a mixture (see `parse_mixture`), below `data_dir`.
+
+    Args:
+      rendered: makes the records of "rendered" (data/synthetic/rendered.py) for a split, if the mixture names it.
 
     Raises:
       InputError: an unknown mixture, or a dataset that is not built.
     """
-    from genhmr_jax.data.builders import open_built  # imported late: needs tensorflow_datasets
 
-    return [Dataset(name, open_built(data_dir, name, split), weight) for name, weight in parse_mixture(mixture).items()]
+    def records(name: str) -> Records:
+        if name == RENDERED:
+            if rendered is None:
+                raise InputError(f"mixture {mixture!r}", "people cannot be rendered here", "leave rendered out")
+            return rendered(split)
+        from genhmr_jax.data.builders import open_built  # imported late: needs tensorflow_datasets
+
+        return open_built(data_dir, name, split)
+
+    return [Dataset(name, records(name), weight) for name, weight in parse_mixture(mixture).items()]
 
 
 class PeopleSource:

@@ -104,10 +104,18 @@ class GenHmrTask:
         if config.image_batch_size and config.data.people:
             from genhmr_jax.data import augment, people
 
-            mixture = people.open_mixture(config.data.people, config.data.mixture)
+            mixture = people.open_mixture(config.data.people, config.data.mixture, rendered=self._rendered)
             spec, body = augment.AugmentSpec(**config.data.augment.to_dict()), load_body(config.data.body)
             sources["images"] = people.PeopleSource(mixture, config.image_batch_size, config.seed, body, spec)
         return sources
+
+    def _rendered(self, split: str) -> Any:
+        """People of the pose corpus, rendered when they are asked for."""
+        from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+        from genhmr_jax.data.synthetic.rendered import Rendered
+
+        data = self.config.data
+        return Rendered(poses.load_corpus(data.poses, split), split, self.config.seed, load_body(data.body), Backgrounds(data.backgrounds))
 
     def batch_shapes(self) -> dict[str, Any]:
         shapes: dict[str, Any] = {}
@@ -275,7 +283,7 @@ class GenHmrTask:
 
         config, encoded, samples = self.config, jax.jit(self._encoded), []
         name, _, split = config.data.people_val.partition(":")
-        (dataset,) = people.open_mixture(config.data.people, name, split or "val")
+        (dataset,) = people.open_mixture(config.data.people, name, split or "val", self._rendered)
         for batch in people.all_batches(dataset, config.image_batch_size, config.evaluate_poses, load_body(config.data.body)):
             batch["weight"] *= (batch["joints_confidence"] > 0).all(1)
             samples.append(encoded(place(batch)))

@@ -14,6 +14,7 @@ from genhmr_jax.data.sources import (
     human36m,
     moyo,
     mpi_inf_3dhp,
+    synthetic,
     threedpw,
     tokenhmr_poses,
 )
@@ -35,6 +36,7 @@ _MODULES: tuple[types.ModuleType, ...] = (  # each has SOURCES, a tuple
     emdb,
     human36m,
     mpi_inf_3dhp,
+    synthetic,
 )
 
 SOURCES: dict[str, Source] = {source.name: source for module in _MODULES for source in module.SOURCES}

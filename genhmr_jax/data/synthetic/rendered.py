@@ -1,0 +1,103 @@
+"""Rendered people as person records (data/sources/records.py): made when they are asked for, by number, or read from shards."""
+
+import dataclasses
+import functools
+import io
+from typing import Any
+
+import numpy as np
+import smpl_jax
+from PIL import Image
+from smpl_jax.keypoints import BODY44
+
+from genhmr_jax.body.keypoints import DETECTED, match
+from genhmr_jax.data.poses import PoseCorpus
+from genhmr_jax.data.sources.records import person_record
+from genhmr_jax.data.synthetic.appearance import Wardrobe
+from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+from genhmr_jax.data.synthetic.generate import Sample, SceneSpec, render_sample
+
+SPLITS = ("train", "val")
+ENDLESS = 1 << 24  # records of a set that is rendered when asked: no training sees them all
+# Which detected keypoint each of the 44 is, in either of its halves; -1: none.
+_OF_44 = np.maximum(match(DETECTED, BODY44), match(DETECTED, [name.removeprefix("openpose_") for name in BODY44]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A sample, its image as JPEG and its mask as PNG."""
+
+    sample: Sample
+    image: bytes
+    mask: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """Scenes by number, each a function of (split, seed, number): the same in every process, thread and order. Safe in threads.
+
+    Attributes:
+      corpus: of the split; poses are drawn with its weights.
+      body: a full body model.
+    """
+
+    corpus: PoseCorpus
+    split: str
+    seed: int
+    body: smpl_jax.SmplModel
+    backgrounds: Backgrounds
+    spec: SceneSpec = SceneSpec()
+
+    @functools.cached_property
+    def _wardrobe(self) -> Wardrobe:
+        return Wardrobe.of(self.body)
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """The person record of a scene."""
+        return record_of(self.render(number), f"rendered/{self.split}", number)
+
+    def render(self, number: int) -> Encoded:
+        """A scene."""
+        rng = np.random.default_rng([SPLITS.index(self.split), self.seed, number])
+        pose = self.corpus.poses[self.corpus.draw(np.array(number), self.seed)]
+        sample = render_sample(self.body, self._wardrobe, pose, rng, self.backgrounds, self.spec)
+        image, mask = io.BytesIO(), io.BytesIO()
+        Image.fromarray(sample.image).save(image, "JPEG", quality=int(rng.integers(70, 96)))
+        Image.fromarray(np.where(sample.mask, 255, 0).astype(np.uint8)).save(mask, "PNG")
+        return Encoded(sample, image.getvalue(), mask.getvalue())
+
+
+def record_of(encoded: Encoded, sequence: str, number: int) -> dict[str, Any]:
+    """A sample as a person record: every label is exact; keypoints that cannot be seen have confidence 0, joints are known all the same.
+
+    Raises:
+      InputError: the sample is not finite.
+    """
+    sample = encoded.sample
+    height, width = sample.image.shape[:2]
+    points = np.concatenate([sample.keypoints, np.zeros((1, 3))])[_OF_44]
+    known = points[:, 2:] > 0
+    around = sample.keypoints[:, :2]
+    low, high = around.min(0), around.max(0)
+    margin = 0.1 * np.maximum(high - low, 1.0)  # keypoints lie inside the body
+    return person_record(
+        f"{sequence} {number}",
+        image=encoded.image,
+        image_name=f"{number:08d}.jpg",
+        image_size=(width, height),
+        sequence=sequence,
+        frame=number,
+        person=0,
+        box=np.concatenate([low - margin, high + margin]),
+        keypoints2d=np.where(known, points, 0.0),
+        joints24_3d=np.concatenate([sample.joints, np.ones((24, 1))], -1),
+        global_orient=sample.global_orient,
+        body_pose=sample.body_pose,
+        betas=sample.betas,
+        translation=sample.translation,
+        intrinsics=np.array([[sample.focal, 0, width / 2], [0, sample.focal, height / 2], [0, 0, 1]]),
+        mask=encoded.mask,
+    )
