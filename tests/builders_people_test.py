@@ -14,8 +14,10 @@ pytest.importorskip("array_record")
 from genhmr_jax.data import builders  # noqa: E402
 
 
-def test_every_dataset_of_people_has_a_fixture():
-    assert {name for name, source in SOURCES.items() if source.kind == "people"} == set(people_fixtures.WRITERS)
+def test_every_release_of_people_has_a_fixture():
+    """All but the rendered images, which are ours: the other tests go through every dataset by this table."""
+    people = {name for name, source in SOURCES.items() if source.kind == "people"}
+    assert people - {"synthetic"} == set(people_fixtures.WRITERS)
 
 
 @pytest.mark.parametrize("name", ["hmr2_coco", "own_tars", "bedlam", "threedpw", "emdb", "human36m", "mpi_inf_3dhp", "hmr2_eval"])
