@@ -42,6 +42,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.data.people = ""  # built datasets of photos (genhmr data build --data-dir DIR), instead of data.images
     c.data.mixture = "tokenhmr"  # hmr2, tokenhmr, tokenhmr_bedlam, or NAME=WEIGHT,NAME=WEIGHT; "rendered" makes people of data.poses
     c.data.backgrounds = ""  # of rendered people: a folder of tools/fetch_backgrounds.py; procedural rooms without
+    c.data.render_on_device = False  # rasterise them on the accelerator, not on the cores
     c.data.people_val = ""  # DATASET:SPLIT of data.people to measure on, such as threedpw:validation
     c.data.augment = ml_collections.ConfigDict()  # overrides of data/augment.py:AugmentSpec
     c.data.body = "neutral"

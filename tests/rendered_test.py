@@ -1,5 +1,6 @@
 """Rendered people as a dataset: exact records, shards that hold the same, batches for training that do not depend on process or order."""
 
+import dataclasses
 import io
 from concurrent.futures import ThreadPoolExecutor
 
@@ -86,3 +87,12 @@ def test_mixtures_name_it(corpus_file):
     assert dataset.name == "rendered" and made == ["train"]
     with pytest.raises(InputError, match="cannot be rendered here"):
         people.open_mixture("", "rendered=2")
+
+
+def test_the_device_draws_the_same_people(corpus_file, scenes):
+    """Up to the few pixels whose centre lies on an edge."""
+    other = dataclasses.replace(scenes, on_device=True).render(4).sample
+    wanted = scenes.render(4).sample
+    np.testing.assert_array_equal(other.joints, wanted.joints)
+    assert (other.mask == wanted.mask).mean() > 0.99
+    assert np.abs(other.image.astype(float) - wanted.image).mean() < 1.0

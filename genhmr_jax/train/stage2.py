@@ -115,7 +115,8 @@ class GenHmrTask:
         from genhmr_jax.data.synthetic.rendered import Rendered
 
         data = self.config.data
-        return Rendered(poses.load_corpus(data.poses, split), split, self.config.seed, load_body(data.body), Backgrounds(data.backgrounds))
+        corpus, backgrounds = poses.load_corpus(data.poses, split), Backgrounds(data.backgrounds)
+        return Rendered(corpus, split, self.config.seed, load_body(data.body), backgrounds, on_device=data.render_on_device)
 
     def batch_shapes(self) -> dict[str, Any]:
         shapes: dict[str, Any] = {}

@@ -1,6 +1,7 @@
 """One image of a synthetic person with its labels: a body in a corpus pose, dressed, lit, before a background, maybe behind something."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -149,12 +150,14 @@ def render_sample(
     rng: np.random.Generator,
     backgrounds: Backgrounds,
     spec: SceneSpec = SceneSpec(),
+    draw: Callable = rasterize,
 ) -> Sample:
     """Renders one sample, deterministic by `rng`.
 
     Args:
       body: a full body model; wardrobe: `Wardrobe.of(body)`.
       pose: (72,) axis-angle, y up.
+      draw: rasterizer.rasterize, or device_rasterizer.rasterize.
     """
     size, s = spec.size, SAMPLES
     rotmats = Rotation.from_rotvec(pose.reshape(24, 3)).as_matrix()
@@ -174,7 +177,7 @@ def render_sample(
     # Wrinkles change how cloth is lit, not where it ends: their own surface is never drawn.
     shading = light_body(vertex_normals(clothed + normals * wrinkles[:, None], faces), rng, ground.mean((0, 1)).astype(np.float64), known)
     colour = np.clip(albedo * shading, 0, 1) ** (1 / 2.2)
-    face_id, depth, bary = rasterize(clothed + translation, faces, focal * s, size * s, size * s)
+    face_id, depth, bary = draw(clothed + translation, faces, focal * s, size * s, size * s)
     picture, cover = ground.copy(), np.zeros((size, size), np.float32)
     _composite(face_id, bary, faces, colour, picture, cover, s)
     if rng.random() < spec.occluder:

@@ -16,6 +16,7 @@ from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.synthetic.appearance import Wardrobe
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.data.synthetic.generate import Sample, SceneSpec, render_sample
+from genhmr_jax.render import device_rasterizer, rasterizer
 
 SPLITS = ("train", "val")
 ENDLESS = 1 << 24  # records of a set that is rendered when asked: no training sees them all
@@ -39,6 +40,7 @@ class Rendered:
     Attributes:
       corpus: of the split; poses are drawn with its weights.
       body: a full body model.
+      on_device: rasterise on JAX's default device, not on the cores.
     """
 
     corpus: PoseCorpus
@@ -47,6 +49,7 @@ class Rendered:
     body: smpl_jax.SmplModel
     backgrounds: Backgrounds
     spec: SceneSpec = SceneSpec()
+    on_device: bool = False
 
     @functools.cached_property
     def _wardrobe(self) -> Wardrobe:
@@ -63,7 +66,8 @@ class Rendered:
         """A scene."""
         rng = np.random.default_rng([SPLITS.index(self.split), self.seed, number])
         pose = self.corpus.poses[self.corpus.draw(np.array(number), self.seed)]
-        sample = render_sample(self.body, self._wardrobe, pose, rng, self.backgrounds, self.spec)
+        draw = device_rasterizer.rasterize if self.on_device else rasterizer.rasterize
+        sample = render_sample(self.body, self._wardrobe, pose, rng, self.backgrounds, self.spec, draw)
         image, mask = io.BytesIO(), io.BytesIO()
         Image.fromarray(sample.image).save(image, "JPEG", quality=int(rng.integers(70, 96)))
         Image.fromarray(np.where(sample.mask, 255, 0).astype(np.uint8)).save(mask, "PNG")
