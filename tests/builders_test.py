@@ -14,6 +14,7 @@ import pytest
 from genhmr_jax import cli
 from genhmr_jax.data import builders, corpus, people, poses
 from genhmr_jax.data.sources import SOURCES, MissingError, find, records
+from genhmr_jax.data.synthetic.write import write_split
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate.datasets import DATASETS
 
@@ -224,6 +225,8 @@ def test_the_commands_of_the_docs(manual, tmp_path, monkeypatch, capsys):
         (tmp_path / "downloads" / release.name).symlink_to(release)
     for name in people_fixtures.WRITERS:
         people_fixtures.write(name, tmp_path / "downloads")
+    for split in ("train", "val"):
+        write_split(tmp_path / "downloads" / "synthetic", split, 2, "made-up", size=64, body="lite")
     commands = documented("genhmr data ")
     assert set(SOURCES) <= {word for words in commands if words[2] == "build" for word in words[3:]}  # every dataset has its walk
     for words in commands:
