@@ -1,5 +1,11 @@
 """Error measures against plain float64 NumPy, at human scale: random and degenerate sets must agree to a thousandth of a millimetre."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -195,3 +201,33 @@ def test_a_wrong_value_is_not_hidden():
     found = metrics.Means()
     found.add({"x": np.array([1.0, np.nan])})
     assert np.isnan(found.means()["x"]) and "y" not in found.means()
+
+
+TOGETHER = """
+import json, jax, numpy as np
+from genhmr_jax.evaluate.metrics import Means
+from genhmr_jax.train import distributed
+distributed.initialize()
+mine = Means()
+for i in range(jax.process_index(), 7, 2):
+    mine.add({"x": np.array([0.1 * i])}, groups=[f"a rather long name {i % 3}"])
+if jax.process_index():
+    mine.add({"only here": np.array([5.0])})
+both = mine.across_processes()
+print(json.dumps([both.means(), both.means(by_group=True), both.count("x")]))
+"""
+
+
+def test_means_of_two_processes():
+    root = Path(__file__).resolve().parents[1]
+    paths = os.pathsep.join([str(root), *sys.path])
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
+    launcher = [sys.executable, str(root / "launch" / "local_multiprocess.py"), "--processes=2", "--devices=1", "--"]
+    done = subprocess.run([*launcher, sys.executable, "-c", TOGETHER], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [json.loads(line.split("] ", 1)[1]) for line in done.stdout.splitlines() if "[{" in line]
+    assert len(found) == 2 and found[0] == found[1]
+    means, by_group, count = found[0]
+    assert means == pytest.approx({"x": 0.3, "only here": 5.0}, abs=1e-15) and count == 7
+    groups = [np.mean([0.1 * i for i in range(g, 7, 3)]) for g in range(3)]
+    assert by_group["x"] == pytest.approx(np.mean(groups), abs=1e-15)
