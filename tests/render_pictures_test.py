@@ -90,16 +90,6 @@ def test_silhouette_of_a_box_has_the_projected_area():
     assert not silhouette.silhouette(np.zeros((0, 8, 3)), FACES, 600.0, 40, 30).any()
 
 
-def test_mask_iou():
-    a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
-    a[:2], b[1:3] = True, True
-    assert silhouette.mask_iou(a, b) == pytest.approx(1 / 3)
-    assert silhouette.mask_iou(a, a) == 1.0
-    assert silhouette.mask_iou(a, ~a) == 0.0
-    with pytest.raises(ValueError, match="one size"):
-        silhouette.mask_iou(a, b[:3])
-
-
 @pytest.mark.parametrize("kind", export.FORMATS)
 def test_mesh_files_hold_the_same_vertices_upright(kind, tmp_path):
     points = at(0.5, -0.2, 3.0)

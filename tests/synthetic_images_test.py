@@ -16,7 +16,8 @@ from genhmr_jax.data.synthetic.appearance import Wardrobe, dress
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.data.synthetic.generate import SAMPLES, Sample, SceneSpec, _composite, render_sample
 from genhmr_jax.errors import InputError
-from genhmr_jax.render.silhouette import mask_iou, silhouette
+from genhmr_jax.evaluate.metrics import silhouette_iou
+from genhmr_jax.render.silhouette import silhouette
 
 SPEC = SceneSpec(size=128, truncate=0.0)
 STANDING = np.zeros(72, np.float32)
@@ -61,7 +62,7 @@ def test_mask_is_the_silhouette_of_the_labels(body, samples):
     for sample in samples:
         bare = silhouette(np.asarray(posed(body, sample).vertices), np.asarray(body.faces), sample.focal, SPEC.size, SPEC.size)
         assert (bare & ~sample.mask).sum() <= 0.05 * bare.sum()
-        scores.append(mask_iou(bare, sample.mask))
+        scores.append(silhouette_iou(bare, sample.mask))
     assert min(scores) > 0.7
 
 

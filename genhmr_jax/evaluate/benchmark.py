@@ -13,11 +13,12 @@ from smpl_jax.keypoints import SMPL24
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import looking, robustness, uncertainty
 from genhmr_jax.evaluate.looking import Answers
+from genhmr_jax.evaluate.metrics import silhouette_iou
 from genhmr_jax.evaluate.synthetic_split import COUNT, Split, open_split
 from genhmr_jax.images import read_image
 from genhmr_jax.people import People
 from genhmr_jax.recover import Recoverer, RecoverOptions
-from genhmr_jax.render.silhouette import mask_iou, silhouette
+from genhmr_jax.render.silhouette import silhouette
 
 SYNTHETIC = (
     "Rendered people of validation subjects, one in each image, from the pixels alone: our own detector finds people and 2D keypoints, and "
@@ -231,7 +232,7 @@ def score(people: People, box: np.ndarray, mask: np.ndarray) -> Score:
     error = float(people.reprojection_error(min_confidence=MIN_CONFIDENCE)[person])
     width, height = people.boxes[person, 2:] - people.boxes[person, :2]
     return Score(
-        iou=mask_iou(drawn, mask),
+        iou=float(silhouette_iou(drawn, mask)),
         pck=torso_pck(people.projected_keypoints[person], people.keypoints2d[person], list(people.keypoint_names)),
         error_px=error,
         error_box=error / float(max(width, height)),

@@ -1,4 +1,4 @@
-"""Silhouettes of meshes and how well two masks agree."""
+"""Silhouettes of meshes."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,10 +14,3 @@ def silhouette(
     for mesh in np.reshape(vertices, (-1, *np.shape(vertices)[-2:])):
         mask |= rasterize(mesh, faces, focal, width, height)[0] >= 0
     return mask
-
-
-def mask_iou(a: Bool[np.ndarray, "H W"], b: Bool[np.ndarray, "H W"]) -> float:
-    """Intersection over union; 0 when both are empty. Raises ValueError when the sizes differ."""
-    if a.shape != b.shape:
-        raise ValueError(f"masks of {a.shape} and {b.shape} cannot be compared: give masks of one size")
-    return float(np.sum(a & b) / max(np.sum(a | b), 1))
