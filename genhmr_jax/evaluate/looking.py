@@ -165,7 +165,12 @@ def solve(model: Recoverer, seen: Seen, options: RecoverOptions) -> Answers:
 
 def mean_pose_joints(body: smpl_jax.SmplModel) -> Float[np.ndarray, "24 3"]:
     """Joints of the mean pose and shape, upright and facing the camera, metres."""
-    return np.asarray(smpl_jax.forward(body, np.zeros(10, np.float32), MEAN_POSE_72.reshape(24, 3)).joints)
+    return np.asarray(_mean_pose_joints(body))
+
+
+@jax.jit
+def _mean_pose_joints(body: smpl_jax.SmplModel) -> Array:
+    return smpl_jax.forward(body, jnp.zeros(10), jnp.asarray(MEAN_POSE_72).reshape(24, 3)).joints
 
 
 def mean_pose_answers(body: smpl_jax.SmplModel, count: int) -> Answers:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import smpl_jax
 from PIL import Image
@@ -124,15 +123,16 @@ def reshaped(body: smpl_jax.SmplModel, coefficient: int, amount: float) -> smpl_
     )
 
 
-def render(body: smpl_jax.SmplModel, people: np.ndarray, free_rotation: float | None = None) -> list[Sample]:
+def render(body: smpl_jax.SmplModel, wardrobe: Wardrobe, people: np.ndarray, free_rotation: float | None = None) -> list[Sample]:
     """One image for each pose (N, 72), with the seeds of the test set: the i-th wears the same and stands in the same light each time.
 
     Args:
       body: whose shape varies about its own mean.
+      wardrobe: of this body, or of one that it was `reshaped` from.
       people: poses, axis-angle, y up.
       free_rotation: share that is turned any way, None: as in the test set.
     """
-    wardrobe, rooms, spec = Wardrobe.of(body), Backgrounds(), SceneSpec(size=SIZE)
+    rooms, spec = Backgrounds(), SceneSpec(size=SIZE)
     spec = spec if free_rotation is None else dataclasses.replace(spec, free_rotation=free_rotation)
     one = lambda i: render_sample(body, wardrobe, people[i], np.random.default_rng([1, SEED, i]), rooms, spec)  # noqa: E731
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -219,12 +219,16 @@ def _changed(shots: Sequence[Shot], change: Callable[[Shot], np.ndarray]) -> lis
 def _rendered_axes(ask: Callable, corpus: poses.PoseCorpus, people: int) -> dict[str, dict[str, Found]]:
     """The axes that are rendered anew."""
     body = load_body()
-    drawn = corpus.poses[corpus.draw(np.arange(people), SEED)]
-    asked = lambda samples: ask([looking.shot_of(s, with_box=True) for s in samples], np.stack([s.joints for s in samples]))  # noqa: E731
+    wardrobe, drawn = Wardrobe.of(body), corpus.poses[corpus.draw(np.arange(people), SEED)]
+
+    def asked(figure: smpl_jax.SmplModel, who: np.ndarray, free_rotation: float | None = None) -> Found:
+        samples = render(figure, wardrobe, who, free_rotation)
+        return ask([looking.shot_of(sample, with_box=True) for sample in samples], np.stack([sample.joints for sample in samples]))
+
     return {
-        "pose": {name: asked(render(body, poses_between(corpus, *band, people))) for name, band in UNUSUAL.items()},
-        "direction": {"upright": asked(render(body, drawn, 0.0)), "any": asked(render(body, drawn, 1.0))},
-        "shape": {f"coefficient {i} {n:+.1f}": asked(render(reshaped(body, i, jnp.float32(n)), drawn)) for i, n in SHAPES},
+        "pose": {name: asked(body, poses_between(corpus, *band, people)) for name, band in UNUSUAL.items()},
+        "direction": {"upright": asked(body, drawn, 0.0), "any": asked(body, drawn, 1.0)},
+        "shape": {f"coefficient {i} {amount:+.1f}": asked(reshaped(body, i, amount), drawn) for i, amount in SHAPES},
     }
 
 

@@ -49,7 +49,10 @@ def open_split(folder: str | pathlib.Path, corpus: str | pathlib.Path | None = N
     Raises:
       InputError: the set is not there and no corpus is given, or it is damaged, or it was made of other poses.
     """
-    home = pathlib.Path(folder) / f"synthetic-test-v{VERSION}-{count}"
+    home, whole = (pathlib.Path(folder) / f"synthetic-test-v{VERSION}-{n}" for n in (count, COUNT))
+    if count < COUNT and (whole / "split.json").exists():
+        full = open_split(folder, corpus, COUNT)
+        return _split(full.samples[:count], full.indices[:count])
     card = home / "split.json"
     validation = poses.load_corpus(corpus, "val") if corpus else None
     made_of = hashlib.sha256(validation.poses.tobytes()).hexdigest()[:16] if corpus else None
@@ -64,8 +67,13 @@ def open_split(folder: str | pathlib.Path, corpus: str | pathlib.Path | None = N
     samples, indices = list(read_shards(home / "val")), np.array(stored["indices"], np.int64)
     if len(samples) != count or len(indices) != count or split_hash(samples, indices) != stored["hash"]:
         raise InputError(home, "is not the test set that split.json describes", "delete this folder, so that it is rendered again")
-    facts = {"version": VERSION, "seed": SEED, "count": count, "size": SIZE, "hash": stored["hash"]}
-    return Split(samples, indices, facts | {"mean_pixel": round(float(np.mean([s.image.mean() for s in samples])), 2)})
+    return _split(samples, indices)
+
+
+def _split(samples: list[Sample], indices: np.ndarray) -> Split:
+    mean_pixel = round(float(np.mean([sample.image.mean() for sample in samples])), 2)
+    facts = {"version": VERSION, "seed": SEED, "count": len(samples), "size": SIZE, "hash": split_hash(samples, indices)}
+    return Split(samples, indices, facts | {"mean_pixel": mean_pixel})
 
 
 def _write(home: pathlib.Path, card: pathlib.Path, corpus: pathlib.Path, made_of: str, count: int) -> None:

@@ -1,0 +1,344 @@
+"""The free benchmarks: the fixed synthetic test set and its hash, how a model is shown pictures, and the figures on photos."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import smpl_jax
+from fakes import fake_people
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from genhmr_jax.body import load_body
+from genhmr_jax.data import poses
+from genhmr_jax.errors import InputError
+from genhmr_jax.evaluate import benchmark, looking, synthetic_split
+from genhmr_jax.evaluate.predictors import MEAN_POSE_72
+from genhmr_jax.evaluate.synthetic_split import open_split, split_hash
+from genhmr_jax.recover import RecoverOptions
+
+
+@dataclasses.dataclass
+class Puppet:
+    """A model whose answers are known: keypoints from a list, bodies from the inputs; it notes what it was asked."""
+
+    people: np.ndarray  # (P, 23, 3) what its detector sees in every picture
+    body: smpl_jax.SmplModel = dataclasses.field(default_factory=lambda: load_body("lite"))
+    images: list = dataclasses.field(default_factory=list)
+    boxes: list = dataclasses.field(default_factory=list)
+    batches: list = dataclasses.field(default_factory=list)
+
+    def see(self, image, boxes, keypoints, options):
+        self.images.append(image)
+        self.boxes.append(boxes)
+        return boxes, self.people if boxes is None else self.people[: len(boxes)]
+
+    def view(self, image, keypoints, focal, rows):
+        return {"crop": keypoints[:, 0], "grey": np.full((1,), image.mean(), np.float32)}
+
+    def encode(self, view):
+        return view
+
+    def solve(self, inputs, numbers, options):
+        """The mean pose, its joints 1 m apart in each person's number; confidence 0.5, or in hypotheses their number."""
+        self.batches.append(numbers)
+        joints = looking.mean_pose_joints(self.body) + numbers[:, None, None] * np.ones(3)
+        solved = {
+            "joints": joints,
+            "joint_confidence": np.full((len(numbers), 24), 0.5),
+            "projected_keypoints": np.tile(inputs["crop"][:, None, :2], (1, 23, 1)),
+        }
+        if options.hypotheses > 1:
+            levels = np.arange(options.hypotheses) / options.hypotheses
+            solved["hypothesis_joints"] = np.tile(joints[:, None], (1, options.hypotheses, 1, 1))
+            solved["hypothesis_confidence"] = np.tile(levels[None, :, None], (len(numbers), 1, 24))
+        return solved
+
+
+def keypoints_at(*centres):
+    """(P, 23, 3): each person's keypoints on a circle of 10 px about a centre, all clearly seen."""
+    turn = np.linspace(0, 2 * np.pi, 23, endpoint=False)
+    circle = 10 * np.stack([np.cos(turn), np.sin(turn)], -1)
+    return np.stack([np.concatenate([circle + centre, np.ones((23, 1))], -1) for centre in centres]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Pictures of 48 px: the tests are of the bookkeeping."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic_split, "SIZE", 48)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(small, corpus_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    return folder, open_split(folder, corpus_file, 3)
+
+
+def test_the_set_is_the_same_wherever_it_is_made(made, corpus_file, tmp_path):
+    _, split = made
+    again = open_split(tmp_path, corpus_file, 3)
+    assert split.facts == again.facts and len(split.facts["hash"]) == 16 and split.facts["count"] == 3
+    for a, b in zip(split.samples, again.samples, strict=True):
+        np.testing.assert_array_equal(a.image, b.image)
+    other = open_split(tmp_path, corpus_file, 2)
+    assert other.facts["hash"] != split.facts["hash"]
+    np.testing.assert_array_equal(other.samples[1].image, split.samples[1].image)
+
+
+def test_it_is_built_of_validation_poses_and_its_own_seed(made, corpus_file):
+    _, split = made
+    validation = poses.load_corpus(corpus_file, "val").poses
+    for index, sample in zip(split.indices, split.samples, strict=True):
+        np.testing.assert_allclose(sample.body_pose, validation[index, 3:], atol=1e-6)
+    assert split.facts["seed"] == synthetic_split.SEED != 0
+
+
+def test_a_complete_set_needs_no_corpus_and_serves_smaller_counts(made, monkeypatch):
+    folder, split = made
+    assert open_split(folder, None, 3).facts == split.facts
+    monkeypatch.setattr(synthetic_split, "COUNT", 3)
+    part = open_split(folder, None, 2)
+    assert part.facts["count"] == 2 and part.facts["hash"] == split_hash(split.samples[:2], split.indices[:2])
+
+
+def test_a_stopped_rendering_goes_on_with_the_same_poses_only(made, corpus_file, tmp_path):
+    home = tmp_path / f"synthetic-test-v{synthetic_split.VERSION}-3"
+    home.mkdir()
+    (home / "corpus.txt").write_text("of other poses")
+    with pytest.raises(InputError, match="begun with other poses"):
+        open_split(tmp_path, corpus_file, 3)
+    (home / "corpus.txt").unlink()
+    open_split(tmp_path, corpus_file, 3)
+    (home / "split.json").unlink()  # stopped after the pictures
+    assert open_split(tmp_path, corpus_file, 3).facts == made[1].facts
+
+
+def test_what_is_missing_or_damaged_is_named(small, corpus_file, tmp_path):
+    with pytest.raises(InputError, match="no synthetic test set.*--poses"):
+        open_split(tmp_path, None, 1)
+    open_split(tmp_path, corpus_file, 1)
+    other = tmp_path / "other.npz"
+    np.savez(other, poses=np.ones((4, 72)), split=np.ones(4, np.int8), seq_id=np.zeros(4))
+    with pytest.raises(InputError, match="made of other poses"):
+        open_split(tmp_path, other, 1)
+    card = next(tmp_path.glob("*/split.json"))
+    good = json.loads(card.read_text())
+    card.write_text(json.dumps(good | {"indices": [good["indices"][0] + 1]}))
+    with pytest.raises(InputError, match="not the test set"):
+        open_split(tmp_path, None, 1)
+    for text in ("{", "[]", json.dumps({"hash": "", "corpus": ""})):
+        card.write_text(text)
+        with pytest.raises(InputError, match="split.json: does not describe"):
+            open_split(tmp_path, None, 1)
+
+
+def test_the_hash_knows_labels_but_not_rounding_noise(made):
+    _, split = made
+    samples, indices, known = split.samples, split.indices, split.facts["hash"]
+    changed = lambda **fields: split_hash([dataclasses.replace(samples[0], **fields), *samples[1:]], indices)  # noqa: E731
+    assert split_hash(samples, indices) == known
+    for name in ("global_orient", "body_pose", "betas"):
+        value = getattr(samples[0], name).copy()
+        value[1] += 0.002
+        assert changed(**{name: value}) != known
+    assert changed(focal=samples[0].focal + 1) != known
+    assert changed(joints=samples[0].joints + 1e-6) == known  # arithmetic that differs between machines
+    assert split_hash(samples, indices[::-1]) != known or np.array_equal(indices, indices[::-1])
+    assert split_hash(samples[::-1], indices) != known
+
+
+def test_true_box_holds_hidden_points_and_stays_inside(made):
+    sample = made[1].samples[0]
+    points = np.tile([20.0, 20, 0], (23, 1))
+    points[0], points[1] = [10, 10, 1], [30, 40, 0]
+    box = looking.true_box(dataclasses.replace(sample, keypoints=points))
+    np.testing.assert_allclose(box, [9, 8.5, 31, 41.5])
+    points[1] = [100, 100, 1]
+    assert looking.true_box(dataclasses.replace(sample, keypoints=points)).max() == 48
+
+
+def test_the_nearest_person_is_chosen_by_what_both_see():
+    people, truth = keypoints_at((20, 20), (60, 60), (100, 60)), keypoints_at((62, 60))[0]
+    assert looking.nearest_person(people, truth) == 1
+    assert looking.nearest_person(people, keypoints_at((75, 60))[0]) is None  # 15 px away, half the size is 10
+    assert looking.nearest_person(people[:0], truth) is None
+    truth[:, 2] = 0
+    assert looking.nearest_person(people, truth) is None
+    truth[:3, 2] = 1
+    people[1, :3, 2] = 0.0  # what it does not see does not count
+    assert looking.nearest_person(people, truth) is None
+
+
+def test_shots_become_batches_of_one_size_and_answers_keep_their_order():
+    images = [np.full((50, 50, 3), value, np.uint8) for value in (10, 20, 30)]
+    truths = [keypoints_at(centre)[0] for centre in ((20, 20), (45, 5), (22, 20))]
+    model = Puppet(keypoints_at((20, 20)))
+    seen = looking.look(model, [looking.Shot(i, t) for i, t in zip(images, truths, strict=True)], batch=2)
+    assert [len(batch["crop"]) for batch in seen.batches] == [2, 2]
+    assert [batch["grey"].tolist() for batch in seen.batches] == [[10, 20], [30, 30]]
+    assert seen.found.tolist() == [True, False, True]
+    answers = looking.solve(model, seen, RecoverOptions())
+    mean = looking.mean_pose_joints(model.body)
+    np.testing.assert_allclose(answers.joints, np.stack([mean, mean, mean + 2]), atol=1e-6)  # the second was not found
+    assert answers.confidence[:, 0].tolist() == [0.5, 0, 0.5]
+    assert np.isnan(answers.keypoints[1]).all() and np.isfinite(answers.keypoints[[0, 2]]).all()
+    assert answers.hypotheses is None
+    assert [batch.tolist() for batch in model.batches] == [[0, 1], [0, 1], [2, 3]]  # the first one twice: to compile
+
+
+def test_the_detector_sees_the_window_alone():
+    model = Puppet(keypoints_at((15, 15)))
+    image = np.zeros((50, 50, 3), np.uint8)
+    shot = looking.Shot(image, keypoints_at((30, 15))[0], np.array([20.0, 2, 48, 30]), (15, 0, 50, 40))
+    seen = looking.look(model, [shot], batch=1)
+    assert model.images[0].shape == (40, 35, 3)
+    np.testing.assert_allclose(model.boxes[0], [[5, 2, 33, 30]])
+    np.testing.assert_allclose(seen.batches[0]["crop"][0, :2], model.people[0, 0, :2] + [15, 0])
+    outside = dataclasses.replace(shot, window=(49, 0, 50, 50))
+    assert not looking.look(model, [outside], batch=1).found.any()
+
+
+def test_errors_of_joints_against_numpy():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, 0.4, (5, 24, 3)) + [0, 0, 4]
+    turn = Rotation.random(5, random_state=rng).as_matrix()
+    moved = 1.3 * truth @ turn + rng.normal(size=(5, 1, 3))
+    errors = looking.joint_errors(moved, truth)
+    assert errors["pa_mpjpe"].max() < 0.01  # mm: a similarity transform away
+    plain = np.linalg.norm((moved - moved[:, :1]) - (truth - truth[:, :1]), axis=-1)
+    np.testing.assert_allclose(errors["mpjpe"], 1000 * plain, atol=1e-2)
+    assert not errors["mpjpe"][:, 0].any()
+
+
+def test_figures_of_the_mean_pose_against_numpy(made):
+    folder, split = made
+    report = benchmark.synthetic(None, folder, count=3)
+    (label, row), *rest = report["results"].items()
+    assert label == "mean pose" and not rest and report["split"] == split.facts
+    joints = np.asarray(smpl_jax.forward(load_body(), np.zeros(10, np.float32), MEAN_POSE_72.reshape(24, 3)).joints)
+    errors = [np.linalg.norm((joints - joints[0]) - (s.joints - s.joints[0]), axis=-1).mean() for s in split.samples]
+    assert row["mpjpe_mm"] == pytest.approx(1000 * np.mean(errors), abs=0.01)
+    assert row["mpjpe_median_mm"] == pytest.approx(1000 * np.median(errors), abs=0.01)
+    assert 0 < row["pa_mpjpe_mm"] < row["mpjpe_mm"] and row["reprojection_px"] is None
+    assert len(row["joints_pa_mm"]) == 24
+    assert np.mean(list(row["joints_pa_mm"].values())) == pytest.approx(row["pa_mpjpe_mm"], abs=0.02)
+    assert split.facts["hash"] in benchmark.synthetic_table(report)
+
+
+def test_a_model_on_the_whole_set(made, tmp_path):
+    folder, split = made
+    model = Puppet(np.concatenate([[s.keypoints * [1, 1, 0] + [0, 0, 1]] for s in split.samples]).astype(np.float32))
+    report = benchmark.synthetic(model, folder, count=3, iterations=(1, 4), refine_steps=7, with_uncertainty=True, pictures=tmp_path)
+    stages = ("sampling alone", "with refinement")
+    assert list(report["results"]) == ["mean pose", *(f"T={t}, {stage}" for stage in stages for t in (1, 4))]
+    assert report["found"] == 1.0
+    moved, mean = report["results"]["T=1, sampling alone"], report["results"]["mean pose"]
+    assert moved["mpjpe_mm"] == pytest.approx(mean["mpjpe_mm"], rel=1e-3)  # the puppet answers the mean pose, shifted
+    rows = report["uncertainty"]["hypotheses"]
+    assert [row["k"] for row in rows] == [1, 2, 4, 8]
+    assert rows[0]["best"] == pytest.approx(rows[-1]["most_confident"])  # all its hypotheses are equal
+    assert (tmp_path / "uncertainty.png").stat().st_size > 1000
+    text = benchmark.synthetic_table(report)
+    assert "| T=4, with refinement |" in text and "| most confident |" in text
+    json.dumps(report)
+
+
+def square_person():
+    """Two people; the second is a square whose image is exactly the pixels 20..40 x 10..30 of a 60 x 40 photo."""
+    people = fake_people(2)
+    corners = np.array([[20, 10], [40, 10], [40, 30], [20, 30]], float)
+    depth = 3.0
+    square = np.concatenate([(corners - [30, 20]) * depth / 60, np.full((4, 1), depth)], axis=1)
+    names = np.array(["left_shoulder", "right_shoulder", "left_hip", "right_hip", *(f"k{i}" for i in range(19))])
+    keypoints = np.tile([30.0, 20, 0.9], (2, 23, 1))
+    keypoints[:, :4, :2] = [[25, 10], [35, 10], [25, 30], [35, 30]]  # torso: 20 px
+    return dataclasses.replace(
+        people,
+        boxes=np.array([[0, 0, 10, 10], [20, 10, 40, 30]]),
+        vertices=np.stack([square + [0, 0, 50], square]),
+        faces=np.array([[0, 1, 2], [0, 2, 3]]),
+        keypoint_names=names,
+        keypoints2d=keypoints,
+        projected_keypoints=keypoints[..., :2],
+    )
+
+
+@dataclasses.dataclass
+class PhotoModel:
+    """Answers every photo with the same people, and notes the options."""
+
+    result: object
+    options: list = dataclasses.field(default_factory=list)
+
+    def recover(self, image, *, options):
+        self.options.append(options)
+        return self.result
+
+
+def write_photos(folder, names=("a", "b")):
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:30, 20:40] = 255
+    for name in names:
+        Image.new("RGB", (60, 40)).save(folder / f"{name}.jpg")
+        Image.fromarray(mask).save(folder / f"{name}.mask.png")
+    (folder / "boxes.json").write_text(json.dumps({name: [20, 10, 40, 30] for name in names}))
+
+
+def test_iou_counts_pixels_of_the_right_person():
+    mask = np.zeros((40, 60), bool)
+    mask[10:30, 20:40] = True
+    box = np.array([19, 9, 41, 31])
+    assert benchmark.score(square_person(), box, mask).iou == pytest.approx(1, abs=0.01)
+    assert benchmark.score(square_person(), box, np.roll(mask, 10, axis=1)).iou == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_pck_and_error():
+    people = square_person()
+    projected = people.projected_keypoints.copy()
+    projected[1, 4:10] += [0, 1.9]  # within a tenth of the 20 px torso
+    projected[1, 10:15] += [2.1, 0]  # outside
+    keypoints = people.keypoints2d.copy()
+    keypoints[1, 15, 2], projected[1, 15] = 0.1, 1000  # unseen
+    people = dataclasses.replace(people, projected_keypoints=projected, keypoints2d=keypoints)
+    score = benchmark.score(people, np.array([20, 10, 40, 30]), np.ones((40, 60), bool))
+    assert score.pck == pytest.approx(17 / 22)
+    assert score.error_px == pytest.approx((6 * 1.9 + 5 * 2.1) / 22, rel=1e-5)
+    assert score.error_box == pytest.approx(score.error_px / 20, rel=1e-5)
+
+
+def test_box_overlap():
+    boxes = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]], float)
+    assert benchmark.box_overlap(boxes, np.array([0, 0, 2, 2.0])) == pytest.approx([1, 1 / 3, 0])
+
+
+def test_photos(tmp_path):
+    write_photos(tmp_path)
+    model, out = PhotoModel(square_person()), tmp_path / "out"
+    report = benchmark.photos(model, tmp_path, options=RecoverOptions(refine_steps=7), pictures=out)
+    assert [options.refine_steps for options in model.options] == [0, 7, 7] * 2
+    lines = [line for line in benchmark.photos_table(report).splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in lines] == ["photo", "---", "a", "b", "mean"]
+    assert sorted(p.name for p in out.iterdir()) == ["a_refined.png", "a_sampled.png", "b_refined.png", "b_sampled.png"]
+    assert report["photos"]["b"]["refined"]["pck"] == 1.0 and report["photos"]["b"]["found"] == 2
+    assert report["mean"]["refined"]["iou"] == pytest.approx(1, abs=0.01)
+    json.dumps(report)
+
+
+def test_bad_photos_are_named(tmp_path):
+    model = PhotoModel(square_person())
+    with pytest.raises(InputError, match=r"boxes.json: cannot be read"):
+        benchmark.photos(model, tmp_path)
+    write_photos(tmp_path)
+    for text, problem in (("[1]", "cannot be read"), ("{}", "names no photo"), ('{"a": [1, 2, 3]}', "'a' has no box")):
+        (tmp_path / "boxes.json").write_text(text)
+        with pytest.raises(InputError, match=problem):
+            benchmark.photos(model, tmp_path)
+    write_photos(tmp_path)
+    with pytest.raises(InputError, match="a.jpg: nobody was found"):
+        benchmark.photos(PhotoModel(fake_people(0)), tmp_path)
+    Image.new("L", (30, 40)).save(tmp_path / "a.mask.png")
+    with pytest.raises(InputError, match="a.mask.png: has another size"):
+        benchmark.photos(model, tmp_path)
