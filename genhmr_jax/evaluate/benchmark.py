@@ -14,6 +14,7 @@ from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import looking, robustness, uncertainty
 from genhmr_jax.evaluate.looking import Answers
 from genhmr_jax.evaluate.metrics import silhouette_iou
+from genhmr_jax.evaluate.predictors import settings
 from genhmr_jax.evaluate.synthetic_split import COUNT, Split, open_split
 from genhmr_jax.images import read_image
 from genhmr_jax.people import People
@@ -86,12 +87,6 @@ def synthetic(
     if with_robustness:
         report["robustness"] = robustness.sweep(model, split, corpus, default)
     return report
-
-
-def settings(iterations: Sequence[int], refine_steps: int) -> dict[str, RecoverOptions]:
-    """Label -> options: every number of iterations, with sampling alone and with refinement."""
-    stages = {"sampling alone": 0} | ({"with refinement": refine_steps} if refine_steps else {})
-    return {f"T={t}, {stage}": RecoverOptions(iterations=t, refine_steps=steps) for stage, steps in stages.items() for t in iterations}
 
 
 def figures(answers: Answers, split: Split, truth: np.ndarray, seconds: float) -> dict[str, Any]:

@@ -53,6 +53,19 @@ class Predictor(Protocol):
     def predict(self, sights: Sequence[Sight], numbers: np.ndarray) -> Iterator[tuple[str, Prediction]]: ...
 
 
+def settings(
+    iterations: Sequence[int], refine_steps: int, options: recover.RecoverOptions | None = None
+) -> dict[str, recover.RecoverOptions]:
+    """Label -> options: every number of sampling iterations, with sampling alone and, unless it has 0 steps, with refinement."""
+    options = options or recover.RecoverOptions()
+    stages = {"sampling alone": 0} | ({"with refinement": refine_steps} if refine_steps else {})
+    return {
+        f"T={t}, {stage}": dataclasses.replace(options, iterations=t, refine_steps=steps)
+        for stage, steps in stages.items()
+        for t in iterations
+    }
+
+
 class MeanPose:
     """The baseline that every model must beat: the mean pose and shape for everyone."""
 
@@ -88,12 +101,7 @@ class ModelPredictor:
     @property
     def settings(self) -> dict[str, recover.RecoverOptions]:
         """Label -> options."""
-        both = {"sampling alone": 0} | ({"with refinement": self.refine_steps} if self.refine_steps else {})
-        return {
-            f"T={iterations}, {stage}": dataclasses.replace(self.options, iterations=iterations, refine_steps=steps)
-            for stage, steps in both.items()
-            for iterations in self.iterations
-        }
+        return settings(self.iterations, self.refine_steps, self.options)
 
     @property
     def labels(self) -> tuple[str, ...]:
