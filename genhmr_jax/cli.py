@@ -7,6 +7,7 @@ from pathlib import Path
 
 import genhmr_jax
 from genhmr_jax.aot import command as aot
+from genhmr_jax.convert import command as convert
 from genhmr_jax.data import command as data
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import command as evaluate
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return sweep_command.run(args)
         args.overrides = overrides
-        return {"aot": aot, "data": data, "eval": evaluate}[args.command].run(args)
+        return {"aot": aot, "convert": convert, "data": data, "eval": evaluate}[args.command].run(args)
     except InputError as error:
         print("genhmr: " + " ".join(str(error).split()), file=sys.stderr)
         return 1
@@ -86,6 +87,12 @@ def build_parser() -> argparse.ArgumentParser:
         description="Lists the datasets that are known, builds them from their official releases, and writes pose corpora (docs/data.md).",
     )
     data.add_flags(datasets)
+    foreign = commands.add_parser(
+        "convert",
+        help="make a model of a PyTorch checkpoint",
+        description="Reads ViTPose, HMR2.0 and TokenHMR checkpoints as they were published, without PyTorch (docs/pretrained.md).",
+    )
+    convert.add_flags(foreign)
     measured = commands.add_parser(
         "eval",
         help="measure a model on a test set",

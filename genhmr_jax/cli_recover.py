@@ -129,7 +129,9 @@ def _recover_one(image: ImageFile, out: Path, recoverer, options, given: Given, 
 
 def summary(people: People) -> str:
     """How many people, how sure, and how far the body's keypoints lie from the detected ones before and after refinement."""
-    text = f"{len(people)} {'person' if len(people) == 1 else 'people'}, confidence {people.joint_confidence.mean():.2f}"
+    text = f"{len(people)} {'person' if len(people) == 1 else 'people'}"
+    if not np.isnan(people.joint_confidence).all():
+        text += f", confidence {people.joint_confidence.mean():.2f}"
     before, after = people.reprojection_error(refined=False), people.reprojection_error()
     known = np.isfinite(before) & np.isfinite(after)
     if known.any():

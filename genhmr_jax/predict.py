@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from genhmr_jax import camera, sampling
 from genhmr_jax.models import genhmr
 from genhmr_jax.models.genhmr import GenHmrSpec
+from genhmr_jax.refinement import RefineSpec
 
 DECODE_RULES = ("expected", "hard")
 
@@ -47,6 +49,27 @@ class Networks:
         model = nnx.merge(self.model, params["genhmr"])
         optional = (inputs.get(name) for name in ("maps", "image_weight", "images"))
         return model.encode(keypoints, box, *optional, drop_path=inputs.get("drop_path"), remat=self.remat)
+
+    @property
+    def refine_steps(self) -> int:
+        """Steps of the 2D refinement when nobody asks for another number."""
+        return RefineSpec.steps
+
+    crops_by_box = False  # the crop follows from the keypoints
+
+    def sample(self, params: dict[str, Any], encoded: genhmr.Encoded, keys: Array, **how: Any) -> tuple[sampling.Samples, Array]:
+        """`sample_bodies` of these networks."""
+        return sample_bodies(self, params, encoded, keys, **how)
+
+    def joint_confidence(self, confidence: Float[Array, "B L"]) -> Float[Array, "B 24"]:
+        """Of each joint: the geometric mean of the confidences of the tokens that decide its rotation."""
+        share = np.zeros((self.spec.tokenizer.length, 24), np.float32)
+        for token, joints in enumerate(self.spec.tokenizer.token_joints()):
+            share[token, list(joints)] = 1.0
+        # A convolutional tokenizer names one joint a token; joints without a token of their own take the mean of all.
+        share[:, share.sum(0) == 0] = 1.0
+        share /= share.sum(0)
+        return jnp.exp(jnp.log(jnp.maximum(confidence, 1e-12)) @ share)
 
     def logits(self, params: dict[str, Any], tokens: Array, encoded: genhmr.Encoded) -> Float[Array, "B L N"]:
         """Logits of every token."""

@@ -15,12 +15,15 @@ from smpl_jax import rotations
 from genhmr_jax import camera
 from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS, keypoint_model, keypoint_points
+from genhmr_jax.data.augment import square_around
 from genhmr_jax.errors import InputError
 from genhmr_jax.model_files import load_meta, load_params
+from genhmr_jax.models.baselines.regressor import KINDS, RegressorSpec
 from genhmr_jax.models.genhmr import GenHmrSpec
 from genhmr_jax.people import People
-from genhmr_jax.predict import Networks, repeat_encoded, sample_bodies
+from genhmr_jax.predict import Networks, repeat_encoded
 from genhmr_jax.refinement import RefineSpec, refine, reprojection
+from genhmr_jax.regress import RegressorNetworks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ class RecoverOptions:
       iterations: T of uncertainty-guided sampling.
       temperature: 0 takes the most probable tokens; several hypotheses need more than 0 (then 1 is taken).
       hypotheses: K samples per person; the one of the lowest refined loss comes first.
-      refine_steps: gradient steps on the token embeddings; 0 for none.
+      refine_steps: gradient steps on the token embeddings; 0 for none; None for the model's own number (regressors: 0).
       focal: focal length in px, or None.
       fov: field of view in degrees over the longer side, if `focal` is None; if both are None, the image diagonal is the focal length.
       seed: of the random draws.
@@ -41,7 +44,7 @@ class RecoverOptions:
     iterations: int = 5
     temperature: float = 0.0
     hypotheses: int = 1
-    refine_steps: int = RefineSpec.steps
+    refine_steps: int | None = None
     focal: float | None = None
     fov: float | None = None
     seed: int = 0
@@ -49,7 +52,7 @@ class RecoverOptions:
 
     def __post_init__(self) -> None:
         for name, low in (("iterations", 1), ("temperature", 0), ("hypotheses", 1), ("refine_steps", 0), ("max_people", 1)):
-            if not getattr(self, name) >= low:
+            if getattr(self, name) is not None and not getattr(self, name) >= low:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least {low} is needed")
         if self.focal is not None and not 0 < self.focal < np.inf:
             raise ValueError(f"focal is {self.focal}: a positive number of pixels is needed")
@@ -80,10 +83,15 @@ def load(checkpoint: str | pathlib.Path | None = None, body: str | pathlib.Path 
     """
     directory = pathlib.Path(checkpoint) if checkpoint is not None else default_checkpoint()
     meta = load_meta(directory)
-    if meta.get("kind") != "genhmr":
-        raise InputError(directory, f"is a {meta.get('kind')!r} model", "give the model folder of stage 2")
+    kind = meta.get("kind")
+    if kind not in ("genhmr", *KINDS):
+        remedy = "start a training from it with --config.init" if kind == "vit" else "give the model folder of stage 2"
+        raise InputError(directory, f"is a {kind!r} model", remedy)
     try:
-        networks = Networks.of(GenHmrSpec.from_dict(meta["spec"]))
+        if kind == "genhmr":
+            networks = Networks.of(GenHmrSpec.from_dict(meta["spec"]))
+        else:
+            networks = RegressorNetworks.of(RegressorSpec.from_dict(meta["spec"]))
     except (TypeError, KeyError, ValueError) as error:
         raise InputError(directory / "config.json", f"does not describe a model ({error})", "export the model again") from error
     return Recoverer(networks, load_params(directory, networks.shapes), load_body(body))
@@ -93,7 +101,7 @@ def load(checkpoint: str | pathlib.Path | None = None, body: str | pathlib.Path 
 class Recoverer:
     """A model and a body, ready for photos."""
 
-    networks: Networks
+    networks: Networks | RegressorNetworks
     params: dict[str, Any]
     body: smpl_jax.SmplModel
 
@@ -121,11 +129,11 @@ class Recoverer:
         """
         height, width = image.shape[:2]
         boxes, keypoints = self.see(image, boxes, keypoints, options)
-        usable = can_recover(keypoints)
+        usable = can_recover(keypoints) | self.networks.crops_by_box
         boxes, keypoints = boxes[usable], keypoints[usable]
         count = len(keypoints)
         padded = 1 << max(count - 1, 0).bit_length()  # few shapes, few compilations; results do not depend on the padding
-        inputs = self.encode(self.view(image, keypoints, options.focal_length(width, height), padded))
+        inputs = self.encode(self.view(image, keypoints, options.focal_length(width, height), padded, boxes))
         found = jax.tree.map(lambda x: np.asarray(x)[:count], self.solve(inputs, np.arange(padded), options))
         return People(
             boxes=boxes,
@@ -138,7 +146,9 @@ class Recoverer:
             **found,
         )
 
-    def view(self, image: np.ndarray, keypoints: np.ndarray, focal: float, rows: int) -> dict[str, np.ndarray]:
+    def view(
+        self, image: np.ndarray, keypoints: np.ndarray, focal: float, rows: int, boxes: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """What the networks see of the people of one photo, before any network: `rows` rows, empty ones after the people's.
 
         Views of several photos can be joined, row by row.
@@ -148,15 +158,18 @@ class Recoverer:
           keypoints: (P, 23, 3) px and confidence; those below MIN_CONFIDENCE count as not seen.
           focal: px.
           rows: at least P.
+          boxes: (P, 4) xyxy px, for networks that crop by them (regressors); without them, boxes around the keypoints.
         """
         seen = np.zeros((rows, len(DETECTED), 3), np.float32)
         seen[: len(keypoints)] = np.where(keypoints[..., 2:] >= MIN_CONFIDENCE, keypoints, 0.0)
         view = {
             "keypoints": seen,
-            "crop": np.asarray(camera.crop_around(jnp.asarray(seen[..., :2]), jnp.asarray(seen[..., 2]))),
+            "crop": np.array(camera.crop_around(jnp.asarray(seen[..., :2]), jnp.asarray(seen[..., 2]))),
             "image_size": np.tile(np.array([[image.shape[1], image.shape[0]]], np.float32), (rows, 1)),
             "focal": np.full(rows, focal, np.float32),
         }
+        if self.networks.crops_by_box and boxes is not None:
+            view["crop"][: len(boxes)] = [square_around(box) for box in boxes]
         if self.networks.spec.encoder_channels:
             from genhmr_jax.models import image_encoder
 
@@ -197,7 +210,7 @@ class Recoverer:
             jnp.asarray(options.iterations),
             jnp.asarray(temperature, jnp.float32),
             options.hypotheses,
-            RefineSpec(steps=options.refine_steps),
+            RefineSpec(steps=self.networks.refine_steps if options.refine_steps is None else options.refine_steps),
         )
 
     def see(
@@ -232,7 +245,7 @@ def can_recover(keypoints: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames=("networks", "hypotheses", "spec"))
 def _solve(
-    networks: Networks,
+    networks: Networks | RegressorNetworks,
     params: dict[str, Any],
     body: smpl_jax.SmplModel,
     keypoint_body: smpl_jax.SmplModel,
@@ -252,7 +265,7 @@ def _solve(
     many = repeat_encoded(encoded, k)
     # The mean of a distribution serves one answer best; several hypotheses shall differ, so they decode the codes drawn.
     rule = "expected" if k == 1 else "hard"
-    samples, embeddings = sample_bodies(networks, params, many, keys, iterations=iterations, temperature=temperature, rule=rule)
+    samples, embeddings = networks.sample(params, many, keys, iterations=iterations, temperature=temperature, rule=rule)
     decode = functools.partial(networks.decode, params)
     sampled = reprojection(keypoint_body, decode(embeddings), many.betas, many.weak_camera, view)
     refined = refine(decode, keypoint_body, embeddings, many.betas, many.weak_camera, keypoints, view, spec)
@@ -270,7 +283,7 @@ def _solve(
         return jnp.take_along_axis(x.reshape(batch, k, *x.shape[1:]), best.reshape(-1, *[1] * x.ndim), 1)[:, 0]
 
     axis_angle = rotations.matrix_to_axis_angle(rotmats)
-    confidence = joint_confidence(networks, samples.confidence)
+    confidence = networks.joint_confidence(samples.confidence)
     found = {
         "global_orient": pick(axis_angle[:, 0]),
         "body_pose": pick(axis_angle[:, 1:].reshape(-1, 69)),
@@ -297,14 +310,3 @@ def _solve(
         found["hypothesis_joints"] = ranked(joints)
         found["hypothesis_confidence"] = ranked(confidence)
     return found
-
-
-def joint_confidence(networks: Networks, confidence: jax.Array) -> jax.Array:
-    """Token confidences (B, L) -> (B, 24): the geometric mean over the tokens that decide each joint's rotation."""
-    share = np.zeros((networks.spec.tokenizer.length, 24), np.float32)
-    for token, joints in enumerate(networks.spec.tokenizer.token_joints()):
-        share[token, list(joints)] = 1.0
-    # A convolutional tokenizer names one joint a token; joints without a token of their own take the mean of all.
-    share[:, share.sum(0) == 0] = 1.0
-    share /= share.sum(0)
-    return jnp.exp(jnp.log(jnp.maximum(confidence, 1e-12)) @ share)

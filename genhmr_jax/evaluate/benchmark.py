@@ -19,6 +19,7 @@ from genhmr_jax.evaluate.synthetic_split import COUNT, Split, open_split
 from genhmr_jax.images import read_image
 from genhmr_jax.people import People
 from genhmr_jax.recover import Recoverer, RecoverOptions
+from genhmr_jax.refinement import RefineSpec
 from genhmr_jax.render.silhouette import silhouette
 
 SYNTHETIC = (
@@ -44,7 +45,7 @@ def synthetic(
     *,
     count: int = COUNT,
     iterations: Sequence[int] = (1, 3, 5, 10),
-    refine_steps: int = RecoverOptions.refine_steps,
+    refine_steps: int = RefineSpec.steps,
     with_robustness: bool = False,
     with_uncertainty: bool = False,
     pictures: Path | None = None,

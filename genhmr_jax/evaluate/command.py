@@ -148,8 +148,9 @@ def _predictor(args: argparse.Namespace, body: Any) -> Any:
     if args.checkpoint == MEAN_POSE:
         return MeanPose()
     model = recover.load(args.checkpoint)
-    steps = recover.RecoverOptions.refine_steps if args.refine_steps is None else args.refine_steps
-    return ModelPredictor(recover.Recoverer(model.networks, model.params, body), args.iterations or ITERATIONS, steps, args.true_focal)
+    steps = model.networks.refine_steps if args.refine_steps is None else args.refine_steps
+    iterations = (1,) if model.networks.crops_by_box else args.iterations or ITERATIONS  # a regressor has one answer
+    return ModelPredictor(recover.Recoverer(model.networks, model.params, body), iterations, steps, args.true_focal)
 
 
 def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -159,17 +160,23 @@ def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from genhmr_jax.evaluate import benchmark
     from genhmr_jax.evaluate.bodies import load_bodies
     from genhmr_jax.evaluate.predictors import MEAN_POSE
+    from genhmr_jax.refinement import RefineSpec
 
-    steps = recover.RecoverOptions.refine_steps if args.refine_steps is None else args.refine_steps
     pictures = Path(args.pictures) if args.pictures else None
     model = None
     if args.checkpoint != MEAN_POSE:
         loaded = recover.load(args.checkpoint)
         body = load_bodies(args.body_dir, genders=["neutral"]).models["neutral"]
         model = recover.Recoverer(loaded.networks, loaded.params, body)
+    standard = RefineSpec.steps if model is None else model.networks.refine_steps
+    steps = standard if args.refine_steps is None else args.refine_steps
+    one_answer = model is not None and model.networks.crops_by_box
+    if args.uncertainty and one_answer:
+        raise InputError("--uncertainty", "needs a model that says how sure it is; a regressor does not", "leave it out")
     if args.dataset == "synthetic":
         found = benchmark.synthetic(
-            model, args.data_dir, args.poses, count=args.limit or benchmark.COUNT, iterations=args.iterations or ITERATIONS,
+            model, args.data_dir, args.poses, count=args.limit or benchmark.COUNT,
+            iterations=(1,) if one_answer else args.iterations or ITERATIONS,
             refine_steps=steps, with_robustness=args.robustness, with_uncertainty=args.uncertainty, pictures=pictures,
         )  # fmt: skip
         text = benchmark.synthetic_table(found)

@@ -13,6 +13,7 @@ from PIL import Image
 from genhmr_jax import recover
 from genhmr_jax.body.keypoints import DETECTED
 from genhmr_jax.errors import InputError
+from genhmr_jax.refinement import RefineSpec
 
 MEAN_POSE = "mean-pose"
 
@@ -94,7 +95,7 @@ class ModelPredictor:
 
     recoverer: recover.Recoverer
     iterations: tuple[int, ...] = (1, 3, 5, 10)
-    refine_steps: int = recover.RecoverOptions.refine_steps
+    refine_steps: int = RefineSpec.steps
     true_focal: bool = False
     options: recover.RecoverOptions = recover.RecoverOptions()
 
@@ -121,12 +122,12 @@ class ModelPredictor:
             _, keypoints = self.recoverer.see(image, record["box"][None], None, self.options)
         except ValueError as error:
             raise InputError(where, str(error), "leave it out with --skip-bad") from error
-        found = bool(recover.can_recover(keypoints)[0])
+        found = bool(recover.can_recover(keypoints)[0]) or self.recoverer.networks.crops_by_box
         focal = self.options.focal_length(image.shape[1], image.shape[0])
         if self.true_focal and record["has_intrinsics"]:
             focal = float(record["intrinsics"][0, 0])
         keypoints = keypoints if found else np.zeros((1, len(DETECTED), 3), np.float32)
-        view = self.recoverer.view(image, keypoints, focal, 1)
+        view = self.recoverer.view(image, keypoints, focal, 1, record["box"][None])
         return Sight(view, found, time.perf_counter() - began)
 
     def predict(self, sights: Sequence[Sight], numbers: np.ndarray) -> Iterator[tuple[str, Prediction]]:

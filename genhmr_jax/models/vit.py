@@ -1,4 +1,4 @@
-"""The Vision Transformer of ViTPose and HMR2 (pretrained.md A1), as an image encoder with one feature map.
+"""The Vision Transformer of ViTPose and HMR2, as an image encoder with one feature map.
 
 Patch convolution 16x16 with padding 2, learned positions whose class slot is added to every patch, pre-norm blocks, exact GELU,
 LayerNorm eps 1e-6. For ViT-H: 256x192 px -> 16x12 patches of 1280 channels, 630,912,000 parameters.

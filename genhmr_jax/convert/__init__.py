@@ -1,0 +1,1 @@
+"""Foreign checkpoints become models of ours: `genhmr convert`. One file for each family of checkpoints."""

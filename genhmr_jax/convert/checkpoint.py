@@ -1,0 +1,83 @@
+"""A PyTorch checkpoint -> the networks that are in it."""
+
+import collections
+import dataclasses
+import hashlib
+import pathlib
+from typing import Any
+
+import jax
+
+from genhmr_jax.convert import layouts, regressors, vit
+from genhmr_jax.convert.torch_files import read, read_safetensors, tensors
+from genhmr_jax.errors import InputError
+from genhmr_jax.models.baselines import regressor
+
+
+def convert(checkpoint: str, tokenizer: str = "") -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
+    """The networks in a checkpoint.
+
+    Returns:
+      "vit", "hmr2" or "tokenhmr"; parameters {"encoder"[, "head"]}, float32; what config.json says of them; the report for `table`.
+
+    Raises:
+      InputError: not such a checkpoint, or a part of it is missing or misshapen.
+    """
+    file = pathlib.Path(checkpoint)
+    content = read_safetensors(file) if file.suffix == ".safetensors" else read(file)
+    found = dict(tensors(content))
+    size, encoder, report = vit.convert(found, file)
+    rest = {name: tensor for name, tensor in found.items() if name in set(report["unused"])}
+    head = {name.split("smpl_head.", 1)[1]: tensor for name, tensor in rest.items() if "smpl_head." in name}
+    kind = "tokenhmr" if "decpose_grot.weight" in head else "hmr2" if "decpose.weight" in head else "vit"
+    params, spec = {"encoder": encoder}, {"encoder": f"vit_{size}"}
+    if kind != "vit":
+        params["head"], spec, taken = _head(kind, head, size, file, tokenizer)
+        report["loaded"] += [f"smpl_head.{name}" for name in taken]
+        report["unused"] = [name for name in report["unused"] if name.split("smpl_head.", 1)[-1] not in taken]
+    elif tokenizer:
+        raise InputError(tokenizer, f"belongs to TokenHMR, but {file} is none", "leave --tokenizer out")
+    return kind, params, spec, report | {"numbers": sum(x.size for x in jax.tree.leaves(params))}
+
+
+def _head(kind: str, head: layouts.Tensors, size: str, file: pathlib.Path, tokenizer: str) -> tuple[Any, dict[str, Any], set[str]]:
+    """Parameters of a regressor's head, its spec, and the names that were taken."""
+    spec = regressor.RegressorSpec(kind, f"vit_{size}")
+    like = regressor.graph(spec)[1]["head"]
+    rules = regressors.TOKENHMR_HEAD if kind == "tokenhmr" else regressors.HMR2_HEAD
+    renamed = layouts.rename(head, rules)
+    own = {name: part for name, part in like.items() if name not in ("tokens", "codebook")}
+    params = layouts.fit(renamed, own, file, f"{kind}'s head")
+    if kind == "tokenhmr":
+        if not tokenizer:
+            raise InputError(file, "is TokenHMR, whose token decoder lies in another file", "give it with --tokenizer tokenizer.pth")
+        net = dict(tensors(_net(read(tokenizer), tokenizer)))
+        params["tokens"] = layouts.fit(layouts.rename(net, regressors.TOKEN_DECODER), like["tokens"], tokenizer, "the token decoder")
+        codes = layouts.rename(net, [(r"quantizer\.codebook", "codebook")])
+        params |= layouts.fit(codes, {"codebook": like["codebook"]}, tokenizer, "the codebook")
+    taken = {name for name in head if any(layouts.matches(name, rule) for rule in rules)}
+    return params, dataclasses.asdict(spec), taken
+
+
+def _net(content: Any, where: str) -> Any:
+    if not isinstance(content, dict) or "net" not in content:
+        raise InputError(where, "is no tokenizer of TokenHMR (it has no `net`)", "give tokenizer.pth as it was published")
+    return content["net"]
+
+
+def table(report: dict[str, Any]) -> str:
+    """How many tensors of each part were loaded, and why others were not."""
+    counts: dict[str, collections.Counter] = {
+        how: collections.Counter(name.removeprefix("state_dict.").split(".")[0] for name in report[how]) for how in ("loaded", "unused")
+    }
+    lines = ["| part | loaded | left out | |", "| --- | --- | --- | --- |"]
+    for part in sorted(counts["loaded"] | counts["unused"]):
+        why = "SMPL's own arrays, under SMPL's licence" if part == "smpl" else "not needed to run" if counts["unused"][part] else ""
+        lines.append(f"| {part} | {counts['loaded'][part]} | {counts['unused'][part]} | {why} |")
+    return "\n".join(lines)
+
+
+def sha256(file: str | pathlib.Path) -> str:
+    """Of a file's bytes, hexadecimal."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,50 @@
+"""`genhmr convert`: a PyTorch checkpoint of this field becomes a model folder of ours. No PyTorch is needed.
+
+    genhmr convert vitpose-h.pth --out models/vitpose_h
+    genhmr convert epoch=35-step=1000000.ckpt --out models/hmr2
+    genhmr convert tokenhmr_model.ckpt --tokenizer tokenizer.pth --out models/tokenhmr
+
+What a checkpoint holds beside its networks is left out: the optimiser, the discriminator, and SMPL's arrays, which no exporter may pass on.
+"""
+
+import argparse
+import pathlib
+import shutil
+
+from genhmr_jax.errors import InputError
+
+# What the authors say of the weights; kept in the model's config.json.
+TERMS = {
+    "vit": "weights of ViTPose (Apache-2.0) or of the checkpoint that they were taken from: see its authors' terms",
+    "hmr2": "4D-Humans / HMR2.0: MIT code, weights trained with SMPL: see its authors' terms and SMPL's licence",
+    "tokenhmr": "TokenHMR: non-commercial scientific research (MPI), weights trained with SMPL: see its authors' terms",
+}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    parser.add_argument("checkpoint", metavar="FILE", help=".ckpt, .pth or .safetensors, as it was published")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to make; must not exist")
+    parser.add_argument("--tokenizer", default="", metavar="FILE", help="TokenHMR's tokenizer.pth: its decoder is not in the .ckpt")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts, prints what was loaded and what was not. Raises InputError; then nothing is written."""
+    from genhmr_jax.convert.checkpoint import convert, sha256, table
+    from genhmr_jax.model_files import save_params
+
+    out = pathlib.Path(args.out)
+    if out.exists():
+        raise InputError(out, "exists already", "choose another folder, or delete it")
+    kind, params, spec, report = convert(args.checkpoint, args.tokenizer)
+    source = [{"file": pathlib.Path(f).name, "sha256": sha256(f)} for f in (args.checkpoint, args.tokenizer) if f]
+    begun = out.with_name(f"{out.name}.begun")  # a half-written model never has the name that was asked for
+    try:
+        save_params(begun, {"genhmr": params}, {"kind": kind, "spec": spec, "source": source, "terms": TERMS[kind]})
+        begun.rename(out)
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
+    print(table(report))
+    use = f"--config.init={out}" if kind == "vit" else f"genhmr recover PHOTO --checkpoint {out}"
+    print(f"{out}: {kind}, {report['numbers']:,} numbers; use it by {use}")
+    return 0

@@ -1,0 +1,75 @@
+"""HMR2.0 and TokenHMR put together: a crop -> one body, in one pass. Nothing is sampled."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from genhmr_jax.models.baselines.heads import Body, Hmr2Head, TokenHmrHead
+from genhmr_jax.models.baselines.query_decoder import QueryDecoderSpec
+from genhmr_jax.models.vit import SIZES, Vit, VitSpec, normalise
+
+KINDS = ("hmr2", "tokenhmr")
+
+
+@dataclasses.dataclass(frozen=True)
+class RegressorSpec:
+    """Everything that fixes the arrays of a regressor.
+
+    Attributes:
+      kind: "hmr2" or "tokenhmr".
+      encoder: "vit_s" .. "vit_h"; the published models have vit_h.
+      decoder: sizes of the query's decoder; its context is the encoder's width.
+      layout: of HMR2's 6D rotations, see smpl_jax.rotations: the published HMR2.0 has "columns".
+    """
+
+    kind: str = "hmr2"
+    encoder: str = "vit_h"
+    decoder: QueryDecoderSpec = QueryDecoderSpec()
+    layout: str = "columns"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.encoder.removeprefix("vit_") not in SIZES:
+            raise ValueError(f"a regressor is of kind {' or '.join(KINDS)} over vit_s .. vit_h, not {self.kind!r} over {self.encoder!r}")
+        width = SIZES[self.encoder[-1]][0]
+        if self.decoder.context != width:
+            object.__setattr__(self, "decoder", dataclasses.replace(self.decoder, context=width))
+
+    @property
+    def encoder_channels(self) -> tuple[int]:
+        """It sees an image, as a GenHmrSpec says it..."""
+        return (SIZES[self.encoder[-1]][0],)
+
+    trains_encoder = True  # ... through an encoder of its own, ...
+    num_keypoints = 0  # ... and no keypoints
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "RegressorSpec":
+        """From `dataclasses.asdict`, as config.json has it."""
+        return RegressorSpec(**values | {"decoder": QueryDecoderSpec(**values["decoder"])})
+
+
+class Regressor(nnx.Module):
+    """Crops (B, 256, 256, 3) in 0..1 -> `Body`."""
+
+    def __init__(self, spec: RegressorSpec, *, rngs: nnx.Rngs):
+        self.encoder = Vit(VitSpec.named(spec.encoder[-1]), rngs=rngs)
+        make = TokenHmrHead if spec.kind == "tokenhmr" else lambda decoder, rngs: Hmr2Head(decoder, spec.layout, rngs=rngs)
+        self.head = make(spec.decoder, rngs=rngs)
+
+    def __call__(self, images: Float[Array, "B 256 256 3"]) -> Body:
+        (features,) = self.encoder(normalise(images))
+        return self.head(features.reshape(features.shape[0], -1, features.shape[-1]))
+
+
+def graph(spec: RegressorSpec) -> tuple[nnx.GraphDef, Any]:
+    """Structure and the shapes of the parameters as nested dictionaries, without making any array."""
+    structure, state = nnx.split(nnx.eval_shape(lambda: Regressor(spec, rngs=nnx.Rngs(0))))
+    return structure, nnx.to_pure_dict(state)
+
+
+def init(spec: RegressorSpec, key: jax.Array) -> Any:
+    """New parameters."""
+    return nnx.to_pure_dict(nnx.split(Regressor(spec, rngs=nnx.Rngs(key)))[1])

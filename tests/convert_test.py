@@ -1,0 +1,159 @@
+"""`genhmr convert`: checkpoints in the exact published layouts become models; what is missing, misshapen or hostile is refused whole."""
+
+import json
+import os
+
+import jax
+import numpy as np
+import numpy_regressors as reference
+import published_names as published
+import pytest
+from flax import nnx
+from torch_fixtures import fake, save, save_safetensors
+
+from genhmr_jax import cli
+from genhmr_jax.convert import checkpoint, vit
+from genhmr_jax.errors import InputError
+from genhmr_jax.models.vit import SIZES, Vit, VitSpec
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    width, depth, _ = SIZES["s"]
+    return {name: array.astype(np.float16) for name, array in published.backbone(width, depth, np.random.default_rng(0)).items()}
+
+
+@pytest.fixture(scope="module")
+def net():
+    return published.tokenizer(np.random.default_rng(1))
+
+
+def with_prefix(prefix, tensors):
+    return {f"{prefix}.{name}": array for name, array in tensors.items()}
+
+
+def lightning(backbone, head):
+    """What Lightning's trainer saved: the networks between SMPL's arrays, the discriminator, the optimiser and the configuration."""
+    config = fake("yacs.config", "CfgNode", dict)(MODEL="x")
+    mode = fake("lightning.fabric.utilities.data", "AttributeDict", dict)(cfg=config)
+    state = with_prefix("backbone", backbone) | with_prefix("smpl_head", head)
+    state |= {"smpl.v_template": np.zeros((6890, 3), np.float32), "smpl.lbs_weights": np.zeros((6890, 24), np.float32)}
+    state |= {"discriminator.D_conv1.weight": np.zeros((32, 9, 1, 1), np.float32), "initialized": np.array(True)}
+    content = {"epoch": 35, "global_step": 1_000_000, "state_dict": state, "hyper_parameters": mode, "optimizer_states": [{"state": {}}]}
+    return content, (type(config), type(mode))
+
+
+def run(*words):
+    return cli.main(["convert", *map(str, words)])
+
+
+@pytest.mark.parametrize("form", ["vitpose", "no prefix", "hugging face"])
+def test_a_backbone(tmp_path, backbone, form, capsys):
+    if form == "hugging face":
+        file = save_safetensors(
+            tmp_path / "model.safetensors", published.hugging_face(backbone) | {"head.conv.weight": np.zeros(3, np.float32)}
+        )
+    else:
+        tensors = (
+            backbone
+            if form == "no prefix"
+            else with_prefix("backbone", backbone) | {"keypoint_head.final_layer.bias": np.zeros(17, np.float32)}
+        )
+        file = save(tmp_path / "vitpose.pth", {"state_dict": tensors, "meta": {}}, legacy=form == "no prefix")
+    assert run(file, "--out", tmp_path / "model") == 0
+    meta = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert meta["kind"] == "vit" and meta["spec"] == {"encoder": "vit_s"}
+    assert meta["source"] == [{"file": file.name, "sha256": checkpoint.sha256(file)}] and "terms" in meta
+    from genhmr_jax.model_files import warm_start
+
+    like = nnx.to_pure_dict(nnx.split(Vit(VitSpec.named("s"), rngs=nnx.Rngs(0)))[1])
+    params, report = warm_start(tmp_path / "model", {"encoder": like})
+    assert not report["missing"] and not report["misfit"] and not report["unused"]
+    kernel = np.asarray(params["encoder"]["blocks"]["qkv"]["kernel"][3])
+    np.testing.assert_array_equal(kernel, backbone["blocks.3.attn.qkv.weight"].T.astype(np.float32))
+    np.testing.assert_array_equal(
+        params["encoder"]["patch"]["kernel"], backbone["patch_embed.proj.weight"].transpose(2, 3, 1, 0).astype(np.float32)
+    )
+    assert "| blocks | " in (out := capsys.readouterr().out) or "| backbone | " in out
+
+
+def test_hmr2(tmp_path, backbone, capsys):
+    head = published.hmr2_head(np.random.default_rng(2), context=384)
+    content, libraries = lightning(backbone, head)
+    file = save(tmp_path / "epoch=35-step=1000000.ckpt", content, *libraries)
+    kind, params, spec, report = checkpoint.convert(str(file))
+    assert kind == "hmr2" and spec["encoder"] == "vit_s"
+    assert {name.split(".")[1] for name in report["unused"] if name.startswith("state_dict.")} == {"smpl", "discriminator", "initialized"}
+    from genhmr_jax.models.baselines.regressor import RegressorSpec, graph
+
+    model = nnx.merge(graph(RegressorSpec.from_dict(spec))[0], jax.tree.map(jax.numpy.asarray, params))
+    context = np.random.default_rng(0).normal(size=(1, 192, 384)).astype(np.float32)
+    rotmats, betas, _ = reference.hmr2(head, context.astype(np.float64), 6, 8)
+    found = model.head(context)
+    np.testing.assert_allclose(found.rotmats, rotmats, atol=1e-4)
+    np.testing.assert_allclose(found.betas, betas, atol=1e-4 * np.abs(betas).max())
+    print(checkpoint.table(report))
+    assert "SMPL's own arrays" in capsys.readouterr().out
+
+
+def test_tokenhmr(tmp_path, backbone, net):
+    content, libraries = lightning(backbone, published.tokenhmr_head(np.random.default_rng(3), context=384))
+    file = save(tmp_path / "tokenhmr.ckpt", content, *libraries)
+    node = fake("yacs.config", "CfgNode", dict)(ARCH="conv")
+    other = save(tmp_path / "tokenizer.pth", {"net": net, "hparams": node}, type(node))
+    with pytest.raises(InputError, match="token decoder lies in another file"):
+        checkpoint.convert(str(file))
+    kind, params, _, _ = checkpoint.convert(str(file), str(other))
+    assert kind == "tokenhmr"
+    np.testing.assert_array_equal(params["head"]["codebook"], net["quantizer.codebook"])
+    np.testing.assert_array_equal(params["head"]["tokens"]["inp"]["kernel"], net["decoder.decoder.0.weight"].transpose(2, 1, 0))
+    with pytest.raises(InputError, match="no `net`"):
+        checkpoint.convert(str(file), str(file))
+
+
+def damaged(tensors, how):
+    name = "blocks.7.mlp.fc1.weight"
+    if how == "missing":
+        return {n: a for n, a in tensors.items() if n != name}
+    if how == "misshapen":
+        return tensors | {name: tensors[name][:-1]}
+    if how == "nan":
+        return tensors | {name: np.full_like(tensors[name], np.nan)}
+    if how == "experts":
+        return {n.replace("mlp.fc2", "mlp.experts.0"): a for n, a in tensors.items() if n != "pos_embed"}
+    return {"conv1.weight": np.zeros(3, np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("missing", "lacks blocks.7.mlp.fc1.weight"),
+        ("misshapen", "blocks.7.mlp.fc1.weight is .1535, 384."),
+        ("nan", "blocks.7.mlp.fc1.weight holds numbers that are not finite"),
+        ("experts", "merge its experts"),
+        ("another network", "holds no ViT backbone"),
+    ],
+)
+def test_nothing_is_loaded_in_part(tmp_path, backbone, how, said, capsys):
+    file = save(tmp_path / "x.pth", {"state_dict": damaged(backbone, how)})
+    with pytest.raises(InputError, match=said):
+        vit.convert(dict(checkpoint.tensors(checkpoint.read(file))), file)
+    assert run(file, "--out", tmp_path / "model") == 1
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "model").exists()
+
+
+class Command:
+    def __reduce__(self):
+        return os.system, ("exit 1",)
+
+
+def test_a_hostile_file(tmp_path, backbone, capsys):
+    file = save(tmp_path / "x.ckpt", {"state_dict": backbone, "callbacks": Command()})
+    assert run(file, "--out", tmp_path / "model") == 1
+    assert "system, which no checkpoint of weights needs" in capsys.readouterr().err and not (tmp_path / "model").exists()
+
+
+def test_an_existing_folder_is_left_alone(tmp_path, capsys):
+    (tmp_path / "model").mkdir()
+    assert run(tmp_path / "x.ckpt", "--out", tmp_path / "model") == 1
+    assert "exists already" in capsys.readouterr().err
