@@ -134,9 +134,9 @@ def spoil_amass(folder, change):
     return file
 
 
-def break_frame(arrays):
+def break_frame(arrays, column, value):
     poses = arrays["poses"].copy()
-    poses[40, 5] = np.nan
+    poses[40, column] = value
     return {"poses": poses}
 
 
@@ -148,7 +148,9 @@ def break_frame(arrays):
         (lambda a: {"poses": a["poses"][:0], "trans": a["trans"][:0]}, "empty sequence", 6),
         (lambda a: {"poses": np.rad2deg(a["poses"])}, "wrong units", 6),
         (lambda a: {"betas": np.zeros(3)}, "betas has 3 numbers", 6),
-        (break_frame, "frame 40: pose has numbers that are not finite", 1),
+        (lambda a: break_frame(a, 5, np.nan), "frame 40: pose has numbers that are not finite", 1),
+        (lambda a: break_frame(a, 1, np.nan), "frame 40: pose has numbers that are not finite", 1),
+        (lambda a: break_frame(a, 2, 1e300), "frame 40: pose has numbers that are not finite", 1),
     ],
 )
 def test_bad_amass(tmp_path, change, message, lost):
@@ -360,6 +362,8 @@ def test_bad_asf(tmp_path, spoil, message):
         (lambda t: t.replace("ltibia ", "ltibia 1 "), "ltibia with 2 numbers does not belong here"),
         (lambda t: t.replace("ltibia ", "lclavicula "), "lclavicula"),
         (lambda t: t.replace("\n3\n", "\n3\nlhipjoint\n"), "lhipjoint with 0 numbers"),
+        (lambda t: t.replace("ltibia ", "ltibia nan #", 1), "not finite, or far too large"),
+        (lambda t: t.replace("ltibia ", "ltibia 1e300 #", 1), "not finite, or far too large"),
     ],
 )
 def test_bad_amc(tmp_path, spoil, message):
@@ -382,6 +386,8 @@ def test_bad_amc(tmp_path, spoil, message):
         (lambda t: t.replace("Frames: 40", "Frames: many"), "Frames: and Frame Time: are missing"),
         (lambda t: t[: t.index("Frame Time:")] + "Frame Time: .0083\n", "empty sequence"),
         (lambda t: t.replace("LeftUpLeg", "LeftThigh"), "has no LeftUpLeg"),
+        (lambda t: t.replace("OFFSET 2.44", "OFFSET nan"), "not finite, or far too large"),
+        (lambda t: t.replace("OFFSET 2.44000 -6.70000", "OFFSET 0 0"), "the limb LeftUpLeg-LeftLeg has no length"),
     ],
 )
 def test_bad_bvh(tmp_path, spoil, message):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.data.sources.skeleton import SkeletonMotion
+from genhmr_jax.data.sources.skeleton import SkeletonMotion, check_sane
 from genhmr_jax.errors import InputError
 
 _ROOT = "root"
@@ -74,6 +74,8 @@ def read_asf(path: Path) -> Skeleton:
     unknown = [name for pair in skeleton.parent.items() for name in pair if name != _ROOT and name not in skeleton.bones]
     if not skeleton.bones or strangers or unknown:
         raise InputError(path, f"bones without a place in one tree: {', '.join(strangers + unknown) or 'all'}", _REMEDY)
+    for bone in skeleton.bones.values():
+        check_sane(np.concatenate([bone.axis, bone.direction * bone.length, skeleton.root_axis]), path)
     _ordered(skeleton, path)
     return skeleton
 
@@ -138,7 +140,10 @@ def read_amc(path: Path, skeleton: Skeleton) -> SkeletonMotion:
     _check_frame(values, frames, path)
     if not frames:
         raise InputError(path, "is an empty sequence (0 frames)", _REMEDY)
-    return _motion(skeleton, names, {name: np.array(rows) for name, rows in values.items()}, frames)
+    arrays = {name: np.array(rows) for name, rows in values.items()}
+    for numbers in arrays.values():
+        check_sane(numbers, path)
+    return _motion(skeleton, names, arrays, frames)
 
 
 def _check_frame(values: dict[str, list[list[float]]], frames: int, where: object) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.data.sources.skeleton import SkeletonMotion
+from genhmr_jax.data.sources.skeleton import SkeletonMotion, check_sane
 from genhmr_jax.errors import InputError
 
 _AGAIN = "download it again"
@@ -31,6 +31,7 @@ def read_bvh(path: Path) -> SkeletonMotion:
     if start is None:
         raise InputError(path, "has no MOTION", f"it is no .bvh, or only half of one: {_AGAIN}")
     names, parents, offsets, channels = _hierarchy(path, lines[:start])
+    check_sane(np.array(offsets), path)
     values = _values(path, lines, start, sum(map(len, channels)))
     rotations, root, column = np.broadcast_to(np.eye(3), (len(values), len(names), 3, 3)).copy(), None, 0
     for j, kinds in enumerate(channels):
@@ -101,6 +102,7 @@ def _values(path: Path, lines: list[str], start: int, width: int) -> np.ndarray:
         raise InputError(path, "is an empty sequence (0 frames)", _AGAIN)
     if len(rows) != count:
         raise InputError(path, f"has {len(rows)} frames but says {count}", f"it is perhaps cut off: {_AGAIN}")
+    check_sane(np.array(rows), path)
     return np.array(rows)
 
 

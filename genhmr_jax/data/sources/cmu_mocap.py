@@ -8,8 +8,6 @@ package.
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from genhmr_jax.data.sources.amass import EVERY, TRIM
 from genhmr_jax.data.sources.asf import read_amc, read_asf
 from genhmr_jax.data.sources.bvh import read_bvh
@@ -17,7 +15,6 @@ from genhmr_jax.data.sources.motion import clip_records, kept_frames
 from genhmr_jax.data.sources.retarget import JointMap, both_sides, to_smpl
 from genhmr_jax.data.sources.skeleton import SkeletonMotion
 from genhmr_jax.data.sources.source import Record, Report, Source
-from genhmr_jax.errors import InputError
 
 SUBJECTS = {"val": ("03", "09", "11", "14", "140"), "test": ("02", "05", "12", "43", "139")}  # all others are for training
 
@@ -112,8 +109,6 @@ def read_bvhs(root: Path, split: str, report: Report) -> Iterator[Record]:
 def _clip(file: Path, subject: str, read: Callable[[], SkeletonMotion], maps: tuple[JointMap, ...], report: Report) -> Iterator[Record]:
     with report.skipping():
         motion = read()
-        if not np.isfinite(motion.rotations).all():
-            raise InputError(file, "has angles that are not finite", "download it again")
         frames = kept_frames(len(motion.root), TRIM, EVERY)
         joint_map = min(maps, key=lambda names: len(names.missing(motion.names)))
         poses = to_smpl(motion.frames(frames), joint_map, file)

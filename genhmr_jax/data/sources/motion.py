@@ -24,8 +24,14 @@ def kept_frames(count: int, trim: float, every: int) -> np.ndarray:
 
 
 def z_up_to_y_up(root: np.ndarray) -> np.ndarray:
-    """Root orientations (N, 3) axis-angle of a world whose z points up -> the same bodies in a world whose y points up."""
-    return (Rotation.from_euler("x", -90, degrees=True) * Rotation.from_rotvec(root)).as_rotvec()
+    """Root orientations (N, 3) axis-angle of a world whose z points up -> the same bodies in a world whose y points up.
+
+    Rows that are not finite numbers stay so, for the check of the record.
+    """
+    turned = np.full(root.shape, np.nan)
+    good = (np.abs(root) < 1e6).all(1)
+    turned[good] = (Rotation.from_euler("x", -90, degrees=True) * Rotation.from_rotvec(root[good])).as_rotvec()
+    return turned
 
 
 def smpl_pose(root: np.ndarray, body: np.ndarray) -> np.ndarray:

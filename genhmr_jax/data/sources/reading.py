@@ -76,7 +76,10 @@ def _read_npy(file: IO[bytes], size: int) -> np.ndarray:
     header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in header:
         raise ValueError(f"npy version {version}")
-    shape, fortran, dtype = header[version](file)
+    try:
+        shape, fortran, dtype = header[version](file)
+    except Exception as error:  # it parses the header as Python, which can raise nearly anything
+        raise ValueError(f"npy header: {error}") from error
     if dtype.hasobject:
         if dtype.kind != "O":
             raise ValueError("an array of records with objects")

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from genhmr_jax.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class SkeletonMotion:
@@ -37,3 +39,9 @@ class SkeletonMotion:
     def frames(self, kept: np.ndarray) -> "SkeletonMotion":
         """Only these frames."""
         return dataclasses.replace(self, rotations=self.rotations[kept], root=self.root[kept])
+
+
+def check_sane(numbers: np.ndarray, where: object) -> None:
+    """Raises InputError if lengths, or angles in degrees, are not finite or beyond anything that a recording has."""
+    if not (np.abs(numbers) < 1e6).all():
+        raise InputError(where, "has numbers that are not finite, or far too large", "download it again")
