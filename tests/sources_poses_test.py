@@ -386,7 +386,7 @@ def test_bad_amc(tmp_path, spoil, message):
         (lambda t: t.replace("Frames: 40", "Frames: many"), "Frames: and Frame Time: are missing"),
         (lambda t: t[: t.index("Frame Time:")] + "Frame Time: .0083\n", "empty sequence"),
         (lambda t: t.replace("LeftUpLeg", "LeftThigh"), "has no LeftUpLeg"),
-        (lambda t: t.replace("OFFSET 2.44", "OFFSET nan"), "not finite, or far too large"),
+        (lambda t: t.replace("OFFSET 2.44000", "OFFSET nan"), "not finite, or far too large"),
         (lambda t: t.replace("OFFSET 2.44000 -6.70000", "OFFSET 0 0"), "the limb LeftUpLeg-LeftLeg has no length"),
     ],
 )
