@@ -1,5 +1,7 @@
 """Photos of people as training samples: rows whose labels fit each other and the picture, mixtures, masks of labels, a training step."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,7 @@ from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.errors import InputError
 from genhmr_jax.models import image_encoder
 from genhmr_jax.models.image_encoder import CROP_SIZE
+from genhmr_jax.train import loop
 from genhmr_jax.train.mesh import Placement, make_mesh
 from genhmr_jax.train.stage1 import TokenizerTask
 from genhmr_jax.train.stage2 import GenHmrTask, _known_mean, _rooted
@@ -285,6 +288,21 @@ def test_training_from_built_datasets(task, monkeypatch):
     assert photos["weight"].tolist() == [1, 0, 0, 0] and [m.shape[0] for m in photos["maps"]] == [4] * 3 and "images" not in photos
     sums = task._measure(params, task.frozen, photos, jnp.asarray(1), "expected")
     assert sums["rows"] == 1 and 0 < sums["pa_mpjpe"] < sums["mpjpe"] < 5000
+
+
+def test_a_run_on_photos(built, task, corpus_file, get_config, tmp_path, monkeypatch):
+    """Two steps of the whole loop; this model takes the photos' keypoints alone, which compiles faster."""
+    config = get_config("genhmr:tiny")
+    config.tokenizer, config.data.poses, config.batch_size, config.image_batch_size = task.config.tokenizer, str(corpus_file), 0, 4
+    config.data.people, config.data.mixture = str(built), "hmr2_coco=3"
+    config.data.augment.rotation = 90.0
+    config.steps, config.log_every, config.evaluate_every, config.checkpoint_every, config.evaluate_poses = 2, 1, 2, 2, 4
+    monkeypatch.setattr(GenHmrTask, "evaluate", lambda *_: {"val": 1.0})  # measuring is tested elsewhere
+    loop.train(GenHmrTask.from_model(config), config, tmp_path)
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in logged if "image_joints2d" in line]
+    assert len(steps) == 2 and all(np.isfinite(line[name]) for line in steps for name in ("image_joints2d", "image_token"))
+    assert (tmp_path / "model" / "config.json").is_file()
 
 
 def test_joints_without_a_pelvis_are_compared_from_the_hips():
