@@ -258,7 +258,7 @@ def pooled(encoder: str, pixels: jax.Array) -> list[jax.Array]:
 
 
 def test_training_from_built_datasets(task, monkeypatch):
-    """Shapes, a finite gradient that reaches the image branch, and a measured validation record."""
+    """Shapes, a finite gradient that reaches the image branch, and a validation record."""
     monkeypatch.setattr(image_encoder, "encode", pooled)
     params, extra = task.init(jax.random.key(0))
     batch = {"images": task.sources()["images"].load(np.arange(4))}
@@ -286,8 +286,6 @@ def test_training_from_built_datasets(task, monkeypatch):
 
     (photos,) = task._validation_photos(Placement(make_mesh(task.config.mesh)))
     assert photos["weight"].tolist() == [1, 0, 0, 0] and [m.shape[0] for m in photos["maps"]] == [4] * 3 and "images" not in photos
-    sums = task._measure(params, task.frozen, photos, jnp.asarray(1), "expected")
-    assert sums["rows"] == 1 and 0 < sums["pa_mpjpe"] < sums["mpjpe"] < 5000
 
 
 def test_a_run_on_photos(built, task, corpus_file, get_config, tmp_path, monkeypatch):
