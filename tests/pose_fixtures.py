@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from genhmr_jax.data.sources import Record, Report, find
+
 # name, parent, direction, length, axis, degrees of freedom: the bones of CMU's .asf files (lengths and directions of nobody).
 BONES = [
     ("lhipjoint", "root", (0.62, -0.71, 0.33), 2.4, (0, 0, 0), ""),
@@ -216,3 +218,9 @@ NAMES = tuple(_WRITERS)
 def write(name: str, manual_dir: Path, seed: int = 0) -> None:
     """Puts a tiny official release of a pose dataset into a manual directory."""
     _WRITERS[name](Path(manual_dir), np.random.default_rng(seed))
+
+
+def records(name: str, manual_dir: Path, split: str, skip_bad: bool = False) -> tuple[list[Record], Report]:
+    """What a source reads from a manual directory, and its report."""
+    report = find(name).report(skip_bad)
+    return list(find(name).records(manual_dir, split, report)), report
