@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
@@ -28,13 +29,22 @@ class Puppet:
     images: list = dataclasses.field(default_factory=list)
     boxes: list = dataclasses.field(default_factory=list)
     batches: list = dataclasses.field(default_factory=list)
+    viewed: list = dataclasses.field(default_factory=list)
+    crops_by_box: bool = False
+
+    @property
+    def networks(self):
+        return types.SimpleNamespace(crops_by_box=self.crops_by_box)
 
     def see(self, image, boxes, keypoints, options):
         self.images.append(image)
         self.boxes.append(boxes)
-        return boxes, self.people if boxes is None else self.people[: len(boxes)]
+        if boxes is not None:
+            return boxes, self.people[: len(boxes)]
+        return np.concatenate([self.people[..., :2].min(1), self.people[..., :2].max(1)], -1), self.people
 
-    def view(self, image, keypoints, focal, rows):
+    def view(self, image, keypoints, focal, rows, boxes):
+        self.viewed.append(boxes)
         return {"crop": keypoints[:, 0], "grey": np.full((1,), image.mean(), np.float32)}
 
     def encode(self, view):
@@ -199,6 +209,20 @@ def test_the_detector_sees_the_window_alone():
     np.testing.assert_allclose(seen.batches[0]["crop"][0, :2], model.people[0, 0, :2] + [15, 0])
     outside = dataclasses.replace(shot, window=(49, 0, 50, 50))
     assert not looking.look(model, [outside], batch=1).found.any()
+
+
+def test_boxes_reach_networks_that_crop_by_them():
+    """A regressor answers for a box in which no keypoint was seen; its view has the box, in px of the whole picture."""
+    people = keypoints_at((15, 15))
+    shot = looking.Shot(np.zeros((50, 50, 3), np.uint8), people[0] + [15, 5, 0], np.array([20.0, 8, 45, 33]), (15, 5, 50, 50))
+    blind = Puppet(people * [1, 1, 0])
+    assert not looking.look(blind, [shot], batch=1).found.any()
+    regressor = dataclasses.replace(blind, crops_by_box=True, viewed=[])
+    assert looking.look(regressor, [shot], batch=1).found.all()
+    np.testing.assert_allclose(regressor.viewed[0], [[20, 8, 45, 33]])
+    found = Puppet(people, crops_by_box=True)
+    looking.look(found, [dataclasses.replace(shot, box=None)], batch=1)
+    np.testing.assert_allclose(found.viewed[0], [[20, 10, 40, 30]], atol=0.1)
 
 
 def test_errors_of_joints_against_numpy():

@@ -154,3 +154,11 @@ def test_the_worst_place_is_chosen_for_each_person():
     assert worst.aligned[:, 0].tolist() == [20, 40] and worst.plain[:, 0].tolist() == [2, 1]
     assert worst.confidence[:, 0].tolist() == [0.7, 0.3]
     assert robustness._pooled([one, two]).row()["pa_mpjpe_mm"] == 25
+
+
+def test_a_model_without_confidences_has_none_in_the_table(swept):
+    unsure = robustness.Found(np.ones((2, 24)), np.ones((2, 24)), np.full((2, 24), np.nan), np.array([True, False])).row()
+    assert unsure["confidence"] is None and unsure["found"] == 0.5
+    report = swept[0] | {"axes": {axis: {n: unsure for n in levels} for axis, levels in swept[0]["axes"].items()}, "deciles": []}
+    text = robustness.table(report)
+    assert "| none | as rendered | 50 | 1.0 | 1.0 |  |" in text and "by confidence" not in text

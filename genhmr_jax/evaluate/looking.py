@@ -88,12 +88,12 @@ def look(model: Recoverer, shots: Sequence[Shot], options: RecoverOptions = LOOK
     """The model's 2D part: finds the person of each shot, and encodes; compiling does not count as time."""
     _person(model, shots[0], options)
     began = time.perf_counter()
-    keypoints = [_person(model, shot, options) for shot in shots]
+    people = [_person(model, shot, options) for shot in shots]
     views = []
-    for shot, points in zip(shots, keypoints, strict=True):
+    for shot, person in zip(shots, people, strict=True):
         height, width = shot.image.shape[:2]
-        points = np.zeros((1, len(DETECTED), 3), np.float32) if points is None else points[None]
-        views.append(model.view(shot.image, points, options.focal_length(width, height), 1))
+        box, keypoints = (np.array([0, 0, width, height]), np.zeros((len(DETECTED), 3))) if person is None else person
+        views.append(model.view(shot.image, keypoints[None].astype(np.float32), options.focal_length(width, height), 1, box[None]))
     seconds = time.perf_counter() - began
     views += [views[-1]] * (-len(views) % batch)
     stacked = {name: np.concatenate([view[name] for view in views]) for name in views[0]}
@@ -102,22 +102,23 @@ def look(model: Recoverer, shots: Sequence[Shot], options: RecoverOptions = LOOK
     began = time.perf_counter()
     encoded = jax.block_until_ready([model.encode(part) for part in parts])
     seconds += time.perf_counter() - began
-    return Seen(encoded, np.array([points is not None for points in keypoints]), seconds / len(shots))
+    return Seen(encoded, np.array([person is not None for person in people]), seconds / len(shots))
 
 
-def _person(model: Recoverer, shot: Shot, options: RecoverOptions) -> np.ndarray | None:
-    """Detected keypoints (23, 3) of the person of a shot, or None."""
+def _person(model: Recoverer, shot: Shot, options: RecoverOptions) -> tuple[np.ndarray, np.ndarray] | None:
+    """Box (4,) and detected keypoints (23, 3) of the person of a shot, px of its image, or None."""
     x0, y0, x1, y1 = shot.window or (0, 0, shot.image.shape[1], shot.image.shape[0])
-    image, box = np.ascontiguousarray(shot.image[y0:y1, x0:x1]), shot.box
+    image, box, corner = np.ascontiguousarray(shot.image[y0:y1, x0:x1]), shot.box, np.array([x0, y0], np.float32)
     if box is not None:
-        box = np.clip(box - np.array([x0, y0, x0, y0]), 0, [x1 - x0, y1 - y0, x1 - x0, y1 - y0])
+        box = np.clip(box - np.tile(corner, 2), 0, [x1 - x0, y1 - y0, x1 - x0, y1 - y0])
         if min(box[2:] - box[:2]) < 1:
             return None
         box = box[None]
-    _, found = model.see(image, box, None, options)
-    found = found[can_recover(found)] + np.array([x0, y0, 0], np.float32)
+    boxes, found = model.see(image, box, None, options)
+    usable = can_recover(found) | model.networks.crops_by_box
+    boxes, found = boxes[usable] + np.tile(corner, 2), found[usable] + [*corner, 0]
     chosen = 0 if shot.box is not None and len(found) else nearest_person(found, shot.keypoints)
-    return None if chosen is None else found[chosen]
+    return None if chosen is None else (boxes[chosen], found[chosen])
 
 
 def nearest_person(people: Float[np.ndarray, "P K 3"], truth: Float[np.ndarray, "K 3"]) -> int | None:

@@ -151,8 +151,8 @@ def sweep(model: Recoverer, split: Split, corpus: str | Path | None, options: Re
 
     Returns:
       {"people", "axes": {axis: {level: row}}, "occlusion_map": {joint: GRID x GRID increase of its error, mm}, "deciles": of the
-      confidence over people of all levels (`uncertainty.by_quantile`)}; a row holds "found", "pa_mpjpe_mm", "mpjpe_mm", "confidence" and
-      "joints_pa_mm" {joint: error}.
+      confidence over people of all levels (`uncertainty.by_quantile`; none of a model without confidences)}; a row holds "found",
+      "pa_mpjpe_mm", "mpjpe_mm", "confidence" (None without) and "joints_pa_mm" {joint: error}.
     """
     samples = split.samples[:people]
     ask = functools.partial(_ask, model, options)
@@ -181,7 +181,7 @@ def sweep(model: Recoverer, split: Split, corpus: str | Path | None, options: Re
         "people": len(samples),
         "axes": {axis: {level: found.row() for level, found in levels.items()} for axis, levels in axes.items()},
         "occlusion_map": {name: np.round(increase[..., i], 1).tolist() for i, name in enumerate(SMPL24)},
-        "deciles": uncertainty.by_quantile(confidence, errors),
+        "deciles": [] if np.isnan(confidence).any() else uncertainty.by_quantile(confidence, errors),
     }
 
 
@@ -200,7 +200,7 @@ class Found:
             "found": float(self.found.mean()),
             "pa_mpjpe_mm": float(self.aligned.mean()),
             "mpjpe_mm": float(self.plain.mean()),
-            "confidence": float(self.confidence.mean()),
+            "confidence": None if np.isnan(self.confidence).any() else float(self.confidence.mean()),
             "joints_pa_mm": dict(zip(SMPL24, np.round(self.aligned.mean(0), 2).tolist(), strict=True)),
         }
 
@@ -253,15 +253,16 @@ def table(report: dict[str, Any]) -> str:
     ]
     for axis, levels in report["axes"].items():
         for level, row in levels.items():
-            figures = f"{100 * row['found']:.0f} | {row['pa_mpjpe_mm']:.1f} | {row['mpjpe_mm']:.1f} | {row['confidence']:.2f}"
+            sure = "" if row["confidence"] is None else f"{row['confidence']:.2f}"
+            figures = f"{100 * row['found']:.0f} | {row['pa_mpjpe_mm']:.1f} | {row['mpjpe_mm']:.1f} | {sure}"
             lines.append(f"| {axis} | {level} | {figures} |")
     plain, hidden = report["axes"]["none"]["as rendered"], report["axes"]["occlusion"]["mean of all places"]
     lines += ["", "| joint | PA error, mm | under the occluder | worst place: more by |", "|---|---|---|---|"]
     for name, places in report["occlusion_map"].items():
         lines.append(f"| {name} | {plain['joints_pa_mm'][name]:.1f} | {hidden['joints_pa_mm'][name]:.1f} | {np.max(places):.1f} |")
-    deciles = report["deciles"]
-    lines += ["", "| people of all levels, by confidence | " + " | ".join(str(i + 1) for i in range(len(deciles))) + " |"]
-    lines += ["|---" * (len(deciles) + 1) + "|"]
-    lines += ["| confidence | " + " | ".join(f"{d['confidence']:.2f}" for d in deciles) + " |"]
-    lines += ["| PA-MPJPE, mm | " + " | ".join(f"{d['error_mm']:.0f}" for d in deciles) + " |"]
+    if deciles := report["deciles"]:
+        lines += ["", "| people of all levels, by confidence | " + " | ".join(str(i + 1) for i in range(len(deciles))) + " |"]
+        lines += ["|---" * (len(deciles) + 1) + "|"]
+        lines += ["| confidence | " + " | ".join(f"{d['confidence']:.2f}" for d in deciles) + " |"]
+        lines += ["| PA-MPJPE, mm | " + " | ".join(f"{d['error_mm']:.0f}" for d in deciles) + " |"]
     return "\n".join(lines)
