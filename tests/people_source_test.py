@@ -164,7 +164,7 @@ def test_rows_say_which_labels_are_missing(truth, body):
     assert np.flatnonzero(rows["joints_confidence"][2]).tolist() == sorted(known)
     hips = person.joints[known] - person.joints[known[:2]].mean(0)
     np.testing.assert_allclose(rows["joints"][2][known] - rows["joints"][2][known[:2]].mean(0), hips, atol=1e-5)
-    assert rows["focal"][5] == pytest.approx(5000 / 256 * 640) and np.abs(rows["weak_camera"][5]).max() == 0
+    assert rows["focal"][5] == pytest.approx(800) and np.abs(rows["weak_camera"][5]).max() == 0
 
 
 def test_mixtures():

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from smpl_jax.keypoints import BODY44, flip_rotmats
 
-HMR_FOCAL = 5000.0 / 256.0  # focal length over the longer side of the image, assumed by HMR, SPIN and HMR2 where none is known
+from genhmr_jax import camera
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,12 +188,14 @@ def view_of(size: Int[np.ndarray, "2"], intrinsics: Float[np.ndarray, "3 3"] | N
 
     Args:
       size: width and height of the image, px.
-      intrinsics: of the original camera (no skew), px; None: HMR's focal length, principal point in the middle.
+      intrinsics: of the original camera (no skew), px. None: the principal point is in the middle, and the focal length is the one
+        that inference assumes. HMR's (5000 / 256 x the longer side) would teach the network a box information (side / focal) that it never
+        meets again.
     """
     size = np.asarray(size, np.float64)
     middle = size / 2
     if intrinsics is None:
-        lengths, principal = np.full(2, HMR_FOCAL * size.max()), middle
+        lengths, principal = np.full(2, camera.default_focal(*size)), middle
     else:
         lengths, principal = intrinsics[[0, 1], [0, 1]].astype(np.float64), intrinsics[:2, 2].astype(np.float64)
     focal = math.sqrt(lengths[0] * lengths[1])
