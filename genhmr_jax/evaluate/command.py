@@ -91,6 +91,8 @@ def _check(args: argparse.Namespace) -> None:
 
 def _dataset(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """What the JSON file holds, and what is printed."""
+    from tqdm import tqdm
+
     import genhmr_jax
     from genhmr_jax.data.sources import find
     from genhmr_jax.evaluate import runner, tables
@@ -101,7 +103,7 @@ def _dataset(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     bodies = load_bodies(args.body_dir, [r for p in protocols for r in p.regressors], {g for p in protocols for g in p.genders})
     report = find(dataset.source).report(args.skip_bad)
     predictor = _predictor(args, bodies.models["neutral"])
-    records = _records(args.data_dir, dataset.source, dataset.split, report)
+    records = tqdm(_records(args.data_dir, dataset.source, dataset.split, report), args.dataset, unit=" people", disable=None)
     measured = runner.evaluate(
         records, predictor, bodies, protocols, report,
         batch_size=args.batch_size, limit=args.limit, frames_per_second=dataset.frames_per_second,
@@ -110,7 +112,7 @@ def _dataset(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise InputError(args.data_dir, f"has nobody to evaluate on ({report.summary()})", "check the dataset")
     result = {
         "body": bodies.origin,
-        "settings": {"refine_steps": args.refine_steps, "true_focal": args.true_focal, "limit": args.limit},
+        "settings": {"refine_steps": getattr(predictor, "refine_steps", 0), "true_focal": args.true_focal, "limit": args.limit},
         "genhmr_jax": genhmr_jax.__version__,
         **measured,
         "skipped": report.listed,
