@@ -10,7 +10,7 @@ import io
 import shutil
 import tempfile
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +47,30 @@ def build(
     if split not in source.splits:
         raise InputError(name, f"has no split {split!r}", f"it has {', '.join(source.splits)}")
     folder = built_dir(data_dir, name, split)
-    if overwrite and folder.is_dir():
-        shutil.rmtree(folder)
-    if not _is_built(folder):
-        make = functools.partial(source.records, manual_dir, split, report)
-        builder = _builder_class(name)(data_dir=str(data_dir), config=split, file_format="array_record")
-        builder.make_records = make
-        # tfds makes a folder for downloads, and tells of them, though there are none.
-        with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
-            _tfds().disable_progress_bar()  # ours, over the records, ends its line before an error is told
-            builder.download_and_prepare(download_dir=downloads, file_format="array_record")
+    if overwrite or not _is_built(folder):
+        _build(source, functools.partial(source.records, manual_dir, split, report), Path(data_dir), split)
         if report.listed:
             (folder / SKIPPED).write_text(report.summary() + "\n")
     return len(open_built(data_dir, name, split)), report
+
+
+def _build(source: Source, make_records: Callable[[], Iterator[Record]], data_dir: Path, split: str) -> None:
+    """Builds beside the other datasets, then moves the whole into its place: only then does what was there before go."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f".building-{source.name}-", dir=data_dir)
+    except OSError as error:
+        raise InputError(data_dir, f"cannot be written ({error.strerror})", "choose another --data-dir") from error
+    with scratch as folder, contextlib.redirect_stdout(io.StringIO()):  # tfds tells of downloads, though there are none
+        builder = _builder_class(source.name)(data_dir=folder, config=split, file_format="array_record")
+        builder.make_records = make_records
+        _tfds().disable_progress_bar()  # ours, over the records, ends its line before an error is told
+        builder.download_and_prepare(download_dir=Path(folder) / "downloads", file_format="array_record")
+        place = built_dir(data_dir, source.name, split)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_dir():
+            shutil.rmtree(place)
+        built_dir(folder, source.name, split).rename(place)
 
 
 def built_dir(data_dir: str | Path, name: str, split: str) -> Path:
