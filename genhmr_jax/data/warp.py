@@ -97,7 +97,7 @@ def warp_image(
     rest = max(shrink / block, 1.0)
     lanes = _smoothed_lanes(image, round(256 * (rest * rest - 1) / 24))
     matrix[:, 2] += matrix[:, :2] @ np.full(2, 0.5) - 0.5 - (left, top)  # for whole numbers at pixel centres
-    levels = np.minimum(np.arange(256)[:, None] * np.asarray(gains) + 0.5, 255).astype(np.uint8)
+    levels = np.minimum(np.asarray(gains)[:, None] * np.arange(256) + 0.5, 255).astype(np.uint8)
     out = np.empty((size, size, 3), np.uint8)
     _sample(lanes, np.round(matrix * _FIXED).astype(np.int64), levels, out)
     return out
@@ -164,37 +164,39 @@ def _smoothed_lanes(image, side):
 
 
 @compiled
+def _pixel(lanes, y, x):
+    """A packed pixel; black beyond the image."""
+    return lanes[y, x] if 0 <= y < lanes.shape[0] and 0 <= x < lanes.shape[1] else np.uint64(0)
+
+
+@compiled
 def _sample(lanes, matrix, levels, out):
     """out[i, j] = levels[bilinear surface at matrix (j, i)]; matrix in 1 / 2^20 px, positions are then rounded to 1/256 px."""
     height, width, size = lanes.shape[0], lanes.shape[1], out.shape[0]
-    flat, stride = lanes.reshape(-1), np.int64(width)
-    eight, one, low_byte = np.uint64(8), np.uint64(1), np.uint64(255)
+    flat, flat_out = lanes.reshape(-1), out.reshape(-1)
+    red, green, blue = levels[0], levels[1], levels[2]
+    one, below, eight, low_byte = np.uint64(1), np.uint64(width), np.uint64(8), np.uint64(255)
     for i in range(size):
-        start_x, start_y = matrix[0, 1] * i + matrix[0, 2] + 2048, matrix[1, 1] * i + matrix[1, 2] + 2048
-        end_x, end_y = start_x + matrix[0, 0] * (size - 1), start_y + matrix[1, 0] * (size - 1)
-        inside = min(start_x, end_x) >= 0 and max(start_x, end_x) >> 20 < width - 1
-        inside = inside and min(start_y, end_y) >= 0 and max(start_y, end_y) >> 20 < height - 1
+        x, y = matrix[0, 1] * i + matrix[0, 2] + 2048, matrix[1, 1] * i + matrix[1, 2] + 2048
+        end_x, end_y = x + matrix[0, 0] * (size - 1), y + matrix[1, 0] * (size - 1)
+        inside = min(x, end_x) >= 0 and max(x, end_x) >> 20 < width - 1 and min(y, end_y) >= 0 and max(y, end_y) >> 20 < height - 1
         for j in range(size):
-            x, y = (start_x + matrix[0, 0] * j) >> 12, (start_y + matrix[1, 0] * j) >> 12
-            left, top = x >> 8, y >> 8
-            fx, fy = np.uint64(x & 255), np.uint64(y & 255)
+            left, top = x >> 20, y >> 20
+            fx, fy = np.uint64((x >> 12) & 255), np.uint64((y >> 12) & 255)
             low_right = (fx * fy + np.uint64(128)) >> eight
             low_left, high_right = fy - low_right, fx - low_right
             high_left = np.uint64(256) - fx - low_left
-            total = np.uint64(0x0080_0080_0080)
-            if inside:
-                high = np.uint64(top * stride + left)
-                low = high + np.uint64(stride)
-                total += high_left * flat[high] + high_right * flat[high + one] + low_left * flat[low] + low_right * flat[low + one]
-            elif -1 <= left < width and -1 <= top < height:
-                if top >= 0 and left >= 0:
-                    total += high_left * lanes[top, left]
-                if top >= 0 and left < width - 1:
-                    total += high_right * lanes[top, left + 1]
-                if top < height - 1 and left >= 0:
-                    total += low_left * lanes[top + 1, left]
-                if top < height - 1 and left < width - 1:
-                    total += low_right * lanes[top + 1, left + 1]
-            out[i, j, 0] = levels[(total >> eight) & low_byte, 0]
-            out[i, j, 1] = levels[(total >> np.uint64(24)) & low_byte, 1]
-            out[i, j, 2] = levels[(total >> np.uint64(40)) & low_byte, 2]
+            if inside:  # true for a whole row: the loop is compiled twice, once without questions
+                at = np.uint64(top * np.int64(width) + left)
+                total = high_left * flat[at] + high_right * flat[at + one]
+                total += low_left * flat[at + below] + low_right * flat[at + below + one]
+            else:
+                total = high_left * _pixel(lanes, top, left) + high_right * _pixel(lanes, top, left + 1)
+                total += low_left * _pixel(lanes, top + 1, left) + low_right * _pixel(lanes, top + 1, left + 1)
+            total += np.uint64(0x0080_0080_0080)
+            place = 3 * (i * size + j)
+            flat_out[place] = red[(total >> eight) & low_byte]
+            flat_out[place + 1] = green[(total >> np.uint64(24)) & low_byte]
+            flat_out[place + 2] = blue[(total >> np.uint64(40)) & low_byte]
+            x += matrix[0, 0]
+            y += matrix[1, 0]
