@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import types
 
 import numpy as np
@@ -11,6 +12,7 @@ from fakes import fake_people
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from genhmr_jax import cli
 from genhmr_jax.body import load_body
 from genhmr_jax.data import poses
 from genhmr_jax.errors import InputError
@@ -252,6 +254,25 @@ def test_figures_of_the_mean_pose_against_numpy(made):
     assert split.facts["hash"] in benchmark.synthetic_table(report)
 
 
+def test_the_command(made, tmp_path, capsys):
+    """genhmr eval --dataset=synthetic: the JSON file and the table of the baseline, and what goes wrong in one line."""
+    folder, split = made
+    arguments = ["eval", "--dataset=synthetic", f"--data-dir={folder}", "--limit=3", "--checkpoint=mean-pose"]
+    assert cli.main([*arguments, f"--out={tmp_path / 'eval.json'}"]) == 0
+    stored = json.loads((tmp_path / "eval.json").read_text())
+    assert stored["split"]["hash"] == split.facts["hash"] and list(stored["results"]) == ["mean pose"]
+    assert f"hash {split.facts['hash']}" in capsys.readouterr().out
+    assert cli.main([*arguments[:2], f"--data-dir={tmp_path}", *arguments[3:]]) == 1
+    assert "holds no synthetic test set" in capsys.readouterr().err
+
+
+def test_uncertainty_of_nobody(made):
+    folder, _ = made
+    model = Puppet(keypoints_at((20, 20)) * [1, 1, 0])
+    with pytest.raises(InputError, match="0 of 3 people were found"):
+        benchmark.synthetic(model, folder, count=3, iterations=(1,), refine_steps=0, with_uncertainty=True)
+
+
 def test_a_model_on_the_whole_set(made, tmp_path):
     folder, split = made
     model = Puppet(np.concatenate([[s.keypoints * [1, 1, 0] + [0, 0, 1]] for s in split.samples]).astype(np.float32))
@@ -268,6 +289,26 @@ def test_a_model_on_the_whole_set(made, tmp_path):
     text = benchmark.synthetic_table(report)
     assert "| T=4, with refinement |" in text and "| most confident |" in text
     json.dumps(report)
+
+
+def test_the_shipped_model_runs_both_commands(made, tmp_path, capsys):
+    folder, split = made
+    found = tmp_path / "found.json"
+    arguments = ["--iterations=1", "--refine-steps=0", f"--out={found}"]
+    assert cli.main(["eval", "--dataset=synthetic", f"--data-dir={folder}", "--limit=3", *arguments]) == 0
+    row = json.loads(found.read_text())["results"]["T=1, sampling alone"]
+    assert 0 < row["pa_mpjpe_mm"] <= row["mpjpe_mm"] < 2000 and row["seconds"] > 0
+    shutil.copy(cli.SAMPLE_PHOTO, tmp_path / "person.jpg")
+    with Image.open(cli.SAMPLE_PHOTO) as photo:
+        width, height = photo.size
+    Image.new("L", (width, height), 255).save(tmp_path / "person.mask.png")
+    (tmp_path / "boxes.json").write_text(json.dumps({"person": [0, 0, width, height]}))
+    pictures = f"--pictures={tmp_path / 'pictures'}"
+    assert cli.main(["eval", "--dataset=photos", f"--data-dir={tmp_path}", pictures, *arguments]) == 0
+    score = json.loads(found.read_text())["photos"]["person"]["refined"]
+    assert 0.02 < score["iou"] < 0.6 and 0 < score["error_box"] < 0.2  # the whole photo as mask
+    assert (tmp_path / "pictures" / "person_refined.png").exists()
+    assert "| person | 0." in capsys.readouterr().out
 
 
 def square_person():

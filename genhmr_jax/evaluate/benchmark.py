@@ -67,7 +67,7 @@ def synthetic(
       {"text", "split", "found", "results": {label: figures}}, and "robustness", "uncertainty" where asked for; `synthetic_table` prints it.
 
     Raises:
-      InputError: of the test set (`open_split`).
+      InputError: of the test set (`open_split`); fewer than two people were found, and uncertainty is asked for.
     """
     split = open_split(folder, corpus, count)
     truth = np.stack([sample.joints for sample in split.samples])
@@ -83,6 +83,8 @@ def synthetic(
     for label, options in settings(iterations, refine_steps).items():
         report["results"][label] = figures(looking.solve(model, seen, options), split, truth, seen.seconds)
     default = RecoverOptions(refine_steps=refine_steps)
+    if with_uncertainty and seen.found.sum() < 2:
+        raise InputError("--uncertainty", f"{seen.found.sum()} of {count} people were found", "give more images, or another model")
     if with_uncertainty:
         report["uncertainty"] = _uncertainty(model, seen, truth, default, pictures)
     if with_robustness:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float
+from tqdm import tqdm
 
 from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE
 from genhmr_jax.data.synthetic.generate import Sample
@@ -88,7 +89,7 @@ def look(model: Recoverer, shots: Sequence[Shot], options: RecoverOptions = LOOK
     """The model's 2D part: finds the person of each shot, and encodes; compiling does not count as time."""
     _person(model, shots[0], options)
     began = time.perf_counter()
-    people = [_person(model, shot, options) for shot in shots]
+    people = [_person(model, shot, options) for shot in tqdm(shots, desc="looking", unit="image", leave=False, disable=None)]
     views = []
     for shot, person in zip(shots, people, strict=True):
         height, width = shot.image.shape[:2]

@@ -173,7 +173,7 @@ def sweep(model: Recoverer, split: Split, corpus: str | Path | None, options: Re
     }
     axes["light"] = {f"{stops:+d} stops": ask(_changed(plain, lambda s, n=stops: relight(s.image, n)), truth) for stops in STOPS}
     if corpus:
-        axes |= _rendered_axes(ask, poses.load_corpus(corpus, "val"), people)
+        axes |= _rendered_axes(ask, poses.load_corpus(corpus, "val"), len(samples))
     everyone = [reference, *hidden, *(found for name in axes if name not in ("none", "occlusion") for found in axes[name].values())]
     confidence, errors = (np.concatenate([getattr(found, name).mean(1) for found in everyone]) for name in ("confidence", "aligned"))
     increase = np.stack([found.aligned.mean(0) for found in hidden]).reshape(GRID, GRID, 24) - reference.aligned.mean(0)
