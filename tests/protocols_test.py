@@ -1,16 +1,20 @@
 """Every protocol on cases that are computed by hand: bodies whose vertices are the regressor's joints themselves."""
 
 import dataclasses
+import pickle
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import smpl_jax
+from python2_pickles import python2_pickle
 from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import BODY44, EXTRA19, SMPL24
 
+import genhmr_jax
 from genhmr_jax.body import load_body
 from genhmr_jax.errors import InputError
-from genhmr_jax.evaluate import bodies as bodies_module
 from genhmr_jax.evaluate import measuring
 from genhmr_jax.evaluate.bodies import Bodies, Posed, load_bodies
 from genhmr_jax.evaluate.datasets import DATASETS
@@ -212,8 +216,6 @@ def test_each_row_is_posed_on_the_body_of_its_gender():
     bodies = load_bodies(None)
     pose, betas = RNG.normal(0, 0.2, (3, 72)).astype(np.float32), RNG.normal(size=(3, 10)).astype(np.float32)
     found = bodies.pose(pose, betas, ["female", "male", "female"])
-    import smpl_jax
-
     for row, gender in enumerate(("female", "male", "female")):
         wanted = smpl_jax.forward(load_body(gender), betas[row], pose[row])
         np.testing.assert_allclose(found.joints[row], wanted.joints, atol=1e-5)
@@ -232,8 +234,8 @@ def test_missing_files_are_named_all_at_once(tmp_path):
 
 
 def test_a_regressor_of_another_mesh_is_refused(tmp_path):
-    body = bodies_module.load_body("lite")
-    source = bodies_module.Path(bodies_module.__file__).parents[1] / "assets" / "body" / "lite.npz"
+    body = load_body("lite")
+    source = Path(genhmr_jax.__file__).parent / "assets" / "body" / "lite.npz"
     (tmp_path / "SMPL_NEUTRAL.npz").write_bytes(source.read_bytes())
     np.save(tmp_path / "J_regressor_h36m.npy", np.zeros((17, 6890), np.float32))
     with pytest.raises(InputError, match=rf"\(17, 6890\), not of \(17, {body.num_vertices}\)"):
@@ -241,8 +243,27 @@ def test_a_regressor_of_another_mesh_is_refused(tmp_path):
     (tmp_path / "J_regressor_h36m.npy").write_bytes(b"nothing")
     with pytest.raises(InputError, match="holds no joint regressor"):
         load_bodies(tmp_path, ["H36M"], ["neutral"])
-    found = load_bodies(tmp_path, ["J24"], ["neutral"])
-    np.testing.assert_allclose(found.regressors["J24"] @ body.template.T, body.joint_template, atol=1e-5)
+    from_npz = load_bodies(tmp_path, ["J24"], ["neutral"])
+    with np.load(source) as file:  # the same as a Python 2 pickle, which is found first
+        keys = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
+        (tmp_path / "SMPL_NEUTRAL.pkl").write_bytes(python2_pickle({key: file[key] for key in keys}))
+    (tmp_path / "SMPL_NEUTRAL.npz").unlink()
+    for found in (from_npz, load_bodies(tmp_path, ["J24"], ["neutral"])):
+        np.testing.assert_allclose(found.regressors["J24"] @ body.template.T, body.joint_template, atol=1e-5)
+
+
+def test_a_regressor_that_is_a_harmful_pickle_is_refused(tmp_path):
+    source = Path(genhmr_jax.__file__).parent / "assets" / "body" / "lite.npz"
+    (tmp_path / "SMPL_NEUTRAL.npz").write_bytes(source.read_bytes())
+
+    class Harm:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "harmed",)
+
+    (tmp_path / "SMPL_to_J19.pkl").write_bytes(pickle.dumps(Harm()))
+    with pytest.raises(InputError, match="SMPL_to_J19.pkl.*nothing in it was run"):
+        load_bodies(tmp_path, ["J19"], ["neutral"])
+    assert not (tmp_path / "harmed").exists()
 
 
 def test_every_dataset_names_known_protocols_and_each_says_what_it_does():
