@@ -1,6 +1,7 @@
 """Synthetic people: labels that fit the pixels, determinism, shards."""
 
 import dataclasses
+import io
 import json
 
 import numpy as np
@@ -193,7 +194,7 @@ def test_joints_are_visible_as_the_keypoints_beside_them(samples):
     names = [n for n in DETECTED if n.split("_")[-1] in ("knee", "ankle", "elbow", "wrist")]
     for sample in samples:
         joints = sample.joint_visibility[[SMPL24.index(n) for n in names]]
-        np.testing.assert_array_equal(joints >= sample.keypoints[[DETECTED.index(n) for n in names], 2], True)
+        np.testing.assert_array_equal(joints, sample.keypoints[[DETECTED.index(n) for n in names], 2])
 
 
 def test_folder_without_images(tmp_path):
@@ -234,9 +235,34 @@ def test_a_stopped_run_goes_on(shards, corpus_file, monkeypatch, tmp_path):
         np.testing.assert_array_equal(a.image, b.image)
 
 
-def test_damaged_and_missing_shards_are_named(tmp_path):
+def test_a_set_grows_and_keeps_to_its_settings(tmp_path, corpus_file):
+    """A shard that was the last one and is not full is made again, with the same images first."""
+    draw = dict(size=48, body="lite", workers=1)
+    write.write_split(tmp_path, "val", 2, corpus_file, **draw)
+    before = [sample.image for sample in write.read_shards(tmp_path / "val")]
+    write.write_split(tmp_path, "val", 3, corpus_file, **draw)
+    after = [sample.image for sample in write.read_shards(tmp_path / "val")]
+    assert len(after) == 3
+    np.testing.assert_array_equal(after[:2], before)
+    for other in (draw | {"size": 32}, draw | {"seed": 1}, draw | {"body": "neutral"}):
+        with pytest.raises(InputError, match="00000.npz: was made with other settings"):
+            write.write_split(tmp_path, "val", 4, corpus_file, **other)
+
+
+def test_damaged_and_missing_shards_are_named(shards, corpus_file, tmp_path):
     with pytest.raises(InputError, match="no shards"):
         list(write.read_shards(tmp_path))
-    (tmp_path / "00000.npz").write_bytes(b"not an archive")
-    with pytest.raises(InputError, match="00000.npz"):
-        list(write.read_shards(tmp_path))
+    whole, file = (shards / "val" / "00000.npz").read_bytes(), tmp_path / "00000.npz"
+    for damaged in (b"not an archive", whole[: len(whole) // 2], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match="00000.npz: is no shard"):
+            list(write.read_shards(tmp_path))
+    arrays = dict(np.load(io.BytesIO(whole), allow_pickle=False))
+    for changed, message in (
+        ({"joint_visibility": None}, "lacks joint_visibility: another version wrote it"),
+        ({"betas": arrays["betas"][:2]}, "does not hold as many images as labels"),
+        ({"image_bytes": np.zeros_like(arrays["image_bytes"])}, "image 0 cannot be read"),
+    ):
+        np.savez(file, **{name: value for name, value in (arrays | changed).items() if value is not None})
+        with pytest.raises(InputError, match=message):
+            list(write.read_shards(tmp_path))

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-CHUNK = 1024  # triangles at a time: bounds the memory to CHUNK x window^2
+WORK = 1 << 22  # pixels of windows looked at together: bounds the memory
+CHUNK = 1024  # triangles at a time, at most
 
 
 def rasterize(
@@ -35,19 +36,28 @@ def rasterize(
     # Powers of two: few shapes, few compilations. A window never needs to be larger than the image.
     needed = min(int(np.ceil(extent.max())) + 2, max(width, height))
     window = 1 << max(needed - 1, 1).bit_length()
-    found = _rasterize(points, np.asarray(faces, np.int32), jnp.float32(focal), centre, jnp.float32(near), width, height, window)
+    together = max(1, min(WORK // window**2, CHUNK, len(faces)))
+    found = _rasterize(points, np.asarray(faces, np.int32), jnp.float32(focal), centre, jnp.float32(near), width, height, window, together)
     return tuple(np.asarray(x) for x in jax.device_get(found))
 
 
-@functools.partial(jax.jit, static_argnames=("width", "height", "window"))
+@functools.partial(jax.jit, static_argnames=("width", "height", "window", "together"))
 def _rasterize(
-    points: Float[Array, "V 3"], faces: Int[Array, "F 3"], focal: Array, centre: Array, near: Array, width: int, height: int, window: int
+    points: Float[Array, "V 3"],
+    faces: Int[Array, "F 3"],
+    focal: Array,
+    centre: Array,
+    near: Array,
+    width: int,
+    height: int,
+    window: int,
+    together: int,
 ) -> tuple[Int[Array, "H W"], Float[Array, "H W"], Float[Array, "H W 3"]]:
     count = faces.shape[0]
-    padding = -count % CHUNK
+    padding = -count % together
     corner = jnp.pad(points[faces], ((0, padding), (0, 0), (0, 0)))  # padded triangles lie at z = 0: behind the near plane
     numbers = jnp.arange(count + padding, dtype=jnp.int32)
-    chunks = corner.reshape(-1, CHUNK, 3, 3), numbers.reshape(-1, CHUNK)
+    chunks = corner.reshape(-1, together, 3, 3), numbers.reshape(-1, together)
     pixels = width * height
 
     def covered(corner: Float[Array, "C 3 3"]) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 The folder may say in lights.json how each picture's surroundings light a body: irradiance in nine spherical harmonics (light.py).
 """
 
+import hashlib
 import json
 import pathlib
 
@@ -32,6 +33,13 @@ class Backgrounds:
                 image.thumbnail((2 * side, 2 * side))
                 self.images.append(np.asarray(image))
                 self.lights.append(known.get(file.name))
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that differ where pictures or lights do."""
+        digest = hashlib.sha256()
+        for image, known in zip(self.images, self.lights, strict=True):
+            digest.update(str(image.shape).encode() + image[::16, ::16].tobytes() + (b"" if known is None else known.tobytes()))
+        return digest.hexdigest()[:16]
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray | None]:
         """A random background, float32 (size, size, 3) in 0..1, and the irradiance there (9, 3), None where it is not known."""

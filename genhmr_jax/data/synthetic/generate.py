@@ -19,9 +19,9 @@ from genhmr_jax.render.rasterizer import rasterize, vertex_normals
 
 SAMPLES = 2  # per pixel and axis
 # Metres a keypoint may lie behind the visible surface and still be visible: joints lie inside the limb, hips deep inside.
-_SLACK_JOINTS = np.array([0.24 if name in ("pelvis", "left_hip", "right_hip", "spine1", "spine2", "spine3") else 0.16 for name in SMPL24])
 _TRUNK = [DETECTED.index(name) for name in ("nose", "left_shoulder", "right_shoulder", "left_hip", "right_hip")]
-SLACK = np.array([0.24 if name.endswith("hip") else 0.16 if name.endswith("shoulder") else 0.1 for name in DETECTED])
+_DEEP = {"pelvis": 0.24, "hip": 0.24, "spine": 0.24, "neck": 0.16, "head": 0.16, "collar": 0.16, "shoulder": 0.16}
+_SLACK, _SLACK_JOINTS = (np.array([_DEEP.get(name.split("_")[-1].rstrip("123"), 0.1) for name in names]) for names in (DETECTED, SMPL24))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +185,7 @@ def render_sample(
 
     points = keypoints + translation
     pixels = points[:, :2] / points[:, 2:] * focal + size / 2
-    visible = _visible(pixels, points[:, 2] - SLACK, cover, depth[::s, ::s])
+    visible = _visible(pixels, points[:, 2] - _SLACK, cover, depth[::s, ::s])
     placed = joints + translation
     joint_pixels = placed[:, :2] / placed[:, 2:] * focal + size / 2
     return Sample(
