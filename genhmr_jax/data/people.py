@@ -275,7 +275,7 @@ def rows_of(samples: Sequence[tuple[Sample, augment.Augmentation]], skeleton: Sk
     translation = rows.pop("translation")
     weak = camera.translation_to_weak(translation, rows["crop"], rows["image_size"], rows["focal"])
     rows["weak_camera"] = np.where(rows["has_camera"][:, None] > 0, weak, 0.0)
-    return {name: rows[name].astype(shape.dtype) for name, shape in row_shapes().items()}
+    return {name: rows[name].astype(shape.dtype, copy=False) for name, shape in row_shapes().items()}
 
 
 def _row(
