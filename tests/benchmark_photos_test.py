@@ -1,0 +1,111 @@
+"""The benchmark of photos: its figures on a made-up body whose right answers are known."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from fakes import fake_people
+from PIL import Image
+
+from genhmr_jax.errors import InputError
+from genhmr_jax.evaluate import benchmark
+from genhmr_jax.recover import RecoverOptions
+
+
+def square_person():
+    """Two people; the second is a square whose image is exactly the pixels 20..40 x 10..30 of a 60 x 40 photo."""
+    people = fake_people(2)
+    corners = np.array([[20, 10], [40, 10], [40, 30], [20, 30]], float)
+    depth = 3.0
+    square = np.concatenate([(corners - [30, 20]) * depth / 60, np.full((4, 1), depth)], axis=1)
+    names = np.array(["left_shoulder", "right_shoulder", "left_hip", "right_hip", *(f"k{i}" for i in range(19))])
+    keypoints = np.tile([30.0, 20, 0.9], (2, 23, 1))
+    keypoints[:, :4, :2] = [[25, 10], [35, 10], [25, 30], [35, 30]]  # torso: 20 px
+    return dataclasses.replace(
+        people,
+        boxes=np.array([[0, 0, 10, 10], [20, 10, 40, 30]]),
+        vertices=np.stack([square + [0, 0, 50], square]),
+        faces=np.array([[0, 1, 2], [0, 2, 3]]),
+        keypoint_names=names,
+        keypoints2d=keypoints,
+        projected_keypoints=keypoints[..., :2],
+    )
+
+
+@dataclasses.dataclass
+class PhotoModel:
+    """Answers every photo with the same people, and notes the options."""
+
+    result: object
+    options: list = dataclasses.field(default_factory=list)
+
+    def recover(self, image, *, options):
+        self.options.append(options)
+        return self.result
+
+
+def write_photos(folder, names=("a", "b")):
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:30, 20:40] = 255
+    for name in names:
+        Image.new("RGB", (60, 40)).save(folder / f"{name}.jpg")
+        Image.fromarray(mask).save(folder / f"{name}.mask.png")
+    (folder / "boxes.json").write_text(json.dumps({name: [20, 10, 40, 30] for name in names}))
+
+
+def test_iou_counts_pixels_of_the_right_person():
+    mask = np.zeros((40, 60), bool)
+    mask[10:30, 20:40] = True
+    box = np.array([19, 9, 41, 31])
+    assert benchmark.score(square_person(), box, mask).iou == pytest.approx(1, abs=0.01)
+    assert benchmark.score(square_person(), box, np.roll(mask, 10, axis=1)).iou == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_pck_and_error():
+    people = square_person()
+    projected = people.projected_keypoints.copy()
+    projected[1, 4:10] += [0, 1.9]  # within a tenth of the 20 px torso
+    projected[1, 10:15] += [2.1, 0]  # outside
+    keypoints = people.keypoints2d.copy()
+    keypoints[1, 15, 2], projected[1, 15] = 0.1, 1000  # unseen
+    people = dataclasses.replace(people, projected_keypoints=projected, keypoints2d=keypoints)
+    score = benchmark.score(people, np.array([20, 10, 40, 30]), np.ones((40, 60), bool))
+    assert score.pck == pytest.approx(17 / 22)
+    assert score.error_px == pytest.approx((6 * 1.9 + 5 * 2.1) / 22, rel=1e-5)
+    assert score.error_box == pytest.approx(score.error_px / 20, rel=1e-5)
+
+
+def test_box_overlap():
+    boxes = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]], float)
+    assert benchmark.box_overlap(boxes, np.array([0, 0, 2, 2.0])) == pytest.approx([1, 1 / 3, 0])
+
+
+def test_photos(tmp_path):
+    write_photos(tmp_path)
+    model, out = PhotoModel(square_person()), tmp_path / "out"
+    report = benchmark.photos(model, tmp_path, options=RecoverOptions(refine_steps=7), pictures=out)
+    assert [options.refine_steps for options in model.options] == [0, 7, 7] * 2
+    lines = [line for line in benchmark.photos_table(report).splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in lines] == ["photo", "---", "a", "b", "mean"]
+    assert sorted(p.name for p in out.iterdir()) == ["a_refined.png", "a_sampled.png", "b_refined.png", "b_sampled.png"]
+    assert report["photos"]["b"]["refined"]["pck"] == 1.0 and report["photos"]["b"]["found"] == 2
+    assert report["mean"]["refined"]["iou"] == pytest.approx(1, abs=0.01)
+    json.dumps(report)
+
+
+def test_bad_photos_are_named(tmp_path):
+    model = PhotoModel(square_person())
+    with pytest.raises(InputError, match=r"boxes.json: cannot be read"):
+        benchmark.photos(model, tmp_path)
+    write_photos(tmp_path)
+    for text, problem in (("[1]", "cannot be read"), ("{}", "names no photo"), ('{"a": [1, 2, 3]}', "'a' has no box")):
+        (tmp_path / "boxes.json").write_text(text)
+        with pytest.raises(InputError, match=problem):
+            benchmark.photos(model, tmp_path)
+    write_photos(tmp_path)
+    with pytest.raises(InputError, match="a.jpg: nobody was found"):
+        benchmark.photos(PhotoModel(fake_people(0)), tmp_path)
+    Image.new("L", (30, 40)).save(tmp_path / "a.mask.png")
+    with pytest.raises(InputError, match="a.mask.png: has another size"):
+        benchmark.photos(model, tmp_path)
