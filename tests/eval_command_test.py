@@ -17,7 +17,7 @@ from genhmr_jax import cli, recover
 from genhmr_jax.body import load_body
 from genhmr_jax.data.sources import find
 from genhmr_jax.errors import InputError
-from genhmr_jax.evaluate import predictors, runner, tables
+from genhmr_jax.evaluate import command, predictors, runner, tables
 from genhmr_jax.evaluate.bodies import load_bodies
 from genhmr_jax.evaluate.datasets import DATASETS
 from genhmr_jax.evaluate.predictors import MEAN_POSE_72, Prediction, Sight
@@ -268,3 +268,8 @@ def _grey(shape):
     stream = io.BytesIO()
     Image.new("RGB", (shape[1], shape[0]), (128, 128, 128)).save(stream, "PNG")
     return stream.getvalue()
+
+
+def test_the_json_file_has_no_nan():
+    found = command._without_nan({"a": [float("nan"), 1.5, "x"], "b": (float("inf"), None, 3)})
+    assert found == {"a": [None, 1.5, "x"], "b": [None, None, 3]}

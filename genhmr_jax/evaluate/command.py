@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,19 @@ def run(args: argparse.Namespace) -> int:
     result, text = (_dataset if args.dataset in DATASETS else _benchmark)(args)
     result = {"dataset": args.dataset, "checkpoint": args.checkpoint or "the model of the package", **result}
     with atomic_path(out) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        temporary.write_text(json.dumps(_without_nan(result), indent=1, allow_nan=False) + "\n")
     print(text)
     print(f"all figures: {out}")
     return 0
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with null for what is not a finite number (a correlation of constants, say): JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _check(args: argparse.Namespace) -> None:
