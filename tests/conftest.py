@@ -21,6 +21,16 @@ flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+# Files that take minutes start first, so that the two test processes end together.
+LONG = ("processes_test", "mesh_test", "train_test", "people_source_test", "image_training_test", "data_test")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves the tests of LONG to the front."""
+    place = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs():
     """Compiled programs of a file are of little use to the next one; kept, they fill gigabytes."""
