@@ -21,7 +21,7 @@ flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-# Files that take minutes start first, so that the two test processes end together.
+# Files that take minutes start first (setup.cfg keeps xdist from another order), so that the two test processes end together.
 LONG = ("processes_test", "mesh_test", "train_test", "people_source_test", "image_training_test", "data_test")
 
 
