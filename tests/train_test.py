@@ -65,7 +65,7 @@ class BrokenSource:
         return self.source.load(numbers)
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", "genhmr"])
+@pytest.mark.parametrize("stage", ["tokenizer", pytest.param("genhmr", marks=pytest.mark.slow)])
 def test_resumed_equals_unbroken(stage, tokenizer_config, genhmr_config, tmp_path, caplog):
     config = (tokenizer_config if stage == "tokenizer" else genhmr_config).copy_and_resolve_references()
     config.log_every = 1
