@@ -64,7 +64,8 @@ def interrupted(words, workdir, step, how):
     return child.returncode, output
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", pytest.param("genhmr", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["tokenizer", "genhmr"])
 def test_processes_signals_and_resumption(stage, trained_tokenizer, corpus_file, tmp_path):
     # At the shipped rate an untrained stage 2 amplifies rounding about tenfold in a few steps.
     config = [f"--config.tokenizer={trained_tokenizer}/model", "--config.optim.learning_rate=1e-4"] if stage == "genhmr" else []
