@@ -22,9 +22,10 @@ from genhmr_jax.errors import InputError
 from genhmr_jax.models import image_encoder
 from genhmr_jax.models.image_encoder import CROP_SIZE
 from genhmr_jax.train import loop
+from genhmr_jax.train.image_rows import known_mean, rooted
 from genhmr_jax.train.mesh import Placement, make_mesh
 from genhmr_jax.train.stage1 import TokenizerTask
-from genhmr_jax.train.stage2 import GenHmrTask, _known_mean, _rooted
+from genhmr_jax.train.stage2 import GenHmrTask
 
 INDICES = [i for i, name in enumerate(DETECTED) if "index" in name]  # BODY44 has no finger tips
 
@@ -284,7 +285,7 @@ def test_training_from_built_datasets(task, monkeypatch):
     for one, other in zip(*map(jax.tree.leaves, losses), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
-    (photos,) = task._validation_photos(Placement(make_mesh(task.config.mesh)))
+    (photos,) = task._validation_images(Placement(make_mesh(task.config.mesh)))
     assert photos["weight"].tolist() == [1, 0, 0, 0] and [m.shape[0] for m in photos["maps"]] == [4] * 3 and "images" not in photos
 
 
@@ -307,9 +308,9 @@ def test_joints_without_a_pelvis_are_compared_from_the_hips():
     joints = np.random.default_rng(0).normal(0, 1, (2, 24, 3)).astype(np.float32)
     known = np.ones((2, 24), np.float32)
     known[1, [0, 5]] = 0
-    rooted = _rooted(joints, known)
-    np.testing.assert_allclose(rooted[0], joints[0] - joints[0, 0], atol=1e-6)
-    np.testing.assert_allclose(rooted[1], joints[1] - joints[1, 1:3].mean(0), atol=1e-6)
+    relative = rooted(joints, known)
+    np.testing.assert_allclose(relative[0], joints[0] - joints[0, 0], atol=1e-6)
+    np.testing.assert_allclose(relative[1], joints[1] - joints[1, 1:3].mean(0), atol=1e-6)
     values = np.arange(48.0).reshape(2, 24)
-    np.testing.assert_allclose(_known_mean(values, known), [values[0].mean(), np.delete(values[1], [0, 5]).mean()], rtol=1e-6)
-    assert float(_known_mean(values, np.zeros((2, 24)))[0]) == 0
+    np.testing.assert_allclose(known_mean(values, known), [values[0].mean(), np.delete(values[1], [0, 5]).mean()], rtol=1e-6)
+    assert float(known_mean(values, np.zeros((2, 24)))[0]) == 0

@@ -28,6 +28,7 @@ from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
 from genhmr_jax.models.tokenizer import TokenizerSpec
 from genhmr_jax.models.vit import SIZES, drop_path_factors
 from genhmr_jax.predict import Networks, sample_bodies
+from genhmr_jax.train.image_rows import ImageRows, known_mean, rooted
 from genhmr_jax.train.masking import BINS, random_mask, ratio_bins, visible_tokens
 
 log = logging.getLogger("genhmr_jax")
@@ -50,9 +51,7 @@ class GenHmrTask:
         arrays = arrays or {name: self.networks.shapes[name] for name in ("tokenizer", "codebook")}
         self.frozen = arrays | {"body": keypoint_model(load_body(config.data.body))}
         self.view = views.ViewSpec(**config.data.view.to_dict())
-        if config.image_batch_size and not (config.data.images or config.data.people):
-            remedy = "give --config.data.images=DIR or --config.data.people=DIR"
-            raise InputError("--config.image_batch_size", "asks for images but there are none", remedy)
+        self.images = ImageRows(config, self.spec.encoder)
 
     @staticmethod
     def from_model(config: ml_collections.ConfigDict) -> "GenHmrTask":
@@ -87,53 +86,20 @@ class GenHmrTask:
     def _val_set(self) -> poses.PoseCorpus | None:
         return poses.load_corpus(self.config.data.poses, "val") if self.config.batch_size else None
 
-    @functools.cached_property
-    def _features(self) -> dict[str, Any]:
-        if not self.config.image_batch_size or self.config.data.people:
-            return {}
-        from genhmr_jax.train.features import FeatureSet
-
-        return {split: FeatureSet(pathlib.Path(self.config.data.images) / split) for split in ("train", "val")}
-
     def sources(self) -> dict[str, Any]:
         config, sources = self.config, {}
         if self._val_set is not None:
             sources["views"] = poses.PoseSource(poses.load_corpus(config.data.poses, "train"), config.batch_size, config.seed)
-        if self._features:
-            sources["images"] = self._features["train"].source(config.image_batch_size, config.seed)
-        if config.image_batch_size and config.data.people:
-            from genhmr_jax.data import augment, people
-
-            mixture = people.open_mixture(config.data.people, config.data.mixture, rendered=self._rendered)
-            spec, body = augment.AugmentSpec(**config.data.augment.to_dict()), load_body(config.data.body)
-            sources["images"] = people.PeopleSource(mixture, config.image_batch_size, config.seed, body, spec)
+        if self.images.size:
+            sources["images"] = self.images.source()
         return sources
-
-    def _rendered(self, split: str) -> Any:
-        """People of the pose corpus, rendered when they are asked for."""
-        from genhmr_jax.data.synthetic.backgrounds import Backgrounds
-        from genhmr_jax.data.synthetic.rendered import Rendered
-
-        data = self.config.data
-        corpus, backgrounds = poses.load_corpus(data.poses, split), Backgrounds(data.backgrounds)
-        return Rendered(corpus, split, self.config.seed, load_body(data.body), backgrounds, on_device=data.render_on_device)
 
     def batch_shapes(self) -> dict[str, Any]:
         shapes: dict[str, Any] = {}
         if self.config.batch_size:
             shapes["views"] = poses.batch_shapes(self.config.batch_size)
-        if (n := self.config.image_batch_size) and self.config.data.people:
-            from genhmr_jax.data import people
-
-            rows = people.row_shapes() | {"number": jax.ShapeDtypeStruct((), jnp.uint32)}
-            shapes["images"] = {name: jax.ShapeDtypeStruct((n, *row.shape), row.dtype) for name, row in rows.items()}
-        elif n:
-            k = len(DETECTED)
-            rows = {"rotmats": (24, 3, 3), "betas": (10,), "joints": (24, 3), "keypoints": (k, 3), "points2d": (k, 2), "crop": (3,)}
-            rows |= {"weak_camera": (3,), "focal": (), "image_size": (2,)}
-            images = {name: jax.ShapeDtypeStruct((n, *shape), jnp.float32) for name, shape in rows.items()}
-            images["number"] = jax.ShapeDtypeStruct((n,), jnp.uint32)
-            shapes["images"] = images | image_encoder.stored_shapes(self.spec.encoder, n)
+        if self.images.size:
+            shapes["images"] = self.images.shapes()
         return shapes
 
     def prepare(self, frozen: Any, batch: Any) -> Any:
@@ -147,7 +113,7 @@ class GenHmrTask:
                 sample = views.make_views(frozen["body"], batch[name]["pose"], number, seed, self.view)
             else:
                 sample = {k: v for k, v in batch[name].items() if k != "number"}
-                if self.config.data.people:
+                if self.images.are_photos:
                     sample = self._as_detected(self._encoded(sample), keys[:, 3])
                 sample = self._drop_contexts(sample, keys[:, 3])
                 if self.config.drop_path and self.spec.trains_encoder:
@@ -229,14 +195,14 @@ class GenHmrTask:
             output = smpl_jax.forward(frozen["body"], encoded.betas, rotmats)
             terms["rotation"] = jnp.sum(w["rotation"] * losses.row_mean((rotmats - sample["rotmats"]) ** 2))
             known = sample.get("joints_confidence", jnp.ones(output.joints.shape[:2]))
-            both = _rooted(output.joints, known), _rooted(sample["joints"], known)
-            terms["joints3d"] = jnp.sum(w["joints3d"] * _known_mean(jnp.mean(jnp.abs(both[0] - both[1]), -1), known))
+            both = rooted(output.joints, known), rooted(sample["joints"], known)
+            terms["joints3d"] = jnp.sum(w["joints3d"] * known_mean(jnp.mean(jnp.abs(both[0] - both[1]), -1), known))
             translation = camera.weak_to_translation(encoded.weak_camera, sample["crop"], sample["image_size"], sample["focal"])
             points = keypoint_points(frozen["body"], output, DETECTED) + translation[:, None]
             projected = camera.project(points, sample["focal"], sample["image_size"] / 2.0)
             gap = camera.to_crop(projected, sample["crop"]) - camera.to_crop(sample["points2d"], sample["crop"])
             labelled = sample.get("points2d_confidence", jnp.ones(gap.shape[:2]))
-            terms["joints2d"] = jnp.sum(w["joints2d"] * _known_mean(jnp.mean(jnp.minimum(jnp.abs(gap), 1.0), -1), labelled))
+            terms["joints2d"] = jnp.sum(w["joints2d"] * known_mean(jnp.mean(jnp.minimum(jnp.abs(gap), 1.0), -1), labelled))
             metrics["mpjpe_mm"] = 1000 * jnp.sum(w["joints3d"] * masked_mean(distances(*both), known))
         return terms, metrics
 
@@ -278,28 +244,16 @@ class GenHmrTask:
         ones = place(np.ones(size, np.float32))
         return [simulate(frozen["body"], place(r)) | {"weight": ones} for r in rows]
 
-    def _validation_photos(self, place: Any) -> list[dict[str, Any]]:
-        """`evaluate_poses` records of data.people_val, as they are; those whose joints are not all known weigh nothing."""
-        from genhmr_jax.data import people
-
-        config, encoded, samples = self.config, jax.jit(self._encoded), []
-        name, _, split = config.data.people_val.partition(":")
-        (dataset,) = people.open_mixture(config.data.people, name, split or "val", self._rendered)
-        for batch in people.all_batches(dataset, config.image_batch_size, config.evaluate_poses, load_body(config.data.body)):
-            batch["weight"] *= (batch["joints_confidence"] > 0).all(1)
-            samples.append(encoded(place(batch)))
-        if not sum(float(jnp.sum(sample["weight"])) for sample in samples):
-            raise InputError(config.data.people_val, "has no record with all 24 joints", "give a dataset with poses and shapes")
-        return samples
+    def _validation_images(self, place: Any) -> list[dict[str, Any]]:
+        encoded = jax.jit(self._encoded)
+        return [encoded(batch) if "images" in batch else batch for batch in self.images.validation(place)]
 
     def evaluate(self, params: Any, extra: Any, frozen: Any, place: Any) -> dict[str, float]:
         """MPJPE and PA-MPJPE in mm on views of validation poses (and on validation images), for decode rules and iterations."""
         measured: dict[str, float] = {}
         groups = {"val": self._validation_views(frozen, place) if self._val_set is not None else []}
-        if self._features:
-            groups["val_image"] = [place(b) for b in self._features["val"].all_batches(self.config.image_batch_size)]
-        if self.config.image_batch_size and self.config.data.people_val:
-            groups["val_image"] = self._validation_photos(place)
+        if images := self._validation_images(place):
+            groups["val_image"] = images
         if "val_image" in groups:
             groups["val_image_only"] = [b | {"keypoints": jnp.zeros_like(b["keypoints"])} for b in groups["val_image"]]
             groups["val_keypoints_only"] = [{k: v for k, v in b.items() if k not in ("maps", "images")} for b in groups["val_image"]]
@@ -319,14 +273,3 @@ class GenHmrTask:
         halves = self.frozen["tokenizer"]
         tokenizer = {"encoder": cast(halves["encoder"], jnp.bfloat16), "decoder": cast(halves["decoder"], jnp.float16)}
         save_params(directory, {"genhmr": cast(params, jnp.bfloat16), "tokenizer": tokenizer, "codebook": self.frozen["codebook"]}, meta)
-
-
-def _rooted(joints: Float[Array, "B 24 3"], known: Float[Array, "B 24"]) -> Float[Array, "B 24 3"]:
-    """Joints relative to the pelvis; where a dataset does not know it, to the middle of the hips."""
-    hips = jnp.mean(joints[:, 1:3], 1, keepdims=True)
-    return joints - jnp.where(known[:, :1, None] > 0, joints[:, :1], hips)
-
-
-def _known_mean(values: Float[Array, "B K"], confidence: Float[Array, "B K"]) -> Float[Array, "B"]:
-    """Mean over the last axis, weighted by confidence; 0 where nothing is known."""
-    return jnp.sum(values * confidence, -1) / jnp.maximum(jnp.sum(confidence, -1), 1e-8)

@@ -1,0 +1,135 @@
+"""Rows of images with labels, for every stage that is trained on them: where a config says they come from, and what form they have.
+
+They are photos of a mixture of people (`data.people`, `data.mixture`: data/people.py, rendered people among them), or stored crops or what
+a frozen encoder made of them (`data.images`: train/features.py).
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array, Float
+
+from genhmr_jax.body import load_body
+from genhmr_jax.body.keypoints import DETECTED
+from genhmr_jax.data import poses
+from genhmr_jax.errors import InputError
+from genhmr_jax.models import image_encoder
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRows:
+    """The image rows of a training; nothing is opened before it is asked for.
+
+    Attributes:
+      config: of the stage: `image_batch_size` (0: no images), `seed`, `data`, `evaluate_poses`.
+      encoder: whose maps, or whose crops, stored rows hold (models/image_encoder.py).
+
+    Raises:
+      InputError: images are asked for, but the config names none.
+    """
+
+    config: ml_collections.ConfigDict
+    encoder: str
+
+    def __post_init__(self) -> None:
+        if self.size and not (self.config.data.images or self.are_photos):
+            remedy = "give --config.data.images=DIR, --config.data.people=DIR or --config.data.mixture=rendered"
+            raise InputError("--config.image_batch_size", "asks for images but there are none", remedy)
+
+    @property
+    def size(self) -> int:
+        """Rows of a batch."""
+        return self.config.image_batch_size
+
+    @functools.cached_property
+    def are_photos(self) -> bool:
+        """Whether they are people of a mixture, whose 2D keypoints are labels, and not stored rows, whose keypoints are detected."""
+        from genhmr_jax.data import people
+
+        return bool(self.config.data.people) or set(people.parse_mixture(self.config.data.mixture)) == {people.RENDERED}
+
+    @functools.cached_property
+    def stored(self) -> dict[str, Any]:
+        """The stored rows by split: train.features.FeatureSet; {} for photos."""
+        if not self.size or self.are_photos:
+            return {}
+        from genhmr_jax.train.features import FeatureSet
+
+        return {split: FeatureSet(pathlib.Path(self.config.data.images) / split) for split in ("train", "val")}
+
+    def source(self) -> Any:
+        """The training rows: a data.pipeline.Source. Opens the data."""
+        if not self.are_photos:
+            return self.stored["train"].source(self.size, self.config.seed)
+        from genhmr_jax.data import augment, people
+
+        data = self.config.data
+        mixture = people.open_mixture(data.people, data.mixture, rendered=self._rendered)
+        spec = augment.AugmentSpec(**data.augment.to_dict())
+        return people.PeopleSource(mixture, self.size, self.config.seed, load_body(data.body), spec)
+
+    def shapes(self) -> dict[str, Any]:
+        """A batch as ShapeDtypeStructs, without opening any data."""
+        if self.are_photos:
+            from genhmr_jax.data import people
+
+            rows = people.row_shapes() | {"number": jax.ShapeDtypeStruct((), jnp.uint32)}
+            return {name: jax.ShapeDtypeStruct((self.size, *row.shape), row.dtype) for name, row in rows.items()}
+        k = len(DETECTED)
+        floats = {"rotmats": (24, 3, 3), "betas": (10,), "joints": (24, 3), "keypoints": (k, 3), "points2d": (k, 2), "crop": (3,)}
+        floats |= {"weak_camera": (3,), "focal": (), "image_size": (2,)}
+        rows = {name: jax.ShapeDtypeStruct((self.size, *shape), jnp.float32) for name, shape in floats.items()}
+        rows["number"] = jax.ShapeDtypeStruct((self.size,), jnp.uint32)
+        return rows | image_encoder.stored_shapes(self.encoder, self.size)
+
+    def validation(self, place: Callable[[Any], Any]) -> Iterator[dict[str, Any]]:
+        """The validation rows in batches, placed, without augmentation, each row with its "weight" in a mean error.
+
+        `evaluate_poses` records of `data.people_val`, of which those whose joints are not all known weigh nothing; where it is "", all
+        stored rows of split val; where there are none either, no batch at all.
+
+        Raises:
+          InputError: `data.people_val` is no dataset, or has no record with all 24 joints.
+        """
+        config = self.config
+        if not (self.size and config.data.people_val):
+            for batch in self.stored["val"].all_batches(self.size) if self.stored else ():
+                yield place(batch)
+            return
+        from genhmr_jax.data import people
+
+        name, _, split = config.data.people_val.partition(":")
+        (dataset,) = people.open_mixture(config.data.people, name, split or "val", self._rendered)
+        total = 0.0
+        for batch in people.all_batches(dataset, self.size, config.evaluate_poses, load_body(config.data.body)):
+            batch["weight"] *= (batch["joints_confidence"] > 0).all(1)
+            total += batch["weight"].sum()
+            yield place(batch)
+        if not total:
+            raise InputError(config.data.people_val, "has no record with all 24 joints", "give a dataset with poses and shapes")
+
+    def _rendered(self, split: str) -> Any:
+        """People of the pose corpus, rendered when they are asked for."""
+        from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+        from genhmr_jax.data.synthetic.rendered import Rendered
+
+        data = self.config.data
+        corpus, backgrounds = poses.load_corpus(data.poses, split), Backgrounds(data.backgrounds)
+        return Rendered(corpus, split, self.config.seed, load_body(data.body), backgrounds, on_device=data.render_on_device)
+
+
+def rooted(joints: Float[Array, "B 24 3"], known: Float[Array, "B 24"]) -> Float[Array, "B 24 3"]:
+    """Joints relative to the pelvis; where a dataset does not know it, to the middle of the hips."""
+    hips = jnp.mean(joints[:, 1:3], 1, keepdims=True)
+    return joints - jnp.where(known[:, :1, None] > 0, joints[:, :1], hips)
+
+
+def known_mean(values: Float[Array, "B K"], confidence: Float[Array, "B K"]) -> Float[Array, "B"]:
+    """Mean over the last axis, weighted by confidence; 0 where nothing is known."""
+    return jnp.sum(values * confidence, -1) / jnp.maximum(jnp.sum(confidence, -1), 1e-8)
