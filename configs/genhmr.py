@@ -39,7 +39,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.data = ml_collections.ConfigDict()
     c.data.poses = "cmu_poses.npz"
     c.data.images = ""
-    c.data.people = ""  # built datasets of photos (genhmr data build --data-dir DIR), instead of data.images
+    c.data.people = ""  # built datasets of photos (genhmr data build --data-dir DIR), instead of data.images; none if all are rendered
     c.data.mixture = "tokenhmr"  # hmr2, tokenhmr, tokenhmr_bedlam, or NAME=WEIGHT,NAME=WEIGHT; "rendered" makes people of data.poses
     c.data.backgrounds = ""  # of rendered people: a folder of tools/fetch_backgrounds.py; procedural rooms without
     c.data.render_on_device = False  # rasterise them on the accelerator, not on the cores

@@ -79,3 +79,12 @@ def crop_around(points: Float[Array, "*b K 2"], weights: Float[Array, "*b K"], m
     low, high = jnp.where(found, low, 0.0), jnp.where(found, high, 1.0)
     side = margin * jnp.maximum(jnp.max(high - low, -1), 1.0)
     return jnp.concatenate([(low + high) / 2.0, side[..., None]], -1)
+
+
+def square_around(box: Float[np.ndarray, "4"]) -> Float[np.ndarray, "3"]:
+    """Centre and side (px) of the crop of a box (xyxy).
+
+    A box wider than 3 : 4 fits into the middle 3/4 of the square, all that a ViT sees (as in HMR2). Margins are in the releases' boxes.
+    """
+    width, height = box[2] - box[0], box[3] - box[1]
+    return np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(height, width * 4 / 3)])

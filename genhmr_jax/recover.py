@@ -15,7 +15,6 @@ from smpl_jax import rotations
 from genhmr_jax import camera
 from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS, keypoint_model, keypoint_points
-from genhmr_jax.data.augment import square_around
 from genhmr_jax.errors import InputError
 from genhmr_jax.model_files import load_meta, load_params
 from genhmr_jax.models.baselines.regressor import KINDS, RegressorSpec
@@ -169,7 +168,7 @@ class Recoverer:
             "focal": np.full(rows, focal, np.float32),
         }
         if self.networks.crops_by_box and boxes is not None:
-            view["crop"][: len(boxes)] = [square_around(box) for box in boxes]
+            view["crop"][: len(boxes)] = [camera.square_around(box) for box in boxes]
         if self.networks.spec.encoder_channels:
             from genhmr_jax.models import image_encoder
 

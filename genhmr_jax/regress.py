@@ -7,7 +7,6 @@ it does on tokens.
 import dataclasses
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -66,8 +65,3 @@ class RegressorNetworks:
     def joint_confidence(self, confidence: Float[Array, "B 24"]) -> Float[Array, "B 24"]:
         """NaN: a regressor does not say."""
         return confidence
-
-
-def init_params(spec: RegressorSpec, key: jax.Array) -> dict[str, Any]:
-    """New parameters, in the form of `RegressorNetworks`."""
-    return {"genhmr": regressor.init(spec, key)}

@@ -10,9 +10,10 @@ from PIL import Image
 from scipy.ndimage import correlate1d, gaussian_filter
 from smpl_jax.keypoints import BODY44, BODY44_FLIP, SMPL24_FLIP
 
-from genhmr_jax.data.augment import PARTS, Augmentation, AugmentSpec, crop_square, draw, occlude, square_around, view_of
+from genhmr_jax import camera
+from genhmr_jax.data.augment import PARTS, Augmentation, AugmentSpec, crop_square, draw, occlude, view_of
 from genhmr_jax.data.transforms import crop_image
-from genhmr_jax.data.warp import crop_matrix, warp_file, warp_image
+from genhmr_jax.data.warp import warp_file, warp_image
 
 INTRINSICS = np.array([[900.0, 0, 330], [0, 880, 230], [0, 0, 1]])  # not square, not centred
 SIZE = np.array([640, 480])
@@ -39,6 +40,13 @@ def bilinear(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     padded = np.pad(padded, ((0, 1), (0, 1), (0, 0)))
     top = (1 - fx) * padded[y0, x0] + fx * padded[y0, x0 + 1]
     return (1 - fy) * top + fy * ((1 - fx) * padded[y0 + 1, x0] + fx * padded[y0 + 1, x0 + 1])
+
+
+def crop_matrix(centre: np.ndarray, side: float, size: int, angle: float = 0.0) -> np.ndarray:
+    """The matrix (2, 3) of a square crop of `side` image px, turned by `angle` in the image (radians, clockwise as seen)."""
+    step = side / size
+    turn = step * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return np.concatenate([turn, (centre - turn @ np.full(2, size / 2))[:, None]], -1)
 
 
 def grid(matrix: np.ndarray, size: int) -> np.ndarray:
@@ -280,7 +288,7 @@ def test_extreme_crops_hold_their_part():
     box = np.array([90.0, 90, 410, 410])
     whole = crop_square(box, keypoints, Augmentation())
     np.testing.assert_allclose(whole, [250, 250, 320 * 4 / 3])
-    assert square_around(np.array([0.0, 0, 60, 100])).tolist() == [30, 50, 100]
+    assert camera.square_around(np.array([0.0, 0, 60, 100])).tolist() == [30, 50, 100]
     for part, (_, names) in PARTS.items():
         square = crop_square(box, keypoints, Augmentation(part=part))
         chosen = np.array([name.removeprefix("openpose_") in names for name in BODY44])

@@ -77,3 +77,9 @@ def test_images_must_be_named(get_config, corpus_file):
     config.image_batch_size = 4
     with pytest.raises(InputError, match="image_batch_size: asks for images but there are none"):
         GenHmrTask(config, TokenizerSpec())
+
+
+def test_rendered_people_need_no_folder_of_others(get_config, corpus_file):
+    config = get_config("genhmr:tiny")
+    config.image_batch_size, config.data.mixture, config.data.poses = 4, "rendered=2", str(corpus_file)
+    assert GenHmrTask(config, TokenizerSpec()).batch_shapes()["images"]["images"].shape == (4, 256, 256, 3)

@@ -1,10 +1,12 @@
 """Files of strangers: pickles of any age, npz of objects, tars; records; and what is said when they are broken."""
 
+import gc
 import gzip
 import io
 import os
 import pickle
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -180,6 +182,37 @@ def test_half_a_tar_never_passes_for_a_whole_one(tmp_path, cut):
     (tmp_path / "1.tar").write_bytes(gzip.compress(SHARD)[:-20])
     with pytest.raises(InputError, match="1.tar: is not a whole tar"):
         list(reading.tar_samples(tmp_path / "1.tar"))
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_damage_inside_a_compressed_tar_is_told_and_the_file_closed(tmp_path, kind, recwarn):
+    data = np.random.default_rng(0).bytes(200_000)
+    with tarfile.open(tmp_path / "0.tar", f"w:{kind}") as archive:
+        info = tarfile.TarInfo("a.jpg")
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    whole = (tmp_path / "0.tar").read_bytes()
+    for place in range(20_000, len(whole) - 20, 30_000):
+        (tmp_path / "0.tar").write_bytes(whole[:place] + bytes(byte ^ 0xFF for byte in whole[place : place + 50]) + whole[place + 50 :])
+        with pytest.raises(InputError, match="0.tar: is not a whole tar"):
+            list(reading.tar_samples(tmp_path / "0.tar"))
+    gc.collect()
+    assert not [warning for warning in recwarn if issubclass(warning.category, ResourceWarning)]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_damage_inside_an_npz_is_told_and_the_file_closed(tmp_path, method, recwarn):
+    stream = io.BytesIO()
+    np.save(stream, np.random.default_rng(0).normal(size=2000))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", method) as archive:
+        archive.writestr("poses.npy", stream.getvalue())
+    whole = (tmp_path / "a.npz").read_bytes()
+    for place in range(50, len(whole) - 300, 500):
+        (tmp_path / "a.npz").write_bytes(whole[:place] + bytes(byte ^ 0xFF for byte in whole[place : place + 50]) + whole[place + 50 :])
+        with pytest.raises(InputError, match="a.npz: "):
+            reading.read_npz(tmp_path / "a.npz", ("poses",))
+    gc.collect()
+    assert not [warning for warning in recwarn if issubclass(warning.category, ResourceWarning)]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """The pose sources: official layouts in, records out, and what is said when a file is broken."""
 
-import pickle
-
 import numpy as np
 import pose_fixtures
 import pytest
@@ -9,6 +7,7 @@ from pose_fixtures import records
 from scipy.spatial.transform import Rotation
 
 from genhmr_jax.data.sources import SOURCES, MissingError, find, motion
+from genhmr_jax.data.sources.reading import read_pickle
 from genhmr_jax.errors import InputError
 
 POSE_SOURCES = [name for name, source in SOURCES.items() if source.kind == "poses"]
@@ -100,7 +99,7 @@ def test_moyo(releases):
     found, _ = records("moyo", releases, "train")
     assert [int(record["frame"]) for record in found] == list(range(6, 54, 5))
     file = next((releases / "moyo/mosh_smpl/train").iterdir())
-    clip = pickle.loads(file.read_bytes())
+    clip = read_pickle(file)
     np.testing.assert_allclose(found[2]["pose"][3:66], clip["body_pose"][16, :63], rtol=1e-6)
     np.testing.assert_allclose(found[2]["betas"], clip["betas"][16], rtol=1e-6)
 

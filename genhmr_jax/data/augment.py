@@ -96,15 +96,6 @@ def draw(spec: AugmentSpec, seed: int, number: int) -> Augmentation:
     )
 
 
-def square_around(box: Float[np.ndarray, "4"]) -> Float[np.ndarray, "3"]:
-    """Centre and side (px) of the crop of a box (xyxy).
-
-    A box wider than 3 : 4 fits into the middle 3/4 of the square, all that a ViT sees (as in HMR2). Margins are in the releases' boxes.
-    """
-    width, height = box[2] - box[0], box[3] - box[1]
-    return np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(height, width * 4 / 3)])
-
-
 def crop_square(box: Float[np.ndarray, "4"], keypoints: Float[np.ndarray, "44 3"], augmentation: Augmentation) -> Float[np.ndarray, "3"]:
     """Centre and side of the augmented crop in the original image, px, before turning and mirroring.
 
@@ -112,13 +103,13 @@ def crop_square(box: Float[np.ndarray, "4"], keypoints: Float[np.ndarray, "44 3"
       box: of the person, xyxy px.
       keypoints: BODY44, px and confidence: what an extreme crop is cut from. If too few are known, the box stays whole.
     """
-    square = square_around(box)
+    square = camera.square_around(box)
     if augmentation.part:
         seen = keypoints[_IN_PART[augmentation.part] & (keypoints[:, 2] > 0), :2]
         if len(seen) >= 2:
             low, high = seen.min(0), seen.max(0)
             middle, half = (low + high) / 2, 0.6 * (high - low)  # a margin of 20 %
-            part = square_around(np.concatenate([middle - half, middle + half]))
+            part = camera.square_around(np.concatenate([middle - half, middle + half]))
             square = part if part[2] >= _SMALLEST_PART * square[2] else square
     square[:2] += square[2] * np.asarray(augmentation.shift)
     square[2] *= augmentation.scale

@@ -19,20 +19,6 @@ _FIXED = 1 << 20  # positions are integers in the kernel: 2^-20 px
 _LARGEST_DRAFT = 8  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: each 8 x 8 block gives 4 x 4, 2 x 2 or one pixel
 
 
-def crop_matrix(centre: Float[np.ndarray, "2"], side: float, size: int, angle: float = 0.0) -> Float[np.ndarray, "2 3"]:
-    """The matrix of a square crop.
-
-    Args:
-      centre: image px.
-      side: image px.
-      size: side of the crop, px.
-      angle: radians by which the square is turned in the image (x towards y: clockwise as seen).
-    """
-    step = side / size
-    turn = step * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    return np.concatenate([turn, (centre - turn @ np.full(2, size / 2))[:, None]], -1)
-
-
 def warp_file(
     data: bytes, matrix: Float[np.ndarray, "2 3"], size: int, wanted: tuple[int, int] | None = None, gains: Gains = UNCHANGED
 ) -> UInt8[np.ndarray, "S S 3"]:

@@ -1,6 +1,7 @@
 """Reading files of strangers: pickles, npz archives and tar shards. Nothing in them is ever run, and every fault names its file."""
 
 import io
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -60,12 +61,12 @@ def read_npz(source: str | Path | bytes, keys: Sequence[str], optional: Sequence
             return arrays
     except UnsafePickle as error:
         raise InputError(where, f"is not plain data: {error}", f"nothing in it was run; if it is broken, {_AGAIN}") from error
+    except InputError:
+        raise  # it is a ValueError too, as is the one above
     except OSError as error:
         raise InputError(where, f"cannot be read ({error.strerror or error})", "check the path and its permissions") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         raise InputError(where, f"is not a whole npz ({error})", _AGAIN) from error
-    except InputError:
-        raise
     except ValueError as error:
         raise InputError(where, f"has an array that cannot be read ({error})", _AGAIN) from error
 
@@ -142,7 +143,9 @@ def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
             archive.fileobj.seek(archive.offset)
             if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise EOFError("its end is missing")
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            while archive.fileobj.read(1 << 20):  # gzip, bzip2 and xz compare their checksum when they have read all
+                pass
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise InputError(path, f"is not a whole tar ({error})", f"it was perhaps downloaded by half: {_AGAIN}") from error
 
 
