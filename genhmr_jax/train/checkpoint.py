@@ -23,7 +23,10 @@ log = logging.getLogger("genhmr_jax")
 # What decides the loss curve. All else (mesh, processes, micro-batches, logging) may differ between a run and its resumption.
 IDENTITY = (
     "stage", "seed", "batch_size", "image_batch_size", "model", "data", "masking", "loss", "optim", "steps", "precision", "drop_path",
+    "lora",
 )  # fmt: skip
+# Fields that came later, with the value under which they do nothing: a run from before they were there goes on.
+LATER: dict[str, dict[str, Any]] = {"model": {"box_token": False}, "optim": {"encoder_layers": -1}}
 
 
 def fingerprint(config: ml_collections.ConfigDict, frozen: Any) -> dict[str, str]:
@@ -33,6 +36,10 @@ def fingerprint(config: ml_collections.ConfigDict, frozen: Any) -> dict[str, str
     """
     parts = {name: config[name] for name in IDENTITY if name in config}
     plain = {k: v.to_dict() if isinstance(v, ml_collections.ConfigDict) else v for k, v in parts.items()}
+    for name, fields in LATER.items():
+        plain[name] = {k: v for k, v in plain[name].items() if k not in fields or v != fields[k]}
+    if not plain.get("lora", {}).get("rank"):
+        plain.pop("lora", None)
     plain["data"] = {k: os.path.basename(v.rstrip("/")) if isinstance(v, str) else v for k, v in plain["data"].items()}
     digest = lambda data: hashlib.sha256(data).hexdigest()[:16]  # noqa: E731
     hashes = {k: digest(json.dumps(v, sort_keys=True, default=str).encode()) for k, v in plain.items()}

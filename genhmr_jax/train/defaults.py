@@ -1,13 +1,13 @@
 """The fields that say how a training runs, not what it computes: the same in every config (docs/training.md describes each).
 
-None of them changes the loss curve but `precision` and `drop_path`; a run may be resumed under other values of all the rest.
+None of them changes the loss curve but `precision`, `drop_path` and `lora`; a run may be resumed under other values of all the rest.
 """
 
 import ml_collections
 
 
 def runtime() -> ml_collections.ConfigDict:
-    """mesh, precision, remat, accumulate, drop_path, input, log, keep."""
+    """mesh, precision, remat, accumulate, drop_path, lora, input, log, keep."""
     c = ml_collections.ConfigDict()
     # Devices along each axis; -1 takes what is left. The batch is split over data x fsdp, parameters over fsdp and tensor. Arrays of fewer
     # elements than fsdp_min_size stay whole on every device: gathering them costs more than they weigh.
@@ -17,6 +17,8 @@ def runtime() -> ml_collections.ConfigDict:
     c.remat = "none"  # or "blocks": recompute each transformer block in the backward pass
     c.accumulate = 1  # micro-batches that a batch is computed in
     c.drop_path = 0.0  # stochastic depth of the ViT, the last block's rate
+    # Low-rank arrays beside the kernels that the pattern matches, which stay as they are (train/lora.py); rank 0 is none.
+    c.lora = ml_collections.ConfigDict({"rank": 0, "alpha": 16.0, "pattern": r"encoder/blocks/(qkv|proj|fc1|fc2)/kernel"})
     c.input = ml_collections.ConfigDict({"threads": 4, "prefetch": 2})
     c.log = ml_collections.ConfigDict({"tensorboard": False, "wandb": ""})
     c.keep = 2  # checkpoints to keep
@@ -30,4 +32,5 @@ def optimizer() -> ml_collections.ConfigDict:
     c.groups = ()  # ((pattern of parameter paths, multiplier of the learning rate), ...): the first that matches
     c.layer_decay = 1.0  # of the ViT encoder: each block learns this much slower than the one after it
     c.frozen = ()  # patterns of parameters that stay as they are
+    c.encoder_layers = -1  # so many of the ViT encoder's last layers learn, and its final norm; -1: all of it
     return c

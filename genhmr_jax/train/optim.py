@@ -1,4 +1,8 @@
-"""The optimiser: AdamW with warm-up and cosine decay, clipping, and what differs between parameters (decay, rate, frozen)."""
+"""The optimiser: AdamW with warm-up and cosine decay, clipping, and what differs between parameters (decay, rate, frozen).
+
+What is frozen gets no gradient, no moments and no update: whole parameters (`frozen_mask`), and the first of the ViT's stacked layers
+(`encoder_layers`).
+"""
 
 import re
 from typing import Any
@@ -24,21 +28,63 @@ def decays(path: Any, param: Any) -> bool:
 
 
 def frozen_mask(params: Any, config: ml_collections.ConfigDict) -> Any:
-    """True for each parameter whose path a pattern of `config.frozen` matches as a whole."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: any(re.fullmatch(p, path_name(path)) for p in config.frozen), params)
+    """True for each parameter that stays as it is: its path matches a pattern of `config.frozen` as a whole, it has low-rank arrays beside
+    it (train/lora.py), or `config.encoder_layers` leaves it out."""
+    names = {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    early = {-1: r"$", 0: r"encoder/(patch|position|blocks)"}.get(config.encoder_layers, r"encoder/(patch|position)")
+
+    def still(path: Any, _: Any) -> bool:
+        name = path_name(path)
+        return any(re.fullmatch(p, name) for p in config.frozen) or f"lora/{name}/a" in names or bool(re.match(early, name))
+
+    return jax.tree_util.tree_map_with_path(still, params)
+
+
+def hold(params: Any, config: ml_collections.ConfigDict) -> Any:
+    """The same values, through which no gradient reaches what is frozen."""
+
+    def held(path: Any, param: Any, still: bool) -> Any:
+        if still:
+            return jax.lax.stop_gradient(param)
+        if not _in_blocks(path) or config.encoder_layers < 0:
+            return param
+        first = max(param.shape[0] - config.encoder_layers, 0)
+        return jnp.concatenate([jax.lax.stop_gradient(param[:first]), param[first:]]) if first else param
+
+    return jax.tree_util.tree_map_with_path(held, params, frozen_mask(params, config))
+
+
+def on_last_layers(inner: optax.GradientTransformation, count: int) -> optax.GradientTransformation:
+    """`inner` for the last `count` of the ViT's stacked layers and for all other parameters; the layers before get zero, and no moments."""
+
+    def last(tree: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, x: x[-count:] if _in_blocks(path) else x, tree)
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        found, state = inner.update(last(grads), state, None if params is None else last(params))
+        whole = lambda u, g: jnp.concatenate([jnp.zeros_like(g[: len(g) - len(u)]), u]) if u.shape != g.shape else u  # noqa: E731
+        return jax.tree.map(whole, found, grads), state
+
+    return optax.GradientTransformation(lambda params: inner.init(last(params)), update)
+
+
+def _in_blocks(path: Any) -> bool:
+    """Whether a parameter has the ViT's layers as its first axis."""
+    return path_name(path).startswith("encoder/blocks/")
 
 
 def rate_multiplier(name: str, param: Any, config: ml_collections.ConfigDict, depth: int) -> Any:
     """What the learning rate of a parameter is multiplied with; an array (depth, 1, ..) for the ViT's stacked blocks.
 
     The first of `config.groups` that matches; and layer-wise decay (ELECTRA, Clark et al. 2020; as in BEiT): patch embedding and
-    positions of an encoder of `depth` blocks get decay^(depth + 1), block i decay^(depth - i), everything after the blocks 1.
+    positions of an encoder of `depth` blocks get decay^(depth + 1), block i decay^(depth - i), everything after the blocks 1. A parameter
+    may hold the last of the blocks alone.
     """
     scale = next((value for pattern, value in config.groups if re.fullmatch(pattern, name)), 1.0)
     if config.layer_decay == 1.0 or not name.startswith("encoder/"):
         return scale
     if name.startswith("encoder/blocks/"):
-        layers = config.layer_decay ** jnp.arange(depth, 0, -1)
+        layers = config.layer_decay ** jnp.arange(param.shape[0], 0, -1)
         return scale * layers.reshape(-1, *[1] * (param.ndim - 1))
     return scale * (config.layer_decay ** (depth + 1) if re.match("encoder/(patch|position)", name) else 1.0)
 
@@ -59,7 +105,10 @@ def make_optimizer(config: ml_collections.ConfigDict, steps: int, params: Any) -
         mask=lambda params: jax.tree_util.tree_map_with_path(decays, params),
     )
     train = optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw, optax.stateless(scaled))
-    if not config.frozen:
+    if 0 < config.encoder_layers < depth:
+        train = on_last_layers(train, config.encoder_layers)
+    still = frozen_mask(params, config)
+    if not any(jax.tree.leaves(still)):
         return train
-    labels = jax.tree.map(lambda frozen: "frozen" if frozen else "train", frozen_mask(params, config))
+    labels = jax.tree.map(lambda frozen: "frozen" if frozen else "train", still)
     return optax.partition({"train": train, "frozen": optax.set_to_zero()}, labels)

@@ -12,7 +12,8 @@ import ml_collections
 import optax
 
 from genhmr_jax.errors import InputError
-from genhmr_jax.train.optim import frozen_mask
+from genhmr_jax.train import lora
+from genhmr_jax.train.optim import hold
 from genhmr_jax.train.tasks import Task
 
 State = dict[str, Any]
@@ -36,8 +37,7 @@ def value_and_grad(task: Task, config: ml_collections.ConfigDict) -> Callable:
     compute = PRECISIONS[config.precision]
 
     def loss(params: Any, extra: Any, frozen: Any, sample: Any) -> tuple[jax.Array, dict[str, Any]]:
-        held = frozen_mask(params, config.optim)
-        params = jax.tree.map(lambda p, still: jax.lax.stop_gradient(p) if still else p, params, held)
+        params = lora.merge(hold(params, config.optim), config.lora)
         # Cast while still split over fsdp: what is gathered then has half the bytes.
         params = jax.tree.map(lambda p: p.astype(compute) if p.dtype == jnp.float32 else p, params)
         return task.loss(params, extra, frozen, sample)

@@ -8,6 +8,7 @@ import jax
 import ml_collections
 
 from genhmr_jax.errors import InputError
+from genhmr_jax.train.lora import adapted
 
 Place = Callable[[Any], Any]  # host arrays of a whole batch -> global arrays, rows split over the mesh
 
@@ -54,7 +55,7 @@ class Task(Protocol):
 
 
 def make_task(config: ml_collections.ConfigDict) -> Task:
-    """The training task of `config.stage`: "tokenizer" or "genhmr"."""
+    """The training task of `config.stage`: "tokenizer", "genhmr" or "regressor"."""
     if config.stage == "tokenizer":
         from genhmr_jax.train.stage1 import TokenizerTask
 
@@ -62,20 +63,28 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
     if config.stage == "genhmr":
         from genhmr_jax.train.stage2 import GenHmrTask
 
-        return GenHmrTask.from_model(config)
-    raise InputError("config.stage", f"is {config.stage!r}", "it must be 'tokenizer' or 'genhmr'")
+        return adapted(GenHmrTask.from_model(config), config)
+    if config.stage == "regressor":
+        from genhmr_jax.train.regressor import RegressorTask
+
+        return adapted(RegressorTask.from_models(config), config)
+    raise InputError("config.stage", f"is {config.stage!r}", "it must be 'tokenizer', 'genhmr' or 'regressor'")
 
 
 def abstract_task(config: ml_collections.ConfigDict, tokenizer: ml_collections.ConfigDict | None = None) -> Task:
     """The task with shapes in place of the frozen tokenizer's arrays: to compile it without data and without a trained tokenizer.
 
     Args:
-      config: of either stage.
+      config: of any stage.
       tokenizer: the config of stage 1, read when `config` is of stage 2.
     """
     if config.stage == "tokenizer":
         return make_task(config)
+    if config.stage == "regressor":
+        from genhmr_jax.train.regressor import RegressorTask
+
+        return adapted(RegressorTask(config), config)
     from genhmr_jax.models.tokenizer import TokenizerSpec
     from genhmr_jax.train.stage2 import GenHmrTask
 
-    return GenHmrTask(config, TokenizerSpec(**tokenizer.model.to_dict()))
+    return adapted(GenHmrTask(config, TokenizerSpec(**tokenizer.model.to_dict())), config)
