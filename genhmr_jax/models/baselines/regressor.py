@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from genhmr_jax.models.baselines.heads import Body, Hmr2Head, TokenHmrHead
 from genhmr_jax.models.baselines.query_decoder import QueryDecoderSpec
+from genhmr_jax.models.rows import by_rows
 from genhmr_jax.models.vit import SIZES, Vit, VitSpec, normalise
 
 KINDS = ("hmr2", "tokenhmr")
@@ -21,12 +22,14 @@ class RegressorSpec:
     Attributes:
       kind: "hmr2" or "tokenhmr".
       encoder: "vit_s" .. "vit_h"; the published models have vit_h.
+      encoder_depth: its first so many layers alone; 0: all of them.
       decoder: sizes of the query's decoder; its context is the encoder's width.
       layout: of HMR2's 6D rotations, see smpl_jax.rotations: the published HMR2.0 has "columns".
     """
 
     kind: str = "hmr2"
     encoder: str = "vit_h"
+    encoder_depth: int = 0
     decoder: QueryDecoderSpec = QueryDecoderSpec()
     layout: str = "columns"
 
@@ -36,6 +39,12 @@ class RegressorSpec:
         width = SIZES[self.encoder[-1]][0]
         if self.decoder.context != width:
             object.__setattr__(self, "decoder", dataclasses.replace(self.decoder, context=width))
+
+    @property
+    def vit(self) -> VitSpec:
+        """Sizes of the encoder."""
+        named = VitSpec.named(self.encoder[-1])
+        return dataclasses.replace(named, depth=self.encoder_depth or named.depth)
 
     @property
     def encoder_channels(self) -> tuple[int]:
@@ -55,13 +64,16 @@ class Regressor(nnx.Module):
     """Crops (B, 256, 256, 3) in 0..1 -> `Body`."""
 
     def __init__(self, spec: RegressorSpec, *, rngs: nnx.Rngs):
-        self.encoder = Vit(VitSpec.named(spec.encoder[-1]), rngs=rngs)
+        self.encoder = Vit(spec.vit, rngs=rngs)
         make = TokenHmrHead if spec.kind == "tokenhmr" else lambda decoder, rngs: Hmr2Head(decoder, spec.layout, rngs=rngs)
         self.head = make(spec.decoder, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "B 256 256 3"]) -> Body:
-        (features,) = self.encoder(normalise(images))
-        return self.head(features.reshape(features.shape[0], -1, features.shape[-1]))
+    def __call__(
+        self, images: Float[Array, "B 256 256 3"], drop_path: Float[Array, "B depth 2"] | None = None, remat: str = "none"
+    ) -> Body:
+        """The bodies. `drop_path` and `remat` are those of `Vit`, in training."""
+        (features,) = self.encoder(normalise(images), drop_path, remat)
+        return self.head(by_rows(features.reshape(features.shape[0], -1, features.shape[-1])))
 
 
 def graph(spec: RegressorSpec) -> tuple[nnx.GraphDef, Any]:
