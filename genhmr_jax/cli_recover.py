@@ -70,7 +70,7 @@ def _load(args: argparse.Namespace):
     if args.refine_steps is not None:
         chosen["refine_steps"] = args.refine_steps
     try:
-        return recover.load(args.checkpoint, body=args.body), recover.RecoverOptions(**chosen)
+        return recover.load(args.checkpoint, args.body, args.model), recover.RecoverOptions(**chosen)
     except InputError:
         raise
     except (ValueError, OSError) as error:  # of the body: smpl_jax knows no InputError

@@ -70,11 +70,11 @@ def default_checkpoint() -> pathlib.Path:
     return pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "default"))
 
 
-def load(checkpoint: str | pathlib.Path | None = None, body: str | pathlib.Path = "neutral") -> "Recoverer":
+def load(checkpoint: str | pathlib.Path | None = None, body: str | pathlib.Path = "neutral", model: str | None = None) -> "Recoverer":
     """The recoverer of a checkpoint (default: the shipped one) with a body.
 
     Args:
-      checkpoint: model folder (config.json and params), as training exports it.
+      checkpoint: model folder (config.json and params), as training or `genhmr convert` makes it.
       body: "neutral", "male", "female", "lite" (the free body), or the path of an SMPL file.
 
     Raises:
@@ -84,16 +84,22 @@ def load(checkpoint: str | pathlib.Path | None = None, body: str | pathlib.Path 
     meta = load_meta(directory)
     kind = meta.get("kind")
     if kind not in ("genhmr", *KINDS):
+      model: "genhmr", "hmr2" or "tokenhmr": what the checkpoint must be. None: whatever it is.
         remedy = "start a training from it with --config.init" if kind == "vit" else "give the model folder of stage 2"
         raise InputError(directory, f"is a {kind!r} model", remedy)
     try:
         if kind == "genhmr":
+    if checkpoint is None and model not in (None, "genhmr"):
+        remedy = "make one with `genhmr convert FILE --out DIR`, or train one (configs/regressor.py), and give it with --checkpoint DIR"
+        raise InputError(f"--model {model}", "no checkpoint of it comes with the package", remedy)
             networks = Networks.of(GenHmrSpec.from_dict(meta["spec"]))
         else:
             networks = RegressorNetworks.of(RegressorSpec.from_dict(meta["spec"]))
     except (TypeError, KeyError, ValueError) as error:
         raise InputError(directory / "config.json", f"does not describe a model ({error})", "export the model again") from error
     return Recoverer(networks, load_params(directory, networks.shapes), load_body(body))
+    if model not in (None, kind):
+        raise InputError(directory, f"is a {kind} model, not {model}", f"give the checkpoint of a {model}, or --model {kind}")
 
 
 @dataclasses.dataclass(frozen=True)

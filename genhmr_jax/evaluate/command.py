@@ -16,6 +16,7 @@ _ONLY_FOR = {
 }  # fmt: skip
 """Flags that not every test set has; said when they are given elsewhere, never ignored."""
 ITERATIONS = (1, 3, 5, 10)
+MODELS = ("genhmr", "hmr2", "tokenhmr")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "is kept, made there if it is missing",
     )
     add("--checkpoint", metavar="DIR", help="a trained model, or mean-pose, the baseline (default: the model of the package)")
+    add("--model", choices=MODELS, help="what the checkpoint must be (default: whatever it is)")
     add("--protocol", action="append", default=[], metavar="NAME", help="may be repeated (default: the published ones of the dataset)")
     add("--body-dir", metavar="DIR", help="your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy")
     add("--iterations", type=counts, metavar="N,N", help="sampling iterations to evaluate (default: 1,3,5,10; photos: 5)")
@@ -94,6 +96,8 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, flag)
         if value is not None and value < low:
             raise InputError(f"--{flag.replace('_', '-')}", f"is {value}", f"give at least {low}")
+    if args.model and args.checkpoint == "mean-pose":
+        raise InputError(f"--model {args.model}", "does not go with --checkpoint=mean-pose", "leave one of them out")
     for flag, datasets in _ONLY_FOR.items():
         if getattr(args, flag) and args.dataset not in datasets:
             raise InputError(f"--{flag.replace('_', '-')}", f"means nothing for {args.dataset}", f"it is for {', '.join(datasets)}")
@@ -159,7 +163,7 @@ def _predictor(args: argparse.Namespace, body: Any) -> Any:
 
     if args.checkpoint == MEAN_POSE:
         return MeanPose()
-    model = recover.load(args.checkpoint)
+    model = recover.load(args.checkpoint, model=args.model)
     steps = model.networks.refine_steps if args.refine_steps is None else args.refine_steps
     iterations = (1,) if model.networks.crops_by_box else args.iterations or ITERATIONS  # a regressor has one answer
     return ModelPredictor(recover.Recoverer(model.networks, model.params, body), iterations, steps, args.true_focal)
@@ -177,7 +181,7 @@ def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     pictures = Path(args.pictures) if args.pictures else None
     model = None
     if args.checkpoint != MEAN_POSE:
-        loaded = recover.load(args.checkpoint)
+        loaded = recover.load(args.checkpoint, model=args.model)
         body = load_bodies(args.body_dir, genders=["neutral"]).models["neutral"]
         model = recover.Recoverer(loaded.networks, loaded.params, body)
     standard = RefineSpec.steps if model is None else model.networks.refine_steps
