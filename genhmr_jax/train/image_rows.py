@@ -64,7 +64,8 @@ class ImageRows:
         return {split: FeatureSet(pathlib.Path(self.config.data.images) / split) for split in ("train", "val")}
 
     def source(self) -> Any:
-        """The training rows: a data.pipeline.Source. Opens the data."""
+        """The training rows: a data.pipeline.Source. Opens the data, for validation too: what is missing shall stop the run now."""
+        _ = self._measured_on
         if not self.are_photos:
             return self.stored["train"].source(self.size, self.config.seed)
         from genhmr_jax.data import augment, people
@@ -104,15 +105,26 @@ class ImageRows:
             return
         from genhmr_jax.data import people
 
-        name, _, split = config.data.people_val.partition(":")
-        (dataset,) = people.open_mixture(config.data.people, name, split or "val", self._rendered)
         total = 0.0
-        for batch in people.all_batches(dataset, self.size, config.evaluate_poses, load_body(config.data.body)):
+        for batch in people.all_batches(self._measured_on, self.size, config.evaluate_poses, load_body(config.data.body)):
             batch["weight"] *= (batch["joints_confidence"] > 0).all(1)
             total += batch["weight"].sum()
             yield place(batch)
         if not total:
             raise InputError(config.data.people_val, "has no record with all 24 joints", "give a dataset with poses and shapes")
+
+    @functools.cached_property
+    def _measured_on(self) -> Any:
+        """The dataset that `data.people_val` names, or None."""
+        if not self.config.data.people_val:
+            return None
+        from genhmr_jax.data import people
+
+        name, _, split = self.config.data.people_val.partition(":")
+        datasets = people.open_mixture(self.config.data.people, name, split or "val", self._rendered)
+        if len(datasets) > 1:
+            raise InputError("--config.data.people_val", f"{name!r} is several datasets", "give one, such as threedpw:validation")
+        return datasets[0]
 
     def _rendered(self, split: str) -> Any:
         """People of the pose corpus, rendered when they are asked for."""

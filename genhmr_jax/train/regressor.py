@@ -8,7 +8,6 @@ out, as in TokenHMR.
 import copy
 import dataclasses
 import functools
-import logging
 import pathlib
 from typing import Any
 
@@ -35,8 +34,8 @@ from genhmr_jax.models.baselines.regressor import KINDS, RegressorSpec
 from genhmr_jax.models.baselines.tokenhmr_tokenizer import CODE_DIM, CODES, TokenDecoder
 from genhmr_jax.models.vit import drop_path_factors
 from genhmr_jax.train.image_rows import ImageRows, rooted
+from genhmr_jax.train.tasks import take_over
 
-log = logging.getLogger("genhmr_jax")
 RANDOM = "random"  # a tokenizer of random arrays, for trying things out
 LABELS = ("joints3d", "joints2d", "rotation", "betas")
 READ_OUTS = ("pose", "orient", "hands", "betas", "camera")
@@ -83,6 +82,9 @@ class RegressorTask:
         metas = {folder: load_meta(folder) for folder in sorted(used - {""})}
         if config.init and metas[config.init].get("kind") not in ("vit", "genhmr", *KINDS):
             raise InputError(config.init, "has no image encoder", "give a folder that `genhmr convert` made, or the model of a training")
+        layout = metas[config.init]["spec"].get("layout") if config.init else None
+        if task.spec.kind == "hmr2" and layout not in (None, task.spec.layout):
+            raise InputError(config.init, f"has 6D rotations as {layout}", f"give --config.model.layout={layout}")
         task.terms = sorted({terms for meta in metas.values() if (terms := meta.get("terms"))})
         return task
 
@@ -109,15 +111,10 @@ class RegressorTask:
         return rotations.matrix_to_rot6d(matrices, "rows").at[1:22].set(0.0).reshape(144)
 
     def warm_start(self, params: Any) -> Any:
-        if not self.config.init:
-            return params
         mean_pose = params["head"]["mean"]["pose"]
-        params, report = warm_start(self.config.init, params)
-        if load_meta(self.config.init)["kind"] != self.spec.kind and "mean" in params["head"]:
-            params["head"]["mean"]["pose"] = mean_pose  # theirs is in another layout of 6D
-        log.info("from %s: %s", self.config.init, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
-        for kind in ("missing", "misfit", "unused"):
-            log.info("%s: %s", kind, " ".join(report[kind]) or "none")
+        params = take_over(self.config.init, params)
+        if self.config.init and load_meta(self.config.init)["kind"] != self.spec.kind:
+            params["head"]["mean"]["pose"] = mean_pose  # another kind's is in another layout of 6D
         return params
 
     def sources(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import functools
-import logging
 import math
 import pathlib
 from typing import Any
@@ -22,7 +21,7 @@ from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
 from genhmr_jax.data import poses, views
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate.metrics import distances, masked_mean, mpjpe, pa_mpjpe
-from genhmr_jax.model_files import load_meta, load_params, save_params, warm_start
+from genhmr_jax.model_files import load_meta, load_params, save_params
 from genhmr_jax.models import image_encoder, quantizer
 from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
 from genhmr_jax.models.tokenizer import TokenizerSpec
@@ -30,8 +29,8 @@ from genhmr_jax.models.vit import SIZES, drop_path_factors
 from genhmr_jax.predict import Networks, sample_bodies
 from genhmr_jax.train.image_rows import ImageRows, known_mean, rooted
 from genhmr_jax.train.masking import BINS, random_mask, ratio_bins, visible_tokens
+from genhmr_jax.train.tasks import take_over
 
-log = logging.getLogger("genhmr_jax")
 LABELS = ("rotation", "betas", "camera", "joints3d", "joints2d")
 
 
@@ -74,13 +73,7 @@ class GenHmrTask:
         return nnx.to_pure_dict(state), {}
 
     def warm_start(self, params: Any) -> Any:
-        if not self.config.init:
-            return params
-        params, report = warm_start(self.config.init, params)
-        log.info("from %s: %s", self.config.init, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
-        for kind in ("missing", "misfit", "unused"):
-            log.info("%s: %s", kind, " ".join(report[kind]) or "none")
-        return params
+        return take_over(self.config.init, params)
 
     @functools.cached_property
     def _val_set(self) -> poses.PoseCorpus | None:

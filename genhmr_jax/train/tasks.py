@@ -1,5 +1,6 @@
 """What a training stage is to the loop, and which stage a config names."""
 
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -8,7 +9,10 @@ import jax
 import ml_collections
 
 from genhmr_jax.errors import InputError
+from genhmr_jax.model_files import warm_start
 from genhmr_jax.train.lora import adapted
+
+log = logging.getLogger("genhmr_jax")
 
 Place = Callable[[Any], Any]  # host arrays of a whole batch -> global arrays, rows split over the mesh
 
@@ -52,6 +56,17 @@ class Task(Protocol):
 
     def export(self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]) -> None:
         """Writes the model for use, from host arrays."""
+
+
+def take_over(directory: str, params: Any) -> Any:
+    """`params` with the arrays of a model folder that fit, and a log of which did; as they are where no folder is named."""
+    if not directory:
+        return params
+    params, report = warm_start(directory, params)
+    log.info("from %s: %s", directory, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
+    for kind in ("missing", "misfit", "unused"):
+        log.info("%s: %s", kind, " ".join(report[kind]) or "none")
+    return params
 
 
 def make_task(config: ml_collections.ConfigDict) -> Task:
