@@ -1,6 +1,9 @@
 """Pinhole projection, the weak camera of a crop, and the way between crop and full image.
 
 Conventions are those of docs/architecture.md: camera coordinates x right, y down, z forward in metres; pixel = f X/Z + (W/2, H/2).
+
+A camera whose principal point is not the image's middle needs no formula of its own. Of an `image_size` every function reads its half, the
+principal point: give `centred_size` in its place.
 """
 
 import jax.numpy as jnp
@@ -58,6 +61,14 @@ def box_information(crop: Float[Array, "*b 3"], image_size: Float[Array, "*b 2"]
     """Where the crop looks: (cx - W/2)/f, (cy - H/2)/f, side/f, dimensionless (the box information of CLIFF, Li et al. 2022)."""
     focal = jnp.asarray(focal)[..., None]
     return jnp.concatenate([(crop[..., :2] - image_size / 2.0) / focal, crop[..., 2:] / focal], -1)
+
+
+def centred_size(principal: Float[np.ndarray, "*b 2"]) -> Float[np.ndarray, "*b 2"]:
+    """The `image_size` (px) whose middle is this principal point (px): the photo, had its borders been drawn around its optical axis.
+
+    Pixels stay where they are, so crops, keypoints and focal length are those of the photo itself.
+    """
+    return 2.0 * np.asarray(principal, np.float32)
 
 
 def default_focal(width: int, height: int) -> float:

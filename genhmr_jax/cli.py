@@ -119,6 +119,8 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     view = parser.add_mutually_exclusive_group()
     view.add_argument("--focal", type=number(float, 1, 1e6), metavar="PX", help="focal length, px (default: a guess from the image size)")
     view.add_argument("--fov", type=number(float, 1, 170), metavar="DEG", help="field of view over the longer side, degrees")
+    view.add_argument("--cameras", metavar="JSON", help="known focal length and principal point of each photo (genhmr_jax/detect/user.py)")
+    parser.add_argument("--principal-point", type=point, metavar="X,Y", help="where the optical axis meets the photo, px (default: middle)")
     parser.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N", help="random seed (default: 0)")
     parser.add_argument("--max-people", type=number(int, 1, 100), default=10, metavar="N", help="most people per photo (default: 10)")
     parser.add_argument("--save", type=mesh_formats, default=(), metavar="FORMATS", help="meshes to write as well: obj,glb,ply")
@@ -139,6 +141,15 @@ def number(kind: type, low: float, high: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def point(text: str) -> tuple[float, float]:
+    """An argparse type: X,Y in px."""
+    parse = number(float, -1e6, 1e6)
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise argparse.ArgumentTypeError(f"must be two numbers X,Y, not {text!r}")
+    return parse(parts[0]), parse(parts[1])
 
 
 def mesh_formats(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -35,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
     if not images:
         return 1
     out = make_writable(args.out)
-    given = Given.read(args.boxes, args.keypoints)
+    if args.cameras and args.principal_point:
+        raise InputError("--principal-point", "says what --cameras says too", "leave one of them out")
+    given = Given.read(args.boxes, args.keypoints, args.cameras)
     recoverer, options = _load(args)
     failures = len(errors)
     for index, image in enumerate(tqdm(images, unit="photo", disable=None if len(images) > 1 else True)):
@@ -64,6 +67,7 @@ def _load(args: argparse.Namespace):
         hypotheses=args.hypotheses,
         focal=args.focal,
         fov=args.fov,
+        principal_point=args.principal_point,
         seed=args.seed,
         max_people=args.max_people,
     )
@@ -79,19 +83,33 @@ def _load(args: argparse.Namespace):
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """The boxes and keypoints that the user brings, by the photo's stem; None where the detector shall find them."""
+    """What the user brings, by the photo's stem. None: the detector shall find boxes or keypoints; the options say the camera."""
 
     boxes: dict[str, np.ndarray] | None
     keypoints: dict[str, np.ndarray] | None
+    cameras: dict[str, Any] | None = None
 
     @staticmethod
-    def read(boxes: str | None, keypoints: str | None) -> "Given":
-        """From the files of --boxes and --keypoints. Raises InputError."""
-        if boxes is None and keypoints is None:
+    def read(boxes: str | None, keypoints: str | None, cameras: str | None = None) -> "Given":
+        """From the files of --boxes, --keypoints and --cameras. Raises InputError."""
+        if boxes is None and keypoints is None and cameras is None:
             return Given(None, None)
         from genhmr_jax.detect import user
 
-        return Given(user.read_boxes(boxes) if boxes else None, user.read_keypoints(keypoints) if keypoints else None)
+        return Given(
+            user.read_boxes(boxes) if boxes else None,
+            user.read_keypoints(keypoints) if keypoints else None,
+            user.read_cameras(cameras) if cameras else None,
+        )
+
+    def options_of_image(self, path: Path, options: Any) -> Any:
+        """The options for one photo, with its camera. Raises InputError when cameras are given, but none for it."""
+        if self.cameras is None:
+            return options
+        from genhmr_jax.detect import user
+
+        camera = user.camera_of_image(self.cameras, path)
+        return dataclasses.replace(options, focal=camera.focal, fov=None, principal_point=camera.principal_point)
 
     def of_image(self, path: Path, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """The arguments for one photo. Raises InputError when nothing was given for it, or what was given does not fit it."""
@@ -115,6 +133,7 @@ def _recover_one(image: ImageFile, out: Path, recoverer, options, given: Given, 
     """Does one photo and returns its summary line. All results are computed before the first file is written."""
     start = time.perf_counter()
     pixels = read_image(image.path)
+    options = given.options_of_image(image.path, options)
     people = recoverer.recover(pixels, **given.of_image(image.path, pixels), options=options)
     if not len(people):
         raise InputError(image.path, "nobody was found", "give the person's box with --boxes, or a photo in which the person is larger")
@@ -143,7 +162,7 @@ def draw(pixels: np.ndarray, people: People) -> np.ndarray:
     """The photo with the meshes over it, and a side view: uint8 (H, W, 3)."""
     from genhmr_jax.render.overlay import overlay_with_side
 
-    return overlay_with_side(pixels, people.vertices, people.faces, float(people.focal_length))
+    return overlay_with_side(pixels, people.vertices, people.faces, float(people.focal_length), tuple(people.principal_point.tolist()))
 
 
 def save_png(path: Path, pixels: np.ndarray) -> None:

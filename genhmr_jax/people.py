@@ -20,6 +20,7 @@ SHAPES = {
     "weak_camera": ("P", 3),
     "translation": ("P", 3),
     "focal_length": (),
+    "principal_point": (2,),
     "image_size": (2,),
     "vertices": ("P", "V", 3),
     "joints": ("P", 24, 3),
@@ -45,7 +46,7 @@ class People:
     """The P people of one photo. Every array is NumPy; floats are float32.
 
     Pixels are those of the original photo (a pixel's centre is at +0.5). Camera coordinates: x right, y down, z forward,
-    metres; pixel = focal_length * X / Z + image centre. `len(people)` is P.
+    metres; pixel = focal_length * X / Z + principal_point. `len(people)` is P.
 
     Attributes:
       boxes: (P, 4) x0, y0, x1, y1, px.
@@ -58,6 +59,7 @@ class People:
       translation: (P, 3) of the model origin (which is not the pelvis), metres.
       focal_length: () px.
       image_size: (2,) width, height, px.
+      principal_point: (2,) px; the middle of the image unless it was known.
       vertices: (P, V, 3) camera coordinates, metres.
       joints: (P, 24, 3) camera coordinates, metres.
       joints2d: (P, 24, 2) px.
@@ -89,6 +91,7 @@ class People:
     joint_confidence: np.ndarray
     faces: np.ndarray
     joint_names: np.ndarray
+    principal_point: np.ndarray | None = None
     projected_keypoints: np.ndarray | None = None
     sampled_keypoints: np.ndarray | None = None
     tokens: np.ndarray | None = None
@@ -101,6 +104,8 @@ class People:
 
     def __post_init__(self) -> None:
         """Turns every field into a NumPy array of its type and checks that all shapes agree (ValueError)."""
+        if self.principal_point is None:
+            object.__setattr__(self, "principal_point", np.asarray(self.image_size) / 2.0)
         sizes: dict[str, int] = {}
         for name, shape in SHAPES.items():
             value = getattr(self, name)

@@ -36,6 +36,7 @@ class RecoverOptions:
       refine_steps: gradient steps on the token embeddings; 0 for none; None for the model's own number (regressors: 0).
       focal: focal length in px, or None.
       fov: field of view in degrees over the longer side, if `focal` is None; if both are None, the image diagonal is the focal length.
+      principal_point: x, y in px; None is the middle of the image.
       seed: of the random draws.
       max_people: the most people that the detector may return.
     """
@@ -46,6 +47,7 @@ class RecoverOptions:
     refine_steps: int | None = None
     focal: float | None = None
     fov: float | None = None
+    principal_point: tuple[float, float] | None = None
     seed: int = 0
     max_people: int = 10
 
@@ -57,12 +59,18 @@ class RecoverOptions:
             raise ValueError(f"focal is {self.focal}: a positive number of pixels is needed")
         if self.fov is not None and not 0 < self.fov < 180:
             raise ValueError(f"fov is {self.fov}: degrees between 0 and 180 are needed")
+        if self.principal_point is not None and not np.isfinite(self.principal_point).all():
+            raise ValueError(f"principal_point is {self.principal_point}: two finite numbers of pixels are needed")
 
     def focal_length(self, width: int, height: int) -> float:
         """Focal length in px for an image of this size."""
         if self.focal is not None:
             return float(self.focal)
         return camera.focal_from_fov(self.fov, width, height) if self.fov is not None else camera.default_focal(width, height)
+
+    def principal(self, width: int, height: int) -> tuple[float, float]:
+        """Principal point in px for an image of this size."""
+        return self.principal_point if self.principal_point is not None else (width / 2.0, height / 2.0)
 
 
 def default_checkpoint() -> pathlib.Path:
@@ -76,30 +84,30 @@ def load(checkpoint: str | pathlib.Path | None = None, body: str | pathlib.Path 
     Args:
       checkpoint: model folder (config.json and params), as training or `genhmr convert` makes it.
       body: "neutral", "male", "female", "lite" (the free body), or the path of an SMPL file.
+      model: "genhmr", "hmr2" or "tokenhmr": what the checkpoint must be. None: whatever it is.
 
     Raises:
       InputError, ValueError, FileNotFoundError: with one line that says which file is wrong and what to do.
     """
+    if checkpoint is None and model not in (None, "genhmr"):
+        remedy = "make one with `genhmr convert FILE --out DIR`, or train one (configs/regressor.py), and give it with --checkpoint DIR"
+        raise InputError(f"--model {model}", "no checkpoint of it comes with the package", remedy)
     directory = pathlib.Path(checkpoint) if checkpoint is not None else default_checkpoint()
     meta = load_meta(directory)
     kind = meta.get("kind")
     if kind not in ("genhmr", *KINDS):
-      model: "genhmr", "hmr2" or "tokenhmr": what the checkpoint must be. None: whatever it is.
         remedy = "start a training from it with --config.init" if kind == "vit" else "give the model folder of stage 2"
         raise InputError(directory, f"is a {kind!r} model", remedy)
+    if model not in (None, kind):
+        raise InputError(directory, f"is a {kind} model, not {model}", f"give the checkpoint of a {model}, or --model {kind}")
     try:
         if kind == "genhmr":
-    if checkpoint is None and model not in (None, "genhmr"):
-        remedy = "make one with `genhmr convert FILE --out DIR`, or train one (configs/regressor.py), and give it with --checkpoint DIR"
-        raise InputError(f"--model {model}", "no checkpoint of it comes with the package", remedy)
             networks = Networks.of(GenHmrSpec.from_dict(meta["spec"]))
         else:
             networks = RegressorNetworks.of(RegressorSpec.from_dict(meta["spec"]))
     except (TypeError, KeyError, ValueError) as error:
         raise InputError(directory / "config.json", f"does not describe a model ({error})", "export the model again") from error
     return Recoverer(networks, load_params(directory, networks.shapes), load_body(body))
-    if model not in (None, kind):
-        raise InputError(directory, f"is a {kind} model, not {model}", f"give the checkpoint of a {model}, or --model {kind}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,13 +146,15 @@ class Recoverer:
         boxes, keypoints = boxes[usable], keypoints[usable]
         count = len(keypoints)
         padded = 1 << max(count - 1, 0).bit_length()  # few shapes, few compilations; results do not depend on the padding
-        inputs = self.encode(self.view(image, keypoints, options.focal_length(width, height), padded, boxes))
+        focal, principal = options.focal_length(width, height), options.principal(width, height)
+        inputs = self.encode(self.view(image, keypoints, focal, padded, boxes, principal))
         found = jax.tree.map(lambda x: np.asarray(x)[:count], self.solve(inputs, np.arange(padded), options))
         return People(
             boxes=boxes,
             keypoints2d=keypoints,
             keypoint_names=np.array(DETECTED),
-            focal_length=np.float32(options.focal_length(width, height)),
+            focal_length=np.float32(focal),
+            principal_point=np.array(principal),
             image_size=np.array([width, height]),
             faces=np.asarray(self.body.faces),
             joint_names=np.array(self.body.joint_names),
@@ -152,7 +162,13 @@ class Recoverer:
         )
 
     def view(
-        self, image: np.ndarray, keypoints: np.ndarray, focal: float, rows: int, boxes: np.ndarray | None = None
+        self,
+        image: np.ndarray,
+        keypoints: np.ndarray,
+        focal: float,
+        rows: int,
+        boxes: np.ndarray | None = None,
+        principal: tuple[float, float] | None = None,
     ) -> dict[str, np.ndarray]:
         """What the networks see of the people of one photo, before any network: `rows` rows, empty ones after the people's.
 
@@ -164,13 +180,14 @@ class Recoverer:
           focal: px.
           rows: at least P.
           boxes: (P, 4) xyxy px, for networks that crop by them (regressors); without them, boxes around the keypoints.
+          principal: principal point, px; None is the middle of the image.
         """
         seen = np.zeros((rows, len(DETECTED), 3), np.float32)
         seen[: len(keypoints)] = np.where(keypoints[..., 2:] >= MIN_CONFIDENCE, keypoints, 0.0)
         view = {
             "keypoints": seen,
             "crop": np.array(camera.crop_around(jnp.asarray(seen[..., :2]), jnp.asarray(seen[..., 2]))),
-            "image_size": np.tile(np.array([[image.shape[1], image.shape[0]]], np.float32), (rows, 1)),
+            "image_size": np.tile(camera.centred_size(principal or (image.shape[1] / 2, image.shape[0] / 2)), (rows, 1)),
             "focal": np.full(rows, focal, np.float32),
         }
         if self.networks.crops_by_box and boxes is not None:
@@ -200,7 +217,7 @@ class Recoverer:
         Args:
           inputs: of `encode`.
           numbers: one for each row: its random draws follow from the seed and this number, whatever the other rows are.
-          options: its focal length is not used (the inputs have theirs).
+          options: its focal length and principal point are not used (the inputs have theirs).
         """
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(options.seed)))(jnp.asarray(numbers))
         several = options.hypotheses > 1
@@ -279,7 +296,7 @@ def _solve(
     output = smpl_jax.forward(body, refined.betas, rotmats)
     translation = camera.weak_to_translation(refined.weak_camera, view["crop"], view["image_size"], view["focal"])
     joints, vertices = output.joints + translation[:, None], output.vertices + translation[:, None]
-    centre = view["image_size"] / 2.0
+    centre = view["image_size"] / 2.0  # the principal point, see camera.centred_size
     points = keypoint_points(body, output, DETECTED) + translation[:, None]
     final_loss = jnp.min(refined.loss, 0).reshape(batch, k)
     best = jnp.argmin(final_loss, 1)

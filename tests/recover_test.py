@@ -1,5 +1,7 @@
 """The main job on the sample photo with the shipped model: the numbers agree with each other, and nothing depends on company."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,22 @@ def test_bad_input(recoverer, image, tmp_path):
     for wrong in ({"iterations": 0}, {"fov": 180.0}, {"focal": -1.0}, {"hypotheses": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             recover.RecoverOptions(**wrong)
+
+
+def test_a_known_principal_point(people, recoverer, image):
+    """A photo cut off on two sides: told where its optical axis is, the model recovers what it does from the whole photo."""
+    left, top = 40, 24
+    options = dataclasses.replace(OPTIONS, focal=float(people.focal_length))
+    whole = recoverer.recover(image, keypoints=people.keypoints2d, options=options)
+    shift = np.array([left, top, 0], np.float32)
+    middle = (image.shape[1] / 2 - left, image.shape[0] / 2 - top)
+    known = dataclasses.replace(options, principal_point=middle)
+    cut = recoverer.recover(image[top:, left:], keypoints=people.keypoints2d - shift, options=known)
+    np.testing.assert_allclose(cut.principal_point, middle)
+    np.testing.assert_allclose(whole.principal_point, people.image_size / 2)
+    np.testing.assert_allclose(cut.joints, whole.joints, atol=2e-3)
+    np.testing.assert_allclose(cut.joints2d + shift[:2], whole.joints2d, atol=0.3)
+    projected = cut.focal_length * cut.joints[..., :2] / cut.joints[..., 2:] + cut.principal_point
+    np.testing.assert_allclose(cut.joints2d, projected, atol=0.05)
+    unaware = recoverer.recover(image[top:, left:], keypoints=people.keypoints2d - shift, options=options)
+    assert np.abs(unaware.translation - whole.translation).max() > 0.02

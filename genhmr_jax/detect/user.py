@@ -1,9 +1,11 @@
-"""People's own boxes and keypoints, read from JSON: ours, COCO's and OpenPose's.
+"""People's own boxes, keypoints and cameras, read from JSON: ours; boxes and keypoints also of COCO and OpenPose.
 
 Ours, by the stem of the photo's name (`crowd` for crowd.jpg):
   {"crowd": [x0, y0, x1, y1]}  or  {"crowd": [[x0, y0, x1, y1], ...]}                     boxes, px
   {"crowd": [[[x, y, confidence], ... K], ...]}                                           keypoints: K = 23, 17 or 25, see below
   {"crowd": {"boxes": [[...]], "keypoints": [[[...]]], "names": ["nose", ...]}}           both, with any set of names
+  {"crowd": {"focal": f, "principal_point": [x, y]}}                                      a camera, px; the point is optional
+  {"crowd": {"intrinsics": [[f, 0, x], [0, f, y], [0, 0, 1]]}}                            the same as a matrix
 COCO: a list of results, or {"images": [...], "annotations": [...]}, with `bbox` x, y, width, height and `keypoints` 17 x 3. Records of a
 category other than 1, person, and those without any keypoint marked are left out.
 OpenPose: {"people": [{"pose_keypoints_2d": [...]}]}, BODY_25 or COCO-18, for the photo after which the file is named.
@@ -16,7 +18,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from smpl_jax.keypoints import COCO17, OPENPOSE25
@@ -31,6 +33,13 @@ OPENPOSE_COCO18 = (
 NAMES_BY_NUMBER = {len(names): names for names in (DETECTED, COCO17, OPENPOSE25, OPENPOSE_COCO18)}
 OPENPOSE_SUFFIX = "_keypoints"
 FORMATS = "give JSON as the documentation of genhmr_jax/detect/user.py shows"
+
+
+class PhotoCamera(NamedTuple):
+    """Focal length in px, and principal point (x, y) in px; None where nobody says: the middle of the photo."""
+
+    focal: float
+    principal_point: tuple[float, float] | None = None
 
 
 def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -81,6 +90,44 @@ def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return {stem: np.array(keypoints, np.float32) for stem, keypoints in found.items()}
 
 
+def read_cameras(path: str | os.PathLike) -> dict[str, PhotoCamera]:
+    """The camera of each photo, by the photo's stem.
+
+    Raises:
+      InputError: the file is missing or no JSON; a focal length that is not positive, pixels that are not square, no finite numbers.
+    """
+    content = _read_json(Path(path))
+    if not isinstance(content, dict) or not content:
+        raise InputError(path, "holds no cameras", FORMATS)
+    return {stem: _camera(path, f"record {stem!r}", record) for stem, record in content.items()}
+
+
+def _camera(path: str | os.PathLike, where: str, value: Any) -> PhotoCamera:
+    record = _fields(Path(path), where, value)
+    if "intrinsics" in record:
+        matrix = _numbers(path, f"{where}, intrinsics", record["intrinsics"], (3, 3))
+        lengths, principal = matrix[[0, 1], [0, 1]], tuple(matrix[:2, 2].tolist())
+        if np.abs(matrix[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] - [0, 0, 0, 0, 1]).max() > 1e-6 * max(np.abs(lengths).max(), 1.0):
+            raise InputError(path, f"{where}, intrinsics is not [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]", FORMATS)
+    elif "focal" in record:
+        lengths = np.repeat(_numbers(path, f"{where}, focal", [record["focal"]], (1,)), 2)
+        given = record.get("principal_point")
+        principal = None if given is None else tuple(_numbers(path, f"{where}, principal_point", given, (2,)).tolist())
+    else:
+        raise InputError(path, f"{where} has neither intrinsics nor focal", FORMATS)
+    if not (lengths > 0).all():
+        raise InputError(path, f"{where} has the focal length {lengths.min():g}", "give it in px, above 0")
+    if abs(lengths[0] - lengths[1]) > 0.01 * lengths.max():
+        problem = f"{where} has pixels that are not square (focal lengths {lengths[0]:g} and {lengths[1]:g})"
+        raise InputError(path, problem, "stretch the photo so that they are equal")
+    return PhotoCamera(float(np.sqrt(lengths[0] * lengths[1])), principal)
+
+
+def camera_of_image(cameras: dict[str, PhotoCamera], image: str | os.PathLike) -> PhotoCamera:
+    """The camera of one photo. Raises InputError when none was given for it."""
+    return _of_image(cameras, image, "camera")
+
+
 def boxes_of_image(boxes: dict[str, np.ndarray], image: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
     """The boxes (P, 4) px for one photo, clipped to it.
 
@@ -115,7 +162,7 @@ def keypoints_of_image(keypoints: dict[str, np.ndarray], image: str | os.PathLik
     return chosen
 
 
-def _of_image(given: dict[str, np.ndarray], image: str | os.PathLike, what: str) -> np.ndarray:
+def _of_image(given: dict[str, Any], image: str | os.PathLike, what: str) -> Any:
     """What was given for a photo; COCO numbers its photos, with zeros before the number in the file's name only."""
     stem = Path(image).stem
     for key in (stem, stem.lstrip("0")):

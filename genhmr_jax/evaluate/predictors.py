@@ -89,7 +89,7 @@ class ModelPredictor:
       recoverer: the model with the body of the protocols.
       iterations: each T of uncertainty-guided sampling to evaluate.
       refine_steps: of the refinement; each T is evaluated with 0 steps and with these.
-      true_focal: take the focal length of the labels where they have one, in place of the guess from the image size.
+      true_focal: take focal length and principal point of the labels where they have them, in place of a guess from the image size.
       options: everything else.
     """
 
@@ -123,11 +123,11 @@ class ModelPredictor:
         except ValueError as error:
             raise InputError(where, str(error), "leave it out with --skip-bad") from error
         found = bool(recover.can_recover(keypoints)[0]) or self.recoverer.networks.crops_by_box
-        focal = self.options.focal_length(image.shape[1], image.shape[0])
+        focal, principal = self.options.focal_length(image.shape[1], image.shape[0]), None
         if self.true_focal and record["has_intrinsics"]:
-            focal = float(record["intrinsics"][0, 0])
+            focal, principal = float(record["intrinsics"][0, 0]), tuple(record["intrinsics"][:2, 2].tolist())
         keypoints = keypoints if found else np.zeros((1, len(DETECTED), 3), np.float32)
-        view = self.recoverer.view(image, keypoints, focal, 1, record["box"][None])
+        view = self.recoverer.view(image, keypoints, focal, 1, record["box"][None], principal)
         return Sight(view, found, time.perf_counter() - began)
 
     def predict(self, sights: Sequence[Sight], numbers: np.ndarray) -> Iterator[tuple[str, Prediction]]:

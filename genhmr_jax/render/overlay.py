@@ -57,12 +57,13 @@ def overlay(
     vertices: Float[np.ndarray, "P V 3"],
     faces: Int[np.ndarray, "F 3"],
     focal: float,
+    centre: tuple[float, float] | None = None,
     *,
     opacity: float = 0.85,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Meshes (camera coordinates, metres) over the photo. `focal` in px; the principal point is the middle of the image."""
+    """Meshes (camera coordinates, metres) over the photo. `focal` and `centre`, the principal point, in px (default: the middle)."""
     height, width = image.shape[:2]
-    colour, cover = shade(vertices, faces, focal, width, height, (width / 2, height / 2))
+    colour, cover = shade(vertices, faces, focal, width, height, centre or (width / 2, height / 2))
     mixed = image / 255.0 * (1 - opacity * cover[..., None]) + opacity * colour
     return (np.clip(mixed, 0, 1) * 255 + 0.5).astype(np.uint8)
 
@@ -85,11 +86,16 @@ def side_view(vertices: Float[np.ndarray, "P V 3"], faces: Int[np.ndarray, "F 3"
 
 
 def overlay_with_side(
-    image: UInt8[np.ndarray, "H W 3"], vertices: Float[np.ndarray, "P V 3"], faces: Int[np.ndarray, "F 3"], focal: float
+    image: UInt8[np.ndarray, "H W 3"],
+    vertices: Float[np.ndarray, "P V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    focal: float,
+    centre: tuple[float, float] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Photo | overlay | side view, in one picture of at most MAX_SIDE px."""
+    """Photo | overlay | side view, in one picture of at most MAX_SIDE px. `focal` and `centre` as in `overlay`."""
     height, width = image.shape[:2]
     scale = min(1.0, MAX_SIDE / (3 * width), MAX_SIDE / height)
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.LANCZOS)) if scale < 1 else image
-    return np.concatenate([small, overlay(small, vertices, faces, focal * w / width), side_view(vertices, faces, w, h)], 1)
+    shrunk = None if centre is None else (centre[0] * w / width, centre[1] * h / height)
+    return np.concatenate([small, overlay(small, vertices, faces, focal * w / width, shrunk), side_view(vertices, faces, w, h)], 1)
