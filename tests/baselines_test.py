@@ -28,7 +28,7 @@ def loaded(make, tensors, rules, **parts):
     structure, state = nnx.split(nnx.eval_shape(make))
     like = nnx.to_pure_dict(state)
     own = {name: part for name, part in like.items() if name not in parts}
-    return nnx.merge(structure, jax.tree.map(jnp.asarray, layouts.fit(layouts.rename(tensors, rules), own, "file", "part") | parts))
+    return nnx.merge(structure, jax.tree.map(jnp.asarray, layouts.fit(tensors, rules, own, "file", "part")[0] | parts))
 
 
 def near(found, wanted):
@@ -61,7 +61,7 @@ def test_tokenhmr_head(net):
     rng = np.random.default_rng(3)
     tensors, context = published.tokenhmr_head(rng, **SMALL), rng.normal(size=(2, 5, 40)).astype(np.float32)
     like = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: TokenDecoder(rngs=nnx.Rngs(0))))[1])
-    tokens = layouts.fit(layouts.rename(net, regressors.TOKEN_DECODER), like, "file", "decoder")
+    tokens = layouts.fit(net, regressors.TOKEN_DECODER, like, "file", "decoder")[0]
     make = lambda: heads.TokenHmrHead(SPEC, rngs=nnx.Rngs(0))  # noqa: E731
     head = loaded(make, tensors, regressors.TOKENHMR_HEAD, tokens=tokens, codebook=net["quantizer.codebook"])
     near(jax.jit(head.__call__)(context), reference.tokenhmr(tensors, net, context.astype(np.float64), 2, 4))

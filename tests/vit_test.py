@@ -136,7 +136,7 @@ def test_remat_keeps_the_inputs_of_the_layers_alone(small):
 
 def test_normalise_drops_32_columns_each_side():
     crops = np.random.default_rng(1).uniform(0, 1, (1, 256, 256, 3))
-    found = normalise(jnp.asarray(crops, jnp.float32))
+    found = normalise(jnp.asarray(crops, jnp.float32), VitSpec())
     wanted = (crops[:, :, 32:224] - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
     assert found.shape == (1, 256, 192, 3)
     np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -26,13 +26,12 @@ def convert(checkpoint: str, tokenizer: str = "") -> tuple[str, Any, dict[str, A
     file = pathlib.Path(checkpoint)
     content = read_safetensors(file) if file.suffix == ".safetensors" else read(file)
     found = dict(tensors(content))
-    size, encoder, report = vit.convert(found, file)
-    rest = {name: tensor for name, tensor in found.items() if name in set(report["unused"])}
-    head = {name.split("smpl_head.", 1)[1]: tensor for name, tensor in rest.items() if "smpl_head." in name}
+    encoder, params, report = vit.convert(found, file)
+    head = {name.split("smpl_head.", 1)[1]: found[name] for name in report["unused"] if "smpl_head." in name}
     kind = "tokenhmr" if "decpose_grot.weight" in head else "hmr2" if "decpose.weight" in head else "vit"
-    params, spec = {"encoder": encoder}, {"encoder": f"vit_{size}"}
+    params, spec = {"encoder": params}, {"encoder": encoder}
     if kind != "vit":
-        params["head"], spec, taken = _head(kind, head, size, file, tokenizer)
+        params["head"], spec, taken = _head(kind, head, encoder, file, tokenizer)
         report["loaded"] += [f"smpl_head.{name}" for name in taken]
         report["unused"] = [name for name in report["unused"] if name.split("smpl_head.", 1)[-1] not in taken]
     elif tokenizer:
@@ -40,22 +39,19 @@ def convert(checkpoint: str, tokenizer: str = "") -> tuple[str, Any, dict[str, A
     return kind, params, spec, report | {"numbers": sum(x.size for x in jax.tree.leaves(params))}
 
 
-def _head(kind: str, head: layouts.Tensors, size: str, file: pathlib.Path, tokenizer: str) -> tuple[Any, dict[str, Any], set[str]]:
+def _head(kind: str, head: layouts.Tensors, encoder: str, file: pathlib.Path, tokenizer: str) -> tuple[Any, dict[str, Any], set[str]]:
     """Parameters of a regressor's head, its spec, and the names that were taken."""
-    spec = regressor.RegressorSpec(kind, f"vit_{size}")
+    spec = regressor.RegressorSpec(kind, encoder)
     like = regressor.graph(spec)[1]["head"]
     rules = regressors.TOKENHMR_HEAD if kind == "tokenhmr" else regressors.HMR2_HEAD
-    renamed = layouts.rename(head, rules)
     own = {name: part for name, part in like.items() if name not in ("tokens", "codebook")}
-    params = layouts.fit(renamed, own, file, f"{kind}'s head")
+    params, taken = layouts.fit(head, rules, own, file, f"{kind}'s head")
     if kind == "tokenhmr":
         if not tokenizer:
             raise InputError(file, "is TokenHMR, whose token decoder lies in another file", "give it with --tokenizer tokenizer.pth")
         net = dict(tensors(_net(read(tokenizer), tokenizer)))
-        params["tokens"] = layouts.fit(layouts.rename(net, regressors.TOKEN_DECODER), like["tokens"], tokenizer, "the token decoder")
-        codes = layouts.rename(net, [(r"quantizer\.codebook", "codebook")])
-        params |= layouts.fit(codes, {"codebook": like["codebook"]}, tokenizer, "the codebook")
-    taken = {name for name in head if any(layouts.matches(name, rule) for rule in rules)}
+        params["tokens"], _ = layouts.fit(net, regressors.TOKEN_DECODER, like["tokens"], tokenizer, "the token decoder")
+        params |= layouts.fit(net, regressors.CODEBOOK, {"codebook": like["codebook"]}, tokenizer, "the codebook")[0]
     return params, dataclasses.asdict(spec), taken
 
 

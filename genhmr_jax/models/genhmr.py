@@ -21,7 +21,7 @@ from genhmr_jax.models.masked_transformer import MaskedTransformer, TransformerS
 from genhmr_jax.models.pyramid import ProjectLevels, SimplePyramid
 from genhmr_jax.models.remat import checkpointed
 from genhmr_jax.models.tokenizer import PoseTokenizer, ResidualMlp, TokenizerSpec
-from genhmr_jax.models.vit import SIZES, Vit, VitSpec, normalise
+from genhmr_jax.models.vit import Vit, VitSpec, is_vit, normalise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,12 @@ class GenHmrSpec:
     Attributes:
       num_keypoints: K of the 2D pose context; 0 makes an image-only model (the paper's setting).
       context: "mlp" turns all keypoints into `context_tokens` tokens; "keypoints" gives one token to each keypoint.
-      encoder: a frozen encoder of models/image_encoder.py, whose maps are inputs, or "vit_s" .. "vit_h", which is part of the model.
+      encoder: a frozen encoder of models/image_encoder.py, whose maps are inputs, or one that is part of the model, see
+        models/vit.py: "vit_s" .. "vit_h", "dinov2_s" .. "dinov2_l".
       encoder_channels: channels of the image encoder's maps, finest first; () makes a model without image.
       pyramid: "project" (maps at several scales) or "simple" (a ViT's single map, at `pyramid_scales`).
+      box_token: a context token of the box information alone (CLIFF, Li et al. 2022), after those in which it is mixed with the keypoints.
+        The context of an image-only model is that token already.
     """
 
     tokenizer: TokenizerSpec = TokenizerSpec()
@@ -47,6 +50,7 @@ class GenHmrSpec:
     encoder_channels: tuple[int, ...] = ()
     pyramid: str = "project"
     pyramid_scales: tuple[float, ...] = (4.0, 2.0, 1.0)
+    box_token: bool = False
 
     def __post_init__(self) -> None:
         levels = 0 if not self.encoder_channels else len(self.encoder_channels) if self.pyramid == "project" else len(self.pyramid_scales)
@@ -54,15 +58,17 @@ class GenHmrSpec:
             object.__setattr__(self, "transformer", dataclasses.replace(self.transformer, levels=levels))
         if self.context not in ("mlp", "keypoints") or self.pyramid not in ("project", "simple"):
             raise ValueError(f"context {self.context!r} must be 'mlp' or 'keypoints', pyramid {self.pyramid!r} 'project' or 'simple'")
-        if self.trains_encoder and self.encoder_channels != (SIZES[self.encoder[-1]][0],):
-            raise ValueError(f"encoder {self.encoder!r} has one map of {SIZES[self.encoder[-1]][0]} channels, not {self.encoder_channels}")
+        if self.trains_encoder and self.encoder_channels != (width := VitSpec.named(self.encoder).width,):
+            raise ValueError(f"encoder {self.encoder!r} has one map of {width} channels, not {self.encoder_channels}")
         if not self.num_keypoints and not levels:
             raise ValueError("a model without keypoints and without image sees nothing: set num_keypoints or encoder_channels")
+        if self.box_token and not self.num_keypoints:
+            raise ValueError("box_token: the context of a model without keypoints is a token of the box already")
 
     @property
     def trains_encoder(self) -> bool:
         """Whether the image encoder is part of the model, and its input the pixels of the crop."""
-        return bool(self.encoder_channels) and self.encoder.startswith("vit_")
+        return bool(self.encoder_channels) and is_vit(self.encoder)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "GenHmrSpec":
@@ -97,8 +103,16 @@ class ContextEncoder(nnx.Module):
         else:
             self.point, self.box = nnx.Linear(3, width, rngs=rngs), nnx.Linear(3, width, rngs=rngs)
             self.name = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (k + 1, width)))
+        if spec.box_token:
+            self.box_alone = nnx.Linear(3, width, rngs=rngs)
 
     def __call__(self, keypoints: Float[Array, "B K 3"] | None, box: Float[Array, "B 3"]) -> Float[Array, "B S C"]:
+        context = self._mixed(keypoints, box)
+        if not self.spec.box_token:
+            return context
+        return jnp.concatenate([context, self.box_alone(box.astype(context.dtype))[:, None]], 1)
+
+    def _mixed(self, keypoints: Float[Array, "B K 3"] | None, box: Float[Array, "B 3"]) -> Float[Array, "B S C"]:
         batch = box.shape[0]
         if not self.spec.num_keypoints:
             return self.mlp(box).reshape(batch, self.tokens, -1)
@@ -118,7 +132,7 @@ class GenHmr(nnx.Module):
         width, heads = spec.transformer.width, spec.transformer.heads
         self.context = ContextEncoder(spec, rngs=rngs)
         if spec.trains_encoder:
-            self.encoder = Vit(VitSpec.named(spec.encoder[-1]), rngs=rngs)
+            self.encoder = Vit(VitSpec.named(spec.encoder), rngs=rngs)
         if spec.encoder_channels:
             if spec.pyramid == "project":
                 self.pyramid = ProjectLevels(spec.encoder_channels, width, rngs=rngs)
@@ -153,7 +167,7 @@ class GenHmr(nnx.Module):
           ValueError: unknown remat.
         """
         if images is not None:
-            maps = self.encoder(normalise(images), drop_path, remat)
+            maps = self.encoder(normalise(images, self.encoder.spec), drop_path, remat)
         context = self.context(keypoints, box)
         levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps) if maps is not None else None
         values = self.transformer.image_values(levels, remat) if levels is not None else None

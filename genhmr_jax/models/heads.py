@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from genhmr_jax.models.attention import attention
+
 
 class ShapeCameraHead(nnx.Module):
     """Cross-attention of two learned queries -> betas (10) and weak camera (s, tx, ty); s is positive by construction.
@@ -33,7 +35,7 @@ class ShapeCameraHead(nnx.Module):
             visible = jnp.concatenate([visible, jnp.broadcast_to(weight[:, None] > 0, patches.shape[:2])], 1)
         k, v = jnp.split(self.key_value(self.norm(seen)).reshape(batch, -1, 2 * self.heads, seen.shape[-1] // self.heads), 2, axis=2)
         q = jnp.broadcast_to(self.queries[...], (batch, *self.queries.shape)).reshape(batch, 2, self.heads, -1)
-        x = jax.nn.dot_product_attention(q, k, v, mask=visible[:, None, None, :]).reshape(batch, 2, -1)
+        x = attention(q, k, v, visible[:, None, None, :]).reshape(batch, 2, -1)
         x = jax.nn.gelu(self.up(x)).astype(jnp.float32)  # bfloat16 would round the depth to 0.4 %
         camera = self.camera(x[:, 1])
         return self.betas(x[:, 0]), jnp.concatenate([jnp.exp(camera[:, :1]), camera[:, 1:]], -1)

@@ -1,8 +1,8 @@
 """Image encoders by name: square crops (B, 256, 256, 3) in 0..1 -> list of maps (B, h, w, C), finest first.
 
 `blazepose_full` (also heavy, lite): the frozen inner maps of a network trained for pose, like the paper's pose-pretrained ViT.
-It has no parameters of ours: its maps can be computed ahead of training. `vit_s` .. `vit_h` (models/vit.py) carry their parameters in the
-model; paper scale.
+It has no parameters of ours: its maps can be computed ahead of training. `vit_s` .. `vit_h` and `dinov2_s` .. `dinov2_l` (models/vit.py)
+carry their parameters in the model; paper scale.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genhmr_jax.data.transforms import crop_image
+from genhmr_jax.models.vit import is_vit
 
 CROP_SIZE = 256
 
@@ -41,7 +42,7 @@ def encode(encoder: str, pixels: jax.Array) -> list[jax.Array]:
 
 def stored_shapes(encoder: str, rows: int) -> dict[str, Any]:
     """What is kept of `rows` crops for training: a frozen encoder's "maps" (float16), or "images" (uint8) for one that is trained."""
-    if encoder.startswith("vit_"):
+    if is_vit(encoder):
         return {"images": jax.ShapeDtypeStruct((rows, CROP_SIZE, CROP_SIZE, 3), jnp.uint8)}
     pixels = jax.ShapeDtypeStruct((rows, CROP_SIZE, CROP_SIZE, 3), jnp.float32)
     maps = jax.eval_shape(lambda p: encode(encoder, p), pixels)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from genhmr_jax.models.attention import attention
 from genhmr_jax.models.deformable_attention import DeformableAttention
 from genhmr_jax.models.remat import checkpointed
 from genhmr_jax.models.rows import by_rows
@@ -74,7 +75,7 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x: Float[Array, "B S C"]) -> Float[Array, "B S C"]:
         q, k, v = jnp.split(self.qkv(x).reshape(*x.shape[:2], 3 * self.heads, -1), 3, axis=2)
-        return self.out(jax.nn.dot_product_attention(q, k, v).reshape(x.shape))
+        return self.out(attention(q, k, v).reshape(x.shape))
 
 
 class Block(nnx.Module):

@@ -23,6 +23,7 @@ from genhmr_jax.data.synthetic.write import read_shards
 from genhmr_jax.data.transforms import crop_image
 from genhmr_jax.errors import InputError
 from genhmr_jax.models import image_encoder
+from genhmr_jax.models.vit import is_vit
 
 CHUNK = 32
 
@@ -111,7 +112,7 @@ def compute(images: pathlib.Path, out: pathlib.Path, split: str, encoder: str, l
     if not rows:
         raise InputError(images / split, "the detector sees nobody in any image", "look at the images")
     arrays = {name: np.stack([row[name] for row in rows]).astype(np.float32) for name in rows[0]}
-    if encoder.startswith("vit_"):  # trained with the model: it is the pixels that are kept
+    if is_vit(encoder):  # trained with the model: it is the pixels that are kept
         arrays["images"] = np.concatenate([m[0] for m in maps])
     else:
         arrays |= {f"map_{level}": np.concatenate([m[level] for m in maps]) for level in range(len(maps[0]))}
@@ -137,7 +138,7 @@ def _detected(sample) -> np.ndarray | None:
 
 def _encode(encoder: str, crops: list[np.ndarray]) -> list[np.ndarray]:
     """Maps of some crops, float16; for an encoder that trains with the model the crops themselves, uint8."""
-    if encoder.startswith("vit_"):
+    if is_vit(encoder):
         return [np.round(255 * np.stack(crops)).astype(np.uint8)]
     pixels = np.zeros((CHUNK, *crops[0].shape), np.float32)
     pixels[: len(crops)] = crops

@@ -25,7 +25,7 @@ from genhmr_jax.model_files import load_meta, load_params, save_params
 from genhmr_jax.models import image_encoder, quantizer
 from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
 from genhmr_jax.models.tokenizer import TokenizerSpec
-from genhmr_jax.models.vit import SIZES, drop_path_factors
+from genhmr_jax.models.vit import VitSpec, drop_path_factors
 from genhmr_jax.predict import Networks, sample_bodies
 from genhmr_jax.train.image_rows import ImageRows, known_mean, rooted
 from genhmr_jax.train.masking import BINS, random_mask, ratio_bins, visible_tokens
@@ -110,7 +110,7 @@ class GenHmrTask:
                     sample = self._as_detected(self._encoded(sample), keys[:, 3])
                 sample = self._drop_contexts(sample, keys[:, 3])
                 if self.config.drop_path and self.spec.trains_encoder:
-                    sample["drop_path"] = drop_path_factors(keys[:, 4], SIZES[self.spec.encoder[-1]][1], self.config.drop_path)
+                    sample["drop_path"] = drop_path_factors(keys[:, 4], VitSpec.named(self.spec.encoder).depth, self.config.drop_path)
             samples[name] = sample | self._targets(frozen, sample, keys)
         return samples
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from genhmr_jax.models.attention import attention
+
 
 @dataclasses.dataclass(frozen=True)
 class QueryDecoderSpec:
@@ -46,7 +48,7 @@ class QueryLayer(nnx.Module):
 
     def _attend(self, q: Float[Array, "B Q I"], k: Float[Array, "B S I"], v: Float[Array, "B S I"]) -> Float[Array, "B Q I"]:
         split = lambda t: t.reshape(*t.shape[:2], self.heads, -1)  # noqa: E731
-        return jax.nn.dot_product_attention(split(q), split(k), split(v)).reshape(q.shape)
+        return attention(split(q), split(k), split(v)).reshape(q.shape)
 
 
 class QueryDecoder(nnx.Module):

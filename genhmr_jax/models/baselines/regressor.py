@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from genhmr_jax.models.baselines.heads import Body, Hmr2Head, TokenHmrHead
 from genhmr_jax.models.baselines.query_decoder import QueryDecoderSpec
 from genhmr_jax.models.rows import by_rows
-from genhmr_jax.models.vit import SIZES, Vit, VitSpec, normalise
+from genhmr_jax.models.vit import Vit, VitSpec, normalise
 
 KINDS = ("hmr2", "tokenhmr")
 
@@ -21,7 +21,7 @@ class RegressorSpec:
 
     Attributes:
       kind: "hmr2" or "tokenhmr".
-      encoder: "vit_s" .. "vit_h"; the published models have vit_h.
+      encoder: "vit_s" .. "vit_h", "dinov2_s" .. "dinov2_l"; the published models have vit_h.
       encoder_depth: its first so many layers alone; 0: all of them.
       decoder: sizes of the query's decoder; its context is the encoder's width.
       layout: of HMR2's 6D rotations, see smpl_jax.rotations: the published HMR2.0 has "columns".
@@ -34,22 +34,22 @@ class RegressorSpec:
     layout: str = "columns"
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS or self.encoder.removeprefix("vit_") not in SIZES:
-            raise ValueError(f"a regressor is of kind {' or '.join(KINDS)} over vit_s .. vit_h, not {self.kind!r} over {self.encoder!r}")
-        width = SIZES[self.encoder[-1]][0]
+        if self.kind not in KINDS:
+            raise ValueError(f"a regressor is of kind {' or '.join(KINDS)}, not {self.kind!r}")
+        width = VitSpec.named(self.encoder).width
         if self.decoder.context != width:
             object.__setattr__(self, "decoder", dataclasses.replace(self.decoder, context=width))
 
     @property
     def vit(self) -> VitSpec:
         """Sizes of the encoder."""
-        named = VitSpec.named(self.encoder[-1])
+        named = VitSpec.named(self.encoder)
         return dataclasses.replace(named, depth=self.encoder_depth or named.depth)
 
     @property
     def encoder_channels(self) -> tuple[int]:
         """It sees an image, as a GenHmrSpec says it..."""
-        return (SIZES[self.encoder[-1]][0],)
+        return (VitSpec.named(self.encoder).width,)
 
     trains_encoder = True  # ... through an encoder of its own, ...
     num_keypoints = 0  # ... and no keypoints
@@ -72,7 +72,7 @@ class Regressor(nnx.Module):
         self, images: Float[Array, "B 256 256 3"], drop_path: Float[Array, "B depth 2"] | None = None, remat: str = "none"
     ) -> Body:
         """The bodies. `drop_path` and `remat` are those of `Vit`, in training."""
-        (features,) = self.encoder(normalise(images), drop_path, remat)
+        (features,) = self.encoder(normalise(images, self.encoder.spec), drop_path, remat)
         return self.head(by_rows(features.reshape(features.shape[0], -1, features.shape[-1])))
 
 
