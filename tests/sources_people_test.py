@@ -21,7 +21,7 @@ from genhmr_jax.data.sources.records import PERSON_FIELDS
 from genhmr_jax.data.transforms import crop_image
 from genhmr_jax.errors import InputError
 
-NAMES = ("hmr2_coco", "own_tars", "hmr2_eval", "bedlam", "threedpw", "emdb", "human36m", "mpi_inf_3dhp")
+NAMES = ("hmr2_coco", "own_tars", "own_photos", "hmr2_eval", "bedlam", "threedpw", "emdb", "human36m", "mpi_inf_3dhp")
 
 
 @pytest.fixture(scope="module")
