@@ -35,6 +35,8 @@ def _equation_flops(equation: core.JaxprEqn) -> int:
         return _dot_flops(equation)
     if name == "conv_general_dilated":
         return _convolution_flops(equation)
+    if name.startswith("dot_product_attention"):
+        return _attention_flops(equation)
     if name == "cond":
         return max(jaxpr_flops(branch) for branch in params["branches"])
     # What is left runs each jaxpr that it holds: jit, remat, custom_jvp, custom_vjp, while (condition and body) once, scan many times.
@@ -48,6 +50,13 @@ def _dot_flops(equation: core.JaxprEqn) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+
+
+def _attention_flops(equation: core.JaxprEqn) -> int:
+    """cuDNN's attention, one operation: two products forward, four backward (what it computes a second time does not count)."""
+    (batch, queries, heads, head), keys = equation.invars[0].aval.shape, equation.invars[1].aval.shape[1]
+    products = 4 if "_bwd" in equation.primitive.name else 2
+    return products * 2 * batch * heads * queries * keys * head
 
 
 def _convolution_flops(equation: core.JaxprEqn) -> int:
