@@ -87,3 +87,13 @@ def genhmr_config(get_config, corpus_file, trained_tokenizer):
     config = get_config("genhmr:tiny")
     config.data.poses, config.tokenizer = str(corpus_file), str(trained_tokenizer / "model")
     return config
+
+
+@pytest.fixture(scope="session")
+def regressor_config(get_config, tmp_path_factory):
+    """configs/regressor.py:tiny on made-up stored crops. Copy it before changing it."""
+    import stored_rows
+
+    config = get_config("regressor:tiny")
+    config.data.images, config.data.mixture, config.data.people_val = str(stored_rows.write(tmp_path_factory.mktemp("rows"))), "hmr2", ""
+    return config

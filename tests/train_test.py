@@ -65,9 +65,9 @@ class BrokenSource:
         return self.source.load(numbers)
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", pytest.param("genhmr", marks=pytest.mark.slow)])
-def test_resumed_equals_unbroken(stage, tokenizer_config, genhmr_config, tmp_path, caplog):
-    config = (tokenizer_config if stage == "tokenizer" else genhmr_config).copy_and_resolve_references()
+@pytest.mark.parametrize("stage", ["tokenizer", *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("genhmr", "regressor"))])
+def test_resumed_equals_unbroken(stage, request, tmp_path, caplog):
+    config = request.getfixturevalue(f"{stage}_config").copy_and_resolve_references()
     config.log_every = 1
     task = tasks.make_task(config)
     loop.train(task, config, tmp_path / "whole")

@@ -1,0 +1,53 @@
+"""A made-up set of stored crops (train/features.py): bodies whose labels fit each other, on crops of noise."""
+
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import smpl_jax
+from scipy.spatial.transform import Rotation
+
+from genhmr_jax import camera
+from genhmr_jax.body import load_body
+from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
+
+
+def rows(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Rows as features.compute stores them, float32; images uint8."""
+    rng, body = np.random.default_rng(seed), keypoint_model(load_body("neutral"))
+    turns = rng.normal(0, 0.3, (count, 24, 3))
+    turns[:, 0] = [np.pi, 0, 0] + rng.normal(0, 0.1, (count, 3))
+    rotmats = Rotation.from_rotvec(turns.reshape(-1, 3)).as_matrix().reshape(count, 24, 3, 3).astype(np.float32)
+    betas = rng.normal(0, 1, (count, 10)).astype(np.float32)
+    crop = np.column_stack([rng.uniform(180, 460, count), rng.uniform(180, 300, count), rng.uniform(150, 300, count)])
+    weak = np.column_stack([rng.uniform(0.7, 1.0, count), rng.normal(0, 0.05, (count, 2))])
+    view = crop.astype(np.float32), np.tile(np.float32([640, 480]), (count, 1)), np.full(count, 800, np.float32)
+    output = smpl_jax.forward(body, jnp.asarray(betas), jnp.asarray(rotmats))
+    translation = camera.weak_to_translation(jnp.asarray(weak, jnp.float32), *map(jnp.asarray, view))
+    points = keypoint_points(body, output, DETECTED) + translation[:, None]
+    points2d = np.asarray(camera.project(points, view[2], view[1] / 2))
+    return {
+        "rotmats": rotmats,
+        "betas": betas,
+        "joints": np.asarray(output.joints),
+        "keypoints": np.concatenate([points2d, np.ones((count, len(DETECTED), 1), np.float32)], -1),
+        "points2d": points2d,
+        "crop": view[0],
+        "weak_camera": weak.astype(np.float32),
+        "focal": view[2],
+        "image_size": view[1],
+        "images": rng.integers(0, 255, (count, 256, 256, 3), np.uint8),
+    }
+
+
+def write(folder: pathlib.Path, count: int = 6) -> pathlib.Path:
+    """The splits train and val of such a set."""
+    for seed, split in enumerate(("train", "val")):
+        (folder / split).mkdir(parents=True)
+        arrays = rows(count, seed)
+        for name, array in arrays.items():
+            np.save(folder / split / f"{name}.npy", array)
+        meta = {"samples": count, "encoder": "vit_s", "arrays": sorted(arrays)}
+        (folder / split / "done.json").write_text(json.dumps(meta))
+    return folder
