@@ -35,6 +35,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.model.encoder_channels = ()
     c.model.pyramid = "project"
     c.model.pyramid_scales = (4.0, 2.0, 1.0)
+    c.model.box_token = False  # a context token of where the crop looks alone; models with keypoints have it mixed with them anyway
 
     c.data = ml_collections.ConfigDict()
     c.data.poses = "cmu_poses.npz"

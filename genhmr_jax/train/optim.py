@@ -14,6 +14,7 @@ import optax
 
 from genhmr_jax.train.mesh import path_name
 
+BEFORE_BLOCKS = "(patch|position|class_token)"  # of a ViT
 
 def learning_rate(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
     """Linear warm-up over `config.warmup` steps to `config.learning_rate`, cosine decay to `config.final` of it at `steps`."""
@@ -31,7 +32,7 @@ def frozen_mask(params: Any, config: ml_collections.ConfigDict) -> Any:
     """True for each parameter that stays as it is: its path matches a pattern of `config.frozen` as a whole, it has low-rank arrays beside
     it (train/lora.py), or `config.encoder_layers` leaves it out."""
     names = {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
-    early = {-1: r"$", 0: r"encoder/(patch|position|blocks)"}.get(config.encoder_layers, r"encoder/(patch|position)")
+    early = {-1: "$", 0: f"encoder/({BEFORE_BLOCKS}|blocks)"}.get(config.encoder_layers, f"encoder/{BEFORE_BLOCKS}")
 
     def still(path: Any, _: Any) -> bool:
         name = path_name(path)
@@ -86,7 +87,7 @@ def rate_multiplier(name: str, param: Any, config: ml_collections.ConfigDict, de
     if name.startswith("encoder/blocks/"):
         layers = config.layer_decay ** jnp.arange(param.shape[0], 0, -1)
         return scale * layers.reshape(-1, *[1] * (param.ndim - 1))
-    return scale * (config.layer_decay ** (depth + 1) if re.match("encoder/(patch|position)", name) else 1.0)
+    return scale * (config.layer_decay ** (depth + 1) if re.match(f"encoder/{BEFORE_BLOCKS}", name) else 1.0)
 
 
 def make_optimizer(config: ml_collections.ConfigDict, steps: int, params: Any) -> optax.GradientTransformation:
