@@ -5,13 +5,28 @@
 
 Keypoints only, unless --config.image_batch_size=N asks for images: --config.data.images=DIR names rendered ones with their features
 (genhmr_jax/train/features.py), --config.data.people=DIR photos of people, built by `genhmr data build` and mixed by data.mixture.
-Args: `default` (the shipped model; an hour on 2 CPU cores), `images` (the same with BlazePose's maps), `gpu` (wider, longer),
-`paper` (image only, ViT-H trained with it, 6 x 1024, 4096 images a step; `vit_l` and `vit_b` with smaller encoders), `tiny` (seconds).
+
+Args:
+* `default` (the shipped model; an hour on 2 CPU cores), `images` (the same with BlazePose's maps), `gpu` (wider, longer), `tiny` (seconds);
+* `vit_h`, `vit_l`, `vit_b`, `vit_s`: paper scale (docs/pretrained.md), image only, from ViTPose's backbone in models/vitpose_h, ..; on
+  HMR2.0's datasets, which BEDLAM is not among; `vit_h_bedlam`, .. on TokenHMR's, 18 % BEDLAM. `paper` is `vit_h`;
+* `finetune`: goes on with the shipped model on own photos; `finetune_vit_h`, ..: goes on with a model of the recipes above on a single
+  GPU, its encoder frozen but for low-rank arrays (docs/finetuning.md).
 """
+
+import json
+import pathlib
 
 import ml_collections
 
+import genhmr_jax
 from genhmr_jax.train import defaults
+
+SHIPPED = pathlib.Path(genhmr_jax.__file__).parent / "assets" / "default"
+VIT_WIDTH = {"h": 1280, "l": 1024, "b": 768, "s": 384}
+# Arguments, with the size of the ViT, and whether BEDLAM is in the mixture.
+PAPER_SCALE = {"paper": ("h", False)} | {f"vit_{size}{end}": (size, bool(end)) for size in VIT_WIDTH for end in ("", "_bedlam")}
+FINETUNE = {f"finetune_vit_{size}": size for size in VIT_WIDTH}
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
@@ -72,16 +87,12 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     elif arg == "images":
         c.model.encoder_channels, c.image_batch_size, c.batch_size = (80, 136, 288), 64, 64
         c.data.images, c.masking.drop_keypoints = "runs/features", 0.3
-    elif arg in ("paper", "vit_b", "vit_l"):
-        t, size = c.model.transformer, {"paper": "h", "vit_b": "b", "vit_l": "l"}[arg]
-        t.width, t.layers, t.heads = 1024, 6, 8
-        t.mlp_ratio, t.activation, t.geometric, t.head_rank = 4, "gelu", False, 0
-        c.model.num_keypoints, c.model.pyramid = 0, "simple"
-        c.model.encoder, c.model.encoder_channels = f"vit_{size}", ({"b": 768, "l": 1024, "h": 1280}[size],)
-        c.batch_size, c.image_batch_size, c.steps, c.optim.learning_rate, c.optim.warmup = 0, 4096, 200_000, 1e-4, 2000
-        c.data.images, c.masking.all_masked, c.masking.corrupt, c.masking.drop_image = "runs/features_vit", 0.0, 0.0, 0.0
-        c.precision, c.remat, c.optim.groups, c.optim.layer_decay, c.drop_path = "bfloat16", "blocks", ((r"encoder/.*", 0.1),), 0.9, 0.1
-        c.mesh.data, c.mesh.fsdp = 1, -1
+    elif arg in PAPER_SCALE:
+        paper_scale(c, *PAPER_SCALE[arg])
+    elif arg == "finetune":
+        finetune_shipped(c)
+    elif arg in FINETUNE:
+        finetune_vit(c, FINETUNE[arg])
     elif arg == "tiny":
         c.data.poses = "made-up"  # needs no data
         c.tokenizer = "runs/tokenizer_tiny/model"
@@ -89,5 +100,50 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
         c.model.context_tokens, c.model.context_width, c.model.context_depth = 2, 32, 1
         c.batch_size, c.steps, c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 16, 20, 5, 10, 10, 32
     elif arg != "default":
-        raise ValueError(f"configs/genhmr.py:{arg}: choose default, images, gpu, paper, vit_l, vit_b or tiny")
+        names = ("default", "images", "gpu", *PAPER_SCALE, "finetune", *FINETUNE, "tiny")
+        raise ValueError(f"configs/genhmr.py:{arg}: choose {', '.join(names)}")
     return c
+
+
+def paper_scale(c: ml_collections.ConfigDict, size: str, bedlam: bool) -> None:
+    """The paper's setting: image only, a ViT that is trained with the decoder, 96 tokens.
+
+    410 M crops, as many as HMR2.0 was trained on (1 M steps of 8 x 48), in steps of 4096; the encoder learns at HMR2.0's rate of 1e-5.
+    """
+    t = c.model.transformer
+    t.width, t.layers, t.heads = 1024, 6, 8
+    t.mlp_ratio, t.activation, t.geometric, t.head_rank = 4, "gelu", False, 0
+    c.model.num_keypoints, c.model.pyramid = 0, "simple"
+    c.model.encoder, c.model.encoder_channels = f"vit_{size}", (VIT_WIDTH[size],)
+    c.init, c.tokenizer = f"models/vitpose_{size}", "runs/tokenizer_paper/model"
+    c.data.people, c.data.mixture, c.data.people_val = "data", "tokenhmr" if bedlam else "hmr2", "threedpw:validation"
+    c.batch_size, c.image_batch_size, c.steps, c.optim.learning_rate, c.optim.warmup = 0, 4096, 100_000, 1e-4, 2000
+    c.log_every, c.evaluate_every, c.checkpoint_every = 100, 5000, 1000
+    c.masking.all_masked, c.masking.corrupt, c.masking.drop_image = 0.0, 0.0, 0.0
+    c.precision, c.remat, c.optim.groups, c.optim.layer_decay, c.drop_path = "bfloat16", "blocks", ((r"encoder/.*", 0.1),), 0.9, 0.1
+    c.mesh.data, c.mesh.fsdp = 1, -1
+
+
+def finetune_vit(c: ml_collections.ConfigDict, size: str) -> None:
+    """A model of `paper_scale` goes on with own photos on one device: 64 crops a step, low-rank arrays of rank 8 in a frozen encoder."""
+    paper_scale(c, size, bedlam=False)
+    c.init, c.data.mixture, c.data.people_val = f"runs/vit_{size}/model", "own_photos", "own_photos:val"
+    c.image_batch_size, c.steps, c.optim.warmup = 64, 5000, 200
+    c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 50, 500, 500, 512
+    c.lora.rank, c.optim.frozen, c.optim.groups, c.optim.layer_decay, c.drop_path = 8, (r"encoder/.*",), (), 1.0, 0.0
+    c.mesh.data, c.mesh.fsdp = -1, 1
+
+
+def finetune_shipped(c: ml_collections.ConfigDict) -> None:
+    """The shipped model goes on with own photos: as it was exported, its tokenizer included; so few and small steps that it stays near."""
+    spec = json.loads((SHIPPED / "config.json").read_text())["spec"]
+    for name, value in spec.items():
+        if name == "transformer":
+            c.model.transformer.update({k: v for k, v in value.items() if k != "levels"})
+        elif name != "tokenizer":
+            c.model[name] = tuple(value) if isinstance(value, list) else value
+    c.init = c.tokenizer = str(SHIPPED)
+    c.data.people, c.data.mixture, c.data.people_val = "data", "own_photos", "own_photos:val"
+    c.batch_size, c.image_batch_size, c.steps, c.optim.learning_rate, c.optim.warmup, c.optim.ema_decay = 0, 64, 1000, 1e-4, 50, 0.99
+    c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 20, 250, 250, 512
+    c.masking.drop_keypoints = 0.3 if spec["encoder_channels"] else 0.0

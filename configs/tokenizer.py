@@ -1,10 +1,11 @@
 """Stage 1, the pose tokenizer.
 
     python -m genhmr_jax.main --config=configs/tokenizer.py --workdir=runs/tokenizer --config.data.poses=cmu_poses.npz
-    python -m genhmr_jax.main --config=configs/tokenizer.py:paper --workdir=runs/tokenizer_paper --config.data.poses=amass.npz
+    python -m genhmr_jax.main --config=configs/tokenizer.py:paper --workdir=runs/tokenizer_paper --config.data.poses=amass_moyo.npz
 
 Args: `default` (the shipped model: body parts, 30 tokens x 1024 codes; half an hour on 2 CPU cores), `gpu` (longer),
-`paper` (96 tokens x 2048 codes x 256 dims, convolutions along the joints, 200k steps), `tiny` (seconds; for tests).
+`paper` (96 tokens x 2048 codes x 256 dims, convolutions along the joints, 200k steps of 256 poses on AMASS and MOYO, which
+`genhmr data poses --source amass,moyo --out amass_moyo.npz` mixes with TokenHMR's weights: docs/data.md), `tiny` (seconds; for tests).
 """
 
 import ml_collections
@@ -47,7 +48,8 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
         c.batch_size, c.steps = 1024, 200_000
     elif arg == "paper":
         c.model.arch, c.model.codebook_size, c.model.code_dim, c.model.width = "conv", 2048, 256, 512
-        c.optim.learning_rate, c.optim.final, c.steps = 2e-4, 0.05, 200_000
+        c.optim.learning_rate, c.optim.final, c.steps, c.data.poses = 2e-4, 0.05, 200_000, "amass_moyo.npz"
+        c.data.view.free_rotation = 0.5  # the paper turns poses about all axes; half of ours stay near upright
     elif arg == "tiny":
         c.data.poses = "made-up"  # needs no data
         c.model.width, c.model.codebook_size, c.model.depth = 32, 64, 1

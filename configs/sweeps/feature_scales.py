@@ -17,7 +17,8 @@ def get_sweep(arg: str = "full") -> Sweep:
         return [Point(name, name, genhmr={"model.pyramid_scales": SCALES[name]}) for name in names]
 
     if arg == "full":
-        return Sweep("scales", points(SCALES), genhmr_config="genhmr.py:vit_b")
+        stored = {"data.people": "", "data.people_val": ""}  # features, not photos
+        return Sweep("scales", points(SCALES), genhmr_config="genhmr.py:vit_b", genhmr=stored)
     if arg == "blazepose":
         return Sweep("scales", points(SCALES), genhmr_config="genhmr.py:images", genhmr=BLAZEPOSE)
     if arg == "tiny":

@@ -77,7 +77,7 @@ def measure(config: Any, tokenizer: Any, topology: str, what: str, *, fast: bool
 
     chip, shape = topologies.parse(topology)
     mesh = meshes.make_mesh(config.mesh, topologies.devices(topology))
-    if config.get("image_batch_size") and not config.data.images:
+    if config.get("image_batch_size") and not (config.data.images or config.data.people):
         config = config.copy_and_resolve_references()
         config.data.images = "none"  # nothing is read; the task only wants to be told of some
     task = tasks.abstract_task(config, tokenizer)

@@ -148,7 +148,7 @@ def _protocols(args: argparse.Namespace) -> list[Any]:
     from genhmr_jax.evaluate.protocols import PROTOCOLS
 
     dataset = DATASETS[args.dataset]
-    known = dataset.published + dataset.free
+    known = tuple(dict.fromkeys(dataset.published + dataset.free))
     names = args.protocol or (dataset.published if args.body_dir else dataset.free)
     for name in names:
         if name not in known:

@@ -31,6 +31,7 @@ DATASETS = {
     "h36m-p1": EvalDataset("human36m", "p1", ("spin-h36m", "hmr2-keypoints"), ("limbs12",)),
     "h36m-p2": EvalDataset("human36m", "p2", ("spin-h36m", "hmr2-keypoints"), ("limbs12",)),
     "h36m-p2-hmr2": EvalDataset("hmr2_eval", "h36m_val_p2", ("hmr2-keypoints",), ("limbs12",)),
+    "own-photos": EvalDataset("own_photos", "val", ("joints24",), ("joints24",)),
     "mpi-inf-3dhp": EvalDataset("mpi_inf_3dhp", "test", ("mpi-inf-3dhp",), ("limbs12",)),
 }
 BENCHMARKS = ("synthetic", "photos")

@@ -31,7 +31,7 @@ class ImageRows:
       encoder: whose maps, or whose crops, stored rows hold (models/image_encoder.py).
 
     Raises:
-      InputError: images are asked for, but the config names none.
+      InputError: images are asked for, but the config names none, or two kinds.
     """
 
     config: ml_collections.ConfigDict
@@ -41,6 +41,9 @@ class ImageRows:
         if self.size and not (self.config.data.images or self.are_photos):
             remedy = "give --config.data.images=DIR, --config.data.people=DIR or --config.data.mixture=rendered"
             raise InputError("--config.image_batch_size", "asks for images but there are none", remedy)
+        if self.size and self.config.data.images and self.config.data.people:
+            problem = f"names stored rows beside the photos of --config.data.people={self.config.data.people}"
+            raise InputError(f"--config.data.images={self.config.data.images}", problem, "leave one of them empty: --config.data.people=")
 
     @property
     def size(self) -> int:
@@ -90,28 +93,30 @@ class ImageRows:
         return rows | image_encoder.stored_shapes(self.encoder, self.size)
 
     def validation(self, place: Callable[[Any], Any]) -> Iterator[dict[str, Any]]:
-        """The validation rows in batches, placed, without augmentation, each row with its "weight" in a mean error.
+        """The validation rows in batches, placed, without augmentation, each row with its "weight" in a mean error of joints, and its
+        "weight2d" in one of keypoints.
 
-        `evaluate_poses` records of `data.people_val`, of which those whose joints are not all known weigh nothing; where it is "", all
+        `evaluate_poses` records of `data.people_val`, of which those whose joints are not all known have no "weight"; where it is "", all
         stored rows of split val; where there are none either, no batch at all.
 
         Raises:
-          InputError: `data.people_val` is no dataset, or has no record with all 24 joints.
+          InputError: `data.people_val` is no dataset, or no record has all 24 joints or a keypoint.
         """
         config = self.config
         if not (self.size and config.data.people_val):
             for batch in self.stored["val"].all_batches(self.size) if self.stored else ():
-                yield place(batch)
+                yield place(batch | {"weight2d": batch["weight"]})
             return
         from genhmr_jax.data import people
 
         total = 0.0
         for batch in people.all_batches(self._measured_on, self.size, config.evaluate_poses, load_body(config.data.body)):
+            batch["weight2d"] = batch["weight"] * (batch["points2d_confidence"] > 0).any(1)
             batch["weight"] *= (batch["joints_confidence"] > 0).all(1)
-            total += batch["weight"].sum()
+            total += batch["weight"].sum() + batch["weight2d"].sum()
             yield place(batch)
         if not total:
-            raise InputError(config.data.people_val, "has no record with all 24 joints", "give a dataset with poses and shapes")
+            raise InputError(config.data.people_val, "has neither poses with shapes nor keypoints", "give a dataset that has")
 
     @functools.cached_property
     def _measured_on(self) -> Any:

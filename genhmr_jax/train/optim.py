@@ -16,6 +16,7 @@ from genhmr_jax.train.mesh import path_name
 
 BEFORE_BLOCKS = "(patch|position|class_token)"  # of a ViT
 
+
 def learning_rate(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
     """Linear warm-up over `config.warmup` steps to `config.learning_rate`, cosine decay to `config.final` of it at `steps`."""
     return optax.warmup_cosine_decay_schedule(

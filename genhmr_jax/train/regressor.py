@@ -207,7 +207,7 @@ class RegressorTask:
         batches = ({name: batch[name] for name in names} for batch in self.images.validation(place))
         sums = [place.host(self._measure(params, frozen, batch)) for batch in batches]
         people = sum(part["rows"] for part in sums)
-        return {f"val_{name}_mm": float(sum(part[name] for part in sums) / people) for name in ("mpjpe", "pa_mpjpe") if sums}
+        return {f"val_{name}_mm": float(sum(part[name] for part in sums) / people) for name in ("mpjpe", "pa_mpjpe") if people}
 
     def export(self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]) -> None:
         """The model in the form that `genhmr convert` gives, with the terms of the weights that it was made from."""

@@ -54,14 +54,22 @@ class GenHmrTask:
 
     @staticmethod
     def from_model(config: ml_collections.ConfigDict) -> "GenHmrTask":
-        """The task over the trained tokenizer in the folder `config.tokenizer`."""
+        """The task over the trained tokenizer in the folder `config.tokenizer`: a model of stage 1, or one of stage 2, which has its own.
+
+        Raises:
+          InputError: another kind of model.
+        """
         meta = load_meta(config.tokenizer)
-        if "tokenizer" not in meta:
+        if meta.get("kind") == "genhmr":
+            networks = Networks.of(GenHmrSpec.from_dict(meta["spec"]))
+            spec, shapes = networks.spec.tokenizer, networks.shapes
+        elif "tokenizer" in meta:
+            spec = TokenizerSpec(**meta["tokenizer"] | {"part_tokens": tuple(meta["tokenizer"]["part_tokens"])})
+            shapes = {name: GenHmrTask(config, spec).frozen[name] for name in ("tokenizer", "codebook")}
+        else:
             raise InputError(config.tokenizer, "holds no tokenizer", "give the model folder of stage 1 with --config.tokenizer=DIR")
-        tokenizer = TokenizerSpec(**meta["tokenizer"] | {"part_tokens": tuple(meta["tokenizer"]["part_tokens"])})
-        task = GenHmrTask(config, tokenizer)
-        task.frozen |= load_params(config.tokenizer, {name: task.frozen[name] for name in ("tokenizer", "codebook")})
-        return task
+        arrays = load_params(config.tokenizer, shapes)
+        return GenHmrTask(config, spec, {name: arrays[name] for name in ("tokenizer", "codebook")})
 
     def without_remat(self) -> "GenHmrTask":
         task = copy.copy(self)
@@ -191,10 +199,7 @@ class GenHmrTask:
             both = rooted(output.joints, known), rooted(sample["joints"], known)
             terms["joints3d"] = jnp.sum(w["joints3d"] * known_mean(jnp.mean(jnp.abs(both[0] - both[1]), -1), known))
             translation = camera.weak_to_translation(encoded.weak_camera, sample["crop"], sample["image_size"], sample["focal"])
-            points = keypoint_points(frozen["body"], output, DETECTED) + translation[:, None]
-            projected = camera.project(points, sample["focal"], sample["image_size"] / 2.0)
-            gap = camera.to_crop(projected, sample["crop"]) - camera.to_crop(sample["points2d"], sample["crop"])
-            labelled = sample.get("points2d_confidence", jnp.ones(gap.shape[:2]))
+            gap, labelled = _gap2d(frozen["body"], output, translation, sample)
             terms["joints2d"] = jnp.sum(w["joints2d"] * known_mean(jnp.mean(jnp.minimum(jnp.abs(gap), 1.0), -1), labelled))
             metrics["mpjpe_mm"] = 1000 * jnp.sum(w["joints3d"] * masked_mean(distances(*both), known))
         return terms, metrics
@@ -221,10 +226,16 @@ class GenHmrTask:
             encoded = networks.encode(everything, image_encoder.from_stored(sample))
             keys = jax.random.split(jax.random.key(0), sample["crop"].shape[0])
             _, embeddings = sample_bodies(networks, everything, encoded, keys, iterations=iterations, rule=rule)
-            joints = smpl_jax.forward(frozen["body"], encoded.betas, networks.decode(everything, embeddings)).joints
-            weight, both = sample["weight"], (joints, sample["joints"])
+            output = smpl_jax.forward(frozen["body"], encoded.betas, networks.decode(everything, embeddings))
+            weight, both = sample["weight"], (output.joints, sample["joints"])
             sums = {"mpjpe": 1000 * mpjpe(*both), "pa_mpjpe": 1000 * pa_mpjpe(*both), "rows": jnp.ones_like(weight)}
-            return {name: jnp.sum(weight * value) for name, value in sums.items()}
+            translation = camera.weak_to_translation(encoded.weak_camera, sample["crop"], sample["image_size"], sample["focal"])
+            gap, labelled = _gap2d(frozen["body"], output, translation, sample)
+            weight2d = sample.get("weight2d", weight)
+            sums2d = {"keypoints2d": 50 * known_mean(jnp.linalg.norm(gap, axis=-1), labelled), "rows2d": jnp.ones_like(weight)}
+            return {name: jnp.sum(weight * value) for name, value in sums.items()} | {
+                name: jnp.sum(weight2d * value) for name, value in sums2d.items()
+            }
 
         return measure
 
@@ -242,7 +253,11 @@ class GenHmrTask:
         return [encoded(batch) if "images" in batch else batch for batch in self.images.validation(place)]
 
     def evaluate(self, params: Any, extra: Any, frozen: Any, place: Any) -> dict[str, float]:
-        """MPJPE and PA-MPJPE in mm on views of validation poses (and on validation images), for decode rules and iterations."""
+        """MPJPE and PA-MPJPE in mm on views of validation poses (and on validation images), for decode rules and iterations.
+
+        "keypoints2d" is the mean distance of projected keypoints from labelled ones, in % of the crop's side. What no row has a label for
+        is left out.
+        """
         measured: dict[str, float] = {}
         groups = {"val": self._validation_views(frozen, place) if self._val_set is not None else []}
         if images := self._validation_images(place):
@@ -255,8 +270,9 @@ class GenHmrTask:
         for group, samples in groups.items():
             for rule, iterations in (("expected", 1), ("expected", 5), ("hard", 1), ("hard", 5)):
                 rows = [place.host(self._measure(params, frozen, s, jnp.asarray(iterations), rule)) for s in samples]
-                for name in ("mpjpe", "pa_mpjpe") if rows else ():
-                    measured[f"{group}_{rule}{iterations}_{name}"] = float(sum(r[name] for r in rows) / sum(r["rows"] for r in rows))
+                for name, count in (("mpjpe", "rows"), ("pa_mpjpe", "rows"), ("keypoints2d", "rows2d")):
+                    if total := sum(float(r[count]) for r in rows):
+                        measured[f"{group}_{rule}{iterations}_{name}"] = sum(float(r[name]) for r in rows) / total
         return measured
 
     def export(self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]) -> None:
@@ -266,3 +282,13 @@ class GenHmrTask:
         halves = self.frozen["tokenizer"]
         tokenizer = {"encoder": cast(halves["encoder"], jnp.bfloat16), "decoder": cast(halves["decoder"], jnp.float16)}
         save_params(directory, {"genhmr": cast(params, jnp.bfloat16), "tokenizer": tokenizer, "codebook": self.frozen["codebook"]}, meta)
+
+
+def _gap2d(
+    body: smpl_jax.SmplModel, output: smpl_jax.SmplOutput, translation: Float[Array, "B 3"], sample: dict[str, Any]
+) -> tuple[Float[Array, "B K 2"], Float[Array, "B K"]]:
+    """From labelled keypoints to projected ones in half crop sides, seen by the whole photo's camera, and the labels' confidences."""
+    points = keypoint_points(body, output, DETECTED) + translation[:, None]
+    projected = camera.project(points, sample["focal"], sample["image_size"] / 2.0)
+    gap = camera.to_crop(projected, sample["crop"]) - camera.to_crop(sample["points2d"], sample["crop"])
+    return gap, sample.get("points2d_confidence", jnp.ones(gap.shape[:2]))
