@@ -89,7 +89,7 @@ def fill(results: pathlib.Path, timeout: float, fast: bool) -> dict[str, Any]:
 
 def tables(found: dict[str, Any]) -> str:
     """The generated part of the document."""
-    return "\n\n".join([_fit_table(found), _speed_table(found), _scaling_table(found)])
+    return "\n\n".join([_fit_table(found), _speed_table(found), _scaling_table(found), _cost_table(found)])
 
 
 def _fit_table(found: dict[str, Any]) -> str:
@@ -145,6 +145,23 @@ def _scaling_table(found: dict[str, Any]) -> str:
         points = [weak_scaling(chip, load, n) for n in CHIPS]
         text = [f"{p.serial:.3f} to {p.overlapped:.3f}{'' if p.fits else ' (does not fit)'}" for p in points]
         rows.append([model, slice_name, str(value["batch"] // r["chips"]), *text])
+    return _markdown(head, rows)
+
+
+def _cost_table(found: dict[str, Any]) -> str:
+    """Steps of the config x the predicted step: bounds from below, like the steps."""
+    from genhmr_jax.config_files import load_config
+
+    head = ["model", "slice", "steps x images", "hours, all overlapped", "hours, nothing overlapped", "chip hours"]
+    rows = []
+    for key, value in _cells(found):
+        if value is None or "error" in value:
+            continue
+        model, slice_name = key.split()
+        steps = load_config(f"configs/genhmr.py:{MODELS[model]}").steps
+        hours = [steps * value["report"]["step_seconds"][name] / 3600 for name in ("overlapped", "serial")]
+        chips = " to ".join(f"{h * value['report']['chips']:,.0f}" for h in hours)
+        rows.append([model, slice_name, f"{steps:,} x {value['batch']}", *(f"{h:.1f}" for h in hours), chips])
     return _markdown(head, rows)
 
 
