@@ -34,6 +34,18 @@ def backbone(width: int, depth: int, rng: np.random.Generator) -> Tensors:
     return _fill(shapes | norm("last_norm", width), rng)
 
 
+def dinov2(width: int, depth: int, rng: np.random.Generator, side: int = 37) -> Tensors:
+    """DINOv2's, under Meta's names; `side` patches down and across."""
+    shapes = {"cls_token": (1, 1, width), "mask_token": (1, width), "pos_embed": (1, side * side + 1, width)}
+    shapes |= {"patch_embed.proj.weight": (width, 3, 14, 14), "patch_embed.proj.bias": (width,)}
+    for i in range(depth):
+        at = f"blocks.{i}"
+        shapes |= norm(f"{at}.norm1", width) | norm(f"{at}.norm2", width) | {f"{at}.ls1.gamma": (width,), f"{at}.ls2.gamma": (width,)}
+        shapes |= linear(f"{at}.attn.qkv", 3 * width, width) | linear(f"{at}.attn.proj", width, width)
+        shapes |= linear(f"{at}.mlp.fc1", 4 * width, width) | linear(f"{at}.mlp.fc2", width, 4 * width)
+    return _fill(shapes | norm("norm", width), rng)
+
+
 def _decoder(width: int, context: int, layers: int, inner: int, mlp: int) -> dict[str, tuple[int, ...]]:
     shapes = {"init_body_pose": (1, 144), "init_betas": (1, 10), "init_cam": (1, 3), "transformer.pos_embedding": (1, 1, width)}
     shapes |= linear("transformer.to_token_embedding", width, 1)

@@ -24,6 +24,7 @@ def test_names():
     assert VitSpec.named("b", image=(32, 48)).grid == (2, 3)
     with pytest.raises(ValueError, match="unknown ViT 'x'.*s, b, l, h"):
         VitSpec.named("x")
+    assert VitSpec.named("vit_b") == VitSpec.named("b") and VitSpec.named("dinov2_b").grid == (18, 14)
     assert all(width % heads == 0 for width, _, heads in SIZES.values())
 
 
@@ -38,17 +39,21 @@ def vit_numpy(model, image):
             window = padded[i * spec.patch : (i + 1) * spec.patch, j * spec.patch : (j + 1) * spec.patch]
             patches.append(np.einsum("hwc,hwco->o", window, array(model.patch.kernel)) + array(model.patch.bias))
     position = array(model.position)
-    x = np.stack(patches) + position[1:] + position[0]
+    x = np.stack(patches) + position[1:]
+    x = np.concatenate([array(model.class_token)[None] + position[:1], x]) if spec.class_token else x + position[0]
+    scaled = lambda scale, branch: array(scale.scale) * branch if spec.layer_scale else branch  # noqa: E731
     graph, layers = nnx.split(model.blocks)
     for i in range(spec.depth):
         block = nnx.merge(graph, jax.tree.map(lambda a, i=i: a[i], layers))
-        x = x + self_attention(block.qkv, block.proj, layer_norm(block.norm1, x), spec.heads)
-        x = x + linear(block.fc2, gelu(linear(block.fc1, layer_norm(block.norm2, x))))
-    return layer_norm(model.norm, x).reshape(rows, columns, -1)
+        scale1, scale2 = (block.scale1, block.scale2) if spec.layer_scale else (None, None)
+        x = x + scaled(scale1, self_attention(block.qkv, block.proj, layer_norm(block.norm1, x), spec.heads))
+        x = x + scaled(scale2, linear(block.fc2, gelu(linear(block.fc1, layer_norm(block.norm2, x)))))
+    return layer_norm(model.norm, x)[spec.class_token :].reshape(rows, columns, -1)
 
 
-def test_against_numpy():
-    spec = VitSpec(width=8, depth=2, heads=2, image=(16, 12), patch=4, padding=1)
+@pytest.mark.parametrize("form", [{}, {"class_token": True, "layer_scale": True}], ids=["vitpose", "dinov2"])
+def test_against_numpy(form):
+    spec = VitSpec(width=8, depth=2, heads=2, image=(16, 12), patch=4, padding=1, **form)
     assert spec.grid == (4, 3)
     model = with_random_arrays(lambda: Vit(spec, rngs=nnx.Rngs(0)))
     images = np.random.default_rng(0).normal(size=(2, 16, 12, 3))
@@ -132,6 +137,13 @@ def test_remat_keeps_the_inputs_of_the_layers_alone(small):
 
     assert kept("blocks") == [(3, 2, 4, 8)]
     assert (3, 2, 4, 32) in kept("none")  # the hidden layer of the MLP
+
+
+def test_dinov2_sees_the_middle_of_the_crop():
+    crops = np.random.default_rng(1).uniform(0, 1, (1, 256, 256, 3))
+    found = normalise(jnp.asarray(crops, jnp.float32), VitSpec.named("dinov2_s"))
+    assert found.shape == (1, 252, 196, 3)
+    np.testing.assert_allclose(found, (crops[:, 2:254, 30:226] - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD), atol=1e-5)
 
 
 def test_normalise_drops_32_columns_each_side():
