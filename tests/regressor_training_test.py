@@ -10,7 +10,7 @@ import smpl_jax
 from scipy.spatial.transform import Rotation
 from stored_rows import rows as made_up_rows
 
-from genhmr_jax import cli, recover
+from genhmr_jax import cli, images, recover
 from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
 from genhmr_jax.cli import SAMPLE_PHOTO
@@ -23,6 +23,8 @@ from genhmr_jax.models.image_encoder import from_stored
 from genhmr_jax.people import People
 from genhmr_jax.regress import RegressorNetworks
 from genhmr_jax.train import loop, tasks
+from genhmr_jax.train import mesh as meshes
+from genhmr_jax.train import program as programs
 from genhmr_jax.train.regressor import RegressorTask, Trusted, in_crop
 
 ROWS = 4
@@ -47,6 +49,18 @@ def answering(monkeypatch):
         return task, body
 
     return make
+
+
+def loss_of(task: RegressorTask, rows: dict) -> tuple:
+    """Loss and its parts, of a task that needs no parameters."""
+    return jax.jit(lambda frozen, batch: task.loss({}, {}, frozen, task.prepare(frozen, batch)))(task.frozen, {"images": rows})
+
+
+def random_params(task: RegressorTask) -> dict:
+    """Parameters as `init` makes them, of other numbers, without compiling."""
+    shapes, _ = jax.eval_shape(task.init, jax.random.key(0))
+    rng = np.random.default_rng(4)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.02, x.shape), x.dtype), shapes)
 
 
 def batch_of(**changes) -> dict:
@@ -102,7 +116,7 @@ def test_the_loss_is_the_published_sum_over_the_rows(get_config, answering):
     config = photos(get_config("regressor:tiny"))
     task, body = answering(config)
     rows = batch_of(exact=np.zeros(ROWS, np.float32))  # which HMR2.0 does not ask for
-    total, found = task.loss({}, {}, task.frozen, task.prepare(task.frozen, {"images": rows}))
+    total, found = loss_of(task, rows)
     wanted = published_sums(body, rows, None)
     for name, value in wanted.items():
         np.testing.assert_allclose(ROWS * found["terms"][name], value, rtol=1e-4, err_msg=name)
@@ -118,7 +132,7 @@ def test_tokenhmr_follows_labels_loosely(get_config, answering):
     near = rows["rotmats"].copy()
     near[:2, ::2] = body.rotmats[:2, ::2] @ Rotation.from_rotvec([0.1, 0, 0]).as_matrix()  # half of the joints are below any threshold
     rows["rotmats"] = near
-    _, found = task.loss({}, {}, task.frozen, task.prepare(task.frozen, {"images": rows}))
+    _, found = loss_of(task, rows)
     loose = {"points2d": config.loss.loose.points2d, "angles": config.loss.loose.angles, "weight": 0.05}
     wanted = published_sums(body, rows, loose)
     for name, value in wanted.items():
@@ -135,12 +149,9 @@ def test_missing_labels_have_no_influence(get_config, answering):
     garbage = {name: rows[name].copy() for name in ("betas", "joints", "points2d")}
     for value in garbage.values():
         value[:2] = random.normal(0, 9, value[:2].shape)
-    losses = []
-    for more in ({}, garbage):
-        sample = task.prepare(task.frozen, {"images": rows | without | more})
-        losses.append(task.loss({}, {}, task.frozen, sample))
-    np.testing.assert_array_equal(losses[0][0], losses[1][0])
-    assert losses[0][1]["terms"] == losses[1][1]["terms"] and losses[0][1]["metrics"] == losses[1][1]["metrics"]
+    one, other = loss_of(task, rows | without), loss_of(task, rows | without | garbage)
+    assert one[0] > 0 and one[1]["terms"]["pose"] > 0
+    jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def test_the_crop_camera_is_that_of_recover_without_perspective():
@@ -191,6 +202,20 @@ def test_recipes(get_config):
     batch = {"images": task.sources()["images"].load(np.arange(ROWS))}
     assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(lambda x: (x.shape, x.dtype), task.batch_shapes())
     assert batch["images"]["exact"].tolist() == [1.0] * ROWS
+
+
+@pytest.mark.parametrize("name", ["regressor:hmr2", "regressor:tokenhmr"])
+def test_recipes_build(get_config, name):
+    """Their step can be traced at its size; shapes only, without data and without a tokenizer."""
+    config = get_config(name)
+    config.data.images = "none"
+    task = tasks.abstract_task(config)
+    program = programs.build(task, config, meshes.make_mesh(config.mesh))
+    state, metrics = jax.eval_shape(program.step, program.state, program.batch, program.frozen)
+    assert set(metrics["terms"]) == {"joints3d", "joints2d", "orient", "pose", "betas"}
+    head = {"regressor:hmr2": 39_547_037, "regressor:tokenhmr": 39_547_037 - 144 * 1025 + 18 * 1025 + 10_870_080}[name]
+    mean = 144 + 10 + 3
+    assert sum(x.size for x in jax.tree.leaves(state["params"])) == 630_912_000 + head + mean
 
 
 @pytest.fixture(scope="module")
@@ -249,11 +274,10 @@ def test_starting_from_a_trained_one(trained, regressor_config, tmp_path):
     config = regressor_config.copy_and_resolve_references()
     config.init = str(trained / "model")
     task = tasks.make_task(config)
-    fresh, _ = task.init(jax.random.key(9))
-    params = task.warm_start(fresh)
+    params = task.warm_start(random_params(task))
     stored = load_params(trained / "model", RegressorNetworks.of(task.spec).shapes)["genhmr"]
     jax.tree.map(np.testing.assert_array_equal, params, stored)
-    np.testing.assert_allclose(params["head"]["mean"]["pose"], fresh["head"]["mean"]["pose"], atol=1e-6)
+    np.testing.assert_allclose(params["head"]["mean"]["pose"], task._mean_pose(), atol=1e-6)
     config.model.layout = "rows"
     with pytest.raises(InputError, match="has 6D rotations as columns; give --config.model.layout=columns"):
         tasks.make_task(config)
@@ -272,32 +296,50 @@ def test_tokenhmr_needs_a_tokenizer(get_config, trained):
         RegressorTask.from_models(config)
 
 
-def test_tokenhmr_trains_over_a_frozen_tokenizer(regressor_config, get_config, trained, tmp_path):
-    """Gradients reach its classifier through the tokens; decoder and codebook are those of the folder, before and after."""
-    config = get_config("regressor:tiny_tokenhmr")
+@pytest.fixture(scope="module")
+def tokenhmr(regressor_config, get_config, trained, tmp_path_factory):
+    """Two tasks: over a random tokenizer; over that of the first one's export, starting from an HMR2.0. And the first one's parameters."""
+    config, folder = get_config("regressor:tiny_tokenhmr"), tmp_path_factory.mktemp("tokenhmr")
     config.data.images, config.data.mixture, config.data.people_val = regressor_config.data.images, "tokenhmr", ""
     first = RegressorTask.from_models(config)
-    params, extra = first.init(jax.random.key(0))
+    params = random_params(first)
     first.terms = ["research only"]
-    first.export(tmp_path / "first", params, extra, {})
+    first.export(folder, params, {}, {})
+    config.tokenizer, config.init = str(folder), str(trained / "model")
+    return first, RegressorTask.from_models(config), params
 
-    config.tokenizer, config.init = str(tmp_path / "first"), str(trained / "model")
-    task = RegressorTask.from_models(config)
+
+def test_tokenhmr_stands_on_a_frozen_tokenizer(tokenhmr, tmp_path):
+    """Decoder, codebook and terms are those of the folder, before and after."""
+    first, task, params = tokenhmr
     jax.tree.map(np.testing.assert_array_equal, task.frozen["tokenizer"], first.frozen["tokenizer"])
     np.testing.assert_array_equal(task.frozen["codebook"], first.frozen["codebook"])
     started = task.warm_start(params)
     np.testing.assert_array_equal(started["head"]["mean"]["pose"], params["head"]["mean"]["pose"])  # HMR2's is in another layout
     kernel = lambda tree: tree["encoder"]["blocks"]["qkv"]["kernel"]  # noqa: E731
     assert np.abs(kernel(started) - kernel(params)).max() > 0
+    task.export(tmp_path, started, {}, {})
+    assert load_meta(tmp_path)["terms"] == "research only"
+    model = load_params(tmp_path, RegressorNetworks.of(task.spec).shapes)["genhmr"]
+    jax.tree.map(np.testing.assert_array_equal, model["head"]["tokens"], first.frozen["tokenizer"])
+    np.testing.assert_array_equal(model["head"]["codebook"], first.frozen["codebook"])
+
+
+@pytest.mark.slow
+def test_tokenhmr_learns_through_its_tokens(tokenhmr):
+    _, task, params = tokenhmr
     sample = jax.jit(task.prepare)(task.frozen, {"images": task.sources()["images"].load(np.arange(ROWS))})
-    grads = jax.jit(jax.grad(lambda p: task.loss(p, extra, task.frozen, sample)[0]))(started)
+    grads = jax.jit(jax.grad(lambda p: task.loss(p, {}, task.frozen, sample)[0]))(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     assert np.abs(grads["head"]["classifier"]["classes"]["kernel"]).max() > 0 and np.abs(grads["encoder"]["patch"]["kernel"]).max() > 0
     assert not any(np.abs(g).max() > 0 for g in jax.tree.leaves(grads["head"]["mean"]))
 
-    task.export(tmp_path / "second", started, extra, {})
-    assert load_meta(tmp_path / "second")["terms"] == "research only"
-    again = RegressorTask.from_models(config)
-    jax.tree.map(np.testing.assert_array_equal, again.frozen["tokenizer"], first.frozen["tokenizer"])
-    model = load_params(tmp_path / "second", RegressorNetworks.of(task.spec).shapes)["genhmr"]
-    jax.tree.map(np.testing.assert_array_equal, model["head"]["tokens"], first.frozen["tokenizer"])
+
+@pytest.mark.slow
+def test_tokenhmr_recovers_and_refines(tokenhmr):
+    """Refinement moves its 24 rotations, as it does HMR2.0's."""
+    _, task, _ = tokenhmr
+    recoverer, image = recover.load(task.config.tokenizer, model="tokenhmr"), images.read_image(SAMPLE_PHOTO)
+    plain = recoverer.recover(image)
+    refined = recoverer.recover(image, options=recover.RecoverOptions(refine_steps=60))
+    assert refined.reprojection_error()[0] < 0.8 * plain.reprojection_error()[0]

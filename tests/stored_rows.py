@@ -3,9 +3,10 @@
 import json
 import pathlib
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import smpl_jax
+from jaxtyping import Array
 from scipy.spatial.transform import Rotation
 
 from genhmr_jax import camera
@@ -23,14 +24,11 @@ def rows(count: int, seed: int) -> dict[str, np.ndarray]:
     crop = np.column_stack([rng.uniform(180, 460, count), rng.uniform(180, 300, count), rng.uniform(150, 300, count)])
     weak = np.column_stack([rng.uniform(0.7, 1.0, count), rng.normal(0, 0.05, (count, 2))])
     view = crop.astype(np.float32), np.tile(np.float32([640, 480]), (count, 1)), np.full(count, 800, np.float32)
-    output = smpl_jax.forward(body, jnp.asarray(betas), jnp.asarray(rotmats))
-    translation = camera.weak_to_translation(jnp.asarray(weak, jnp.float32), *map(jnp.asarray, view))
-    points = keypoint_points(body, output, DETECTED) + translation[:, None]
-    points2d = np.asarray(camera.project(points, view[2], view[1] / 2))
+    joints, points2d = (np.asarray(x) for x in _seen(body, betas, rotmats, weak.astype(np.float32), *view))
     return {
         "rotmats": rotmats,
         "betas": betas,
-        "joints": np.asarray(output.joints),
+        "joints": joints,
         "keypoints": np.concatenate([points2d, np.ones((count, len(DETECTED), 1), np.float32)], -1),
         "points2d": points2d,
         "crop": view[0],
@@ -39,6 +37,14 @@ def rows(count: int, seed: int) -> dict[str, np.ndarray]:
         "image_size": view[1],
         "images": rng.integers(0, 255, (count, 256, 256, 3), np.uint8),
     }
+
+
+@jax.jit
+def _seen(body: smpl_jax.SmplModel, betas: Array, rotmats: Array, weak: Array, crop: Array, size: Array, focal: Array) -> tuple:
+    output = smpl_jax.forward(body, betas, rotmats)
+    translation = camera.weak_to_translation(weak, crop, size, focal)
+    points = keypoint_points(body, output, DETECTED) + translation[:, None]
+    return output.joints, camera.project(points, focal, size / 2)
 
 
 def write(folder: pathlib.Path, count: int = 6) -> pathlib.Path:
