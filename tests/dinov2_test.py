@@ -80,7 +80,7 @@ def test_what_is_no_such_network_is_refused(meta, change, said):
 
 
 def test_positions_between_patches():
-    """Equal grids: as they are. Half-way between two patches: Keys's weights for a = -0.75, worked out by hand. The first one is left alone."""
+    """Equal grids: as they are. Half-way between two patches: the weights for a = -0.75, by hand. The first one is left alone."""
     random = np.random.default_rng(0).normal(size=(17, 3)).astype(np.float32)
     np.testing.assert_allclose(vit.interpolated(random, (4, 4), "file"), random, atol=1e-6)
     found = vit.interpolated(random, (2, 4), "file")

@@ -1,0 +1,71 @@
+"""Seconds to trace and to compile the paper-scale train step on one device, ViT-H against smaller ones: it must not grow with depth.
+
+    python benchmarks/compile_time.py [--configs paper vit_b] [--rows 8] [--repeats 3] [--out FILE.json]
+
+The step of configs/genhmr.py:ARG as `train` runs it (loss, gradient, AdamW, average), for one device of this machine; no array is made, no
+data is read, nothing runs. Every measurement has a process of its own and no compilation cache; the configs take turns, and the median
+counts. `ratio` is that of the sums of both times to those of the last config.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def measure(arg: str, rows: int) -> dict[str, float]:
+    """Seconds of tracing with lowering, and of compiling; and the lines of the lowered program."""
+    import jax
+
+    from genhmr_jax import config_files
+    from genhmr_jax.train import mesh as meshes
+    from genhmr_jax.train import program, tasks
+
+    config = config_files.load_config(f"{ROOT}/configs/genhmr.py:{arg}", {})
+    config.image_batch_size, config.mesh.data, config.mesh.fsdp = rows, 1, 1
+    task = tasks.abstract_task(config, config_files.load_config(f"{ROOT}/configs/tokenizer.py:paper", {}))
+    made = program.build(task, config, meshes.make_mesh(config.mesh, jax.devices()[:1]))
+    start = time.monotonic()
+    lowered = made.lower()
+    middle = time.monotonic()
+    lowered.compile()
+    return {"trace_s": middle - start, "compile_s": time.monotonic() - middle, "lines": len(lowered.as_text().splitlines())}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Measure how long the train step takes to compile.")
+    parser.add_argument("--configs", nargs="+", default=["paper", "vit_b"], help="arguments of configs/genhmr.py")
+    parser.add_argument("--rows", type=int, default=8, help="images of a batch")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--one", action="store_true", help="measure the first config here and print it: what each process does")
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.configs[0], args.rows)))
+        return
+    runs: dict[str, list[dict[str, float]]] = {arg: [] for arg in args.configs}
+    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    for _ in range(args.repeats):
+        for arg in args.configs:
+            command = [sys.executable, __file__, "--one", f"--configs={arg}", f"--rows={args.rows}"]
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            runs[arg].append(json.loads(done.stdout.splitlines()[-1]))
+            print(arg, runs[arg][-1], file=sys.stderr, flush=True)
+    found = {arg: {name: statistics.median(run[name] for run in several) for name in several[0]} for arg, several in runs.items()}
+    last = found[args.configs[-1]]
+    for times in found.values():
+        times["ratio"] = (times["trace_s"] + times["compile_s"]) / (last["trace_s"] + last["compile_s"])
+    print(json.dumps(found, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
