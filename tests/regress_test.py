@@ -66,7 +66,9 @@ def test_hypotheses_are_all_the_same(recoverer):
 
 
 def test_the_command(model, tmp_path, capsys):
-    assert cli.main(["recover", str(SAMPLE_PHOTO), "--out", str(tmp_path), "--checkpoint", str(model), "--no-overlay"]) == 0
+    assert (
+        cli.main(["recover", str(SAMPLE_PHOTO), "--out", str(tmp_path), "--model", "hmr2", "--checkpoint", str(model), "--no-overlay"]) == 0
+    )
     assert "confidence" not in capsys.readouterr().out
     assert len(People.load(tmp_path / "person.npz")) == 1
 

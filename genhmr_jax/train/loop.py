@@ -1,4 +1,4 @@
-"""The training loop, for both stages, from one CPU to many hosts.
+"""The training loop, for all stages, from one CPU to many hosts.
 
 A stage is a `Task` (tasks.py); step.py is what a step computes, program.py where its arrays live. The loop owns the rest: input, the
 order of things, watching for numbers that are none, logging, evaluation, checkpoints, stopping and export.
