@@ -66,9 +66,8 @@ def test_hypotheses_are_all_the_same(recoverer):
 
 
 def test_the_command(model, tmp_path, capsys):
-    assert (
-        cli.main(["recover", str(SAMPLE_PHOTO), "--out", str(tmp_path), "--model", "hmr2", "--checkpoint", str(model), "--no-overlay"]) == 0
-    )
+    command = ["recover", str(SAMPLE_PHOTO), "--out", str(tmp_path), "--no-overlay", "--model", "hmr2", "--checkpoint", str(model)]
+    assert cli.main(command) == 0
     assert "confidence" not in capsys.readouterr().out
     assert len(People.load(tmp_path / "person.npz")) == 1
 
