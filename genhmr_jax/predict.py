@@ -22,13 +22,17 @@ DECODE_RULES = ("expected", "hard")
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """Structure of the networks of a spec, without arrays; `remat` ("none" or "blocks") is for training, see models/remat.py."""
+    """Structure of the networks of a spec, without arrays.
+
+    `remat` ("none" or "blocks", see models/remat.py) and `still` (first layers of the encoder without gradient) are for training.
+    """
 
     spec: GenHmrSpec
     model: nnx.GraphDef
     tokenizer: nnx.GraphDef
     shapes: dict[str, Any] = dataclasses.field(compare=False)
     remat: str = "none"
+    still: int = 0
 
     @staticmethod
     def of(spec: GenHmrSpec, remat: str = "none") -> "Networks":
@@ -48,7 +52,7 @@ class Networks:
         box = camera.box_information(inputs["crop"], inputs["image_size"], inputs["focal"])
         model = nnx.merge(self.model, params["genhmr"])
         optional = (inputs.get(name) for name in ("maps", "image_weight", "images"))
-        return model.encode(keypoints, box, *optional, drop_path=inputs.get("drop_path"), remat=self.remat)
+        return model.encode(keypoints, box, *optional, drop_path=inputs.get("drop_path"), remat=self.remat, still=self.still)
 
     @property
     def refine_steps(self) -> int:

@@ -115,6 +115,7 @@ def commands() -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_walk_as_printed(tmp_path):
     """On the sample photo, moved about; its keypoints are those that the detector finds."""
     photo = recover.default_checkpoint().parent / "sample" / "person.jpg"

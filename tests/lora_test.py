@@ -1,5 +1,7 @@
 """Low-rank adapters and partly frozen encoders: what they start as, what learns, what is exported."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,9 @@ from genhmr_jax.errors import InputError
 from genhmr_jax.models import vit
 from genhmr_jax.train import lora, step
 from genhmr_jax.train.checkpoint import fingerprint
+from genhmr_jax.train.flops import function_flops
 from genhmr_jax.train.mesh import path_name
-from genhmr_jax.train.optim import frozen_mask, make_optimizer
+from genhmr_jax.train.optim import frozen_mask, make_optimizer, still_layers
 
 ROWS, WIDTH, DEPTH, RANK = 4, 24, 3, 2
 KERNELS = {"encoder/blocks/qkv/kernel": (WIDTH, 3 * WIDTH), "encoder/blocks/fc2/kernel": (4 * WIDTH, WIDTH)}
@@ -197,6 +200,29 @@ def test_the_last_layers_alone_learn(toy, config, batch):
     moments = {name: x.shape for name, x in flat(state["opt_state"]).items() if "/mu/encoder/" in name}
     assert moments and all(shape[0] == 2 for name, shape in moments.items() if "/blocks/" in name)
     assert not any("patch" in name or "position" in name for name in moments)
+
+
+def test_no_backward_pass_through_still_layers(toy, params, batch, config):
+    """The same output and the same gradient of the last layers, at less work."""
+
+    def output(encoder, still):
+        return jnp.sum(nnx.merge(toy.graph, encoder)(batch["images"], remat="blocks", still=still)[0] ** 2)
+
+    whole, cut = (jax.jit(jax.value_and_grad(functools.partial(output, still=still))) for still in (0, 2))
+    (value, every), (same, last) = whole(params["encoder"]), cut(params["encoder"])
+    np.testing.assert_allclose(value, same, rtol=1e-6)
+    for name, gradient in flat(every["blocks"]).items():
+        mine = flat(last["blocks"])[name]
+        np.testing.assert_allclose(mine[2], gradient[2], rtol=1e-4, atol=1e-5)
+        assert not mine[:2].any() and np.abs(gradient[:2]).max() > 0
+    assert not np.any(last["patch"]["kernel"]) and not np.any(last["position"])
+    work = [function_flops(jax.grad(functools.partial(output, still=still)), params["encoder"]) for still in (0, 2, 3)]
+    assert work[2] < work[1] < 0.7 * work[0]
+    c = config.copy_and_resolve_references()
+    c.optim.encoder_layers = 1
+    assert still_layers(c, DEPTH) == 0, "its layers have adapters, which learn"
+    c.lora.rank = 0
+    assert still_layers(c, DEPTH) == 2
 
 
 def test_none_of_the_layers_learns(params, config):

@@ -152,6 +152,7 @@ class GenHmr(nnx.Module):
         *,
         drop_path: Float[Array, "B depth 2"] | None = None,
         remat: str = "none",
+        still: int = 0,
     ) -> Encoded:
         """
         Args:
@@ -162,12 +163,13 @@ class GenHmr(nnx.Module):
           images: crops in 0..1, in place of the maps, for an encoder that is part of the model.
           drop_path: `vit.drop_path_factors`, when such an encoder is trained.
           remat: "blocks" keeps little for the backward pass: what goes into each layer of that encoder, into the pyramid and out of it.
+          still: so many first layers of that encoder get no gradient, see `Vit`.
 
         Raises:
           ValueError: unknown remat.
         """
         if images is not None:
-            maps = self.encoder(normalise(images, self.encoder.spec), drop_path, remat)
+            maps = self.encoder(normalise(images, self.encoder.spec), drop_path, remat, still)
         context = self.context(keypoints, box)
         levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps) if maps is not None else None
         values = self.transformer.image_values(levels, remat) if levels is not None else None

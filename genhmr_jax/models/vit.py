@@ -119,12 +119,17 @@ class Vit(nnx.Module):
         self.norm = nnx.LayerNorm(spec.width, epsilon=1e-6, rngs=rngs)
 
     def __call__(
-        self, images: Float[Array, "B H W 3"], drop_path: Float[Array, "B depth 2"] | None = None, remat: str = "none"
+        self,
+        images: Float[Array, "B H W 3"],
+        drop_path: Float[Array, "B depth 2"] | None = None,
+        remat: str = "none",
+        still: int = 0,
     ) -> list[Float[Array, "B h w C"]]:
         """
         Args:
           drop_path: from `drop_path_factors`, in training.
           remat: "blocks" keeps each layer's input alone for the backward pass.
+          still: no gradient goes into the first so many layers, nor to what comes before them: nothing of them is kept or computed again.
 
         Raises:
           ValueError: unknown remat.
@@ -139,7 +144,11 @@ class Vit(nnx.Module):
             state, factor = arrays
             return by_rows(nnx.merge(graph, state)(by_rows(x), factor)), None
 
-        x, _ = jax.lax.scan(checkpointed(layer, remat, scanned=True), x, (layers, factors))
+        arrays = (layers, factors)
+        if still:
+            x, _ = jax.lax.scan(layer, x, jax.tree.map(lambda a: a[:still], arrays))
+            x, arrays = jax.lax.stop_gradient(x), jax.tree.map(lambda a: a[still:], arrays)
+        x, _ = jax.lax.scan(checkpointed(layer, remat, scanned=True), x, arrays)
         return [self.norm(x[:, 1:] if self.spec.class_token else x).reshape(shape)]
 
     def _tokens(self, patches: Float[Array, "B P C"]) -> Float[Array, "B S C"]:

@@ -42,6 +42,17 @@ def frozen_mask(params: Any, config: ml_collections.ConfigDict) -> Any:
     return jax.tree_util.tree_map_with_path(still, params)
 
 
+def still_layers(config: ml_collections.ConfigDict, depth: int) -> int:
+    """How many of an encoder's `depth` layers need no backward pass: they are frozen, and have no adapters.
+
+    Args:
+      config: of the stage: `optim.encoder_layers` and `lora.rank` are read.
+    """
+    if config.optim.encoder_layers < 0 or config.lora.rank:
+        return 0
+    return max(depth - config.optim.encoder_layers, 0)
+
+
 def hold(params: Any, config: ml_collections.ConfigDict) -> Any:
     """The same values, through which no gradient reaches what is frozen."""
 

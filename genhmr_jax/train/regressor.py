@@ -34,6 +34,7 @@ from genhmr_jax.models.baselines.regressor import KINDS, RegressorSpec
 from genhmr_jax.models.baselines.tokenhmr_tokenizer import CODE_DIM, CODES, TokenDecoder
 from genhmr_jax.models.vit import drop_path_factors
 from genhmr_jax.train.image_rows import ImageRows, rooted
+from genhmr_jax.train.optim import still_layers
 from genhmr_jax.train.tasks import take_over
 
 RANDOM = "random"  # a tokenizer of random arrays, for trying things out
@@ -158,7 +159,8 @@ class RegressorTask:
         if self.spec.kind == "tokenhmr":
             head |= {"tokens": frozen["tokenizer"], "codebook": frozen["codebook"]}
         images = image_encoder.from_stored(sample)["images"]
-        return nnx.merge(self.graph, params | {"head": head})(images, sample.get("drop_path"), self.remat)
+        still = still_layers(self.config, self.spec.vit.depth)
+        return nnx.merge(self.graph, params | {"head": head})(images, sample.get("drop_path"), self.remat, still)
 
     def loss(self, params: Any, extra: Any, frozen: Any, sample: Any) -> tuple[jax.Array, dict[str, Any]]:
         body, weights, loose = self.bodies(params, frozen, sample), sample["weights"], self.config.loss.loose

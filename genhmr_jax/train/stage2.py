@@ -29,6 +29,7 @@ from genhmr_jax.models.vit import VitSpec, drop_path_factors
 from genhmr_jax.predict import Networks, sample_bodies
 from genhmr_jax.train.image_rows import ImageRows, known_mean, rooted
 from genhmr_jax.train.masking import BINS, random_mask, ratio_bins, visible_tokens
+from genhmr_jax.train.optim import still_layers
 from genhmr_jax.train.tasks import take_over
 
 LABELS = ("rotation", "betas", "camera", "joints3d", "joints2d")
@@ -46,7 +47,8 @@ class GenHmrTask:
         self.config = config
         model = config.model.to_dict() | {"tokenizer": dataclasses.asdict(tokenizer)}
         self.spec = GenHmrSpec.from_dict(model)
-        self.networks = dataclasses.replace(Networks.of(self.spec), remat=config.remat)
+        still = still_layers(config, VitSpec.named(self.spec.encoder).depth) if self.spec.trains_encoder else 0
+        self.networks = dataclasses.replace(Networks.of(self.spec), remat=config.remat, still=still)
         arrays = arrays or {name: self.networks.shapes[name] for name in ("tokenizer", "codebook")}
         self.frozen = arrays | {"body": keypoint_model(load_body(config.data.body))}
         self.view = views.ViewSpec(**config.data.view.to_dict())

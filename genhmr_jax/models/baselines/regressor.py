@@ -69,10 +69,10 @@ class Regressor(nnx.Module):
         self.head = make(spec.decoder, rngs=rngs)
 
     def __call__(
-        self, images: Float[Array, "B 256 256 3"], drop_path: Float[Array, "B depth 2"] | None = None, remat: str = "none"
+        self, images: Float[Array, "B 256 256 3"], drop_path: Float[Array, "B depth 2"] | None = None, remat: str = "none", still: int = 0
     ) -> Body:
-        """The bodies. `drop_path` and `remat` are those of `Vit`, in training."""
-        (features,) = self.encoder(normalise(images, self.encoder.spec), drop_path, remat)
+        """The bodies. `drop_path`, `remat` and `still` are those of `Vit`, in training."""
+        (features,) = self.encoder(normalise(images, self.encoder.spec), drop_path, remat, still)
         return self.head(by_rows(features.reshape(features.shape[0], -1, features.shape[-1])))
 
 
