@@ -1,6 +1,7 @@
 """`genhmr convert`: a PyTorch checkpoint of this field becomes a model folder of ours. No PyTorch is needed.
 
     genhmr convert vitpose-h.pth --out models/vitpose_h
+    genhmr convert model.safetensors --out models/dinov2_b
     genhmr convert epoch=35-step=1000000.ckpt --out models/hmr2
     genhmr convert tokenhmr_model.ckpt --tokenizer tokenizer.pth --out models/tokenhmr
 
@@ -15,7 +16,7 @@ from genhmr_jax.errors import InputError
 
 # What the authors say of the weights; kept in the model's config.json.
 TERMS = {
-    "vit": "weights of ViTPose (Apache-2.0) or of the checkpoint that they were taken from: see its authors' terms",
+    "vit": "weights of ViTPose or DINOv2 (both Apache-2.0) or of the checkpoint that they were taken from: see its authors' terms",
     "hmr2": "4D-Humans / HMR2.0: MIT code, weights trained with SMPL: see its authors' terms and SMPL's licence",
     "tokenhmr": "TokenHMR: non-commercial scientific research (MPI), weights trained with SMPL: see its authors' terms",
 }

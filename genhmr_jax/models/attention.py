@@ -6,7 +6,8 @@ and those with a mask stay with XLA. Its gradients are summed in no fixed order;
 them repeatable.
 
 On a TPU: XLA. Flash and splash attention of `jax.experimental.pallas` want sequences and heads in multiples of 128: the 192 tokens of a
-ViT-H would become 256, its heads of 80 become 128, 2.8 times the work in the products, to save scores that are few at this length.
+ViT-H would become 256, its heads of 80 become 128, 2.8 times the work in the products and more traffic, while XLA holds most scores
+in the memory on the chip (benchmarks/attention_aot.py; docs/pretrained.md has the numbers).
 """
 
 import functools
