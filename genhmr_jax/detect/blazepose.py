@@ -19,7 +19,7 @@ from genhmr_jax.detect import graph
 SIZE = 256
 LANDMARKS = 39
 REGION_PER_RADIUS = 2.5
-OUTPUTS = ("ld_3d", "output_poseflag")
+OUTPUTS = ("ld_3d", "world_3d", "output_poseflag")
 # State names of the maps of 32x32, 16x16 and 8x8. Where there are two, they are joined: the encoder's last map of that resolution,
 # and that of the decoder which carries the coarser maps back up. The heavy network has one map a resolution after its decoder.
 FEATURE_NODES = {
@@ -78,12 +78,14 @@ class Landmarks:
     """What the network says of one person.
 
     points: (39, 2) px of the image. visibility: (39,) 0..1, probability that the landmark is in the picture and not hidden.
-    person: 0..1, probability that the region holds a person.
+    person: 0..1, probability that the region holds a person. world: (39, 3) where it believes the landmarks to be, in metres from
+    mid-hip; x to the right of the image, y down, z away from the camera.
     """
 
     points: Float[np.ndarray, "39 2"]
     visibility: Float[np.ndarray, "39"]
     person: float
+    world: Float[np.ndarray, "39 3"]
 
     def named(self, names: tuple[str, ...]) -> Float[np.ndarray, "K 3"]:
         """Our keypoints: x, y px and confidence.
@@ -91,10 +93,12 @@ class Landmarks:
         Finger tips are where an outstretched hand would have them, twice as far from the wrist as the knuckle that BlazePose marks
         (on our body wrist to tip is 0.8 of the forearm; BlazePose's knuckle lies at 0.3 to 0.45 of it).
         """
-        points = np.concatenate([self.points, self.visibility[:, None]], -1)
-        for wrist, index in ((15, 19), (16, 20)):
-            points[index, :2] = points[wrist, :2] + TIP_PER_KNUCKLE * (points[index, :2] - points[wrist, :2])
+        points = np.concatenate([_with_tips(self.points), self.visibility[:, None]], -1)
         return points[[INDEX[name] for name in names]]
+
+    def named_world(self, names: tuple[str, ...]) -> Float[np.ndarray, "K 3"]:
+        """Our keypoints in metres, as `world` has them; finger tips as in `named`."""
+        return _with_tips(self.world)[[INDEX[name] for name in names]]
 
     def region(self) -> Region:
         """The region to look at next."""
@@ -102,12 +106,20 @@ class Landmarks:
         return region_around(centre, self.points[34] - centre, np.linalg.norm(self.points[34] - centre))
 
 
+def _with_tips(points: Float[np.ndarray, "39 D"]) -> Float[np.ndarray, "39 D"]:
+    points = points.copy()
+    for wrist, index in ((15, 19), (16, 20)):
+        points[index] = points[wrist] + TIP_PER_KNUCKLE * (points[index] - points[wrist])
+    return points
+
+
 def landmarks(image: np.ndarray, region: Region, network: str = "blazepose-full") -> Landmarks:
     """Looks at one region of an image, uint8 (H, W, 3)."""
-    raw, person = _landmarks(network)(graph.load(network)[1], region.crop(image)[None])
-    raw = np.asarray(raw, np.float64).reshape(LANDMARKS, 5)
+    raw, world, person = _landmarks(network)(graph.load(network)[1], region.crop(image)[None])
+    raw, world = np.asarray(raw, np.float64).reshape(LANDMARKS, 5), np.array(world, np.float64).reshape(LANDMARKS, 3)
+    world[:, :2] = world[:, :2] @ region.axes().T
     visibility = 1.0 / ((1.0 + np.exp(-raw[:, 3])) * (1.0 + np.exp(-raw[:, 4])))
-    return Landmarks(region.to_image(raw[:, :2]), visibility, float(person[0, 0]))
+    return Landmarks(region.to_image(raw[:, :2]), visibility, float(person[0, 0]), world)
 
 
 @functools.cache
@@ -115,9 +127,9 @@ def _landmarks(network: str):
     description, _ = graph.load(network)
 
     @jax.jit
-    def apply(weights: dict[str, Array], crops: Float[Array, "B 256 256 3"]) -> tuple[Array, Array]:
+    def apply(weights: dict[str, Array], crops: Float[Array, "B 256 256 3"]) -> tuple[Array, ...]:
         result = graph.run(description, weights, {description.inputs[0]: crops}, OUTPUTS)
-        return result["ld_3d"], result["output_poseflag"]
+        return tuple(result[name] for name in OUTPUTS)
 
     return apply
 

@@ -21,22 +21,24 @@ class Detections:
     """P people of an image.
 
     boxes: (P, 4) xyxy px. scores: (P,) 0..1. keypoints: (P, 23, 3) x px, y px and confidence 0..1, in the order of `names`; a
-    keypoint outside the image has confidence 0.
+    keypoint outside the image has confidence 0. keypoints3d: (P, 23, 3) the same keypoints in metres from mid-hip as BlazePose believes
+    them to lie: x right, y down, z away from the camera; all zero where it sees nobody.
     """
 
     boxes: Float[np.ndarray, "P 4"]
     scores: Float[np.ndarray, "P"]
     keypoints: Float[np.ndarray, "P K 3"]
+    keypoints3d: Float[np.ndarray, "P K 3"]
     names: tuple[str, ...] = DETECTED
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     @staticmethod
-    def of(people: list[tuple[np.ndarray, float, np.ndarray]]) -> "Detections":
-        """From a box, score and keypoints per person, perhaps of nobody."""
-        parts = zip(*people, strict=True) if people else ((), (), ())
-        shapes = ((-1, 4), (-1,), (-1, len(DETECTED), 3))
+    def of(people: list[tuple[np.ndarray, float, np.ndarray, np.ndarray]]) -> "Detections":
+        """From a box, score, keypoints and 3D keypoints per person, perhaps of nobody."""
+        parts = zip(*people, strict=True) if people else ((), (), (), ())
+        shapes = ((-1, 4), (-1,), (-1, len(DETECTED), 3), (-1, len(DETECTED), 3))
         return Detections(*(np.asarray(part, np.float32).reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
 
 
@@ -59,7 +61,7 @@ def detect(image: np.ndarray, max_people: int = 10, threshold: float = 0.2, netw
         return Detections.of(_doubtful_person(image, boxes, scores, keypoints, network))
     boxes, scores, keypoints = boxes[sure], scores[sure], keypoints[sure]
     order = np.argsort(-scores * np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1)), kind="stable")[:max_people]
-    return Detections.of([(boxes[i], scores[i], _keypoints(image, boxes[i], keypoints[i], network)[0]) for i in order])
+    return Detections.of([(boxes[i], scores[i], *_keypoints(image, boxes[i], keypoints[i], network)[:2]) for i in order])
 
 
 def keypoints_in_boxes(image: np.ndarray, boxes: np.ndarray, network: str = "blazepose-full") -> Detections:
@@ -86,8 +88,8 @@ def keypoints_in_boxes(image: np.ndarray, boxes: np.ndarray, network: str = "bla
         raise ValueError(f"a box has no area inside the image of {width} x {height} px: give boxes as x0, y0, x1, y1 in px")
     people = []
     for box in boxes:
-        keypoints, person = _keypoints(image, box, _movenet_in_box(image, box), network)
-        people.append((box, person, keypoints))
+        keypoints, keypoints3d, person = _keypoints(image, box, _movenet_in_box(image, box), network)
+        people.append((box, person, keypoints, keypoints3d))
     return Detections.of(people)
 
 
@@ -102,8 +104,8 @@ def _doubtful_person(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, k
     """MoveNet's best near miss, if BlazePose sees a person there."""
     if not len(boxes):
         return []
-    points, person = _keypoints(image, boxes[0], keypoints[0], network)
-    return [(boxes[0], scores[0], points)] if person >= IS_PERSON else []
+    points, points3d, person = _keypoints(image, boxes[0], keypoints[0], network)
+    return [(boxes[0], scores[0], points, points3d)] if person >= IS_PERSON else []
 
 
 def _movenet_in_box(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
@@ -118,8 +120,8 @@ def _movenet_in_box(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
     return keypoints[best] + [*offset, 0] if overlap[best] > 0.3 else None
 
 
-def _keypoints(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None, network: str) -> tuple[Float[np.ndarray, "23 3"], float]:
-    """The 23 keypoints of a person, and BlazePose's certainty that there is one.
+def _keypoints(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None, network: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """The 23 keypoints of a person (23, 3), the same in 3D (23, 3), and BlazePose's certainty that there is one.
 
     Args:
       coco: MoveNet's (17, 3), or None.
@@ -130,7 +132,7 @@ def _keypoints(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None, netw
         if found.person < IS_PERSON:
             break
         region = found.region()
-    points = found.named(DETECTED)
+    points, points3d = found.named(DETECTED), found.named_world(DETECTED) * (found.person >= IS_PERSON)
     if coco is not None:
         points = _combine(points, coco, found.person, box)
     elif found.person < IS_PERSON:
@@ -138,7 +140,7 @@ def _keypoints(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None, netw
     height, width = image.shape[:2]
     inside = ((points[:, :2] >= 0) & (points[:, :2] <= [width, height])).all(-1)
     points[:, 2] *= inside
-    return points, found.person
+    return points, points3d, found.person
 
 
 def _region(box: np.ndarray, coco: np.ndarray | None) -> Region:
