@@ -44,6 +44,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.model.transformer = ml_collections.ConfigDict({"width": 192, "layers": 4, "heads": 6, "mlp_ratio": 3, "points": 4})
     c.model.transformer.activation, c.model.transformer.geometric, c.model.transformer.head_rank = "relu", True, 48
     c.model.num_keypoints = 23
+    c.model.keypoints3d = False  # the context also takes the detector's guess of the keypoints in 3D
     c.model.context = "mlp"
     c.model.context_tokens, c.model.context_width, c.model.context_depth = 6, 768, 3
     c.model.encoder = "blazepose_full"
@@ -69,6 +70,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.masking.min_ratio = 0.0  # MaskGIT: 0.5
     c.masking.all_masked = 0.3  # share of samples with every token masked: the first step of sampling, where most is decided
     c.masking.corrupt = 0.1  # share of visible tokens replaced by a random one
+    c.masking.unroll = 0.0  # share of samples that go on from the network's own confident guesses instead of from true tokens
     c.masking.drop_keypoints = 0.0  # of the image samples: learn from the image alone
     c.masking.drop_image = 0.1
 

@@ -73,23 +73,30 @@ def warm_start(directory: str | os.PathLike, params: Any) -> tuple[Any, dict[str
       params: arrays; what is taken over gets their shardings.
 
     Returns:
-      the new params, and names under "loaded", "missing" (not in the folder: left as they are), "misfit" (of another shape) and "unused".
+      the new params, and names under "loaded", "grown" (`params` has more rows: those beyond the folder's are 0, so that a network with
+      more inputs starts as the same function), "missing" (not in the folder: left as they are), "misfit" (of another shape), "unused".
     """
     wanted, have = _by_name(params), _by_name(_read(absolute(directory))["genhmr"])
     report = {
         "loaded": [n for n in wanted if n in have and have[n].shape == wanted[n].shape],
         "missing": [n for n in wanted if n not in have],
-        "misfit": [n for n in wanted if n in have and have[n].shape != wanted[n].shape],
+        "grown": [n for n in wanted if n in have and _has_grown(have[n].shape, wanted[n].shape)],
         "unused": [n for n in have if n not in wanted],
     }
+    report["misfit"] = [n for n in wanted if n in have and n not in report["loaded"] + report["grown"]]
 
     def like(old: jax.Array, new: Any) -> jax.Array:
         new = np.asarray(new, old.dtype)
+        new = np.pad(new, [(0, a - b) for a, b in zip(old.shape, new.shape, strict=True)])
         return jax.make_array_from_callback(new.shape, old.sharding, lambda index: new[index])
 
-    taken = set(report["loaded"])
+    taken = {*report["loaded"], *report["grown"]}
     leaves = [like(v, have[n]) if n in taken else v for n, v in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(params), leaves), report
+
+
+def _has_grown(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+    return len(old) == len(new) == 2 and old[1:] == new[1:] and old[0] < new[0]
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

@@ -9,15 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import smpl_jax
 from flax import nnx
 from jaxtyping import Array, Float
 
 from genhmr_jax import camera, sampling
+from genhmr_jax.evaluate.metrics import distances, procrustes
 from genhmr_jax.models import genhmr
 from genhmr_jax.models.genhmr import GenHmrSpec
 from genhmr_jax.refinement import RefineSpec
 
-DECODE_RULES = ("expected", "hard")
+DRAWS = 16
+NEAR = 0.1  # metres
+DECODE_RULES = ("expected", "final", "hard")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +50,14 @@ class Networks:
     def encode(self, params: dict[str, Any], inputs: dict[str, Any]) -> genhmr.Encoded:
         """Encodes inputs: keypoints (B, K, 3) px; crop (B, 3); image_size (B, 2); focal (B,).
 
-        Optional inputs: maps, image_weight, images, drop_path, as `GenHmr.encode` has them.
+        Optional inputs: keypoints3d (B, K, 3) metres, maps, image_weight, images, drop_path, as `GenHmr.encode` has them.
         """
         keypoints = genhmr.normalize_keypoints(inputs["keypoints"], inputs["crop"]) if self.spec.num_keypoints else None
         box = camera.box_information(inputs["crop"], inputs["image_size"], inputs["focal"])
         model = nnx.merge(self.model, params["genhmr"])
         optional = (inputs.get(name) for name in ("maps", "image_weight", "images"))
-        return model.encode(keypoints, box, *optional, drop_path=inputs.get("drop_path"), remat=self.remat, still=self.still)
+        others = {name: inputs.get(name) for name in ("keypoints3d", "drop_path")}
+        return model.encode(keypoints, box, *optional, **others, remat=self.remat, still=self.still)
 
     @property
     def refine_steps(self) -> int:
@@ -65,15 +70,37 @@ class Networks:
         """`sample_bodies` of these networks."""
         return sample_bodies(self, params, encoded, keys, **how)
 
-    def joint_confidence(self, confidence: Float[Array, "B L"]) -> Float[Array, "B 24"]:
-        """Of each joint: the geometric mean of the confidences of the tokens that decide its rotation."""
-        share = np.zeros((self.spec.tokenizer.length, 24), np.float32)
-        for token, joints in enumerate(self.spec.tokenizer.token_joints()):
-            share[token, list(joints)] = 1.0
-        # A convolutional tokenizer names one joint a token; joints without a token of their own take the mean of all.
-        share[:, share.sum(0) == 0] = 1.0
-        share /= share.sum(0)
-        return jnp.exp(jnp.log(jnp.maximum(confidence, 1e-12)) @ share)
+    def joint_confidence(
+        self,
+        params: dict[str, Any],
+        encoded: genhmr.Encoded,
+        body: smpl_jax.SmplModel,
+        rotmats: Float[Array, "B 24 3 3"],
+        keys: Array,
+    ) -> Float[Array, "B 24"]:
+        """The probability that each joint of an answer lies within NEAR metres of the truth, by the network's own doubt.
+
+        DRAWS poses are drawn from the token probabilities before anything is kept, and aligned to the answer; a joint's mean squared
+        distance from them is the variance of a Gaussian, whose share within NEAR is Maxwell's distribution function.
+
+        Args:
+          body: a keypoint model, for its joints.
+          rotmats: the answer.
+          keys: (B,), one per example.
+        """
+        vectors, length = params["codebook"]["vectors"], self.spec.tokenizer.length
+        nothing = jnp.full((rotmats.shape[0], length), vectors.shape[0], jnp.int32)
+        logits = self.logits(params, nothing, encoded)
+        answer = smpl_jax.forward(body, encoded.betas, rotmats).joints
+
+        def squared_distance(total: jax.Array, draw: jax.Array) -> tuple[jax.Array, None]:
+            tokens = jnp.argmax(logits + sampling.gumbel(keys, draw, logits.shape[1:]), -1)
+            joints = smpl_jax.forward(body, encoded.betas, self.decode(params, vectors[tokens])).joints
+            return total + distances(procrustes(joints, answer)(joints), answer) ** 2, None
+
+        total, _ = jax.lax.scan(squared_distance, jnp.zeros(answer.shape[:2]), jnp.arange(DRAWS))
+        x = NEAR / jnp.sqrt(total / (3 * DRAWS) + 1e-12)
+        return jax.lax.erf(x / np.sqrt(2)) - np.sqrt(2 / np.pi) * x * jnp.exp(-(x**2) / 2)
 
     def logits(self, params: dict[str, Any], tokens: Array, encoded: genhmr.Encoded) -> Float[Array, "B L N"]:
         """Logits of every token."""
@@ -101,7 +128,8 @@ def sample_bodies(
 
     Args:
       keys: (B,), one per example.
-      rule: "hard" decodes the kept codes; "expected" the expected embedding of the step in which each token was kept.
+      rule: "hard" decodes the kept codes; "expected" the expected embedding of the step in which each token was kept; "final" that
+        of the last step for every token: what was kept early is revised in the light of all that was kept later.
     """
     if rule not in DECODE_RULES:
         raise ValueError(f"unknown decode rule {rule!r}: choose among {', '.join(DECODE_RULES)}")
@@ -116,4 +144,4 @@ def sample_bodies(
         schedule=schedule,
         trace_length=trace_length,
     )
-    return samples, samples.expected if rule == "expected" else vectors[samples.tokens]
+    return samples, {"expected": samples.expected, "final": samples.final}.get(rule, vectors[samples.tokens])

@@ -14,15 +14,19 @@ from smpl_jax import rotations
 
 from genhmr_jax import camera
 from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS, keypoint_model, keypoint_points
+from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, keypoint_model, keypoint_points
 from genhmr_jax.errors import InputError
 from genhmr_jax.model_files import load_meta, load_params
 from genhmr_jax.models.baselines.regressor import KINDS, RegressorSpec
 from genhmr_jax.models.genhmr import GenHmrSpec
+from genhmr_jax.observed import Observed, can_recover, observe
 from genhmr_jax.people import People
 from genhmr_jax.predict import Networks, repeat_encoded
 from genhmr_jax.refinement import RefineSpec, refine, reprojection
 from genhmr_jax.regress import RegressorNetworks
+
+DRAWING = 2**16
+"""Folded into a key for the draws that measure confidence: sampling folds in its steps, which are fewer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,13 +145,13 @@ class Recoverer:
           ValueError: keypoints of another shape or not finite.
         """
         height, width = image.shape[:2]
-        boxes, keypoints = self.see(image, boxes, keypoints, options)
-        usable = can_recover(keypoints) | self.networks.crops_by_box
-        boxes, keypoints = boxes[usable], keypoints[usable]
+        seen = self.see(image, boxes, keypoints, options)
+        seen = seen.only(can_recover(seen.keypoints) | self.networks.crops_by_box)
+        boxes, keypoints = seen.boxes, seen.keypoints
         count = len(keypoints)
         padded = 1 << max(count - 1, 0).bit_length()  # few shapes, few compilations; results do not depend on the padding
         focal, principal = options.focal_length(width, height), options.principal(width, height)
-        inputs = self.encode(self.view(image, keypoints, focal, padded, boxes, principal))
+        inputs = self.encode(self.view(image, seen, focal, padded, principal))
         found = jax.tree.map(lambda x: np.asarray(x)[:count], self.solve(inputs, np.arange(padded), options))
         return People(
             boxes=boxes,
@@ -162,13 +166,7 @@ class Recoverer:
         )
 
     def view(
-        self,
-        image: np.ndarray,
-        keypoints: np.ndarray,
-        focal: float,
-        rows: int,
-        boxes: np.ndarray | None = None,
-        principal: tuple[float, float] | None = None,
+        self, image: np.ndarray, people: Observed, focal: float, rows: int, principal: tuple[float, float] | None = None
     ) -> dict[str, np.ndarray]:
         """What the networks see of the people of one photo, before any network: `rows` rows, empty ones after the people's.
 
@@ -176,26 +174,27 @@ class Recoverer:
 
         Args:
           image: uint8 (H, W, 3), RGB.
-          keypoints: (P, 23, 3) px and confidence; those below MIN_CONFIDENCE count as not seen.
+          people: of `see`; keypoints below MIN_CONFIDENCE count as not seen. Boxes are for networks that crop by them (regressors).
           focal: px.
           rows: at least P.
-          boxes: (P, 4) xyxy px, for networks that crop by them (regressors); without them, boxes around the keypoints.
           principal: principal point, px; None is the middle of the image.
         """
-        seen = np.zeros((rows, len(DETECTED), 3), np.float32)
-        seen[: len(keypoints)] = np.where(keypoints[..., 2:] >= MIN_CONFIDENCE, keypoints, 0.0)
+        seen, lifted = np.zeros((2, rows, len(DETECTED), 3), np.float32)
+        seen[: len(people)] = np.where(people.keypoints[..., 2:] >= MIN_CONFIDENCE, people.keypoints, 0.0)
+        lifted[: len(people)] = people.keypoints3d
         view = {
             "keypoints": seen,
+            "keypoints3d": lifted,
             "crop": np.array(camera.crop_around(jnp.asarray(seen[..., :2]), jnp.asarray(seen[..., 2]))),
             "image_size": np.tile(camera.centred_size(principal or (image.shape[1] / 2, image.shape[0] / 2)), (rows, 1)),
             "focal": np.full(rows, focal, np.float32),
         }
-        if self.networks.crops_by_box and boxes is not None:
-            view["crop"][: len(boxes)] = [camera.square_around(box) for box in boxes]
+        if self.networks.crops_by_box and len(people):
+            view["crop"][: len(people)] = [camera.square_around(box) for box in people.boxes]
         if self.networks.spec.encoder_channels:
             from genhmr_jax.models import image_encoder
 
-            view["pixels"] = np.asarray(image_encoder.crop_images(image, view["crop"][: len(keypoints)], rows))
+            view["pixels"] = np.asarray(image_encoder.crop_images(image, view["crop"][: len(people)], rows))
         return view
 
     def encode(self, view: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -235,34 +234,9 @@ class Recoverer:
             RefineSpec(steps=self.networks.refine_steps if options.refine_steps is None else options.refine_steps),
         )
 
-    def see(
-        self, image: np.ndarray, boxes: np.ndarray | None, keypoints: np.ndarray | None, options: RecoverOptions
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (P, 4) and keypoints (P, 23, 3): the user's own, or the detector's. Raises ValueError as `recover` does."""
-        if keypoints is not None:
-            keypoints = np.asarray(keypoints, np.float32)
-            if keypoints.ndim != 3 or keypoints.shape[1:] != (len(DETECTED), 3) or not np.isfinite(keypoints).all():
-                raise ValueError(
-                    f"keypoints have shape {keypoints.shape} or are not finite: (P, {len(DETECTED)}, 3) finite numbers are needed"
-                )
-            if boxes is None:
-                points = np.where(keypoints[..., 2:] > 0, keypoints[..., :2], np.nan)
-                empty = np.isnan(points).all((1, 2))
-                points[empty] = 0.0
-                boxes = np.concatenate([np.nanmin(points, 1), np.nanmax(points, 1)], -1)
-            return np.asarray(boxes, np.float32), keypoints
-        from genhmr_jax import detect
-
-        if boxes is not None:
-            found = detect.keypoints_in_boxes(image, np.asarray(boxes, np.float32))
-        else:
-            found = detect.detect(image, max_people=options.max_people)
-        return found.boxes, found.keypoints
-
-
-def can_recover(keypoints: np.ndarray) -> np.ndarray:
-    """(P,) whether enough of keypoints (P, 23, 3) is seen."""
-    return (keypoints[..., 2] >= MIN_CONFIDENCE).sum(-1) >= MIN_KEYPOINTS
+    def see(self, image: np.ndarray, boxes: np.ndarray | None, keypoints: np.ndarray | None, options: RecoverOptions) -> Observed:
+        """Boxes and keypoints: the user's own, or the detector's. Raises ValueError as `recover` does."""
+        return observe(image, boxes, keypoints, max_people=options.max_people, lift=self.networks.spec.keypoints3d)
 
 
 @functools.partial(jax.jit, static_argnames=("networks", "hypotheses", "spec"))
@@ -305,7 +279,8 @@ def _solve(
         return jnp.take_along_axis(x.reshape(batch, k, *x.shape[1:]), best.reshape(-1, *[1] * x.ndim), 1)[:, 0]
 
     axis_angle = rotations.matrix_to_axis_angle(rotmats)
-    confidence = networks.joint_confidence(samples.confidence)
+    drawing = jax.vmap(lambda key: jax.random.fold_in(key, DRAWING))(keys)
+    confidence = networks.joint_confidence(params, many, keypoint_body, decode(embeddings), drawing)
     found = {
         "global_orient": pick(axis_angle[:, 0]),
         "body_pose": pick(axis_angle[:, 1:].reshape(-1, 69)),

@@ -25,10 +25,9 @@ class Regressed(NamedTuple):
 
 
 class OneAnswer(NamedTuple):
-    """In place of samples: no tokens, and no confidence (NaN)."""
+    """In place of samples: no tokens."""
 
     tokens: Array
-    confidence: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +55,12 @@ class RegressorNetworks:
     def sample(self, params: dict[str, Any], encoded: Regressed, keys: Array, **how: Any) -> tuple[OneAnswer, Float[Array, "B 24 6"]]:
         """The one answer; keys and settings of sampling change nothing."""
         rows = encoded.rot6d.shape[0]
-        return OneAnswer(jnp.zeros((rows, 0), jnp.int32), jnp.full((rows, 24), jnp.nan)), encoded.rot6d
+        return OneAnswer(jnp.zeros((rows, 0), jnp.int32)), encoded.rot6d
 
     def decode(self, params: dict[str, Any], embeddings: Float[Array, "B 24 6"]) -> Float[Array, "B 24 3 3"]:
         """6D rotations -> matrices."""
         return rotations.rot6d_to_matrix(embeddings, "rows")
 
-    def joint_confidence(self, confidence: Float[Array, "B 24"]) -> Float[Array, "B 24"]:
+    def joint_confidence(self, params: dict[str, Any], encoded: Regressed, body: Any, rotmats: Array, keys: Array) -> Float[Array, "B 24"]:
         """NaN: a regressor does not say."""
-        return confidence
+        return jnp.full(rotmats.shape[:2], jnp.nan)

@@ -26,13 +26,15 @@ class Samples:
     """The outcome of sampling.
 
     tokens (B, L) ids; confidence (B, L) probability of each id when it was kept; expected (B, L, D) the expected embedding
-    softmax(logits) @ codebook of that step (the posterior mean, given what was visible then); log_prob (B,) mean log-probability of the
+    softmax(logits) @ codebook of that step (the posterior mean, given what was visible then); final (B, L, D) the same of the last step,
+    also for tokens kept earlier; log_prob (B,) mean log-probability of the
     kept ids; steps: for each of `trace_length` steps the ids (mask id where masked) and confidences, for plots.
     """
 
     tokens: jax.Array
     confidence: jax.Array
     expected: jax.Array
+    final: jax.Array
     log_prob: jax.Array
     trace_tokens: jax.Array
     trace_confidence: jax.Array
@@ -79,7 +81,7 @@ def sample(
     total = jnp.asarray(iterations, jnp.int32)
 
     def body(t: Int[Array, ""], state: tuple) -> tuple:
-        tokens, confidence, expected, trace_tokens, trace_confidence = state
+        tokens, confidence, expected, _, trace_tokens, trace_confidence = state
         masked = tokens == codes
         logits = logits_fn(tokens)
         # temperature * noise added to logits is Gumbel-max at that temperature without a division that fails at zero.
@@ -102,15 +104,16 @@ def sample(
         if trace_length:
             trace_tokens = jax.lax.dynamic_update_index_in_dim(trace_tokens, jnp.where(remask, codes, tokens), t, 0)
             trace_confidence = jax.lax.dynamic_update_index_in_dim(trace_confidence, confidence, t, 0)
-        return jnp.where(remask, codes, tokens), confidence, expected, trace_tokens, trace_confidence
+        return jnp.where(remask, codes, tokens), confidence, expected, mean, trace_tokens, trace_confidence
 
     start = (
         jnp.full((batch, length), codes, jnp.int32),
         jnp.zeros((batch, length)),
         jnp.zeros((batch, length, vectors.shape[1])),
+        jnp.zeros((batch, length, vectors.shape[1])),
         jnp.full((trace_length, batch, length), codes, jnp.int32),
         jnp.zeros((trace_length, batch, length)),
     )
-    tokens, confidence, expected, trace_tokens, trace_confidence = jax.lax.fori_loop(0, total, body, start)
+    tokens, confidence, expected, final, trace_tokens, trace_confidence = jax.lax.fori_loop(0, total, body, start)
     log_prob = jnp.mean(jnp.log(jnp.maximum(confidence, 1e-30)), -1)
-    return Samples(tokens, confidence, expected, log_prob, trace_tokens, trace_confidence)
+    return Samples(tokens, confidence, expected, final, log_prob, trace_tokens, trace_confidence)

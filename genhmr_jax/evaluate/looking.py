@@ -16,7 +16,8 @@ from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE
 from genhmr_jax.data.synthetic.generate import Sample
 from genhmr_jax.evaluate import metrics
 from genhmr_jax.evaluate.predictors import MEAN_POSE_72
-from genhmr_jax.recover import Recoverer, RecoverOptions, can_recover
+from genhmr_jax.observed import Observed, can_recover
+from genhmr_jax.recover import Recoverer, RecoverOptions
 
 BATCH = 16
 LOOKING = RecoverOptions(max_people=3)
@@ -93,8 +94,7 @@ def look(model: Recoverer, shots: Sequence[Shot], options: RecoverOptions = LOOK
     views = []
     for shot, person in zip(shots, people, strict=True):
         height, width = shot.image.shape[:2]
-        box, keypoints = (np.array([0, 0, width, height]), np.zeros((len(DETECTED), 3))) if person is None else person
-        views.append(model.view(shot.image, keypoints[None].astype(np.float32), options.focal_length(width, height), 1, box[None]))
+        views.append(model.view(shot.image, Observed.nobody() if person is None else person, options.focal_length(width, height), 1))
     seconds = time.perf_counter() - began
     views += [views[-1]] * (-len(views) % batch)
     stacked = {name: np.concatenate([view[name] for view in views]) for name in views[0]}
@@ -106,8 +106,8 @@ def look(model: Recoverer, shots: Sequence[Shot], options: RecoverOptions = LOOK
     return Seen(encoded, np.array([person is not None for person in people]), seconds / len(shots))
 
 
-def _person(model: Recoverer, shot: Shot, options: RecoverOptions) -> tuple[np.ndarray, np.ndarray] | None:
-    """Box (4,) and detected keypoints (23, 3) of the person of a shot, px of its image, or None."""
+def _person(model: Recoverer, shot: Shot, options: RecoverOptions) -> Observed | None:
+    """What is seen of the person of a shot, px of its image, or None."""
     x0, y0, x1, y1 = shot.window or (0, 0, shot.image.shape[1], shot.image.shape[0])
     image, box, corner = np.ascontiguousarray(shot.image[y0:y1, x0:x1]), shot.box, np.array([x0, y0], np.float32)
     if box is not None:
@@ -115,11 +115,10 @@ def _person(model: Recoverer, shot: Shot, options: RecoverOptions) -> tuple[np.n
         if min(box[2:] - box[:2]) < 1:
             return None
         box = box[None]
-    boxes, found = model.see(image, box, None, options)
-    usable = can_recover(found) | model.networks.crops_by_box
-    boxes, found = boxes[usable] + np.tile(corner, 2), found[usable] + [*corner, 0]
-    chosen = 0 if shot.box is not None and len(found) else nearest_person(found, shot.keypoints)
-    return None if chosen is None else (boxes[chosen], found[chosen])
+    found = model.see(image, box, None, options)
+    found = found.only(can_recover(found.keypoints) | model.networks.crops_by_box).moved(*corner)
+    chosen = 0 if shot.box is not None and len(found) else nearest_person(found.keypoints, shot.keypoints)
+    return None if chosen is None else found.only([chosen])
 
 
 def nearest_person(people: Float[np.ndarray, "P K 3"], truth: Float[np.ndarray, "K 3"]) -> int | None:

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from genhmr_jax import recover
-from genhmr_jax.body.keypoints import DETECTED
 from genhmr_jax.errors import InputError
+from genhmr_jax.observed import Observed, can_recover
 from genhmr_jax.refinement import RefineSpec
 
 MEAN_POSE = "mean-pose"
@@ -119,15 +119,14 @@ class ModelPredictor:
         began = time.perf_counter()
         image = decode(record["image"], where)
         try:
-            _, keypoints = self.recoverer.see(image, record["box"][None], None, self.options)
+            seen = self.recoverer.see(image, record["box"][None], None, self.options)
         except ValueError as error:
             raise InputError(where, str(error), "leave it out with --skip-bad") from error
-        found = bool(recover.can_recover(keypoints)[0]) or self.recoverer.networks.crops_by_box
+        found = bool(can_recover(seen.keypoints)[0]) or self.recoverer.networks.crops_by_box
         focal, principal = self.options.focal_length(image.shape[1], image.shape[0]), None
         if self.true_focal and record["has_intrinsics"]:
             focal, principal = float(record["intrinsics"][0, 0]), tuple(record["intrinsics"][:2, 2].tolist())
-        keypoints = keypoints if found else np.zeros((1, len(DETECTED), 3), np.float32)
-        view = self.recoverer.view(image, keypoints, focal, 1, record["box"][None], principal)
+        view = self.recoverer.view(image, seen if found else Observed.nobody(), focal, 1, principal)
         return Sight(view, found, time.perf_counter() - began)
 
     def predict(self, sights: Sequence[Sight], numbers: np.ndarray) -> Iterator[tuple[str, Prediction]]:

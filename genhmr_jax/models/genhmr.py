@@ -23,6 +23,9 @@ from genhmr_jax.models.remat import checkpointed
 from genhmr_jax.models.tokenizer import PoseTokenizer, ResidualMlp, TokenizerSpec
 from genhmr_jax.models.vit import Vit, VitSpec, is_vit, normalise
 
+METRES = 0.3
+"""Keypoints in 3D are divided by this: about their deviation."""
+
 
 @dataclasses.dataclass(frozen=True)
 class GenHmrSpec:
@@ -30,6 +33,7 @@ class GenHmrSpec:
 
     Attributes:
       num_keypoints: K of the 2D pose context; 0 makes an image-only model (the paper's setting).
+      keypoints3d: whether the context also takes the same keypoints in 3D, as the detector guesses them.
       context: "mlp" turns all keypoints into `context_tokens` tokens; "keypoints" gives one token to each keypoint.
       encoder: a frozen encoder of models/image_encoder.py, whose maps are inputs, or one that is part of the model, see
         models/vit.py: "vit_s" .. "vit_h", "dinov2_s" .. "dinov2_l".
@@ -42,6 +46,7 @@ class GenHmrSpec:
     tokenizer: TokenizerSpec = TokenizerSpec()
     transformer: TransformerSpec = TransformerSpec()
     num_keypoints: int = 23
+    keypoints3d: bool = False
     context: str = "mlp"
     context_tokens: int = 6
     context_width: int = 512
@@ -60,6 +65,8 @@ class GenHmrSpec:
             raise ValueError(f"context {self.context!r} must be 'mlp' or 'keypoints', pyramid {self.pyramid!r} 'project' or 'simple'")
         if self.trains_encoder and self.encoder_channels != (width := VitSpec.named(self.encoder).width,):
             raise ValueError(f"encoder {self.encoder!r} has one map of {width} channels, not {self.encoder_channels}")
+        if self.keypoints3d and not self.num_keypoints:
+            raise ValueError("keypoints3d adds to the 2D keypoints: set num_keypoints")
         if not self.num_keypoints and not levels:
             raise ValueError("a model without keypoints and without image sees nothing: set num_keypoints or encoder_channels")
         if self.box_token and not self.num_keypoints:
@@ -93,34 +100,51 @@ class Encoded:
 
 
 class ContextEncoder(nnx.Module):
-    """2D pose (x, y in crop coordinates [-1, 1], confidence) and box information -> context tokens, in the type of the parameters."""
+    """2D pose (x, y in crop coordinates [-1, 1], confidence) and box information -> context tokens, in the type of the parameters.
+
+    With `spec.keypoints3d` also the keypoints in 3D (metres from mid-hip; all zero: not known) and whether they are known.
+    """
 
     def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
         self.spec, width, k = spec, spec.transformer.width, spec.num_keypoints
         if spec.context == "mlp" or not k:
             self.tokens = spec.context_tokens if k else 1
-            self.mlp = ResidualMlp(3 * k + 3, spec.context_width if k else width, spec.context_depth, self.tokens * width, rngs=rngs)
+            size_in = 3 * k + 3 + (3 * k + 1 if spec.keypoints3d else 0)
+            self.mlp = ResidualMlp(size_in, spec.context_width if k else width, spec.context_depth, self.tokens * width, rngs=rngs)
         else:
             self.point, self.box = nnx.Linear(3, width, rngs=rngs), nnx.Linear(3, width, rngs=rngs)
+            if spec.keypoints3d:
+                self.point3d = nnx.Linear(3, width, use_bias=False, rngs=rngs)  # what is not known, zero, adds nothing
             self.name = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (k + 1, width)))
         if spec.box_token:
             self.box_alone = nnx.Linear(3, width, rngs=rngs)
 
-    def __call__(self, keypoints: Float[Array, "B K 3"] | None, box: Float[Array, "B 3"]) -> Float[Array, "B S C"]:
-        context = self._mixed(keypoints, box)
+    def __call__(
+        self, keypoints: Float[Array, "B K 3"] | None, box: Float[Array, "B 3"], keypoints3d: Float[Array, "B K 3"] | None = None
+    ) -> Float[Array, "B S C"]:
+        context = self._mixed(keypoints, box, keypoints3d)
         if not self.spec.box_token:
             return context
         return jnp.concatenate([context, self.box_alone(box.astype(context.dtype))[:, None]], 1)
 
-    def _mixed(self, keypoints: Float[Array, "B K 3"] | None, box: Float[Array, "B 3"]) -> Float[Array, "B S C"]:
+    def _mixed(
+        self, keypoints: Float[Array, "B K 3"] | None, box: Float[Array, "B 3"], keypoints3d: Float[Array, "B K 3"] | None
+    ) -> Float[Array, "B S C"]:
         batch = box.shape[0]
         if not self.spec.num_keypoints:
             return self.mlp(box).reshape(batch, self.tokens, -1)
+        if self.spec.keypoints3d:
+            lifted = jnp.zeros(keypoints.shape) if keypoints3d is None else keypoints3d / METRES
         if self.spec.context == "mlp":
-            return self.mlp(jnp.concatenate([keypoints.reshape(batch, -1), box], -1)).reshape(batch, self.tokens, -1)
+            parts = [keypoints.reshape(batch, -1), box]
+            if self.spec.keypoints3d:
+                parts += [lifted.reshape(batch, -1), jnp.any(lifted != 0, (1, 2))[:, None].astype(lifted.dtype)]
+            return self.mlp(jnp.concatenate(parts, -1)).reshape(batch, self.tokens, -1)
         seen = keypoints[..., 2:] > 0
         keypoints, box = keypoints.astype(self.name[...].dtype), box.astype(self.name[...].dtype)
         points = jnp.where(seen, self.point(keypoints), 0.0) + self.name[...][:-1]
+        if self.spec.keypoints3d:
+            points = points + self.point3d(lifted.astype(points.dtype))
         return jnp.concatenate([points, (self.box(box) + self.name[...][-1])[:, None]], 1)
 
 
@@ -150,6 +174,7 @@ class GenHmr(nnx.Module):
         image_weight: Float[Array, "B"] | None = None,
         images: Float[Array, "B 256 256 3"] | None = None,
         *,
+        keypoints3d: Float[Array, "B K 3"] | None = None,
         drop_path: Float[Array, "B depth 2"] | None = None,
         remat: str = "none",
         still: int = 0,
@@ -161,6 +186,8 @@ class GenHmr(nnx.Module):
           maps: the image encoder's maps, finest first, or None when there is no image.
           image_weight: 0 where a sample's image is to be ignored.
           images: crops in 0..1, in place of the maps, for an encoder that is part of the model.
+          keypoints3d: metres from mid-hip, x right, y down, z away from the camera; all zero, or None: not known. Read by a model with
+            `spec.keypoints3d`.
           drop_path: `vit.drop_path_factors`, when such an encoder is trained.
           remat: "blocks" keeps little for the backward pass: what goes into each layer of that encoder, into the pyramid and out of it.
           still: so many first layers of that encoder get no gradient, see `Vit`.
@@ -170,7 +197,7 @@ class GenHmr(nnx.Module):
         """
         if images is not None:
             maps = self.encoder(normalise(images, self.encoder.spec), drop_path, remat, still)
-        context = self.context(keypoints, box)
+        context = self.context(keypoints, box, keypoints3d)
         levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps) if maps is not None else None
         values = self.transformer.image_values(levels, remat) if levels is not None else None
         if values is not None and image_weight is None:

@@ -28,7 +28,7 @@ class ImageRows:
 
     Attributes:
       config: of the stage: `image_batch_size` (0: no images), `seed`, `data`, `evaluate_poses`.
-      encoder: whose maps, or whose crops, stored rows hold (models/image_encoder.py).
+      encoder: whose maps, or whose crops, stored rows hold (models/image_encoder.py); "none" reads neither.
 
     Raises:
       InputError: images are asked for, but the config names none, or two kinds.
@@ -64,7 +64,8 @@ class ImageRows:
             return {}
         from genhmr_jax.train.features import FeatureSet
 
-        return {split: FeatureSet(pathlib.Path(self.config.data.images) / split) for split in ("train", "val")}
+        folder, maps = pathlib.Path(self.config.data.images), self.encoder != "none"
+        return {split: FeatureSet(folder / split, maps) for split in ("train", "val")}
 
     def source(self) -> Any:
         """The training rows: a data.pipeline.Source. Opens the data, for validation too: what is missing shall stop the run now."""
@@ -86,11 +87,11 @@ class ImageRows:
             rows = people.row_shapes() | {"number": jax.ShapeDtypeStruct((), jnp.uint32)}
             return {name: jax.ShapeDtypeStruct((self.size, *row.shape), row.dtype) for name, row in rows.items()}
         k = len(DETECTED)
-        floats = {"rotmats": (24, 3, 3), "betas": (10,), "joints": (24, 3), "keypoints": (k, 3), "points2d": (k, 2), "crop": (3,)}
-        floats |= {"weak_camera": (3,), "focal": (), "image_size": (2,)}
+        floats = {"rotmats": (24, 3, 3), "betas": (10,), "joints": (24, 3), "keypoints": (k, 3), "keypoints3d": (k, 3)}
+        floats |= {"points2d": (k, 2), "crop": (3,), "weak_camera": (3,), "focal": (), "image_size": (2,)}
         rows = {name: jax.ShapeDtypeStruct((self.size, *shape), jnp.float32) for name, shape in floats.items()}
         rows["number"] = jax.ShapeDtypeStruct((self.size,), jnp.uint32)
-        return rows | image_encoder.stored_shapes(self.encoder, self.size)
+        return rows | (image_encoder.stored_shapes(self.encoder, self.size) if self.encoder != "none" else {})
 
     def validation(self, place: Callable[[Any], Any]) -> Iterator[dict[str, Any]]:
         """The validation rows in batches, placed, without augmentation, each row with its "weight" in a mean error of joints, and its

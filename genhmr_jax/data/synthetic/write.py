@@ -122,18 +122,23 @@ def read_encoded(folder: str | pathlib.Path) -> Iterator[Encoded]:
     if not files:
         raise InputError(folder, "holds no shards of synthetic images", "make them with python -m genhmr_jax.data.synthetic.write")
     for file in files:
-        arrays = _load(file, (*LABELS, "image_bytes", "image_end", "mask_bytes", "mask_end"))
-        labels = {name: arrays[name] for name in LABELS}
-        if len({len(values) for values in (*labels.values(), arrays["image_end"], arrays["mask_end"])}) != 1:
-            raise InputError(file, "does not hold as many images as labels", "delete it and write the split again")
-        blobs = {n: [b.tobytes() for b in np.split(arrays[f"{n}_bytes"], arrays[f"{n}_end"][:-1])] for n in ("image", "mask")}
-        for i in range(len(labels["focal"])):
-            try:
-                picture = {n: np.asarray(Image.open(io.BytesIO(blobs[n][i]))) for n in blobs}
-            except OSError as error:
-                raise InputError(file, f"image {i} cannot be read ({error})", "delete it and write the split again") from error
-            sample = Sample(image=picture["image"], mask=picture["mask"] > 0, **{name: value[i] for name, value in labels.items()})
-            yield Encoded(sample, blobs["image"][i], blobs["mask"][i])
+        yield from read_shard(file)
+
+
+def read_shard(file: pathlib.Path) -> Iterator[Encoded]:
+    """The samples of one file. Raises InputError as `read_encoded` does."""
+    arrays = _load(file, (*LABELS, "image_bytes", "image_end", "mask_bytes", "mask_end"))
+    labels = {name: arrays[name] for name in LABELS}
+    if len({len(values) for values in (*labels.values(), arrays["image_end"], arrays["mask_end"])}) != 1:
+        raise InputError(file, "does not hold as many images as labels", "delete it and write the split again")
+    blobs = {n: [b.tobytes() for b in np.split(arrays[f"{n}_bytes"], arrays[f"{n}_end"][:-1])] for n in ("image", "mask")}
+    for i in range(len(labels["focal"])):
+        try:
+            picture = {n: np.asarray(Image.open(io.BytesIO(blobs[n][i]))) for n in blobs}
+        except OSError as error:
+            raise InputError(file, f"image {i} cannot be read ({error})", "delete it and write the split again") from error
+        sample = Sample(image=picture["image"], mask=picture["mask"] > 0, **{name: value[i] for name, value in labels.items()})
+        yield Encoded(sample, blobs["image"][i], blobs["mask"][i])
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ class RegressorSpec:
 
     trains_encoder = True  # ... through an encoder of its own, ...
     num_keypoints = 0  # ... and no keypoints
+    keypoints3d = False
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "RegressorSpec":
