@@ -64,6 +64,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.data.augment = ml_collections.ConfigDict()  # overrides of data/augment.py:AugmentSpec
     c.data.body = "neutral"
     c.data.view = ml_collections.ConfigDict()  # overrides of data/views.py:ViewSpec
+    c.data.turn = ml_collections.ConfigDict()  # overrides of data/turn.py:TurnSpec, for stored rows without maps
 
     c.masking = ml_collections.ConfigDict()
     c.masking.schedule = "cosine"  # law of the mask ratio: cosine, linear, square, cubic, sqrt

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from genhmr_jax import camera, losses
 from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
-from genhmr_jax.data import poses, views
+from genhmr_jax.data import poses, turn, views
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate.metrics import distances, masked_mean, mpjpe, pa_mpjpe
 from genhmr_jax.model_files import load_meta, load_params, save_params
@@ -52,6 +52,7 @@ class GenHmrTask:
         arrays = arrays or {name: self.networks.shapes[name] for name in ("tokenizer", "codebook")}
         self.frozen = arrays | {"body": keypoint_model(load_body(config.data.body))}
         self.view = views.ViewSpec(**config.data.view.to_dict())
+        self.turn = turn.TurnSpec(**config.data.turn.to_dict())
         self.images = ImageRows(config, self.spec.encoder if self.spec.encoder_channels else "none")
 
     @staticmethod
@@ -118,6 +119,8 @@ class GenHmrTask:
                 sample = {k: v for k, v in batch[name].items() if k != "number"}
                 if self.images.are_photos:
                     sample = self._as_detected(self._encoded(sample), keys[:, 3])
+                elif not self.spec.encoder_channels:
+                    sample = jax.vmap(lambda row, key: turn.turn_row(row, jax.random.fold_in(key, 2), self.turn))(sample, keys[:, 3])
                 sample = self._drop_contexts(sample, keys[:, 3])
                 if self.config.drop_path and self.spec.trains_encoder:
                     sample["drop_path"] = drop_path_factors(keys[:, 4], VitSpec.named(self.spec.encoder).depth, self.config.drop_path)
