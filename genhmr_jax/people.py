@@ -63,7 +63,8 @@ class People:
       vertices: (P, V, 3) camera coordinates, metres.
       joints: (P, 24, 3) camera coordinates, metres.
       joints2d: (P, 24, 2) px.
-      joint_confidence: (P, 24) 0..1; NaN of a regressor (HMR2.0, TokenHMR), which does not say.
+      joint_confidence: (P, 24) 0..1, by the network's own doubt the probability that the joint is within 100 mm once the pose is aligned;
+        NaN of a regressor (HMR2.0, TokenHMR), which does not say.
       faces: (F, 3) vertex indices.
       joint_names: (24,).
       projected_keypoints: (P, K, 2) the body's own `keypoint_names` points, projected, px.

@@ -11,7 +11,7 @@ import smpl_jax
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax import cli
+from genhmr_jax import cli, recover
 from genhmr_jax.body import load_body
 from genhmr_jax.data import poses
 from genhmr_jax.errors import InputError
@@ -40,13 +40,13 @@ class Puppet:
     def see(self, image, boxes, keypoints, options):
         self.images.append(image)
         self.boxes.append(boxes)
-        if boxes is not None:
-            return boxes, self.people[: len(boxes)]
-        return np.concatenate([self.people[..., :2].min(1), self.people[..., :2].max(1)], -1), self.people
+        if boxes is None:
+            boxes = np.concatenate([self.people[..., :2].min(1), self.people[..., :2].max(1)], -1)
+        return recover.Seen(boxes, self.people[: len(boxes)], np.zeros_like(self.people[: len(boxes)]))
 
-    def view(self, image, keypoints, focal, rows, boxes):
-        self.viewed.append(boxes)
-        return {"crop": keypoints[:, 0], "grey": np.full((1,), image.mean(), np.float32)}
+    def view(self, image, people, focal, rows):
+        self.viewed.append(people.boxes)
+        return {"crop": people.keypoints[:, 0], "grey": np.full((1,), image.mean(), np.float32)}
 
     def encode(self, view):
         return view

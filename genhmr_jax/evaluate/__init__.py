@@ -8,7 +8,7 @@ from typing import Any
 from genhmr_jax.config_files import nearest
 from genhmr_jax.errors import InputError
 
-RULES = ("expected", "hard")
+RULES = ("expected", "final", "hard")
 SCHEDULES = ("cosine", "linear", "square", "cubic", "sqrt")  # sampling.SCHEDULES
 
 
@@ -18,7 +18,7 @@ class Settings:
 
     Attributes:
       iterations: T of uncertainty-guided sampling.
-      rule: what is decoded: "expected" embeddings or "hard" codes.
+      rule: what is decoded, see predict.sample_bodies.
       schedule: share of tokens still masked after each iteration.
       temperature: 0 takes the most probable tokens.
       refine_steps: gradient steps of the 2D refinement.

@@ -1,6 +1,6 @@
 """Does confidence predict error? Rank correlation, calibration, sparsification, and best-of-K against the most confident of K.
 
-Arrays in, plain numbers out. Confidence c (0..1) is `People.joint_confidence`: a geometric mean of token probabilities; errors are mm.
+Arrays in, plain numbers out. Confidence c (0..1) is `People.joint_confidence`: the probability that a joint is right; errors are mm.
 """
 
 import pathlib
@@ -11,9 +11,10 @@ from jaxtyping import Float
 from scipy import stats
 
 from genhmr_jax.atomic import atomic_path
+from genhmr_jax.predict import NEAR
 
 BINS = 10
-NEAR_MM = 100.0  # "right" in the calibration: a joint within 10 cm
+NEAR_MM = 1000 * NEAR  # "right": what a confidence is the probability of
 
 
 def rank_correlation(confidence: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"]) -> float:

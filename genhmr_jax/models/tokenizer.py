@@ -50,12 +50,6 @@ class TokenizerSpec:
         """Tokens per pose."""
         return sum(self.part_tokens) if self.arch == "parts" else self.num_tokens
 
-    def token_joints(self) -> list[tuple[int, ...]]:
-        """For each token the joints whose rotation it decides first of all."""
-        if self.arch == "parts":
-            return [joints for joints, n in zip(PARTS, self.part_tokens, strict=True) for _ in range(n)]
-        return [(min(23, i * 24 // self.num_tokens),) for i in range(self.num_tokens)]
-
 
 class ResidualMlp(nnx.Module):
     """x + W2 gelu(W1 LN(x)), `depth` times, between an input and an output projection; in the type of the parameters."""

@@ -1,0 +1,90 @@
+"""Confidence of joints against a plain form: draws one by one, SciPy's Procrustes rotation and Maxwell's distribution."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import smpl_jax
+from flax import nnx
+from scipy.spatial.transform import Rotation
+from scipy.stats import maxwell
+
+from genhmr_jax import predict, sampling
+from genhmr_jax.body import load_body
+from genhmr_jax.body.keypoints import keypoint_model
+from genhmr_jax.models.genhmr import Encoded, GenHmr, GenHmrSpec
+from genhmr_jax.models.masked_transformer import TransformerSpec
+from genhmr_jax.models.tokenizer import PoseTokenizer, TokenizerSpec
+
+SPEC = GenHmrSpec(
+    TokenizerSpec("parts", part_tokens=(1, 2, 1, 1, 1, 1), codebook_size=12, code_dim=3, width=8, depth=1),
+    TransformerSpec(width=12, layers=1, heads=2, geometric=False),
+    context_tokens=2,
+    context_width=8,
+    context_depth=1,
+)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return predict.Networks.of(SPEC)
+
+
+@pytest.fixture(scope="module")
+def params():
+    pure = lambda module: nnx.to_pure_dict(nnx.split(module)[1])  # noqa: E731
+    model, tokenizer = pure(GenHmr(SPEC, rngs=nnx.Rngs(1))), pure(PoseTokenizer(SPEC.tokenizer, rngs=nnx.Rngs(2)))
+    return {"genhmr": model, "tokenizer": tokenizer, "codebook": {"vectors": jax.random.normal(jax.random.key(3), (12, 3))}}
+
+
+@pytest.fixture(scope="module")
+def body():
+    return keypoint_model(load_body("lite"))
+
+
+def inputs(networks, params, rows=3):
+    key = jax.random.key(4)
+    encoded = Encoded(jax.random.normal(key, (rows, 2, 12)), None, None, jnp.zeros((rows, 10)), jnp.ones((rows, 3)))
+    rotmats = networks.decode(params, jax.random.normal(key, (rows, SPEC.tokenizer.length, 3)))
+    return encoded, rotmats, jax.random.split(jax.random.key(5), rows)
+
+
+def test_it_is_the_share_of_a_gaussian_around_the_draws(networks, params, body):
+    encoded, rotmats, keys = inputs(networks, params)
+    found = networks.joint_confidence(params, encoded, body, rotmats, keys)
+    logits = networks.logits(params, jnp.full((3, SPEC.tokenizer.length), 12), encoded)
+    answer = np.asarray(smpl_jax.forward(body, encoded.betas, rotmats).joints, np.float64)
+    squares = np.zeros((3, 24))
+    for draw in range(predict.DRAWS):
+        tokens = jnp.argmax(logits + sampling.gumbel(keys, draw, logits.shape[1:]), -1)
+        drawn = networks.decode(params, params["codebook"]["vectors"][tokens])
+        joints = np.asarray(smpl_jax.forward(body, encoded.betas, drawn).joints, np.float64)
+        for row in range(3):
+            a, b = joints[row] - joints[row].mean(0), answer[row] - answer[row].mean(0)
+            turned = Rotation.align_vectors(b, a)[0].apply(a)
+            scale = (turned * b).sum() / (a**2).sum()
+            squares[row] += ((scale * turned - b) ** 2).sum(-1)
+    wanted = maxwell.cdf(predict.NEAR, scale=np.sqrt(squares / (3 * predict.DRAWS)))
+    assert 0.05 < np.ptp(wanted)
+    np.testing.assert_allclose(found, wanted, atol=2e-4)
+
+
+def test_a_network_that_is_sure_is_confident_of_its_own_answer_alone(networks, params, body):
+    encoded, _, keys = inputs(networks, params)
+    sure = params | {"genhmr": params["genhmr"] | {"transformer": params["genhmr"]["transformer"] | {"prior": _prior(7)}}}
+    tokens = jnp.full((3, SPEC.tokenizer.length), 7)
+    answer = networks.decode(params, params["codebook"]["vectors"][tokens])
+    assert networks.joint_confidence(sure, encoded, body, answer, keys).min() > 0.999
+    other = networks.decode(params, 5 * params["codebook"]["vectors"][tokens - 4])
+    assert networks.joint_confidence(sure, encoded, body, other, keys).min() < 0.5
+
+
+def test_a_row_does_not_depend_on_the_others(networks, params, body):
+    encoded, rotmats, keys = inputs(networks, params)
+    together = networks.joint_confidence(params, encoded, body, rotmats, keys)
+    alone = networks.joint_confidence(params, jax.tree.map(lambda x: x[1:2], encoded), body, rotmats[1:2], keys[1:2])
+    np.testing.assert_allclose(alone[0], together[1], atol=1e-5)
+
+
+def _prior(code):
+    return jnp.zeros((SPEC.tokenizer.length, 12)).at[:, code].set(50.0)
