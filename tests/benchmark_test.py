@@ -11,13 +11,14 @@ import smpl_jax
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax import cli, recover
+from genhmr_jax import cli
 from genhmr_jax.body import load_body
 from genhmr_jax.data import poses
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import benchmark, looking, synthetic_split
 from genhmr_jax.evaluate.predictors import MEAN_POSE_72
 from genhmr_jax.evaluate.synthetic_split import open_split, split_hash
+from genhmr_jax.observed import Observed
 from genhmr_jax.recover import RecoverOptions
 
 
@@ -42,7 +43,7 @@ class Puppet:
         self.boxes.append(boxes)
         if boxes is None:
             boxes = np.concatenate([self.people[..., :2].min(1), self.people[..., :2].max(1)], -1)
-        return recover.Seen(boxes, self.people[: len(boxes)], np.zeros_like(self.people[: len(boxes)]))
+        return Observed(boxes, self.people[: len(boxes)], np.zeros_like(self.people[: len(boxes)]))
 
     def view(self, image, people, focal, rows):
         self.viewed.append(people.boxes)
