@@ -26,7 +26,12 @@ IDENTITY = (
     "lora",
 )  # fmt: skip
 # Fields that came later, with the value under which they do nothing: a run from before they were there goes on.
-LATER: dict[str, dict[str, Any]] = {"model": {"box_token": False}, "optim": {"encoder_layers": -1}}
+LATER: dict[str, dict[str, Any]] = {
+    "model": {"box_token": False, "keypoints3d": False},
+    "data": {"turn": {}},
+    "masking": {"unroll": 0.0},
+    "optim": {"encoder_layers": -1},
+}
 
 
 def fingerprint(config: ml_collections.ConfigDict, frozen: Any) -> dict[str, str]:
@@ -37,7 +42,8 @@ def fingerprint(config: ml_collections.ConfigDict, frozen: Any) -> dict[str, str
     parts = {name: config[name] for name in IDENTITY if name in config}
     plain = {k: v.to_dict() if isinstance(v, ml_collections.ConfigDict) else v for k, v in parts.items()}
     for name, fields in LATER.items():
-        plain[name] = {k: v for k, v in plain[name].items() if k not in fields or v != fields[k]}
+        if name in plain:
+            plain[name] = {k: v for k, v in plain[name].items() if k not in fields or v != fields[k]}
     if not plain.get("lora", {}).get("rank"):
         plain.pop("lora", None)
     plain["data"] = {k: os.path.basename(v.rstrip("/")) if isinstance(v, str) else v for k, v in plain["data"].items()}
