@@ -20,7 +20,10 @@ def test_every_release_of_people_has_a_fixture():
     assert people - {"synthetic"} == set(people_fixtures.WRITERS)
 
 
-@pytest.mark.parametrize("name", ["hmr2_coco", "own_tars", "own_photos", "bedlam", "threedpw", "emdb", "human36m", "mpi_inf_3dhp", "hmr2_eval"])
+RELEASES = ("hmr2_coco", "own_tars", "own_photos", "bedlam", "threedpw", "emdb", "human36m", "mpi_inf_3dhp", "hmr2_eval")
+
+
+@pytest.mark.parametrize("name", RELEASES)
 def test_built_records_are_the_read_ones(tmp_path, name):
     truth, source = people_fixtures.write(name, tmp_path / "manual"), find(name)
     with warnings.catch_warnings():
