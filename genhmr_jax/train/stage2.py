@@ -118,7 +118,7 @@ class GenHmrTask:
             else:
                 sample = {k: v for k, v in batch[name].items() if k != "number"}
                 if self.images.are_photos:
-                    sample = self._as_detected(self._encoded(sample), keys[:, 3])
+                    sample = self._as_detected(frozen, self._encoded(sample), keys[:, 3])
                 elif not self.spec.encoder_channels:
                     sample = jax.vmap(lambda row, key: turn.turn_row(row, jax.random.fold_in(key, 2), self.turn))(sample, keys[:, 3])
                 sample = self._drop_contexts(sample, keys[:, 3])
@@ -135,12 +135,18 @@ class GenHmrTask:
         maps = [m.astype(jnp.float16) for m in image_encoder.encode(self.spec.encoder, pixels)] if self.spec.encoder_channels else []
         return {name: value for name, value in sample.items() if name != "images"} | ({"maps": maps} if maps else {})
 
-    def _as_detected(self, sample: dict[str, Any], keys: Array) -> dict[str, Any]:
-        """Rows of photos whose labelled keypoints get the errors of a detector, as those of simulated views do."""
+    def _as_detected(self, frozen: Any, sample: dict[str, Any], keys: Array) -> dict[str, Any]:
+        """Rows of photos whose labelled keypoints get the errors of a detector, as those of simulated views do; in 3D where pose is known."""
         known = sample["keypoints"][..., 2:] > 0
         points = jnp.where(known, sample["keypoints"][..., :2], sample["crop"][:, None, :2])
         noise = jax.vmap(lambda points, side, key: views.detector_noise(points, side, jax.random.fold_in(key, 1), self.view))
-        return sample | {"keypoints": jnp.where(known, noise(points, sample["crop"][:, 2], keys), 0.0)}
+        sample = sample | {"keypoints": jnp.where(known, noise(points, sample["crop"][:, 2], keys), 0.0)}
+        if not self.spec.keypoints3d:
+            return sample
+        output = smpl_jax.forward(frozen["body"], sample["betas"], sample["rotmats"])
+        lift = jax.vmap(lambda points, key: views.lifted_keypoints(points, jax.random.fold_in(key, 3), self.view))
+        lifted = lift(keypoint_points(frozen["body"], output, DETECTED), keys)
+        return sample | {"keypoints3d": jnp.where(sample["has_rotation"][:, None, None] > 0, lifted, 0.0)}
 
     def _drop_contexts(self, sample: dict[str, Any], keys: Array) -> dict[str, Any]:
         """Hides the keypoints of some rows and the image of others, never both: one model serves either and both."""
