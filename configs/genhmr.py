@@ -7,8 +7,8 @@ Keypoints only, unless --config.image_batch_size=N asks for images: --config.dat
 (genhmr_jax/train/features.py), --config.data.people=DIR photos of people, built by `genhmr data build` and mixed by data.mixture.
 
 Args:
-* `default` (an hour on 2 CPU cores), then `detected`, which goes on with the detector's keypoints, in 2D and 3D, on rendered people (another
-  hour): the shipped model. `images` (BlazePose's maps too), `gpu` (wider, longer), `tiny` (seconds);
+* `default` (an hour on 2 CPU cores), then `detected`, which goes on with the detector's keypoints, in 2D and 3D, on rendered people (an
+  hour more): the shipped model. `images` (BlazePose's maps too), `gpu` (wider, longer), `tiny` (seconds);
 * `vit_h`, `vit_l`, `vit_b`, `vit_s`: paper scale (docs/pretrained.md), image only, from ViTPose's backbone in models/vitpose_h, ..; on
   HMR2.0's datasets, which BEDLAM is not among; `vit_h_bedlam`, .. on TokenHMR's, 18 % BEDLAM. `paper` is `vit_h`;
 * `finetune`: goes on with the shipped model on own photos; `finetune_vit_h`, ..: goes on with a model of the recipes above on a single
