@@ -134,10 +134,10 @@ def paper_scale(c: ml_collections.ConfigDict, size: str, bedlam: bool) -> None:
 
 
 def finetune_vit(c: ml_collections.ConfigDict, size: str) -> None:
-    """A model of `paper_scale` goes on with own photos on one device: 64 crops a step, low-rank arrays of rank 8 in a frozen encoder."""
+    """A model of `paper_scale` goes on with own photos on one device: 64 crops a step, 16 at a time, rank 8 in a frozen encoder."""
     paper_scale(c, size, bedlam=False)
     c.init, c.data.mixture, c.data.people_val = f"runs/vit_{size}/model", "own_photos", "own_photos:val"
-    c.image_batch_size, c.steps, c.optim.warmup = 64, 5000, 200
+    c.image_batch_size, c.accumulate, c.steps, c.optim.warmup = 64, 4, 5000, 200
     c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 50, 500, 500, 512
     c.lora.rank, c.optim.frozen, c.optim.groups, c.optim.layer_decay, c.drop_path = 8, (r"encoder/.*",), (), 1.0, 0.0
     c.mesh.data, c.mesh.fsdp = -1, 1

@@ -18,10 +18,11 @@ from PIL import Image
 from genhmr_jax import camera, cli, model_files, recover
 from genhmr_jax.body.keypoints import DETECTED
 from genhmr_jax.errors import InputError
+from genhmr_jax.models import vit
 from genhmr_jax.models.genhmr import GenHmrSpec
 from genhmr_jax.models.vit import VitSpec
-from genhmr_jax.train import program, tasks
-from genhmr_jax.train.mesh import Placement, make_mesh
+from genhmr_jax.train import loop, program, tasks
+from genhmr_jax.train.mesh import Placement, make_mesh, path_name
 from genhmr_jax.train.stage2 import _gap2d
 
 pytest.importorskip("tensorflow_datasets")
@@ -104,6 +105,44 @@ def test_photos_and_stored_rows_at_once_are_refused(task):
     config.data.images = "runs/features"
     with pytest.raises(InputError, match="data.images=runs/features: names stored rows beside the photos"):
         tasks.make_task(config)
+
+
+@pytest.mark.slow
+def test_a_vit_with_adapters_is_trained_exported_and_run(built, get_config, trained_tokenizer, tmp_path, monkeypatch):
+    """`finetune_vit_s` of a toy size through the whole loop, from a model that a training of `vit_s` exported."""
+    monkeypatch.setitem(vit.SIZES, "t", (24, 2, 2))
+    small = {"encoder": "vit_t", "encoder_channels": (24,), "pyramid_scales": (1.0,)}
+    few = FEW | {"checkpoint_every": 1, "mesh": {"data": -1, "fsdp": 1}, "accumulate": 2}
+
+    def run(name: str, workdir: str, **changes) -> dict:
+        config = get_config(f"genhmr:{name}")
+        config.update(few | changes)
+        config.model.update(small)
+        config.model.transformer.update({"width": 24, "layers": 1, "heads": 2})
+        config.data.update({"people": str(built[0]), "mixture": "own_photos", "people_val": "own_photos:val"})
+        found = loop.train(tasks.make_task(config), config, tmp_path / workdir)
+        return found | {
+            name: value.shape for name, value in flat(model_files._read(model_files.absolute(tmp_path / workdir / "model"))).items()
+        }
+
+    paper = run("vit_s", "paper", init="", tokenizer=str(trained_tokenizer / "model"))
+    model = str(tmp_path / "paper" / "model")
+    mine = run("finetune_vit_s", "mine", init=model, tokenizer=model)
+    assert np.isfinite(mine["val_image_expected1_mpjpe"]) and np.isfinite(mine["val_image_expected1_keypoints2d"])
+    assert set(paper) == set(mine) and not any("lora" in name for name in mine)
+    stored = [flat(model_files._read(model_files.absolute(tmp_path / name / "model"))) for name in ("paper", "mine")]
+    moved = {name for name in stored[0] if not np.array_equal(*(np.asarray(one[name], np.float32) for one in stored))}
+    assert "genhmr/encoder/position" not in moved and any(name.startswith("genhmr/transformer/") for name in moved)
+    image = np.full((300, 200, 3), 90, np.uint8)
+    keypoints = np.concatenate([np.random.default_rng(0).uniform(50, 150, (1, 23, 2)), np.ones((1, 23, 1))], -1)
+    people = recover.load(tmp_path / "mine" / "model", body="lite").recover(
+        image, keypoints=keypoints, options=recover.RecoverOptions(refine_steps=0)
+    )
+    assert len(people) == 1 and np.isfinite(people.vertices).all()
+
+
+def flat(tree) -> dict:
+    return {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def commands() -> list[str]:

@@ -303,6 +303,7 @@ def tokenhmr(regressor_config, get_config, trained, tmp_path_factory):
     config.data.images, config.data.mixture, config.data.people_val = regressor_config.data.images, "tokenhmr", ""
     first = RegressorTask.from_models(config)
     params = random_params(first)
+    params["head"]["mean"] = {"pose": first._mean_pose(), "betas": jnp.zeros(10), "camera": jnp.array([0.9, 0.0, 0.0])}
     first.terms = ["research only"]
     first.export(folder, params, {}, {})
     config.tokenizer, config.init = str(folder), str(trained / "model")

@@ -136,7 +136,7 @@ class GenHmrTask:
         return {name: value for name, value in sample.items() if name != "images"} | ({"maps": maps} if maps else {})
 
     def _as_detected(self, frozen: Any, sample: dict[str, Any], keys: Array) -> dict[str, Any]:
-        """Rows of photos whose labelled keypoints get the errors of a detector, like those of simulated views; in 3D where pose is known."""
+        """Rows of photos: labelled keypoints get the errors of a detector, like those of simulated views; in 3D where pose is known."""
         known = sample["keypoints"][..., 2:] > 0
         points = jnp.where(known, sample["keypoints"][..., :2], sample["crop"][:, None, :2])
         noise = jax.vmap(lambda points, side, key: views.detector_noise(points, side, jax.random.fold_in(key, 1), self.view))
