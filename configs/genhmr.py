@@ -155,4 +155,4 @@ def finetune_shipped(c: ml_collections.ConfigDict) -> None:
     c.data.people, c.data.mixture, c.data.people_val = "data", "own_photos", "own_photos:val"
     c.batch_size, c.image_batch_size, c.steps, c.optim.learning_rate, c.optim.warmup, c.optim.ema_decay = 0, 64, 1000, 1e-4, 50, 0.99
     c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 20, 250, 250, 512
-    c.masking.drop_keypoints = 0.3 if spec["encoder_channels"] else 0.0
+    c.masking.drop_keypoints, c.masking.unroll = 0.3 if spec["encoder_channels"] else 0.0, 0.4  # it ended its training so (`detected`)
