@@ -91,6 +91,19 @@ def test_what_recover_wrote_is_a_fit(tmp_path, folder):
         assert record["has_translation"] == 0 and record["has_intrinsics"] == record["has_pose"] == 1
 
 
+def test_recover_leaves_out_whom_it_hardly_sees(tmp_path, folder):
+    """The second of three people has too few keypoints for a fit: the others keep theirs."""
+    three = np.stack([POINTS, POINTS + [20, 5, 0], POINTS + [-15, 0, 0]]).astype(np.float32)
+    three[1, 3:, 2] = 0
+    put(folder, keypoints={"a": three.tolist()})
+    people = fake_people(2, keypoints2d=three[[2, 0]], keypoint_names=np.array(DETECTED), body_pose=np.array([[0.2] * 69, [0.1] * 69]))
+    (folder / "fits").mkdir()
+    people.save(folder / "fits" / "a.npz")
+    records, _ = read(tmp_path)
+    assert [record["has_pose"] for record in records] == [1, 0, 1]
+    assert records[0]["body_pose"][0] == np.float32(0.1) and records[2]["body_pose"][0] == np.float32(0.2)
+
+
 def fit(folder, **changes):
     (folder / "fits").mkdir()
     arrays = {"global_orient": np.zeros((1, 3)), "body_pose": np.zeros((1, 69)), "betas": np.zeros((1, 10))} | changes

@@ -20,6 +20,7 @@ from genhmr_jax.errors import InputError
 from genhmr_jax.images import list_images, read_image
 
 _NAMES = {i: f"openpose_{name}" for i, name in enumerate(DETECTED) if f"openpose_{name}" in BODY44}  # finger tips have no place there
+_OF_ONE = {"global_orient": (3,), "body_pose": (69,), "betas": (10,), "translation": (3,), "keypoints2d": (len(DETECTED), 3)}
 _MARGIN = 1.2  # of a box around keypoints, as SPIN has it
 
 
@@ -50,6 +51,7 @@ def _people(path: Path, split: str, given: dict[str, Any]) -> list[Record]:
     image, (width, height) = _upright(path)
     fit = _fit(path)
     keypoints = _keypoints(path, (width, height), given["keypoints"], fit)
+    fit = _matched(fit, keypoints)
     boxes = user.boxes_of_image(given["boxes"], path, (width, height)) if given["boxes"] else [_box(points, path) for points in keypoints]
     own = _matrix(_camera_of(fit), (width, height))
     intrinsics = _matrix(user.camera_of_image(given["cameras"], path), (width, height)) if given["cameras"] else own
@@ -92,10 +94,25 @@ def _fit(path: Path) -> dict[str, np.ndarray]:
     wanted = ("translation", "focal_length", "principal_point", "keypoints2d", "keypoint_names")
     arrays = read_npz(file, ("global_orient", "body_pose", "betas"), wanted)
     people = len(np.atleast_1d(arrays["global_orient"]))
-    for name, size in (("global_orient", 3), ("body_pose", 69), ("betas", 10), ("translation", 3)):
-        if name in arrays and arrays[name].shape != (people, size):
-            raise InputError(file, f"{name} has shape {arrays[name].shape}", f"it must be ({people}, {size}), one row for each person")
+    if tuple(arrays.pop("keypoint_names", ())) != DETECTED:
+        arrays.pop("keypoints2d", None)
+    for name, shape in _OF_ONE.items():
+        if name in arrays and arrays[name].shape != (people, *shape):
+            raise InputError(file, f"{name} has shape {arrays[name].shape}", f"it must be {(people, *shape)}, one row for each person")
     return arrays
+
+
+def _matched(fit: dict[str, np.ndarray], keypoints: Float[np.ndarray, "P 23 3"]) -> dict[str, np.ndarray]:
+    """The fit's rows in the order of the people, found by the keypoints that it was made to, if it does not have all of them: `genhmr
+    recover` leaves out whom it sees too little of. NaN for those."""
+    if "keypoints2d" not in fit or len(fit["keypoints2d"]) == len(keypoints):
+        return fit
+    rows = []
+    for points in keypoints:
+        gaps = [np.abs(mine - points).max() for mine in fit["keypoints2d"]]
+        rows.append(int(np.argmin(gaps)) if gaps and min(gaps) < 1.0 else -1)  # px; -1 is the row of NaN
+    nobody = {name: np.full((1, *fit[name].shape[1:]), np.nan) for name in _OF_ONE if name in fit}
+    return fit | {name: np.concatenate([fit[name], nan])[rows] for name, nan in nobody.items()}
 
 
 def _keypoints(path: Path, size: tuple[int, int], given: Any, fit: dict[str, np.ndarray]) -> Float[np.ndarray, "P 23 3"]:
@@ -103,7 +120,7 @@ def _keypoints(path: Path, size: tuple[int, int], given: Any, fit: dict[str, np.
     beside = path.with_name(f"{path.stem}{user.OPENPOSE_SUFFIX}.json")
     if given is None and beside.is_file():
         given = user.read_keypoints(beside)
-    if given is None and "keypoints2d" in fit and tuple(fit.get("keypoint_names", ())) == DETECTED:
+    if given is None and "keypoints2d" in fit:
         points = fit["keypoints2d"].astype(np.float32)
         given = {path.stem: np.where(points[..., 2:] >= MIN_CONFIDENCE, points, 0.0)}
     if given is None:
