@@ -74,7 +74,7 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
     if config.stage == "tokenizer":
         from genhmr_jax.train.stage1 import TokenizerTask
 
-        return TokenizerTask(config)
+        return adapted(TokenizerTask(config), config)
     if config.stage == "genhmr":
         from genhmr_jax.train.stage2 import GenHmrTask
 
