@@ -14,7 +14,7 @@ from smpl_jax import rotations
 
 from genhmr_jax import camera
 from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, keypoint_model, keypoint_points
+from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, keypoint_points, surface_model
 from genhmr_jax.errors import InputError
 from genhmr_jax.model_files import load_meta, load_params
 from genhmr_jax.models.baselines.regressor import KINDS, RegressorSpec
@@ -123,8 +123,8 @@ class Recoverer:
     body: smpl_jax.SmplModel
 
     @functools.cached_property
-    def _keypoint_body(self) -> smpl_jax.SmplModel:
-        return keypoint_model(self.body)
+    def _surface_body(self) -> smpl_jax.SmplModel:
+        return surface_model(self.body)
 
     def recover(
         self,
@@ -191,6 +191,8 @@ class Recoverer:
         }
         if self.networks.crops_by_box and len(people):
             view["crop"][: len(people)] = [camera.square_around(box) for box in people.boxes]
+        masks = people.masks.padded(rows)
+        view |= masks.targets(seen, view["crop"], image.shape[1], image.shape[0])
         if self.networks.spec.encoder_channels:
             from genhmr_jax.models import image_encoder
 
@@ -225,7 +227,7 @@ class Recoverer:
             self.networks,
             self.params,
             self.body,
-            self._keypoint_body,
+            self._surface_body,
             inputs,
             keys,
             jnp.asarray(options.iterations),
@@ -255,7 +257,8 @@ def _solve(
     """Inputs of B crops -> the arrays of `People`, K hypotheses inside."""
     batch, k = keys.shape[0], hypotheses
     encoded = networks.encode(params, inputs)
-    view = {name: jnp.repeat(inputs[name], k, 0) for name in ("crop", "image_size", "focal")}
+    seen = ("crop", "image_size", "focal", "outline", "outside", "trust")
+    view = {name: jnp.repeat(inputs[name], k, 0) for name in seen if name in inputs}
     keypoints = jnp.repeat(inputs["keypoints"], k, 0)
     keys = jax.vmap(lambda key: jax.random.split(key, k))(keys).reshape(-1)
     many = repeat_encoded(encoded, k)

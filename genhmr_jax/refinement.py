@@ -5,6 +5,13 @@
 Networks stay frozen. The camera (and, if asked, the shape) moves too, alone for the first steps. Residuals are measured in crop sides b,
 so that the result does not depend on the size of the picture. One `lax.scan`; the best iterate is returned, never a worse one than the
 start. All examples of a batch are refined at once and independently of each other.
+
+Where there is a mask of the person, the body's surface shall fill it, and shall not stick out of it:
+
+    + trust * silhouette * (mean_n rho(|| c_n - nearest surface point ||) + silhouette_outside * mean_v rho(distance of v from the mask))
+
+over points c_n of the mask's outline and v of the surface. Gaps of clothes, hair and bags are rounded off by rho. The mask says much
+about the shape, and with the keypoints about the pose: the priors are as much weaker as it is trusted.
 """
 
 import dataclasses
@@ -19,6 +26,8 @@ from jaxtyping import Array, Float
 
 from genhmr_jax import camera
 from genhmr_jax.body.keypoints import DETECTED, keypoint_points
+
+SPACING = 0.005  # crop sides: an outline on the edge of the body is about as far from the nearest of 500 points of its surface
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +44,10 @@ class RefineSpec:
     robust_scale: float = 0.1  # crop sides
     prior_pose: float = 0.004  # lambda, on rotation matrices
     prior_betas: float = 0.002
+    silhouette: float = 3.0  # weight of the term, where there is a mask
+    silhouette_outside: float = 1.0  # of the surface outside the mask against the mask not filled
+    masked_prior_pose: float = 0.001  # in place of prior_pose, where a mask is trusted
+    masked_prior_betas: float = 0.0001
     optimize_camera: bool = True
     optimize_betas: bool = True
 
@@ -60,6 +73,21 @@ def robust(residual: Float[Array, "*s"], kind: str, scale: float) -> Float[Array
     raise ValueError(f"unknown robust function {kind!r}: choose geman_mcclure or huber")
 
 
+def projected(
+    body: smpl_jax.SmplModel,
+    rotmats: Float[Array, "B 24 3 3"],
+    betas: Float[Array, "B 10"],
+    weak: Float[Array, "B 3"],
+    view: dict[str, jax.Array],
+) -> tuple[Float[Array, "B K 2"], Float[Array, "B V 2"]]:
+    """Pixels of the body's DETECTED keypoints and of its vertices. `view`: crop (B, 3), image_size (B, 2), focal (B,)."""
+    output = smpl_jax.forward(body, betas, rotmats)
+    translation = camera.weak_to_translation(weak, view["crop"], view["image_size"], view["focal"])
+    points = (keypoint_points(body, output, DETECTED), output.vertices)
+    keypoints, vertices = (camera.project(p + translation[:, None], view["focal"], view["image_size"] / 2.0) for p in points)
+    return keypoints, vertices
+
+
 def reprojection(
     body: smpl_jax.SmplModel,
     rotmats: Float[Array, "B 24 3 3"],
@@ -68,10 +96,29 @@ def reprojection(
     view: dict[str, jax.Array],
 ) -> Float[Array, "B K 2"]:
     """Pixels of the body's DETECTED keypoints. `view`: crop (B, 3), image_size (B, 2), focal (B,)."""
-    output = smpl_jax.forward(body, betas, rotmats)
-    translation = camera.weak_to_translation(weak, view["crop"], view["image_size"], view["focal"])
-    points = keypoint_points(body, output, DETECTED) + translation[:, None]
-    return camera.project(points, view["focal"], view["image_size"] / 2.0)
+    return projected(body, rotmats, betas, weak, view)[0]
+
+
+def silhouette_gaps(surface: Float[Array, "B V 2"], view: dict[str, jax.Array]) -> tuple[Float[Array, "B N"], Float[Array, "B V"]]:
+    """How the silhouette differs from the mask, in crop sides.
+
+    Args:
+      surface: px of points all over the body.
+      view: crop (B, 3) px; outline (B, N, 2) px and outside (B, G, G) crop sides, of `Masks.targets`.
+
+    Returns:
+      distance of each outline point to the nearest surface point beyond SPACING, and of each surface point to the mask (0 inside;
+      interpolated).
+    """
+    side, middle = view["crop"][:, 2:, None], view["crop"][:, None, :2]
+    v, c = (surface - middle) / side, (view["outline"] - middle) / side
+    # The nearest are looked for without gradients, |c - v|^2 but for |c|^2, which changes nothing.
+    fixed = jax.lax.stop_gradient(v)
+    squared = jnp.sum(fixed**2, -1)[:, None] - 2.0 * jnp.einsum("bnk,bvk->bnv", c, fixed, precision=jax.lax.Precision.HIGHEST)
+    nearest = jnp.take_along_axis(v, jnp.argmin(squared, -1)[..., None], 1)
+    cover = jax.nn.relu(jnp.sqrt(jnp.sum((nearest - c) ** 2, -1) + 1e-12) - SPACING)
+    sample = jax.vmap(lambda grid, at: jax.scipy.ndimage.map_coordinates(grid, [at[:, 1], at[:, 0]], order=1, mode="nearest"))
+    return cover, sample(view["outside"], (v + 0.5) * view["outside"].shape[-1] - 0.5)
 
 
 def refine(
@@ -88,10 +135,10 @@ def refine(
 
     Args:
       decode: token embeddings -> rotation matrices (the frozen tokenizer).
-      body: a keypoint model (body.keypoints.keypoint_model).
+      body: a keypoint model (body.keypoints.keypoint_model); for a silhouette a surface model (body.keypoints.surface_model).
       embeddings, betas, weak_camera: the start.
       keypoints: DETECTED keypoints in px with confidences; those of confidence 0 have no influence at all.
-      view: crop (B, 3) px, image_size (B, 2) px, focal (B,) px.
+      view: crop (B, 3) px, image_size (B, 2) px, focal (B,) px; where there are masks also outline, outside, trust (`Masks.targets`).
 
     Raises:
       ValueError: an unknown robust function or optimizer.
@@ -100,6 +147,10 @@ def refine(
     seen = weight[..., None] > 0
     side = view["crop"][:, 2]
     theta0 = decode(embeddings)
+    masked = "outline" in view and spec.silhouette > 0
+    trust = view["trust"] if masked else 0.0
+    prior_pose = spec.prior_pose + trust * (spec.masked_prior_pose - spec.prior_pose)
+    prior_betas = spec.prior_betas + trust * (spec.masked_prior_betas - spec.prior_betas)
     start = {"embeddings": embeddings, "betas": betas, "log_scale": jnp.log(weak_camera[:, :1]), "offset": weak_camera[:, 1:]}
 
     def weak_of(x: dict[str, jax.Array]) -> jax.Array:
@@ -107,14 +158,18 @@ def refine(
 
     def losses(x: dict[str, jax.Array]) -> Float[Array, "B"]:
         rotmats = decode(x["embeddings"])
-        points = reprojection(body, rotmats, x["betas"], weak_of(x), view)
+        points, surface = projected(body, rotmats, x["betas"], weak_of(x), view)
         # `where` before the norm: an undetected keypoint may hold anything, and must not leak a NaN into the gradient.
         gap = jnp.where(seen, (points - keypoints[..., :2]) / side[:, None, None], 1.0)
         rho = robust(jnp.sqrt(jnp.sum(gap**2, -1) + 1e-12), spec.robust, spec.robust_scale)
         data = jnp.sum(jnp.where(weight > 0, weight * rho, 0.0), -1) / jnp.maximum(jnp.sum(weight, -1), 1e-6)
         pose = jnp.mean(jnp.sum((rotmats - theta0) ** 2, (-1, -2)), -1)
         shape = jnp.mean((x["betas"] - betas) ** 2, -1) + 0.1 * jnp.mean(x["betas"] ** 2, -1)
-        return data + spec.prior_pose * pose + spec.prior_betas * shape
+        loss = data + prior_pose * pose + prior_betas * shape
+        if not masked:
+            return loss
+        cover, outside = (jnp.mean(robust(gap, spec.robust, spec.robust_scale), -1) for gap in silhouette_gaps(surface, view))
+        return loss + trust * spec.silhouette * (cover + spec.silhouette_outside * outside)
 
     rates = {"embeddings": spec.step_embedding, "betas": spec.step_betas, "log_scale": spec.step_camera, "offset": spec.step_camera}
     if not spec.optimize_camera:

@@ -125,3 +125,17 @@ def test_people_who_stand_together_are_not_one():
     assert movenet.same_person(box, a, box + 5, a + [2, 2, 0])
     assert not movenet.same_person(box, a, box + [40, 0, 40, 0], a + [40, 0, 0])
     assert not movenet.same_person(box, a, box + 200, a + [2, 2, 0])
+
+
+def test_the_mask_of_the_sample_photo_holds_its_keypoints_and_not_the_background():
+    image = np.asarray(Image.open(SAMPLE).convert("RGB"))
+    found = detect.detect(image)
+    height, width = image.shape[:2]
+    crop = np.array([[width / 2, height / 2, max(width, height)]])
+    targets = found.masks.targets(found.keypoints, crop, width, height)
+    assert len(found.masks) == 1 and targets["trust"] == 1
+    outline, (x0, y0, x1, y1) = targets["outline"][0], found.boxes[0]
+    margin = 0.1 * max(x1 - x0, y1 - y0)
+    assert (outline > [x0 - margin, y0 - margin]).all() and (outline < [x1 + margin, y1 + margin]).all()
+    assert np.ptp(outline[:, 1]) > 0.85 * (y1 - y0)
+    assert (targets["outside"] > 0.2).any()

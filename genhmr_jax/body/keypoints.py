@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 from smpl_jax import SmplModel, SmplOutput
 from smpl_jax.keypoints import COCO17, JOINT_OF_KEYPOINT, OPENPOSE25, VERTEX_OF_KEYPOINT, flip_permutation
@@ -52,6 +53,18 @@ def known_keypoints(model: SmplModel) -> tuple[str, ...]:
 def keypoint_model(model: SmplModel) -> SmplModel:
     """The body reduced to the vertices that stand for keypoints (21 instead of thousands), for `keypoint_points`."""
     return model.subset(list(dict.fromkeys(index for _, index in model.named_vertices)))
+
+
+def surface_model(model: SmplModel, points: int = 500) -> SmplModel:
+    """The body reduced to the vertices that stand for keypoints and to `points` vertices spread evenly over its surface."""
+    template = np.asarray(model.template).T
+    distance, chosen = np.full(len(template), np.inf), [index for _, index in model.named_vertices]
+    for index in chosen:
+        distance = np.minimum(distance, np.sum((template - template[index]) ** 2, -1))
+    for _ in range(min(points, len(template))):
+        chosen.append(int(distance.argmax()))  # the farthest from all so far
+        distance = np.minimum(distance, np.sum((template - template[chosen[-1]]) ** 2, -1))
+    return model.subset(list(dict.fromkeys(chosen)))
 
 
 def match(names_from: Sequence[str], names_to: Sequence[str]) -> tuple[int, ...]:

@@ -14,12 +14,13 @@ import numpy as np
 from jaxtyping import Array, Float
 from PIL import Image
 
+from genhmr_jax import masks
 from genhmr_jax.detect import graph
 
 SIZE = 256
 LANDMARKS = 39
 REGION_PER_RADIUS = 2.5
-OUTPUTS = ("ld_3d", "world_3d", "output_poseflag")
+OUTPUTS = ("ld_3d", "world_3d", "output_poseflag", "activation_segmentation")
 # State names of the maps of 32x32, 16x16 and 8x8. Where there are two, they are joined: the encoder's last map of that resolution,
 # and that of the decoder which carries the coarser maps back up. The heavy network has one map a resolution after its decoder.
 FEATURE_NODES = {
@@ -51,6 +52,11 @@ class Region:
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return np.array([[cos, -sin], [sin, cos]])
 
+    def frame(self) -> Float[np.ndarray, "2 3"]:
+        """Where the region lies, as `Masks.frames` says it."""
+        axes = self.axes() * self.side
+        return np.concatenate([axes, ([self.x, self.y] - axes.sum(1) / 2)[:, None]], 1)
+
     def to_image(self, points: Float[np.ndarray, "*k 2"]) -> Float[np.ndarray, "*k 2"]:
         """Points in px of the network's input -> px of the image."""
         return (points / SIZE - 0.5) * self.side @ self.axes().T + [self.x, self.y]
@@ -79,13 +85,14 @@ class Landmarks:
 
     points: (39, 2) px of the image. visibility: (39,) 0..1, probability that the landmark is in the picture and not hidden.
     person: 0..1, probability that the region holds a person. world: (39, 3) where it believes the landmarks to be, in metres from
-    mid-hip; x to the right of the image, y down, z away from the camera.
+    mid-hip; x to the right of the image, y down, z away from the camera. mask: (M, M) 0..1, where in the region the person is.
     """
 
     points: Float[np.ndarray, "39 2"]
     visibility: Float[np.ndarray, "39"]
     person: float
     world: Float[np.ndarray, "39 3"]
+    mask: Float[np.ndarray, "M M"]
 
     def named(self, names: tuple[str, ...]) -> Float[np.ndarray, "K 3"]:
         """Our keypoints: x, y px and confidence.
@@ -115,11 +122,12 @@ def _with_tips(points: Float[np.ndarray, "39 D"]) -> Float[np.ndarray, "39 D"]:
 
 def landmarks(image: np.ndarray, region: Region, network: str = "blazepose-full") -> Landmarks:
     """Looks at one region of an image, uint8 (H, W, 3)."""
-    raw, world, person = _landmarks(network)(graph.load(network)[1], region.crop(image)[None])
+    raw, world, person, mask = _landmarks(network)(graph.load(network)[1], region.crop(image)[None])
     raw, world = np.asarray(raw, np.float64).reshape(LANDMARKS, 5), np.array(world, np.float64).reshape(LANDMARKS, 3)
     world[:, :2] = world[:, :2] @ region.axes().T
     visibility = 1.0 / ((1.0 + np.exp(-raw[:, 3])) * (1.0 + np.exp(-raw[:, 4])))
-    return Landmarks(region.to_image(raw[:, :2]), visibility, float(person[0, 0]), world)
+    coarse = np.asarray(mask).reshape(masks.SIZE, SIZE // masks.SIZE, masks.SIZE, SIZE // masks.SIZE).mean((1, 3))
+    return Landmarks(region.to_image(raw[:, :2]), visibility, float(person[0, 0]), world, coarse)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from genhmr_jax.body.keypoints import DETECTED
 from genhmr_jax.detect import blazepose, movenet
 from genhmr_jax.detect.blazepose import Region
+from genhmr_jax.masks import SIZE, Masks
 
 LOOKS = 2  # BlazePose's second look is at the region that its first one asked for
 IS_PERSON = 0.5
@@ -22,24 +23,34 @@ class Detections:
 
     boxes: (P, 4) xyxy px. scores: (P,) 0..1. keypoints: (P, 23, 3) x px, y px and confidence 0..1, in the order of `names`; a
     keypoint outside the image has confidence 0. keypoints3d: (P, 23, 3) the same keypoints in metres from mid-hip as BlazePose believes
-    them to lie: x right, y down, z away from the camera; all zero where it sees nobody.
+    them to lie: x right, y down, z away from the camera; all zero where it sees nobody. masks: of the people, empty where it sees nobody.
     """
 
     boxes: Float[np.ndarray, "P 4"]
     scores: Float[np.ndarray, "P"]
     keypoints: Float[np.ndarray, "P K 3"]
     keypoints3d: Float[np.ndarray, "P K 3"]
+    masks: Masks
     names: tuple[str, ...] = DETECTED
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     @staticmethod
-    def of(people: list[tuple[np.ndarray, float, np.ndarray, np.ndarray]]) -> "Detections":
-        """From a box, score, keypoints and 3D keypoints per person, perhaps of nobody."""
-        parts = zip(*people, strict=True) if people else ((), (), (), ())
-        shapes = ((-1, 4), (-1,), (-1, len(DETECTED), 3), (-1, len(DETECTED), 3))
-        return Detections(*(np.asarray(part, np.float32).reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
+    def of(people: list[tuple[np.ndarray, float, "Look"]]) -> "Detections":
+        """From a box, a score and a look per person, perhaps of nobody."""
+        parts = zip(*((box, score, *look.arrays) for box, score, look in people), strict=True) if people else [()] * 6
+        shapes = ((-1, 4), (-1,), (-1, len(DETECTED), 3), (-1, len(DETECTED), 3), (-1, SIZE, SIZE), (-1, 2, 3))
+        arrays = [np.asarray(part, np.float32).reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return Detections(*arrays[:4], Masks(*arrays[4:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """BlazePose's look at a person: arrays keypoints (23, 3), 3D keypoints (23, 3), mask (M, M) and its frame (2, 3); its certainty."""
+
+    arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    person: float
 
 
 def detect(image: np.ndarray, max_people: int = 10, threshold: float = 0.2, network: str = "blazepose-full") -> Detections:
@@ -61,7 +72,7 @@ def detect(image: np.ndarray, max_people: int = 10, threshold: float = 0.2, netw
         return Detections.of(_doubtful_person(image, boxes, scores, keypoints, network))
     boxes, scores, keypoints = boxes[sure], scores[sure], keypoints[sure]
     order = np.argsort(-scores * np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1)), kind="stable")[:max_people]
-    return Detections.of([(boxes[i], scores[i], *_keypoints(image, boxes[i], keypoints[i], network)[:2]) for i in order])
+    return Detections.of([(boxes[i], scores[i], _look(image, boxes[i], keypoints[i], network)) for i in order])
 
 
 def keypoints_in_boxes(image: np.ndarray, boxes: np.ndarray, network: str = "blazepose-full") -> Detections:
@@ -88,8 +99,8 @@ def keypoints_in_boxes(image: np.ndarray, boxes: np.ndarray, network: str = "bla
         raise ValueError(f"a box has no area inside the image of {width} x {height} px: give boxes as x0, y0, x1, y1 in px")
     people = []
     for box in boxes:
-        keypoints, keypoints3d, person = _keypoints(image, box, _movenet_in_box(image, box), network)
-        people.append((box, person, keypoints, keypoints3d))
+        look = _look(image, box, _movenet_in_box(image, box), network)
+        people.append((box, look.person, look))
     return Detections.of(people)
 
 
@@ -104,8 +115,8 @@ def _doubtful_person(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, k
     """MoveNet's best near miss, if BlazePose sees a person there."""
     if not len(boxes):
         return []
-    points, points3d, person = _keypoints(image, boxes[0], keypoints[0], network)
-    return [(boxes[0], scores[0], points, points3d)] if person >= IS_PERSON else []
+    look = _look(image, boxes[0], keypoints[0], network)
+    return [(boxes[0], scores[0], look)] if look.person >= IS_PERSON else []
 
 
 def _movenet_in_box(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
@@ -120,19 +131,21 @@ def _movenet_in_box(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
     return keypoints[best] + [*offset, 0] if overlap[best] > 0.3 else None
 
 
-def _keypoints(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None, network: str) -> tuple[np.ndarray, np.ndarray, float]:
-    """The 23 keypoints of a person (23, 3), the same in 3D (23, 3), and BlazePose's certainty that there is one.
+def _look(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None, network: str) -> Look:
+    """Looks at the person of a box.
 
     Args:
       coco: MoveNet's (17, 3), or None.
     """
     region = _region(box, coco)
     for _ in range(LOOKS):
-        found = blazepose.landmarks(image, region, network)
+        seen = region
+        found = blazepose.landmarks(image, seen, network)
         if found.person < IS_PERSON:
             break
         region = found.region()
-    points, points3d = found.named(DETECTED), found.named_world(DETECTED) * (found.person >= IS_PERSON)
+    sure = found.person >= IS_PERSON
+    points, points3d = found.named(DETECTED), found.named_world(DETECTED) * sure
     if coco is not None:
         points = _combine(points, coco, found.person, box)
     elif found.person < IS_PERSON:
@@ -140,7 +153,7 @@ def _keypoints(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None, netw
     height, width = image.shape[:2]
     inside = ((points[:, :2] >= 0) & (points[:, :2] <= [width, height])).all(-1)
     points[:, 2] *= inside
-    return points, points3d, found.person
+    return Look((points, points3d, found.mask * sure, seen.frame()), found.person)
 
 
 def _region(box: np.ndarray, coco: np.ndarray | None) -> Region:

@@ -30,8 +30,9 @@ SYNTHETIC = (
 )
 PHOTOS = (
     "Photos of one person each whose outline is known, from the photo alone; of the people found, the one whose box overlaps the given box "
-    "best is taken. IoU: of the silhouette of the mesh and the mask. PCK: share of clearly detected keypoints whose body keypoint is "
-    "projected within a tenth of the torso of them; the refinement fits these very keypoints: a measure of fit, not of truth."
+    "best is taken. IoU: of the silhouette of the mesh and the true mask; the refinement fits the 2D network's own mask. PCK: "
+    "share of clearly detected keypoints whose body keypoint is projected within a tenth of the torso of them; the refinement fits these "
+    "very keypoints: a measure of fit, not of truth."
 )
 HYPOTHESES = 8
 MIN_CONFIDENCE = 0.3
