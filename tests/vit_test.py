@@ -139,6 +139,19 @@ def test_remat_keeps_the_inputs_of_the_layers_alone(small):
     assert (3, 2, 4, 32) in kept("none")  # the hidden layer of the MLP
 
 
+@pytest.mark.parametrize("remat", ["none", "blocks"])
+def test_the_program_does_not_grow_with_depth(remat):
+    """Forward and backward: compiling 32 blocks takes as long as compiling 2."""
+
+    def lines(depth):
+        spec = VitSpec(width=8, depth=depth, heads=2, image=(8, 8), patch=4, padding=0)
+        graph, state = nnx.split(nnx.eval_shape(lambda: Vit(spec, rngs=nnx.Rngs(0))))
+        loss = lambda state, x: jnp.sum(nnx.merge(graph, state)(x, None, remat)[0])  # noqa: E731
+        return jax.jit(jax.grad(loss)).lower(state, jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)).as_text().count("\n")
+
+    assert lines(2) == lines(32)
+
+
 def test_dinov2_sees_the_middle_of_the_crop():
     crops = np.random.default_rng(1).uniform(0, 1, (1, 256, 256, 3))
     found = normalise(jnp.asarray(crops, jnp.float32), VitSpec.named("dinov2_s"))
