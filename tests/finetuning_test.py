@@ -108,6 +108,7 @@ def test_photos_and_stored_rows_at_once_are_refused(task):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_vit_with_adapters_is_trained_exported_and_run(built, get_config, trained_tokenizer, tmp_path, monkeypatch):
     """`finetune_vit_s` of a toy size through the whole loop, from a model that a training of `vit_s` exported."""
     monkeypatch.setitem(vit.SIZES, "t", (24, 2, 2))
