@@ -60,7 +60,7 @@ class Calls:
     failure: Exception | None = None
     load_failure: Exception | None = None
 
-    def load(self, checkpoint=None, body="neutral"):
+    def load(self, checkpoint=None, body="neutral", model=None):
         if self.load_failure:
             raise self.load_failure
         self.loaded.append((checkpoint, body))

@@ -144,11 +144,12 @@ def flat(tree) -> dict:
 
 
 def commands() -> list[str]:
-    """Of the first section, in their order; a training is made short."""
+    """Of the first section, in their order; training and measuring are made short."""
     blocks = re.findall(r"^```sh\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     short = " ".join(f"--config.{name}={value}" for name, value in FEW.items())
-    return [f"{line} {short}" if "genhmr_jax.main" in line else line for line in lines]
+    more = {"genhmr_jax.main": short, "genhmr eval": "--iterations=1 --refine-steps=0"}
+    return [" ".join([line, *(flags for words, flags in more.items() if words in line)]) for line in lines]
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ def test_a_trained_tokenizer_or_model_is_used_as_it_is(tmp_path):
         ("evaluate.view=3", "did you mean evaluate.views"),
         ("data.pose=x", "did you mean data.poses"),
         ("genhmr.steps=few", "steps cannot be 'few'; give it as int"),
-        ("evaluate.rule=soft", "rule is 'soft'; choose among expected, hard"),
+        ("evaluate.rule=soft", "rule is 'soft'; choose among expected, final, hard"),
         ("evaluate.views=0", "views is 0; give at least 1"),
         ("evaluate.iterations=3", "is what the sweep itself varies"),
         ("steps", "says no value"),
