@@ -108,7 +108,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--body", default="neutral", help="neutral, male, female, lite, or your SMPL .pkl or .npz (default: neutral)")
     parser.add_argument("--checkpoint", metavar="DIR", help="a trained model (default: the one that comes with the package)")
     parser.add_argument("--model", choices=evaluate.MODELS, help="what the checkpoint must be (default: whatever it is)")
-    parser.add_argument("--iterations", type=number(int, 1, 100), default=5, metavar="N", help="sampling iterations (default: 5)")
+    parser.add_argument("--iterations", type=number(int, 1, 100), metavar="N", help="sampling iterations (default: 1; 5 for hypotheses)")
     parser.add_argument(
         "--temperature", type=number(float, 0, 100), metavar="T", help="chance in sampling; 0 is none (default: 0, or 1 with --hypotheses)"
     )

@@ -25,6 +25,8 @@ from genhmr_jax.predict import Networks, repeat_encoded
 from genhmr_jax.refinement import RefineSpec, refine, reprojection
 from genhmr_jax.regress import RegressorNetworks
 
+ITERATIONS = 5
+"""Of sampling, as in the paper."""
 DRAWING = 2**16
 """Folded into a key for the draws that measure confidence: sampling folds in its steps, which are fewer."""
 
@@ -34,7 +36,8 @@ class RecoverOptions:
     """How to recover. The defaults are those under which the model card was measured.
 
     Attributes:
-      iterations: T of uncertainty-guided sampling.
+      iterations: T of uncertainty-guided sampling. None: ITERATIONS for hypotheses, which must each hang together; 1 for one answer,
+        since the mean that it decodes is nearest to the truth when nothing is conditioned on a guess (docs/evaluation.md).
       temperature: 0 takes the most probable tokens; several hypotheses need more than 0 (then 1 is taken).
       hypotheses: K samples per person; the one of the lowest refined loss comes first.
       refine_steps: gradient steps on the token embeddings; 0 for none; None for the model's own number (regressors: 0).
@@ -45,7 +48,7 @@ class RecoverOptions:
       max_people: the most people that the detector may return.
     """
 
-    iterations: int = 5
+    iterations: int | None = None
     temperature: float = 0.0
     hypotheses: int = 1
     refine_steps: int | None = None
@@ -230,7 +233,7 @@ class Recoverer:
             self._surface_body,
             inputs,
             keys,
-            jnp.asarray(options.iterations),
+            jnp.asarray(options.iterations or (ITERATIONS if several else 1)),
             jnp.asarray(temperature, jnp.float32),
             options.hypotheses,
             RefineSpec(steps=self.networks.refine_steps if options.refine_steps is None else options.refine_steps),

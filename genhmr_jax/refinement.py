@@ -44,8 +44,8 @@ class RefineSpec:
     robust_scale: float = 0.1  # crop sides
     prior_pose: float = 0.004  # lambda, on rotation matrices
     prior_betas: float = 0.002
-    silhouette: float = 3.0  # weight of the term, where there is a mask
-    silhouette_outside: float = 1.0  # of the surface outside the mask against the mask not filled
+    silhouette: float = 2.0  # weight of the term, where there is a mask
+    silhouette_outside: float = 2.0  # of the surface outside the mask against the mask not filled
     masked_prior_pose: float = 0.001  # in place of prior_pose, where a mask is trusted
     masked_prior_betas: float = 0.0001
     optimize_camera: bool = True

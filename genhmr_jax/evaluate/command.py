@@ -34,7 +34,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--model", choices=MODELS, help="what the checkpoint must be (default: whatever it is)")
     add("--protocol", action="append", default=[], metavar="NAME", help="may be repeated (default: the published ones of the dataset)")
     add("--body-dir", metavar="DIR", help="your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy")
-    add("--iterations", type=counts, metavar="N,N", help="sampling iterations to evaluate (default: 1,3,5,10; photos: 5)")
+    add("--iterations", type=counts, metavar="N,N", help="sampling iterations to evaluate (default: 1,3,5,10; photos: 1)")
     add("--refine-steps", type=int, metavar="N", help="2D refinement steps; 0 evaluates sampling alone (default: the model's)")
     add("--true-focal", action="store_true", help="take the focal length from the labels in place of guessing it from the image size")
     add("--batch-size", type=int, default=32, metavar="N", help="people at a time; changes the speed alone (default: 32)")
@@ -197,7 +197,7 @@ def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         )  # fmt: skip
         text = benchmark.synthetic_table(found)
     else:
-        iterations = args.iterations or (recover.RecoverOptions.iterations,)
+        iterations = args.iterations or (1,)
         if model is None or len(iterations) > 1:
             flag, given = ("--checkpoint", MEAN_POSE) if model is None else ("--iterations", ",".join(map(str, iterations)))
             raise InputError(flag, f"{given} does not go with photos", "give a model, and one number of iterations")
