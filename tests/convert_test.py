@@ -119,8 +119,6 @@ def damaged(tensors, how):
         return tensors | {name: tensors[name][:-1]}
     if how == "nan":
         return tensors | {name: np.full_like(tensors[name], np.nan)}
-    if how == "experts":
-        return {n.replace("mlp.fc2", "mlp.experts.0"): a for n, a in tensors.items() if n != "pos_embed"}
     return {"conv1.weight": np.zeros(3, np.float32)}
 
 
@@ -130,7 +128,6 @@ def damaged(tensors, how):
         ("missing", "lacks blocks.7.mlp.fc1.weight"),
         ("misshapen", "blocks.7.mlp.fc1.weight is .1535, 384."),
         ("nan", "blocks.7.mlp.fc1.weight holds numbers that are not finite"),
-        ("experts", "merge its experts"),
         ("another network", "holds no ViT backbone"),
     ],
 )
@@ -140,6 +137,28 @@ def test_nothing_is_loaded_in_part(tmp_path, backbone, how, said, capsys):
         vit.convert(dict(checkpoint.tensors(checkpoint.read(file))), file)
     assert run(file, "--out", tmp_path / "model") == 1
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "model").exists()
+
+
+def test_an_expert_becomes_part_of_its_blocks(tmp_path, backbone):
+    """A ViTPose++: of each fc2 the last 96 rows are cut off and are expert 1 of 3; the others hold something else."""
+    split = {}
+    for name, array in backbone.items():
+        if ".mlp.fc2." in name:
+            split[name] = array[:-96]
+            for n in range(3):
+                split[name.replace("mlp.fc2", f"mlp.experts.{n}")] = array[-96:] + (n - 1)
+        else:
+            split[name] = array
+    file = save(tmp_path / "plus.pth", {"state_dict": split})
+    kind, params, spec, report = checkpoint.convert(str(file), expert=1)
+    plain = checkpoint.convert(str(save(tmp_path / "plain.pth", {"state_dict": backbone})))
+    assert kind == "vit" and spec == plain[2]
+    jax.tree.map(np.testing.assert_array_equal, params, plain[1])
+    assert all(".experts.1." not in name for name in report["unused"]) and any(".experts.0." in name for name in report["unused"])
+    other = checkpoint.convert(str(file))[1]["encoder"]["blocks"]["fc2"]["bias"]
+    np.testing.assert_allclose(other[:, -96:], plain[1]["encoder"]["blocks"]["fc2"]["bias"][:, -96:] - 1, atol=2e-3)  # stored in float16
+    with pytest.raises(InputError, match="has no expert 3; give --expert one of 0, 1, 2"):
+        checkpoint.convert(str(file), expert=3)
 
 
 class Command:

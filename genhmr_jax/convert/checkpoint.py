@@ -14,8 +14,12 @@ from genhmr_jax.errors import InputError
 from genhmr_jax.models.baselines import regressor
 
 
-def convert(checkpoint: str, tokenizer: str = "") -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
+def convert(checkpoint: str, tokenizer: str = "", expert: int = 0) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
     """The networks in a checkpoint.
+
+    Args:
+      tokenizer: TokenHMR's tokenizer.pth, for its checkpoint.
+      expert: of a ViTPose++, see `vit.with_expert`.
 
     Returns:
       "vit", "hmr2" or "tokenhmr"; parameters {"encoder"[, "head"]}, float32; what config.json says of them; the report for `table`.
@@ -26,7 +30,7 @@ def convert(checkpoint: str, tokenizer: str = "") -> tuple[str, Any, dict[str, A
     file = pathlib.Path(checkpoint)
     content = read_safetensors(file) if file.suffix == ".safetensors" else read(file)
     found = dict(tensors(content))
-    encoder, params, report = vit.convert(found, file)
+    encoder, params, report = vit.convert(vit.with_expert(found, expert, file), file)
     head = {name.split("smpl_head.", 1)[1]: found[name] for name in report["unused"] if "smpl_head." in name}
     kind = "tokenhmr" if "decpose_grot.weight" in head else "hmr2" if "decpose.weight" in head else "vit"
     params, spec = {"encoder": params}, {"encoder": encoder}

@@ -27,6 +27,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="FILE", help=".ckpt, .pth or .safetensors, as it was published")
     parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to make; must not exist")
     parser.add_argument("--tokenizer", default="", metavar="FILE", help="TokenHMR's tokenizer.pth: its decoder is not in the .ckpt")
+    datasets = "0 COCO, 1 AI Challenger, 2 MPII, 3 AP-10K, 4 APT-36K, 5 COCO-WholeBody"
+    parser.add_argument("--expert", type=int, default=0, metavar="N", help=f"of a ViTPose++, whose dataset: {datasets} (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     out = pathlib.Path(args.out)
     if out.exists():
         raise InputError(out, "exists already", "choose another folder, or delete it")
-    kind, params, spec, report = convert(args.checkpoint, args.tokenizer)
+    kind, params, spec, report = convert(args.checkpoint, args.tokenizer, args.expert)
     source = [{"file": pathlib.Path(f).name, "sha256": sha256(f)} for f in (args.checkpoint, args.tokenizer) if f]
     begun = out.with_name(f"{out.name}.begun")  # a half-written model never has the name that was asked for
     try:

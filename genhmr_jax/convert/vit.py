@@ -5,6 +5,7 @@ Each comes under two sets of names: its authors' (mmpose's, Meta's: query, key a
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,7 @@ FAMILIES = (
         ],
     ),
 )
+_EXPERT = re.compile(r"(.*\.mlp)\.experts\.(\d+)\.(weight|bias)")
 _SIZES = {"vit": "sblh", "dinov2": "sbl"}
 
 
@@ -141,11 +143,36 @@ def convert(tensors: layouts.Tensors, where: object) -> tuple[str, Any, dict[str
     return name, params, {"loaded": sorted(loaded), "unused": sorted(set(tensors) - loaded)}
 
 
+def with_expert(tensors: layouts.Tensors, expert: int, where: object) -> layouts.Tensors:
+    """A ViTPose++ as the plain ViT that it is for one of its datasets; other checkpoints as they are.
+
+    There the last channels of each block's MLP come from an expert, one a dataset (Xu et al. 2023): so its rows stand below those of
+    fc2, which gives the first ones.
+
+    Args:
+      tensors: by name, experts as `..mlp.experts.N.weight` and `.bias`.
+      expert: N; 0 is COCO.
+
+    Raises:
+      InputError: it has no such expert.
+    """
+    found = {name: _EXPERT.fullmatch(name) for name in tensors}
+    experts = {name: match for name, match in found.items() if match}
+    numbers = sorted({int(match[2]) for match in experts.values()})
+    if not numbers:
+        return tensors
+    if expert not in numbers:
+        raise InputError(where, f"has no expert {expert}", f"give --expert one of {', '.join(map(str, numbers))}")
+    merged = dict(tensors)
+    for name, match in experts.items():
+        shared = f"{match[1]}.fc2.{match[3]}"
+        if int(match[2]) == expert and shared in tensors:
+            merged[shared] = np.concatenate([layouts.load(tensors[shared]), layouts.load(merged.pop(name))])
+    return merged
+
+
 def _family(tensors: layouts.Tensors, where: object) -> tuple[Family, str]:
     """Whose names they are, and what stands before them."""
-    if any(".experts." in name for name in tensors):
-        remedy = "merge its experts first (ViTPose's tools/model_split.py), and give the merged file"
-        raise InputError(where, "holds a ViTPose++ with experts, which is no plain ViT", remedy)
     for family in FAMILIES:
         found = [name.removesuffix(family.first) for name in tensors if name == family.first or name.endswith(f".{family.first}")]
         if len(found) > 1:
