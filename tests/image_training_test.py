@@ -1,13 +1,18 @@
 """From rendered images to a training step that sees them: writing, detecting, encoding, training from a model without images."""
 
+import types
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from genhmr_jax.data.synthetic.write import read_shards, write_split
 from genhmr_jax.errors import InputError
+from genhmr_jax.model_files import save_params
 from genhmr_jax.models.tokenizer import TokenizerSpec
 from genhmr_jax.train import features
+from genhmr_jax.train.image_rows import ImageRows
 from genhmr_jax.train.mesh import Placement, make_mesh
 from genhmr_jax.train.stage1 import TokenizerTask
 from genhmr_jax.train.stage2 import GenHmrTask
@@ -70,6 +75,63 @@ def test_training_with_images_starts_from_a_model_without(folder, get_config, co
         assert np.abs(level["proj"]["kernel"]).max() > 0
     measured = task.evaluate(params, extra, task.frozen, Placement(make_mesh(config.mesh)))
     assert {"val_image_expected1_mpjpe", "val_image_only_hard5_pa_mpjpe", "val_keypoints_only_hard1_mpjpe"} <= set(measured)
+
+
+def test_features_without_maps_go_on_after_a_stop_and_grow(folder, tmp_path, monkeypatch, corpus_file):
+    """A part that is there is not made again; what an unfinished join leaves is no finished set; other encoders' sets are refused."""
+    images, out = folder / "images", tmp_path / "features"
+    monkeypatch.setattr(features, "CHUNK", 1)
+    count = features.compute(images, out, "val", "none")
+    rows = features.FeatureSet(out / "val").rows(np.arange(count))
+    with_maps = features.FeatureSet(folder / "features" / "val").rows(np.arange(count))
+    assert "maps" not in rows and np.abs(rows["keypoints3d"]).max() > 0.1
+    for name, values in rows.items():
+        np.testing.assert_array_equal(values, with_maps[name])
+    monkeypatch.setattr(features, "_compute_part", None)  # nothing is left to compute
+    assert features.compute(images, out, "val", "none") == count
+    with pytest.raises(InputError, match="was made with the encoder none"):
+        features.compute(images, out, "val", "blazepose_full")
+    monkeypatch.setattr(features.np.lib.format, "open_memmap", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        features.compute(images, out, "val", "none")
+    with pytest.raises(InputError, match="no finished feature set"):
+        features.FeatureSet(out / "val")
+
+
+def test_stored_rows_must_fit(folder, get_config, corpus_file):
+    config = get_config("genhmr:tiny")
+    config.data.poses, config.data.images, config.image_batch_size = str(corpus_file), str(folder / "features"), 4
+    with pytest.raises(InputError, match="holds what blazepose_full makes of images, not blazepose_lite"):
+        ImageRows(config, "blazepose_lite").source()
+
+
+def test_a_network_with_more_inputs_starts_as_the_same_function(get_config, tmp_path, corpus_file):
+    config = get_config("genhmr:tiny")
+    config.data.poses = str(corpus_file)
+    plain = GenHmrTask(config, TokenizerSpec())
+    before, _ = plain.init(jax.random.key(1))
+    save_params(tmp_path / "plain", {"genhmr": before}, {"kind": "genhmr"})
+    config.model.keypoints3d, config.init = True, str(tmp_path / "plain")
+    task = GenHmrTask(config, TokenizerSpec())
+    params = task.warm_start(task.init(jax.random.key(2))[0])
+    old, new = (p["context"]["mlp"]["inp"]["kernel"] for p in (before, params))
+    np.testing.assert_array_equal(new[: len(old)], old)
+    assert len(new) == len(old) + 3 * 23 + 1 and not new[len(old) :].any()
+
+
+def test_unrolled_rows_see_their_own_most_confident_guesses(get_config, corpus_file):
+    config = get_config("genhmr:tiny")
+    config.data.poses = str(corpus_file)
+    task = GenHmrTask(config, TokenizerSpec(codebook_size=8))
+    prior = jax.random.normal(jax.random.key(3), (30, 8))
+    task.networks = types.SimpleNamespace(logits=lambda params, tokens, encoded: jnp.broadcast_to(prior, (3, 30, 8)))
+    sample = {"tokens": jnp.zeros((3, 30), int), "visible": jnp.full((3, 30), 5)}
+    seen = np.asarray(task._unrolled({}, sample | {"kept": jnp.array([0, 4, 7]), "unroll": jnp.array([True, True, False])}, None))
+    confidence = np.asarray(jax.nn.softmax(prior)).max(-1)
+    surest = np.sort(np.argsort(-confidence)[:4])
+    assert (seen[0] == 8).all() and (seen[2] == 5).all()  # nothing kept; not unrolled
+    np.testing.assert_array_equal(np.nonzero(seen[1] != 8)[0], surest)
+    np.testing.assert_array_equal(seen[1][surest], np.asarray(prior).argmax(-1)[surest])
 
 
 def test_images_must_be_named(get_config, corpus_file):

@@ -7,12 +7,12 @@ readers must give, in their order.
 import dataclasses
 import functools
 import io
-import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from own_photos_fixture import own_photos
 from people_studio import Person, Studio, object_array
 from python2_pickles import numpy1_pickle, python2_pickle
 from smpl_jax import SmplModel
@@ -93,32 +93,6 @@ def _own_tars(studio: Studio) -> list[Person]:
             f"own_tars/{split}/000000.tar", [("mine", None), (f"{key}.data.pyd", data), (f"{key}.jpeg", studio.picture([person]))]
         )
         people.append(person)
-    return people
-
-
-def _own_photos(studio: Studio) -> list[Person]:
-    """Photos with keypoints.json, cameras.json and fits: in train one of two people of whom one is fitted, and a PNG without a fit; in
-    val one of two fitted people."""
-    people = []
-    for split in ("train", "val"):
-        size, folder, keypoints, cameras = (800, 600), f"own_photos/{split}", {}, {}
-        intrinsics = np.array([[900.0, 0, 350], [0, 900, 310], [0, 0, 1]])
-        names = dict(split=split, sequence=split, intrinsics=intrinsics)
-        two = [studio.person(size, shift=s, image_name="a.jpg", person=i, **names) for i, s in enumerate((-0.2, 0.2))]
-        alone = [studio.person(size, image_name="b.png", **names)] if split == "train" else []
-        for photo in filter(None, (two, alone)):
-            name = photo[0].image_name
-            studio.put(f"{folder}/{name}", studio.picture(photo, name[-4:]))
-            openpose = np.stack([person.keypoints2d[:25] for person in photo])
-            keypoints[name[0]] = {"keypoints": openpose.tolist(), "names": list(OPENPOSE25)}
-            cameras[name[0]] = {"intrinsics": intrinsics.tolist()}
-        poses = np.stack([two[0].pose, two[1].pose if split == "val" else np.full(72, np.nan)])
-        fit = {"global_orient": poses[:, :3], "body_pose": poses[:, 3:], "betas": np.stack([p.betas for p in two])}
-        camera = {"translation": np.stack([p.translation for p in two]), "focal_length": np.float32(900)}
-        studio.put_npz(f"{folder}/fits/a.npz", **fit, **camera, principal_point=np.float32([350, 310]))
-        studio.put(f"{folder}/keypoints.json", json.dumps(keypoints).encode())
-        studio.put(f"{folder}/cameras.json", json.dumps(cameras).encode())
-        people += [*two, *alone]
     return people
 
 
@@ -389,7 +363,7 @@ HMR2_TARS = {
 WRITERS: dict[str, Callable[[Studio], list[Person]]] = {
     **{name: functools.partial(_hmr2_tars, folder=folder, prefix=prefix) for name, (folder, prefix) in HMR2_TARS.items()},
     "own_tars": _own_tars,
-    "own_photos": _own_photos,
+    "own_photos": own_photos,
     "hmr2_eval": _hmr2_eval,
     "bedlam": _bedlam,
     "threedpw": _threedpw,

@@ -49,6 +49,16 @@ def test_equals_a_plain_loop(iterations):
         np.testing.assert_allclose(samples.confidence[row], confidence, rtol=1e-5)
 
 
+def test_final_is_the_mean_of_the_last_step_for_every_token():
+    samples, before = (sampling.sample(logits_fn, VECTORS, keys(4), LENGTH, iterations=t, trace_length=5) for t in (5, 1))
+    # What the last of five steps saw: the tokens that the fourth one left.
+    last = np.asarray(logits_fn(samples.trace_tokens[3], jnp.arange(4)), np.float64)
+    mean = np.exp(last) / np.exp(last).sum(-1, keepdims=True) @ np.asarray(VECTORS)
+    np.testing.assert_allclose(samples.final, mean, atol=1e-5)
+    assert np.abs(samples.final - samples.expected).max() > 1e-3  # tokens kept earlier are revised
+    np.testing.assert_array_equal(before.final, before.expected)  # one step: the same
+
+
 def test_no_mask_is_left_and_one_compilation_serves_every_count():
     traces = []
 

@@ -66,10 +66,6 @@ class Checkpoints:
         handlers = {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
-    def latest(self) -> int | None:
-        """Step of the newest complete checkpoint, or None."""
-        return self.manager.latest_step()
-
     def due(self, step: int) -> bool:
         """Whether a state of `step` is to be saved: every so many steps, and when the machine is about to be taken away.
 

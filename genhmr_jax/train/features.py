@@ -162,6 +162,7 @@ def _join(parts: list[pathlib.Path], folder: pathlib.Path, encoder: str) -> int:
                 shapes = {name: (data[name].shape[1:], data[name].dtype) for name in data.files if name != "encoder"}
     if not shapes:
         raise InputError(folder, "the detector sees nobody in any image", "look at the images")
+    (folder / "done.json").unlink(missing_ok=True)  # an earlier, smaller set: not done until all arrays are written again
     ends, total = np.cumsum(counts), sum(counts)
     whole = {n: np.lib.format.open_memmap(folder / f"{n}.npy", "w+", t, (total, *shape)) for n, (shape, t) in shapes.items()}
     for part, end, count in zip(parts, ends, counts, strict=True):

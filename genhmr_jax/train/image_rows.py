@@ -65,7 +65,14 @@ class ImageRows:
         from genhmr_jax.train.features import FeatureSet
 
         folder, maps = pathlib.Path(self.config.data.images), self.encoder != "none"
-        return {split: FeatureSet(folder / split, maps) for split in ("train", "val")}
+        stored = {split: FeatureSet(folder / split, maps) for split in ("train", "val")}
+        for split, rows in stored.items():
+            remedy = "make it again with python -m genhmr_jax.train.features"
+            if maps and rows.encoder != self.encoder:
+                raise InputError(folder / split, f"holds what {rows.encoder} makes of images, not {self.encoder}", remedy)
+            if "keypoints3d" not in rows.arrays:
+                raise InputError(folder / split, "lacks keypoints3d: an earlier version wrote it", remedy)
+        return stored
 
     def source(self) -> Any:
         """The training rows: a data.pipeline.Source. Opens the data, for validation too: what is missing shall stop the run now."""
