@@ -98,11 +98,25 @@ def test_features_without_maps_go_on_after_a_stop_and_grow(folder, tmp_path, mon
         features.FeatureSet(out / "val")
 
 
-def test_stored_rows_must_fit(folder, get_config, corpus_file):
+def test_stored_rows_must_fit(folder, get_config, corpus_file, monkeypatch):
     config = get_config("genhmr:tiny")
     config.data.poses, config.data.images, config.image_batch_size = str(corpus_file), str(folder / "features"), 4
     with pytest.raises(InputError, match="holds what blazepose_full makes of images, not blazepose_lite"):
         ImageRows(config, "blazepose_lite").source()
+    monkeypatch.setattr(features.FeatureSet, "__init__", _without_3d(features.FeatureSet.__init__))
+    assert ImageRows(config, "blazepose_full").source().size == 4
+    with pytest.raises(InputError, match="lacks keypoints3d"):
+        ImageRows(config, "blazepose_full", lifted=True).source()
+
+
+def _without_3d(init):
+    """FeatureSet.__init__, but of a set from before there were keypoints in 3D."""
+
+    def older(self, *args):
+        init(self, *args)
+        del self.arrays["keypoints3d"]
+
+    return older
 
 
 def test_a_network_with_more_inputs_starts_as_the_same_function(get_config, tmp_path, corpus_file):

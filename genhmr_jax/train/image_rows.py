@@ -29,6 +29,7 @@ class ImageRows:
     Attributes:
       config: of the stage: `image_batch_size` (0: no images), `seed`, `data`, `evaluate_poses`.
       encoder: whose maps, or whose crops, stored rows hold (models/image_encoder.py); "none" reads neither.
+      lifted: whether the model reads the detector's keypoints in 3D, which sets of earlier versions lack.
 
     Raises:
       InputError: images are asked for, but the config names none, or two kinds.
@@ -36,6 +37,7 @@ class ImageRows:
 
     config: ml_collections.ConfigDict
     encoder: str
+    lifted: bool = False
 
     def __post_init__(self) -> None:
         if self.size and not (self.config.data.images or self.are_photos):
@@ -70,7 +72,7 @@ class ImageRows:
             remedy = "make it again with python -m genhmr_jax.train.features"
             if maps and rows.encoder != self.encoder:
                 raise InputError(folder / split, f"holds what {rows.encoder} makes of images, not {self.encoder}", remedy)
-            if "keypoints3d" not in rows.arrays:
+            if self.lifted and "keypoints3d" not in rows.arrays:
                 raise InputError(folder / split, "lacks keypoints3d: an earlier version wrote it", remedy)
         return stored
 

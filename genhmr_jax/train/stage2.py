@@ -53,7 +53,7 @@ class GenHmrTask:
         self.frozen = arrays | {"body": keypoint_model(load_body(config.data.body))}
         self.view = views.ViewSpec(**config.data.view.to_dict())
         self.turn = turn.TurnSpec(**config.data.turn.to_dict())
-        self.images = ImageRows(config, self.spec.encoder if self.spec.encoder_channels else "none")
+        self.images = ImageRows(config, self.spec.encoder if self.spec.encoder_channels else "none", self.spec.keypoints3d)
 
     @staticmethod
     def from_model(config: ml_collections.ConfigDict) -> "GenHmrTask":
