@@ -18,9 +18,11 @@ from genhmr_jax import masks
 from genhmr_jax.detect import graph
 
 SIZE = 256
-LANDMARKS = 39
+LANDMARKS, BODY = 39, 33
 REGION_PER_RADIUS = 2.5
-OUTPUTS = ("ld_3d", "world_3d", "output_poseflag", "activation_segmentation")
+OUTPUTS = ("ld_3d", "world_3d", "output_poseflag", "activation_segmentation", "activation_heatmap")
+EVIDENCE = ("landmarks", "world", "heat", "inner")
+"""What a lifter reads of `Landmarks.evidence`."""
 # State names of the maps of 32x32, 16x16 and 8x8. Where there are two, they are joined: the encoder's last map of that resolution,
 # and that of the decoder which carries the coarser maps back up. The heavy network has one map a resolution after its decoder.
 FEATURE_NODES = {
@@ -34,8 +36,11 @@ INDEX = {
     **{"left_hip": 23, "right_hip": 24, "left_knee": 25, "right_knee": 26, "left_ankle": 27, "right_ankle": 28},
     **{"left_heel": 29, "right_heel": 30, "left_big_toe": 31, "right_big_toe": 32},
 }
-"""Where BlazePose keeps our keypoints. Its "index" is the knuckle of the index finger; ours is the finger tip, see `Landmarks.named`."""
+"""Where BlazePose keeps our keypoints. Its "index" is the knuckle of the index finger; ours is the finger tip, see `from_landmarks`."""
 TIP_PER_KNUCKLE = 2.0
+WINDOW, CLEAR = 9, 0.5  # cells of the heatmap around a landmark, and its least value for a correction, as in MediaPipe's pose graph
+INNER = {"blazepose-full": "model/re_lu_41/Relu6"}
+"""The map of 8x8x288 from which the network computes all landmarks, for the network on which the lifter was trained (detect/lift.py)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +84,23 @@ def region_around(centre: Float[np.ndarray, "2"], up: Float[np.ndarray, "2"], fa
     return Region(float(centre[0]), float(centre[1]), max(REGION_PER_RADIUS * float(farthest), 1.0), float(np.arctan2(up[0], -up[1])))
 
 
+def region_of(points: Float[np.ndarray, "K 2"], names: tuple[str, ...]) -> Region:
+    """The region of a person of whom all these keypoints are known, hips and shoulders among them; px."""
+    hip, shoulder = (points[[names.index(f"{side}_{name}") for side in ("left", "right")]].mean(0) for name in ("hip", "shoulder"))
+    return region_around(hip, shoulder - hip, np.linalg.norm(points - hip, axis=-1).max())
+
+
 @dataclasses.dataclass(frozen=True)
 class Landmarks:
     """What the network says of one person.
 
-    points: (39, 2) px of the image. visibility: (39,) 0..1, probability that the landmark is in the picture and not hidden.
-    person: 0..1, probability that the region holds a person. world: (39, 3) where it believes the landmarks to be, in metres from
-    mid-hip; x to the right of the image, y down, z away from the camera. mask: (M, M) 0..1, where in the region the person is.
+    points: (39, 2) px of the image, the body's 33 corrected by their heatmaps. visibility: (39,) 0..1, probability that the landmark is in
+    the picture and not hidden. person: 0..1, probability that the region holds a person. world: (39, 3) where it believes the landmarks
+    to be, in metres from mid-hip; x to the right of the image, y down, z away from the camera. mask: (M, M) 0..1, where in the region the
+    person is.
+    evidence: what the network itself put out, and about which region: landmarks (39, 5) x, y in px of its input, z, logits of visibility
+    and of presence; world (39, 3) in the axes of the region; heat (39, 6), see `heat_points`; inner (8, 8, 288), see INNER, or (0,) of
+    another network; region (4,): x, y, side, angle.
     """
 
     points: Float[np.ndarray, "39 2"]
@@ -93,19 +108,16 @@ class Landmarks:
     person: float
     world: Float[np.ndarray, "39 3"]
     mask: Float[np.ndarray, "M M"]
+    evidence: dict[str, np.ndarray]
 
     def named(self, names: tuple[str, ...]) -> Float[np.ndarray, "K 3"]:
-        """Our keypoints: x, y px and confidence.
-
-        Finger tips are where an outstretched hand would have them, twice as far from the wrist as the knuckle that BlazePose marks
-        (on our body wrist to tip is 0.8 of the forearm; BlazePose's knuckle lies at 0.3 to 0.45 of it).
-        """
-        points = np.concatenate([_with_tips(self.points), self.visibility[:, None]], -1)
-        return points[[INDEX[name] for name in names]]
+        """Our keypoints: x, y px and confidence; see `from_landmarks`."""
+        confidence = self.visibility[[INDEX[name] for name in names], None]
+        return np.concatenate([from_landmarks(names) @ self.points, confidence], -1)
 
     def named_world(self, names: tuple[str, ...]) -> Float[np.ndarray, "K 3"]:
-        """Our keypoints in metres, as `world` has them; finger tips as in `named`."""
-        return _with_tips(self.world)[[INDEX[name] for name in names]]
+        """Our keypoints in metres, as `world` has them."""
+        return from_landmarks(names) @ self.world
 
     def region(self) -> Region:
         """The region to look at next."""
@@ -113,21 +125,60 @@ class Landmarks:
         return region_around(centre, self.points[34] - centre, np.linalg.norm(self.points[34] - centre))
 
 
-def _with_tips(points: Float[np.ndarray, "39 D"]) -> Float[np.ndarray, "39 D"]:
-    points = points.copy()
-    for wrist, index in ((15, 19), (16, 20)):
-        points[index] = points[wrist] + TIP_PER_KNUCKLE * (points[index] - points[wrist])
-    return points
+def from_landmarks(names: tuple[str, ...]) -> Float[np.ndarray, "K 39"]:
+    """What to multiply the 39 landmarks with for our keypoints.
+
+    Finger tips are where an outstretched hand would have them, twice as far from the wrist as the knuckle that BlazePose marks (on our
+    body wrist to tip is 0.8 of the forearm; BlazePose's knuckle lies at 0.3 to 0.45 of it).
+    """
+    matrix = np.zeros((len(names), LANDMARKS))
+    for row, name in zip(matrix, names, strict=True):
+        row[INDEX[name]] = TIP_PER_KNUCKLE if name.endswith("_index") else 1.0
+        if name.endswith("_index"):
+            row[INDEX[name.replace("index", "wrist")]] = 1.0 - TIP_PER_KNUCKLE
+    return matrix
 
 
 def landmarks(image: np.ndarray, region: Region, network: str = "blazepose-full") -> Landmarks:
     """Looks at one region of an image, uint8 (H, W, 3)."""
-    raw, world, person, mask = _landmarks(network)(graph.load(network)[1], region.crop(image)[None])
-    raw, world = np.asarray(raw, np.float64).reshape(LANDMARKS, 5), np.array(world, np.float64).reshape(LANDMARKS, 3)
-    world[:, :2] = world[:, :2] @ region.axes().T
+    *outputs, heat, inner = [np.asarray(value) for value in _landmarks(network)(graph.load(network)[1], region.crop(image)[None])]
+    raw, world, person, mask = (value.astype(np.float64) for value in outputs)
+    raw, world = raw.reshape(LANDMARKS, 5), world.reshape(LANDMARKS, 3)
+    where = np.array([region.x, region.y, region.side, region.angle])
+    evidence = {"landmarks": raw, "world": world, "heat": heat, "inner": inner[0], "region": where}
+    corrected = (np.arange(LANDMARKS) < BODY) & (heat[:, 2] >= CLEAR)
+    points = np.where(corrected[:, None], heat[:, :2], raw[:, :2])
+    turned = np.concatenate([world[:, :2] @ region.axes().T, world[:, 2:]], -1)
     visibility = 1.0 / ((1.0 + np.exp(-raw[:, 3])) * (1.0 + np.exp(-raw[:, 4])))
-    coarse = np.asarray(mask).reshape(masks.SIZE, SIZE // masks.SIZE, masks.SIZE, SIZE // masks.SIZE).mean((1, 3))
-    return Landmarks(region.to_image(raw[:, :2]), visibility, float(person[0, 0]), world, coarse)
+    coarse = mask.reshape(masks.SIZE, SIZE // masks.SIZE, masks.SIZE, SIZE // masks.SIZE).mean((1, 3))
+    return Landmarks(region.to_image(points), visibility, float(person[0, 0]), turned, coarse, evidence)
+
+
+def heat_points(landmarks: Float[Array, "39 5"], heat: Float[Array, "G G 39"]) -> Float[Array, "39 6"]:
+    """Where the network's heatmaps see its landmarks.
+
+    MediaPipe corrects landmarks so (its RefineLandmarksFromHeatmapCalculator, with the same window): halves the error of wrists and knees.
+
+    Args:
+      landmarks: in px of the network's input.
+      heat: 0..1, a map of each landmark.
+
+    Returns:
+      the map's centre of mass in the WINDOW cells around the landmark, x, y in px of the input, and the largest value there (0 and the
+      landmark itself where it lies outside the map); and the place and value of the largest value of the whole map.
+    """
+    size = heat.shape[0]
+    cells = jnp.arange(size) * (SIZE / size)  # a cell stands for its upper left corner: on rendered people the shift across is then 0
+    at = jnp.round(landmarks[:, :2] * (size / SIZE))
+    near = jnp.abs(jnp.arange(size)[:, None] - at.T[:, None, :]) <= WINDOW // 2  # (2, G, 39)
+    window = heat * near[1][:, None] * near[0][None]
+    mass = jnp.sum(window, (0, 1))
+    centre = jnp.einsum("ayxk->ka", window * jnp.stack(jnp.meshgrid(cells, cells))[..., None]) / jnp.maximum(mass, 1e-6)[:, None]
+    inside = (mass > 1e-6)[:, None]
+    best = jnp.argmax(heat.reshape(-1, heat.shape[-1]), 0)
+    peak = jnp.stack([cells[best % size], cells[best // size]], -1)
+    values = jnp.max(window, (0, 1))[:, None], jnp.max(heat, (0, 1))[:, None]
+    return jnp.concatenate([jnp.where(inside, centre, landmarks[:, :2]), values[0], peak, values[1]], -1)
 
 
 @functools.cache
@@ -136,8 +187,11 @@ def _landmarks(network: str):
 
     @jax.jit
     def apply(weights: dict[str, Array], crops: Float[Array, "B 256 256 3"]) -> tuple[Array, ...]:
-        result = graph.run(description, weights, {description.inputs[0]: crops}, OUTPUTS)
-        return tuple(result[name] for name in OUTPUTS)
+        inner = [INNER[network]] if network in INNER else []
+        result = graph.run(description, weights, {description.inputs[0]: crops}, [*OUTPUTS, *inner])
+        *first, heat = (result[name] for name in OUTPUTS)
+        heat = heat_points(first[0].reshape(LANDMARKS, 5), heat[0])
+        return (*first, heat, result[INNER[network]] if inner else jnp.zeros((1, 0)))
 
     return apply
 

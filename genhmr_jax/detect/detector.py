@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from genhmr_jax.body.keypoints import DETECTED
-from genhmr_jax.detect import blazepose, movenet
+from genhmr_jax.body.keypoints import DETECTED, DETECTED_FLIP
+from genhmr_jax.detect import blazepose, lift, movenet
 from genhmr_jax.detect.blazepose import Region
 from genhmr_jax.masks import SIZE, Masks
 
@@ -14,6 +14,7 @@ LOOKS = 2  # BlazePose's second look is at the region that its first one asked f
 IS_PERSON = 0.5
 NEAR_MISS = 0.1  # with nobody above the threshold, the best guess above this one counts if BlazePose agrees
 BOX_MARGIN = 1.25
+AGREE = 0.05  # sides of the region: two looks that put a keypoint farther apart contradict each other
 HIPS, SHOULDERS = [11, 12], [5, 6]  # in COCO's order
 
 
@@ -22,8 +23,8 @@ class Detections:
     """P people of an image.
 
     boxes: (P, 4) xyxy px. scores: (P,) 0..1. keypoints: (P, 23, 3) x px, y px and confidence 0..1, in the order of `names`; a
-    keypoint outside the image has confidence 0. keypoints3d: (P, 23, 3) the same keypoints in metres from mid-hip as BlazePose believes
-    them to lie: x right, y down, z away from the camera; all zero where it sees nobody. masks: of the people, empty where it sees nobody.
+    keypoint outside the image has confidence 0. keypoints3d: (P, 23, 3) the same keypoints in metres from mid-hip as the lifter believes
+    them to lie: x right, y down, z away from the camera; all zero where BlazePose sees nobody. masks: of the people, empty there too.
     """
 
     boxes: Float[np.ndarray, "P 4"]
@@ -39,7 +40,8 @@ class Detections:
     @staticmethod
     def of(people: list[tuple[np.ndarray, float, "Look"]]) -> "Detections":
         """From a box, a score and a look per person, perhaps of nobody."""
-        parts = zip(*((box, score, *look.arrays) for box, score, look in people), strict=True) if people else [()] * 6
+        rows = [(box, score, look.keypoints, look.keypoints3d, look.mask, look.frame) for box, score, look in people]
+        parts = zip(*rows, strict=True) if people else [()] * 6
         shapes = ((-1, 4), (-1,), (-1, len(DETECTED), 3), (-1, len(DETECTED), 3), (-1, SIZE, SIZE), (-1, 2, 3))
         arrays = [np.asarray(part, np.float32).reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
         return Detections(*arrays[:4], Masks(*arrays[4:]))
@@ -47,10 +49,15 @@ class Detections:
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """BlazePose's look at a person: arrays keypoints (23, 3), 3D keypoints (23, 3), mask (M, M) and its frame (2, 3); its certainty."""
+    """BlazePose's look at a person: keypoints (23, 3), 3D keypoints (23, 3), mask (M, M) and its frame (2, 3), see Detections; its
+    certainty that there is a person; and the evidence, see blazepose.Landmarks."""
 
-    arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    keypoints: Float[np.ndarray, "K 3"]
+    keypoints3d: Float[np.ndarray, "K 3"]
+    mask: Float[np.ndarray, "M M"]
+    frame: Float[np.ndarray, "2 3"]
     person: float
+    evidence: dict[str, np.ndarray]
 
 
 def detect(image: np.ndarray, max_people: int = 10, threshold: float = 0.2, network: str = "blazepose-full") -> Detections:
@@ -65,14 +72,24 @@ def detect(image: np.ndarray, max_people: int = 10, threshold: float = 0.2, netw
     Raises:
       ValueError: the image has another shape or type. FileNotFoundError: there is no such network.
     """
+    return Detections.of(_people(image, max_people, threshold, network))
+
+
+def looks(image: np.ndarray, max_people: int = 10, threshold: float = 0.2, network: str = "blazepose-full") -> list[Look]:
+    """The looks at the people of `detect`, with all that BlazePose put out."""
+    return [look for _, _, look in _people(image, max_people, threshold, network)]
+
+
+def _people(image: np.ndarray, max_people: int, threshold: float, network: str) -> list[tuple[np.ndarray, float, Look]]:
+    """Box, score and look of each person, see `detect`."""
     check_image(image)
     boxes, scores, keypoints = movenet.find_people(image, min(threshold, NEAR_MISS))
     sure = scores >= threshold
     if not sure.any():
-        return Detections.of(_doubtful_person(image, boxes, scores, keypoints, network))
+        return _doubtful_person(image, boxes, scores, keypoints, network)
     boxes, scores, keypoints = boxes[sure], scores[sure], keypoints[sure]
     order = np.argsort(-scores * np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1)), kind="stable")[:max_people]
-    return Detections.of([(boxes[i], scores[i], _look(image, boxes[i], keypoints[i], network)) for i in order])
+    return [(boxes[i], scores[i], _look(image, boxes[i], keypoints[i], network)) for i in order]
 
 
 def keypoints_in_boxes(image: np.ndarray, boxes: np.ndarray, network: str = "blazepose-full") -> Detections:
@@ -144,16 +161,61 @@ def _look(image: np.ndarray, box: np.ndarray, coco: np.ndarray | None, network: 
         if found.person < IS_PERSON:
             break
         region = found.region()
+    return _as_look(image, found, seen, network, coco, box)
+
+
+def look_at(image: np.ndarray, region: Region, network: str = "blazepose-full") -> Look:
+    """A look at a region in which a person is known to be, uint8 (H, W, 3); MoveNet is not asked."""
+    return _as_look(image, blazepose.landmarks(image, region, network), region, network)
+
+
+def _as_look(
+    image: np.ndarray,
+    found: blazepose.Landmarks,
+    seen: Region,
+    network: str,
+    coco: np.ndarray | None = None,
+    box: np.ndarray | None = None,
+) -> Look:
+    """What BlazePose found in a region `seen`, checked against MoveNet's keypoints in a box, if there are any."""
     sure = found.person >= IS_PERSON
-    points, points3d = found.named(DETECTED), found.named_world(DETECTED) * sure
+    points, points3d = found.named(DETECTED), np.zeros((len(DETECTED), 3))
     if coco is not None:
         points = _combine(points, coco, found.person, box)
-    elif found.person < IS_PERSON:
+    if sure:
+        points[:, :2], points3d, agreement = _lifted(image, found, seen, network, coco)
+        points[:, 2] *= agreement
+    elif coco is None:
         points[:, 2] *= found.person
     height, width = image.shape[:2]
     inside = ((points[:, :2] >= 0) & (points[:, :2] <= [width, height])).all(-1)
     points[:, 2] *= inside
-    return Look((points, points3d, found.mask * sure, seen.frame()), found.person)
+    return Look(points, points3d, found.mask * sure, seen.frame(), found.person, found.evidence)
+
+
+def _lifted(
+    image: np.ndarray, found: blazepose.Landmarks, seen: Region, network: str, coco: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The person's keypoints in px (23, 2) and metres (23, 3): means over this look and one at the mirror image, whose errors differ.
+
+    Where the two contradict each other, as when one takes the left leg for the right one, that look alone speaks which is nearer to
+    MoveNet's (17, 3), or this one. Also (23,) 1 where both agree, down to 0.5.
+    """
+    width, flip = image.shape[1], list(DETECTED_FLIP)
+    first = lift.keypoints(found, seen)
+    region = Region(width - seen.x, seen.y, seen.side, -seen.angle)
+    other = blazepose.landmarks(np.ascontiguousarray(image[:, ::-1]), region, network)
+    if other.person < IS_PERSON:
+        return *first, np.ones(len(first[0]))
+    other2d, other3d = lift.keypoints(other, region)
+    second = other2d[flip] * [-1, 1] + [width, 0], other3d[flip] * [-1, 1, 1]
+    agreement = np.exp(-(np.linalg.norm(first[0] - second[0], axis=-1) ** 2) / (AGREE * seen.side) ** 2)
+    if coco is not None:
+        sure = coco[:, 2] * (1 - agreement[: len(coco)])
+        gaps = [np.sum(sure * np.linalg.norm(points[: len(coco)] - coco[:, :2], axis=-1)) for points, _ in (first, second)]
+        first, second = (first, second) if gaps[0] <= gaps[1] else (second, first)
+    mean2d, mean3d = (a + agreement[:, None] / 2 * (b - a) for a, b in zip(first, second, strict=True))
+    return mean2d, mean3d, (1 + agreement) / 2
 
 
 def _region(box: np.ndarray, coco: np.ndarray | None) -> Region:

@@ -41,7 +41,14 @@ def encode(encoder: str, pixels: jax.Array) -> list[jax.Array]:
 
 
 def stored_shapes(encoder: str, rows: int) -> dict[str, Any]:
-    """What is kept of `rows` crops for training: a frozen encoder's "maps" (float16), or "images" (uint8) for one that is trained."""
+    """What is kept of `rows` crops for training: a frozen encoder's "maps" (float16), or "images" (uint8) for one that is trained.
+
+    Of the encoder "look" it is the evidence of the detector's own look, see blazepose.Landmarks.
+    """
+    if encoder == "look":
+        shapes = {"landmarks": (39, 5), "world": (39, 3), "heat": (39, 6), "inner": (8, 8, 288), "region": (4,)}
+        kind = lambda name: jnp.float16 if name == "inner" else jnp.float32  # noqa: E731
+        return {f"look_{name}": jax.ShapeDtypeStruct((rows, *shape), kind(name)) for name, shape in shapes.items()}
     if is_vit(encoder):
         return {"images": jax.ShapeDtypeStruct((rows, CROP_SIZE, CROP_SIZE, 3), jnp.uint8)}
     pixels = jax.ShapeDtypeStruct((rows, CROP_SIZE, CROP_SIZE, 3), jnp.float32)

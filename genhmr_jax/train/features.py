@@ -2,6 +2,8 @@
 
     python -m genhmr_jax.train.features --images runs/images --out runs/features --split train
 
+Of the split val every image is detected as in use. For training nobody is searched: the detector looks at the person in a region as wrong
+as its own second look has them, which takes a third of the time; with an encoder also at the mirror image.
 A split's folder holds one .npy for each array, read memory-mapped: a set may be larger than memory.
 """
 
@@ -20,31 +22,47 @@ from tqdm import tqdm
 
 from genhmr_jax import camera, detect
 from genhmr_jax.atomic import atomic_path
-from genhmr_jax.body.keypoints import MIN_CONFIDENCE, MIN_KEYPOINTS
+from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS
 from genhmr_jax.data.packing import PersonIndex, pack
 from genhmr_jax.data.poses import sample_hash
-from genhmr_jax.data.synthetic.generate import Sample
+from genhmr_jax.data.synthetic.generate import Sample, mirrored
 from genhmr_jax.data.synthetic.write import read_shard
 from genhmr_jax.data.transforms import crop_image
+from genhmr_jax.detect import blazepose
+from genhmr_jax.detect.detector import Look
 from genhmr_jax.errors import InputError
 from genhmr_jax.models import image_encoder
 from genhmr_jax.models.vit import is_vit
 
 CHUNK = 32
+OF_ENCODERS = ("map_", "look_", "images")  # how arrays begin that an encoder made
+LOOK = "look"  # in place of an encoder: the evidence of the detector's own look, for the lifter
+# How the region of the detector's second look lies to that of the true keypoints, on rendered people: shift in sides, logarithm of the
+# side, angle in radians.
+REGION_MEAN, REGION_DEVIATION = np.array([0.0, 0.003, -0.025, 0.0]), np.array([0.012, 0.015, 0.06, 0.055])
 _to_matrices = jax.jit(smpl_jax.rotations.axis_angle_to_matrix)
 _crop_around, _to_weak = jax.jit(camera.crop_around), jax.jit(camera.translation_to_weak)
 
 
 class FeatureSet:
-    """The samples of a split, in the form that data/views.py gives (keypoints as detected), with "maps" (or without, if asked)."""
+    """The samples of a split, in the form that data/views.py gives (keypoints as detected), with what an encoder made of them.
 
-    def __init__(self, folder: str | pathlib.Path, maps: bool = True):
-        folder = pathlib.Path(folder)
+    Args:
+      encoder: the one that is expected: "none" reads nothing of any encoder; None reads what there is.
+
+    Raises:
+      InputError: no finished set is there, or one of another encoder.
+    """
+
+    def __init__(self, folder: str | pathlib.Path, encoder: str | None = None):
+        folder, remedy = pathlib.Path(folder), "make it with python -m genhmr_jax.train.features"
         if not (folder / "done.json").is_file():
-            raise InputError(folder, "holds no finished feature set", "make it with python -m genhmr_jax.train.features")
+            raise InputError(folder, "holds no finished feature set", remedy)
         meta = json.loads((folder / "done.json").read_text())
         self.size, self.encoder = meta["samples"], meta["encoder"]
-        wanted = [name for name in meta["arrays"] if maps or not name.startswith("map_")]
+        if encoder not in (None, "none", self.encoder):
+            raise InputError(folder, f"holds what {self.encoder} makes of images, not {encoder}", f"{remedy} --encoder {encoder}")
+        wanted = [name for name in meta["arrays"] if encoder != "none" or not name.startswith(OF_ENCODERS)]
         self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in wanted}
         self.people = PersonIndex(np.ones(self.size, np.int64))  # each image was kept for one person
 
@@ -88,7 +106,7 @@ def compute(images: pathlib.Path, out: pathlib.Path, split: str, encoder: str, w
     One shard of images after the other becomes a part of its own: a stopped run goes on where it was.
 
     Args:
-      encoder: of models/image_encoder.py, or "none" for keypoints alone.
+      encoder: of models/image_encoder.py, "none" for keypoints alone, or "look".
       workers: processes.
 
     Raises:
@@ -104,25 +122,32 @@ def compute(images: pathlib.Path, out: pathlib.Path, split: str, encoder: str, w
     if workers > 1 and left:
         # Fresh processes: threads of JAX do not survive a fork.
         with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            jobs = [pool.submit(_compute_part, file, parts / file.name, encoder) for file in left]
+            jobs = [pool.submit(_compute_part, file, parts / file.name, encoder, split == "train") for file in left]
             for job in tqdm(concurrent.futures.as_completed(jobs), total=len(jobs), unit="shard"):
                 job.result()
     else:
         for file in tqdm(left, unit="shard"):
-            _compute_part(file, parts / file.name, encoder)
+            _compute_part(file, parts / file.name, encoder, split == "train")
     return _join([parts / file.name for file in files], folder, encoder)
 
 
-def _compute_part(file: pathlib.Path, part: pathlib.Path, encoder: str) -> None:
+def _compute_part(file: pathlib.Path, part: pathlib.Path, encoder: str, training: bool) -> None:
     """One shard's rows, and its encoder's maps (or crops), in one .npz."""
     rows, crops = [], []
-    for encoded in read_shard(file):
+    for number, encoded in enumerate(read_shard(file)):
         sample = encoded.sample
-        if (found := _detected(sample)) is not None:
-            rows.append(_row(sample, *found))
-            if encoder != "none":
+        # Keypoints are mirrored in training (data/turn.py); what an encoder made of a picture cannot be.
+        both = (sample,) if encoder == "none" else (sample, mirrored(sample))
+        seen = _looked_at(both, np.random.default_rng([int(file.stem), number])) if training else _detected(sample)
+        for sample, look in seen:
+            rows.append(_row(sample, look))
+            if encoder == LOOK:
+                rows[-1] |= {f"look_{name}": value for name, value in look.evidence.items()}
+            elif encoder != "none":
                 crops.append(crop_image(sample.image, rows[-1]["crop"], image_encoder.CROP_SIZE))
     arrays = {name: np.stack([row[name] for row in rows]).astype(np.float32) for name in rows[0]} if rows else {}
+    if "look_inner" in arrays:
+        arrays["look_inner"] = arrays["look_inner"].astype(np.float16)
     maps = [_encode(encoder, crops[i : i + CHUNK]) for i in range(0, len(crops), CHUNK)]
     for level in range(len(maps[0]) if maps else 0):  # an encoder that trains with the model gets the pixels
         arrays["images" if is_vit(encoder) else f"map_{level}"] = np.concatenate([m[level] for m in maps])
@@ -130,9 +155,9 @@ def _compute_part(file: pathlib.Path, part: pathlib.Path, encoder: str) -> None:
         np.savez(opened, encoder=np.array(encoder), **arrays)
 
 
-def _row(sample: Sample, keypoints: np.ndarray, keypoints3d: np.ndarray) -> dict[str, np.ndarray]:
+def _row(sample: Sample, look: Look) -> dict[str, np.ndarray]:
     """Labels of a sample around what was detected of it, in the form that data/views.py gives."""
-    size = np.full(2, sample.image.shape[0], np.float32)
+    size, keypoints = np.full(2, sample.image.shape[0], np.float32), _sure(look.keypoints)
     crop = np.asarray(_crop_around(keypoints[:, :2], keypoints[:, 2]))
     pose = np.concatenate([sample.global_orient, sample.body_pose]).reshape(24, 3)
     place = (np.asarray(value, np.float32) for value in (sample.translation, crop, size, sample.focal))
@@ -141,7 +166,7 @@ def _row(sample: Sample, keypoints: np.ndarray, keypoints3d: np.ndarray) -> dict
         "betas": sample.betas,
         "joints": sample.joints - sample.translation,
         "keypoints": keypoints,
-        "keypoints3d": keypoints3d,
+        "keypoints3d": look.keypoints3d,
         "points2d": sample.keypoints[:, :2],
         "crop": crop,
         "weak_camera": np.asarray(_to_weak(*place)),
@@ -176,19 +201,39 @@ def _join(parts: list[pathlib.Path], folder: pathlib.Path, encoder: str) -> int:
     return total
 
 
-def _detected(sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:
-    """The detector's keypoints (K, 3), in 2D and in 3D, of the sample's person: those nearest to the visible true ones; or None."""
-    people = detect.detect(sample.image, max_people=3)
+def _sure(keypoints: np.ndarray) -> np.ndarray:
+    """Keypoints (..., 3), all zero where the detector is not sure enough."""
+    return np.where(keypoints[..., 2:] >= MIN_CONFIDENCE, keypoints, 0.0).astype(np.float32)
+
+
+def _detected(sample: Sample) -> list[tuple[Sample, Look]]:
+    """The sample with the detector's look at its person, the one nearest to the visible true keypoints; [] if there is none."""
+    people = detect.looks(sample.image, max_people=3)
     seen = sample.keypoints[:, 2] > 0
-    if not len(people.boxes) or not seen.any():
-        return None
-    keypoints = np.where(people.keypoints[..., 2:] >= MIN_CONFIDENCE, people.keypoints, 0.0).astype(np.float32)
+    if not people or not seen.any():
+        return []
+    keypoints = _sure(np.stack([look.keypoints for look in people]))
     both = seen & (keypoints[..., 2] > 0)
     distance = np.linalg.norm(keypoints[..., :2] - sample.keypoints[None, :, :2], axis=-1)
     error = np.where(both.sum(1) >= MIN_KEYPOINTS, (distance * both).sum(1) / np.maximum(both.sum(1), 1), np.inf)
     best = int(np.argmin(error))
     near = error[best] < np.ptp(sample.keypoints[:, :2], axis=0).max() / 4
-    return (keypoints[best], people.keypoints3d[best]) if near else None
+    return [(sample, people[best])] if near else []
+
+
+def _looked_at(samples: tuple[Sample, ...], rng: np.random.Generator) -> list[tuple[Sample, Look]]:
+    """Each sample with a look in the region of its true keypoints, moved at random; without those of whom nothing is seen."""
+    seen = []
+    for sample in samples:
+        if (sample.keypoints[:, 2] > 0).sum() < MIN_KEYPOINTS:
+            continue
+        x, y, log_side, angle = REGION_MEAN + REGION_DEVIATION * rng.standard_normal(4)
+        region = blazepose.region_of(sample.keypoints[:, :2], DETECTED)
+        middle = region.to_image(blazepose.SIZE * (0.5 + np.array([x, y])))
+        look = detect.look_at(sample.image, blazepose.Region(*middle, region.side * np.exp(log_side), region.angle + angle))
+        if look.person >= detect.IS_PERSON and (_sure(look.keypoints)[:, 2] > 0).sum() >= MIN_KEYPOINTS:
+            seen.append((sample, look))
+    return seen
 
 
 def _encode(encoder: str, crops: list[np.ndarray]) -> list[np.ndarray]:
@@ -206,7 +251,8 @@ def main() -> None:
     parser.add_argument("--images", type=pathlib.Path, required=True, help="folder that holds train/ and val/ shards")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--split", choices=("train", "val"), required=True)
-    parser.add_argument("--encoder", default="blazepose_full", help="or none: keypoints alone; vit_s .. vit_h: the crops themselves")
+    about = "or none: keypoints alone; look: what the lifter learns from; vit_s .. vit_h: the crops themselves"
+    parser.add_argument("--encoder", default="blazepose_full", help=about)
     parser.add_argument("--workers", type=int, default=2, help="processes")
     args = parser.parse_args()
     try:

@@ -57,7 +57,8 @@ class ImageRows:
         """Whether they are people of a mixture, whose 2D keypoints are labels, and not stored rows, whose keypoints are detected."""
         from genhmr_jax.data import people
 
-        return bool(self.config.data.people) or set(people.parse_mixture(self.config.data.mixture)) == {people.RENDERED}
+        mixture = self.config.data.mixture  # "" where a stage learns from stored rows only
+        return bool(self.config.data.people) or bool(mixture) and set(people.parse_mixture(mixture)) == {people.RENDERED}
 
     @functools.cached_property
     def stored(self) -> dict[str, Any]:
@@ -66,12 +67,10 @@ class ImageRows:
             return {}
         from genhmr_jax.train.features import FeatureSet
 
-        folder, maps = pathlib.Path(self.config.data.images), self.encoder != "none"
-        stored = {split: FeatureSet(folder / split, maps) for split in ("train", "val")}
+        folder = pathlib.Path(self.config.data.images)
+        stored = {split: FeatureSet(folder / split, self.encoder) for split in ("train", "val")}
         for split, rows in stored.items():
             remedy = "make it again with python -m genhmr_jax.train.features"
-            if maps and rows.encoder != self.encoder:
-                raise InputError(folder / split, f"holds what {rows.encoder} makes of images, not {self.encoder}", remedy)
             if self.lifted and "keypoints3d" not in rows.arrays:
                 raise InputError(folder / split, "lacks keypoints3d: an earlier version wrote it", remedy)
         return stored

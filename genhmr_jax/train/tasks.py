@@ -70,7 +70,7 @@ def take_over(directory: str, params: Any) -> Any:
 
 
 def make_task(config: ml_collections.ConfigDict) -> Task:
-    """The training task of `config.stage`: "tokenizer", "genhmr" or "regressor"."""
+    """The training task of `config.stage`: "tokenizer", "genhmr", "regressor" or "lifter"."""
     if config.stage == "tokenizer":
         from genhmr_jax.train.stage1 import TokenizerTask
 
@@ -83,7 +83,11 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
         from genhmr_jax.train.regressor import RegressorTask
 
         return adapted(RegressorTask.from_models(config), config)
-    raise InputError("config.stage", f"is {config.stage!r}", "it must be 'tokenizer', 'genhmr' or 'regressor'")
+    if config.stage == "lifter":
+        from genhmr_jax.train.lifter import LifterTask
+
+        return adapted(LifterTask(config), config)
+    raise InputError("config.stage", f"is {config.stage!r}", "it must be 'tokenizer', 'genhmr', 'regressor' or 'lifter'")
 
 
 def abstract_task(config: ml_collections.ConfigDict, tokenizer: ml_collections.ConfigDict | None = None) -> Task:
@@ -93,7 +97,7 @@ def abstract_task(config: ml_collections.ConfigDict, tokenizer: ml_collections.C
       config: of any stage.
       tokenizer: the config of stage 1, read when `config` is of stage 2.
     """
-    if config.stage == "tokenizer":
+    if config.stage in ("tokenizer", "lifter"):
         return make_task(config)
     if config.stage == "regressor":
         from genhmr_jax.train.regressor import RegressorTask

@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import smpl_jax
 from PIL import Image, ImageFilter
 from scipy.spatial.transform import Rotation
-from smpl_jax.keypoints import SMPL24
+from smpl_jax.keypoints import SMPL24, SMPL24_FLIP, flip_pose
 
-from genhmr_jax.body.keypoints import DETECTED, keypoint_points
+from genhmr_jax.body.keypoints import DETECTED, DETECTED_FLIP, keypoint_points
 from genhmr_jax.data.synthetic.appearance import Wardrobe, dress
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.data.synthetic.light import light_body
@@ -59,6 +60,24 @@ class Sample:
     joints: np.ndarray
     joint_visibility: np.ndarray
     keypoints: np.ndarray
+
+
+def mirrored(sample: Sample) -> Sample:
+    """The mirror image, with the labels of the person who is seen in it."""
+    flip = np.array([-1.0, 1.0, 1.0], np.float32)
+    pose = np.asarray(flip_pose(jnp.concatenate([jnp.asarray(sample.global_orient), jnp.asarray(sample.body_pose)])))
+    keypoints = sample.keypoints[list(DETECTED_FLIP)]
+    return dataclasses.replace(
+        sample,
+        image=np.ascontiguousarray(sample.image[:, ::-1]),
+        mask=np.ascontiguousarray(sample.mask[:, ::-1]),
+        global_orient=pose[:3],
+        body_pose=pose[3:],
+        translation=sample.translation * flip,
+        joints=sample.joints[list(SMPL24_FLIP)] * flip,
+        joint_visibility=sample.joint_visibility[list(SMPL24_FLIP)],
+        keypoints=np.concatenate([sample.image.shape[1] - keypoints[:, :1], keypoints[:, 1:]], -1),
+    )
 
 
 @compiled
