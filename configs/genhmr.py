@@ -98,7 +98,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
         c.steps, c.evaluate_every, c.evaluate_poses, c.masking.unroll = 3200, 800, 1024, 0.4
         c.optim.learning_rate, c.optim.warmup = 4e-4, 100
         if arg == "lifted":
-            # One iteration gives the best single answer: more samples show what it sees, nothing.
+            # One iteration gives the best single answer, and it sees no token: so do half of the samples.
             c.init, c.masking.all_masked, c.image_batch_size, c.batch_size = "runs/detected/model", 0.5, 96, 32
             c.steps, c.evaluate_every = 2600, 1300
     elif arg in PAPER_SCALE:

@@ -11,7 +11,7 @@ from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import DETECTED, DETECTED_FLIP, keypoint_model, keypoint_points
 from genhmr_jax.data.synthetic.generate import mirrored
 from genhmr_jax.data.synthetic.write import read_shards, write_split
-from genhmr_jax.detect import blazepose, lift
+from genhmr_jax.detect import blazepose, detector, lift
 from genhmr_jax.train import features, loop, tasks
 from genhmr_jax.train.lifter import LifterTask
 
@@ -87,6 +87,33 @@ def test_labels_in_the_axes_of_the_region_are_what_the_detector_turns_back(folde
         points2d, points3d = lift.keypoints(found, region)
         np.testing.assert_allclose(points2d, rows["points2d"][i], atol=1e-2)
         np.testing.assert_allclose(points3d, keypoints_of(rows, task.frozen["body"])[i], atol=1e-4)
+
+
+def test_two_looks_are_averaged_unless_they_contradict(monkeypatch):
+    """The right ankle of the second look lies elsewhere: then the one near MoveNet's speaks, or the first where MoveNet says nothing."""
+    image, region, ankle = np.zeros((100, 200, 3), np.uint8), blazepose.Region(120.0, 50.0, 100.0, 0.3), DETECTED.index("right_ankle")
+    first = np.random.default_rng(0).uniform(20, 90, (23, 2)), np.random.default_rng(1).normal(size=(23, 3))
+    second = first[0] + [1.0, 0.0], first[1] + 0.01
+    second[0][ankle] += 40
+    back = second[0][list(DETECTED_FLIP)] * [-1, 1] + [200, 0], second[1][list(DETECTED_FLIP)] * [-1, 1, 1]
+    seen = []
+
+    def look(picture, where, network):
+        seen.append(where)
+        return blazepose.Landmarks(np.zeros((39, 2)), np.ones(39), 1.0, np.zeros((39, 3)), np.zeros((64, 64)), {})
+
+    monkeypatch.setattr(blazepose, "landmarks", look)
+    monkeypatch.setattr(lift, "keypoints", lambda found, where: first if where == region else back)
+    others = np.arange(23) != ankle
+    points, lifted, agreement = detector._lifted(image, look(image, region, ""), region, "", None)
+    assert seen[1] == blazepose.Region(80.0, 50.0, 100.0, -0.3)
+    np.testing.assert_allclose(points[others], first[0][others] + [0.5, 0], atol=0.03)
+    np.testing.assert_allclose(lifted[others], first[1][others] + 0.005, atol=1e-3)
+    np.testing.assert_allclose(points[ankle], first[0][ankle], atol=1e-6)
+    assert agreement[ankle] == pytest.approx(0.5) and (agreement[others] > 0.97).all()
+    coco = np.concatenate([second[0][:17], np.ones((17, 1))], -1)
+    points, _, _ = detector._lifted(image, look(image, region, ""), region, "", coco)
+    np.testing.assert_allclose(points[ankle], second[0][ankle], atol=1e-6)
 
 
 def test_it_starts_as_blazepose_learns_and_is_loaded(folder, get_config, tmp_path, monkeypatch):
