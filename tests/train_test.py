@@ -210,5 +210,5 @@ def test_configs_build(get_config, name):
 def test_unknown_stage(get_config):
     config = get_config("tokenizer:tiny")
     config.stage = "three"
-    with pytest.raises(InputError, match="'three'.*'tokenizer', 'genhmr' or 'regressor'"):
+    with pytest.raises(InputError, match="'three'.*'tokenizer', 'genhmr', 'regressor' or 'lifter'"):
         tasks.make_task(config)
