@@ -8,7 +8,7 @@ Keypoints only, unless --config.image_batch_size=N asks for images: --config.dat
 
 Args:
 * `default` (an hour on 2 CPU cores), then `detected`, which goes on with the detector's keypoints, in 2D and 3D, on rendered people (an
-  hour more), then `lifted`, the same with more of them (most of an hour): the shipped model. `images` (BlazePose's maps too), `gpu` (wider,
+  hour more), then `lifted`, the same with more of them (half an hour): the shipped model. `images` (BlazePose's maps too), `gpu` (wider,
   longer), `tiny` (seconds);
 * `vit_h`, `vit_l`, `vit_b`, `vit_s`: paper scale (docs/pretrained.md), image only, from ViTPose's backbone in models/vitpose_h, ..; on
   HMR2.0's datasets, which BEDLAM is not among; `vit_h_bedlam`, .. on TokenHMR's, 18 % BEDLAM. `paper` is `vit_h`;

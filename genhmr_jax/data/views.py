@@ -59,7 +59,7 @@ _FACE = tuple(i for i, n in enumerate(DETECTED) if any(w in n for w in ("nose", 
 _LIMBS = tuple(
     0 if i in _FACE else 1 if "shoulder" in n or "hip" in n else 2 + ("right" in n) + 2 * (i in _LEGS) for i, n in enumerate(DETECTED)
 )
-_HIPS = tuple(i for i, n in enumerate(DETECTED) if n.endswith("hip"))
+HIPS = tuple(i for i, n in enumerate(DETECTED) if n.endswith("hip"))
 
 
 def mirror_rotmats(rotmats: Float[Array, "24 3 3"]) -> Float[Array, "24 3 3"]:
@@ -158,7 +158,7 @@ def lifted_keypoints(points: Float[Array, "K 3"], key: jax.Array, spec: ViewSpec
       points: true keypoints, metres, camera coordinates.
     """
     k = jax.random.split(key, 6)
-    points = points - jnp.mean(points[jnp.array(_HIPS)], 0)
+    points = points - jnp.mean(points[jnp.array(HIPS)], 0)
     reach = jnp.linalg.norm(points, axis=-1, keepdims=True)
     size = spec.lift_noise * jnp.exp(0.4 * jax.random.normal(k[0])) * jnp.array([1.0, 1.0, 2.0])
     common = jax.random.normal(k[1], (max(_LIMBS) + 1, 3))[jnp.array(_LIMBS)]

@@ -14,13 +14,13 @@ from jaxtyping import Array, Float
 
 from genhmr_jax.body import load_body
 from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
+from genhmr_jax.data.views import HIPS
 from genhmr_jax.detect.blazepose import EVIDENCE, SIZE, from_landmarks
 from genhmr_jax.evaluate.metrics import mpjpe, pa_mpjpe
 from genhmr_jax.model_files import save_params
 from genhmr_jax.models.lifter import Lifter, LifterSpec
 from genhmr_jax.train.image_rows import ImageRows
 
-HIPS = [DETECTED.index("left_hip"), DETECTED.index("right_hip")]
 FAR = 0.2  # sides of the region: a keypoint that is farther off counts as if it were this far
 
 
