@@ -8,8 +8,8 @@ Keypoints only, unless --config.image_batch_size=N asks for images: --config.dat
 
 Args:
 * `default` (an hour on 2 CPU cores), then `detected`, which goes on with the detector's keypoints, in 2D and 3D, on rendered people (an
-  hour more), then `lifted`, the same with more of them (half an hour): the shipped model. `images` (BlazePose's maps too), `gpu` (wider,
-  longer), `tiny` (seconds);
+  hour more), then `lifted`, the same with more of them (half an hour): the shipped model. `images` (BlazePose's maps too), `look` (image
+  only: the maps of the detector's own looks, and no keypoints), `gpu` (wider, longer), `tiny` (seconds);
 * `vit_h`, `vit_l`, `vit_b`, `vit_s`: paper scale (docs/pretrained.md), image only, from ViTPose's backbone in models/vitpose_h, ..; on
   HMR2.0's datasets, which BEDLAM is not among; `vit_h_bedlam`, .. on TokenHMR's, 18 % BEDLAM. `paper` is `vit_h`;
 * `finetune`: goes on with the shipped model on own photos; `finetune_vit_h`, ..: goes on with a model of the recipes above on a single
@@ -92,6 +92,17 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     elif arg == "images":
         c.model.encoder_channels, c.image_batch_size, c.batch_size = (80, 136, 288), 64, 64
         c.data.images, c.masking.drop_keypoints = "runs/features", 0.3
+    elif arg == "look":
+        c.model.num_keypoints, c.model.encoder, c.model.encoder_channels = 0, "look", (288, 288)
+        c.data.images, c.init = "runs/looks", "runs/lifted/model"
+        c.batch_size, c.image_batch_size, c.steps, c.evaluate_every = 0, 128, 6000, 1500
+        c.masking.all_masked, c.masking.drop_image, c.optim.weight_decay = 0.5, 0.0, 0.05
+    elif arg == "seen":
+        c.model.keypoints3d, c.model.context_depth = True, 2
+        c.model.encoder, c.model.encoder_channels = "look", (288, 288)
+        c.data.images, c.init = "runs/looks", "runs/look/model"
+        c.batch_size, c.image_batch_size, c.steps, c.evaluate_every = 0, 128, 3000, 1500
+        c.masking.all_masked, c.masking.drop_keypoints, c.optim.weight_decay = 0.5, 0.4, 0.05
     elif arg in ("detected", "lifted"):
         c.model.keypoints3d, c.image_batch_size, c.batch_size = True, 64, 64
         c.data.images, c.init = "runs/features", "runs/genhmr/model"
@@ -114,7 +125,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
         c.model.context_tokens, c.model.context_width, c.model.context_depth = 2, 32, 1
         c.batch_size, c.steps, c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 16, 20, 5, 10, 10, 32
     elif arg != "default":
-        names = ("default", "detected", "lifted", "images", "gpu", *PAPER_SCALE, "finetune", *FINETUNE, "tiny")
+        names = ("default", "detected", "lifted", "images", "look", "seen", "gpu", *PAPER_SCALE, "finetune", *FINETUNE, "tiny")
         raise ValueError(f"configs/genhmr.py:{arg}: choose {', '.join(names)}")
     return c
 

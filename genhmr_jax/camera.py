@@ -71,6 +71,25 @@ def centred_size(principal: Float[np.ndarray, "*b 2"]) -> Float[np.ndarray, "*b 
     return 2.0 * np.asarray(principal, np.float32)
 
 
+def upright(region: Float[Array, "*b 4"], image_size: Float[Array, "*b 2"]) -> tuple[Float[Array, "*b 3 3"], Float[Array, "*b 3"]]:
+    """The camera turned about its optical axis until a region stands upright in its picture.
+
+    Nothing but that turn has to be undone: a pinhole's pixels turn about the principal point when it turns about its axis.
+
+    Args:
+      region: a turned square: centre x, y and side in px, and the angle in radians by which it leans clockwise.
+      image_size: width, height in px.
+
+    Returns:
+      the rotation from the turned camera's axes to the camera's, and the region as a crop in the turned picture: cx, cy, side, px.
+    """
+    cos, sin, zero = jnp.cos(region[..., 3]), jnp.sin(region[..., 3]), jnp.zeros(region.shape[:-1])
+    rows = [jnp.stack(row, -1) for row in ((cos, -sin, zero), (sin, cos, zero), (zero, zero, zero + 1.0))]
+    turn, centre = jnp.stack(rows, -2), image_size / 2.0
+    middle = jnp.einsum("...i,...ij->...j", region[..., :2] - centre, turn[..., :2, :2]) + centre
+    return turn, jnp.concatenate([middle, region[..., 2:3]], -1)
+
+
 def default_focal(width: int, height: int) -> float:
     """Focal length in px assumed when a photo says nothing: the image's diagonal (CLIFF's choice; 53 degrees over the diagonal)."""
     return float(np.hypot(width, height))

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS
+from genhmr_jax.looks import Looks
 from genhmr_jax.masks import Masks
 
 
@@ -14,30 +15,32 @@ class Observed:
     """P people of a photo.
 
     boxes: (P, 4) xyxy px. keypoints: (P, 23, 3) px and confidence. keypoints3d: (P, 23, 3) metres from mid-hip, all zero where they are
-    not known; see detect.Detections. masks: of the people, empty where they are not known.
+    not known; see detect.Detections. masks, looks: of the people, empty where they are not known.
     """
 
     boxes: Float[np.ndarray, "P 4"]
     keypoints: Float[np.ndarray, "P K 3"]
     keypoints3d: Float[np.ndarray, "P K 3"]
     masks: Masks
+    looks: Looks
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def only(self, chosen: np.ndarray) -> "Observed":
         """The chosen of them: indices or (P,) booleans."""
-        return Observed(self.boxes[chosen], self.keypoints[chosen], self.keypoints3d[chosen], self.masks[chosen])
+        return Observed(self.boxes[chosen], self.keypoints[chosen], self.keypoints3d[chosen], self.masks[chosen], self.looks[chosen])
 
     def moved(self, x: float, y: float) -> "Observed":
         """The same in an image whose origin lies (x, y) px further up and left."""
         boxes, keypoints = self.boxes + np.float32([x, y, x, y]), self.keypoints + np.float32([x, y, 0])
-        return Observed(boxes, keypoints, self.keypoints3d, self.masks.moved(np.array([x, y])))
+        offset = np.array([x, y])
+        return Observed(boxes, keypoints, self.keypoints3d, self.masks.moved(offset), self.looks.moved(offset))
 
     @staticmethod
     def nobody() -> "Observed":
         """One empty row."""
-        return Observed(np.zeros((1, 4), np.float32), *np.zeros((2, 1, len(DETECTED), 3), np.float32), Masks.none(1))
+        return Observed(np.zeros((1, 4), np.float32), *np.zeros((2, 1, len(DETECTED), 3), np.float32), Masks.none(1), Looks.none(1))
 
 
 def observe(image: np.ndarray, boxes: np.ndarray | None, keypoints: np.ndarray | None, *, max_people: int, lift: bool) -> Observed:
@@ -48,7 +51,8 @@ def observe(image: np.ndarray, boxes: np.ndarray | None, keypoints: np.ndarray |
       boxes: (P, 4) xyxy px of the user's own, or None to search for people.
       keypoints: (P, 23, 3) px and confidence of the user's own, or None to detect them.
       max_people: the most that are searched for.
-      lift: whether the user's own keypoints, which have none in 3D and no masks, get both from the detector's own look at the picture.
+      lift: whether the user's own keypoints, which have none in 3D, no masks and no looks, get them from the detector's own look at the
+        picture.
 
     Raises:
       ValueError: keypoints of another shape or not finite, an image or boxes that the detector refuses.
@@ -60,7 +64,7 @@ def observe(image: np.ndarray, boxes: np.ndarray | None, keypoints: np.ndarray |
             found = detect.keypoints_in_boxes(image, np.asarray(boxes, np.float32))
         else:
             found = detect.detect(image, max_people=max_people)
-        return Observed(found.boxes, found.keypoints, found.keypoints3d, found.masks)
+        return Observed(found.boxes, found.keypoints, found.keypoints3d, found.masks, found.looks)
     keypoints = np.asarray(keypoints, np.float32)
     if keypoints.ndim != 3 or keypoints.shape[1:] != (len(DETECTED), 3) or not np.isfinite(keypoints).all():
         raise ValueError(f"keypoints have shape {keypoints.shape} or are not finite: (P, {len(DETECTED)}, 3) finite numbers are needed")
@@ -69,11 +73,13 @@ def observe(image: np.ndarray, boxes: np.ndarray | None, keypoints: np.ndarray |
         empty = np.isnan(points).all((1, 2))
         points[empty] = 0.0
         boxes = np.concatenate([np.nanmin(points, 1), np.nanmax(points, 1)], -1)
-    boxes, keypoints3d, masks = np.asarray(boxes, np.float32), np.zeros_like(keypoints), Masks.none(len(keypoints))
+    boxes, keypoints3d = np.asarray(boxes, np.float32), np.zeros_like(keypoints)
+    masks, looks = Masks.none(len(keypoints)), Looks.none(len(keypoints))
     if lift and (usable := can_recover(keypoints) & _inside(boxes, image)).any():
         found = detect.keypoints_in_boxes(image, boxes[usable])
         keypoints3d[usable], masks.values[usable], masks.frames[usable] = found.keypoints3d, found.masks.values, found.masks.frames
-    return Observed(boxes, keypoints, keypoints3d, masks)
+        looks.inner[usable], looks.regions[usable] = found.looks.inner, found.looks.regions
+    return Observed(boxes, keypoints, keypoints3d, masks, looks)
 
 
 def can_recover(keypoints: Float[np.ndarray, "P K 3"]) -> Bool[np.ndarray, "P"]:

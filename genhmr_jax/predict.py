@@ -4,6 +4,8 @@ Pure and jittable; `Networks` bundles the graph definitions, `params` is {"genhm
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,20 +46,56 @@ class Networks:
         return Networks(spec, *genhmr.graphs(spec), remat)
 
     def decode(self, params: dict[str, Any], embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
-        """Token embeddings -> rotation matrices, by the frozen tokenizer."""
+        """Token embeddings -> rotation matrices, by the frozen tokenizer; the root's in the axes in which the network sees, see `turn`."""
         return nnx.merge(self.tokenizer, params["tokenizer"]).decode(embeddings)
 
     def encode(self, params: dict[str, Any], inputs: dict[str, Any]) -> genhmr.Encoded:
         """Encodes inputs: keypoints (B, K, 3) px; crop (B, 3); image_size (B, 2); focal (B,).
 
-        Optional inputs: keypoints3d (B, K, 3) metres, maps, image_weight, images, drop_path, as `GenHmr.encode` has them.
+        Optional inputs: keypoints3d (B, K, 3) metres, maps, image_weight, images, drop_path, as `GenHmr.encode` has them; region (B, 4),
+        see `camera.upright`, for a model that sees upright people (`GenHmrSpec.upright`).
         """
-        keypoints = genhmr.normalize_keypoints(inputs["keypoints"], inputs["crop"]) if self.spec.num_keypoints else None
-        box = camera.box_information(inputs["crop"], inputs["image_size"], inputs["focal"])
+        own = self._upright(inputs) if self.spec.upright else inputs
+        keypoints = genhmr.normalize_keypoints(own["keypoints"], own["crop"]) if self.spec.num_keypoints else None
+        box = camera.box_information(own["crop"], own["image_size"], own["focal"])
         model = nnx.merge(self.model, params["genhmr"])
-        optional = (inputs.get(name) for name in ("maps", "image_weight", "images"))
-        others = {name: inputs.get(name) for name in ("keypoints3d", "drop_path")}
-        return model.encode(keypoints, box, *optional, **others, remat=self.remat, still=self.still)
+        optional = (own.get(name) for name in ("maps", "image_weight", "images"))
+        others = {name: own.get(name) for name in ("keypoints3d", "drop_path")}
+        encoded = model.encode(keypoints, box, *optional, **others, remat=self.remat, still=self.still)
+        if not self.spec.upright:
+            return encoded
+        translation = camera.weak_to_translation(encoded.weak_camera, own["crop"], own["image_size"], own["focal"])
+        translation = jnp.einsum("bij,bj->bi", self.turn(inputs), translation)
+        weak = camera.translation_to_weak(translation, inputs["crop"], inputs["image_size"], inputs["focal"])
+        return dataclasses.replace(encoded, weak_camera=weak)
+
+    def turn(self, inputs: dict[str, Any]) -> Float[Array, "B 3 3"] | None:
+        """The rotation from the axes in which the network sees its people to the camera's; None where these are the same."""
+        return camera.upright(inputs["region"], inputs["image_size"])[0] if self.spec.upright else None
+
+    def _upright(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Inputs as a camera sees them that is turned about its axis until the person stands upright, and whose crop is the region."""
+        turn, crop = camera.upright(inputs["region"], inputs["image_size"])
+        own = inputs | {"crop": crop}
+        if self.spec.num_keypoints:
+            middle = inputs["image_size"][:, None] / 2.0
+            points = (inputs["keypoints"][..., :2] - middle) @ turn[:, :2, :2] + middle
+            own["keypoints"] = jnp.concatenate([points, inputs["keypoints"][..., 2:]], -1)
+            if inputs.get("keypoints3d") is not None:
+                own["keypoints3d"] = inputs["keypoints3d"] @ turn
+        return own
+
+    def decoder(self, params: dict[str, Any], inputs: dict[str, Any]) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
+        """`decode` for the people of these inputs, into the axes of the camera."""
+        turn = self.turn(inputs)
+        if turn is None:
+            return functools.partial(self.decode, params)
+
+        def decode(embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
+            rotmats = self.decode(params, embeddings)
+            return rotmats.at[:, 0].set(turn @ rotmats[:, 0])
+
+        return decode
 
     @property
     def refine_steps(self) -> int:

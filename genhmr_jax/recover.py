@@ -196,7 +196,10 @@ class Recoverer:
             view["crop"][: len(people)] = [camera.square_around(box) for box in people.boxes]
         masks = people.masks.padded(rows)
         view |= masks.targets(seen, view["crop"], image.shape[1], image.shape[0])
-        if self.networks.spec.encoder_channels:
+        if self.networks.spec.upright:
+            looks = people.looks.padded(rows)
+            view |= {"inner": looks.inner, "region": looks.regions}
+        elif self.networks.spec.encoder_channels:
             from genhmr_jax.models import image_encoder
 
             view["pixels"] = np.asarray(image_encoder.crop_images(image, view["crop"][: len(people)], rows))
@@ -204,10 +207,12 @@ class Recoverer:
 
     def encode(self, view: dict[str, np.ndarray]) -> dict[str, Any]:
         """Views as inputs of `solve`: a frozen image encoder has run, so that solving again costs nothing for it."""
-        inputs = {name: jnp.asarray(value) for name, value in view.items()}
-        if "pixels" in inputs:
-            from genhmr_jax.models import image_encoder
+        from genhmr_jax.models import image_encoder
 
+        inputs = {name: jnp.asarray(value) for name, value in view.items()}
+        if "inner" in inputs:
+            inputs["maps"] = image_encoder.maps_of_looks(inputs.pop("inner"))
+        if "pixels" in inputs:
             pixels = inputs.pop("pixels")
             if self.networks.spec.trains_encoder:
                 inputs["images"] = pixels
@@ -241,7 +246,8 @@ class Recoverer:
 
     def see(self, image: np.ndarray, boxes: np.ndarray | None, keypoints: np.ndarray | None, options: RecoverOptions) -> Observed:
         """Boxes and keypoints: the user's own, or the detector's. Raises ValueError as `recover` does."""
-        return observe(image, boxes, keypoints, max_people=options.max_people, lift=self.networks.spec.keypoints3d)
+        lift = self.networks.spec.keypoints3d or self.networks.spec.upright
+        return observe(image, boxes, keypoints, max_people=options.max_people, lift=lift)
 
 
 @functools.partial(jax.jit, static_argnames=("networks", "hypotheses", "spec"))
@@ -260,7 +266,7 @@ def _solve(
     """Inputs of B crops -> the arrays of `People`, K hypotheses inside."""
     batch, k = keys.shape[0], hypotheses
     encoded = networks.encode(params, inputs)
-    seen = ("crop", "image_size", "focal", "outline", "outside", "trust")
+    seen = ("crop", "image_size", "focal", "region", "outline", "outside", "trust")
     view = {name: jnp.repeat(inputs[name], k, 0) for name in seen if name in inputs}
     keypoints = jnp.repeat(inputs["keypoints"], k, 0)
     keys = jax.vmap(lambda key: jax.random.split(key, k))(keys).reshape(-1)
@@ -268,7 +274,7 @@ def _solve(
     # The mean of a distribution serves one answer best; several hypotheses shall differ, so they decode the codes drawn.
     rule = "expected" if k == 1 else "hard"
     samples, embeddings = networks.sample(params, many, keys, iterations=iterations, temperature=temperature, rule=rule)
-    decode = functools.partial(networks.decode, params)
+    decode = networks.decoder(params, view)
     sampled = reprojection(keypoint_body, decode(embeddings), many.betas, many.weak_camera, view)
     refined = refine(decode, keypoint_body, embeddings, many.betas, many.weak_camera, keypoints, view, spec)
 

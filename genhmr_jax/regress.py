@@ -5,6 +5,8 @@ it does on tokens.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -60,6 +62,10 @@ class RegressorNetworks:
     def decode(self, params: dict[str, Any], embeddings: Float[Array, "B 24 6"]) -> Float[Array, "B 24 3 3"]:
         """6D rotations -> matrices."""
         return rotations.rot6d_to_matrix(embeddings, "rows")
+
+    def decoder(self, params: dict[str, Any], inputs: dict[str, Any]) -> Callable[[Float[Array, "B 24 6"]], Float[Array, "B 24 3 3"]]:
+        """`decode`, whatever the inputs are."""
+        return functools.partial(self.decode, params)
 
     def joint_confidence(self, params: dict[str, Any], encoded: Regressed, body: Any, rotmats: Array, keys: Array) -> Float[Array, "B 24"]:
         """NaN: a regressor does not say."""

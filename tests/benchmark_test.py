@@ -18,6 +18,7 @@ from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import benchmark, looking, synthetic_split
 from genhmr_jax.evaluate.predictors import MEAN_POSE_72
 from genhmr_jax.evaluate.synthetic_split import open_split, split_hash
+from genhmr_jax.looks import Looks
 from genhmr_jax.masks import Masks
 from genhmr_jax.observed import Observed
 from genhmr_jax.recover import RecoverOptions
@@ -45,7 +46,7 @@ class Puppet:
         if boxes is None:
             boxes = np.concatenate([self.people[..., :2].min(1), self.people[..., :2].max(1)], -1)
         people = self.people[: len(boxes)]
-        return Observed(boxes, people, np.zeros_like(people), Masks.none(len(people)))
+        return Observed(boxes, people, np.zeros_like(people), Masks.none(len(people)), Looks.none(len(people)))
 
     def view(self, image, people, focal, rows):
         self.viewed.append(people.boxes)

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
+from genhmr_jax.models import deformable_attention
 from genhmr_jax.models.deformable_attention import DeformableAttention, bilinear_sample
 
 
@@ -26,6 +28,17 @@ def test_bilinear_sample():
     found = bilinear_sample(jnp.asarray(value, jnp.float32), jnp.asarray(points, jnp.float32))
     for b, q, n, p in np.ndindex(2, 6, 3, 2):
         np.testing.assert_allclose(found[b, q, n, p], sample_numpy(value[b, :, :, n], *points[b, q, n, p]), atol=2e-5)
+
+
+@pytest.mark.parametrize("cells", [0, 10**6])
+def test_small_maps_as_a_whole_and_large_ones_by_gathering_give_the_same(cells, monkeypatch):
+    monkeypatch.setattr(deformable_attention, "DENSE_CELLS", cells)
+    rng = np.random.default_rng(3)
+    value, points, weight = rng.normal(size=(2, 5, 7, 3, 4)), rng.uniform(-0.3, 1.3, (2, 6, 3, 2, 2)), rng.uniform(size=(2, 6, 3, 2))
+    found = deformable_attention.attend(*(jnp.asarray(x, jnp.float32) for x in (value, points, weight)))
+    for b, q, n in np.ndindex(2, 6, 3):
+        expected = sum(weight[b, q, n, p] * sample_numpy(value[b, :, :, n], *points[b, q, n, p]) for p in range(2))
+        np.testing.assert_allclose(found[b, q, n], expected, atol=3e-5)
 
 
 def test_whole_layer():

@@ -105,14 +105,15 @@ def test_two_looks_are_averaged_unless_they_contradict(monkeypatch):
     monkeypatch.setattr(blazepose, "landmarks", look)
     monkeypatch.setattr(lift, "keypoints", lambda found, where: first if where == region else back)
     others = np.arange(23) != ankle
-    points, lifted, agreement = detector._lifted(image, look(image, region, ""), region, "", None)
+    looks = [look(image, region, ""), region, *detector._mirror_look(image, region, "")]
+    points, lifted, agreement = detector._lifted(*looks, 200, None)
     assert seen[1] == blazepose.Region(80.0, 50.0, 100.0, -0.3)
     np.testing.assert_allclose(points[others], first[0][others] + [0.5, 0], atol=0.03)
     np.testing.assert_allclose(lifted[others], first[1][others] + 0.005, atol=1e-3)
     np.testing.assert_allclose(points[ankle], first[0][ankle], atol=1e-6)
     assert agreement[ankle] == pytest.approx(0.5) and (agreement[others] > 0.97).all()
     coco = np.concatenate([second[0][:17], np.ones((17, 1))], -1)
-    points, _, _ = detector._lifted(image, look(image, region, ""), region, "", coco)
+    points, _, _ = detector._lifted(*looks, 200, coco)
     np.testing.assert_allclose(points[ankle], second[0][ankle], atol=1e-6)
 
 

@@ -74,7 +74,7 @@ def _step(networks: Networks, mesh: Mesh) -> Any:
             encoded = networks.encode(params, inputs)
             samples, embeddings = sample_bodies(networks, params, encoded, keys, iterations=ITERATIONS)
             view = {name: inputs[name] for name in ("crop", "image_size", "focal")}
-            decode = lambda x: networks.decode(params, x)  # noqa: E731
+            decode = networks.decoder(params, inputs)
             start = (embeddings, encoded.betas, encoded.weak_camera)
             refined = refine(decode, keypoint_body, *start, inputs["keypoints"], view, RefineSpec())
             rotmats = decode(refined.embeddings)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from genhmr_jax.body.keypoints import DETECTED, DETECTED_FLIP
 from genhmr_jax.detect import blazepose, lift, movenet
 from genhmr_jax.detect.blazepose import Region
+from genhmr_jax.looks import Looks
 from genhmr_jax.masks import SIZE, Masks
 
 LOOKS = 2  # BlazePose's second look is at the region that its first one asked for
@@ -25,6 +26,7 @@ class Detections:
     boxes: (P, 4) xyxy px. scores: (P,) 0..1. keypoints: (P, 23, 3) x px, y px and confidence 0..1, in the order of `names`; a
     keypoint outside the image has confidence 0. keypoints3d: (P, 23, 3) the same keypoints in metres from mid-hip as the lifter believes
     them to lie: x right, y down, z away from the camera; all zero where BlazePose sees nobody. masks: of the people, empty there too.
+    looks: BlazePose's, from which keypoints and masks come.
     """
 
     boxes: Float[np.ndarray, "P 4"]
@@ -32,6 +34,7 @@ class Detections:
     keypoints: Float[np.ndarray, "P K 3"]
     keypoints3d: Float[np.ndarray, "P K 3"]
     masks: Masks
+    looks: Looks
     names: tuple[str, ...] = DETECTED
 
     def __len__(self) -> int:
@@ -44,13 +47,14 @@ class Detections:
         parts = zip(*rows, strict=True) if people else [()] * 6
         shapes = ((-1, 4), (-1,), (-1, len(DETECTED), 3), (-1, len(DETECTED), 3), (-1, SIZE, SIZE), (-1, 2, 3))
         arrays = [np.asarray(part, np.float32).reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-        return Detections(*arrays[:4], Masks(*arrays[4:]))
+        return Detections(*arrays[:4], Masks(*arrays[4:]), Looks.of([look.evidence for _, _, look in people]))
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
     """BlazePose's look at a person: keypoints (23, 3), 3D keypoints (23, 3), mask (M, M) and its frame (2, 3), see Detections; its
-    certainty that there is a person; and the evidence, see blazepose.Landmarks."""
+    certainty that there is a person; and the evidence, see blazepose.Landmarks, with "mirrored": the inner map of a look at the mirror
+    image, zero where no person was seen there."""
 
     keypoints: Float[np.ndarray, "K 3"]
     keypoints3d: Float[np.ndarray, "K 3"]
@@ -182,32 +186,39 @@ def _as_look(
     points, points3d = found.named(DETECTED), np.zeros((len(DETECTED), 3))
     if coco is not None:
         points = _combine(points, coco, found.person, box)
+    evidence = found.evidence | {"mirrored": np.zeros_like(found.evidence["inner"])}
     if sure:
-        points[:, :2], points3d, agreement = _lifted(image, found, seen, network, coco)
+        other, place = _mirror_look(image, seen, network)
+        points[:, :2], points3d, agreement = _lifted(found, seen, other, place, image.shape[1], coco)
         points[:, 2] *= agreement
+        if other.person >= IS_PERSON:
+            evidence["mirrored"] = other.evidence["inner"]
     elif coco is None:
         points[:, 2] *= found.person
     height, width = image.shape[:2]
     inside = ((points[:, :2] >= 0) & (points[:, :2] <= [width, height])).all(-1)
     points[:, 2] *= inside
-    return Look(points, points3d, found.mask * sure, seen.frame(), found.person, found.evidence)
+    return Look(points, points3d, found.mask * sure, seen.frame(), found.person, evidence)
+
+
+def _mirror_look(image: np.ndarray, seen: Region, network: str) -> tuple[blazepose.Landmarks, Region]:
+    """A look at the mirror image of the region, and where that lies in the mirror image of the picture."""
+    region = Region(image.shape[1] - seen.x, seen.y, seen.side, -seen.angle)
+    return blazepose.landmarks(np.ascontiguousarray(image[:, ::-1]), region, network), region
 
 
 def _lifted(
-    image: np.ndarray, found: blazepose.Landmarks, seen: Region, network: str, coco: np.ndarray | None
+    found: blazepose.Landmarks, seen: Region, other: blazepose.Landmarks, place: Region, width: int, coco: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The person's keypoints in px (23, 2) and metres (23, 3): means over this look and one at the mirror image, whose errors differ.
+    """The person's keypoints in px (23, 2) and metres (23, 3): means over a look and one at the mirror image, whose errors differ.
 
     Where the two contradict each other, as when one takes the left leg for the right one, that look alone speaks which is nearer to
     MoveNet's (17, 3), or this one. Also (23,) 1 where both agree, down to 0.5.
     """
-    width, flip = image.shape[1], list(DETECTED_FLIP)
-    first = lift.keypoints(found, seen)
-    region = Region(width - seen.x, seen.y, seen.side, -seen.angle)
-    other = blazepose.landmarks(np.ascontiguousarray(image[:, ::-1]), region, network)
+    flip, first = list(DETECTED_FLIP), lift.keypoints(found, seen)
     if other.person < IS_PERSON:
         return *first, np.ones(len(first[0]))
-    other2d, other3d = lift.keypoints(other, region)
+    other2d, other3d = lift.keypoints(other, place)
     second = other2d[flip] * [-1, 1] + [width, 0], other3d[flip] * [-1, 1, 1]
     agreement = np.exp(-(np.linalg.norm(first[0] - second[0], axis=-1) ** 2) / (AGREE * seen.side) ** 2)
     if coco is not None:

@@ -60,7 +60,7 @@ def contexts_of_images(features: Any, spec: Any, batch_size: int) -> dict[str, l
     without = lambda v, *names: {k: x for k, x in v.items() if k not in names}  # noqa: E731
     if not spec.num_keypoints:
         return {"image": batches}
-    keypoints = [without(v, "maps", "images") for v in batches]
+    keypoints = [without(v, *image_encoder.STORED) for v in batches]
     if not spec.encoder_channels:
         return {"keypoints": keypoints}
     blind = [v | {"keypoints": jnp.zeros_like(v["keypoints"]), "target": v["keypoints"]} for v in batches]
@@ -88,9 +88,9 @@ def sampled(
 
 
 @functools.partial(jax.jit, static_argnames="networks")
-def joints_of(networks: Networks, params: Any, body: Any, embeddings: Array, betas: Array) -> Float[Array, "B 24 3"]:
+def joints_of(networks: Networks, params: Any, body: Any, view: View, embeddings: Array, betas: Array) -> Float[Array, "B 24 3"]:
     """Joints in metres, relative to the model origin, of token embeddings."""
-    return smpl_jax.posed_joints(body, betas, networks.decode(params, embeddings))
+    return smpl_jax.posed_joints(body, betas, networks.decoder(params, image_encoder.from_stored(view))(embeddings))
 
 
 @functools.partial(jax.jit, static_argnames=("networks", "spec"))
@@ -99,7 +99,7 @@ def refined(
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B 10"]]:
     """Embeddings and betas after the 2D refinement towards the detected keypoints."""
     keypoints = view.get("target", view["keypoints"])
-    found = refine(functools.partial(networks.decode, params), body, *start, keypoints, view, spec)
+    found = refine(networks.decoder(params, image_encoder.from_stored(view)), body, *start, keypoints, view, spec)
     return found.embeddings, found.betas
 
 
@@ -128,7 +128,7 @@ def measure(model: recover.Recoverer, batches: list[View], settings: Settings) -
         seconds["refined"] += done - began
         keep = np.asarray(view["weight"]) > 0
         for name, (embeddings, betas) in (("sampled", start[:2]), ("refined", end)):
-            rows[name].append(errors(joints_of(networks, params, body, embeddings, betas), view)[:, keep])
+            rows[name].append(errors(joints_of(networks, params, body, view, embeddings, betas), view)[:, keep])
     measured = {}
     for name, parts in rows.items():
         pa, plain = np.concatenate(parts, 1).astype(np.float64)

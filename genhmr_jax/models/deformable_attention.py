@@ -12,6 +12,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+DENSE_CELLS = 128
+"""Maps up to this size are attended to as a whole: on 2 CPU cores 8x8 took half the time of the gather, 16x16 as long, 32x32 four times."""
+
 
 def bilinear_sample(value: Float[Array, "B H W N D"], points: Float[Array, "B Q N P 2"]) -> Float[Array, "B Q N P D"]:
     """Samples each of N heads' maps at its own points (x, y in [0, 1] over the map, pixel centres at (i + 0.5)/size).
@@ -35,6 +38,22 @@ def bilinear_sample(value: Float[Array, "B H W N D"], points: Float[Array, "B Q 
             corner = jnp.take_along_axis(flat, index, 2).reshape(batch, heads, *points.shape[1:2], -1, dim).transpose(0, 2, 1, 3, 4)
             total = total + corner * (weight * inside)[..., None]
     return total.astype(value.dtype)
+
+
+def attend(value: Float[Array, "B H W N D"], points: Float[Array, "B Q N P 2"], weight: Float[Array, "B Q N P"]) -> Float[Array, "B Q N D"]:
+    """The weighted sum of what `bilinear_sample` finds at each head's points, in float32.
+
+    On a small map it is one product with all its cells, most of whose factors are 0: no gather forward, no scatter backward.
+    """
+    height, width = value.shape[1:3]
+    if height * width > DENSE_CELLS:
+        return jnp.sum(bilinear_sample(value, points) * weight[..., None], 3)
+    position = points * jnp.array([width, height]) - 0.5
+    near = lambda x, size: jax.nn.relu(1 - jnp.abs(x[..., None] - jnp.arange(size)))  # noqa: E731
+    columns, rows = near(position[..., 0], width), near(position[..., 1], height) * weight[..., None]
+    exact = jax.lax.Precision.HIGHEST  # float32 also where matrices are multiplied in bfloat16 by default
+    cells = jnp.einsum("bqnpy,bqnpx->bqnyx", rows, columns, precision=exact)
+    return jnp.einsum("bqnyx,byxnd->bqnd", cells, value.astype(jnp.float32), precision=exact)
 
 
 class DeformableAttention(nnx.Module):
@@ -67,5 +86,5 @@ class DeformableAttention(nnx.Module):
         for level, value in enumerate(values):
             size = jnp.array([value.shape[2], value.shape[1]])
             points = reference[:, :, None, None] + offset[:, :, :, level] / size
-            total = total + jnp.sum(bilinear_sample(value, points) * weight[:, :, :, level, :, None], 3)
+            total = total + attend(value, points, weight[:, :, :, level])
         return self.out(total.reshape(query.shape).astype(query.dtype))

@@ -16,7 +16,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from genhmr_jax import camera
+from genhmr_jax.looks import CHANNELS
 from genhmr_jax.models.heads import ShapeCameraHead
+from genhmr_jax.models.image_encoder import LOOK
 from genhmr_jax.models.masked_transformer import MaskedTransformer, TransformerSpec
 from genhmr_jax.models.pyramid import ProjectLevels, SimplePyramid
 from genhmr_jax.models.remat import checkpointed
@@ -35,8 +37,8 @@ class GenHmrSpec:
       num_keypoints: K of the 2D pose context; 0 makes an image-only model (the paper's setting).
       keypoints3d: whether the context also takes the same keypoints in 3D, as the detector guesses them.
       context: "mlp" turns all keypoints into `context_tokens` tokens; "keypoints" gives one token to each keypoint.
-      encoder: a frozen encoder of models/image_encoder.py, whose maps are inputs, or one that is part of the model, see
-        models/vit.py: "vit_s" .. "vit_h", "dinov2_s" .. "dinov2_l".
+      encoder: a frozen encoder of models/image_encoder.py ("look": the detector's own looks), whose maps are inputs, or one that is part of
+        the model, see models/vit.py: "vit_s" .. "vit_h", "dinov2_s" .. "dinov2_l".
       encoder_channels: channels of the image encoder's maps, finest first; () makes a model without image.
       pyramid: "project" (maps at several scales) or "simple" (a ViT's single map, at `pyramid_scales`).
       box_token: a context token of the box information alone (CLIFF, Li et al. 2022), after those in which it is mixed with the keypoints.
@@ -65,12 +67,19 @@ class GenHmrSpec:
             raise ValueError(f"context {self.context!r} must be 'mlp' or 'keypoints', pyramid {self.pyramid!r} 'project' or 'simple'")
         if self.trains_encoder and self.encoder_channels != (width := VitSpec.named(self.encoder).width,):
             raise ValueError(f"encoder {self.encoder!r} has one map of {width} channels, not {self.encoder_channels}")
+        if self.upright and self.encoder_channels != (CHANNELS, CHANNELS):
+            raise ValueError(f"encoder {LOOK!r} has two maps of {CHANNELS} channels, not {self.encoder_channels}")
         if self.keypoints3d and not self.num_keypoints:
             raise ValueError("keypoints3d adds to the 2D keypoints: set num_keypoints")
         if not self.num_keypoints and not levels:
             raise ValueError("a model without keypoints and without image sees nothing: set num_keypoints or encoder_channels")
         if self.box_token and not self.num_keypoints:
             raise ValueError("box_token: the context of a model without keypoints is a token of the box already")
+
+    @property
+    def upright(self) -> bool:
+        """Whether people are seen upright, in the region of the detector's look (`camera.upright`), and not in the axes of the photo."""
+        return bool(self.encoder_channels) and self.encoder == LOOK
 
     @property
     def trains_encoder(self) -> bool:

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 
 from genhmr_jax.body.keypoints import DETECTED
 from genhmr_jax.detect.blazepose import LANDMARKS, SIZE, from_landmarks
+from genhmr_jax.looks import CHANNELS, GRID
 from genhmr_jax.models.tokenizer import ResidualMlp
 
-GRID, CHANNELS = 8, 288
 METRES, SIDES = 0.1, 0.02
 """About the size of what is added, in 3D and in 2D: outputs of the network are near 1."""
 

@@ -36,7 +36,6 @@ from genhmr_jax.models.vit import is_vit
 
 CHUNK = 32
 OF_ENCODERS = ("map_", "look_", "images")  # how arrays begin that an encoder made
-LOOK = "look"  # in place of an encoder: the evidence of the detector's own look, for the lifter
 # How the region of the detector's second look lies to that of the true keypoints, on rendered people: shift in sides, logarithm of the
 # side, angle in radians.
 REGION_MEAN, REGION_DEVIATION = np.array([0.0, 0.003, -0.025, 0.0]), np.array([0.012, 0.015, 0.06, 0.055])
@@ -141,13 +140,12 @@ def _compute_part(file: pathlib.Path, part: pathlib.Path, encoder: str, training
         seen = _looked_at(both, np.random.default_rng([int(file.stem), number])) if training else _detected(sample)
         for sample, look in seen:
             rows.append(_row(sample, look))
-            if encoder == LOOK:
+            if encoder == image_encoder.LOOK:
                 rows[-1] |= {f"look_{name}": value for name, value in look.evidence.items()}
             elif encoder != "none":
                 crops.append(crop_image(sample.image, rows[-1]["crop"], image_encoder.CROP_SIZE))
     arrays = {name: np.stack([row[name] for row in rows]).astype(np.float32) for name in rows[0]} if rows else {}
-    if "look_inner" in arrays:
-        arrays["look_inner"] = arrays["look_inner"].astype(np.float16)
+    arrays |= {name: arrays[name].astype(np.float16) for name in image_encoder.STORED if name in arrays}  # of looks
     maps = [_encode(encoder, crops[i : i + CHUNK]) for i in range(0, len(crops), CHUNK)]
     for level in range(len(maps[0]) if maps else 0):  # an encoder that trains with the model gets the pixels
         arrays["images" if is_vit(encoder) else f"map_{level}"] = np.concatenate([m[level] for m in maps])

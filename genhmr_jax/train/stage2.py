@@ -165,7 +165,10 @@ class GenHmrTask:
         """Tokens, what is seen of them, and the weights of every term: they add up to 1 over the rows that carry the label."""
         masking, spec = self.config.masking, self.spec.tokenizer
         tokenizer = nnx.merge(self.networks.tokenizer, frozen["tokenizer"])
-        tokens = tokenizer.tokenize(frozen["codebook"]["vectors"], sample["rotmats"])
+        rotmats, turn = sample["rotmats"], self.networks.turn(image_encoder.from_stored(sample))
+        if turn is not None:  # tokens say the pose in the axes in which the network sees
+            rotmats = rotmats.at[:, 0].set(turn.mT @ rotmats[:, 0])
+        tokens = tokenizer.tokenize(frozen["codebook"]["vectors"], rotmats)
         rule = {"schedule": masking.schedule, "min_ratio": masking.min_ratio, "all_masked": masking.all_masked}
         mask = random_mask(keys[:, 0], spec.length, **rule)
         visible = visible_tokens(keys[:, 1], tokens, mask, spec.codebook_size, masking.corrupt)
@@ -192,7 +195,8 @@ class GenHmrTask:
         """The terms of the loss for prepared rows, and metrics; all are sums over the rows."""
         weight, w = self.config.loss, sample["weights"]
         everything = {"genhmr": params, "tokenizer": frozen["tokenizer"], "codebook": frozen["codebook"]}
-        encoded = self.networks.encode(everything, image_encoder.from_stored(sample))
+        inputs = image_encoder.from_stored(sample)
+        encoded = self.networks.encode(everything, inputs)
         visible = self._unrolled(everything, sample, encoded) if self.config.masking.unroll else sample["visible"]
         logits = self.networks.logits(everything, visible, encoded)
         tokens, mask = sample["tokens"], sample["mask"]
@@ -207,7 +211,7 @@ class GenHmrTask:
         if weight.differentiable_sampling != "none":
             vectors = frozen["codebook"]["vectors"]
             soft = self._differentiable_sample(logits, vectors, sample["noise_key"])
-            rotmats = self.networks.decode(everything, jnp.where(mask[..., None], soft, vectors[tokens]))
+            rotmats = self.networks.decoder(everything, inputs)(jnp.where(mask[..., None], soft, vectors[tokens]))
             output = smpl_jax.forward(frozen["body"], encoded.betas, rotmats)
             terms["rotation"] = jnp.sum(w["rotation"] * losses.row_mean((rotmats - sample["rotmats"]) ** 2))
             known = sample.get("joints_confidence", jnp.ones(output.joints.shape[:2]))
@@ -250,10 +254,11 @@ class GenHmrTask:
         @functools.partial(jax.jit, static_argnames="rule")
         def measure(params: Any, frozen: Any, sample: dict, iterations: jax.Array, rule: str) -> dict[str, jax.Array]:
             everything = {"genhmr": params, "tokenizer": frozen["tokenizer"], "codebook": frozen["codebook"]}
-            encoded = networks.encode(everything, image_encoder.from_stored(sample))
+            inputs = image_encoder.from_stored(sample)
+            encoded = networks.encode(everything, inputs)
             keys = jax.random.split(jax.random.key(0), sample["crop"].shape[0])
             _, embeddings = sample_bodies(networks, everything, encoded, keys, iterations=iterations, rule=rule)
-            output = smpl_jax.forward(frozen["body"], encoded.betas, networks.decode(everything, embeddings))
+            output = smpl_jax.forward(frozen["body"], encoded.betas, networks.decoder(everything, inputs)(embeddings))
             weight, both = sample["weight"], (output.joints, sample["joints"])
             sums = {"mpjpe": 1000 * mpjpe(*both), "pa_mpjpe": 1000 * pa_mpjpe(*both), "rows": jnp.ones_like(weight)}
             translation = camera.weak_to_translation(encoded.weak_camera, sample["crop"], sample["image_size"], sample["focal"])
@@ -293,9 +298,9 @@ class GenHmrTask:
         if "val_image" in groups and self.spec.encoder_channels:
             blind = without(groups["val_image"], "keypoints3d")
             groups["val_image_only"] = [b | {"keypoints": jnp.zeros_like(b["keypoints"])} for b in blind]
-            groups["val_keypoints_only"] = without(groups["val_image"], "maps", "images")
+            groups["val_keypoints_only"] = without(groups["val_image"], *image_encoder.STORED)
         if "val_image" in groups and self.spec.keypoints3d:
-            groups["val_2d_only"] = without(groups["val_image"], "maps", "images", "keypoints3d")
+            groups["val_2d_only"] = without(groups["val_image"], *image_encoder.STORED, "keypoints3d")
         if not self.spec.num_keypoints:
             groups = {"val_image": groups.get("val_image", [])}  # without keypoints the other groups are the same, or blind
         for group, samples in groups.items():

@@ -53,7 +53,7 @@ class RegressorSpec:
 
     trains_encoder = True  # ... through an encoder of its own, ...
     num_keypoints = 0  # ... and no keypoints
-    keypoints3d = False
+    keypoints3d = upright = False
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "RegressorSpec":

@@ -1,0 +1,185 @@
+"""The encoder "look": a network that sees people upright in the region of the detector's look, and keypoints or none."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from genhmr_jax import camera, detect, recover
+from genhmr_jax.data.synthetic.write import read_shards, write_split
+from genhmr_jax.detect.blazepose import Region
+from genhmr_jax.evaluate import Settings, views
+from genhmr_jax.looks import Looks
+from genhmr_jax.models import image_encoder
+from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
+from genhmr_jax.models.masked_transformer import TransformerSpec
+from genhmr_jax.models.tokenizer import PoseTokenizer, TokenizerSpec
+from genhmr_jax.predict import Networks, sample_bodies
+from genhmr_jax.train import features
+from genhmr_jax.train.mesh import Placement, make_mesh
+from genhmr_jax.train.stage1 import TokenizerTask
+from genhmr_jax.train.stage2 import GenHmrTask
+
+SPEC = GenHmrSpec(
+    tokenizer=TokenizerSpec(codebook_size=16, width=24, depth=1),
+    transformer=TransformerSpec(width=24, layers=2, heads=2),
+    num_keypoints=23,
+    keypoints3d=True,
+    context_width=24,
+    context_depth=1,
+    encoder="look",
+    encoder_channels=(288, 288),
+)
+
+
+def test_an_upright_camera_sees_what_the_camera_sees_turned():
+    rng = np.random.default_rng(0)
+    points, size, focal = rng.normal(size=(7, 3)) + [0.2, -0.4, 6.0], np.array([640.0, 480.0]), 700.0
+    region = Region(*rng.uniform(100, 400, 3), 0.7)
+    turn, crop = camera.upright(jnp.array([region.x, region.y, region.side, region.angle]), jnp.asarray(size))
+    pixels = points[:, :2] / points[:, 2:] * focal + size / 2
+    own = points @ np.asarray(turn, np.float64)  # turn leads from the upright camera's axes to the camera's
+    upright = own[:, :2] / own[:, 2:] * focal + size / 2
+    inside = (upright - np.asarray(crop[:2])) / float(crop[2])  # of a square that is not turned
+    np.testing.assert_allclose(region.to_image(256 * (inside + 0.5)), pixels, atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def network():
+    networks = Networks.of(SPEC)
+    pure = lambda module: nnx.to_pure_dict(nnx.split(module)[1])  # noqa: E731
+    model = pure(GenHmr(SPEC, rngs=nnx.Rngs(0)))
+    leaves, tree = jax.tree.flatten(model)
+    noise = jax.random.split(jax.random.key(1), len(leaves))
+    model = jax.tree.unflatten(tree, [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)])
+    vectors = jax.random.normal(jax.random.key(2), (16, SPEC.tokenizer.code_dim))
+    return networks, {
+        "genhmr": model,
+        "tokenizer": pure(PoseTokenizer(SPEC.tokenizer, rngs=nnx.Rngs(3))),
+        "codebook": {"vectors": vectors},
+    }
+
+
+def answer(network, inputs):
+    networks, params = network
+    encoded = networks.encode(params, inputs)
+    _, embeddings = sample_bodies(networks, params, encoded, jax.random.split(jax.random.key(0), len(inputs["crop"])))
+    rotmats = networks.decoder(params, inputs)(embeddings)
+    translation = camera.weak_to_translation(encoded.weak_camera, inputs["crop"], inputs["image_size"], inputs["focal"])
+    return rotmats, encoded.betas, translation
+
+
+def made_up(rows=3):
+    rng = np.random.default_rng(5)
+    look = rng.normal(size=(rows, *Looks.none(1).inner.shape[1:]))
+    return {
+        "keypoints": jnp.asarray(np.concatenate([rng.uniform(50, 400, (rows, 23, 2)), np.ones((rows, 23, 1))], -1), jnp.float32),
+        "keypoints3d": jnp.asarray(rng.normal(size=(rows, 23, 3)), jnp.float32),
+        "crop": jnp.tile(jnp.array([200.0, 220.0, 300.0]), (rows, 1)),
+        "image_size": jnp.tile(jnp.array([640.0, 480.0]), (rows, 1)),
+        "focal": jnp.full(rows, 700.0),
+        "region": jnp.tile(jnp.array([210.0, 190.0, 320.0, 0.2]), (rows, 1)),
+        "look": look,
+    }
+
+
+def seen(view):
+    """The inputs of a network."""
+    look = jnp.asarray(view["look"], jnp.float32)
+    return {name: value for name, value in view.items() if name != "look"} | {"maps": image_encoder.maps_of_looks(look)}
+
+
+def test_who_is_turned_about_the_optical_axis_gets_the_same_body_turned(network):
+    """Camera roll is exactly undone: everything but the root, and where the body lies, stays as it is."""
+    view, angle = made_up(), 0.9
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]], np.float32)
+    about = lambda points: (points - view["image_size"][:1] / 2) @ turn[:2, :2].T + view["image_size"][:1] / 2  # noqa: E731
+    region = jnp.concatenate([about(view["region"][:, :2]), view["region"][:, 2:3], view["region"][:, 3:] + angle], -1)
+    points = jnp.concatenate([about(view["keypoints"][..., :2]), view["keypoints"][..., 2:]], -1)
+    other = view | {"region": region, "keypoints": points, "keypoints3d": view["keypoints3d"] @ turn.T}
+    other["crop"] = jnp.tile(jnp.array([300.0, 100.0, 250.0]), (3, 1))  # whatever crop is used to say where the body lies
+    (rotmats, betas, translation), (rotmats2, betas2, translation2) = answer(network, seen(view)), answer(network, seen(other))
+    np.testing.assert_allclose(rotmats2[:, 0], turn @ rotmats[:, 0], atol=2e-4)
+    np.testing.assert_allclose(rotmats2[:, 1:], rotmats[:, 1:], atol=2e-4)
+    np.testing.assert_allclose(betas2, betas, atol=2e-4)
+    np.testing.assert_allclose(translation2, translation @ turn.T, rtol=1e-3, atol=1e-3)
+
+
+def test_the_look_itself_is_seen(network):
+    view = made_up()
+    plain, other = (answer(network, seen(view | {"look": look}))[0] for look in (view["look"], 1.0 - view["look"]))
+    assert np.abs(plain - other).max() > 1e-3
+
+
+def test_one_map_of_known_channels():
+    with pytest.raises(ValueError, match="288"):
+        dataclasses.replace(SPEC, encoder_channels=(80, 136, 288))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, corpus_file):
+    """Rendered images and the looks at them, both splits."""
+    root = tmp_path_factory.mktemp("images")
+    for split in ("train", "val"):
+        write_split(root / "images", split, 4, str(corpus_file), workers=1)
+        features.compute(root / "images", root / "looks", split, "look")
+    return root
+
+
+@pytest.fixture(scope="module")
+def task(images, get_config, corpus_file, tmp_path_factory):
+    """Training of an image-only model, of which only the size is not that of configs/genhmr.py:look."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    first = get_config("tokenizer:tiny")
+    first.data.poses = str(corpus_file)
+    tokenizer = TokenizerTask(first)
+    tokenizer.export(folder, *tokenizer.init(jax.random.key(0)), {})
+    config = get_config("genhmr:look")
+    config.model.transformer.update({"width": 24, "layers": 1, "heads": 2})
+    config.data.images, config.data.poses, config.tokenizer, config.init = str(images / "looks"), str(corpus_file), str(folder), ""
+    config.image_batch_size = 4
+    return GenHmrTask.from_model(config)
+
+
+def test_tokens_and_labels_agree_in_training(task):
+    """Tokens are of the upright pose; decoded, they are the labelled pose in the axes of the photo, as near as the tokenizer is."""
+    rows = task.sources()["images"].load(np.arange(4))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), {"images": rows}) == jax.tree.map(lambda x: (x.shape, x.dtype), task.batch_shapes())
+    sample = jax.jit(task.prepare)(task.frozen, {"images": rows})["images"]
+    inputs = image_encoder.from_stored(sample)
+    turn = task.networks.turn(inputs)
+    assert np.abs(turn - np.eye(3)).max() > 0.01
+    tokenizer = nnx.merge(task.networks.tokenizer, task.frozen["tokenizer"])
+    vectors = task.frozen["codebook"]["vectors"]
+    upright = sample["rotmats"].at[:, 0].set(jnp.swapaxes(turn, 1, 2) @ sample["rotmats"][:, 0])
+    np.testing.assert_array_equal(sample["tokens"], tokenizer.tokenize(vectors, upright))
+    decoded, plain = task.networks.decoder(task.frozen, inputs)(vectors[sample["tokens"]]), tokenizer.decode(vectors[sample["tokens"]])
+    np.testing.assert_allclose(decoded[:, 0], turn @ plain[:, 0], atol=1e-5)
+    np.testing.assert_array_equal(decoded[:, 1:], plain[:, 1:])
+
+
+def test_training_measures_it_and_recover_takes_it(task, images, tmp_path):
+    params, extra = task.init(jax.random.key(1))
+    sample = jax.jit(task.prepare)(task.frozen, {"images": task.sources()["images"].load(np.arange(4))})
+    grads = jax.jit(jax.grad(lambda p: task.loss(p, extra, task.frozen, sample)[0]))(params)
+    for level in grads["pyramid"]["levels"].values():  # both looks are learned from
+        assert np.abs(level["proj"]["kernel"]).max() > 0
+    measured = task.evaluate(params, extra, task.frozen, Placement(make_mesh(task.config.mesh)))
+    assert {name.split("_expected1")[0] for name in measured if "expected1" in name} == {"val_image"}
+    task.export(tmp_path, params, extra, measured)
+    report = views.evaluate(str(tmp_path), Settings(refine_steps=0), images=str(images / "looks"))
+    assert report["contexts"]["image"]["sampled"]["pa_mpjpe_mm"] == pytest.approx(measured["val_image_expected5_pa_mpjpe"], rel=2e-2)
+
+    model, image = recover.load(tmp_path), next(read_shards(images / "images" / "val")).image
+    seen = detect.detect(image)
+    assert seen.looks.inner.shape == (len(seen), 2, 8, 8, 288) and np.abs(seen.looks.inner).max((1, 2, 3, 4)).min() > 0
+    people = model.recover(image, options=recover.RecoverOptions(refine_steps=0))
+    given = model.recover(image, boxes=seen.boxes, keypoints=seen.keypoints, options=recover.RecoverOptions(refine_steps=0))
+    assert len(people) == len(given) == len(seen) and np.isfinite(people.vertices).all()
+    # With the user's own keypoints the detector looks in their box: almost the same looks.
+    assert np.median(np.abs(given.body_pose - people.body_pose)) < 0.05 and np.abs(given.vertices - people.vertices).max() > 0
+    points = people.projected_keypoints
+    assert (np.abs(points.mean(1) - seen.keypoints[..., :2].mean(1)) < 100).all()
