@@ -4,8 +4,10 @@
 
 The MLP (keypoints in 2D and 3D and box information -> 24 rotations, shape; width 1024, 3 blocks, about as many parameters as GenHMR without
 its tokenizer) is trained here on the same simulated views, and with --images on as many rows of rendered people (train/features.py), with
-AdamW and a cosine schedule, for the given number of samples; its time is printed. GenHMR is evaluated with every decode rule and number of
-iterations. All see the same views: `--views` simulated ones, and the split val of the images; PA-MPJPE and MPJPE over 24 joints in mm.
+AdamW and a cosine schedule, for the given number of samples; its time is printed. Where the rows hold the detector's looks (--encoder look)
+both networks see these too, upright, and the MLP is as wide as makes it as large as GenHMR then. GenHMR is evaluated with every decode rule
+and number of iterations. All see the same views: `--views` simulated ones, and the split val of the images; PA-MPJPE and MPJPE over 24
+joints in mm.
 
 The second table is about uncertainty: spread (standard deviation of joint positions, mm) of K = 8 hypotheses for joints whose keypoints the
 detector saw, and for joints whose keypoints were hidden.
@@ -31,23 +33,56 @@ from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, keypoint_model
 from genhmr_jax.data import poses, views
 from genhmr_jax.data.turn import TurnSpec, turn_row
 from genhmr_jax.evaluate.metrics import centred, mpjpe, pa_mpjpe
+from genhmr_jax.looks import CHANNELS, GRID
+from genhmr_jax.models import image_encoder
 from genhmr_jax.models.genhmr import METRES, normalize_keypoints
 from genhmr_jax.models.tokenizer import ResidualMlp
 from genhmr_jax.predict import repeat_encoded, sample_bodies
 from genhmr_jax.train.features import FeatureSet
 
 BATCH = 256
+DROP = 0.3  # of what the MLP makes of looks, in training
 SPEC = views.ViewSpec()
 BODY = keypoint_model(load_body())
 # Joints with a keypoint of their own, for the question "was it seen?"
 LIMBS = {n: n for n in DETECTED if n.split("_")[-1] in ("elbow", "wrist", "knee", "ankle", "shoulder", "hip")}
 
 
-def features(view: dict) -> jax.Array:
-    """What a regressor sees: keypoints in crop coordinates, box information, keypoints in 3D, (B, 141)."""
-    keypoints = normalize_keypoints(view["keypoints"], view["crop"])
-    box = camera.box_information(view["crop"], view["image_size"], view["focal"])
-    return jnp.concatenate([keypoints.reshape(len(keypoints), -1), box, view["keypoints3d"].reshape(len(keypoints), -1) / METRES], -1)
+class Regressor(nnx.Module):
+    """A residual MLP: keypoints, box information (and looks) -> 24 rotations in 6D and shape."""
+
+    def __init__(self, looks: bool, *, rngs: nnx.Rngs):
+        self.looks = looks
+        if looks:
+            self.reduce = nnx.Linear(2 * CHANNELS, 64, rngs=rngs)
+            self.gather = nnx.Linear(64 * GRID * GRID, 512, rngs=rngs)
+        self.mlp = ResidualMlp(6 * len(DETECTED) + 3 + 512 * looks, 768 if looks else 1024, 3, 24 * 6 + 10, rngs=rngs)
+
+    def __call__(self, view: dict, key: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """Rotations (B, 24, 3, 3) and shape (B, 10). With a key some of what it makes of the looks is hidden."""
+        turn, crop = camera.upright(view["region"], view["image_size"])
+        middle = view["image_size"][:, None] / 2
+        points = (view["keypoints"][..., :2] - middle) @ turn[:, :2, :2] + middle
+        keypoints = normalize_keypoints(jnp.concatenate([points, view["keypoints"][..., 2:]], -1), crop)
+        box = camera.box_information(crop, view["image_size"], view["focal"])
+        parts = [keypoints.reshape(len(box), -1), box, (view["keypoints3d"] @ turn / METRES).reshape(len(box), -1)]
+        if self.looks:
+            cells = jax.nn.relu(self.reduce(self._thinned(jnp.concatenate(view["maps"], -1), key, 0)))
+            parts.append(jax.nn.relu(self.gather(self._thinned(cells.reshape(len(box), -1), key, 1))))
+        out = self.mlp(jnp.concatenate(parts, -1))
+        identity = jnp.tile(jnp.array([1.0, 0, 0, 0, 1, 0]), 24)
+        rotmats = rotations.rot6d_to_matrix((out[:, :144] + identity).reshape(-1, 24, 6), "rows")
+        return rotmats.at[:, 0].set(turn @ rotmats[:, 0]), out[:, 144:]
+
+    def _thinned(self, x: jax.Array, key: jax.Array | None, number: int) -> jax.Array:
+        keep = 1 - DROP
+        return x if key is None else x * jax.random.bernoulli(jax.random.fold_in(key, number), keep, x.shape) / keep
+
+
+def prepared(view: dict) -> dict:
+    """A view with "region" (the crop, where nobody looked) and, of stored rows with looks, "maps"."""
+    view = image_encoder.from_stored(view)
+    return {"region": jnp.pad(view["crop"], ((0, 0), (0, 1)))} | view
 
 
 def errors(joints: jax.Array, view: dict) -> np.ndarray:
@@ -57,20 +92,15 @@ def errors(joints: jax.Array, view: dict) -> np.ndarray:
 
 def train_mlp(corpus: poses.PoseCorpus, rendered: FeatureSet | None, samples: int):
     """Trains the residual MLP; returns a function view -> joints, and the seconds it took."""
-    graph, state = nnx.split(ResidualMlp(6 * len(DETECTED) + 3, 1024, 3, 24 * 6 + 10, rngs=nnx.Rngs(0)))
+    looks = rendered is not None and rendered.encoder == image_encoder.LOOK
+    graph, state = nnx.split(Regressor(looks, rngs=nnx.Rngs(0)))
     params, steps = nnx.to_pure_dict(state), samples // BATCH
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(optax.warmup_cosine_decay_schedule(0, 1e-3, 200, steps, 1e-5), weight_decay=1e-4)
     )
 
-    def predict(params, view):
-        out = nnx.merge(graph, params)(features(view))
-        identity = jnp.tile(jnp.array([1.0, 0, 0, 0, 1, 0]), 24)
-        rotmats = rotations.rot6d_to_matrix((out[:, :144] + identity).reshape(-1, 24, 6), "rows")
-        return rotmats, out[:, 144:]
-
-    def loss(params, view):
-        rotmats, betas = predict(params, view)
+    def loss(params, view, key):
+        rotmats, betas = nnx.merge(graph, params)(view, key)
         joints = smpl_jax.posed_joints(BODY, betas, rotmats)
         gap = jnp.mean(jnp.abs(centred(joints) - centred(view["joints"])))
         return 10 * gap + 2 * jnp.mean((rotmats - view["rotmats"]) ** 2) + 0.05 * jnp.mean((betas - view["betas"]) ** 2)
@@ -78,11 +108,15 @@ def train_mlp(corpus: poses.PoseCorpus, rendered: FeatureSet | None, samples: in
     @jax.jit
     def step(params, opt_state, pose, number, rows):
         view = views.make_views(BODY, pose, number, 3, SPEC)
-        if rows:
+        if looks:
+            rows, view = prepared(rows), prepared(view)
+            view["maps"] = [jnp.zeros_like(m) for m in rows["maps"]]
+            view = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), view, {name: rows[name] for name in view})
+        elif rows:
             keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(5), n))(rows.pop("number"))
             turned = jax.vmap(lambda row, key: turn_row(row, key, TurnSpec()))(rows, keys)
             view = {name: jnp.concatenate([value, turned[name]]) for name, value in view.items()}
-        grads = jax.grad(loss)(params, view)
+        grads = jax.grad(loss)(params, prepared(view) if not looks else view, jax.random.fold_in(jax.random.key(6), number[0]))
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
@@ -97,8 +131,16 @@ def train_mlp(corpus: poses.PoseCorpus, rendered: FeatureSet | None, samples: in
             jax.block_until_ready(params)
             start = time.monotonic()  # compilation does not count
     jax.block_until_ready(params)
-    posed = jax.jit(lambda view: smpl_jax.posed_joints(BODY, *reversed(predict(params, view))))
-    return posed, time.monotonic() - start
+
+    @jax.jit
+    def joints(view):
+        view = prepared(view)
+        if looks and "maps" not in view:
+            view["maps"] = [jnp.zeros((len(view["crop"]), GRID, GRID, CHANNELS))] * 2
+        rotmats, betas = nnx.merge(graph, params)(view)
+        return smpl_jax.posed_joints(BODY, betas, rotmats)
+
+    return joints, time.monotonic() - start
 
 
 def genhmr_joints(recoverer: recover.Recoverer, view: dict, iterations: int, rule: str) -> jax.Array:
@@ -108,10 +150,11 @@ def genhmr_joints(recoverer: recover.Recoverer, view: dict, iterations: int, rul
 
 @functools.partial(jax.jit, static_argnames=("networks", "rule"))
 def _genhmr(networks, params, view, iterations, rule):
+    view = image_encoder.from_stored(view)
     encoded = networks.encode(params, view)
     keys = jax.random.split(jax.random.key(0), len(view["crop"]))
     _, embeddings = sample_bodies(networks, params, encoded, keys, iterations=iterations, rule=rule)
-    return smpl_jax.posed_joints(BODY, encoded.betas, networks.decode(params, embeddings))
+    return smpl_jax.posed_joints(BODY, encoded.betas, networks.decoder(params, view)(embeddings))
 
 
 @functools.partial(jax.jit, static_argnames="networks")
@@ -123,6 +166,12 @@ def hypothesis_spread(networks, params, view):
     _, embeddings = sample_bodies(networks, params, encoded, keys, iterations=5, temperature=1.0, rule="hard")
     joints = centred(smpl_jax.posed_joints(BODY, encoded.betas, networks.decode(params, embeddings)))
     return 1000 * jnp.sqrt(jnp.sum(jnp.var(joints.reshape(batch, 8, 24, 3), 1), -1))
+
+
+def _rows(folder: pathlib.Path) -> FeatureSet:
+    """Stored rows, with looks if they hold any, and without any other encoder's maps."""
+    found = FeatureSet(folder)
+    return found if found.encoder == image_encoder.LOOK else FeatureSet(folder, "none")
 
 
 def main() -> None:
@@ -141,7 +190,7 @@ def main() -> None:
     chosen = np.linspace(0, len(val.poses) - 1, count * BATCH).astype(int)
     simulate = jax.jit(lambda pose, number: views.make_views(BODY, pose, number, 4, SPEC))
     batches = [simulate(val.poses[c], c.astype(np.uint32)) for c in np.split(chosen, count)]
-    rendered = {split: FeatureSet(args.images / split, "none") for split in ("train", "val")} if args.images else {}
+    rendered = {split: _rows(args.images / split) for split in ("train", "val")} if args.images else {}
     groups = {"simulated": [view | {"weight": np.ones(BATCH)} for view in batches]}
     if rendered:
         groups["rendered"] = rendered["val"].all_batches(BATCH)

@@ -8,8 +8,9 @@ Keypoints only, unless --config.image_batch_size=N asks for images: --config.dat
 
 Args:
 * `default` (an hour on 2 CPU cores), then `detected`, which goes on with the detector's keypoints, in 2D and 3D, on rendered people (an
-  hour more), then `lifted`, the same with more of them (half an hour): the shipped model. `images` (BlazePose's maps too), `look` (image
-  only: the maps of the detector's own looks, and no keypoints), `gpu` (wider, longer), `tiny` (seconds);
+  hour more), then `lifted`, the same with more of them (half an hour); `look` starts from it and sees no keypoints, but the maps of the
+  detector's own looks (a quarter of an hour); `seen` goes on from both, with either and both (an hour): the shipped model. `images`
+  (BlazePose's maps of plain crops), `gpu` (wider, longer), `tiny` (seconds);
 * `vit_h`, `vit_l`, `vit_b`, `vit_s`: paper scale (docs/pretrained.md), image only, from ViTPose's backbone in models/vitpose_h, ..; on
   HMR2.0's datasets, which BEDLAM is not among; `vit_h_bedlam`, .. on TokenHMR's, 18 % BEDLAM. `paper` is `vit_h`;
 * `finetune`: goes on with the shipped model on own photos; `finetune_vit_h`, ..: goes on with a model of the recipes above on a single
@@ -40,7 +41,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     c.steps = 4800
     c.log_every, c.evaluate_every, c.checkpoint_every, c.evaluate_poses = 50, 500, 250, 2048
     c.tokenizer = "runs/tokenizer/model"
-    c.init = ""  # a stage-2 model folder to start from; arrays that do not fit are left fresh, and named
+    c.init = ""  # stage-2 model folders to start from, with commas between; arrays that do not fit are left fresh, and named
 
     c.model = ml_collections.ConfigDict()
     c.model.transformer = ml_collections.ConfigDict({"width": 192, "layers": 4, "heads": 6, "mlp_ratio": 3, "points": 4})
@@ -95,14 +96,15 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     elif arg == "look":
         c.model.num_keypoints, c.model.encoder, c.model.encoder_channels = 0, "look", (288, 288)
         c.data.images, c.init = "runs/looks", "runs/lifted/model"
-        c.batch_size, c.image_batch_size, c.steps, c.evaluate_every = 0, 128, 6000, 1500
+        c.batch_size, c.image_batch_size, c.steps, c.evaluate_every = 0, 128, 800, 800
         c.masking.all_masked, c.masking.drop_image, c.optim.weight_decay = 0.5, 0.0, 0.05
     elif arg == "seen":
         c.model.keypoints3d, c.model.context_depth = True, 2
         c.model.encoder, c.model.encoder_channels = "look", (288, 288)
-        c.data.images, c.init = "runs/looks", "runs/look/model"
-        c.batch_size, c.image_batch_size, c.steps, c.evaluate_every = 0, 128, 3000, 1500
-        c.masking.all_masked, c.masking.drop_keypoints, c.optim.weight_decay = 0.5, 0.4, 0.05
+        c.data.images, c.init = "runs/looks", "runs/lifted/model,runs/look/model"
+        c.batch_size, c.image_batch_size, c.steps, c.evaluate_every = 32, 112, 3200, 1600
+        c.optim.learning_rate, c.optim.weight_decay = 6e-4, 0.05
+        c.masking.all_masked, c.masking.drop_keypoints = 0.5, 0.5
     elif arg in ("detected", "lifted"):
         c.model.keypoints3d, c.image_batch_size, c.batch_size = True, 64, 64
         c.data.images, c.init = "runs/features", "runs/genhmr/model"

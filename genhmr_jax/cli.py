@@ -123,6 +123,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--principal-point", type=point, metavar="X,Y", help="where the optical axis meets the photo, px (default: middle)")
     parser.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N", help="random seed (default: 0)")
     parser.add_argument("--max-people", type=number(int, 1, 100), default=10, metavar="N", help="most people per photo (default: 10)")
+    parser.add_argument("--context", choices=evaluate.CONTEXTS, default="all", help="show the model the image or the 2D keypoints alone")
     parser.add_argument("--save", type=mesh_formats, default=(), metavar="FORMATS", help="meshes to write as well: obj,glb,ply")
     parser.add_argument("--no-overlay", action="store_true", help="write no overlay picture")
 

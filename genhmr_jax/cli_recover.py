@@ -70,6 +70,7 @@ def _load(args: argparse.Namespace):
         principal_point=args.principal_point,
         seed=args.seed,
         max_people=args.max_people,
+        context=args.context,
     )
     if args.refine_steps is not None:
         chosen["refine_steps"] = args.refine_steps

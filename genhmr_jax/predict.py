@@ -17,13 +17,15 @@ from jaxtyping import Array, Float
 
 from genhmr_jax import camera, sampling
 from genhmr_jax.evaluate.metrics import distances, procrustes
-from genhmr_jax.models import genhmr
+from genhmr_jax.models import genhmr, image_encoder
 from genhmr_jax.models.genhmr import GenHmrSpec
 from genhmr_jax.refinement import RefineSpec
 
 DRAWS = 16
 NEAR = 0.1  # metres
 DECODE_RULES = ("expected", "final", "hard")
+CONTEXTS = ("all", "image", "keypoints")
+"""What a network may be shown of a person, see `shown`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Networks:
         """Encodes inputs: keypoints (B, K, 3) px; crop (B, 3); image_size (B, 2); focal (B,).
 
         Optional inputs: keypoints3d (B, K, 3) metres, maps, image_weight, images, drop_path, as `GenHmr.encode` has them; region (B, 4),
-        see `camera.upright`, for a model that sees upright people (`GenHmrSpec.upright`).
+        see `camera.upright`, for a model that sees upright people (`GenHmrSpec.upright`); without it the crop is the region.
         """
         own = self._upright(inputs) if self.spec.upright else inputs
         keypoints = genhmr.normalize_keypoints(own["keypoints"], own["crop"]) if self.spec.num_keypoints else None
@@ -71,11 +73,11 @@ class Networks:
 
     def turn(self, inputs: dict[str, Any]) -> Float[Array, "B 3 3"] | None:
         """The rotation from the axes in which the network sees its people to the camera's; None where these are the same."""
-        return camera.upright(inputs["region"], inputs["image_size"])[0] if self.spec.upright else None
+        return camera.upright(_region(inputs), inputs["image_size"])[0] if self.spec.upright else None
 
     def _upright(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs as a camera sees them that is turned about its axis until the person stands upright, and whose crop is the region."""
-        turn, crop = camera.upright(inputs["region"], inputs["image_size"])
+        turn, crop = camera.upright(_region(inputs), inputs["image_size"])
         own = inputs | {"crop": crop}
         if self.spec.num_keypoints:
             middle = inputs["image_size"][:, None] / 2.0
@@ -103,6 +105,12 @@ class Networks:
         return RefineSpec.steps
 
     crops_by_box = False  # the crop follows from the keypoints
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """Which of CONTEXTS it can do with."""
+        spec = self.spec
+        return ("all", *(["image"] if spec.encoder_channels else []), *(["keypoints"] if spec.num_keypoints else []))
 
     def sample(self, params: dict[str, Any], encoded: genhmr.Encoded, keys: Array, **how: Any) -> tuple[sampling.Samples, Array]:
         """`sample_bodies` of these networks."""
@@ -143,6 +151,25 @@ class Networks:
     def logits(self, params: dict[str, Any], tokens: Array, encoded: genhmr.Encoded) -> Float[Array, "B L N"]:
         """Logits of every token."""
         return nnx.merge(self.model, params["genhmr"]).logits(tokens, params["codebook"]["vectors"], encoded, remat=self.remat)
+
+
+def _region(inputs: dict[str, Any]) -> Float[Array, "B 4"]:
+    """Where people were looked at; where nobody looked, as in simulated views, the crop."""
+    return inputs["region"] if "region" in inputs else jnp.pad(inputs["crop"], ((0, 0), (0, 1)))
+
+
+def shown(inputs: dict[str, Any], context: str) -> dict[str, Any]:
+    """Inputs of `Networks.encode`, or stored rows, of which only a part is shown: the image alone, the 2D pose alone, or all.
+
+    Raises:
+      ValueError: unknown context.
+    """
+    if context not in CONTEXTS:
+        raise ValueError(f"unknown context {context!r}: choose among {', '.join(CONTEXTS)}")
+    if context == "image":
+        return inputs | {name: jnp.zeros_like(inputs[name]) for name in ("keypoints", "keypoints3d") if name in inputs}
+    hidden = image_encoder.STORED if context == "keypoints" else ()
+    return {name: value for name, value in inputs.items() if name not in hidden}
 
 
 def repeat_encoded(encoded: genhmr.Encoded, times: int) -> genhmr.Encoded:

@@ -21,7 +21,7 @@ from genhmr_jax.models.baselines.regressor import KINDS, RegressorSpec
 from genhmr_jax.models.genhmr import GenHmrSpec
 from genhmr_jax.observed import Observed, can_recover, observe
 from genhmr_jax.people import People
-from genhmr_jax.predict import Networks, repeat_encoded
+from genhmr_jax.predict import CONTEXTS, Networks, repeat_encoded, shown
 from genhmr_jax.refinement import RefineSpec, refine, reprojection
 from genhmr_jax.regress import RegressorNetworks
 
@@ -46,6 +46,8 @@ class RecoverOptions:
       principal_point: x, y in px; None is the middle of the image.
       seed: of the random draws.
       max_people: the most people that the detector may return.
+      context: what the network is shown (predict.CONTEXTS): "all", or "image" or "keypoints" alone. The refinement meets the keypoints
+        whatever it is.
     """
 
     iterations: int | None = None
@@ -57,11 +59,14 @@ class RecoverOptions:
     principal_point: tuple[float, float] | None = None
     seed: int = 0
     max_people: int = 10
+    context: str = "all"
 
     def __post_init__(self) -> None:
         for name, low in (("iterations", 1), ("temperature", 0), ("hypotheses", 1), ("refine_steps", 0), ("max_people", 1)):
             if getattr(self, name) is not None and not getattr(self, name) >= low:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least {low} is needed")
+        if self.context not in CONTEXTS:
+            raise ValueError(f"context is {self.context!r}: choose among {', '.join(CONTEXTS)}")
         if self.focal is not None and not 0 < self.focal < np.inf:
             raise ValueError(f"focal is {self.focal}: a positive number of pixels is needed")
         if self.fov is not None and not 0 < self.fov < 180:
@@ -198,7 +203,9 @@ class Recoverer:
         view |= masks.targets(seen, view["crop"], image.shape[1], image.shape[0])
         if self.networks.spec.upright:
             looks = people.looks.padded(rows)
-            view |= {"inner": looks.inner, "region": looks.regions}
+            looked = looks.inner.any((1, 2, 3, 4))
+            region = np.where(looked[:, None], looks.regions, np.pad(view["crop"], ((0, 0), (0, 1))))
+            view |= {"inner": looks.inner, "region": region, "image_weight": looked.astype(np.float32)}
         elif self.networks.spec.encoder_channels:
             from genhmr_jax.models import image_encoder
 
@@ -227,7 +234,12 @@ class Recoverer:
           inputs: of `encode`.
           numbers: one for each row: its random draws follow from the seed and this number, whatever the other rows are.
           options: its focal length and principal point are not used (the inputs have theirs).
+
+        Raises:
+          InputError: the network cannot do with the options' context.
         """
+        if options.context not in self.networks.contexts:
+            raise InputError(f"--context {options.context}", "is not what this model sees", f"choose {' or '.join(self.networks.contexts)}")
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(options.seed)))(jnp.asarray(numbers))
         several = options.hypotheses > 1
         temperature = options.temperature if options.temperature or not several else 1.0
@@ -242,6 +254,7 @@ class Recoverer:
             jnp.asarray(temperature, jnp.float32),
             options.hypotheses,
             RefineSpec(steps=self.networks.refine_steps if options.refine_steps is None else options.refine_steps),
+            options.context,
         )
 
     def see(self, image: np.ndarray, boxes: np.ndarray | None, keypoints: np.ndarray | None, options: RecoverOptions) -> Observed:
@@ -250,7 +263,7 @@ class Recoverer:
         return observe(image, boxes, keypoints, max_people=options.max_people, lift=lift)
 
 
-@functools.partial(jax.jit, static_argnames=("networks", "hypotheses", "spec"))
+@functools.partial(jax.jit, static_argnames=("networks", "hypotheses", "spec", "context"))
 def _solve(
     networks: Networks | RegressorNetworks,
     params: dict[str, Any],
@@ -262,10 +275,11 @@ def _solve(
     temperature: jax.Array,
     hypotheses: int,
     spec: RefineSpec,
+    context: str,
 ) -> dict[str, jax.Array]:
     """Inputs of B crops -> the arrays of `People`, K hypotheses inside."""
     batch, k = keys.shape[0], hypotheses
-    encoded = networks.encode(params, inputs)
+    encoded = networks.encode(params, shown(inputs, context))
     seen = ("crop", "image_size", "focal", "region", "outline", "outside", "trust")
     view = {name: jnp.repeat(inputs[name], k, 0) for name in seen if name in inputs}
     keypoints = jnp.repeat(inputs["keypoints"], k, 0)

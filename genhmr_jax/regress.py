@@ -42,6 +42,7 @@ class RegressorNetworks:
 
     refine_steps = 0  # the published models do not refine
     crops_by_box = True
+    contexts = ("all", "image")
 
     @staticmethod
     def of(spec: RegressorSpec) -> "RegressorNetworks":

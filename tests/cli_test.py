@@ -52,11 +52,12 @@ def test_one_photo(tmp_path, calls, capsys):
 def test_flags_reach_the_model(tmp_path, calls):
     photo = save_photo(tmp_path / "x.jpg")
     flags = "--body male --checkpoint some/where --iterations 7 --hypotheses 4 --refine-steps 0 --fov 60 --seed 3 --max-people 2"
+    flags += " --context keypoints"
     assert cli.main(["recover", str(photo), "--out", str(tmp_path / "out"), "--no-overlay", *flags.split()]) == 0
     assert calls.loaded == [("some/where", "male")]
     options = calls.options[0]
     assert (options.iterations, options.hypotheses, options.refine_steps, options.fov, options.focal) == (7, 4, 0, 60.0, None)
-    assert (options.seed, options.max_people) == (3, 2)
+    assert (options.seed, options.max_people, options.context) == (3, 2, "keypoints")
     assert options.temperature == 1.0, "several hypotheses need chance"
     assert not (tmp_path / "out" / "x_overlay.png").exists()
 

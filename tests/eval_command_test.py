@@ -203,6 +203,7 @@ def test_built_datasets_give_the_same_figures(release, tmp_path, capsys):
         (["--dataset=3dpw", "--protocol=emdb"], ["'emdb' does not fit 3dpw", "hmr2, spin, joints24"]),
         (["--dataset=3dpw", "--protocol=spin"], ["--body-dir: is not given", "J_regressor_h36m.npy"]),
         (["--dataset=emdb1", "--body-dir=nowhere"], ["SMPL_NEUTRAL.pkl", "SMPL_FEMALE.pkl"]),
+        (["--dataset=3dpw", "--context=image"], ["--context image: does not go with --checkpoint=mean-pose"]),
         (["--dataset=3dpw", "--limit=0"], ["--limit: is 0"]),
         (["--dataset=3dpw", "--robustness"], ["--robustness: means nothing for 3dpw"]),
         (["--dataset=photos", "--true-focal"], ["--true-focal: means nothing for photos"]),

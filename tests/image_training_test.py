@@ -128,6 +128,12 @@ def test_a_network_with_more_inputs_starts_as_the_same_function(get_config, tmp_
     config.model.keypoints3d, config.init = True, str(tmp_path / "plain")
     task = GenHmrTask(config, TokenizerSpec())
     params = task.warm_start(task.init(jax.random.key(2))[0])
+    later = {"head": jax.tree.map(lambda x: x + 1.0, before["head"])}
+    save_params(tmp_path / "later", {"genhmr": later}, {"kind": "genhmr"})
+    task.config.init = f"{tmp_path / 'plain'},{tmp_path / 'later'}"  # of two folders the last one's arrays count
+    both = task.warm_start(task.init(jax.random.key(2))[0])
+    np.testing.assert_array_equal(both["head"]["queries"], before["head"]["queries"] + 1.0)
+    np.testing.assert_array_equal(both["context"]["mlp"]["inp"]["kernel"], params["context"]["mlp"]["inp"]["kernel"])
     old, new = (p["context"]["mlp"]["inp"]["kernel"] for p in (before, params))
     np.testing.assert_array_equal(new[: len(old)], old)
     assert len(new) == len(old) + 3 * 23 + 1 and not new[len(old) :].any()

@@ -11,13 +11,14 @@ from flax import nnx
 from genhmr_jax import camera, detect, recover
 from genhmr_jax.data.synthetic.write import read_shards, write_split
 from genhmr_jax.detect.blazepose import Region
-from genhmr_jax.evaluate import Settings, views
+from genhmr_jax.errors import InputError
+from genhmr_jax.evaluate import Settings, command, views
 from genhmr_jax.looks import Looks
 from genhmr_jax.models import image_encoder
 from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
 from genhmr_jax.models.masked_transformer import TransformerSpec
 from genhmr_jax.models.tokenizer import PoseTokenizer, TokenizerSpec
-from genhmr_jax.predict import Networks, sample_bodies
+from genhmr_jax.predict import CONTEXTS, Networks, sample_bodies, shown
 from genhmr_jax.train import features
 from genhmr_jax.train.mesh import Placement, make_mesh
 from genhmr_jax.train.stage1 import TokenizerTask
@@ -114,8 +115,29 @@ def test_the_look_itself_is_seen(network):
     assert np.abs(plain - other).max() > 1e-3
 
 
-def test_one_map_of_known_channels():
-    with pytest.raises(ValueError, match="288"):
+def test_it_can_be_shown_the_image_alone_or_the_keypoints_alone(network):
+    view, other = made_up(), made_up()
+    other["keypoints"], other["keypoints3d"] = view["keypoints"] + 9.0, -view["keypoints3d"]
+    bodies = [answer(network, shown(seen(v), context))[0] for context in ("image", "all") for v in (view, other)]
+    np.testing.assert_array_equal(bodies[0], bodies[1])
+    assert np.abs(bodies[2] - bodies[3]).max() > 1e-3
+    blind = view | {"look": 1.0 - view["look"]}
+    np.testing.assert_array_equal(*(answer(network, shown(seen(v), "keypoints"))[0] for v in (view, blind)))
+    assert network[0].contexts == command.CONTEXTS == CONTEXTS
+    with pytest.raises(ValueError, match="unknown context 'picture'"):
+        shown(seen(view), "picture")
+
+
+def test_a_context_that_the_model_lacks_is_refused(network):
+    lacks = Networks.of(dataclasses.replace(SPEC, encoder_channels=()))
+    with pytest.raises(InputError, match="--context image: is not what this model sees; choose all or keypoints"):
+        recover.Recoverer(lacks, {}, None).solve({}, np.arange(1), recover.RecoverOptions(context="image"))
+    with pytest.raises(ValueError, match="context is 'depth'"):
+        recover.RecoverOptions(context="depth")
+
+
+def test_two_maps_of_known_channels():
+    with pytest.raises(ValueError, match="two maps of 288 channels"):
         dataclasses.replace(SPEC, encoder_channels=(80, 136, 288))
 
 

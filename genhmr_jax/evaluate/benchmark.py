@@ -50,6 +50,7 @@ def synthetic(
     with_robustness: bool = False,
     with_uncertainty: bool = False,
     pictures: Path | None = None,
+    context: str = "all",
 ) -> dict[str, Any]:
     """Measures a model on the fixed synthetic test set.
 
@@ -63,6 +64,7 @@ def synthetic(
       with_robustness: also under occlusion, truncation, ... (robustness.AXES).
       with_uncertainty: also whether the confidence predicts the error, and the choice among HYPOTHESES.
       pictures: folder for plots, if any.
+      context: what the model is shown, see RecoverOptions.
 
     Returns:
       {"text", "split", "found", "results": {label: figures}}, and "robustness", "uncertainty" where asked for; `synthetic_table` prints it.
@@ -81,9 +83,9 @@ def synthetic(
     report["results"]["mean pose"] = figures(looking.mean_pose_answers(model.body, len(truth)), split, truth, 0.0)
     seen = looking.look(model, [looking.shot_of(sample) for sample in split.samples])
     report["found"] = float(seen.found.mean())
-    for label, options in settings(iterations, refine_steps).items():
+    for label, options in settings(iterations, refine_steps, RecoverOptions(context=context)).items():
         report["results"][label] = figures(looking.solve(model, seen, options), split, truth, seen.seconds)
-    default = RecoverOptions(refine_steps=refine_steps)
+    default = RecoverOptions(refine_steps=refine_steps, context=context)
     if with_uncertainty and seen.found.sum() < 2:
         raise InputError("--uncertainty", f"{seen.found.sum()} of {count} people were found", "give more images, or another model")
     if with_uncertainty:

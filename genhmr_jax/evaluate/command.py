@@ -17,6 +17,7 @@ _ONLY_FOR = {
 """Flags that not every test set has; said when they are given elsewhere, never ignored."""
 ITERATIONS = (1, 3, 5, 10)
 MODELS = ("genhmr", "hmr2", "tokenhmr")
+CONTEXTS = ("all", "image", "keypoints")  # predict.CONTEXTS, without its imports
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--body-dir", metavar="DIR", help="your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy")
     add("--iterations", type=counts, metavar="N,N", help="sampling iterations to evaluate (default: 1,3,5,10; photos: 1)")
     add("--refine-steps", type=int, metavar="N", help="2D refinement steps; 0 evaluates sampling alone (default: the model's)")
+    add("--context", choices=CONTEXTS, default="all", help="show the model the image or the 2D keypoints alone (default: all)")
     add("--true-focal", action="store_true", help="take the focal length from the labels in place of guessing it from the image size")
     add("--batch-size", type=int, default=32, metavar="N", help="people at a time; changes the speed alone (default: 32)")
     add("--limit", type=int, metavar="N", help="only the first N people")
@@ -98,6 +100,10 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(f"--{flag.replace('_', '-')}", f"is {value}", f"give at least {low}")
     if args.model and args.checkpoint == "mean-pose":
         raise InputError(f"--model {args.model}", "does not go with --checkpoint=mean-pose", "leave one of them out")
+    if args.context != "all" and args.checkpoint == "mean-pose":
+        raise InputError(
+            f"--context {args.context}", "does not go with --checkpoint=mean-pose, which sees nothing", "leave one of them out"
+        )
     for flag, datasets in _ONLY_FOR.items():
         if getattr(args, flag) and args.dataset not in datasets:
             raise InputError(f"--{flag.replace('_', '-')}", f"means nothing for {args.dataset}", f"it is for {', '.join(datasets)}")
@@ -126,7 +132,12 @@ def _dataset(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise InputError(args.data_dir, f"has nobody to evaluate on ({report.summary()})", "check the dataset")
     result = {
         "body": bodies.origin,
-        "settings": {"refine_steps": getattr(predictor, "refine_steps", 0), "true_focal": args.true_focal, "limit": args.limit},
+        "settings": {
+            "refine_steps": getattr(predictor, "refine_steps", 0),
+            "context": args.context,
+            "true_focal": args.true_focal,
+            "limit": args.limit,
+        },
         "genhmr_jax": genhmr_jax.__version__,
         **measured,
         "skipped": report.listed,
@@ -166,7 +177,8 @@ def _predictor(args: argparse.Namespace, body: Any) -> Any:
     model = recover.load(args.checkpoint, model=args.model)
     steps = model.networks.refine_steps if args.refine_steps is None else args.refine_steps
     iterations = (1,) if model.networks.crops_by_box else args.iterations or ITERATIONS  # a regressor has one answer
-    return ModelPredictor(recover.Recoverer(model.networks, model.params, body), iterations, steps, args.true_focal)
+    options = recover.RecoverOptions(context=args.context)
+    return ModelPredictor(recover.Recoverer(model.networks, model.params, body), iterations, steps, args.true_focal, options)
 
 
 def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -194,6 +206,7 @@ def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             model, args.data_dir, args.poses, count=args.limit or benchmark.COUNT,
             iterations=(1,) if one_answer else args.iterations or ITERATIONS,
             refine_steps=steps, with_robustness=args.robustness, with_uncertainty=args.uncertainty, pictures=pictures,
+            context=args.context,
         )  # fmt: skip
         text = benchmark.synthetic_table(found)
     else:
@@ -201,10 +214,12 @@ def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         if model is None or len(iterations) > 1:
             flag, given = ("--checkpoint", MEAN_POSE) if model is None else ("--iterations", ",".join(map(str, iterations)))
             raise InputError(flag, f"{given} does not go with photos", "give a model, and one number of iterations")
-        options = recover.RecoverOptions(iterations=iterations[0], refine_steps=steps)
+        options = recover.RecoverOptions(iterations=iterations[0], refine_steps=steps, context=args.context)
         found = benchmark.photos(model, args.data_dir, options=options, pictures=pictures)
         text = benchmark.photos_table(found)
-    return {"genhmr_jax": genhmr_jax.__version__, **found}, text
+    if args.context != "all":
+        text = f"the model sees the {args.context} alone. {text}"
+    return {"genhmr_jax": genhmr_jax.__version__, "context": args.context, **found}, text
 
 
 def _records(data_dir: str, source: str, split: str, report: Any) -> Any:

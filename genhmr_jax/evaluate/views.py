@@ -30,7 +30,7 @@ from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import Settings
 from genhmr_jax.evaluate.metrics import mpjpe, pa_mpjpe
 from genhmr_jax.models import image_encoder
-from genhmr_jax.predict import Networks, sample_bodies
+from genhmr_jax.predict import Networks, sample_bodies, shown
 from genhmr_jax.refinement import RefineSpec, refine
 
 View = dict[str, Any]
@@ -57,13 +57,12 @@ def contexts_of_images(features: Any, spec: Any, batch_size: int) -> dict[str, l
     """Batches of the images of a features.FeatureSet by what is shown of them: "image+keypoints", "image", "keypoints", or what the
     model can take of these."""
     batches = features.all_batches(batch_size)
-    without = lambda v, *names: {k: x for k, x in v.items() if k not in names}  # noqa: E731
     if not spec.num_keypoints:
         return {"image": batches}
-    keypoints = [without(v, *image_encoder.STORED) for v in batches]
+    keypoints = [shown(v, "keypoints") for v in batches]
     if not spec.encoder_channels:
         return {"keypoints": keypoints}
-    blind = [v | {"keypoints": jnp.zeros_like(v["keypoints"]), "target": v["keypoints"]} for v in batches]
+    blind = [shown(v, "image") | {"target": v["keypoints"]} for v in batches]
     return {"image+keypoints": batches, "image": blind, "keypoints": keypoints}
 
 

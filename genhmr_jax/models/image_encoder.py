@@ -40,9 +40,15 @@ def crop_images(image: np.ndarray, crops: np.ndarray, padded: int) -> jax.Array:
 
 
 def encode(encoder: str, pixels: jax.Array) -> list[jax.Array]:
-    """The maps of a frozen encoder for crops (B, 256, 256, 3) in 0..1. Raises ValueError for an unknown name."""
+    """The maps of a frozen encoder for crops (B, 256, 256, 3) in 0..1. Raises ValueError for an unknown name.
+
+    Those of LOOK are of looks at these very crops, in which the person should stand upright.
+    """
+    if encoder == LOOK:
+        plain, mirrored = (encode("blazepose_full", p)[-1] for p in (pixels, pixels[:, :, ::-1]))
+        return maps_of_looks(jnp.stack([plain, mirrored], 1))
     if not encoder.startswith("blazepose"):
-        raise ValueError(f"{encoder!r} is no frozen encoder: choose blazepose_full, blazepose_heavy or blazepose_lite")
+        raise ValueError(f"{encoder!r} is no frozen encoder: choose look, blazepose_full, blazepose_heavy or blazepose_lite")
     from genhmr_jax.detect import blazepose
 
     return blazepose.feature_maps(pixels, encoder.removeprefix("blazepose_"))

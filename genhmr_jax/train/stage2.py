@@ -26,7 +26,7 @@ from genhmr_jax.models import image_encoder, quantizer
 from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
 from genhmr_jax.models.tokenizer import TokenizerSpec
 from genhmr_jax.models.vit import VitSpec, drop_path_factors
-from genhmr_jax.predict import Networks, sample_bodies
+from genhmr_jax.predict import Networks, sample_bodies, shown
 from genhmr_jax.train.image_rows import ImageRows, known_mean, rooted
 from genhmr_jax.train.masking import BINS, random_mask, ratio_bins, visible_tokens
 from genhmr_jax.train.optim import still_layers
@@ -131,7 +131,7 @@ class GenHmrTask:
         """Rows of photos for a frozen encoder: its maps in place of the photos. Others take the photos as they are."""
         if self.spec.trains_encoder:
             return sample
-        pixels = sample["images"].astype(jnp.float32) / 255.0
+        pixels = sample["images"].astype(jnp.float32) / 255.0  # for LOOK the crop is the region: see predict
         maps = [m.astype(jnp.float16) for m in image_encoder.encode(self.spec.encoder, pixels)] if self.spec.encoder_channels else []
         return {name: value for name, value in sample.items() if name != "images"} | ({"maps": maps} if maps else {})
 
@@ -294,13 +294,12 @@ class GenHmrTask:
         groups = {"val": self._validation_views(frozen, place) if self._val_set is not None else []}
         if images := self._validation_images(place):
             groups["val_image"] = images
-        without = lambda batches, *names: [{k: v for k, v in b.items() if k not in names} for b in batches]  # noqa: E731
-        if "val_image" in groups and self.spec.encoder_channels:
-            blind = without(groups["val_image"], "keypoints3d")
-            groups["val_image_only"] = [b | {"keypoints": jnp.zeros_like(b["keypoints"])} for b in blind]
-            groups["val_keypoints_only"] = without(groups["val_image"], *image_encoder.STORED)
-        if "val_image" in groups and self.spec.keypoints3d:
-            groups["val_2d_only"] = without(groups["val_image"], *image_encoder.STORED, "keypoints3d")
+        if images and self.spec.encoder_channels:
+            groups["val_image_only"] = [shown(batch, "image") for batch in images]
+            groups["val_keypoints_only"] = [shown(batch, "keypoints") for batch in images]
+        if images and self.spec.keypoints3d:
+            alone = [shown(batch, "keypoints") for batch in images]
+            groups["val_2d_only"] = [{name: value for name, value in batch.items() if name != "keypoints3d"} for batch in alone]
         if not self.spec.num_keypoints:
             groups = {"val_image": groups.get("val_image", [])}  # without keypoints the other groups are the same, or blind
         for group, samples in groups.items():

@@ -58,14 +58,17 @@ class Task(Protocol):
         """Writes the model for use, from host arrays."""
 
 
-def take_over(directory: str, params: Any) -> Any:
-    """`params` with the arrays of a model folder that fit, and a log of which did; as they are where no folder is named."""
-    if not directory:
-        return params
-    params, report = warm_start(directory, params)
-    log.info("from %s: %s", directory, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
-    for kind in ("missing", "misfit", "unused"):
-        log.info("%s: %s", kind, " ".join(report[kind]) or "none")
+def take_over(directories: str, params: Any) -> Any:
+    """`params` with the arrays of model folders that fit, and a log of which did; as they are where no folder is named.
+
+    Args:
+      directories: with commas between; what several have is the last one's.
+    """
+    for directory in filter(None, directories.split(",")):
+        params, report = warm_start(directory, params)
+        log.info("from %s: %s", directory, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
+        for kind in ("missing", "misfit", "unused"):
+            log.info("%s: %s", kind, " ".join(report[kind]) or "none")
     return params
 
 
