@@ -15,7 +15,7 @@ from genhmr_jax import cli
 from genhmr_jax.body import load_body
 from genhmr_jax.data import poses
 from genhmr_jax.errors import InputError
-from genhmr_jax.evaluate import benchmark, looking, synthetic_split
+from genhmr_jax.evaluate import benchmark, looking, synthetic_split, worst
 from genhmr_jax.evaluate.predictors import MEAN_POSE_72
 from genhmr_jax.evaluate.synthetic_split import open_split, split_hash
 from genhmr_jax.looks import Looks
@@ -276,8 +276,10 @@ def test_uncertainty_of_nobody(made):
         benchmark.synthetic(model, folder, count=3, iterations=(1,), refine_steps=0, with_uncertainty=True)
 
 
-def test_a_model_on_the_whole_set(made, tmp_path):
+def test_a_model_on_the_whole_set(made, tmp_path, monkeypatch):
     folder, split = made
+    drawn = []
+    monkeypatch.setattr(worst, "draw", lambda model, samples, errors, options, file: drawn.append((len(samples), errors["mpjpe"].shape)))
     model = Puppet(np.concatenate([[s.keypoints * [1, 1, 0] + [0, 0, 1]] for s in split.samples]).astype(np.float32))
     report = benchmark.synthetic(model, folder, count=3, iterations=(1, 4), refine_steps=7, with_uncertainty=True, pictures=tmp_path)
     stages = ("sampling alone", "with refinement")
@@ -288,7 +290,7 @@ def test_a_model_on_the_whole_set(made, tmp_path):
     rows = report["uncertainty"]["hypotheses"]
     assert [row["k"] for row in rows] == [1, 2, 4, 8]
     assert rows[0]["best"] == pytest.approx(rows[-1]["most_confident"])  # all its hypotheses are equal
-    assert (tmp_path / "uncertainty.png").stat().st_size > 1000
+    assert (tmp_path / "uncertainty.png").stat().st_size > 1000 and drawn == [(3, (3, 24))]
     text = benchmark.synthetic_table(report)
     assert "| T=4, with refinement |" in text and "| most confident |" in text
     json.dumps(report)
@@ -298,15 +300,21 @@ def test_the_shipped_model_runs_both_commands(made, tmp_path, capsys):
     folder, split = made
     found = tmp_path / "found.json"
     arguments = ["--iterations=1", "--refine-steps=0", f"--out={found}"]
-    assert cli.main(["eval", "--dataset=synthetic", f"--data-dir={folder}", "--limit=3", *arguments]) == 0
-    row = json.loads(found.read_text())["results"]["T=1, sampling alone"]
-    assert 0 < row["pa_mpjpe_mm"] <= row["mpjpe_mm"] < 2000 and row["seconds"] > 0
+    pictures = f"--pictures={tmp_path / 'pictures'}"
+    rows = []
+    for flag in (pictures, "--true-keypoints"):
+        assert cli.main(["eval", "--dataset=synthetic", f"--data-dir={folder}", "--limit=3", flag, *arguments]) == 0
+        rows.append(json.loads(found.read_text())["results"]["T=1, sampling alone"])
+        assert 0 < rows[-1]["pa_mpjpe_mm"] <= rows[-1]["mpjpe_mm"] < 2000 and rows[-1]["seconds"] > 0
+    assert rows[1]["mpjpe_mm"] < rows[0]["mpjpe_mm"]  # who knows the keypoints errs less
+    with Image.open(tmp_path / "pictures" / "worst.jpg") as drawn:
+        assert drawn.format == "JPEG" and drawn.height == worst.HEIGHT and drawn.width > 3 * worst.HEIGHT
+    assert "with the true 2D keypoints. synthetic test set" in capsys.readouterr().out
     shutil.copy(cli.SAMPLE_PHOTO, tmp_path / "person.jpg")
     with Image.open(cli.SAMPLE_PHOTO) as photo:
         width, height = photo.size
     Image.new("L", (width, height), 255).save(tmp_path / "person.mask.png")
     (tmp_path / "boxes.json").write_text(json.dumps({"person": [0, 0, width, height]}))
-    pictures = f"--pictures={tmp_path / 'pictures'}"
     assert cli.main(["eval", "--dataset=photos", f"--data-dir={tmp_path}", pictures, *arguments]) == 0
     score = json.loads(found.read_text())["photos"]["person"]["refined"]
     assert 0.02 < score["iou"] < 0.6 and 0 < score["error_box"] < 0.2  # the whole photo as mask

@@ -11,7 +11,7 @@ import numpy as np
 from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.errors import InputError
-from genhmr_jax.evaluate import looking, robustness, uncertainty
+from genhmr_jax.evaluate import looking, robustness, uncertainty, worst
 from genhmr_jax.evaluate.looking import Answers
 from genhmr_jax.evaluate.metrics import silhouette_iou
 from genhmr_jax.evaluate.predictors import settings
@@ -51,6 +51,7 @@ def synthetic(
     with_uncertainty: bool = False,
     pictures: Path | None = None,
     context: str = "all",
+    true_keypoints: bool = False,
 ) -> dict[str, Any]:
     """Measures a model on the fixed synthetic test set.
 
@@ -63,8 +64,9 @@ def synthetic(
       refine_steps: 0 evaluates sampling alone.
       with_robustness: also under occlusion, truncation, ... (robustness.AXES).
       with_uncertainty: also whether the confidence predicts the error, and the choice among HYPOTHESES.
-      pictures: folder for plots, if any.
+      pictures: folder for plots and for the picture of the worst people (worst.jpg), if any.
       context: what the model is shown, see RecoverOptions.
+      true_keypoints: the model gets the true 2D keypoints of everybody, in place of detected ones.
 
     Returns:
       {"text", "split", "found", "results": {label: figures}}, and "robustness", "uncertainty" where asked for; `synthetic_table` prints it.
@@ -81,11 +83,15 @@ def synthetic(
         report["results"]["mean pose"] = figures(looking.mean_pose_answers(load_body(), len(truth)), split, truth, 0.0)
         return report
     report["results"]["mean pose"] = figures(looking.mean_pose_answers(model.body, len(truth)), split, truth, 0.0)
-    seen = looking.look(model, [looking.shot_of(sample) for sample in split.samples])
+    seen = looking.look(model, [looking.shot_of(sample, with_keypoints=true_keypoints) for sample in split.samples])
     report["found"] = float(seen.found.mean())
     for label, options in settings(iterations, refine_steps, RecoverOptions(context=context)).items():
         report["results"][label] = figures(looking.solve(model, seen, options), split, truth, seen.seconds)
     default = RecoverOptions(refine_steps=refine_steps, context=context)
+    if pictures is not None and not true_keypoints:
+        pictures.mkdir(parents=True, exist_ok=True)
+        errors = looking.joint_errors(looking.solve(model, seen, default).joints, truth)
+        worst.draw(model, split.samples, errors, default, pictures / "worst.jpg")
     if with_uncertainty and seen.found.sum() < 2:
         raise InputError("--uncertainty", f"{seen.found.sum()} of {count} people were found", "give more images, or another model")
     if with_uncertainty:

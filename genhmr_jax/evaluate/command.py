@@ -13,6 +13,7 @@ from genhmr_jax.evaluate.datasets import BENCHMARKS, DATASETS
 _ONLY_FOR = {
     "protocol": tuple(DATASETS), "true_focal": tuple(DATASETS), "body_dir": (*DATASETS, "photos"), "limit": (*DATASETS, "synthetic"),
     "poses": ("synthetic",), "robustness": ("synthetic",), "uncertainty": ("synthetic",), "pictures": BENCHMARKS,
+    "true_keypoints": ("synthetic",),
 }  # fmt: skip
 """Flags that not every test set has; said when they are given elsewhere, never ignored."""
 ITERATIONS = (1, 3, 5, 10)
@@ -45,7 +46,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--poses", metavar="NPZ", help="synthetic: the pose corpus that the test set is made of, where it is not made yet")
     add("--robustness", action="store_true", help="synthetic: also under occlusion, truncation, low resolution, odd light, poses, shapes")
     add("--uncertainty", action="store_true", help="synthetic: also whether the confidence predicts the error")
-    add("--pictures", metavar="DIR", help="folder for plots (synthetic) or overlays (photos)")
+    add("--true-keypoints", action="store_true", help="synthetic: with the true 2D keypoints in place of the detector's")
+    add("--pictures", metavar="DIR", help="folder for plots and the worst people (synthetic) or overlays (photos)")
     add("--out", metavar="JSON", help="file for all figures (default: eval_DATASET.json)")
 
 
@@ -206,7 +208,7 @@ def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             model, args.data_dir, args.poses, count=args.limit or benchmark.COUNT,
             iterations=(1,) if one_answer else args.iterations or ITERATIONS,
             refine_steps=steps, with_robustness=args.robustness, with_uncertainty=args.uncertainty, pictures=pictures,
-            context=args.context,
+            context=args.context, true_keypoints=args.true_keypoints,
         )  # fmt: skip
         text = benchmark.synthetic_table(found)
     else:
@@ -219,7 +221,10 @@ def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         text = benchmark.photos_table(found)
     if args.context != "all":
         text = f"the model sees the {args.context} alone. {text}"
-    return {"genhmr_jax": genhmr_jax.__version__, "context": args.context, **found}, text
+    if args.true_keypoints:
+        text = f"with the true 2D keypoints. {text}"
+    given = {"context": args.context, "true_keypoints": args.true_keypoints}
+    return {"genhmr_jax": genhmr_jax.__version__, **given, **found}, text
 
 
 def _records(data_dir: str, source: str, split: str, report: Any) -> Any:

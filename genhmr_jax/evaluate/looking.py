@@ -33,12 +33,14 @@ class Shot:
       keypoints: (23, 3) the true ones, px and 1 where visible: of the people found, the nearest to them is taken.
       box: (4,) xyxy px: where the person is; None: the detector shall find out.
       window: (4,) xyxy whole px: the part of the image that the 2D detector may see; None: all.
+      given: (23, 3) keypoints in px of the image, and confidence, in place of the detector's.
     """
 
     image: np.ndarray
     keypoints: np.ndarray
     box: np.ndarray | None = None
     window: tuple[int, int, int, int] | None = None
+    given: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +75,11 @@ class Answers:
     hypothesis_confidence: np.ndarray | None = None
 
 
-def shot_of(sample: Sample, with_box: bool = False) -> Shot:
-    """A rendered sample as a shot, with the true box or without any."""
-    return Shot(sample.image, sample.keypoints, true_box(sample) if with_box else None)
+def shot_of(sample: Sample, with_box: bool = False, with_keypoints: bool = False) -> Shot:
+    """A rendered sample as a shot: with the true box or without any; with all true 2D keypoints, hidden ones too, or as detected."""
+    true = np.concatenate([sample.keypoints[:, :2], np.ones((len(DETECTED), 1))], -1).astype(np.float32)
+    box = true_box(sample) if with_box else None
+    return Shot(sample.image, sample.keypoints, box, given=true if with_keypoints else None)
 
 
 def true_box(sample: Sample) -> Float[np.ndarray, "4"]:
@@ -108,6 +112,8 @@ def look(model: Recoverer, shots: Sequence[Shot], options: RecoverOptions = LOOK
 
 def _person(model: Recoverer, shot: Shot, options: RecoverOptions) -> Observed | None:
     """What is seen of the person of a shot, px of its image, or None."""
+    if shot.given is not None:
+        return model.see(shot.image, None, shot.given[None], options)
     x0, y0, x1, y1 = shot.window or (0, 0, shot.image.shape[1], shot.image.shape[0])
     image, box, corner = np.ascontiguousarray(shot.image[y0:y1, x0:x1]), shot.box, np.array([x0, y0], np.float32)
     if box is not None:
