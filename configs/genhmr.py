@@ -8,9 +8,9 @@ Keypoints only, unless --config.image_batch_size=N asks for images: --config.dat
 
 Args:
 * `default` (an hour on 2 CPU cores), then `detected`, which goes on with the detector's keypoints, in 2D and 3D, on rendered people (an
-  hour more), then `lifted`, the same with more of them (half an hour); `look` starts from it and sees no keypoints, but the maps of the
-  detector's own looks (a quarter of an hour); `seen` goes on from both, with either and both (an hour): the shipped model. `images`
-  (BlazePose's maps of plain crops), `gpu` (wider, longer), `tiny` (seconds);
+  hour more), then `lifted`, the same with more of them (half an hour): the shipped model. `look` starts from it and sees no keypoints, but
+  the maps of the detector's own looks (a quarter of an hour); `seen` goes on from both, with either and both (an hour): it can do with the
+  image alone. `images` (BlazePose's maps of plain crops), `gpu` (wider, longer), `tiny` (seconds);
 * `vit_h`, `vit_l`, `vit_b`, `vit_s`: paper scale (docs/pretrained.md), image only, from ViTPose's backbone in models/vitpose_h, ..; on
   HMR2.0's datasets, which BEDLAM is not among; `vit_h_bedlam`, .. on TokenHMR's, 18 % BEDLAM. `paper` is `vit_h`;
 * `finetune`: goes on with the shipped model on own photos; `finetune_vit_h`, ..: goes on with a model of the recipes above on a single

@@ -181,8 +181,12 @@ def _join(parts: list[pathlib.Path], folder: pathlib.Path, encoder: str) -> int:
             if str(data["encoder"]) != encoder:
                 raise InputError(part, f"was made with the encoder {data['encoder']}, not {encoder}", "choose another --out")
             counts.append(len(data["focal"]) if "focal" in data else 0)
-            if counts[-1]:
-                shapes = {name: (data[name].shape[1:], data[name].dtype) for name in data.files if name != "encoder"}
+            found = {name: (data[name].shape[1:], data[name].dtype) for name in data.files if name != "encoder"}
+            if counts[-1] and found != (shapes or found):
+                raise InputError(
+                    part, "holds other arrays than the parts before it: another version made it", "delete the parts of one version"
+                )
+            shapes = found or shapes
     if not shapes:
         raise InputError(folder, "the detector sees nobody in any image", "look at the images")
     (folder / "done.json").unlink(missing_ok=True)  # an earlier, smaller set: not done until all arrays are written again

@@ -69,10 +69,12 @@ class ImageRows:
 
         folder = pathlib.Path(self.config.data.images)
         stored = {split: FeatureSet(folder / split, self.encoder) for split in ("train", "val")}
+        needed = {"keypoints3d"} if self.lifted else set()
+        needed |= set(image_encoder.stored_shapes(self.encoder, 1)) if self.encoder == image_encoder.LOOK else set()
         for split, rows in stored.items():
-            remedy = "make it again with python -m genhmr_jax.train.features"
-            if self.lifted and "keypoints3d" not in rows.arrays:
-                raise InputError(folder / split, "lacks keypoints3d: an earlier version wrote it", remedy)
+            if missing := sorted(needed - set(rows.arrays)):
+                remedy = "make it again with python -m genhmr_jax.train.features"
+                raise InputError(folder / split, f"lacks {', '.join(missing)}: an earlier version wrote it", remedy)
         return stored
 
     def source(self) -> Any:
