@@ -225,3 +225,20 @@ def test_training_measures_it_and_recover_takes_it(task, images, tmp_path):
     assert np.median(np.abs(given.body_pose - people.body_pose)) < 0.05 and np.abs(given.vertices - people.vertices).max() > 0
     points = people.projected_keypoints
     assert (np.abs(points.mean(1) - seen.keypoints[..., :2].mean(1)) < 100).all()
+
+
+def test_simulated_views_are_learned_from_beside_looks(images, task, get_config, corpus_file):
+    """configs/genhmr.py:seen: views have no looks, and are seen by their keypoints in the axes of the photo."""
+    config = get_config("genhmr:seen")
+    for name, value in {"context_width": 16, "context_depth": 1, "context_tokens": 2}.items():
+        config.model[name] = value
+    config.model.transformer = task.config.model.transformer
+    config.data, config.tokenizer, config.init = task.config.data, task.config.tokenizer, ""
+    config.batch_size, config.image_batch_size = 3, 4
+    both = GenHmrTask.from_model(config)
+    batch = {name: source.load(np.arange(source.size)) for name, source in both.sources().items()}
+    sample = jax.jit(both.prepare)(both.frozen, batch)
+    np.testing.assert_array_equal(both.networks.turn(image_encoder.from_stored(sample["views"])), np.tile(np.eye(3), (3, 1, 1)))
+    params, extra = both.init(jax.random.key(0))
+    total, found = jax.jit(both.loss)(params, extra, both.frozen, sample)
+    assert np.isfinite(total) and {"token", "image_token", "rotation", "image_rotation"} <= set(found["terms"])
