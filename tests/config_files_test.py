@@ -33,7 +33,7 @@ def test_texts_are_read_as_the_type_of_the_field():
         (f"{GENHMR}x", (), "no such config file; did you mean .*genhmr.py"),
         ("nowhere/x.py", (), "no such config file; there is no folder nowhere"),
         (f"{GENHMR}:tyni", (), "has no argument 'tyni'; did you mean tiny"),
-        (f"{GENHMR}:zzzzzz", (), "choose among default, detected, lifted, images, gpu, paper"),
+        (f"{GENHMR}:zzzzzz", (), "choose among default, detected, lifted, images, look, seen, gpu, paper"),
         (GENHMR, {"step": 3}, "has no field 'step'; did you mean steps"),
         (GENHMR, ["widht=3"], "has no field 'widht'; did you mean .*width"),
         (GENHMR, {"model.transformer": 3}, "it is a group: give one of model.transformer.activation"),

@@ -51,9 +51,9 @@ def attend(value: Float[Array, "B H W N D"], points: Float[Array, "B Q N P 2"], 
     position = points * jnp.array([width, height]) - 0.5
     near = lambda x, size: jax.nn.relu(1 - jnp.abs(x[..., None] - jnp.arange(size)))  # noqa: E731
     columns, rows = near(position[..., 0], width), near(position[..., 1], height) * weight[..., None]
-    exact = jax.lax.Precision.HIGHEST  # float32 also where matrices are multiplied in bfloat16 by default
-    cells = jnp.einsum("bqnpy,bqnpx->bqnyx", rows, columns, precision=exact)
-    return jnp.einsum("bqnyx,byxnd->bqnd", cells, value.astype(jnp.float32), precision=exact)
+    cells = sum(rows[:, :, :, p, :, None] * columns[:, :, :, p, None] for p in range(points.shape[3]))
+    exact = jax.lax.Precision.HIGHEST  # float32 also where its products are bfloat16's by default
+    return jnp.einsum("bqnyx,byxnd->bqnd", cells.astype(value.dtype), value, precision=exact).astype(jnp.float32)
 
 
 class DeformableAttention(nnx.Module):
