@@ -202,6 +202,7 @@ def test_tokens_and_labels_agree_in_training(task):
     np.testing.assert_array_equal(decoded[:, 1:], plain[:, 1:])
 
 
+@pytest.mark.slow  # three programs to compile
 def test_training_measures_it_and_recover_takes_it(task, images, tmp_path):
     params, extra = task.init(jax.random.key(1))
     rows = next(task.images.validation(lambda batch: batch))
