@@ -181,7 +181,7 @@ def _join(parts: list[pathlib.Path], folder: pathlib.Path, encoder: str) -> int:
             if str(data["encoder"]) != encoder:
                 raise InputError(part, f"was made with the encoder {data['encoder']}, not {encoder}", "choose another --out")
             counts.append(len(data["focal"]) if "focal" in data else 0)
-            found = {name: (data[name].shape[1:], data[name].dtype) for name in data.files if name != "encoder"}
+            found = {name: ((array := data[name]).shape[1:], array.dtype) for name in data.files if name != "encoder"}
             if counts[-1] and found != (shapes or found):
                 raise InputError(
                     part, "holds other arrays than the parts before it: another version made it", "delete the parts of one version"
