@@ -107,7 +107,7 @@ def train_mlp(corpus: poses.PoseCorpus, rendered: FeatureSet | None, samples: in
 
     @jax.jit
     def step(params, opt_state, pose, number, rows):
-        view = views.make_views(BODY, pose, number, 3, SPEC)
+        view = views.make_views(BODY, pose, number, jax.random.key(3), SPEC)
         if looks:
             rows, view = prepared(rows), prepared(view)
             view["maps"] = [jnp.zeros_like(m) for m in rows["maps"]]
@@ -188,7 +188,7 @@ def main() -> None:
     corpus, val = poses.load_corpus(args.poses, "train"), poses.load_corpus(args.poses, "val")
     count = max(args.views // BATCH, 1)
     chosen = np.linspace(0, len(val.poses) - 1, count * BATCH).astype(int)
-    simulate = jax.jit(lambda pose, number: views.make_views(BODY, pose, number, 4, SPEC))
+    simulate = jax.jit(lambda pose, number: views.make_views(BODY, pose, number, jax.random.key(4), SPEC))
     batches = [simulate(val.poses[c], c.astype(np.uint32)) for c in np.split(chosen, count)]
     rendered = {split: _rows(args.images / split) for split in ("train", "val")} if args.images else {}
     groups = {"simulated": [view | {"weight": np.ones(BATCH)} for view in batches]}

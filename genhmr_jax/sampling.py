@@ -1,7 +1,7 @@
 """Uncertainty-guided sampling (GenHMR §3; the parallel decoding of MaskGIT, Chang et al. 2022): one `lax.fori_loop`.
 
-From an all-masked sequence, each step predicts every token, keeps the most confident new ones and masks the rest again; how many
-stay masked follows a schedule that ends at none. The function `logits_fn(tokens) -> (B, L, N)` is all it knows of the network.
+From an all-masked sequence, each step predicts every token, keeps the most confident new ones and masks the rest again. How many
+stay masked follows a schedule that ends at none; a kept token stays as it is. The function `logits_fn(tokens) -> (B, L, N)` is all it knows of the network.
 """
 
 import dataclasses
@@ -27,15 +27,14 @@ class Samples:
 
     tokens (B, L) ids; confidence (B, L) probability of each id when it was kept; expected (B, L, D) the expected embedding
     softmax(logits) @ codebook of that step (the posterior mean, given what was visible then); final (B, L, D) the same of the last step,
-    also for tokens kept earlier; log_prob (B,) mean log-probability of the
-    kept ids; steps: for each of `trace_length` steps the ids (mask id where masked) and confidences, for plots.
+    also for tokens kept earlier; trace_tokens and trace_confidence: for each of `trace_length` steps the ids (mask id where masked)
+    and confidences, for plots.
     """
 
     tokens: jax.Array
     confidence: jax.Array
     expected: jax.Array
     final: jax.Array
-    log_prob: jax.Array
     trace_tokens: jax.Array
     trace_confidence: jax.Array
 
@@ -55,7 +54,6 @@ def sample(
     temperature: float | Float[Array, ""] = 0.0,
     schedule: str = "cosine",
     trace_length: int = 0,
-    remask_kept: bool = False,
 ) -> Samples:
     """Draws one token sequence per example.
 
@@ -68,7 +66,6 @@ def sample(
       temperature: 0 takes the most probable id; else Gumbel-max over logits / temperature. May be traced.
       schedule: share of tokens still masked after step t of T, as a function of t / T.
       trace_length: record that many steps (0: none).
-      remask_kept: MMM's rule: kept tokens may be masked again if they look bad later; default MaskGIT's, kept tokens stay.
 
     Raises:
       ValueError: iterations below 1 (when known at trace time), unknown schedule.
@@ -91,16 +88,14 @@ def sample(
         mean = probability @ vectors
         tokens = jnp.where(masked, chosen, tokens)
         expected = jnp.where(masked[..., None], mean, expected)
-        if remask_kept:  # a kept token is judged anew by the probability that the network gives it now
-            again = jnp.take_along_axis(probability, tokens[..., None], -1)[..., 0]
-            confidence, rank_by = again, again
-        else:
-            confidence = jnp.where(masked, new_confidence, confidence)
-            rank_by = jnp.where(masked, confidence, jnp.inf)
-        still = jnp.floor(gamma((t + 1) / total) * length + 1e-4).astype(jnp.int32)  # cos(pi/3) * 12 is 6, not 5.9999
-        still = jnp.where(t + 1 >= total, 0, jnp.clip(still, 0, length))
-        rank = jnp.argsort(jnp.argsort(rank_by, -1), -1)
-        remask = (rank < still) & (masked | remask_kept)
+        confidence = jnp.where(masked, new_confidence, confidence)
+        # How many stay masked: as the schedule says, but every step keeps at least one new token and leaves at least one for
+        # the next step (`mask_len` in decode of maskgit/libml/parallel_decode.py). The last step keeps all.
+        scheduled = jnp.floor(gamma((t + 1) / total) * length).astype(jnp.int32)
+        still = jnp.maximum(jnp.minimum(scheduled, jnp.sum(masked, -1, keepdims=True) - 1), 1)
+        still = jnp.where(t + 1 >= total, 0, still)
+        rank = jnp.argsort(jnp.argsort(jnp.where(masked, confidence, jnp.inf), -1), -1)
+        remask = (rank < still) & masked
         if trace_length:
             trace_tokens = jax.lax.dynamic_update_index_in_dim(trace_tokens, jnp.where(remask, codes, tokens), t, 0)
             trace_confidence = jax.lax.dynamic_update_index_in_dim(trace_confidence, confidence, t, 0)
@@ -115,5 +110,4 @@ def sample(
         jnp.zeros((trace_length, batch, length)),
     )
     tokens, confidence, expected, final, trace_tokens, trace_confidence = jax.lax.fori_loop(0, total, body, start)
-    log_prob = jnp.mean(jnp.log(jnp.maximum(confidence, 1e-30)), -1)
-    return Samples(tokens, confidence, expected, final, log_prob, trace_tokens, trace_confidence)
+    return Samples(tokens, confidence, expected, final, trace_tokens, trace_confidence)

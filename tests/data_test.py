@@ -64,7 +64,7 @@ QUIET = views.ViewSpec(
 
 def test_labels_agree_with_each_other(body, corpus_file):
     batch = poses.load_corpus(corpus_file, "val").poses[:16]
-    view = views.make_views(body, jnp.asarray(batch), jnp.arange(16), 0, QUIET)
+    view = views.make_views(body, jnp.asarray(batch), jnp.arange(16), jax.random.key(0), QUIET)
     output = smpl_jax.forward(body, view["betas"], view["rotmats"])
     np.testing.assert_allclose(output.joints, view["joints"], atol=1e-5)
     translation = camera.weak_to_translation(view["weak_camera"], view["crop"], view["image_size"], view["focal"])
@@ -79,7 +79,7 @@ def test_labels_agree_with_each_other(body, corpus_file):
 def test_upright_people_stand_upright(body):
     """y points down in camera coordinates: a standing person's head has smaller y than the feet, and faces the camera at yaw 0."""
     spec = dataclasses.replace(QUIET, free_rotation=0.0, tilt_pitch=0.0, tilt_roll=0.0, pose_noise=0.0, mirror=0.0)
-    view = views.make_views(body, jnp.zeros((8, 72)), jnp.arange(8), 0, spec)
+    view = views.make_views(body, jnp.zeros((8, 72)), jnp.arange(8), jax.random.key(0), spec)
     joints = np.asarray(view["joints"])
     assert (joints[:, 15, 1] < joints[:, 7, 1] - 1.0).all()
 
@@ -87,10 +87,10 @@ def test_upright_people_stand_upright(body):
 def test_a_sample_depends_on_its_number_alone(body, corpus_file):
     batch = jnp.asarray(poses.load_corpus(corpus_file, "val").poses[:6])
     spec = views.ViewSpec()
-    whole = views.make_views(body, batch, jnp.arange(6), 5, spec)
-    part = views.make_views(body, batch[2:4], jnp.arange(2, 4), 5, spec)
+    whole = views.make_views(body, batch, jnp.arange(6), jax.random.key(5), spec)
+    part = views.make_views(body, batch[2:4], jnp.arange(2, 4), jax.random.key(5), spec)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[2:4], b, rtol=1e-4, atol=1e-4), whole, part)
-    other = views.make_views(body, batch, jnp.arange(6) + 100, 5, spec)
+    other = views.make_views(body, batch, jnp.arange(6) + 100, jax.random.key(5), spec)
     assert np.abs(np.asarray(whole["rotmats"]) - np.asarray(other["rotmats"])).max() > 0.1
 
 

@@ -207,7 +207,14 @@ def make_view(body: smpl_jax.SmplModel, pose: Float[Array, "72"], key: jax.Array
     }
 
 
-def make_views(body: smpl_jax.SmplModel, poses: Float[Array, "B 72"], numbers: Array, seed: int, spec: ViewSpec) -> dict[str, jax.Array]:
-    """`make_view` for a batch; sample i uses the key fold_in(seed, numbers[i]), so it does not depend on the rest of the batch."""
-    base = jax.random.key(seed)
-    return jax.vmap(lambda pose, number: make_view(body, pose, jax.random.fold_in(base, number), spec))(poses, numbers)
+def make_views(
+    body: smpl_jax.SmplModel, poses: Float[Array, "B 72"], numbers: Array, stream: Array, spec: ViewSpec
+) -> dict[str, jax.Array]:
+    """`make_view` for a batch.
+
+    Args:
+      stream: a typed key, of random_streams.stream; sample i uses fold_in(stream, numbers[i]), so it does not depend on the
+        rest of the batch.
+    """
+    view = lambda pose, number: make_view(body, pose, jax.random.fold_in(stream, number), spec)  # noqa: E731
+    return jax.vmap(view)(poses, numbers)

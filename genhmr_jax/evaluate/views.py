@@ -31,6 +31,7 @@ from genhmr_jax.evaluate import Settings
 from genhmr_jax.evaluate.metrics import mpjpe, pa_mpjpe
 from genhmr_jax.models import image_encoder
 from genhmr_jax.predict import Networks, sample_bodies, shown
+from genhmr_jax.random_streams import stream
 from genhmr_jax.refinement import RefineSpec, refine
 
 View = dict[str, Any]
@@ -48,7 +49,8 @@ def simulated(corpus: poses.PoseCorpus, body: smpl_jax.SmplModel, count: int, ba
     padding = -count % size
     chosen, weight = np.pad(chosen, (0, padding), mode="edge"), np.pad(np.ones(count, np.float32), (0, padding))
     numbers = np.arange(len(chosen), dtype=np.uint32)
-    simulate = jax.jit(lambda pose, number: views.make_views(body, pose, number, seed, views.ViewSpec()))
+    base = stream(seed, "validation_views")
+    simulate = jax.jit(lambda pose, number: views.make_views(body, pose, number, base, views.ViewSpec()))
     parts = range(0, len(chosen), size)
     return [simulate(corpus.poses[chosen[i : i + size]], numbers[i : i + size]) | {"weight": weight[i : i + size]} for i in parts]
 
@@ -72,15 +74,15 @@ def sampled(
     params: Any,
     view: View,
     iterations: Any,
-    temperature: Any = 0.0,
-    seed: Any = 0,
+    temperature: Any,
+    key: Array,
     *,
     rule: str,
     schedule: str = "cosine",
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B 10"], Float[Array, "B 3"]]:
     """Embeddings, betas and weak cameras that a model samples for views."""
     encoded = networks.encode(params, image_encoder.from_stored(view))
-    keys = jax.random.split(jax.random.key(seed), len(view["crop"]))
+    keys = jax.random.split(key, len(view["crop"]))
     how = {"iterations": iterations, "temperature": temperature, "rule": rule, "schedule": schedule}
     _, embeddings = sample_bodies(networks, params, encoded, keys, **how)
     return embeddings, encoded.betas, encoded.weak_camera
@@ -110,12 +112,20 @@ def measure(model: recover.Recoverer, batches: list[View], settings: Settings) -
     networks, params, body = model.networks, model.params, keypoint_model(model.body)
     spec = RefineSpec(steps=settings.refine_steps, prior_pose=settings.prior_pose)
     iterations, temperature = jnp.asarray(settings.iterations), jnp.asarray(settings.temperature, jnp.float32)
+    draws = stream(settings.seed, "sampling")
     rows: dict[str, list[np.ndarray]] = {"sampled": [], "refined": []}
     seconds = {"sampled": 0.0, "refined": 0.0}
     for number, view in enumerate([batches[0], *batches]):  # the first batch twice: compilation does not count
         began = time.perf_counter()
         start = sampled(
-            networks, params, view, iterations, temperature, settings.seed + number, rule=settings.rule, schedule=settings.schedule
+            networks,
+            params,
+            view,
+            iterations,
+            temperature,
+            jax.random.fold_in(draws, number),
+            rule=settings.rule,
+            schedule=settings.schedule,
         )
         jax.block_until_ready(start)
         between = time.perf_counter()

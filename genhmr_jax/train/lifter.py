@@ -19,6 +19,7 @@ from genhmr_jax.detect.blazepose import EVIDENCE, SIZE, from_landmarks
 from genhmr_jax.evaluate.metrics import mpjpe, pa_mpjpe
 from genhmr_jax.model_files import save_params
 from genhmr_jax.models.lifter import Lifter, LifterSpec
+from genhmr_jax.random_streams import stream
 from genhmr_jax.train.image_rows import ImageRows
 
 FAR = 0.2  # sides of the region: a keypoint that is farther off counts as if it were this far
@@ -55,7 +56,7 @@ class LifterTask:
 
     def prepare(self, frozen: Any, batch: Any) -> dict[str, jax.Array]:
         rows = batch["images"]
-        base, size = jax.random.key(self.config.seed + 2), rows["number"].shape[0]
+        base, size = stream(self.config.seed, "augmentation"), rows["number"].shape[0]
         keys = jax.vmap(lambda number: jax.random.fold_in(base, number))(rows["number"])
         return _evidence(rows) | self._truth(frozen, rows) | {"keys": keys, "weight": jnp.full(size, 1.0 / size)}
 

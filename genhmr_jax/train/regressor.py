@@ -33,6 +33,7 @@ from genhmr_jax.models.baselines.heads import Body
 from genhmr_jax.models.baselines.regressor import KINDS, RegressorSpec
 from genhmr_jax.models.baselines.tokenhmr_tokenizer import CODE_DIM, CODES, TokenDecoder
 from genhmr_jax.models.vit import drop_path_factors
+from genhmr_jax.random_streams import stream
 from genhmr_jax.train.image_rows import ImageRows, rooted
 from genhmr_jax.train.optim import still_layers
 from genhmr_jax.train.tasks import take_over
@@ -56,7 +57,7 @@ class RegressorTask:
     def __init__(self, config: ml_collections.ConfigDict, tokenizer: dict[str, Any] | None = None):
         self.config = config
         try:
-            self.spec = RegressorSpec.from_dict(config.model.to_dict())
+            self.spec = RegressorSpec.from_dict(config.model.to_dict() | {"crop": "own"})  # of its rows
         except ValueError as error:
             raise InputError("--config.model", str(error), "choose a kind and an encoder of these") from error
         self.graph, shapes = regressor.graph(self.spec)
@@ -142,7 +143,7 @@ class RegressorTask:
         sample["weights"]["joints3d"] *= exact
         sample["measured"] = losses.normalised(sample["weights"]["joints3d"])
         if self.config.drop_path:
-            seeds = jax.random.key(self.config.seed + 5)
+            seeds = stream(self.config.seed, "drop_path")
             keys = jax.vmap(lambda number: jax.random.fold_in(seeds, number))(rows["number"])
             sample["drop_path"] = drop_path_factors(keys, self.spec.vit.depth, self.config.drop_path)
         return sample
@@ -284,6 +285,6 @@ def _tokenizer(folder: str) -> dict[str, Any]:
 
 
 def _random_tokenizer(seed: int) -> dict[str, Any]:
-    keys = jax.random.split(jax.random.key(seed))
+    keys = jax.random.split(stream(seed, "random_tokenizer"))
     decoder = nnx.to_pure_dict(nnx.split(TokenDecoder(rngs=nnx.Rngs(keys[0])))[1])
     return {"tokenizer": decoder, "codebook": jax.random.normal(keys[1], (CODES, CODE_DIM))}

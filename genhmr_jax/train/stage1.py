@@ -21,6 +21,7 @@ from genhmr_jax.evaluate.metrics import mpjpe, pa_mpjpe
 from genhmr_jax.model_files import save_params
 from genhmr_jax.models import quantizer
 from genhmr_jax.models.tokenizer import PoseTokenizer, TokenizerSpec
+from genhmr_jax.random_streams import stream
 
 
 class TokenizerTask:
@@ -55,7 +56,7 @@ class TokenizerTask:
         return {"poses": poses.batch_shapes(self.config.batch_size)}
 
     def prepare(self, frozen: Any, batch: Any) -> dict[str, jax.Array]:
-        base, rows = jax.random.key(self.config.seed + 2), batch["poses"]
+        base, rows = stream(self.config.seed, "augmentation"), batch["poses"]
         augment = lambda pose, number: views.augment_pose(pose, jax.random.fold_in(base, number), self.view)  # noqa: E731
         size = rows["pose"].shape[0]
         return {"rotmats": jax.vmap(augment)(rows["pose"], rows["number"]), "weight": jnp.full(size, 1.0 / size)}

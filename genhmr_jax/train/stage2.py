@@ -27,6 +27,7 @@ from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
 from genhmr_jax.models.tokenizer import TokenizerSpec
 from genhmr_jax.models.vit import VitSpec, drop_path_factors
 from genhmr_jax.predict import Networks, sample_bodies, shown
+from genhmr_jax.random_streams import stream
 from genhmr_jax.train.image_rows import ImageRows, known_mean, rooted
 from genhmr_jax.train.masking import BINS, random_mask, ratio_bins, visible_tokens
 from genhmr_jax.train.optim import still_layers
@@ -108,13 +109,15 @@ class GenHmrTask:
 
     def prepare(self, frozen: Any, batch: Any) -> Any:
         samples: dict[str, Any] = {}
-        for name, seed in (("views", self.config.seed + 3), ("images", self.config.seed + 5)):
+        for name, rows in (("views", "view_rows"), ("images", "image_rows")):
             if name not in batch:
                 continue
             number = batch[name]["number"]
-            keys = jax.vmap(lambda n, seed=seed: jax.random.split(jax.random.fold_in(jax.random.key(seed + 1), n), 5))(number)
+            base = stream(self.config.seed, rows)
+            keys = jax.vmap(lambda n, base=base: jax.random.split(jax.random.fold_in(base, n), 5))(number)
             if name == "views":
-                sample = views.make_views(frozen["body"], batch[name]["pose"], number, seed, self.view)
+                of_views = stream(self.config.seed, "views")
+                sample = views.make_views(frozen["body"], batch[name]["pose"], number, of_views, self.view)
             else:
                 sample = {k: v for k, v in batch[name].items() if k != "number"}
                 if self.images.are_photos:
@@ -272,8 +275,8 @@ class GenHmrTask:
         return measure
 
     def _validation_views(self, frozen: Any, place: Any) -> list[dict[str, jax.Array]]:
-        seed, size = self.config.seed + 4, self.config.batch_size
-        simulate = jax.jit(lambda body, rows: views.make_views(body, rows["pose"], rows["number"], seed, self.view))
+        base, size = stream(self.config.seed, "validation_views"), self.config.batch_size
+        simulate = jax.jit(lambda body, rows: views.make_views(body, rows["pose"], rows["number"], base, self.view))
         count = math.ceil(self.config.evaluate_poses / size)
         chosen = np.split(np.linspace(0, len(self._val_set.poses) - 1, count * size).astype(int), count)
         rows = [{"pose": self._val_set.poses[c], "number": c.astype(np.uint32)} for c in chosen]

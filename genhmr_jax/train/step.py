@@ -12,6 +12,7 @@ import ml_collections
 import optax
 
 from genhmr_jax.errors import InputError
+from genhmr_jax.random_streams import stream
 from genhmr_jax.train import lora
 from genhmr_jax.train.optim import hold
 from genhmr_jax.train.tasks import Task
@@ -22,7 +23,7 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 def init_state(task: Task, optimizer: optax.GradientTransformation, seed: int) -> State:
     """The state before the first step. Pure: jit it with the shardings that the arrays shall have."""
-    params, extra = task.init(jax.random.key(seed))
+    params, extra = task.init(stream(seed, "parameters"))
     return {"step": jnp.zeros((), jnp.int32), "params": params, "ema": params, "extra": extra, "opt_state": optimizer.init(params)}
 
 
@@ -82,7 +83,7 @@ def make_step(
         grad = in_micro_batches(grad, config.accumulate, constrain)
 
     def step(state: State, batch: Any, frozen: Any) -> tuple[State, dict]:
-        key = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
+        key = jax.random.fold_in(stream(config.seed, "step"), state["step"])
         sample = constrain(task.prepare(frozen, batch))
         (loss, found), grads = grad(state["params"], state["extra"], frozen, sample)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
