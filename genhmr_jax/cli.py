@@ -1,16 +1,20 @@
 """The `genhmr` command. Here are only the flags; the work is imported when it is needed: help is instant."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import genhmr_jax
+from genhmr_jax import terminal
 from genhmr_jax.aot import command as aot
+from genhmr_jax.atomic import disk_error
 from genhmr_jax.convert import command as convert
 from genhmr_jax.data import command as data
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import command as evaluate
+from genhmr_jax.paths import FlagError, path_flag, photo_path
 from genhmr_jax.sweep import flags as sweep_flags
 
 MESH_FORMATS = ("obj", "glb", "ply")
@@ -19,8 +23,13 @@ SAMPLE_PHOTO = Path(__file__).parent / "assets" / "sample" / "person.jpg"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit code: 0 all well, 1 bad input (one line each on stderr), 2 wrong usage, 130 interrupted."""
+    terminal.prepare()
     parser = build_parser()
-    args, rest = parser.parse_known_args(argv)
+    try:
+        args, rest = parser.parse_known_args(argv)
+    except FlagError as error:
+        terminal.complain(str(error))
+        return 1
     overrides = [text for text in rest if args.command == "aot" and text.startswith("--config.")]
     if unknown := [text for text in rest if text not in overrides]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -39,10 +48,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.overrides = overrides
         return {"aot": aot, "convert": convert, "data": data, "eval": evaluate}[args.command].run(args)
     except InputError as error:
-        print("genhmr: " + " ".join(str(error).split()), file=sys.stderr)
+        terminal.complain(error)
+        return 1
+    except BrokenPipeError:  # nobody reads on: `genhmr data list | head`
+        terminal.silence(sys.stdout)
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        found = disk_error(error, getattr(args, "out", None) or getattr(args, "data_dir", None) or f"genhmr {args.command}")
+        if found is None or os.environ.get("GENHMR_DEBUG"):
+            raise
+        terminal.complain(found)
+        return 1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,15 +74,19 @@ def build_parser() -> argparse.ArgumentParser:
         help="recover the people in photos",
         description="Writes STEM.npz and STEM_overlay.png for every photo. A photo that fails does not stop the others.",
     )
-    recover.add_argument("images", nargs="+", metavar="IMAGE_OR_DIR", help="photos, or directories of photos")
-    recover.add_argument("--out", required=True, metavar="DIR", help="where the results go; made if missing")
-    recover.add_argument("--boxes", metavar="JSON", help="person boxes (xyxy px) to use instead of the detector's")
-    recover.add_argument("--keypoints", metavar="JSON", help="2D keypoints (OpenPose, COCO or ours) to use instead of the detector's")
+    recover.add_argument("images", nargs="+", type=photo_path, metavar="IMAGE_OR_DIR", help="photos, or directories of photos")
+    recover.add_argument("--out", required=True, type=path_flag, metavar="DIR", help="where the results go; made if missing")
+    boxes = "person boxes to use instead of the detector's: a JSON file, a folder of such files, or X0,Y0,X1,Y1 in px (docs/annotations.md)"
+    recover.add_argument("--boxes", type=path_flag, metavar="JSON", help=boxes)
+    keypoints = "2D keypoints to use instead of the detector's: a JSON file of OpenPose, COCO, AlphaPose, MMPose, ..., or a folder of them"
+    recover.add_argument("--keypoints", type=path_flag, metavar="JSON", help=keypoints)
+    least = "leave out given people whose score is lower (default: %(default)s)"
+    recover.add_argument("--min-score", type=number(float, 0, 1), default=0.2, metavar="S", help=least)
     _add_model_flags(recover)
 
     demo = commands.add_parser("demo", help="run on the photo that comes with the package", description="Runs on the sample photo.")
-    demo.add_argument("--out", default="genhmr_demo", metavar="DIR", help="where the results go (default: %(default)s)")
-    demo.set_defaults(images=[str(SAMPLE_PHOTO)], boxes=None, keypoints=None)
+    demo.add_argument("--out", default="genhmr_demo", type=path_flag, metavar="DIR", help="where the results go (default: %(default)s)")
+    demo.set_defaults(images=[str(SAMPLE_PHOTO)], boxes=None, keypoints=None, min_score=0.0)
     _add_model_flags(demo)
 
     sweep = commands.add_parser(
@@ -105,8 +127,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that `recover` and `demo` share."""
-    parser.add_argument("--body", default="neutral", help="neutral, male, female, lite, or your SMPL .pkl or .npz (default: neutral)")
-    parser.add_argument("--checkpoint", metavar="DIR", help="a trained model (default: the one that comes with the package)")
+    bodies = "neutral, male, female, lite, or your SMPL .pkl or .npz (default: neutral)"
+    parser.add_argument("--body", default="neutral", type=path_flag, help=bodies)
+    trained = "a trained model (default: the one that comes with the package)"
+    parser.add_argument("--checkpoint", type=path_flag, metavar="DIR", help=trained)
     parser.add_argument("--model", choices=evaluate.MODELS, help="what the checkpoint must be (default: whatever it is)")
     parser.add_argument("--iterations", type=number(int, 1, 100), metavar="N", help="sampling iterations (default: 1; 5 for hypotheses)")
     parser.add_argument(
@@ -119,10 +143,12 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     view = parser.add_mutually_exclusive_group()
     view.add_argument("--focal", type=number(float, 1, 1e6), metavar="PX", help="focal length, px (default: a guess from the image size)")
     view.add_argument("--fov", type=number(float, 1, 170), metavar="DEG", help="field of view over the longer side, degrees")
-    view.add_argument("--cameras", metavar="JSON", help="known focal length and principal point of each photo (genhmr_jax/detect/user.py)")
+    known = "known focal length and principal point of each photo (docs/annotations.md)"
+    view.add_argument("--cameras", type=path_flag, metavar="JSON", help=known)
     parser.add_argument("--principal-point", type=point, metavar="X,Y", help="where the optical axis meets the photo, px (default: middle)")
     parser.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N", help="random seed (default: 0)")
-    parser.add_argument("--max-people", type=number(int, 1, 100), default=10, metavar="N", help="most people per photo (default: 10)")
+    most = "most people per photo (default: 10 whom the detector finds, all who are given)"
+    parser.add_argument("--max-people", type=number(int, 1, 1000), metavar="N", help=most)
     parser.add_argument("--context", choices=evaluate.CONTEXTS, default="all", help="show the model the image or the 2D keypoints alone")
     parser.add_argument("--save", type=mesh_formats, default=(), metavar="FORMATS", help="meshes to write as well: obj,glb,ply")
     parser.add_argument("--no-overlay", action="store_true", help="write no overlay picture")

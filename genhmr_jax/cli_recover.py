@@ -1,21 +1,26 @@
-"""What `genhmr recover` and `genhmr demo` do: read each photo, recover its people, write the files, say one line."""
+"""What `genhmr recover` and `genhmr demo` do: read each photo, recover its people, write the files, print one line."""
 
 import argparse
 import dataclasses
 import os
-import sys
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-from genhmr_jax.atomic import atomic_path
 from genhmr_jax.errors import InputError
-from genhmr_jax.images import OVERLAY_SUFFIX, ImageFile, list_images, read_image
+from genhmr_jax.image_files import OVERLAY_SUFFIX, ImageFile, find_images, name_outputs
+from genhmr_jax.images import read_image
 from genhmr_jax.people import People
+from genhmr_jax.report import draw, make_writable, save_meshes, save_png, summary, would_overwrite
+from genhmr_jax.terminal import complain, say
+
+if TYPE_CHECKING:  # heavy imports, made late
+    from genhmr_jax.detect.user import Annotations, GivenPeople
+    from genhmr_jax.recover import Recoverer, RecoverOptions
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,30 +35,33 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       InputError: nothing can be done at all (output directory, model, a file of boxes or keypoints).
     """
-    images, errors = list_images(args.images)
-    for error in errors:
-        print_error(error)
-    if not images:
+    found = find_images(args.images)
+    for line in (*found.errors, *found.notes()):
+        complain(line)
+    if not found.files:
         return 1
     out = make_writable(args.out)
     if args.cameras and args.principal_point:
         raise InputError("--principal-point", "says what --cameras says too", "leave one of them out")
-    given = Given.read(args.boxes, args.keypoints, args.cameras)
+    files = UserFiles.read(args.boxes, args.keypoints, args.cameras)
+    others = [path for inside in found.passed_over.values() for path in inside]
+    read = [path for path in (args.boxes, args.keypoints, args.cameras, args.body) if path]
+    images = name_outputs(found.files, would_overwrite(out, [*found.files, *others, *read]))
     recoverer, options = _load(args)
-    failures = len(errors)
+    failures = len(found.errors)
     for index, image in enumerate(tqdm(images, unit="photo", disable=None if len(images) > 1 else True)):
         try:
-            line = _recover_one(image, out, recoverer, options, given, args)
-            tqdm.write((f"[{index + 1}/{len(images)}] " if len(images) > 1 else "") + line)
+            line = _recover_one(image, images, out, recoverer, options, files, args)
+            say((f"[{index + 1}/{len(images)}] " if len(images) > 1 else "") + line)
         except Exception as error:
             if os.environ.get("GENHMR_DEBUG"):
                 raise
             failures += 1
-            print_error(_as_input_error(image.path, error))
+            complain(_as_input_error(image.path, error))
     return 1 if failures else 0
 
 
-def _load(args: argparse.Namespace):
+def _load(args: argparse.Namespace) -> "tuple[Recoverer, RecoverOptions]":
     """The model and its options, from the flags."""
     from genhmr_jax import compilation_cache
 
@@ -83,61 +91,83 @@ def _load(args: argparse.Namespace):
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
-    """What the user brings, by the photo's stem. None: the detector shall find boxes or keypoints; the options say the camera."""
+class UserFiles:
+    """What the user gives for the photos. None: the detector finds boxes or keypoints; the options have the camera."""
 
-    boxes: dict[str, np.ndarray] | None
-    keypoints: dict[str, np.ndarray] | None
-    cameras: dict[str, Any] | None = None
+    boxes: "Annotations | None" = None
+    keypoints: "Annotations | None" = None
+    cameras: "Annotations | None" = None
 
     @staticmethod
-    def read(boxes: str | None, keypoints: str | None, cameras: str | None = None) -> "Given":
-        """From the files of --boxes, --keypoints and --cameras. Raises InputError."""
-        if boxes is None and keypoints is None and cameras is None:
-            return Given(None, None)
+    def read(boxes: str | None, keypoints: str | None, cameras: str | None) -> "UserFiles":
+        """From the values of --boxes, --keypoints and --cameras. Raises InputError."""
+        if not (boxes or keypoints or cameras):
+            return UserFiles()
         from genhmr_jax.detect import user
 
-        return Given(
+        return UserFiles(
             user.read_boxes(boxes) if boxes else None,
             user.read_keypoints(keypoints) if keypoints else None,
             user.read_cameras(cameras) if cameras else None,
         )
 
-    def options_of_image(self, path: Path, options: Any) -> Any:
+    def options_of(self, image: ImageFile, photos: Sequence[ImageFile], options: "RecoverOptions") -> "RecoverOptions":
         """The options for one photo, with its camera. Raises InputError when cameras are given, but none for it."""
         if self.cameras is None:
             return options
         from genhmr_jax.detect import user
 
-        camera = user.camera_of_image(self.cameras, path)
+        camera = user.camera_of_image(self.cameras, image, photos)
         return dataclasses.replace(options, focal=camera.focal, fov=None, principal_point=camera.principal_point)
 
-    def of_image(self, path: Path, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """The arguments for one photo. Raises InputError when nothing was given for it, or what was given does not fit it."""
+    def people_of(
+        self, image: ImageFile, photos: Sequence[ImageFile], pixels: np.ndarray, min_score: float, max_people: int | None
+    ) -> "GivenPeople | None":
+        """The people given for one photo, at least one; None where the detector is to find them.
+
+        Raises:
+          InputError: nothing is given for the photo, or nobody of whom enough is known, or what is given does not fit it.
+        """
         if self.boxes is None and self.keypoints is None:
-            return {}
+            return None
         from genhmr_jax.detect import user
 
         size = pixels.shape[1], pixels.shape[0]
-        found = {}
-        if self.boxes is not None:
-            found["boxes"] = user.boxes_of_image(self.boxes, path, size)
-        if self.keypoints is not None:
-            found["keypoints"] = user.keypoints_of_image(self.keypoints, path, size)
-        if len({len(people) for people in found.values()}) > 1:
-            counts = f"{len(found['boxes'])} boxes but keypoints of {len(found['keypoints'])} people were given"
-            raise InputError(path, counts, "give one box a person, in the same order, or leave out --boxes")
-        return found
+        how = {"photos": photos, "min_score": min_score, "max_people": max_people}
+        given = user.people_of_image(self.boxes, self.keypoints, image, size, **how)
+        if not given.total:
+            source = (self.boxes or self.keypoints).source
+            raise InputError(image.path, f"{source} has nobody for this photo", "add the person, or leave the photo out")
+        if given.low_scores:
+            few = f"{given.low_scores} of {given.total} given people with scores below {min_score:g} (--min-score)"
+            given = dataclasses.replace(given, left_out=(few, *given.left_out))
+        if not len(given.index):
+            raise _nobody_left(image, given.left_out)
+        user.refuse_percent(given, image, pixels)
+        return given
 
 
-def _recover_one(image: ImageFile, out: Path, recoverer, options, given: Given, args: argparse.Namespace) -> str:
+def _recover_one(
+    image: ImageFile,
+    images: Sequence[ImageFile],
+    out: Path,
+    recoverer: "Recoverer",
+    options: "RecoverOptions",
+    files: UserFiles,
+    args: argparse.Namespace,
+) -> str:
     """Does one photo and returns its summary line. All results are computed before the first file is written."""
     start = time.perf_counter()
     pixels = read_image(image.path)
-    options = given.options_of_image(image.path, options)
-    people = recoverer.recover(pixels, **given.of_image(image.path, pixels), options=options)
-    if not len(people):
-        raise InputError(image.path, "nobody was found", "give the person's box with --boxes, or a photo in which the person is larger")
+    options = files.options_of(image, images, options)
+    given = files.people_of(image, images, pixels, args.min_score, args.max_people)
+    if given is None:
+        people = recoverer.recover(pixels, options=options)
+        if not len(people):
+            remedy = "give the person's box with --boxes, or a photo in which the person is larger"
+            raise InputError(image.path, "nobody was found", remedy)
+    else:
+        people = _recover_given(image, pixels, recoverer, dataclasses.replace(options, max_people=None), given)
     overlay = None if args.no_overlay else draw(pixels, people)
     seconds = time.perf_counter() - start
     people.save(arrays := out / f"{image.stem}.npz")
@@ -147,64 +177,26 @@ def _recover_one(image: ImageFile, out: Path, recoverer, options, given: Given, 
     return f"{image.path.name}: {summary(people)}, {seconds:.1f} s -> {arrays if overlay is None else picture}"
 
 
-def summary(people: People) -> str:
-    """How many people, how sure, and how far the body's keypoints lie from the detected ones before and after refinement."""
-    text = f"{len(people)} {'person' if len(people) == 1 else 'people'}"
-    if not np.isnan(people.joint_confidence).all():
-        text += f", confidence {people.joint_confidence.mean():.2f}"
-    before, after = people.reprojection_error(refined=False), people.reprojection_error()
-    known = np.isfinite(before) & np.isfinite(after)
-    if known.any():
-        text += f", reprojection {before[known].mean():.1f} -> {after[known].mean():.1f} px"
-    return text
+def _recover_given(
+    image: ImageFile, pixels: np.ndarray, recoverer: "Recoverer", options: "RecoverOptions", given: "GivenPeople"
+) -> People:
+    """The people of a photo whom the user gives; who is left out costs a line. Raises InputError when nobody is left."""
+    people = recoverer.recover(pixels, boxes=given.boxes, keypoints=given.keypoints, options=options)
+    rows = people.given_index
+    unseen = [i for i in range(len(given.index)) if i not in rows]
+    problem = "too few keypoints are known" if given.keypoints is not None else "too little of a person is seen in the box"
+    left_out = [*given.left_out, *(f"person {given.index[i] + 1} of {given.total} given: {problem}" for i in unseen)]
+    if not len(people):
+        raise _nobody_left(image, left_out)
+    if left_out:
+        complain(f"{image.path}: left out {'; '.join(left_out)}")
+    return dataclasses.replace(people, given_index=given.index[rows])
 
 
-def draw(pixels: np.ndarray, people: People) -> np.ndarray:
-    """The photo with the meshes over it, and a side view: uint8 (H, W, 3)."""
-    from genhmr_jax.render.overlay import overlay_with_side
-
-    return overlay_with_side(pixels, people.vertices, people.faces, float(people.focal_length), tuple(people.principal_point.tolist()))
-
-
-def save_png(path: Path, pixels: np.ndarray) -> None:
-    """Writes uint8 (H, W, 3), whole or not at all."""
-    from PIL import Image
-
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary)
-
-
-def save_meshes(out: Path, stem: str, people: People, formats: tuple[str, ...]) -> None:
-    """One STEM_PERSON.FORMAT per person and format, whole or not at all."""
-    if not formats:
-        return
-    from genhmr_jax.render.export import save_mesh
-
-    for person, vertices in enumerate(people.vertices):
-        for suffix in formats:
-            save_mesh(out / f"{stem}_{person}.{suffix}", vertices, people.faces)
-
-
-def make_writable(directory: str | os.PathLike) -> Path:
-    """Makes the output directory and tries to write there, so that hours of work do not end in an error.
-
-    Raises:
-      InputError: it cannot be made or written to.
-    """
-    path = Path(directory)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            return path
-    except FileExistsError as error:
-        raise InputError(path, "is a file, not a directory", "choose another --out") from error
-    except OSError as error:
-        raise InputError(path, f"cannot be written to ({error.strerror})", "choose another --out") from error
-
-
-def print_error(error: InputError) -> None:
-    """One line on stderr, also under a progress bar."""
-    tqdm.write("genhmr: " + " ".join(str(error).split()), file=sys.stderr)
+def _nobody_left(image: ImageFile, left_out: Sequence[str]) -> InputError:
+    """The error of a photo of whose given people nothing can be recovered."""
+    more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
+    return InputError(image.path, f"nobody is left: {left_out[0]}{more}", "correct what is given, or leave the photo out")
 
 
 def _as_input_error(where: object, error: Exception) -> InputError:

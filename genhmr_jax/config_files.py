@@ -15,6 +15,7 @@ from typing import Any
 import ml_collections
 
 from genhmr_jax.errors import InputError
+from genhmr_jax.paths import expand
 
 Overrides = Mapping[str, Any] | Sequence[str]
 
@@ -113,9 +114,12 @@ def field_names(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def parse_value(text: str, old: Any, field: str, where: object) -> Any:
-    """A text that a person typed, as the type of the value `old` that it replaces. Raises InputError when it cannot be."""
+    """A text that a person typed, as the type of the value `old` that it replaces. Raises InputError when it cannot be.
+
+    A `~` is expanded at the start of a text and after its commas: fields of text are paths, lists of paths, or names.
+    """
     if isinstance(old, str):
-        return str(text)
+        return ",".join(expand(part) for part in text.split(","))
     try:
         if isinstance(old, bool):
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]

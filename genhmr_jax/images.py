@@ -1,37 +1,39 @@
 """Reading photos safely: any common file in, `uint8 (H, W, 3)` RGB in upright orientation out, or one clear error."""
 
-import dataclasses
+import contextlib
+import io
 import os
 import warnings
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from jaxtyping import UInt8
+from PIL import Image
 
+from genhmr_jax import metadata
 from genhmr_jax.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-OVERLAY_SUFFIX = "_overlay.png"  # what `genhmr recover` writes: never taken for a photo when a directory is listed
 MIN_SIDE = 16  # px: a person in fewer pixels cannot be recovered
 MAX_SIDE = 16_000  # px
 MAX_PIXELS = 150_000_000  # stays below the 178 million at which Pillow itself refuses (decompression bombs)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by EXIF's orientation."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageFile:
-    """A photo to read and the stem of its outputs, unique in its batch."""
-
-    path: Path
-    stem: str
-
-
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
     """Reads a photo as `uint8 (H, W, 3)` RGB.
 
-    EXIF rotation is applied. Grey, palette, CMYK and 16-bit images become 8-bit RGB; transparency is laid over white; of
-    an animation the first frame is taken.
+    EXIF's orientation is applied; nothing else of EXIF is read. Grey, palette, CMYK and 16-bit images become 8-bit RGB; transparency
+    is laid over white; of an animation the first frame is taken.
 
     Args:
       path: an image file of any format that Pillow reads.
@@ -40,74 +42,88 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
       InputError: no such file, not an image, damaged, or a side outside MIN_SIDE..MAX_SIDE px.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(path, "no such file", "check the path")
+    with _opened(path, _read(path)) as (image, orientation):
+        return _upright_rgb(path, image, orientation)
+
+
+def upright_file(path: str | os.PathLike) -> tuple[bytes, tuple[int, int]]:
+    """A photo as the bytes of an upright JPEG or PNG without metadata, and its width and height in px.
+
+    Pixels are encoded anew (JPEG of quality 95) only where the photo is turned, or is not an RGB or grey JPEG or PNG.
+
+    Raises:
+      InputError: as `read_image` does.
+    """
+    path = Path(path)
+    data = _read(path)
+    with _opened(path, data) as (image, orientation):
+        as_it_is = image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L") and orientation == 1
+        as_it_is &= not image.has_transparency_data
+        pixels = _upright_rgb(path, image, orientation)
+    size = pixels.shape[1], pixels.shape[0]
+    if as_it_is:
+        return metadata.split(data).data, size
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue(), size
+
+
+def open_bytes(data: bytes) -> Image.Image:
+    """A picture in memory as Pillow opens it, without its metadata: not turned, not decoded yet.
+
+    Raises:
+      Exception: of many types, where it is no picture (Pillow's format plug-ins differ).
+    """
+    return Image.open(io.BytesIO(metadata.split(data).data))
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of an image file. Raises InputError."""
     if path.is_dir():
         raise InputError(path, "is a directory, not an image", "give an image file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limits below are stricter
-            image = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise InputError(path, f"is larger than {MAX_PIXELS / 1e6:.0f} megapixels", _smaller()) from error
-    except PermissionError as error:
-        raise InputError(path, "cannot be read (permission denied)", "check its permissions") from error
-    except Exception as error:  # Pillow's format plug-ins raise many types on broken headers
-        raise InputError(path, "is not an image that can be read", "convert it to JPEG or PNG") from error
-    with image:
-        _check_size(path, *image.size)
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file", "check the path") from error
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({(error.strerror or 'error').lower()})", "check the path and its permissions") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path, data: bytes) -> Iterator[tuple[Image.Image, int]]:
+    """A decoded image of acceptable size and its orientation 1..8. Raises InputError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on metadata and palettes; our own limits are stricter than its size warning
+        encoded, orientation = metadata.split(data)
         try:
-            image.load()
-        except Exception as error:  # OSError, SyntaxError, struct.error, zlib.error, ...: decoders differ
-            raise InputError(path, f"is damaged or truncated ({error})", "copy or export the image again") from error
-        return np.ascontiguousarray(_to_rgb(path, ImageOps.exif_transpose(image)))
+            image = Image.open(io.BytesIO(encoded))
+        except Image.DecompressionBombError as error:
+            raise InputError(path, f"is larger than {MAX_PIXELS / 1e6:.0f} megapixels", _smaller()) from error
+        except Exception as error:  # Pillow's format plug-ins raise many types on broken headers
+            raise InputError(path, "is not an image that can be read", "convert it to JPEG or PNG") from error
+        with image:
+            _check_size(path, *image.size)
+            try:
+                image.load()
+            except Exception as error:  # OSError, SyntaxError, struct.error, zlib.error, ...: decoders differ
+                raise InputError(path, f"is damaged or truncated ({error})", "copy or export the image again") from error
+            yield image, orientation or _orientation(image)
 
 
-def list_images(paths: Iterable[str | os.PathLike]) -> tuple[list[ImageFile], list[InputError]]:
-    """Finds the images that files and directories (not their subdirectories) stand for.
-
-    Returns:
-      images: in the order given, directories sorted by name, each file once, each with an output stem that no other
-        one has (`x.jpg` and `x.png` become `x_jpg` and `x_png`; `a/x.jpg` and `b/x.jpg` become `a_x` and `b_x`).
-      errors: one per path that does not exist or directory that holds no image.
-    """
-    found: dict[Path, Path] = {}
-    errors = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
-            inside = [p for p in inside if not p.name.endswith(OVERLAY_SUFFIX) and not p.name.startswith(".")]
-            if not inside:
-                errors.append(InputError(path, "no image in this directory", f"put images there ({' '.join(SUFFIXES)})"))
-        elif path.exists():
-            inside = [path]
-        else:
-            inside = []
-            errors.append(InputError(path, "no such file or directory", "check the path"))
-        for image in inside:
-            found.setdefault(image.resolve(), image)
-    files = list(found.values())
-    return [ImageFile(path, stem) for path, stem in zip(files, _unique_stems(files), strict=True)], errors
+def _orientation(image: Image.Image) -> int:
+    """The orientation of an open image whose format keeps it elsewhere (WebP, AVIF); TIFF is turned while it is loaded."""
+    if image.format == "TIFF":
+        return 1
+    exif, xmp = image.info.get("exif"), image.info.get("xmp")
+    found = metadata.orientation_of_exif(exif) if isinstance(exif, bytes) else None
+    if found is None and isinstance(xmp, bytes):
+        found = metadata.orientation_of_xmp(xmp)
+    return found or 1
 
 
-def _unique_stems(paths: list[Path]) -> list[str]:
-    """One output stem a path, no two alike (upper and lower case count as alike: macOS, Windows)."""
-    schemes = (
-        lambda path: f"{path.stem}_{path.suffix[1:].lower()}",
-        lambda path: f"{path.resolve().parent.name}_{path.stem}",
-        lambda path: f"{path.resolve().parent.name}_{path.stem}_{path.suffix[1:].lower()}",
-    )
-    stems = [path.stem for path in paths]
-    for scheme in schemes:
-        counts = Counter(stem.lower() for stem in stems)
-        stems = [stem if counts[stem.lower()] == 1 else scheme(path) for path, stem in zip(paths, stems, strict=True)]
-    taken: set[str] = set()
-    for index, stem in enumerate(stems):
-        while stem.lower() in taken:
-            stem += f"_{index}"
-        taken.add(stem.lower())
-        stems[index] = stem
-    return stems
+def _upright_rgb(path: Path, image: Image.Image, orientation: int) -> UInt8[np.ndarray, "H W 3"]:
+    upright = image.transpose(_TURNS[orientation]) if orientation != 1 else image
+    return np.ascontiguousarray(_to_rgb(path, upright))
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
@@ -122,7 +138,7 @@ def _smaller() -> str:
     return f"scale it down to at most {MAX_SIDE} px a side and {MAX_PIXELS // 1_000_000} megapixels"
 
 
-def _to_rgb(path: Path, image: Image.Image) -> np.ndarray:
+def _to_rgb(path: Path, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     """8-bit RGB of an image in any Pillow mode."""
     if image.mode == "F":
         raise InputError(path, "has floating-point pixels, whose range is unknown", "convert it to an 8-bit image")

@@ -2,10 +2,13 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
+from genhmr_jax.atomic import disk_error
 from genhmr_jax.errors import InputError, Preempted
+from genhmr_jax.paths import FlagError, path_flag
 
 RESUME = 75  # EX_TEMPFAIL: the run was told to stop and has saved; the same command goes on
 
@@ -16,8 +19,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="genhmr_jax.main",
         description="Trains what a config describes, or goes on with it. Any field of the config: --config.FIELD.FIELD=VALUE.",
     )
-    parser.add_argument("--config", required=True, metavar="FILE:ARG", help="a file of configs/, with an argument: configs/genhmr.py:tiny")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics.jsonl and the exported model; may be gs://")
+    add = parser.add_argument
+    add("--config", required=True, type=path_flag, metavar="FILE:ARG", help="a file of configs/, with an argument: configs/genhmr.py:tiny")
+    add("--workdir", required=True, type=path_flag, metavar="DIR", help="checkpoints, metrics.jsonl, the exported model; may be gs://")
     parser.add_argument("--evaluate", action="store_true", help="only evaluate the newest checkpoint, and export it to DIR/model")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where it is not detected (launch/README.md)")
     parser.add_argument("--num_processes", type=int, metavar="N", help="how many processes train together")
@@ -28,7 +32,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains (or evaluates) what the config describes."""
     parser = build_parser()
-    args, rest = parser.parse_known_args(argv)
+    try:
+        args, rest = parser.parse_known_args(argv)
+    except FlagError as error:
+        sys.exit(f"genhmr_jax.main: {error}")
     if unknown := [text for text in rest if not (text.startswith("--config.") and "=" in text)]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)} (fields of the config are set with --config.FIELD=VALUE)")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
@@ -52,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Preempted as stop:
         print(f"genhmr_jax.main: {stop}; run the same command to go on", file=sys.stderr)
         sys.exit(RESUME)
+    except Exception as error:
+        found = disk_error(error, args.workdir)
+        if found is None or os.environ.get("GENHMR_DEBUG"):
+            raise
+        distributed.leave(f"genhmr_jax.main: {found}")
 
 
 if __name__ == "__main__":

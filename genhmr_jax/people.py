@@ -12,6 +12,8 @@ from genhmr_jax.errors import InputError
 # Shapes by name: P people, K keypoints, V vertices, F faces, H hypotheses, S refinement steps + 1, T tokens.
 SHAPES = {
     "boxes": ("P", 4),
+    "given_index": ("P",),
+    "left_out": (),
     "keypoints2d": ("P", "K", 3),
     "keypoint_names": ("K",),
     "global_orient": ("P", 3),
@@ -38,7 +40,10 @@ SHAPES = {
     "hypothesis_joints": ("P", "H", 24, 3),
     "hypothesis_confidence": ("P", "H", 24),
 }
-_DTYPES = {"keypoint_names": np.str_, "joint_names": np.str_, "image_size": np.int32, "faces": np.int32, "tokens": np.int32}
+_DTYPES = {
+    **{"keypoint_names": np.str_, "joint_names": np.str_, "image_size": np.int32, "faces": np.int32, "tokens": np.int32},
+    **{"given_index": np.int32, "left_out": np.int32},
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +55,9 @@ class People:
 
     Attributes:
       boxes: (P, 4) x0, y0, x1, y1, px.
+      given_index: (P,) which of the boxes or keypoints that were given each person is, counted from 0; -1 for people whom the
+        detector found.
+      left_out: () how many people were found or given beyond `max_people`.
       keypoints2d: (P, K, 3) the 2D keypoints that the body was fitted to: x px, y px, confidence 0..1.
       keypoint_names: (K,).
       global_orient: (P, 3) root rotation, axis-angle, radians, in camera coordinates.
@@ -93,6 +101,8 @@ class People:
     faces: np.ndarray
     joint_names: np.ndarray
     principal_point: np.ndarray | None = None
+    given_index: np.ndarray | None = None
+    left_out: np.ndarray | None = None
     projected_keypoints: np.ndarray | None = None
     sampled_keypoints: np.ndarray | None = None
     tokens: np.ndarray | None = None
@@ -107,6 +117,10 @@ class People:
         """Turns every field into a NumPy array of its type and checks that all shapes agree (ValueError)."""
         if self.principal_point is None:
             object.__setattr__(self, "principal_point", np.asarray(self.image_size) / 2.0)
+        if self.given_index is None:
+            object.__setattr__(self, "given_index", np.full(np.shape(self.boxes)[:1], -1))
+        if self.left_out is None:
+            object.__setattr__(self, "left_out", np.int32(0))
         sizes: dict[str, int] = {}
         for name, shape in SHAPES.items():
             value = getattr(self, name)

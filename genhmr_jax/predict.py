@@ -105,6 +105,7 @@ class Networks:
         return RefineSpec.steps
 
     crops_by_box = False  # the crop follows from the keypoints
+    crop = "own"  # one of image_encoder.CROPS
 
     @property
     def contexts(self) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class RecoverOptions:
       fov: field of view in degrees over the longer side, if `focal` is None; if both are None, the image diagonal is the focal length.
       principal_point: x, y in px; None is the middle of the image.
       seed: of the random draws.
-      max_people: the most people that the detector may return.
+      max_people: the most people, those of the largest score times box side; None is 10 whom the detector finds, or all who are given.
       context: what the network is shown (predict.CONTEXTS): "all", or "image" or "keypoints" alone. The refinement meets the keypoints
         whatever it is.
     """
@@ -58,7 +58,7 @@ class RecoverOptions:
     fov: float | None = None
     principal_point: tuple[float, float] | None = None
     seed: int = 0
-    max_people: int = 10
+    max_people: int | None = None
     context: str = "all"
 
     def __post_init__(self) -> None:
@@ -146,14 +146,19 @@ class Recoverer:
 
         Args:
           image: uint8 (H, W, 3), RGB.
-          boxes: (P, 4) xyxy px, in place of person detection.
-          keypoints: (P, 23, 3) px and confidence in the order of DETECTED, in place of 2D pose estimation.
+          boxes: (P, 4) xyxy px, in place of person detection. No rows mean that nobody is there: the detector is not asked.
+          keypoints: (P, 23, 3) px and confidence in the order of DETECTED, in place of 2D pose estimation. With boxes: of the same people,
+            in the same order.
+
+        Returns:
+          the people of whom enough is seen (4 keypoints, or a box for regressors). `given_index` says which of the given they are.
 
         Raises:
-          ValueError: keypoints of another shape or not finite.
+          ValueError: `image` is no uint8 (H, W, 3) array; boxes or keypoints of another shape, not finite, or of different numbers of
+            people; a box outside the image.
         """
-        height, width = image.shape[:2]
         seen = self.see(image, boxes, keypoints, options)
+        height, width = image.shape[:2]
         seen = seen.only(can_recover(seen.keypoints) | self.networks.crops_by_box)
         boxes, keypoints = seen.boxes, seen.keypoints
         count = len(keypoints)
@@ -163,6 +168,8 @@ class Recoverer:
         found = jax.tree.map(lambda x: np.asarray(x)[:count], self.solve(inputs, np.arange(padded), options))
         return People(
             boxes=boxes,
+            given_index=seen.given,
+            left_out=np.int32(seen.left_out),
             keypoints2d=keypoints,
             keypoint_names=np.array(DETECTED),
             focal_length=np.float32(focal),
@@ -174,7 +181,13 @@ class Recoverer:
         )
 
     def view(
-        self, image: np.ndarray, people: Observed, focal: float, rows: int, principal: tuple[float, float] | None = None
+        self,
+        image: np.ndarray,
+        people: Observed,
+        focal: float,
+        rows: int,
+        principal: tuple[float, float] | None = None,
+        blur: bool = True,
     ) -> dict[str, np.ndarray]:
         """What the networks see of the people of one photo, before any network: `rows` rows, empty ones after the people's.
 
@@ -186,6 +199,7 @@ class Recoverer:
           focal: px.
           rows: at least P.
           principal: principal point, px; None is the middle of the image.
+          blur: of published regressors' crops, see models/baselines/crop.py.
         """
         seen, lifted = np.zeros((2, rows, len(DETECTED), 3), np.float32)
         seen[: len(people)] = np.where(people.keypoints[..., 2:] >= MIN_CONFIDENCE, people.keypoints, 0.0)
@@ -197,8 +211,9 @@ class Recoverer:
             "image_size": np.tile(camera.centred_size(principal or (image.shape[1] / 2, image.shape[0] / 2)), (rows, 1)),
             "focal": np.full(rows, focal, np.float32),
         }
-        if self.networks.crops_by_box and len(people):
-            view["crop"][: len(people)] = [camera.square_around(box) for box in people.boxes]
+        for row, box in enumerate(people.boxes if self.networks.crops_by_box else ()):
+            if (box[2:] > box[:2]).all():  # not of Observed.nobody, which is no person
+                view["crop"][row] = camera.square_around(box)
         masks = people.masks.padded(rows)
         view |= masks.targets(seen, view["crop"], image.shape[1], image.shape[0])
         if self.networks.spec.upright:
@@ -209,7 +224,8 @@ class Recoverer:
         elif self.networks.spec.encoder_channels:
             from genhmr_jax.models import image_encoder
 
-            view["pixels"] = np.asarray(image_encoder.crop_images(image, view["crop"][: len(people)], rows))
+            crops, how = view["crop"][: len(people)], self.networks.crop
+            view["pixels"] = np.asarray(image_encoder.crop_images(image, crops, rows, how, blur))
         return view
 
     def encode(self, view: dict[str, np.ndarray]) -> dict[str, Any]:

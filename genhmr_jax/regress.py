@@ -41,8 +41,13 @@ class RegressorNetworks:
     shapes: dict[str, Any] = dataclasses.field(compare=False)
 
     refine_steps = 0  # the published models do not refine
-    crops_by_box = True
+    crops_by_box = True  # the square around the person's box
     contexts = ("all", "image")
+
+    @property
+    def crop(self) -> str:
+        """How its pictures are cut, one of image_encoder.CROPS."""
+        return self.spec.crop
 
     @staticmethod
     def of(spec: RegressorSpec) -> "RegressorNetworks":

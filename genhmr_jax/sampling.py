@@ -1,7 +1,8 @@
 """Uncertainty-guided sampling (GenHMR §3; the parallel decoding of MaskGIT, Chang et al. 2022): one `lax.fori_loop`.
 
-From an all-masked sequence, each step predicts every token, keeps the most confident new ones and masks the rest again. How many
-stay masked follows a schedule that ends at none; a kept token stays as it is. The function `logits_fn(tokens) -> (B, L, N)` is all it knows of the network.
+From an all-masked sequence, each step predicts every token, keeps the most confident new ones and masks the rest again. How
+many stay masked follows a schedule that ends at none; a kept token stays as it is. The function
+`logits_fn(tokens) -> (B, L, N)` is all it knows of the network.
 """
 
 import dataclasses

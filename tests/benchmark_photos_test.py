@@ -104,8 +104,40 @@ def test_bad_photos_are_named(tmp_path):
         with pytest.raises(InputError, match=problem):
             benchmark.photos(model, tmp_path)
     write_photos(tmp_path)
-    with pytest.raises(InputError, match="a.jpg: nobody was found"):
-        benchmark.photos(PhotoModel(fake_people(0)), tmp_path)
     Image.new("L", (30, 40)).save(tmp_path / "a.mask.png")
     with pytest.raises(InputError, match="a.mask.png: has another size"):
         benchmark.photos(model, tmp_path)
+
+
+class PhotoModels:
+    """Finds the square person in photos of one colour, and `others` in the rest."""
+
+    def __init__(self, others):
+        self.others = others
+
+    def recover(self, image, *, options):
+        return square_person() if image.max() > 0 else self.others
+
+
+@pytest.mark.parametrize("others", [fake_people(0), "elsewhere"])
+def test_a_person_who_is_not_found_counts_as_missed(tmp_path, others):
+    """Nobody in the photo, or somebody else alone: IoU and PCK 0, no errors, and the other photos still count."""
+    if others == "elsewhere":
+        others = dataclasses.replace(square_person(), boxes=np.array([[0, 0, 5, 5], [50, 32, 60, 40]]))
+    write_photos(tmp_path)
+    Image.new("RGB", (60, 40), "white").save(tmp_path / "a.jpg")
+    report = benchmark.photos(PhotoModels(others), tmp_path, pictures=tmp_path / "out")
+    missed = report["photos"]["b"]["refined"]
+    assert missed == {"iou": 0.0, "pck": 0.0, "error_px": None, "error_box": None}
+    assert report["mean"]["found"] == 0.5 and report["mean"]["refined"]["pck"] == 0.5
+    assert report["mean"]["refined"]["error_px"] == report["photos"]["a"]["refined"]["error_px"]
+    assert json.loads(json.dumps(report))["mean"]["refined"]["iou"] == pytest.approx(0.5, abs=0.01)
+    table = benchmark.photos_table(report)
+    assert "| b | 0.000 -> 0.000 | 0.000 -> 0.000 | not found |" in table and "| mean | " in table
+    assert (tmp_path / "out" / "b_refined.png").exists()
+
+
+def test_nobody_found_in_any_photo_is_still_a_table(tmp_path):
+    write_photos(tmp_path)
+    report = benchmark.photos(PhotoModel(fake_people(0)), tmp_path)
+    assert report["mean"]["found"] == 0 and "| mean | 0.000 -> 0.000 | 0.000 -> 0.000 | not found |" in benchmark.photos_table(report)

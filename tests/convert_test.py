@@ -2,10 +2,11 @@
 
 import json
 import os
+import pathlib
 
 import jax
 import numpy as np
-import numpy_regressors as reference
+import public_inputs as inputs
 import published_names as published
 import pytest
 from flax import nnx
@@ -14,18 +15,16 @@ from torch_fixtures import fake, save, save_safetensors
 from genhmr_jax import cli
 from genhmr_jax.convert import checkpoint, vit
 from genhmr_jax.errors import InputError
+from genhmr_jax.models.baselines.regressor import RegressorSpec, graph
 from genhmr_jax.models.vit import SIZES, Vit, VitSpec
+
+PUBLIC = np.load(pathlib.Path(__file__).with_name("public_outputs.npz"))
 
 
 @pytest.fixture(scope="module")
 def backbone():
     width, depth, _ = SIZES["s"]
     return {name: array.astype(np.float16) for name, array in published.backbone(width, depth, np.random.default_rng(0)).items()}
-
-
-@pytest.fixture(scope="module")
-def net():
-    return published.tokenizer(np.random.default_rng(1))
 
 
 def with_prefix(prefix, tensors):
@@ -77,34 +76,38 @@ def test_a_backbone(tmp_path, backbone, form, capsys):
     assert "| blocks | " in (out := capsys.readouterr().out) or "| backbone | " in out
 
 
-def test_hmr2(tmp_path, backbone, capsys):
-    head = published.hmr2_head(np.random.default_rng(2), context=384)
-    content, libraries = lightning(backbone, head)
+def answers_as_published(kind, params, spec):
+    """From two crops to bodies, to 1e-4 (0.006 degrees) of the public ViT and head over the same weights."""
+    structure, _ = graph(RegressorSpec.from_dict(spec))
+    run = jax.jit(lambda params, images: nnx.merge(structure, params)(images))
+    found = run(params, inputs.crops())
+    pairs = {"rotmats": found.rotmats, "betas": found.betas, "camera": found.weak_camera}
+    for name, value in pairs.items():
+        np.testing.assert_allclose(value, PUBLIC[f"{kind}_{name}"], rtol=0, atol=1e-4, err_msg=name)
+
+
+def test_hmr2(tmp_path, capsys):
+    content, libraries = lightning(inputs.backbone(), inputs.hmr2_head(small=False))
     file = save(tmp_path / "epoch=35-step=1000000.ckpt", content, *libraries)
     kind, params, spec, report = checkpoint.convert(str(file))
-    assert kind == "hmr2" and spec["encoder"] == "vit_s"
+    assert kind == "hmr2" and spec["encoder"] == "vit_s" and spec["crop"] == "hmr2"
     assert {name.split(".")[1] for name in report["unused"] if name.startswith("state_dict.")} == {"smpl", "discriminator", "initialized"}
-    from genhmr_jax.models.baselines.regressor import RegressorSpec, graph
-
-    model = nnx.merge(graph(RegressorSpec.from_dict(spec))[0], jax.tree.map(jax.numpy.asarray, params))
-    context = np.random.default_rng(0).normal(size=(1, 192, 384)).astype(np.float32)
-    rotmats, betas, _ = reference.hmr2(head, context.astype(np.float64), 6, 8)
-    found = model.head(context)
-    np.testing.assert_allclose(found.rotmats, rotmats, atol=1e-4)
-    np.testing.assert_allclose(found.betas, betas, atol=1e-4 * np.abs(betas).max())
+    answers_as_published(kind, params, spec)
     print(checkpoint.table(report))
     assert "SMPL's own arrays" in capsys.readouterr().out
 
 
-def test_tokenhmr(tmp_path, backbone, net):
-    content, libraries = lightning(backbone, published.tokenhmr_head(np.random.default_rng(3), context=384))
+def test_tokenhmr(tmp_path):
+    content, libraries = lightning(inputs.backbone(), inputs.tokenhmr_head(small=False))
+    net = inputs.tokenizer()
     file = save(tmp_path / "tokenhmr.ckpt", content, *libraries)
     node = fake("yacs.config", "CfgNode", dict)(ARCH="conv")
     other = save(tmp_path / "tokenizer.pth", {"net": net, "hparams": node}, type(node))
     with pytest.raises(InputError, match="token decoder lies in another file"):
         checkpoint.convert(str(file))
-    kind, params, _, _ = checkpoint.convert(str(file), str(other))
-    assert kind == "tokenhmr"
+    kind, params, spec, _ = checkpoint.convert(str(file), str(other))
+    assert kind == "tokenhmr" and spec["crop"] == "hmr2"
+    answers_as_published(kind, params, spec)
     np.testing.assert_array_equal(params["head"]["codebook"], net["quantizer.codebook"])
     np.testing.assert_array_equal(params["head"]["tokens"]["inp"]["kernel"], net["decoder.decoder.0.weight"].transpose(2, 1, 0))
     with pytest.raises(InputError, match="no `net`"):

@@ -133,20 +133,37 @@ def test_batches_and_padding_change_nothing(release):
             assert other["protocols"]["joints24"]["results"]["it"][measure] == pytest.approx(value, abs=1e-3)
 
 
-def test_sequences_can_be_averaged_first(release, body_dir):
-    """EMDB's own mean over sequences is not the mean over frames when they differ in length."""
+class From(Knows):
+    """Predicts by the record's number, which begins at `first`."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first = first
+
+    def predict(self, sights, numbers):
+        return super().predict(sights, numbers + self.first)
+
+
+def test_frames_are_averaged_and_the_jitter_by_sequence(release, body_dir):
+    """EMDB's own evaluation: errors over all frames, the jitter over sequences of any length."""
     report = find("emdb").report()
-    records = [*find("emdb").records(release[0], "emdb1", report), *find("emdb").records(release[0], "emdb2", report)]
-    records = records[:5]  # three frames of one sequence, two of another
+    records = [*find("emdb").records(release[0], "emdb1", report)][:3] * 2
+    records = [record | {"frame": 10 + i} for i, record in enumerate(records)]
+    records += [r | {"sequence": "another", "frame": i} for i, r in enumerate(records[:4])]
     bodies, chosen = load_bodies(body_dir, ["J24"]), [PROTOCOLS["emdb"], PROTOCOLS["emdb-official"]]
-    rows = [runner.evaluate([r], Knows(), bodies, chosen, report, batch_size=8)["protocols"] for r in records]
-    whole = runner.evaluate(records, Numbered(Knows(), itertools.repeat(0)), bodies, chosen, report, batch_size=8)["protocols"]
-    official = [row["emdb-official"]["results"]["it"]["mpjpe_mm"] for row in rows]
-    assert whole["emdb-official"]["results"]["it"]["mpjpe_mm"] == pytest.approx(
-        (np.mean(official[:3]) + np.mean(official[3:])) / 2, abs=1e-3
-    )
-    plain = [row["emdb"]["results"]["it"]["mpjpe_mm"] for row in rows]
-    assert whole["emdb"]["results"]["it"]["mpjpe_mm"] == pytest.approx(np.mean(plain), abs=1e-3)
+
+    def measured(begin, end):
+        options = {"batch_size": 8, "frames_per_second": 30.0}
+        found = runner.evaluate(records[begin:end], From(begin), bodies, chosen, report, **options)
+        return [found["protocols"][p.name]["results"]["it"] for p in chosen]
+
+    whole, parts = measured(0, 10), [measured(0, 6), measured(6, 10)]
+    for i in range(2):
+        mean = (6 * parts[0][i]["mpjpe_mm"] + 4 * parts[1][i]["mpjpe_mm"]) / 10
+        assert whole[i]["mpjpe_mm"] == pytest.approx(mean, abs=1e-3)
+    mean = (parts[0][1]["jitter"] + parts[1][1]["jitter"]) / 2
+    assert whole[1]["jitter"] == pytest.approx(mean, rel=1e-6)
+    assert "jitter" not in whole[0] and "accel_mm" not in whole[1], "EMDB has no accelerations"
 
 
 class Numbered:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from genhmr_jax.errors import InputError
-from genhmr_jax.images import MAX_SIDE, list_images, read_image
+from genhmr_jax.images import MAX_SIDE, read_image
 
 
 def picture(height: int = 40, width: int = 60) -> np.ndarray:
@@ -115,34 +115,3 @@ def test_one_pixel_and_giant_images_are_refused(tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     with pytest.raises(InputError, match=r"bomb\.png: is larger than 150 megapixels; scale it down"):
         read_image(tmp_path / "bomb.png")
-
-
-def test_list_images_sorts_dedupes_and_skips_what_we_wrote(tmp_path):
-    for name in ("b.jpg", "a.PNG", "a_overlay.png", "notes.txt", ".hidden.jpg"):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "inner").mkdir()
-    images, errors = list_images([tmp_path / "b.jpg", tmp_path])
-    assert [(image.path.name, image.stem) for image in images] == [("b.jpg", "b"), ("a.PNG", "a")]
-    assert not errors
-
-
-def test_list_images_reports_every_bad_path_and_keeps_the_good(tmp_path):
-    (tmp_path / "x.jpg").write_bytes(b"")
-    (tmp_path / "empty").mkdir()
-    images, errors = list_images([tmp_path / "gone.jpg", tmp_path / "x.jpg", tmp_path / "empty"])
-    assert [image.stem for image in images] == ["x"]
-    assert [str(error) for error in errors] == [
-        f"{tmp_path / 'gone.jpg'}: no such file or directory; check the path",
-        f"{tmp_path / 'empty'}: no image in this directory; put images there (.jpg .jpeg .png .webp .bmp .tif .tiff .gif)",
-    ]
-
-
-def test_equal_stems_never_share_outputs(tmp_path):
-    names = ["a/x.jpg", "b/x.jpg", "a/x.png", "a/y.jpg", "a/y.png", "a/y_png.jpg", "c/X.JPG", "d/a/x.jpg", "a/z.jpg"]
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / name).write_bytes(b"")
-    images, _ = list_images([tmp_path / name for name in names])
-    stems = [image.stem for image in images]
-    assert len({stem.lower() for stem in stems}) == len(names)
-    assert stems[3] == "y_jpg" and stems[-1] == "z"

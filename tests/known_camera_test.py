@@ -80,8 +80,10 @@ def test_cameras_of_photos(tmp_path):
     matrix = [[1000, 0, 300.5], [0, 1004, 200], [0, 0, 1]]
     content = {"a": {"focal": 900}, "b": {"focal": 800.5, "principal_point": [10, 20]}, "c": {"intrinsics": matrix}}
     cameras = user.read_cameras(write(tmp_path, content))
-    assert cameras["a"] == (900, None) and user.camera_of_image(cameras, "photos/b.jpg") == (800.5, (10, 20))
-    assert cameras["c"].principal_point == (300.5, 200) and cameras["c"].focal == pytest.approx(np.sqrt(1000 * 1004))
+    assert user.camera_of_image(cameras, "a.jpg") == (900, None)
+    assert user.camera_of_image(cameras, "photos/b.jpg") == (800.5, (10, 20))
+    of_c = user.camera_of_image(cameras, "c.jpg")
+    assert of_c.principal_point == (300.5, 200) and of_c.focal == pytest.approx(np.sqrt(1000 * 1004))
     with pytest.raises(InputError, match=r"d.jpg: no camera given for 'd'; name records after photos \(the file has a, b, c\)"):
         user.camera_of_image(cameras, "d.jpg")
 

@@ -28,6 +28,10 @@ def put(folder, name: str = "a.jpg", size=(200, 300), exif: int = 1, mode: str =
         (folder / f"{stem}.json").write_text(json.dumps(content))
 
 
+def pixels_of(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
 def read(manual, skip_bad: bool = False):
     source = find("own_photos")
     report = source.report(skip_bad)
@@ -42,7 +46,8 @@ def folder(tmp_path):
 def test_keypoints_alone(tmp_path, folder):
     put(folder, keypoints={"a": POINTS.tolist()})
     ((record,), _) = read(tmp_path)
-    assert record["image"] == (folder / "a.jpg").read_bytes() and record["image_size"].tolist() == [200, 300]
+    assert np.array_equal(pixels_of(record["image"]), pixels_of((folder / "a.jpg").read_bytes()))
+    assert b"Exif" not in record["image"] and record["image_size"].tolist() == [200, 300]
     assert record["has_pose"] == record["has_betas"] == record["has_intrinsics"] == record["has_translation"] == 0
     assert (record["keypoints2d"][:, 2] > 0).sum() == 21  # all but the finger tips
     low, high = POINTS[:, :2].min(0), POINTS[:, :2].max(0)
@@ -110,20 +115,26 @@ def fit(folder, **changes):
     np.savez(folder / "fits" / "a.npz", **{k: v for k, v in arrays.items() if v is not None})
 
 
+ONE = {"a": POINTS.tolist()}
+TWO = {"a": [POINTS.tolist()] * 2}
+ALONE = np.array([[1, 1, 1]] + [[1, 1, 0]] * 22)
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda f: put(f), "a.jpg: has no keypoints: neither keypoints.json nor a_keypoints.json nor a fit with keypoints"),
+        (lambda f: put(f), "a.jpg: has no keypoints: neither keypoints.json nor a_keypoints.json nor a fit"),
         (lambda f: put(f, keypoints={"b": POINTS.tolist()}), "a.jpg: no keypoints given for 'a'"),
-        (lambda f: put(f, keypoints={"a": (POINTS + [500, 0, 0]).tolist()}), "a person has no keypoint inside this photo of 200 x 300"),
-        (lambda f: put(f, keypoints={"a": [POINTS.tolist()] * 2}, boxes={"a": [1, 2, 30, 40]}), "has 1 boxes but keypoints of 2 people"),
-        (lambda f: (put(f, keypoints={"a": [POINTS.tolist()] * 2}), fit(f)), "has 1 fits but keypoints of 2 people"),
-        (lambda f: (put(f, keypoints={"a": POINTS.tolist()}), fit(f, betas=np.zeros((1, 16)))), r"a.npz: betas has shape \(1, 16\)"),
-        (lambda f: (put(f, keypoints={"a": POINTS.tolist()}), fit(f, betas=None)), "a.npz: has no betas"),
-        (lambda f: (put(f, keypoints={"a": POINTS.tolist()}), fit(f, body_pose=np.full((1, 69), 90.0))), "wrong units: a joint turns"),
-        (lambda f: (put(f, keypoints={"a": POINTS.tolist()}), (f / "a.jpg").write_bytes(b"x")), "a.jpg: is not an image"),
-        (lambda f: put(f, keypoints={"a": (POINTS * [1, 1, 0]).tolist()}), "a person has no keypoint inside"),
-        (lambda f: put(f, keypoints={"a": (POINTS * ([[1, 1, 1]] + [[1, 1, 0]] * 22)).tolist()}), "a single keypoint, which makes no box"),
+        (lambda f: put(f, keypoints={"a": (POINTS + [500, 0, 0]).tolist()}), "person 1 of 1 given: 0 keypoints are known"),
+        (lambda f: put(f, keypoints=TWO, boxes={"a": [1, 2, 30, 40]}), "1 boxes but keypoints of 2 people were given"),
+        (lambda f: (put(f, keypoints=TWO), fit(f)), "has 1 fits but keypoints of 2 people"),
+        (lambda f: (put(f, keypoints=ONE), fit(f, betas=np.zeros((1, 16)))), r"a.npz: betas has shape \(1, 16\)"),
+        (lambda f: (put(f, keypoints=ONE), fit(f, betas=None)), "a.npz: has no betas"),
+        (lambda f: (put(f, keypoints=ONE), fit(f, body_pose=np.full((1, 69), 90.0))), "wrong units: a joint turns"),
+        (lambda f: (put(f, keypoints=ONE), (f / "a.jpg").write_bytes(b"x")), "a.jpg: is not an image"),
+        (lambda f: put(f, keypoints={"a": (POINTS * [1, 1, 0]).tolist()}), "own_photos: /.*a.jpg: person 1 of 1 given: 0 key"),
+        (lambda f: put(f, keypoints={"a": (POINTS * ALONE).tolist()}), "1 keypoints are known inside the photo, 2 are needed"),
+        (lambda f: put(f, keypoints={"a": (POINTS / [200, 300, 1]).tolist()}), "a.jpg: the keypoints are not in px"),
     ],
 )
 def test_what_does_not_fit_is_told(tmp_path, folder, make, said):
@@ -138,6 +149,37 @@ def test_bad_photos_are_left_out_when_asked(tmp_path, folder):
     records, report = read(tmp_path, skip_bad=True)
     assert [record["image_name"] for record in records] == ["b.jpg"]
     assert len(report.listed) == 1 and "own_photos: " in report.listed[0] and "a.jpg" in report.listed[0]
+
+
+def test_a_photo_with_nobody_stops_neither_the_build_nor_the_others(tmp_path, folder):
+    """Neither an empty list nor null, nor a photo of COCO's without annotations, is a fault."""
+    for content in ({"a": [], "b": POINTS.tolist()}, {"a": None, "b": POINTS.tolist()}):
+        put(folder, keypoints=content)
+        put(folder, "b.jpg")
+        records, report = read(tmp_path)
+        assert [record["image_name"] for record in records] == ["b.jpg"] and not report.listed
+    images = [{"id": 0, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]
+    annotation = {"image_id": 1, "category_id": 1, "keypoints": POINTS[:17].ravel().tolist()}
+    put(folder, keypoints={"images": images, "annotations": [annotation]})
+    records, report = read(tmp_path)
+    assert [record["image_name"] for record in records] == ["b.jpg"] and not report.listed
+
+
+def test_one_bad_person_does_not_cost_the_others(tmp_path, folder):
+    three = np.stack([POINTS, POINTS * [1, 1, 0], POINTS + [5, 0, 0]])
+    put(folder, keypoints={"a": three.tolist()})
+    records, report = read(tmp_path, skip_bad=True)
+    assert [record["person"] for record in records] == [0, 2] and len(report.listed) == 1
+    assert "person 2 of 3 given" in report.listed[0]
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0not a header", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(range(200))])
+def test_damaged_exif_costs_no_photo(tmp_path, folder, exif):
+    put(folder, keypoints={"a": POINTS.tolist()})
+    with Image.open(folder / "a.jpg") as image:
+        image.save(folder / "a.jpg", exif=exif)
+    ((record,), _) = read(tmp_path)
+    assert record["image_size"].tolist() == [200, 300] and pixels_of(record["image"]).shape == (300, 200, 3)
 
 
 def test_without_any_photo_it_says_what_to_do(tmp_path):

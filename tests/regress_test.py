@@ -1,5 +1,8 @@
 """A converted regressor on a photo, through `genhmr recover`: one answer, their crop, no confidence, refinement on demand."""
 
+import json
+import shutil
+
 import numpy as np
 import published_names as published
 import pytest
@@ -41,7 +44,7 @@ def test_a_photo(recoverer):
     box = np.array([[30.0, 20.0, 130.0, 420.0]], np.float32)
     people = recoverer.recover(image, boxes=box)
     assert len(people) == 1 and people.tokens.shape == (1, 0) and np.isnan(people.joint_confidence).all()
-    # Their crop: the longer side of the box, as a square; their camera: 0.9 of it.
+    # The longer side of the box, as a square, and their camera: 0.9 of it.
     depth = 2 * float(people.focal_length) / (400 * people.weak_camera[0, 0])
     assert people.translation[0, 2] == pytest.approx(depth, rel=1e-4) and people.weak_camera[0, 0] == pytest.approx(0.9, abs=0.3)
     pose = np.concatenate([people.global_orient, people.body_pose], 1).reshape(24, 3)
@@ -70,6 +73,17 @@ def test_the_command(model, tmp_path, capsys):
     assert cli.main(command) == 0
     assert "confidence" not in capsys.readouterr().out
     assert len(People.load(tmp_path / "person.npz")) == 1
+
+
+def test_a_folder_that_does_not_say_how_to_crop(model, tmp_path):
+    """The wrong crop would cost millimetres, and nothing else would show it."""
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    meta = json.loads((folder / "config.json").read_text())
+    assert meta["spec"].pop("crop") == "hmr2"
+    (folder / "config.json").write_text(json.dumps(meta))
+    with pytest.raises(recover.InputError, match="does not describe a model .'crop'."):
+        recover.load(folder)
 
 
 def test_a_backbone_alone_cannot_recover(tmp_path, model):

@@ -3,10 +3,10 @@
 import argparse
 import json
 import math
-import pathlib
 from typing import Any
 
 from genhmr_jax.errors import InputError
+from genhmr_jax.paths import path_flag
 
 WHAT = ("train", "infer", "both")
 
@@ -14,19 +14,21 @@ WHAT = ("train", "infer", "both")
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command. What a parser leaves over, `--config.a.b=value` each, belongs into the result's `overrides`."""
     parser.set_defaults(overrides=())
-    parser.add_argument("--config", required=True, metavar="FILE:ARG", help="a config file and its argument: configs/genhmr.py:paper")
+    named = "a config file and its argument: configs/genhmr.py:paper"
+    parser.add_argument("--config", required=True, type=path_flag, metavar="FILE:ARG", help=named)
     parser.add_argument("--topology", required=True, metavar="KIND:AxB", help="a TPU slice: v5e:16x16, v5p:4x4x4, v6e:16x16")
     parser.add_argument("--what", choices=WHAT, default="train", help="the step to compile (default: train)")
     parser.add_argument(
         "--tokenizer",
         default="configs/tokenizer.py:paper",
+        type=path_flag,
         metavar="FILE:ARG",
         help="config of stage 1 under a stage-2 one (default: %(default)s)",
     )
     parser.add_argument(
         "--fast", action="store_true", help="compile at XLA's level O1: a third of the time, but programs use more memory and overlap less"
     )
-    parser.add_argument("--json", metavar="FILE", help="write everything here as well")
+    parser.add_argument("--json", type=path_flag, metavar="FILE", help="write everything here as well")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,10 +38,14 @@ def run(args: argparse.Namespace) -> int:
       args: as `add_flags` defines them; `overrides` holds "--config.a.b=value" each.
 
     Raises:
-      InputError: unknown slice or config, a mesh or batch that does not divide, too little memory, no libtpu.
+      InputError: unknown slice or config, a mesh or batch that does not divide, too little memory, no libtpu; a --json that cannot be
+        written.
     """
+    from genhmr_jax.atomic import atomic_path, check_writable
     from genhmr_jax.config_files import load_config
 
+    if args.json:
+        check_writable(args.json)
     config, tokenizer = load_config(args.config, args.overrides), load_config(args.tokenizer)
     if args.what != "train" and config.stage != "genhmr":
         raise InputError(f"--what={args.what}", "only stage 2 has an inference step", "give --what=train")
@@ -50,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
         found[what] = measure(config, tokenizer, args.topology, what, fast=args.fast)
         print(report.describe(found[what], f"{what} step of {args.config} on {args.topology}"), flush=True)
     if args.json:
-        pathlib.Path(args.json).write_text(json.dumps({what: r.to_dict() for what, r in found.items()}, indent=1) + "\n")
+        with atomic_path(args.json) as temporary:
+            temporary.write_text(json.dumps({what: r.to_dict() for what, r in found.items()}, indent=1) + "\n")
     return 0
 
 

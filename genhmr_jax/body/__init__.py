@@ -1,5 +1,6 @@
 """Which body: the free ones that ship with the package, or the user's own SMPL file."""
 
+import dataclasses
 import functools
 import importlib.resources
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import smpl_jax
 from smpl_jax import SmplModel
 
+from genhmr_jax.body import landmarks
 from genhmr_jax.errors import InputError
+from genhmr_jax.paths import expand
 
 _BODIES = importlib.resources.files("genhmr_jax").joinpath("assets", "body")
 
@@ -20,7 +23,9 @@ def available_bodies() -> tuple[str, ...]:
 def load_body(name_or_path: str | Path = "neutral") -> SmplModel:
     """A body by name ("neutral", "male", "female", or "lite": a quarter of the vertices) or from a file (SMPL .pkl or .npz).
 
-    Read once, then kept. The free bodies share SMPL's joints and pose parameters, not its betas or its vertices.
+    Read once, then kept. The free bodies share SMPL's joints and pose parameters, not its betas or its vertices. Every body has 10 shape
+    directions (zero where its file holds fewer) and all surface keypoints: those that neither the file names nor SMPL's vertex ids tell
+    are the vertices nearest to where the free body has them.
 
     Raises:
       InputError: neither a shipped body nor a file that holds a body; says where to get SMPL.
@@ -28,7 +33,10 @@ def load_body(name_or_path: str | Path = "neutral") -> SmplModel:
     if str(name_or_path) in available_bodies():
         with importlib.resources.as_file(_BODIES.joinpath(f"{name_or_path}.npz")) as path:
             return _load(path, path.stat().st_mtime_ns)
-    path = Path(name_or_path).expanduser()
+    path = Path(expand(name_or_path))
+    if str(name_or_path) and path.is_dir():
+        inside = sorted(file.name for file in path.iterdir() if file.suffix in (".pkl", ".npz") and not file.name.startswith("."))
+        raise InputError(name_or_path, "is a folder", f"give the file in it{f', such as {path / inside[0]}' if inside else ''}")
     if not path.is_file():
         choices = ", ".join(available_bodies())
         raise InputError(
@@ -44,4 +52,8 @@ def load_body(name_or_path: str | Path = "neutral") -> SmplModel:
 @functools.lru_cache(maxsize=8)
 def _load(path: Path, modified: int) -> SmplModel:
     """`modified` is there for the cache alone: a file that was replaced is read again."""
-    return smpl_jax.load(path)
+    model = smpl_jax.load(path)
+    if not landmarks.missing(model):
+        return model
+    named = landmarks.like(model, load_body("neutral"))
+    return dataclasses.replace(model, named_vertices=(*model.named_vertices, *named))

@@ -71,3 +71,11 @@ def match(names_from: Sequence[str], names_to: Sequence[str]) -> tuple[int, ...]
     """For each name of `names_to` its index in `names_from`, or -1 where it is missing."""
     index = {name: i for i, name in enumerate(names_from)}
     return tuple(index.get(name, -1) for name in names_to)
+
+
+def keypoint_bounds(keypoints: Float[np.ndarray, "P K 3"]) -> Float[np.ndarray, "P 4"]:
+    """Boxes (P, 4) xyxy px around each person's known keypoints (confidence above 0); zeros where none is known."""
+    known = keypoints[..., 2:] > 0
+    low, high = (np.where(known, keypoints[..., :2], far) for far in (np.inf, -np.inf))
+    bounds = np.concatenate([low.min(1), high.max(1)], -1)
+    return np.where(known.any(1), bounds, 0.0).astype(np.float32)

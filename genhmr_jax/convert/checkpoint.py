@@ -45,7 +45,7 @@ def convert(checkpoint: str, tokenizer: str = "", expert: int = 0) -> tuple[str,
 
 def _head(kind: str, head: layouts.Tensors, encoder: str, file: pathlib.Path, tokenizer: str) -> tuple[Any, dict[str, Any], set[str]]:
     """Parameters of a regressor's head, its spec, and the names that were taken."""
-    spec = regressor.RegressorSpec(kind, encoder)
+    spec = regressor.RegressorSpec(kind, encoder, crop="hmr2")
     like = regressor.graph(spec)[1]["head"]
     rules = regressors.TOKENHMR_HEAD if kind == "tokenhmr" else regressors.HMR2_HEAD
     own = {name: part for name, part in like.items() if name not in ("tokens", "codebook")}

@@ -13,6 +13,7 @@ import pathlib
 import shutil
 
 from genhmr_jax.errors import InputError
+from genhmr_jax.paths import path_flag
 
 # What the authors say of the weights; kept in the model's config.json.
 TERMS = {
@@ -24,9 +25,10 @@ TERMS = {
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
-    parser.add_argument("checkpoint", metavar="FILE", help=".ckpt, .pth or .safetensors, as it was published")
-    parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to make; must not exist")
-    parser.add_argument("--tokenizer", default="", metavar="FILE", help="TokenHMR's tokenizer.pth: its decoder is not in the .ckpt")
+    parser.add_argument("checkpoint", type=path_flag, metavar="FILE", help=".ckpt, .pth or .safetensors, as it was published")
+    parser.add_argument("--out", required=True, type=path_flag, metavar="DIR", help="the model folder to make; must not exist")
+    no_decoder = "TokenHMR's tokenizer.pth: its decoder is not in the .ckpt"
+    parser.add_argument("--tokenizer", default="", type=path_flag, metavar="FILE", help=no_decoder)
     datasets = "0 COCO, 1 AI Challenger, 2 MPII, 3 AP-10K, 4 APT-36K, 5 COCO-WholeBody"
     parser.add_argument("--expert", type=int, default=0, metavar="N", help=f"of a ViTPose++, whose dataset: {datasets} (default: 0)")
 

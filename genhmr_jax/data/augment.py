@@ -1,7 +1,9 @@
 """Augmentation of a photo of a person: one change of the camera, and everything that follows from it for the image and every label.
 
 A photo turned by an angle is what a camera turned about its optical axis sees, a mirrored photo is a mirrored world: so the labels of
-the changed photo are exact. Numbers as in HMR2 (Goel et al. 2023) and TokenHMR (Dwivedi et al. 2024); occluders are ours.
+the changed photo are exact. Numbers and extreme crops are those of HMR2 (Goel et al. 2023;
+hmr2/datasets/utils.py and default.yaml of 4D-Humans) and TokenHMR (Dwivedi et al. 2024); occluders
+are ours.
 """
 
 import dataclasses
@@ -24,7 +26,7 @@ class AugmentSpec:
     shift: float = 0.02  # of the crop's side: shift clip(N, -1, 1), across and down
     flip: float = 0.5
     colour: float = 0.2  # each channel x U(1 - colour, 1 + colour)
-    extreme_crop: float = 0.1  # share of samples cut down to a part of the body
+    extreme_crop: float = 0.1  # share of samples cut down to a part of the body (part_of)
     occlude: float = 0.1  # share of samples with made-up objects before the person; 0 in HMR2
 
 
@@ -37,7 +39,7 @@ class Augmentation:
     shift: tuple[float, float] = (0.0, 0.0)  # of the crop's side
     flip: bool = False
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    part: str = ""  # of PARTS
+    extreme: float | None = None  # 0..1, which extreme crop; None for none
     occluders: int = 0
     seed: int = 0  # of the occluders' looks
 
@@ -46,71 +48,121 @@ def _side(side: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{side}_{name}" for name in names)
 
 
-_HEAD = ("nose", "neck", "left_eye", "right_eye", "left_ear", "right_ear", "neck_lsp", "head_top_lsp", "jaw_h36m", "head_h36m")
-_TORSO = (
-    "left_shoulder",
-    "right_shoulder",
-    "left_hip",
-    "right_hip",
-    "mid_hip",
-    "neck",
-    "neck_lsp",
-    "pelvis_mpii",
-    "thorax_mpii",
-    "spine_h36m",
-)
-_ARM, _LEG = ("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle", "big_toe", "small_toe", "heel")
-_ARMS, _LEGS = _side("left", *_ARM) + _side("right", *_ARM), _side("left", *_LEG) + _side("right", *_LEG)
-PARTS: dict[str, tuple[float, tuple[str, ...]]] = {
-    "to_hips": (0.2, _HEAD + _TORSO + _ARMS),
-    "to_shoulders": (0.1, _HEAD + ("left_shoulder", "right_shoulder", "thorax_mpii")),
-    "head": (0.1, _HEAD),
-    "torso": (0.1, _TORSO),
-    "right_arm": (0.1, _side("right", *_ARM)),
-    "left_arm": (0.1, _side("left", *_ARM)),
-    "legs": (0.1, _LEGS + ("mid_hip", "pelvis_mpii")),
-    "right_leg": (0.1, _side("right", *_LEG)),
-    "left_leg": (0.1, _side("left", *_LEG)),
-}
-"""Extreme crops: share among them, and the keypoints that stay in."""
+def _sides(*names: str) -> tuple[str, ...]:
+    return _side("left", *names) + _side("right", *names)
 
-_IN_PART = {part: np.array([name.removeprefix("openpose_") in names for name in BODY44]) for part, (_, names) in PARTS.items()}
-_SMALLEST_PART = 0.125  # of the whole crop's side: what is smaller (two keypoints of a head seen from above) says nothing
+
+_FACE = ("nose", "neck", *_sides("eye", "ear"), "neck_lsp", "head_top_lsp", "jaw_h36m", "head_h36m")
+_ARM, _LEG = ("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle", "big_toe", "small_toe", "heel")
+_MIDDLE = ("neck_lsp", "pelvis_mpii", "thorax_mpii", "spine_h36m")
+_TORSO = ("neck", "mid_hip", *_sides("shoulder", "hip"), *_MIDDLE)
+PARTS: dict[str, tuple[float, tuple[str, ...]]] = {
+    "to_hips": (1.1, (*_FACE, *_TORSO, *_sides(*_ARM))),
+    "to_shoulders": (1.2, (*_FACE, *_sides("shoulder"))),
+    "head": (1.3, (*_FACE, "openpose_left_shoulder", "openpose_right_shoulder")),
+    "torso": (1.1, _TORSO),
+    "right_arm": (1.1, _side("right", *_ARM)),
+    "left_arm": (1.1, _side("left", *_ARM)),
+    "legs": (1.1, (*_sides(*_LEG), "mid_hip", "pelvis_mpii")),
+    "right_leg": (1.1, _side("right", *_LEG)),
+    "left_leg": (1.1, _side("left", *_LEG)),
+}
+"""Extreme crops: the margin, and the keypoints that are cut around (crop_to_hips, L663, to
+crop_leftleg_only, L873, of hmr2/datasets/utils.py). A name stands for that keypoint in both halves
+of BODY44. The head has the shoulders of OpenPose, as there."""
+
+FULL_BODY_PARTS = {
+    "to_hips": 0.2,
+    "to_shoulders": 0.3,
+    "head": 0.4,
+    "torso": 0.5,
+    "right_arm": 0.6,
+    "left_arm": 0.7,
+    "legs": 0.8,
+    "right_leg": 0.9,
+    "left_leg": 1.0,
+}
+UPPER_BODY_PARTS = {
+    "to_shoulders": 0.2,
+    "head": 0.4,
+    "torso": 0.6,
+    "right_arm": 0.8,
+    "left_arm": 1.0,
+}
+"""Upper ends of the shares of the extreme crops (extreme_cropping_aggressive, L978, which is what
+HMR2's EXTREME_CROP_AUG_LEVEL of 1 means)."""
+
+
+def _of_body(*names: str) -> np.ndarray:
+    """Which keypoints of BODY44 have one of these names."""
+    return np.array([name in names or name.removeprefix("openpose_") in names for name in BODY44])
+
+
+_IN_PART = {part: _of_body(*names) for part, (_, names) in PARTS.items()}
+_LIMBS = np.array([_of_body(name) for name in _sides(*_ARM, "knee", "ankle")])  # (10, 44)
+_LOWER_LIMBS = _of_body(*_sides("knee", "ankle"))
+_HEAD_AND_SHOULDERS = _of_body(*_FACE)  # of OpenPose only the face, of the other half the shoulders
+_HEAD_AND_SHOULDERS |= np.isin(BODY44, _sides("shoulder"))
+_BOX_MARGIN = 1.2  # of every part, beside its own (get_bbox, L927)
+_SMALLEST_PART = 4.0  # px (get_example, L595)
 
 
 def draw(spec: AugmentSpec, seed: int, number: int) -> Augmentation:
     """The augmentation of the sample with this global number: a function of its arguments alone."""
     random = np.random.default_rng((seed, number))
     normal, uniform = random.standard_normal(4), random.random(8)
-    shares = np.cumsum([share for share, _ in PARTS.values()])
-    part = list(PARTS)[min(int(np.searchsorted(shares, uniform[6] * shares[-1], side="right")), len(PARTS) - 1)]
     return Augmentation(
         scale=1.0 + spec.scale * float(np.clip(normal[0], -1, 1)),
         angle=math.radians(spec.rotation) * float(np.clip(normal[1], -2, 2)) * (uniform[0] < spec.rotate),
         shift=tuple(spec.shift * np.clip(normal[2:4], -1, 1)),
         flip=bool(uniform[1] < spec.flip),
         colour=tuple(1.0 + spec.colour * (2 * uniform[2:5] - 1)),
-        part=part if uniform[5] < spec.extreme_crop else "",
+        extreme=float(uniform[6]) if uniform[5] < spec.extreme_crop else None,
         occluders=int(random.integers(1, 4)) if uniform[7] < spec.occlude else 0,
         seed=int(random.integers(2**31)),
     )
 
 
+def part_of(keypoints: Float[np.ndarray, "44 3"], extreme: float) -> str:
+    """The extreme crop, of PARTS, of a person with these keypoints; "": too little is known to cut.
+
+    A full body has shoulders, elbows, wrists, knees and ankles of both sides, each in a half of
+    BODY44 at least (full_body, L899, of hmr2/datasets/utils.py). An upper body has no knees and
+    ankles, but two points or more of the head and shoulders (upper_body, L912). Others stay whole.
+
+    Args:
+      keypoints: BODY44, px and confidence.
+      extreme: 0..1, uniform over the samples.
+    """
+    known = keypoints[:, 2] > 0
+    if (_LIMBS & known).any(1).all():
+        shares = FULL_BODY_PARTS
+    elif not (_LOWER_LIMBS & known).any() and (_HEAD_AND_SHOULDERS & known).sum() >= 2:
+        shares = UPPER_BODY_PARTS
+    else:
+        return ""
+    return next((part for part, end in shares.items() if extreme < end), list(shares)[-1])
+
+
 def crop_square(box: Float[np.ndarray, "4"], keypoints: Float[np.ndarray, "44 3"], augmentation: Augmentation) -> Float[np.ndarray, "3"]:
     """Centre and side of the augmented crop in the original image, px, before turning and mirroring.
 
+    A box grows to 3 : 4 first (camera.square_around), a part does not: the side of its square is
+    the longer side of its box. So it is in get_example, L527, of hmr2/datasets/utils.py.
+
     Args:
       box: of the person, xyxy px.
-      keypoints: BODY44, px and confidence: what an extreme crop is cut from. If too few are known, the box stays whole.
+      keypoints: BODY44, px and confidence: what an extreme crop is cut from. The box stays whole if
+        the confidences of the part's keypoints add up to 1 or less, or the part is below 4 px.
     """
     square = camera.square_around(box)
-    if augmentation.part:
-        seen = keypoints[_IN_PART[augmentation.part] & (keypoints[:, 2] > 0), :2]
-        if len(seen) >= 2:
-            low, high = seen.min(0), seen.max(0)
-            middle, half = (low + high) / 2, 0.6 * (high - low)  # a margin of 20 %
-            part = camera.square_around(np.concatenate([middle - half, middle + half]))
-            square = part if part[2] >= _SMALLEST_PART * square[2] else square
+    part = "" if augmentation.extreme is None else part_of(keypoints, augmentation.extreme)
+    if part:
+        seen = keypoints[_IN_PART[part] & (keypoints[:, 2] > 0)]
+        if seen[:, 2].sum() > 1:
+            low, high = seen[:, :2].min(0), seen[:, :2].max(0)
+            side = PARTS[part][0] * _BOX_MARGIN * (high - low).max()
+            square = np.array([*(low + high) / 2, side]) if side >= _SMALLEST_PART else square
     square[:2] += square[2] * np.asarray(augmentation.shift)
     square[2] *= augmentation.scale
     return square

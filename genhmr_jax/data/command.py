@@ -4,6 +4,8 @@ import argparse
 import sys
 from typing import Any
 
+from genhmr_jax.paths import path_flag
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds them to the parser of the command. No heavy import: --help is instant."""
@@ -13,16 +15,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
     build = actions.add_parser("build", help="build datasets from their official releases (array_record, for fast random access)")
     build.add_argument("names", nargs="+", metavar="NAME", help="as `genhmr data list` shows them")
-    build.add_argument("--manual-dir", required=True, metavar="DIR", help="where the official releases lie")
-    build.add_argument("--data-dir", required=True, metavar="DIR", help="where built datasets go")
+    build.add_argument("--manual-dir", required=True, type=path_flag, metavar="DIR", help="where the official releases lie")
+    build.add_argument("--data-dir", required=True, type=path_flag, metavar="DIR", help="where built datasets go")
     build.add_argument("--split", action="append", default=[], metavar="SPLIT", help="may be repeated (default: all that are there)")
     build.add_argument("--skip-bad", action="store_true", help="list bad records and go on, instead of stopping at the first")
     build.add_argument("--overwrite", action="store_true", help="build again what is built already")
 
     poses = actions.add_parser("poses", help="write the pose corpus that training reads, from built pose datasets")
-    poses.add_argument("--data-dir", required=True, metavar="DIR", help="where the built datasets are")
+    poses.add_argument("--data-dir", required=True, type=path_flag, metavar="DIR", help="where the built datasets are")
     poses.add_argument("--source", required=True, metavar="NAME[=WEIGHT],...", help="such as amass,moyo or cmu_asf=0.7,aist=0.3")
-    poses.add_argument("--out", required=True, metavar="FILE.npz", help="the corpus, for --config.data.poses=FILE.npz")
+    poses.add_argument("--out", required=True, type=path_flag, metavar="FILE.npz", help="the corpus, for --config.data.poses=FILE.npz")
 
 
 def run(args: argparse.Namespace) -> int:

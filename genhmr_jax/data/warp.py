@@ -3,14 +3,12 @@
 Pixel centres lie at +0.5, as in transforms.py. A `matrix` (2, 3) maps points of the crop, [0, size] x [0, size], to points of the image.
 """
 
-import io
 import math
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 
-from genhmr_jax.images import MAX_PIXELS
+from genhmr_jax.images import MAX_PIXELS, open_bytes
 from genhmr_jax.render.compiled import compiled
 
 Gains = tuple[float, float, float]
@@ -35,7 +33,7 @@ def warp_file(
       ValueError: damaged, no picture, too large, or of another size.
     """
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_bytes(data)
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"the picture is {width} x {height} px, too large")

@@ -26,7 +26,7 @@ class Detections:
     boxes: (P, 4) xyxy px. scores: (P,) 0..1. keypoints: (P, 23, 3) x px, y px and confidence 0..1, in the order of `names`; a
     keypoint outside the image has confidence 0. keypoints3d: (P, 23, 3) the same keypoints in metres from mid-hip as the lifter believes
     them to lie: x right, y down, z away from the camera; all zero where BlazePose sees nobody. masks: of the people, empty there too.
-    looks: BlazePose's, from which keypoints and masks come.
+    looks: BlazePose's, from which keypoints and masks come. left_out: how many people more were found than were asked for.
     """
 
     boxes: Float[np.ndarray, "P 4"]
@@ -36,6 +36,7 @@ class Detections:
     masks: Masks
     looks: Looks
     names: tuple[str, ...] = DETECTED
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -76,24 +77,26 @@ def detect(image: np.ndarray, max_people: int = 10, threshold: float = 0.2, netw
     Raises:
       ValueError: the image has another shape or type. FileNotFoundError: there is no such network.
     """
-    return Detections.of(_people(image, max_people, threshold, network))
+    people, left_out = _people(image, max_people, threshold, network)
+    return dataclasses.replace(Detections.of(people), left_out=left_out)
 
 
 def looks(image: np.ndarray, max_people: int = 10, threshold: float = 0.2, network: str = "blazepose-full") -> list[Look]:
     """The looks at the people of `detect`, with all that BlazePose put out."""
-    return [look for _, _, look in _people(image, max_people, threshold, network)]
+    return [look for _, _, look in _people(image, max_people, threshold, network)[0]]
 
 
-def _people(image: np.ndarray, max_people: int, threshold: float, network: str) -> list[tuple[np.ndarray, float, Look]]:
-    """Box, score and look of each person, see `detect`."""
+def _people(image: np.ndarray, max_people: int, threshold: float, network: str) -> tuple[list[tuple[np.ndarray, float, Look]], int]:
+    """Box, score and look of each person, see `detect`, and how many people more were found."""
     check_image(image)
     boxes, scores, keypoints = movenet.find_people(image, min(threshold, NEAR_MISS))
     sure = scores >= threshold
     if not sure.any():
-        return _doubtful_person(image, boxes, scores, keypoints, network)
+        return _doubtful_person(image, boxes, scores, keypoints, network), 0
     boxes, scores, keypoints = boxes[sure], scores[sure], keypoints[sure]
-    order = np.argsort(-scores * np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1)), kind="stable")[:max_people]
-    return [(boxes[i], scores[i], _look(image, boxes[i], keypoints[i], network)) for i in order]
+    order = np.argsort(-scores * np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1)), kind="stable")
+    people = [(boxes[i], scores[i], _look(image, boxes[i], keypoints[i], network)) for i in order[:max_people]]
+    return people, max(len(order) - max_people, 0)
 
 
 def keypoints_in_boxes(image: np.ndarray, boxes: np.ndarray, network: str = "blazepose-full") -> Detections:

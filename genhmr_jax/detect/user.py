@@ -1,261 +1,370 @@
-"""People's own boxes, keypoints and cameras, read from JSON: ours; boxes and keypoints also of COCO and OpenPose.
+"""Boxes, keypoints and cameras that the user gives for photos, in place of the detector's and the default camera.
 
-Ours, by the stem of the photo's name (`crowd` for crowd.jpg):
-  {"crowd": [x0, y0, x1, y1]}  or  {"crowd": [[x0, y0, x1, y1], ...]}                     boxes, px
-  {"crowd": [[[x, y, confidence], ... K], ...]}                                           keypoints: K = 23, 17 or 25, see below
-  {"crowd": {"boxes": [[...]], "keypoints": [[[...]]], "names": ["nose", ...]}}           both, with any set of names
-  {"crowd": {"focal": f, "principal_point": [x, y]}}                                      a camera, px; the point is optional
-  {"crowd": {"intrinsics": [[f, 0, x], [0, f, y], [0, 0, 1]]}}                            the same as a matrix
-COCO: a list of results, or {"images": [...], "annotations": [...]}, with `bbox` x, y, width, height and `keypoints` 17 x 3. Records of a
-category other than 1, person, and those without any keypoint marked are left out.
-OpenPose: {"people": [{"pose_keypoints_2d": [...]}]}, BODY_25 or COCO-18, for the photo after which the file is named.
-
-Keypoints without names are told apart by their number: 23 ours (`DETECTED`), 17 COCO, 25 OpenPose BODY_25, 18 OpenPose COCO.
+docs/annotations.md lists the forms of JSON that are understood. user_forms.py takes a file apart into records, user_values.py reads their
+numbers, user_match.py finds the photo of each record.
 """
 
+import dataclasses
 import json
+import math
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from smpl_jax.keypoints import COCO17, OPENPOSE25
+from jaxtyping import Float, Int
 
-from genhmr_jax.body.keypoints import DETECTED, match
+from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS, keypoint_bounds
+from genhmr_jax.detect import user_forms as forms
+from genhmr_jax.detect import user_values
+from genhmr_jax.detect.user_match import Matcher, PhotoName
+from genhmr_jax.detect.user_values import PhotoCamera
 from genhmr_jax.errors import InputError
+from genhmr_jax.image_files import ImageFile
 
-OPENPOSE_COCO18 = (
-    *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist"),
-    *("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear"),
-)
-NAMES_BY_NUMBER = {len(names): names for names in (DETECTED, COCO17, OPENPOSE25, OPENPOSE_COCO18)}
-OPENPOSE_SUFFIX = "_keypoints"
-FORMATS = "give JSON as the documentation of genhmr_jax/detect/user.py shows"
-
-
-class PhotoCamera(NamedTuple):
-    """Focal length in px, and principal point (x, y) in px; None where nobody says: the middle of the photo."""
-
-    focal: float
-    principal_point: tuple[float, float] | None = None
+FILE_SUFFIXES = ("_keypoints", "_bbox", "_openpose")
+"""After the photo's name in the name of a file of one photo."""
+MIN_SCORE = 0.2
+"""Records below this score of their detector are left out; the least score of our own detector is the same."""
+_FEW_PIXELS = 2.0  # px, of a person of which nothing can be recovered; coordinates as fractions of the photo stay below it
+_SMALLEST_BOX = 8.0  # px, of the longer side: below it there is nothing to see
+_PERCENT = 100.5
 
 
-def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Boxes of each photo.
+@dataclasses.dataclass
+class Entry:
+    """What a file gives for one photo: values of P people, their scores (NaN: none), and the size of the photo if given."""
 
-    Returns:
-      (P, 4) xyxy px by the photo's stem (or COCO's image id).
+    values: list[Any] = dataclasses.field(default_factory=list)
+    scores: list[float] = dataclasses.field(default_factory=list)
+    size: tuple[int, int] | None = None
+    error: InputError | None = None
+
+
+class Annotations:
+    """The content of a file, or of a folder of files, for any photos."""
+
+    def __init__(self, source: str, what: str, named: dict[PhotoName, Entry], nameless: Entry | None = None) -> None:
+        """`nameless`: what belongs to the only photo that is done, whatever its name."""
+        self.source, self.what, self._named, self._nameless = source, what, named, nameless
+        self._matcher: tuple[tuple[Path, ...], Matcher[Entry]] | None = None
+
+    def names(self) -> list[str]:
+        """How the photos are named, sorted."""
+        return sorted(map(str, self._named))
+
+    def of(self, image: ImageFile, photos: Sequence[ImageFile] = ()) -> Entry:
+        """The entry of a photo.
+
+        Args:
+          image: the photo.
+          photos: all photos that are to be done, this one among them; default: no other.
+
+        Raises:
+          InputError: there is none, it is ambiguous, or its own file is bad.
+        """
+        photos = photos or [image]
+        paths = tuple(photo.path for photo in photos)
+        if self._matcher is None or self._matcher[0] != paths:
+            self._matcher = paths, Matcher(self._named.items(), photos)
+        entry = self._matcher[1].find(image)
+        if entry is None and len(photos) == 1:
+            entry = self._nameless
+        if entry is None and self._nameless is not None:
+            problem = f"{self.source} does not say which of {len(photos)} photos it is for"
+            raise InputError(image.path, problem, "give one photo, or name records after photos")
+        if entry is None:
+            known = ", ".join(self.names()[:5]) or "nobody"
+            problem = f"no {self.what} given for {image.path.stem!r}"
+            raise InputError(image.path, problem, f"name records after photos (the file has {known})")
+        if entry.error is not None:
+            raise entry.error
+        return entry
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenPeople:
+    """The P people of a photo whom the user gives and of whom enough is known.
+
+    Attributes:
+      boxes: (P, 4) xyxy px inside the photo, or None.
+      keypoints: (P, 23, 3) px and confidence, 0 outside the photo; or None.
+      index: (P,) which of the people given for this photo they are, in the order of the file.
+      total: how many were given.
+      low_scores: how many are left out for their scores.
+      left_out: why others are left out, a text each.
+    """
+
+    boxes: Float[np.ndarray, "P 4"] | None
+    keypoints: Float[np.ndarray, "P 23 3"] | None
+    index: Int[np.ndarray, "P"]
+    total: int
+    low_scores: int
+    left_out: tuple[str, ...]
+
+
+def read_boxes(source: str | os.PathLike) -> Annotations:
+    """Boxes of photos: xyxy px.
+
+    Args:
+      source: a JSON file, a folder of such files, or the JSON text of the boxes of one photo.
 
     Raises:
-      InputError: the file is missing, no JSON, of no known format, or a box has a wrong length, is not finite or has no area.
+      InputError: the file is missing, no JSON, of no known form, or a box has a wrong length, is not finite or has no area.
     """
-    found = defaultdict(list)
-    for stem, where, record in _records(Path(path)):
-        if "bbox" in record:
-            x, y, width, height = _numbers(path, f"{where}, bbox", record["bbox"], (4,))
-            boxes = np.array([[x, y, x + width, y + height]])
-        elif record.get("boxes") is not None:
-            boxes = np.atleast_2d(_numbers(path, f"{where}, boxes", record["boxes"], (4,), (-1, 4)))
-        else:
-            raise InputError(path, f"{where} has no box", FORMATS)
-        if not (boxes[:, 2:] > boxes[:, :2]).all():
-            raise InputError(path, f"{where}: a box has no area", "give x0, y0, x1, y1 with x0 < x1 and y0 < y1, in px")
-        found[stem].extend(boxes)
-    return {stem: np.array(boxes, np.float32) for stem, boxes in found.items()}
+    return _read(source, "box", user_values.boxes_of, forms.records)
 
 
-def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Keypoints of each photo.
+def read_keypoints(source: str | os.PathLike) -> Annotations:
+    """Keypoints of photos: (23, 3) px and confidence 0..1 a person, in the order of DETECTED; 0 where the file has no such keypoint.
 
-    Returns:
-      (P, 23, 3) x px, y px and confidence 0..1 in the order of `DETECTED`, by the photo's stem (or COCO's image id); confidence 0
-      where the file has no such keypoint.
+    Args:
+      source: a JSON file, or a folder of such files (OpenPose's output).
 
     Raises:
-      InputError: the file is missing, no JSON, of no known format, or keypoints have a wrong length or are not finite.
+      InputError: the file is missing, no JSON, of no known form, or keypoints have a wrong length or are not finite.
     """
-    found = defaultdict(list)
-    for stem, where, record in _records(Path(path)):
-        if record.get("keypoints") is None:
-            raise InputError(path, f"{where} has no keypoints", FORMATS)
-        people = _people(_numbers(path, f"{where}, keypoints", record["keypoints"], (-1,), (-1, -1), (-1, -1, 3)))
-        names = record["names"] if record.get("names") else NAMES_BY_NUMBER.get(people.shape[1])
-        if people.shape[2] != 3 or names is None or len(names) != people.shape[1]:
-            given = f"{people.shape[1]} keypoints" if people.shape[2] == 3 else f"{people.shape[2]} numbers"
-            wanted = f"{len(names)} x 3, one per name," if record.get("names") else "23, 17, 25 or 18 times x, y, confidence"
-            raise InputError(path, f"{where} has {given}", f"give {wanted} a person")
-        found[stem].extend(_to_detected(people, names))
-    return {stem: np.array(keypoints, np.float32) for stem, keypoints in found.items()}
+    return _read(source, "keypoints", user_values.keypoints_of, forms.records)
 
 
-def read_cameras(path: str | os.PathLike) -> dict[str, PhotoCamera]:
-    """The camera of each photo, by the photo's stem.
+def read_cameras(source: str | os.PathLike) -> Annotations:
+    """The cameras of photos (`PhotoCamera`).
 
     Raises:
       InputError: the file is missing or no JSON; a focal length that is not positive, pixels that are not square, no finite numbers.
     """
-    content = _read_json(Path(path))
-    if not isinstance(content, dict) or not content:
-        raise InputError(path, "holds no cameras", FORMATS)
-    return {stem: _camera(path, f"record {stem!r}", record) for stem, record in content.items()}
+    return _read(source, "camera", lambda *record: [user_values.camera_of(*record)], forms.cameras)
 
 
-def _camera(path: str | os.PathLike, where: str, value: Any) -> PhotoCamera:
-    record = _fields(Path(path), where, value)
-    if "intrinsics" in record:
-        matrix = _numbers(path, f"{where}, intrinsics", record["intrinsics"], (3, 3))
-        lengths, principal = matrix[[0, 1], [0, 1]], tuple(matrix[:2, 2].tolist())
-        if np.abs(matrix[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] - [0, 0, 0, 0, 1]).max() > 1e-6 * max(np.abs(lengths).max(), 1.0):
-            raise InputError(path, f"{where}, intrinsics is not [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]", FORMATS)
-    elif "focal" in record:
-        lengths = np.repeat(_numbers(path, f"{where}, focal", [record["focal"]], (1,)), 2)
-        given = record.get("principal_point")
-        principal = None if given is None else tuple(_numbers(path, f"{where}, principal_point", given, (2,)).tolist())
-    else:
-        raise InputError(path, f"{where} has neither intrinsics nor focal", FORMATS)
-    if not (lengths > 0).all():
-        raise InputError(path, f"{where} has the focal length {lengths.min():g}", "give it in px, above 0")
-    if abs(lengths[0] - lengths[1]) > 0.01 * lengths.max():
-        problem = f"{where} has pixels that are not square (focal lengths {lengths[0]:g} and {lengths[1]:g})"
-        raise InputError(path, problem, "stretch the photo so that they are equal")
-    return PhotoCamera(float(np.sqrt(lengths[0] * lengths[1])), principal)
-
-
-def camera_of_image(cameras: dict[str, PhotoCamera], image: str | os.PathLike) -> PhotoCamera:
+def camera_of_image(cameras: Annotations, image: ImageFile | str | os.PathLike, photos: Sequence[ImageFile] = ()) -> PhotoCamera:
     """The camera of one photo. Raises InputError when none was given for it."""
-    return _of_image(cameras, image, "camera")
+    return cameras.of(_image(image), photos).values[-1]
 
 
-def boxes_of_image(boxes: dict[str, np.ndarray], image: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
-    """The boxes (P, 4) px for one photo, clipped to it.
+def boxes_of_image(boxes: Annotations, image: str | os.PathLike, size: tuple[int, int]) -> Float[np.ndarray, "P 4"]:
+    """The boxes (P, 4) px of `people_of_image` for one photo. Raises InputError, also when somebody is left out."""
+    return _all_of(people_of_image(boxes, None, image, size), image).boxes
+
+
+def keypoints_of_image(keypoints: Annotations, image: str | os.PathLike, size: tuple[int, int]) -> Float[np.ndarray, "P 23 3"]:
+    """The keypoints (P, 23, 3) of `people_of_image` for one photo. Raises InputError, also when somebody is left out."""
+    return _all_of(people_of_image(None, keypoints, image, size), image).keypoints
+
+
+def people_of_image(
+    boxes: Annotations | None,
+    keypoints: Annotations | None,
+    image: ImageFile | str | os.PathLike,
+    size: tuple[int, int],
+    *,
+    photos: Sequence[ImageFile] = (),
+    min_score: float = MIN_SCORE,
+    max_people: int | None = None,
+    min_keypoints: int = MIN_KEYPOINTS,
+) -> GivenPeople:
+    """The people that files give for one photo.
+
+    Left out are people below the least score, beyond the most people (those of the largest score times box side stay), in boxes that
+    lie outside the photo or are smaller than 8 px, and, where there is no box, those with fewer than `min_keypoints` keypoints inside
+    the photo.
 
     Args:
-      boxes: of `read_boxes`.
-      image: the photo's path.
-      size: its width and height in px.
+      boxes, keypoints: at least one; of two the people come in the same order.
+      image: the photo.
+      size: its width and height in px, upright.
+      photos: all photos that are to be done, see `Annotations.of`.
+      min_score: of the records' own detector; records without a score are kept.
+      max_people: None for everybody.
+      min_keypoints: 4 are needed to recover a body, 2 have a box.
 
     Raises:
-      InputError: no boxes for this photo, or a box that lies outside it.
+      InputError: a file has nothing for this photo, is for a photo of another size, is not in px, or the two differ in number.
     """
-    chosen = _of_image(boxes, image, "box")
-    clipped = np.clip(chosen, 0, np.tile(size, 2)).astype(np.float32)
-    for box, inside in zip(chosen, clipped, strict=True):
-        if not (inside[2:] - inside[:2] >= 1).all():
-            text = ", ".join(f"{x:g}" for x in box)
-            raise InputError(image, f"the box {text} lies outside this photo of {size[0]} x {size[1]} px", "give x0, y0, x1, y1 in px")
-    return clipped
+    image = _image(image)
+    entries = {"boxes": boxes and boxes.of(image, photos), "keypoints": keypoints and keypoints.of(image, photos)}
+    entries = {name: entry for name, entry in entries.items() if entry is not None}
+    for name, entry in entries.items():
+        _check_size(image, name, entry.size, size)
+    counts = {name: len(entry.values) for name, entry in entries.items()}
+    if len(set(counts.values())) > 1:
+        problem = f"{counts['boxes']} boxes but keypoints of {counts['keypoints']} people were given"
+        raise InputError(image.path, problem, "give one box a person, in the same order, or leave out --boxes")
+    total = next(iter(counts.values()))
+    whole = np.array(entries["boxes"].values, np.float32).reshape(-1, 4) if boxes else None
+    points = np.array(entries["keypoints"].values, np.float32).reshape(-1, len(DETECTED), 3) if keypoints else None
+    for name, corners in (("boxes", whole), ("keypoints", points)):
+        if corners is not None:
+            _check_pixels(image, name, corners, size)
+    if points is not None:
+        points[..., 2] *= ((points[..., :2] >= 0) & (points[..., :2] <= size)).all(-1)
+    clipped = None if whole is None else np.clip(whole, 0, np.tile(size, 2)).astype(np.float32)
+    # Of two scores of one person that of the box counts: boxes come first in `entries`.
+    by_person = zip(*(entry.scores for entry in entries.values()), strict=True)
+    score = np.array([next((s for s in of_one if not math.isnan(s)), math.nan) for of_one in by_person], float)
 
-
-def keypoints_of_image(keypoints: dict[str, np.ndarray], image: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
-    """The keypoints (P, 23, 3) for one photo; those outside it get confidence 0.
-
-    Raises:
-      InputError: no keypoints for this photo, or a person of whom none is in it.
-    """
-    chosen = _of_image(keypoints, image, "keypoints").copy()
-    inside = ((chosen[..., :2] >= 0) & (chosen[..., :2] <= size)).all(-1)
-    chosen[..., 2] *= inside
-    if not (chosen[..., 2] > 0).any(-1).all():
-        raise InputError(image, f"a person has no keypoint inside this photo of {size[0]} x {size[1]} px", "give x and y in px")
-    return chosen
-
-
-def _of_image(given: dict[str, Any], image: str | os.PathLike, what: str) -> Any:
-    """What was given for a photo; COCO numbers its photos, with zeros before the number in the file's name only."""
-    stem = Path(image).stem
-    for key in (stem, stem.lstrip("0")):
-        if len(given.get(key, ())):
-            return given[key]
-    known = ", ".join(sorted(given)[:5]) or "nobody"
-    raise InputError(image, f"no {what} given for {stem!r}", f"name records after photos (the file has {known})")
-
-
-def _records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Each record of a file: the photo's stem, what to call the record in an error, and its fields."""
-    content = _read_json(path)
-    if isinstance(content, dict) and isinstance(content.get("people"), list):
-        stem = path.stem.removesuffix(OPENPOSE_SUFFIX)
-        for i, person in enumerate(content["people"]):
-            yield stem, f"person {i}", {"keypoints": _fields(path, f"person {i}", person).get("pose_keypoints_2d")}
-    elif isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        stems = dict(_coco_images(path, content.get("images", [])))
-        yield from _coco(path, content["annotations"], stems)
-    elif isinstance(content, list):
-        yield from _coco(path, content, {})
-    elif isinstance(content, dict):
-        for stem, record in content.items():
-            yield stem, f"record {stem!r}", record if isinstance(record, dict) else {"boxes": record, "keypoints": record}
-    else:
-        raise InputError(path, "holds neither a list nor an object", FORMATS)
-
-
-def _coco_images(path: Path, images: Iterable[Any]) -> Iterator[tuple[Any, str]]:
-    """COCO's image ids and the stems of their files."""
-    for i, image in enumerate(images):
-        fields = _fields(path, f"image {i}", image)
-        if "id" not in fields or "file_name" not in fields:
-            raise InputError(path, f"image {i} has no id or no file_name", FORMATS)
-        yield fields["id"], Path(str(fields["file_name"])).stem
-
-
-def _coco(path: Path, annotations: list[Any], stems: dict[Any, str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for i, annotation in enumerate(annotations):
-        where = f"record {i}"
-        fields = _fields(path, where, annotation)
-        if "file_name" in fields:
-            stem = Path(str(fields["file_name"])).stem
-        elif "image_id" in fields:
-            stem = stems.get(fields["image_id"]) or Path(str(fields["image_id"])).stem
+    left_out, kept = [], []
+    low = score < min_score
+    for i in np.flatnonzero(~low):
+        box = None if clipped is None else (whole[i], clipped[i])
+        problem = _unusable(None if points is None else points[i], box, size, min_keypoints)
+        if problem:
+            left_out.append(f"person {i + 1} of {total} given: {problem}")
         else:
-            raise InputError(path, f"{where} has neither image_id nor file_name", FORMATS)
-        if fields.get("category_id", 1) == 1 and fields.get("num_keypoints") != 0:
-            yield stem, where, fields
+            kept.append(i)
+    index = np.array(kept, int)
+    if max_people is not None and len(index) > max_people:
+        extent = _extents(points, clipped)[index] * np.nan_to_num(score[index], nan=1.0)
+        left_out.append(f"{len(index) - max_people} of {total} given people beyond --max-people {max_people}")
+        index = np.sort(index[np.argsort(-extent, kind="stable")[:max_people]])
+    chosen = [None if rows is None else rows[index] for rows in (clipped, points)]
+    return GivenPeople(*chosen, index, total, int(low.sum()), tuple(left_out))
 
 
-def _read_json(path: Path) -> Any:
+def refuse_percent(given: GivenPeople, image: ImageFile, pixels: np.ndarray) -> None:
+    """Refuses coordinates in percent of the photo, which can be told from px only by looking at the picture.
+
+    Where all coordinates lie within 0..100 and the photo is larger, the detector looks at the given places, and at the same ones in
+    percent: if it sees people there alone, the file is not in px.
+
+    Args:
+      given: of `people_of_image`.
+      pixels: uint8 (H, W, 3), RGB.
+
+    Raises:
+      InputError: the coordinates are in percent.
+    """
+    boxes = keypoint_bounds(given.keypoints) if given.boxes is None else given.boxes
+    size = np.array(pixels.shape[1::-1])
+    if not len(boxes) or boxes.max() > _PERCENT or size.max() < 1.2 * _PERCENT:
+        return
+    from genhmr_jax import detect
+
+    boxes = boxes[:4]  # a few people decide
+    scaled = np.clip(boxes * np.tile(size, 2) / 100.0, 0, np.tile(size, 2))
+    scores = detect.keypoints_in_boxes(pixels, np.concatenate([np.clip(boxes, 0, np.tile(size, 2)), scaled])).scores
+    here, there = scores[: len(boxes)], scores[len(boxes) :]
+    if there.mean() >= 0.5 > here.mean():
+        _not_pixels(image, "keypoints" if given.boxes is None else "boxes", "they look like percent of the photo", tuple(size))
+
+
+ValuesOf = Callable[[object, str, dict[str, Any]], Iterable[Any]]
+"""File, what to call a record, its fields -> its values, one a person."""
+RecordsOf = Callable[[object, Any], Iterator[forms.Record]]
+"""File and its content -> its records."""
+
+
+def _read(source: str | os.PathLike, what: str, values_of: ValuesOf, records_of: RecordsOf) -> Annotations:
+    """Reads a file, each file of a folder, or the text itself; what is wrong in one file of a folder concerns its photo alone."""
+    inline = _inline(source)
+    if inline is not None:
+        _, nameless = _entries("the JSON on the command line", inline, values_of, records_of)
+        return Annotations("the JSON on the command line", what, {}, nameless)
+    path = Path(source)
+    if path.is_dir():
+        named: dict[PhotoName, Entry] = {}
+        files = [file for file in sorted(path.glob("*.json")) if not file.name.startswith(".")]
+        for file in files:
+            try:
+                found, nameless = _entries(file, forms.read_json(file), values_of, records_of)
+            except InputError as error:
+                found, nameless = {}, Entry(error=error)
+            named |= found | ({_named_after(file): nameless} if nameless else {})
+        if not files:
+            raise InputError(path, "is a folder without JSON files", "give a folder of files that are named after the photos")
+        return Annotations(str(path), what, named)
+    found, nameless = _entries(path, forms.read_json(path), values_of, records_of)
+    if nameless and _named_after(path).parts != (path.stem,):  # a_keypoints.json names its photo
+        return Annotations(str(path), what, found | {_named_after(path): nameless}, None)
+    return Annotations(str(path), what, found | ({_named_after(path): nameless} if nameless else {}), nameless)
+
+
+def _entries(
+    source: object, content: Any, values_of: ValuesOf, records_of: RecordsOf
+) -> tuple[dict[PhotoName, Entry], Entry | None]:
+    """The entries of the photos that a file names, and of the one that it does not name."""
+    entries: dict[PhotoName | None, Entry] = {}
+    for record in records_of(source, content):
+        entry = entries.setdefault(record.name, Entry())
+        entry.size = entry.size or record.size
+        if record.fields is not None:
+            values = list(values_of(source, record.where, record.fields))
+            entry.values += values
+            entry.scores += [user_values.score_of(source, record.where, record.fields)] * len(values)
+    nameless = entries.pop(None, None)
+    return entries, nameless
+
+
+def _inline(source: str | os.PathLike) -> Any:
+    """The content of a text that is JSON itself (`[0, 0, 640, 427]`, `0,0,640,427`), or None where it is a path."""
+    text = os.fspath(source).strip()
+    if os.path.exists(text) or not text or text[0] not in "[{-.0123456789":
+        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", "check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(path, f"is no JSON ({error})", FORMATS) from error
+        content = json.loads(text if text[0] in "[{" else f"[{text}]")
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, list | dict) and len(content) > 0 and (text[0] in "[{" or len(content) == 4) else None
 
 
-def _fields(path: Path, where: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(path, f"{where} is no object", FORMATS)
-    return value
+def _named_after(path: Path) -> PhotoName:
+    """The photo after which a file of one photo is named."""
+    stem = path.stem
+    for suffix in FILE_SUFFIXES:
+        stem = stem.removesuffix(suffix)
+    return PhotoName.of(stem)
 
 
-def _numbers(path: str | os.PathLike, where: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """A finite array of one of the shapes, where -1 stands for any length."""
-    try:
-        array = np.array(value, np.float64)
-    except (ValueError, TypeError):
-        array = np.zeros(())
-    fits = any(array.ndim == len(shape) and all(n in (-1, m) for n, m in zip(shape, array.shape, strict=True)) for shape in shapes)
-    if not fits or not array.size:
-        wanted = " or ".join(" x ".join("N" if n < 0 else str(n) for n in shape) for shape in shapes)
-        raise InputError(path, f"{where} is not {wanted} numbers", FORMATS)
-    if not np.isfinite(array).all():
-        raise InputError(path, f"{where} holds NaN or infinite numbers", "leave out what is unknown, or give it confidence 0")
-    return array
+def _image(image: ImageFile | str | os.PathLike) -> ImageFile:
+    return image if isinstance(image, ImageFile) else ImageFile(Path(image), Path(image).stem)
 
 
-def _people(keypoints: np.ndarray) -> np.ndarray:
-    """Keypoints of one person or several, flat or not -> (P, K, 3), or (P, 1, numbers) where these are no triples."""
-    if keypoints.ndim == 3:
-        return keypoints
-    if keypoints.ndim == 1 or keypoints.shape[1] == 3:
-        keypoints = keypoints.reshape(1, -1)
-    return keypoints.reshape(len(keypoints), -1, 3) if keypoints.shape[1] % 3 == 0 else keypoints[:, None]
+def _all_of(given: GivenPeople, image: str | os.PathLike) -> GivenPeople:
+    if given.left_out:
+        raise InputError(image, given.left_out[0], "leave the person out, or correct the file")
+    return given
 
 
-def _to_detected(people: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """(P, K, 3) by any names -> (P, 23, 3); what is missing becomes 0. COCO's visibilities 1 and 2 both mean that it was marked."""
-    index = np.array(match(names, DETECTED))
-    keypoints = np.where(index[:, None] >= 0, people[:, index], 0.0)
-    keypoints[..., 2] = np.clip(keypoints[..., 2], 0, 1)
-    return keypoints
+def _check_size(image: ImageFile, name: str, given: tuple[int, int] | None, size: tuple[int, int]) -> None:
+    """Refuses annotations that were made on a photo of another size."""
+    if given is None or tuple(given) == tuple(size):
+        return
+    turned = ", as its EXIF orientation turns it" if tuple(given) == tuple(size)[::-1] else ""
+    problem = f"the file of {name} is for a photo of {given[0]} x {given[1]} px, this one has {size[0]} x {size[1]} px{turned}"
+    remedy = "annotate the upright photo" if turned else "give the photo that was annotated, or scale the annotations"
+    raise InputError(image.path, problem, remedy)
+
+
+def _check_pixels(image: ImageFile, name: str, points: Float[np.ndarray, "P *n"], size: tuple[int, int]) -> None:
+    """Refuses coordinates in 0..1 or -1..1 of the photo."""
+    known = points[..., :2][points[..., 2] > 0] if points.ndim == 3 else points
+    if known.size and np.abs(known).max() <= _FEW_PIXELS:
+        _not_pixels(image, name, f"all numbers lie within {known.min():g} .. {known.max():g}", size)
+
+
+def _not_pixels(image: ImageFile, name: str, why: str, size: tuple[int, int]) -> None:
+    problem = f"the {name} are not in px: {why}"
+    raise InputError(image.path, problem, f"give px of this photo of {size[0]} x {size[1]} px")
+
+
+def _unusable(
+    points: np.ndarray | None, box: tuple[np.ndarray, np.ndarray] | None, size: tuple[int, int], min_keypoints: int
+) -> str | None:
+    """Why nothing can be recovered of a person, by keypoints (23, 3) and (given, clipped) box; None where something can."""
+    if box is not None:
+        text, sides = "the box " + ", ".join(f"{x:g}" for x in box[0]), box[1][2:] - box[1][:2]
+        if not (sides >= 1).all():
+            return f"{text} lies outside this photo of {size[0]} x {size[1]} px"
+        if sides.max() < _SMALLEST_BOX:
+            return f"{text} is only {sides[0]:.3g} x {sides[1]:.3g} px, too small for a person"
+    elif (seen := (points[:, 2] >= MIN_CONFIDENCE)).sum() < min_keypoints:
+        return f"{seen.sum()} keypoints are known inside the photo, {min_keypoints} are needed"
+    elif np.ptp(points[seen, :2], axis=0).max() < _FEW_PIXELS:
+        return f"all keypoints lie within {_FEW_PIXELS:g} px"
+    return None
+
+
+def _extents(points: np.ndarray | None, boxes: np.ndarray | None) -> Float[np.ndarray, "P"]:
+    """The root of each person's area in px, by which the detector ranks people too."""
+    boxes = keypoint_bounds(points) if boxes is None else boxes
+    return np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1))

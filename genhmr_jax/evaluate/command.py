@@ -9,6 +9,7 @@ from typing import Any
 
 from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate.datasets import BENCHMARKS, DATASETS
+from genhmr_jax.paths import path_flag
 
 _ONLY_FOR = {
     "protocol": tuple(DATASETS), "true_focal": tuple(DATASETS), "body_dir": (*DATASETS, "photos"), "limit": (*DATASETS, "synthetic"),
@@ -28,14 +29,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--data-dir",
         required=True,
+        type=path_flag,
         metavar="DIR",
         help="where the official releases lie, or what `genhmr data build` made of them; photos: the photos; synthetic: where the test set "
         "is kept, made there if it is missing",
     )
-    add("--checkpoint", metavar="DIR", help="a trained model, or mean-pose, the baseline (default: the model of the package)")
+    trained = "a trained model, or mean-pose, the baseline (default: the model of the package)"
+    add("--checkpoint", type=path_flag, metavar="DIR", help=trained)
     add("--model", choices=MODELS, help="what the checkpoint must be (default: whatever it is)")
     add("--protocol", action="append", default=[], metavar="NAME", help="may be repeated (default: the published ones of the dataset)")
-    add("--body-dir", metavar="DIR", help="your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy")
+    your_files = "your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy"
+    add("--body-dir", type=path_flag, metavar="DIR", help=your_files)
     add("--iterations", type=counts, metavar="N,N", help="sampling iterations to evaluate (default: 1,3,5,10; photos: 1)")
     add("--refine-steps", type=int, metavar="N", help="2D refinement steps; 0 evaluates sampling alone (default: the model's)")
     add("--context", choices=CONTEXTS, default="all", help="show the model the image or the 2D keypoints alone (default: all)")
@@ -43,12 +47,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=32, metavar="N", help="people at a time; changes the speed alone (default: 32)")
     add("--limit", type=int, metavar="N", help="only the first N people")
     add("--skip-bad", action="store_true", help="leave bad records out and list them, in place of stopping at the first")
-    add("--poses", metavar="NPZ", help="synthetic: the pose corpus that the test set is made of, where it is not made yet")
+    corpus = "synthetic: the pose corpus that the test set is made of, where it is not made yet"
+    add("--poses", type=path_flag, metavar="NPZ", help=corpus)
     add("--robustness", action="store_true", help="synthetic: also under occlusion, truncation, low resolution, odd light, poses, shapes")
     add("--uncertainty", action="store_true", help="synthetic: also whether the confidence predicts the error")
     add("--true-keypoints", action="store_true", help="synthetic: with the true 2D keypoints in place of the detector's")
-    add("--pictures", metavar="DIR", help="folder for plots and the worst people (synthetic) or overlays (photos)")
-    add("--out", metavar="JSON", help="file for all figures (default: eval_DATASET.json)")
+    add("--pictures", type=path_flag, metavar="DIR", help="folder for plots and the worst people (synthetic) or overlays (photos)")
+    add("--out", type=path_flag, metavar="JSON", help="file for all figures (default: eval_DATASET.json)")
 
 
 def counts(text: str) -> tuple[int, ...]:

@@ -76,32 +76,43 @@ def measure(protocol: Protocol, bodies: Bodies, predicted: Posed, label: Truth) 
     return {name: np.asarray(values, np.float64) for name, values in found.items()}
 
 
-def motion(
-    protocol: Protocol, predicted: Float[np.ndarray, "T J 3"], target: Float[np.ndarray, "T J 3"], frames: np.ndarray, rate: float
-) -> dict[str, np.ndarray]:
-    """Errors of the motion of one person in a video, over the compared joints relative to the pelvis.
+def acceleration_errors(
+    predicted: Float[np.ndarray, "T J 3"], target: Float[np.ndarray, "T J 3"], frames: np.ndarray
+) -> Float[np.ndarray, "t"]:
+    """Acceleration errors of one person in a video, mm per frame squared: one value for each three
+    neighbouring frames.
 
     Args:
-      protocol: one with "motion" among its measures.
-      predicted: the compared points of the frames that have a label.
+      predicted: the compared points of the frames that have a label, from the pelvis, metres.
       target: the same.
-      frames: (T,) their numbers; only steps over neighbouring frames count.
-      rate: frames per second.
-
-    Returns:
-      name -> one value a step: accel_mm (mm per frame squared), jitter (of the prediction, 10 m/s^3, as EMDB prints it).
+      frames: (T,) their numbers.
     """
+    if len(frames) < 3:
+        return np.zeros(0)
     order = np.argsort(frames)
-    predicted, target, frames = predicted[order], target[order], np.asarray(frames)[order]
-    result = {}
-    if len(frames) >= 3:
-        errors, _ = metrics.acceleration_error(predicted, target)
-        result["accel_mm"] = 1000 * np.asarray(errors)[frames[2:] - frames[:-2] == 2]
-    if len(frames) >= 4:
-        moving = np.array([joint not in STILL_JOINTS or protocol.points != "skeleton" for joint in protocol.joints])
-        jerk = np.where(moving, np.asarray(metrics.jitter(predicted, rate)), 0.0).mean(-1)
-        result["jitter"] = jerk[frames[3:] - frames[:-3] == 3] / 10
-    return {name: values for name, values in result.items() if len(values)}
+    errors, _ = metrics.acceleration_error(predicted[order], target[order])
+    frames = np.asarray(frames)[order]
+    return 1000 * np.asarray(errors)[frames[2:] - frames[:-2] == 2]
+
+
+def emdb_jitter(
+    joints: Float[np.ndarray, "T 24 3"], frames: np.ndarray, rate: float
+) -> Float[np.ndarray, "n"]:
+    """The jitter of one person in a video by EMDB's code, 10 m/s^3: one value, none below 4 frames.
+
+    compute_jitter of EMDB's evaluation_metrics.py, L137, after evaluation_engine.py has zeroed
+    SMPL's translation (L93) and left out the bad frames (L107): the steps go from one good frame to
+    the next one, whatever lies between them.
+
+    Args:
+      joints: SMPL's joints as posed in the camera, translation zero, of the good frames, metres.
+      frames: (T,) their numbers.
+      rate: frames per second.
+    """
+    if len(frames) < 4:
+        return np.zeros(0)
+    jerk = np.asarray(metrics.jitter(joints[np.argsort(frames)], rate))
+    return np.array([np.where(np.isin(np.arange(24), STILL_JOINTS), 0.0, jerk).mean() / 10])
 
 
 @jax.jit

@@ -178,38 +178,35 @@ def silhouette_iou(predicted: Bool[Array, "*b H W"], target: Bool[Array, "*b H W
 
 
 class Means:
-    """Means of named measures over batches that come one after another, in float64; over all rows, or by group and then over groups.
+    """Means of named measures over batches that come one after another, in float64.
 
     The sums are kept, not the rows: batches of any size, in any order and on any number of processes give the same means.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, dict[str, list[float]]] = {}  # name -> group -> [sum, weight]
+        self._sums: dict[str, list[float]] = {}  # name -> [sum, weight]
 
-    def add(self, values: Mapping[str, Array], weight: Array | None = None, groups: Sequence[str] | None = None) -> None:
+    def add(self, values: Mapping[str, Array], weight: Array | None = None) -> None:
         """Adds rows.
 
         Args:
           values: name -> (B,). A value that is not finite makes its mean not finite, unless its weight is 0.
           weight: (B,), how much each row counts; default 1.
-          groups: B names, such as the sequence of each row; default: all are one group.
         """
         for name, column in values.items():
             column = np.asarray(column, np.float64).reshape(-1)
             weights = np.ones(len(column)) if weight is None else np.asarray(weight, np.float64).reshape(-1)
             for i in np.flatnonzero(weights):
-                group = "" if groups is None else groups[i]
-                entry = self._sums.setdefault(name, {}).setdefault(group, [0.0, 0.0])
+                entry = self._sums.setdefault(name, [0.0, 0.0])
                 entry[0] += weights[i] * column[i]
                 entry[1] += weights[i]
 
     def merge(self, other: "Means") -> None:
         """Adds all that another one has seen."""
-        for name, found in other._sums.items():
-            for group, (total, weight) in found.items():
-                entry = self._sums.setdefault(name, {}).setdefault(group, [0.0, 0.0])
-                entry[0] += total
-                entry[1] += weight
+        for name, (total, weight) in other._sums.items():
+            entry = self._sums.setdefault(name, [0.0, 0.0])
+            entry[0] += total
+            entry[1] += weight
 
     def across_processes(self) -> "Means":
         """What all processes of this run have seen; every process must call it."""
@@ -227,16 +224,10 @@ class Means:
             merged.merge(other)
         return merged
 
-    def means(self, by_group: bool = False) -> dict[str, float]:
-        """Name -> mean over the rows, or over the groups of the mean of each; names that no row counted for are left out."""
-        result = {}
-        for name, found in self._sums.items():
-            if by_group:
-                result[name] = float(np.mean([total / weight for total, weight in found.values()]))
-            else:
-                result[name] = float(sum(t for t, _ in found.values()) / sum(w for _, w in found.values()))
-        return result
+    def means(self) -> dict[str, float]:
+        """Name -> mean over the rows; names that no row counted for are left out."""
+        return {name: float(total / weight) for name, (total, weight) in self._sums.items()}
 
     def count(self, name: str) -> float:
         """The weight of all rows that a mean is made of."""
-        return float(sum(weight for _, weight in self._sums.get(name, {}).values()))
+        return float(self._sums.get(name, [0.0, 0.0])[1])

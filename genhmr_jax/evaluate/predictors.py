@@ -1,17 +1,16 @@
 """What is evaluated: a trained model under several settings, or the mean pose, which sees nothing."""
 
 import dataclasses
-import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
-from PIL import Image
 
 from genhmr_jax import recover
 from genhmr_jax.errors import InputError
+from genhmr_jax.images import open_bytes
 from genhmr_jax.observed import Observed, can_recover
 from genhmr_jax.refinement import RefineSpec
 
@@ -112,6 +111,8 @@ class ModelPredictor:
     def see(self, record: Mapping[str, Any]) -> Sight:
         """Decodes the image and detects the 2D keypoints of the person in the labelled box.
 
+        Published regressors get the crop of their own evaluation (models/baselines/crop.py).
+
         Raises:
           InputError: the record has no image, or it cannot be decoded, or the box lies outside.
         """
@@ -126,7 +127,8 @@ class ModelPredictor:
         focal, principal = self.options.focal_length(image.shape[1], image.shape[0]), None
         if self.true_focal and record["has_intrinsics"]:
             focal, principal = float(record["intrinsics"][0, 0]), tuple(record["intrinsics"][:2, 2].tolist())
-        view = self.recoverer.view(image, seen if found else Observed.nobody(), focal, 1, principal)
+        person = seen if found else Observed.nobody()
+        view = self.recoverer.view(image, person, focal, 1, principal, blur=False)
         return Sight(view, found, time.perf_counter() - began)
 
     def predict(self, sights: Sequence[Sight], numbers: np.ndarray) -> Iterator[tuple[str, Prediction]]:
@@ -151,7 +153,7 @@ def decode(data: bytes, where: object) -> np.ndarray:
     if not data:
         raise InputError(where, "has no image", "evaluate a source that has images")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_bytes(data) as image:
             return np.ascontiguousarray(image.convert("RGB"))
     except Exception as error:  # Pillow's decoders raise many types on broken files
         raise InputError(where, f"its image cannot be decoded ({error})", "download it again, or leave it out with --skip-bad") from error

@@ -36,8 +36,8 @@ class Protocol:
         "keypoints3d" (the labels' own 3D points), or "joints24" (the labels' own 24 joints; a body where they have none).
       truth_joints, truth_pelvis: of BODY44, if the truth is keypoints3d.
       mesh: vertices are compared too (MVE), where the label is a body.
-      by_sequence: means of each sequence first, then over sequences; else over all frames.
-      measures: beyond MPJPE and PA-MPJPE: "pck", "angles", "motion".
+      measures: beyond MPJPE and PA-MPJPE: "pck", "angles", "accel" (mean over the steps of all
+        videos), "jitter" (that of EMDB, mean over videos).
     """
 
     name: str
@@ -49,7 +49,6 @@ class Protocol:
     truth_joints: tuple[int, ...] = ()
     truth_pelvis: tuple[int, ...] = ()
     mesh: bool = False
-    by_sequence: bool = False
     measures: tuple[str, ...] = ()
 
     @property
@@ -78,7 +77,7 @@ _ALL = (
         joints=_J14,
         pelvis=_PELVIS19,
         mesh=True,
-        measures=("motion",),
+        measures=("accel",),
     ),
     Protocol(
         name="hmr2-keypoints",
@@ -101,7 +100,7 @@ _ALL = (
         joints=H36M_TO_J17[:14],
         pelvis=(0,),
         mesh=True,
-        measures=("motion",),
+        measures=("accel",),
     ),
     Protocol(
         name="spin-h36m",
@@ -142,15 +141,16 @@ _ALL = (
         name="emdb-official",
         text="EMDB's own evaluation. Points: SMPL's 24 joints as posed; prediction on neutral SMPL, truth on SMPL of the labelled gender. "
         "Pelvis: the mean of the two hips, subtracted from both. PA: one similarity transform of the joints for each frame, also for "
-        "vertices and angles. MPJAE: angle between the orientations of nine major joints in the camera. Jitter: third difference of "
-        "the predicted joints relative to the pelvis (EMDB's code has them in the camera), 10 m/s^3. Good frames only. Mean over the "
-        "frames of each sequence, then over sequences.",
+        "vertices and angles. MPJAE: angle between the orientations of nine major joints in the "
+        "camera. Good frames only. Mean over joints, then over all frames. Jitter: third "
+        "difference of the predicted joints in the camera, SMPL's translation zero, from each good "
+        "frame of a sequence to the next one, whatever lies between them; nine joints count as "
+        "still; 10 m/s^3; mean over joints and steps, then over sequences.",
         points="skeleton",
         joints=tuple(range(24)),
         pelvis=_HIPS,
         mesh=True,
-        by_sequence=True,
-        measures=("angles", "motion"),
+        measures=("angles", "jitter"),
     ),
     Protocol(
         name="joints24",

@@ -22,11 +22,12 @@ _ARRAYS = ("global_orient", "body_pose", "betas", "has_pose", "has_betas", "keyp
 
 @dataclasses.dataclass
 class _Track:
-    """The compared points of one person in a video."""
+    """One person in a video: the compared points, and SMPL's joints as predicted in the camera."""
 
     frames: list[int] = dataclasses.field(default_factory=list)
     predicted: list[np.ndarray] = dataclasses.field(default_factory=list)
     target: list[np.ndarray] = dataclasses.field(default_factory=list)
+    joints: list[np.ndarray] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -81,10 +82,12 @@ def evaluate(
             posed = bodies.pose(prediction.pose, prediction.betas, ["neutral"] * len(sights))
             for protocol in protocols:
                 sheet, truth = sheets[protocol.name][label], truths[protocol.name]
-                sheet.means.add(measuring.measure(protocol, bodies, posed, truth), truth.weight * weight, rows["sequence"])
-                if frames_per_second and "motion" in protocol.measures:
+                errors = measuring.measure(protocol, bodies, posed, truth)
+                sheet.means.add(errors, truth.weight * weight)
+                if frames_per_second and {"accel", "jitter"} & set(protocol.measures):
                     points = measuring.compared_points(protocol, measuring.all_points(protocol, bodies, posed))
-                    _follow(sheet.tracks, rows, truth.weight * weight, np.asarray(points), np.asarray(truth.points))
+                    arrays = map(np.asarray, (points, truth.points, posed.joints))
+                    _follow(sheet.tracks, rows, truth.weight * weight, *arrays)
     clock = clock.across_processes()
     seconds = clock.means()
     return {
@@ -124,7 +127,12 @@ def _batches(seen: Iterable[tuple[int, Record, Sight]], size: int) -> Iterator[t
 
 
 def _follow(
-    tracks: dict[tuple[str, int], _Track], rows: Mapping[str, Any], weight: np.ndarray, predicted: np.ndarray, target: np.ndarray
+    tracks: dict[tuple[str, int], _Track],
+    rows: Mapping[str, Any],
+    weight: np.ndarray,
+    predicted: np.ndarray,
+    target: np.ndarray,
+    joints: np.ndarray,
 ) -> None:
     """Adds a batch's points to the tracks of their people."""
     for i in np.flatnonzero(weight):
@@ -132,16 +140,21 @@ def _follow(
         track.frames.append(int(rows["frame"][i]))
         track.predicted.append(predicted[i])
         track.target.append(target[i])
+        track.joints.append(joints[i])
 
 
 def _figures(protocol: Protocol, sheets: Mapping[str, _Sheet], frames_per_second: float) -> dict[str, Any]:
     """What the result says about one protocol."""
     results, people = {}, 0.0
     for label, sheet in sheets.items():
-        for (sequence, _), track in sheet.tracks.items():
-            points = np.stack(track.predicted), np.stack(track.target)
-            for name, values in measuring.motion(protocol, *points, np.array(track.frames), frames_per_second).items():
-                sheet.means.add({name: values}, groups=[sequence] * len(values))
+        for track in sheet.tracks.values():
+            frames = np.array(track.frames)
+            if "accel" in protocol.measures:
+                points = np.stack(track.predicted), np.stack(track.target)
+                sheet.means.add({"accel_mm": measuring.acceleration_errors(*points, frames)})
+            if "jitter" in protocol.measures:
+                jitter = measuring.emdb_jitter(np.stack(track.joints), frames, frames_per_second)
+                sheet.means.add({"jitter": jitter})
         means = sheet.means.across_processes()
-        results[label], people = means.means(protocol.by_sequence), means.count("mpjpe_mm")
+        results[label], people = means.means(), means.count("mpjpe_mm")
     return {"text": protocol.text, "people": int(people), "results": results}

@@ -6,6 +6,7 @@ carry their parameters in the model; paper scale. `look` is not run at all: its 
 (looks.Looks), in the axes of the region that BlazePose chose, in which the person stands upright.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float
 
 from genhmr_jax.data.transforms import crop_image
 from genhmr_jax.looks import CHANNELS, GRID
+from genhmr_jax.models.baselines import crop as published_crop
 from genhmr_jax.models.vit import is_vit
 
 CROP_SIZE = 256
@@ -23,19 +25,26 @@ INNER = ("inner", "mirrored")
 """The maps among a look's evidence: large, and kept in float16."""
 STORED = ("maps", "images", *(f"look_{name}" for name in INNER))
 """Names of what is kept of an image itself; without them a sample shows none."""
+CROPS = ("own", "hmr2")
+"""How a picture is cut: by data/transforms.py, or as HMR2.0 and TokenHMR do (baselines/crop.py)."""
 
 
-def crop_images(image: np.ndarray, crops: np.ndarray, padded: int) -> jax.Array:
+def crop_images(
+    image: np.ndarray, crops: np.ndarray, padded: int, how: str = "own", blur: bool = True
+) -> jax.Array:
     """The crops of one image as float32 (padded, 256, 256, 3) in 0..1.
 
     Args:
       image: uint8 (H, W, 3).
       crops: (P, 3) = cx, cy, side in px.
       padded: rows to return; those beyond P are black.
+      how: one of CROPS.
+      blur: of "hmr2", see baselines/crop.py; "own" has one rule for all sizes.
     """
+    cut = crop_image if how == "own" else functools.partial(published_crop.crop_image, blur=blur)
     pixels = np.zeros((padded, CROP_SIZE, CROP_SIZE, 3), np.float32)
     for row, crop in enumerate(crops):
-        pixels[row] = crop_image(image, crop, CROP_SIZE)
+        pixels[row] = cut(image, crop, CROP_SIZE)
     return jnp.asarray(pixels)
 
 

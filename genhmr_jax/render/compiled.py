@@ -1,17 +1,69 @@
 """numba's compiler as this project uses it: threads may run side by side, and machine code is kept on disk where that is possible."""
 
+import contextlib
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numba
+
+from genhmr_jax.compilation_cache import cache_directory, usable
+from genhmr_jax.errors import InputError
+from genhmr_jax.paths import expand
 
 
 def compiled(function: Callable) -> Callable:
     """Compiles a kernel with numba, without the interpreter's lock.
 
-    The machine code is cached beside the source, in NUMBA_CACHE_DIR, or in the user's cache. Where none of these can be written (a
-    read-only installation without a home) numba refuses; the kernel is then compiled anew in each process, in about two seconds.
+    The machine code is kept in NUMBA_CACHE_DIR, beside the source, or in our own cache (`cache_directory`). Where none of these can be
+    written to, or what is kept there is damaged, the kernel is compiled anew in each process, in about two seconds.
     """
+    kernel = numba.njit(nogil=True)(function)
+    folder = _folder(Path(function.__code__.co_filename))
+    if folder is None:
+        return kernel
+    given = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = folder  # numba reads it here alone; its own last choice is "~/.cache", also where nobody knows what ~ is
     try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        return numba.njit(nogil=True)(function)
+        kernel.enable_caching()
+    except (RuntimeError, OSError):
+        return kernel
+    finally:
+        numba.config.CACHE_DIR = given
+    kernel._cache = _Forgiving(kernel._cache)
+    return kernel
+
+
+def _folder(source: Path) -> str | None:
+    """The folder for numba: "" is __pycache__ beside the source. None: there is none that can be written to."""
+    with contextlib.suppress(InputError):
+        if numba.config.CACHE_DIR and usable(given := Path(expand(numba.config.CACHE_DIR))):
+            return str(given)
+    if usable(source.parent / "__pycache__"):
+        return ""
+    place = cache_directory()
+    return str(place / "numba") if place is not None and usable(place / "numba") else None
+
+
+class _Forgiving:
+    """A numba cache whose troubles (files cut short, a full disk) do not stop the program. Anything else is the numba cache's own."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    def load_overload(self, *args: Any) -> Any:
+        """The kept code, or None. What cannot be read is emptied, so that it can be written again."""
+        try:
+            return self._cache.load_overload(*args)
+        except Exception:  # a damaged pickle can raise nearly anything
+            with contextlib.suppress(Exception):
+                self._cache.flush()
+            return None
+
+    def save_overload(self, *args: Any) -> None:
+        """Keeps the code, if that is possible."""
+        with contextlib.suppress(Exception):
+            self._cache.save_overload(*args)

@@ -2,14 +2,17 @@
 
 import argparse
 
+from genhmr_jax.paths import path_flag
+
 BACKENDS = ("local", "slurm", "gke", "xmanager")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds them to the parser of the command."""
     add = parser.add_argument
-    add("--sweep", required=True, metavar="FILE:ARG", help="a sweep: configs/sweeps/tokens.py, or configs/sweeps/tokens.py:tiny")
-    add("--out", required=True, metavar="DIR", help="folder of its runs, table and plot; what is done there already is not done again")
+    add("--sweep", required=True, type=path_flag, metavar="FILE:ARG", help="configs/sweeps/tokens.py, or configs/sweeps/tokens.py:tiny")
+    folder = "folder of its runs, table and plot; what is done there already is not done again"
+    add("--out", required=True, type=path_flag, metavar="DIR", help=folder)
     add(
         "--set",
         action="append",
@@ -18,8 +21,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="an override for every point: data.poses=FILE (both stages), tokenizer.steps=1000, genhmr.steps=500, evaluate.views=256",
     )
     add("--seeds", type=int, default=1, metavar="N", help="train every point with N seeds; the table shows means (default: 1)")
-    add("--tokenizer", default="", metavar="DIR", help="a trained tokenizer for all points, in place of training one")
-    add("--checkpoint", default="", metavar="DIR", help="evaluate this stage-2 model at every point; 'default' is the packaged one")
+    add("--tokenizer", default="", type=path_flag, metavar="DIR", help="a trained tokenizer for all points, in place of training one")
+    given = "evaluate this stage-2 model at every point; 'default' is the packaged one"
+    add("--checkpoint", default="", type=path_flag, metavar="DIR", help=given)
     add("--jobs", type=int, metavar="N", help="how many runs at a time (default: here 1, on a cluster all)")
     add("--devices", default="", metavar="LIST", help="GPUs to deal out to the runs: 0,1,2,3 with --jobs 4 gives each run one")
     add("--dry-run", action="store_true", help="print what would run, and stop")

@@ -8,6 +8,7 @@ import pathlib
 import sys
 
 from genhmr_jax.errors import InputError
+from genhmr_jax.paths import FlagError, path_flag
 
 
 def write_images(folder: pathlib.Path, poses: str, train: int, val: int, encoder: str) -> None:
@@ -30,15 +31,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m genhmr_jax.sweep.images", description="Render a few images and compute their features."
     )
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--poses", required=True, help="pose corpus (npz), or made-up")
+    parser.add_argument("--out", type=path_flag, required=True)
+    parser.add_argument("--poses", type=path_flag, required=True, help="pose corpus (npz), or made-up")
     parser.add_argument("--train", type=int, default=16, help="images for training")
     parser.add_argument("--val", type=int, default=8, help="images for validation")
     parser.add_argument("--encoder", default="blazepose_full")
-    args = parser.parse_args(argv)
     try:
-        write_images(args.out, args.poses, args.train, args.val, args.encoder)
-    except InputError as error:
+        args = parser.parse_args(argv)
+        write_images(pathlib.Path(args.out), args.poses, args.train, args.val, args.encoder)
+    except (FlagError, InputError) as error:
         print(f"genhmr_jax.sweep.images: {error}", file=sys.stderr)
         return 1
     return 0

@@ -140,7 +140,8 @@ class RegressorTask:
         for name, count in (("joints", 24), ("points2d", len(DETECTED))):
             sample[f"{name}_confidence"] = rows.get(f"{name}_confidence", jnp.ones((size, count)))
         sample["weights"] = {name: rows.get(f"has_{name}", ones) / size for name in LABELS}
-        sample["weights"]["joints3d"] *= exact
+        for name in ("joints3d", "betas"):  # tokenhmr/lib/models/tokenhmr.py, L227 and L240
+            sample["weights"][name] *= exact
         sample["measured"] = losses.normalised(sample["weights"]["joints3d"])
         if self.config.drop_path:
             seeds = stream(self.config.seed, "drop_path")
@@ -171,7 +172,9 @@ class RegressorTask:
         points = in_crop(keypoint_points(frozen["body"], output, DETECTED), body.weak_camera)
         angle_weight = jnp.ones(seen.shape[:1] + (24,))
         if self.is_loose:
-            seen = seen * loosened(jnp.sum((points - sample["points2d"]) ** 2, -1) ** 0.5, jnp.array(loose.points2d), loose.weight)
+            # Times the confidence, as published (tokenhmr/lib/models/tokenhmr.py, L218).
+            squared = seen * jnp.sum((points - sample["points2d"]) ** 2, -1)
+            seen = seen * loosened(squared, jnp.array(loose.points2d) ** 2, loose.weight)
             angles = rotations.geodesic_angle(body.rotmats, sample["rotmats"])
             angle_weight = loosened(angles, jnp.array(loose.angles), jnp.where(sample["exact"] > 0, 1.0, loose.weight)[:, None])
         turned = angle_weight * jnp.sum((body.rotmats - sample["rotmats"]) ** 2, (-1, -2))

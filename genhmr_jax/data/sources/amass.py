@@ -10,9 +10,12 @@ from pathlib import Path
 
 from genhmr_jax.data.sources.motion import check_not_empty, clip_records, kept_frames, smpl_pose, z_up_to_y_up
 from genhmr_jax.data.sources.reading import numbers, read_npz
-from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.data.sources.source import Record, Report, Source, find_files, find_folders
+from genhmr_jax.errors import InputError
 
 TRIM, EVERY = 0.2, 10
+POSE_NUMBERS = 156  # a frame of SMPL+H: the root, 21 joints of the body, 30 of the hands
+OTHER_RELEASES = {72: "the SMPL", 165: "the SMPL-X"}  # by their pose numbers a frame: 24 and 55 joints
 
 # The weights of the training sets of TokenHMR's tokenizer (its tokenizer_amass_moyo.yaml); MOYO has the missing 0.16.
 WEIGHTS = {
@@ -30,6 +33,8 @@ FOLDERS = {
 LAYOUT = """AMASS: register at https://amass.is.tue.mpg.de, download "SMPL+H G" of every set that you want, and unpack them into
 MANUAL_DIR/amass, so that there is MANUAL_DIR/amass/SET/SUBJECT/CLIP_poses.npz (SET is CMU, KIT, BMLrub, ...)"""
 
+_WANTED = f'"SMPL+H G" ({POSE_NUMBERS} pose numbers a frame) is wanted: download that of every set at https://amass.is.tue.mpg.de'
+
 
 def subset(folder: str) -> str:
     """The set's name in TokenHMR's lists, from its folder; unknown sets keep the folder's name."""
@@ -43,11 +48,11 @@ def split_of(name: str) -> str:
 
 def read(root: Path, split: str, report: Report) -> Iterator[Record]:
     """The kept frames of all clips of the split's sets; `sequence` is SET/SUBJECT/CLIP."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and split_of(subset(path.name)) == split)
+    folders = [path for path in find_folders(root) if split_of(subset(path.name)) == split]
     if not folders:
         report.missing(root, f"has no folder of a {split} set")
     for folder in folders:
-        files = sorted(file for file in folder.rglob("*.npz") if file.stem != "shape")
+        files = [file for file in find_files(folder, "**/*.npz") if file.stem != "shape"]
         if not files:
             report.bad(folder, "has no .npz", "unpack the set's SMPL+H G archive there, or remove the folder")
         for file in files:
@@ -56,8 +61,13 @@ def read(root: Path, split: str, report: Report) -> Iterator[Record]:
 
 
 def _clip(file: Path, sequence: str, report: Report) -> Iterator[Record]:
+    if file.stem.endswith("_stagei"):  # SMPL-X: the shape of a subject, beside the clips
+        raise InputError(file, "is of the SMPL-X download", _WANTED)
     clip = read_npz(file, ("poses", "trans", "betas", "gender"))
-    poses = numbers(clip["poses"], (None, 156), "poses", file)
+    poses = numbers(clip["poses"], (None, None), "poses", file)
+    if poses.shape[1] != POSE_NUMBERS:
+        release = OTHER_RELEASES.get(poses.shape[1], "another")
+        raise InputError(file, f"is of {release} download (poses has shape {poses.shape})", _WANTED)
     check_not_empty(len(poses), file)
     frames = kept_frames(len(poses), TRIM, EVERY)
     kept = poses[frames]

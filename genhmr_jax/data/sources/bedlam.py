@@ -1,9 +1,13 @@
 """BEDLAM as TokenHMR's WebDataset tars: rendered people with exact labels, one folder of tars per scene.
 
-Labels are in camera coordinates: vertices = SMPL(pose_cam, shape) + trans_cam + cam_ext[:3, 3]; `scale` is a square's side over 200 px;
-`gtkps` are projections of SMPL's joints, pixels of an image whose middle is (W/2, H/2). TokenHMR poses SMPL's neutral body with them,
-whatever `gender` says about the person. Images of closeup scenes are stored on their side, their labels are not: those images are turned
-by 90 degrees clockwise here. AGORA folders are left out, as TokenHMR does.
+Labels are in camera coordinates: vertices = SMPL(pose_cam, shape) + trans_cam + cam_ext[:3, 3].
+`scale`, one number, is the side of the crop over 200 px: TokenHMR does not widen it to 3 : 4
+(tokenhmr/lib/datasets/bedlam_dataset_tar.py, L162), so the box of a record is the middle 3/4 of
+that square. `gtkps` are projections of SMPL's joints, pixels of an image whose middle is
+(W/2, H/2). TokenHMR poses SMPL's neutral body, whatever `gender` says about the person, and
+regresses 44 keypoints of it; records have those of `gtkps`. Images of closeup scenes are stored on
+their side, their labels are not: those images are turned by 90 degrees clockwise here. AGORA
+folders are left out, as TokenHMR does.
 """
 
 from collections.abc import Iterator
@@ -22,12 +26,14 @@ from genhmr_jax.data.sources.photos import (
 )
 from genhmr_jax.data.sources.reading import entry, numbers
 from genhmr_jax.data.sources.records import person_record
-from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.data.sources.source import Record, Report, Source, find_files
 from genhmr_jax.errors import InputError
+
+_UNIT = "the side of a square over 200 px"
 
 
 def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
-    shards = [path for path in sorted(root.glob("*/*.tar")) if "agora" not in path.parent.name]
+    shards = [path for path in find_files(root, "*/*.tar") if "agora" not in path.parent.name]
     if not shards:
         report.missing(root, "holds no SCENE/*.tar")
     for shard in shards:
@@ -62,7 +68,7 @@ def _record(person: dict, number: int, scene: str, key: str, image: bytes, size:
         image_size=size,
         sequence=scene,
         person=number,
-        box=box_of_scale(get("center"), get("scale"), 200.0, size, "a square's side over 200 px", where),
+        box=box_of_scale(get("center"), get("scale"), 200.0, size, _UNIT, where, crops=True),
         keypoints2d=_keypoints(numbers(get("gtkps"), (None, None), "gtkps", where), where),
         global_orient=pose[:3],
         body_pose=pose[3:],

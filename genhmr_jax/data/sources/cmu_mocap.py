@@ -14,7 +14,7 @@ from genhmr_jax.data.sources.bvh import read_bvh
 from genhmr_jax.data.sources.motion import clip_records, kept_frames
 from genhmr_jax.data.sources.retarget import JointMap, both_sides, to_smpl
 from genhmr_jax.data.sources.skeleton import SkeletonMotion
-from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.data.sources.source import Record, Report, Source, find_files
 
 SUBJECTS = {"val": ("03", "09", "11", "14", "140"), "test": ("02", "05", "12", "43", "139")}  # all others are for training
 
@@ -85,13 +85,13 @@ def split_of(subject: str) -> str:
 
 def read_asf_amc(root: Path, split: str, report: Report) -> Iterator[Record]:
     """The kept frames of all .amc of the split's subjects; `sequence` is CMU/SUBJECT/CLIP."""
-    for skeleton_file in sorted(root.rglob("*.asf")):
+    for skeleton_file in find_files(root, "**/*.asf"):
         subject = skeleton_file.stem
         if split_of(subject) != split:
             continue
         with report.skipping():
             skeleton = read_asf(skeleton_file)
-            motions = sorted(skeleton_file.parent.glob("*.amc"))
+            motions = find_files(skeleton_file.parent, "*.amc")
             if not motions:
                 report.bad(skeleton_file.parent, "has a skeleton but no .amc", "unpack the subject's motions beside it")
             for file in motions:
@@ -100,7 +100,7 @@ def read_asf_amc(root: Path, split: str, report: Report) -> Iterator[Record]:
 
 def read_bvhs(root: Path, split: str, report: Report) -> Iterator[Record]:
     """The kept frames of all .bvh of the split's subjects; `sequence` is CMU/SUBJECT/CLIP."""
-    for file in sorted(root.rglob("*.bvh")):
+    for file in find_files(root, "**/*.bvh"):
         subject = file.stem.split("_")[0]
         if split_of(subject) == split:
             yield from _clip(file, subject, lambda file=file: read_bvh(file), (MOTION_BUILDER, DAZ), report)

@@ -24,14 +24,14 @@ from genhmr_jax.data.sources.photos import (
 )
 from genhmr_jax.data.sources.reading import entry, numbers, read_pickle
 from genhmr_jax.data.sources.records import person_record
-from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.data.sources.source import Record, Report, Source, find_files
 from genhmr_jax.errors import InputError
 
 BOX_FACTOR = 1.2  # around the joints, where a good frame has no box of its own
 
 
 def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
-    paths = sorted(root.glob("P*/*/*_data.pkl"))
+    paths = find_files(root, "P*/*/*_data.pkl")
     if not paths:
         report.missing(root, "holds no P*/SEQUENCE/P*_SEQUENCE_data.pkl")
     for path in paths:

@@ -1,8 +1,11 @@
 """The label filters of 4D-Humans (its data_filtering/low1): which pseudo-labels of the training shards are trusted.
 
 They act in this order: uncertain keypoints are dropped, then implausible shapes, then improbable poses, then a pose or shape that lost the
-other; a person with too few keypoints, or whose fit misses them by much, is left out. (The last rule of 4D-Humans, to regress betas to
-zero where they are unknown, is a choice of the training and no label: it is not done here.)
+other; a person with too few keypoints, or whose fit misses them by much, is left out
+(`load_tars_as_webdataset` of hmr2/datasets/image_dataset.py, L210; thresholds of low1.yaml).
+4D-Humans drops a label by its flag or confidence alone; here it becomes zero, too, as in all
+records. (The last rule of 4D-Humans, to regress betas to zero where they are unknown, is a choice
+of the training and no label: it is not done here.)
 """
 
 import dataclasses
@@ -78,7 +81,7 @@ class LabelFilters:
           reprojection_loss: of the fit behind the pseudo-labels, None if there was none.
         """
         keypoints = record["keypoints2d"]
-        keypoints = np.where(keypoints[:, 2:] < self.keypoint_confidence, np.array([1, 1, 0], np.float32), 1) * keypoints
+        keypoints = np.where(keypoints[:, 2:] < self.keypoint_confidence, np.float32(0), keypoints)
         has_betas = record["has_betas"] > 0 and np.abs(record["betas"]).max() <= self.largest_beta
         has_pose = record["has_pose"] > 0 and (self.histogram is None or self.histogram.probable(record["body_pose"]))
         trusted = np.float32(has_betas and has_pose)

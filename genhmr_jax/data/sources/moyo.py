@@ -12,7 +12,7 @@ import numpy as np
 
 from genhmr_jax.data.sources.motion import check_not_empty, clip_records, kept_frames, smpl_pose, z_up_to_y_up
 from genhmr_jax.data.sources.reading import entry, numbers, read_pickle
-from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.data.sources.source import Record, Report, Source, find_files, find_folders
 from genhmr_jax.errors import InputError
 
 TRIM, EVERY, WEIGHT = 0.1, 5, 0.16
@@ -23,20 +23,25 @@ MANUAL_DIR/moyo/mosh_smpl/train/CLIP.pkl and MANUAL_DIR/moyo/mosh_smpl/val/CLIP.
 
 def read(root: Path, split: str, report: Report) -> Iterator[Record]:
     """The kept frames of all clips of a split; `sequence` is MOYO/CLIP."""
-    folder = report.require(root / "mosh_smpl" / split)
-    for file in sorted(folder.glob("*.pkl")):
+    if not (root / "mosh_smpl").is_dir():
+        others = [path.name for path in find_folders(root) if path.name.startswith("mosh")]
+        report.missing(root / "mosh_smpl", f"no such folder{f' ({others[0]} has the SMPL-X fits)' if others else ''}")
+    for file in find_files(report.require(root / "mosh_smpl" / split), "*.pkl"):
         with report.skipping():
             yield from _clip(file, report)
 
 
 def _clip(file: Path, report: Report) -> Iterator[Record]:
     clip = read_pickle(file)
+    if isinstance(clip, dict) and "fullpose" in clip and "body_pose" not in clip:
+        raise InputError(file, "is of the SMPL-X fits (it has fullpose)", "download the SMPL fits (mosh_smpl) instead")
     root = numbers(entry(clip, "global_orient", file), (None, 3), "global_orient", file)
     body = numbers(entry(clip, "body_pose", file), (len(root), None), "body_pose", file)
     if body.shape[1] not in (63, 69):
-        raise InputError(file, f"body_pose has {body.shape[1]} numbers a frame", "download the SMPL fits (69 or 63), not SMPL-X")
+        problem = f"is of another body (body_pose has {body.shape[1]} numbers a frame)"
+        raise InputError(file, problem, "download the SMPL fits (69 or 63), not SMPL-X")
     check_not_empty(len(root), file)
-    betas = np.atleast_2d(np.asarray(entry(clip, "betas", file)))[0]  # of the subject; the same in all frames
+    betas = np.atleast_2d(entry(clip, "betas", file))[0]  # of the subject; the same in all frames
     frames = kept_frames(len(root), TRIM, EVERY)
     pose = smpl_pose(z_up_to_y_up(root[frames]), body[frames, :63])
     yield from clip_records(file, report, pose, frames, sequence=f"MOYO/{file.stem}", betas=betas)

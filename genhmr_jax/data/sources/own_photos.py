@@ -1,13 +1,11 @@
 """A folder of somebody's own photos with 2D keypoints, and perhaps with boxes, cameras and fits of SMPL (docs/finetuning.md)."""
 
-import io
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 from smpl_jax.keypoints import BODY44
 
 from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE
@@ -16,8 +14,10 @@ from genhmr_jax.data.sources.reading import read_npz
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report, Source
 from genhmr_jax.detect import user
+from genhmr_jax.detect.user_match import PhotoName
 from genhmr_jax.errors import InputError
-from genhmr_jax.images import list_images, read_image
+from genhmr_jax.image_files import ImageFile, list_images
+from genhmr_jax.images import upright_file
 
 _NAMES = {i: f"openpose_{name}" for i, name in enumerate(DETECTED) if f"openpose_{name}" in BODY44}  # finger tips have no place there
 _OF_ONE = {"global_orient": (3,), "body_pose": (69,), "betas": (10,), "translation": (3,), "keypoints2d": (len(DETECTED), 3)}
@@ -27,63 +27,58 @@ _MARGIN = 1.2  # of a box around keypoints, as SPIN has it
 def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
     folder = report.require(root / split)
     photos, _ = list_images([folder])
-    given = {name: _given(folder / f"{name}.json", read) for name, read in _READERS.items()}
+    given = _Given(*(read(file) if (file := folder / f"{name}.json").is_file() else None for name, read in _READERS.items()))
     for photo in photos:
         found: list[Record] = []
+        left_out: Sequence[str] = ()
         with report.skipping():
-            found = _people(photo.path, split, given)
+            found, left_out = _people(photo, photos, split, given)
+        for problem in left_out:
+            report.bad(photo.path, problem, "leave the person out, or correct the file")
         yield from found
-
-
-def _given(path: Path, read: Any) -> dict[str, Any] | None:
-    return read(path) if path.is_file() else None
 
 
 _READERS = {"keypoints": user.read_keypoints, "boxes": user.read_boxes, "cameras": user.read_cameras}
 
 
-def _people(path: Path, split: str, given: dict[str, Any]) -> list[Record]:
-    """A record for each person of a photo.
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """What the JSON files of a folder have for its photos; None where there is no such file."""
+
+    keypoints: user.Annotations | None
+    boxes: user.Annotations | None
+    cameras: user.Annotations | None
+
+
+def _people(
+    photo: ImageFile, photos: Sequence[ImageFile], split: str, given: _Given
+) -> tuple[list[Record], tuple[str, ...]]:
+    """A record for each person of a photo, of whom there may be none, and why others are left out.
 
     Raises:
       InputError: the photo is damaged, or nothing was given for it, or what was given does not fit it or each other.
     """
-    image, (width, height) = _upright(path)
+    path = photo.path
+    image, (width, height) = upright_file(path)
     fit = _fit(path)
-    keypoints = _keypoints(path, (width, height), given["keypoints"], fit)
-    fit = _matched(fit, keypoints)
-    boxes = user.boxes_of_image(given["boxes"], path, (width, height)) if given["boxes"] else [_box(points, path) for points in keypoints]
+    keypoints = _keypoints(path, given.keypoints, fit)
+    people = user.people_of_image(given.boxes, keypoints, photo, (width, height), photos=photos, min_keypoints=2)
+    fit = _matched(path, fit, people)
     own = _matrix(_camera_of(fit), (width, height))
-    intrinsics = _matrix(user.camera_of_image(given["cameras"], path), (width, height)) if given["cameras"] else own
-    for what, rows in (("boxes", boxes), ("fits", fit.get("global_orient", keypoints))):
-        if len(rows) != len(keypoints):
-            problem = f"has {len(rows)} {what} but keypoints of {len(keypoints)} people"
-            raise InputError(path, problem, "give one for each, in the same order")
+    intrinsics = own
+    if given.cameras:
+        intrinsics = _matrix(user.camera_of_image(given.cameras, photo, photos), (width, height))
     records = []
-    for number, (points, box) in enumerate(zip(keypoints, boxes, strict=True)):
+    for row, (number, points) in enumerate(zip(people.index, people.keypoints, strict=True)):
         body44 = keypoints_by_name(points[list(_NAMES)].astype(np.float64), tuple(_NAMES.values()))
+        box = tight_square(points[points[:, 2] > 0, :2], _MARGIN) if people.boxes is None else people.boxes[row]
         labels = {"box": box, "keypoints2d": np.where(body44[:, 2:] > 0, body44, 0.0)}
         if intrinsics is not None:
             labels["intrinsics"] = intrinsics
-        labels |= _body(fit, number, own is not None and np.allclose(own, intrinsics, rtol=0.01))
-        where = f"{path}, person {number}"
-        records.append(
-            person_record(where, image=image, image_name=path.name, image_size=(width, height), sequence=split, person=number, **labels)
-        )
-    return records
-
-
-def _upright(path: Path) -> tuple[bytes, tuple[int, int]]:
-    """The photo's bytes, and width and height in px; what is turned by EXIF, or no plain JPEG or PNG, becomes an upright JPEG."""
-    pixels = read_image(path)
-    size = pixels.shape[1], pixels.shape[0]
-    with Image.open(path) as image:
-        turned = image.getexif().get(0x0112, 1) != 1
-        if image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L") and not turned:
-            return path.read_bytes(), size
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=95, subsampling=0)
-    return stream.getvalue(), size
+        labels |= _body(fit, row, own is not None and np.allclose(own, intrinsics, rtol=0.01))
+        of_photo = {"image": image, "image_name": path.name, "image_size": (width, height), "sequence": split}
+        records.append(person_record(f"{path}, person {number}", person=int(number), **of_photo, **labels))
+    return records, people.left_out
 
 
 def _fit(path: Path) -> dict[str, np.ndarray]:
@@ -102,37 +97,41 @@ def _fit(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _matched(fit: dict[str, np.ndarray], keypoints: Float[np.ndarray, "P 23 3"]) -> dict[str, np.ndarray]:
-    """The fit's rows in the order of the people, found by the keypoints that it was made to, if it does not have all of them: `genhmr
-    recover` leaves out whom it sees too little of. NaN for those."""
-    if "keypoints2d" not in fit or len(fit["keypoints2d"]) == len(keypoints):
-        return fit
-    rows = []
-    for points in keypoints:
-        gaps = [np.abs(mine - points).max() for mine in fit["keypoints2d"]]
-        rows.append(int(np.argmin(gaps)) if gaps and min(gaps) < 1.0 else -1)  # px; -1 is the row of NaN
+def _matched(path: Path, fit: dict[str, np.ndarray], people: user.GivenPeople) -> dict[str, np.ndarray]:
+    """The fit's rows in the order of the people; NaN for those without a fit.
+
+    A fit has a row for everybody who is given. `genhmr recover` leaves out whom it sees too little of: its fits are found by the
+    keypoints that they were made to.
+
+    Raises:
+      InputError: another number of people, and no keypoints to find them by.
+    """
+    count = len(fit.get("global_orient", ()))
+    if not fit or count == people.total:
+        rows = people.index
+    elif "keypoints2d" in fit:
+        gaps = [[np.abs(mine - points).max() for mine in fit["keypoints2d"]] for points in people.keypoints]
+        rows = [int(np.argmin(of_one)) if of_one and min(of_one) < 1.0 else -1 for of_one in gaps]  # px; -1 is the row of NaN
+    else:
+        problem = f"has {count} fits but keypoints of {people.total} people"
+        raise InputError(path, problem, "give one for each, in the same order")
     nobody = {name: np.full((1, *fit[name].shape[1:]), np.nan) for name in _OF_ONE if name in fit}
     return fit | {name: np.concatenate([fit[name], nan])[rows] for name, nan in nobody.items()}
 
 
-def _keypoints(path: Path, size: tuple[int, int], given: Any, fit: dict[str, np.ndarray]) -> Float[np.ndarray, "P 23 3"]:
+def _keypoints(path: Path, given: user.Annotations | None, fit: dict[str, np.ndarray]) -> user.Annotations:
     """From keypoints.json, from OpenPose's file beside the photo, or those that a fit was made to; the first that is there."""
-    beside = path.with_name(f"{path.stem}{user.OPENPOSE_SUFFIX}.json")
+    beside = path.with_name(f"{path.stem}_keypoints.json")
     if given is None and beside.is_file():
         given = user.read_keypoints(beside)
     if given is None and "keypoints2d" in fit:
         points = fit["keypoints2d"].astype(np.float32)
-        given = {path.stem: np.where(points[..., 2:] >= MIN_CONFIDENCE, points, 0.0)}
+        seen = list(np.where(points[..., 2:] >= MIN_CONFIDENCE, points, 0.0))
+        entry = user.Entry(seen, [np.nan] * len(seen))
+        given = user.Annotations(f"fits/{path.stem}.npz", "keypoints", {PhotoName.of(path.stem): entry})
     if given is None:
         raise InputError(path, f"has no keypoints: neither keypoints.json nor {beside.name} nor a fit with keypoints", "give one of them")
-    return user.keypoints_of_image(given, path, size)
-
-
-def _box(points: Float[np.ndarray, "23 3"], path: Path) -> Float[np.ndarray, "4"]:
-    seen = points[points[:, 2] > 0, :2]
-    if len(seen) < 2:
-        raise InputError(path, "a person has a single keypoint, which makes no box", "leave the person out, or give boxes.json")
-    return tight_square(seen, _MARGIN)
+    return given
 
 
 def _camera_of(fit: dict[str, np.ndarray]) -> user.PhotoCamera | None:
@@ -166,7 +165,7 @@ SOURCES = (
         splits=("train", "val"),
         folder="own_photos",
         layout="Your own photos: own_photos/train/*.jpg (and own_photos/val/*.jpg; any image format) in the manual directory, with 2D "
-        "keypoints in own_photos/train/keypoints.json (ours, COCO's or OpenPose's form: genhmr_jax/detect/user.py), or OpenPose's "
+        "keypoints in own_photos/train/keypoints.json (ours, COCO's or OpenPose's form: docs/annotations.md), or OpenPose's "
         "STEM_keypoints.json beside each photo. Perhaps boxes.json and cameras.json beside it, and fits of SMPL in "
         "own_photos/train/fits/STEM.npz: global_orient (P, 3), body_pose (P, 69) axis-angle in camera coordinates, betas (P, 10), with "
         "translation (P, 3) and focal_length if known, the people in the order of the keypoints, NaN for who has no fit. What `genhmr "

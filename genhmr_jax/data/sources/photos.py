@@ -13,8 +13,9 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import BODY44, JOINT_OF_KEYPOINT, OPENPOSE25, OPENPOSE25_FROM_SMPL45, SMPL24
 
-from genhmr_jax.data.sources.reading import numbers
+from genhmr_jax.data.sources.reading import bare, numbers
 from genhmr_jax.errors import InputError
+from genhmr_jax.images import open_bytes
 
 _SKELETAL = {name: SMPL24.index(JOINT_OF_KEYPOINT[name]) for name in OPENPOSE25 if name in JOINT_OF_KEYPOINT}
 _LARGEST_BOX = 10.0  # image sides: a close person reaches far outside the image, but not that far
@@ -45,7 +46,7 @@ def photo_size(data: bytes, where: object) -> tuple[int, int]:
       InputError: not an image, or the end of a JPEG or PNG is missing.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_bytes(data) as image:
             size, kind = image.size, image.format
     except Exception as error:  # Pillow's format plug-ins raise many types on broken headers
         raise InputError(where, "its image cannot be read", "download it again, or leave it out with --skip-bad") from error
@@ -62,7 +63,7 @@ def turned_clockwise(data: bytes, where: object) -> bytes:
       InputError: it cannot be decoded.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_bytes(data) as image:
             kind, turned = image.format, image.convert("RGB").transpose(Image.Transpose.ROTATE_270)
     except Exception as error:  # decoders differ in what they raise
         raise InputError(where, "its image cannot be decoded", "download it again, or leave it out with --skip-bad") from error
@@ -87,25 +88,49 @@ def mask_png(mask: np.ndarray, size: tuple[int, int], where: object) -> bytes:
     return stream.getvalue()
 
 
-def flat_numbers(value: object, count: int | None, name: str, where: object) -> Float[np.ndarray, "N"]:
-    """Finite numbers of a release that writes the same thing as a scalar, a list or an array, as float64; `count` None is any number.
+def flat_numbers(
+    value: object, count: int | None, name: str, where: object, *, finite: bool = True
+) -> Float[np.ndarray, "N"]:
+    """Numbers that releases write as a scalar, a list or an array, as float64.
+
+    Args:
+      value: of the release.
+      count: how many there must be; None is any number.
+      name: of the value, for the error.
+      where: the same.
+      finite: whether all must be finite.
 
     Raises:
-      InputError: not numbers, not finite, or not so many.
+      InputError: not numbers, not so many, or not finite.
     """
     try:
-        array = numbers(np.asarray(value, np.float64).reshape(-1), (count,), name, where)
+        array = numbers(np.asarray(bare(value), np.float64).reshape(-1), (count,), name, where)
     except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(where, f"{name} is not made of numbers ({error})", "is this the official release?") from error
-    if not np.isfinite(array).all():
+    if finite and not np.isfinite(array).all():
         raise InputError(where, f"{name} has numbers that are not finite", "leave this record out with --skip-bad")
     return array
 
 
-def box_of_scale(center: object, scale: object, pixels: float, size: tuple[int, int], unit: str, where: object) -> Float[np.ndarray, "4"]:
-    """xyxy px of a box given by its centre (px) and scale: one number (a square), or width and height.
+def box_of_scale(
+    center: object,
+    scale: object,
+    pixels: float,
+    size: tuple[int, int],
+    unit: str,
+    where: object,
+    *,
+    crops: bool = False,
+) -> Float[np.ndarray, "4"]:
+    """xyxy px of a box given by its centre (px) and scale: one number, or width and height.
+
+    The crop of a box is camera.square_around: a box wider than 3 : 4 grows to that first, as in
+    `expand_to_aspect_ratio` of 4D-Humans (hmr2/datasets/utils.py, L14). What one number means
+    depends on the loader. Those of npz files repeat it (hmr2/datasets/image_dataset.py, L86, and
+    TokenHMR's emdb_dataset.py, L63): a square, which grows. Those of tars do not, and
+    `expand_to_aspect_ratio` returns one number unchanged: it is the side of the crop itself.
 
     Args:
       center: of the box, px.
@@ -113,6 +138,8 @@ def box_of_scale(center: object, scale: object, pixels: float, size: tuple[int, 
       pixels: what a scale of 1 means, px. 200 in most releases, 1 in some: mixing them up is a classic.
       size: of the image, px.
       unit: the same in words, for the error.
+      crops: one number is the side of the crop, and the box is its middle 3/4, whose crop is that
+        square again; else one number is the side of a square box.
 
     Raises:
       InputError: not numbers, or a box that no person has: wrong units.
@@ -124,6 +151,8 @@ def box_of_scale(center: object, scale: object, pixels: float, size: tuple[int, 
     if not least <= longest <= _LARGEST_BOX * max(size):
         problem = f"wrong units: its box has a side of {longest:.4g} px in an image of {size[0]} x {size[1]} px"
         raise InputError(where, problem, f"its scale should be {unit}; leave it out with --skip-bad if only this one is wrong")
+    if crops and len(sides) == 1:
+        sides = sides * np.array([0.75, 1.0])
     return np.concatenate([centre - sides / 2, centre + sides / 2])
 
 

@@ -7,14 +7,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
+from smpl_jax.safe_npz import read_npy
 from smpl_jax.safe_pickle import UnsafePickle, load_data_pickle
 
+from genhmr_jax.data.sources.source import is_litter
 from genhmr_jax.errors import InputError
 
-_LARGEST_ARRAY = 16 * 2**30  # bytes; what a header claims is checked before memory is taken
 _AGAIN = "download it again"
 
 
@@ -30,7 +31,8 @@ def read_pickle(source: str | Path | bytes, where: object = None) -> Any:
     """
     where = where or ("pickle" if isinstance(source, bytes) else source)
     try:
-        return load_data_pickle(source if isinstance(source, bytes) else Path(source).read_bytes())
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        return bare(load_data_pickle(data))
     except OSError as error:
         raise InputError(where, f"cannot be read ({error.strerror})", "check the path and its permissions") from error
     except UnsafePickle as error:
@@ -57,7 +59,7 @@ def read_npz(source: str | Path | bytes, keys: Sequence[str], optional: Sequence
             arrays = {}
             for key in wanted:
                 with archive.open(members[key]) as file:
-                    arrays[key] = _read_npy(file, members[key].file_size)
+                    arrays[key] = read_npy(file, members[key].file_size)
             return arrays
     except UnsafePickle as error:
         raise InputError(where, f"is not plain data: {error}", f"nothing in it was run; if it is broken, {_AGAIN}") from error
@@ -69,34 +71,6 @@ def read_npz(source: str | Path | bytes, keys: Sequence[str], optional: Sequence
         raise InputError(where, f"is not a whole npz ({error})", _AGAIN) from error
     except ValueError as error:
         raise InputError(where, f"has an array that cannot be read ({error})", _AGAIN) from error
-
-
-def _read_npy(file: IO[bytes], size: int) -> np.ndarray:
-    """One .npy of `size` bytes; arrays of objects through the restricted unpickler."""
-    version = np.lib.format.read_magic(file)
-    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in header:
-        raise ValueError(f"npy version {version}")
-    try:
-        shape, fortran, dtype = header[version](file)
-    except Exception as error:  # it parses the header as Python, which can raise nearly anything
-        raise ValueError(f"npy header: {error}") from error
-    if dtype.hasobject:
-        if dtype.kind != "O":
-            raise ValueError("an array of records with objects")
-        content = load_data_pickle(file.read())
-        if not isinstance(content, np.ndarray) or content.shape != shape:
-            raise ValueError(f"objects that are not of shape {shape}, as it says")
-        return content
-    count = 1
-    for length in shape:
-        count *= int(length)
-    if count * dtype.itemsize > min(size, _LARGEST_ARRAY):
-        raise ValueError(f"an array of shape {shape} in {size} bytes")
-    raw = file.read(count * dtype.itemsize)
-    if len(raw) != count * dtype.itemsize:
-        raise EOFError("an array ends early")
-    return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def tar_samples(path: str | Path) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -135,6 +109,8 @@ def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
                 name = PurePosixPath(member.name)
                 if not member.isreg() or name.is_absolute() or ".." in name.parts:
                     raise InputError(f"{path}: {member.name}", "is no plain file inside the shard", "do not trust this tar")
+                if any(map(is_litter, name.parts)):
+                    continue
                 content = archive.extractfile(member).read()
                 if len(content) != member.size:
                     raise EOFError(f"{member.name} ends early")
@@ -149,17 +125,40 @@ def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
         raise InputError(path, f"is not a whole tar ({error})", f"it was perhaps downloaded by half: {_AGAIN}") from error
 
 
+def bare(value: Any) -> Any:
+    """The object that an array of objects without axes holds; anything else as it is.
+
+    NumPy makes such an array of whatever is no array: `np.array({...})`, `np.savez(path, x={...})`.
+    """
+    while isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind == "O":
+        value = value[()]
+    return value
+
+
 def entry(content: Any, key: str, where: object) -> Any:
-    """content[key] of an untrusted dictionary.
+    """content[key] of an untrusted dictionary, both made `bare`.
 
     Raises:
       InputError: not a dictionary, or no such key.
     """
+    content = bare(content)
     if not isinstance(content, dict):
         raise InputError(where, f"holds a {type(content).__name__} instead of a dictionary", "is this the official release?")
     if key not in content:
         raise InputError(where, f"has no {key} (it has {', '.join(sorted(map(str, content))[:20])})", "is this the official release?")
-    return content[key]
+    return bare(content[key])
+
+
+def optional_entry(content: Any, key: str, where: object) -> Any:
+    """As `entry`, but None if there is no such key, or if `content` itself is None.
+
+    Raises:
+      InputError: neither a dictionary nor None.
+    """
+    content = bare(content)
+    if content is None or (isinstance(content, dict) and key not in content):
+        return None
+    return entry(content, key, where)
 
 
 def numbers(value: Any, shape: tuple[int | None, ...], name: str, where: object) -> np.ndarray:
@@ -169,7 +168,7 @@ def numbers(value: Any, shape: tuple[int | None, ...], name: str, where: object)
       InputError: not numbers, or another shape.
     """
     try:
-        array = np.asarray(value, np.float64)
+        array = np.asarray(bare(value), np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(where, f"{name} is not made of numbers ({error})", "is this the official release?") from error
     if array.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=True)):

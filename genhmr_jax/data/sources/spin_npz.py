@@ -1,4 +1,7 @@
-"""The npz files that SPIN makes of Human3.6M and MPI-INF-3DHP: imgname, center, scale (a square's side over 200 px), S, perhaps part.
+"""SPIN's npz files of Human3.6M and MPI-INF-3DHP: imgname, center, scale, S, perhaps part.
+
+`scale` is the side of a square over 200 px. SPIN crops that square (datasets/base_dataset.py,
+L121); here it is a box, whose crop is 4/3 as large, as in 4D-Humans' npz of these datasets.
 
 S (N, 24, 4) are metres relative to the pelvis in camera orientation and whether a joint is known; part (N, 24, 3) the same in px. Their 24
 joints are the 19 extra ones of BODY44, then nose, eyes and ears. Pixels are as in the datasets' own projections.

@@ -25,7 +25,7 @@ from genhmr_jax.data.sources.photos import (
 )
 from genhmr_jax.data.sources.reading import entry, numbers, read_pickle
 from genhmr_jax.data.sources.records import person_record
-from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.data.sources.source import Record, Report, Source, find_files
 from genhmr_jax.errors import InputError
 
 BOX_FACTOR = 1.2  # of the tight box around the 2D keypoints, as in SPIN
@@ -38,7 +38,7 @@ _PELVIS_SPREAD = 0.01  # m
 def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
     folder = report.require(root / "sequenceFiles" / split)
     report.require(root / "imageFiles")
-    paths = sorted(folder.glob("*.pkl"))
+    paths = find_files(folder, "*.pkl")
     if not paths:
         report.missing(folder, "holds no .pkl")
     for path in paths:

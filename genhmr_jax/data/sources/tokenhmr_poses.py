@@ -13,7 +13,7 @@ from genhmr_jax.data.sources import amass, moyo
 from genhmr_jax.data.sources.motion import check_not_empty, smpl_pose
 from genhmr_jax.data.sources.reading import numbers, read_npz
 from genhmr_jax.data.sources.records import check_turns, pose_record
-from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.data.sources.source import Record, Report, Source, find_files
 from genhmr_jax.errors import InputError
 
 LAYOUT = """TokenHMR's pose files: make them with its tokenization/scripts, or download tokenization_data of its release
@@ -24,7 +24,7 @@ smplh/train/train_CMU.npz"""
 def read(root: Path, split: str, report: Report) -> Iterator[Record]:
     """All poses of the split's sets; `sequence` is SET/CLIP, `frame` the number of the pose among those of its clip."""
     folder = report.require(root / "smplh" / split)
-    for file in sorted(folder.glob(f"{split}_*.npz")):
+    for file in find_files(folder, f"{split}_*.npz"):
         with report.skipping():
             yield from _set(file, file.stem.removeprefix(f"{split}_"), report)
 
@@ -35,7 +35,7 @@ def _set(file: Path, name: str, report: Report) -> Iterator[Record]:
     count = len(body)
     check_not_empty(count, file)
     betas = numbers(data["betas"], (count, None), "betas", file)
-    gender, clips = data["gender"], data["name"]
+    gender, clips = (np.atleast_1d(data[key]) for key in ("gender", "name"))
     if not len(gender) == len(clips) == count:
         raise InputError(file, f"has {count} poses, {len(gender)} genders and {len(clips)} names", "is the file complete?")
     check_turns(body[np.isfinite(body).all(1)], file)

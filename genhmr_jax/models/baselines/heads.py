@@ -91,7 +91,8 @@ class TokenClassifier(nnx.Module):
 class TokenHmrHead(nnx.Module):
     """TokenHMR: body pose through a pose codebook, decoded softly; root, hands, betas and camera by linear layers.
 
-    Its 6D layout is "rows", as its tokenizer's.
+    The mean pose is added to the 6D numbers of every part, and the sum is orthonormalised once
+    (tokenhmr/lib/models/heads/token_head.py, L103 and L123 of TokenHMR). The 6D layout is "rows".
     """
 
     def __init__(self, spec: QueryDecoderSpec, *, rngs: nnx.Rngs):
@@ -103,7 +104,7 @@ class TokenHmrHead(nnx.Module):
     def __call__(self, tokens: Float[Array, "B S E"]) -> Body:
         x = self.decoder(tokens)
         share = jax.nn.softmax(self.classifier(x).astype(jnp.float32))
-        body = rotations.matrix_to_rot6d(self.tokens(share @ self.codebook[...].astype(jnp.float32)), "rows")
+        body = self.tokens(share @ self.codebook[...].astype(jnp.float32))
         parts = [self.orient(x)[:, None], body, self.hands(x).reshape(-1, 2, 6)]
         rot6d = jnp.concatenate([p.astype(jnp.float32) for p in parts], 1) + self.mean.pose[...].reshape(1 + BODY_JOINTS + 2, 6)
         return Body(rotations.rot6d_to_matrix(rot6d, "rows"), *_shape_and_camera(self, x))

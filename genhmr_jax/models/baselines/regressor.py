@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from genhmr_jax.models.baselines.heads import Body, Hmr2Head, TokenHmrHead
 from genhmr_jax.models.baselines.query_decoder import QueryDecoderSpec
+from genhmr_jax.models.image_encoder import CROPS
 from genhmr_jax.models.rows import by_rows
 from genhmr_jax.models.vit import Vit, VitSpec, normalise
 
@@ -25,6 +26,8 @@ class RegressorSpec:
       encoder_depth: its first so many layers alone; 0: all of them.
       decoder: sizes of the query's decoder; its context is the encoder's width.
       layout: of HMR2's 6D rotations, see smpl_jax.rotations: the published HMR2.0 has "columns".
+      crop: how its pictures were cut when it was trained, one of `image_encoder.CROPS`: "hmr2" for
+        published weights, "own" for those that were trained here.
     """
 
     kind: str = "hmr2"
@@ -32,10 +35,13 @@ class RegressorSpec:
     encoder_depth: int = 0
     decoder: QueryDecoderSpec = QueryDecoderSpec()
     layout: str = "columns"
+    crop: str = "own"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"a regressor is of kind {' or '.join(KINDS)}, not {self.kind!r}")
+        if self.crop not in CROPS:
+            raise ValueError(f"a crop is {' or '.join(CROPS)}, not {self.crop!r}")
         width = VitSpec.named(self.encoder).width
         if self.decoder.context != width:
             object.__setattr__(self, "decoder", dataclasses.replace(self.decoder, context=width))
@@ -57,8 +63,14 @@ class RegressorSpec:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "RegressorSpec":
-        """From `dataclasses.asdict`, as config.json has it."""
-        return RegressorSpec(**values | {"decoder": QueryDecoderSpec(**values["decoder"])})
+        """From `dataclasses.asdict`, as config.json has it.
+
+        Raises:
+          KeyError, TypeError, ValueError: an entry is missing, unknown or wrong. No crop is
+            assumed: the wrong one costs millimetres, and nothing else would show it.
+        """
+        decoder = QueryDecoderSpec(**values["decoder"])
+        return RegressorSpec(**values | {"decoder": decoder, "crop": values["crop"]})
 
 
 class Regressor(nnx.Module):

@@ -57,15 +57,20 @@ class TokenEncoder(nnx.Module):
 
 
 class TokenDecoder(nnx.Module):
-    """(B, 160, 256), codes or anything between them -> rotation matrices of SMPL's joints 1..21."""
+    """(B, 160, 256), codes or anything between them -> 6D ("rows") of SMPL's joints 1..21, not
+    orthonormal.
+
+    `DecodeTokens` returns the same (tokenization/models/vanilla_pose_vqvae.py, L297 of TokenHMR):
+    the head adds a mean pose before it orthonormalises, so the lengths of these vectors count.
+    """
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.inp = _conv(CODE_DIM, WIDTH, 3, rngs)
         self.resized = nnx.Dict({f"conv_{i}": _conv(WIDTH, WIDTH, 3, rngs) for i in range(len(DOWN_TO))})
         self.blocks, self.mix, self.out = ResidualBlocks(rngs=rngs), _conv(WIDTH, WIDTH, 3, rngs), _conv(WIDTH, 6, 3, rngs)
 
-    def __call__(self, embeddings: Float[Array, "B 160 256"]) -> Float[Array, "B 21 3 3"]:
+    def __call__(self, embeddings: Float[Array, "B 160 256"]) -> Float[Array, "B 21 6"]:
         x = jax.nn.relu(self.inp(embeddings))
         for i, length in enumerate(DOWN_TO):
             x = jax.nn.relu(self.resized[f"conv_{i}"](nearest_resize(x, length)))
-        return rotations.rot6d_to_matrix(self.out(self.mix(self.blocks(x))), "rows")
+        return self.out(self.mix(self.blocks(x)))

@@ -10,11 +10,23 @@ import numpy as np
 
 from smpl_jax.keypoints import SMPL24, SMPL_VERTEX_IDS
 from smpl_jax.model import SmplModel
-from smpl_jax.safe_pickle import UnsafePickle, load_smpl_pickle
+from smpl_jax.safe_npz import read_npy
+from smpl_jax.safe_pickle import UnsafePickle, dense, load_smpl_pickle
 
 _KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
+_NAMES = ("joint_names", "vertex_ids_names", "vertex_ids")  # of free bodies
 _SMPL_VERTICES = 6890
 _WHERE = "SMPL's files come from https://smpl.is.tue.mpg.de (registration needed)"
+_OTHER_BODIES = {5: "FLAME", 16: "MANO", 52: "SMPL-H", 55: "SMPL-X"}  # by the number of their joints
+_OTHER_FILES = {
+    b"\x1f\x8b": "a compressed file (gzip): unpack it",
+    b"BZh": "a compressed file (bzip2): unpack it",
+    b"\xfd7zXZ": "a compressed file (xz): unpack it",
+    b"7z\xbc\xaf": "an archive (7z): unpack it",
+    b"Rar!": "an archive (rar): unpack it",
+    b"\x93NUMPY": "a single array (.npy)",
+    b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself with `git lfs pull`",
+}
 
 
 def load(path: str | Path, num_betas: int = 10) -> SmplModel:
@@ -22,8 +34,10 @@ def load(path: str | Path, num_betas: int = 10) -> SmplModel:
 
     Args:
       path: an official SMPL .pkl (as released: Python 2 pickles with chumpy and scipy objects in it, neither of which is needed here), an
-        official .npz, or an .npz of another body with the same keys. Pickles are read by an unpickler that builds arrays and nothing else.
-      num_betas: how many shape directions to keep; the newer files hold 300.
+        official .npz, an .npz of all that was in a .pkl, or an .npz of another body with the same keys. Pickles, and objects in an .npz,
+        are read by an unpickler that builds arrays and nothing else.
+      num_betas: how many shape directions the model has. Files hold 10 or 300: what is left of them is not read; where they hold fewer,
+        the rest is zero.
 
     Raises:
       FileNotFoundError: no such file.
@@ -37,21 +51,52 @@ def load(path: str | Path, num_betas: int = 10) -> SmplModel:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            wanted = [key for key in (*_KEYS, "joint_names", "vertex_ids_names", "vertex_ids") if key in file.files]
-            return {key: file[key] for key in wanted}
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            inside = [name for name in members if name.endswith((".pkl", ".npz"))]
+            for key in (*_KEYS, *_NAMES):
+                if key in members:
+                    with archive.open(members[key]) as file:
+                        arrays[key] = _table(read_npy(file, members[key].file_size))
+    except UnsafePickle as error:
+        raise ValueError(f"{path}: refused: {error}; {_WHERE}") from error
     except Exception as error:  # a damaged archive can raise nearly anything, zlib.error and MemoryError among it
-        raise ValueError(f"{path}: not a readable .npz of plain arrays ({error}); {_WHERE}") from error
+        raise ValueError(f"{path}: not a readable .npz of arrays ({error}); {_WHERE}") from error
+    if not arrays and inside:
+        raise ValueError(f"{path}: is an archive: unpack it, and give the body's file, such as {inside[0]}; {_WHERE}")
+    return arrays
+
+
+def _table(array: np.ndarray) -> np.ndarray:
+    """An array of one object without axes is a sparse matrix that somebody took to pieces; anything else as it is."""
+    content = array[()] if array.dtype.kind == "O" and array.ndim == 0 else None
+    return dense(content) if isinstance(content, dict) else array
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     try:
-        return load_smpl_pickle(path.read_bytes(), _KEYS)
+        data = path.read_bytes()
+        _check_kind(path, data)
+        return load_smpl_pickle(data, _KEYS)
     except UnsafePickle as error:
         raise ValueError(f"{path}: refused: {error}; {_WHERE}") from error
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _check_kind(path: Path, data: bytes) -> None:
+    """Raises ValueError for a file that its first bytes show to be no pickle."""
+    if not data:
+        raise ValueError(f"{path}: is empty: download it again; {_WHERE}")
+    if data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
+        raise ValueError(f"{path}: is a web page, not SMPL's file: log in and download it again")
+    if data[257:262] == b"ustar":
+        raise ValueError(f"{path}: is an archive (tar): unpack it, and give the body's file in it; {_WHERE}")
+    for start, what in _OTHER_FILES.items():
+        if data.startswith(start):
+            raise ValueError(f"{path}: is no body but {what}; {_WHERE}")
 
 
 def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> SmplModel:
@@ -63,6 +108,20 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
         (vertices, _), (_, joints) = template.shape, weights.shape
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: not an SMPL body, v_template or weights is no table of numbers ({error}); {_WHERE}") from error
+    kintree, faces = (_whole_numbers(path, key, arrays[key]) for key in ("kintree_table", "f"))
+    if posedirs.shape == (9 * (joints - 1), 3 * vertices):  # as PyPI's smplx keeps them
+        posedirs = posedirs.T.reshape(vertices, 3, -1)
+    found = {
+        "v_template": template,
+        "shapedirs": shapedirs,
+        "posedirs": posedirs,
+        "J_regressor": regressor,
+        "weights": weights,
+        "kintree_table": kintree,
+    }
+    if joints != len(SMPL24) and regressor.shape[:1] == kintree.shape[-1:] == (joints,):
+        other = f"a body of {_OTHER_BODIES[joints]}" if joints in _OTHER_BODIES else "another body"
+        raise ValueError(f"{path}: is {other} ({joints} joints), and SMPL ({len(SMPL24)} joints) is wanted; {_WHERE}")
     expected = {
         "v_template": (vertices, 3),
         "shapedirs": (vertices, 3, shapedirs.shape[-1] if shapedirs.ndim else 0),
@@ -72,13 +131,15 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
         "kintree_table": (2, joints),
     }
     for key, shape in expected.items():
-        if np.shape(arrays[key]) != shape:
-            raise ValueError(f"{path}: not an SMPL body, {key} has shape {np.shape(arrays[key])} instead of {shape}; {_WHERE}")
+        if found[key].shape != shape:
+            raise ValueError(f"{path}: not an SMPL body, {key} has shape {found[key].shape} instead of {shape}; {_WHERE}")
     if joints != len(SMPL24) or tuple(map(str, arrays.get("joint_names", SMPL24))) != SMPL24:
         raise ValueError(f"{path}: its joints are not SMPL's {len(SMPL24)} (SMPL-H, SMPL-X and MANO are not read); {_WHERE}")
     if not all(np.all(np.isfinite(array)) for array in (template, shapedirs, posedirs, regressor, weights)):
         raise ValueError(f"{path}: holds numbers that are not finite; {_WHERE}")
-    directions = np.concatenate([shapedirs[..., :num_betas], posedirs], axis=-1)
+    shapedirs = shapedirs[..., :num_betas]
+    shapedirs = np.pad(shapedirs, ((0, 0), (0, 0), (0, num_betas - shapedirs.shape[-1])))
+    directions = np.concatenate([shapedirs, posedirs], axis=-1)
     with jax.ensure_compile_time_eval():  # so that a body loaded inside `jit` still holds arrays, not tracers
         to_jax = lambda array: jnp.asarray(np.ascontiguousarray(array), jnp.float32)  # noqa: E731
         return SmplModel(
@@ -86,22 +147,30 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
             directions=to_jax(directions.transpose(2, 1, 0)),
             weights=to_jax(weights.T),
             joint_template=to_jax(regressor @ template),
-            joint_shapedirs=to_jax(np.einsum("jv,vcs->sjc", regressor, shapedirs[..., :num_betas])),
-            faces=jnp.asarray(_faces(path, arrays["f"], vertices), jnp.int32),
-            parents=_parents(path, arrays["kintree_table"]),
+            joint_shapedirs=to_jax(np.einsum("jv,vcs->sjc", regressor, shapedirs)),
+            faces=jnp.asarray(_faces(path, faces, vertices), jnp.int32),
+            parents=_parents(path, kintree),
             joint_names=SMPL24,
             named_vertices=_named_vertices(path, arrays, vertices),
         )
 
 
+def _whole_numbers(path: Path, key: str, array: np.ndarray) -> np.ndarray:
+    """The array as int64; numbers of any type may stand for whole ones."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "iufb" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
+        raise ValueError(f"{path}: not an SMPL body, {key} is no table of whole numbers; {_WHERE}")
+    return array.astype(np.int64)
+
+
 def _faces(path: Path, faces: np.ndarray, vertices: int) -> np.ndarray:
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.size == 0 or faces.min() < 0 or faces.max() >= vertices:
         raise ValueError(f"{path}: not an SMPL body, f is no list of triangles of its {vertices} vertices; {_WHERE}")
-    return faces.astype(np.int64)
+    return faces
 
 
 def _parents(path: Path, kintree_table: np.ndarray) -> tuple[int, ...]:
-    parents = kintree_table[0].astype(np.int64).tolist()
+    parents = kintree_table[0].tolist()
     parents[0] = -1  # stored as -1 or as 2^32 - 1
     if any(not 0 <= parent < joint for joint, parent in enumerate(parents[1:], start=1)):
         raise ValueError(f"{path}: not an SMPL body, in kintree_table a parent does not come before its child; {_WHERE}")
@@ -110,8 +179,10 @@ def _parents(path: Path, kintree_table: np.ndarray) -> tuple[int, ...]:
 
 def _named_vertices(path: Path, arrays: Mapping[str, np.ndarray], vertices: int) -> tuple[tuple[str, int], ...]:
     if "vertex_ids" in arrays and "vertex_ids_names" in arrays:
-        pairs = zip(arrays["vertex_ids_names"].tolist(), arrays["vertex_ids"].tolist(), strict=True)
-        named = tuple((str(name), int(index)) for name, index in pairs)
+        names, indices = arrays["vertex_ids_names"], _whole_numbers(path, "vertex_ids", arrays["vertex_ids"])
+        if names.ndim != 1 or names.shape != indices.shape:
+            raise ValueError(f"{path}: vertex_ids_names and vertex_ids are not of one length; {_WHERE}")
+        named = tuple((str(name), index) for name, index in zip(names.tolist(), indices.tolist(), strict=True))
     else:
         named = tuple(SMPL_VERTEX_IDS.items()) if vertices == _SMPL_VERTICES else ()
     if any(not 0 <= index < vertices for _, index in named):

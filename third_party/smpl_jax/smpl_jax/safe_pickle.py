@@ -10,7 +10,7 @@ import io
 import math
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -110,6 +110,10 @@ class _Csr(_Opaque):
     """scipy's csr_matrix: compressed rows."""
 
 
+class _Coo(_Opaque):
+    """scipy's coo_matrix: rows and columns of the entries."""
+
+
 class _Reconstructor(metaclass=_Sealed):
     """`copy_reg._reconstructor`: an instance of one of the stand-ins above."""
 
@@ -139,9 +143,9 @@ for _core in ("numpy.core", "numpy._core"):
     _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _Array
     _ALLOWED[f"{_core}.multiarray", "scalar"] = _Scalar
     _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _FromBuffer
-for _format, _stand_in in (("csc", _Csc), ("csr", _Csr)):
+for _format, _stand_in in (("csc", _Csc), ("csr", _Csr), ("coo", _Coo)):
     for _module in (f"scipy.sparse.{_format}", f"scipy.sparse._{_format}"):
-        _ALLOWED[_module, f"{_format}_matrix"] = _stand_in
+        _ALLOWED[_module, f"{_format}_matrix"] = _ALLOWED[_module, f"{_format}_array"] = _stand_in
 
 
 class _Unpickler(pickle.Unpickler):
@@ -179,6 +183,7 @@ def load_smpl_pickle(data: bytes, keys: Sequence[str]) -> dict[str, np.ndarray]:
     content = _unpickled(data)
     if not isinstance(content, dict):
         raise UnsafePickle(f"it holds a {type(content).__name__} instead of SMPL's dictionary")
+    content = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
     arrays = {}
     for key in keys:
         if key in content:
@@ -215,7 +220,7 @@ def _plain(node: object, done: dict[int, tuple[object, object]]) -> object:
         for i, entry in enumerate(entries):
             result[i] = _plain(entry, done)
         result = result.reshape(shape, order=order)
-    elif isinstance(node, _Array | _Ch | _Select | _Csc | _Csr):
+    elif isinstance(node, _Array | _Ch | _Select | _Csc | _Csr | _Coo):
         array = _value(node)
         result = array[()] if array.ndim == 0 else array
     elif isinstance(node, dict):
@@ -233,27 +238,46 @@ def _plain(node: object, done: dict[int, tuple[object, object]]) -> object:
 def _value(node: object) -> np.ndarray:
     if isinstance(node, _Array) and node.array is not None:
         return node.array
+    if isinstance(node, _Array) and node.objects is not None and node.objects[1] == ():
+        return _value(node.objects[0][0])
     if isinstance(node, _Ch):
         return _value(node.state["x"])
     if isinstance(node, _Select):
         shape = node.state["preferred_shape"]
         shape = tuple(_value(shape)) if isinstance(shape, _Array) else tuple(shape)
         return _value(node.state["a"]).ravel()[_value(node.state["idxs"])].reshape(shape)
-    if isinstance(node, _Csc | _Csr):
-        return _dense(node)
+    if isinstance(node, _Csc | _Csr | _Coo):
+        return dense(node.state, isinstance(node, _Csc))
+    if isinstance(node, dict):
+        return dense(node)
+    if isinstance(node, np.ndarray):
+        return node
     raise TypeError(f"not an array of numbers but {type(node).__name__.lstrip('_')}")
 
 
-def _dense(node: _Csc | _Csr) -> np.ndarray:
-    state = node.state
-    rows, columns = (int(n) for n in state.get("_shape", state.get("shape")))
-    data, minor, starts = (_value(state[name]) for name in ("data", "indices", "indptr"))
+def dense(parts: Mapping[str, object], by_columns: bool | None = None) -> np.ndarray:
+    """A sparse matrix of its parts under the names that scipy gives them: `data` and `indices`, `indptr` or `row`, `col`; `shape`.
+
+    Args:
+      by_columns: whether `indptr` counts columns (csc) or rows (csr). None: as its length says.
+
+    Raises:
+      KeyError, TypeError, ValueError, IndexError: no such parts, or they do not fit together.
+    """
+    rows, columns = (int(n) for n in parts.get("_shape", parts.get("shape")))
     if rows * columns > 10_000_000:  # far above SMPL's 24 x 6890: never allocate what a file merely claims
         raise ValueError(f"a sparse matrix of {rows} x {columns}")
+    matrix, data = np.zeros((rows, columns)), _value(parts["data"])
+    if "indptr" not in parts:
+        places = parts["coords"] if "coords" in parts else (parts["row"], parts["col"])
+        np.add.at(matrix, tuple(_value(place) for place in places), data)
+        return matrix
+    minor, starts = _value(parts["indices"]), _value(parts["indptr"])
     major = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    dense = np.zeros((rows, columns))
-    np.add.at(dense, (minor, major) if isinstance(node, _Csc) else (major, minor), data)
-    return dense
+    if by_columns is None:
+        by_columns = len(starts) == columns + 1
+    np.add.at(matrix, (minor, major) if by_columns else (major, minor), data)
+    return matrix
 
 
 def _from_bytes(raw: object, dtype: object, shape: tuple, order: str) -> np.ndarray | None:

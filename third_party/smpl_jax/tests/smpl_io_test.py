@@ -213,7 +213,7 @@ def test_missing_file(tmp_path):
         ({"kintree_table": ARRAYS["kintree_table"][:, ::-1]}, "does not come before its child"),
         ({"joint_names": np.array(SMPL24[::-1])}, "joints are not SMPL's 24"),
         ({"vertex_ids": np.array([9999]), "vertex_ids_names": np.array(["nose"])}, "outside of its 6890 vertices"),
-        ({"v_template": np.array([{}], object)}, "not a readable .npz"),
+        ({"v_template": np.array([{}], object)}, "no table of numbers"),
     ],
 )
 def test_npz_that_is_no_smpl_body(tmp_path, change, message):

@@ -1,0 +1,174 @@
+"""What a picture file holds beside its pixels: only the orientation is read, and nothing else of it reaches the decoder.
+
+EXIF blocks are damaged in many photos (by editors, messengers, recovery tools). A decoder that parses them loses the picture with them.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+ORIENTATION = 0x0112  # tag of TIFF and EXIF
+_INTEGERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l"}  # TIFF's types of whole numbers
+_SUB_IFDS = (0x8769, 0x8825, 0xA005)  # EXIF, GPS, interoperability
+_UNUSED_TAG = 0xFDE9  # private range of TIFF
+_MOST_TAGS = 1000
+_LONGEST_TEXT = 1 << 24  # bytes of a compressed PNG text
+_XMP = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PIXEL_CHUNKS = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}  # ancillary chunks that pixels depend on: transparency, animation
+_PIXEL_SEGMENTS = {0xE0, 0xEE}  # APP segments that pixels depend on: JFIF, Adobe's colour transform
+
+
+class Split(NamedTuple):
+    """The encoded picture without metadata, and its orientation 1..8 as in EXIF; None where the format has it elsewhere."""
+
+    data: bytes
+    orientation: int | None
+
+
+def split(data: bytes) -> Split:
+    """Takes a picture file apart.
+
+    JPEG loses its comments and all APP segments but those that pixels depend on, PNG its ancillary chunks, AVIF its EXIF item (in
+    which the orientation does not count), TIFF the tags that point to EXIF. Other files stay as they are: their decoders do not
+    parse EXIF.
+    """
+    if data[:2] == b"\xff\xd8":
+        return _split_jpeg(data)
+    if data[:8] == _PNG:
+        return _split_png(data)
+    if data[4:8] == b"ftyp":
+        hidden = re.sub(rb"(infe(?:\x02.{3}.{4}|\x03.{3}.{6}))Exif", rb"\1free", data, flags=re.DOTALL)
+        return Split(hidden, None)
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return Split(_without_sub_ifds(data), None)
+    return Split(data, None)
+
+
+def orientation_of_exif(block: bytes) -> int | None:
+    """The orientation 1..8 in an EXIF block, with or without "Exif" before it; None where it cannot be read.
+
+    The first directory alone is read, entry by entry: whatever is wrong with other tags does not matter.
+    """
+    while block.startswith(b"Exif\0\0"):
+        block = block[6:]
+    for position, order in _entries(block):
+        tag, kind, count = struct.unpack_from(order + "HHL", block, position)
+        if tag == ORIENTATION and count >= 1 and kind in _INTEGERS:
+            (value,) = struct.unpack_from(order + _INTEGERS[kind], block, position + 8)
+            return value if 1 <= value <= 8 else None
+    return None
+
+
+def orientation_of_xmp(text: bytes) -> int | None:
+    """The orientation 1..8 in XMP's text, or None."""
+    found = _XMP.search(text)
+    return int(found[1]) if found else None
+
+
+def _entries(block: bytes) -> Iterator[tuple[int, str]]:
+    """Positions of the 12-byte entries of a TIFF block's first directory, as far as the block reaches, and its byte order."""
+    order = {b"II": "<", b"MM": ">"}.get(block[:2])
+    if order is None or len(block) < 10 or block[2:4] not in (b"*\0", b"\0*"):
+        return
+    (start,) = struct.unpack_from(order + "L", block, 4)
+    if start + 2 > len(block):
+        return
+    (count,) = struct.unpack_from(order + "H", block, start)
+    for i in range(min(count, _MOST_TAGS)):
+        position = start + 2 + 12 * i
+        if position + 12 > len(block):
+            return
+        yield position, order
+
+
+def _split_jpeg(data: bytes) -> Split:
+    """The segments before the first scan are copied or left out one by one; from there on everything is kept."""
+    kept, exif, xmp, position = [data[:2]], [], [], 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker in (0xDA, 0xD9) or marker in range(0xD0, 0xD8) or length < 2:
+            break
+        segment = data[position + 4 : position + 2 + length]
+        if marker == 0xE1 and segment.startswith(b"Exif\0"):
+            exif.append(segment)
+        elif marker == 0xE1 and b"tiff:Orientation" in segment:
+            xmp.append(segment)
+        if marker in _PIXEL_SEGMENTS or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            kept.append(data[position : position + 2 + length])
+        position += 2 + length
+    kept.append(data[position:])
+    return Split(b"".join(kept), _first(exif, xmp))
+
+
+def _split_png(data: bytes) -> Split:
+    """Critical chunks and those that concern pixels are copied; a damaged chunk and what follows it stay for the decoder to judge."""
+    kept, exif, xmp, position = [data[:8]], [], [], 8
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind, end = data[position + 4 : position + 8], position + 12 + length
+        if end > len(data) or not kind.isalpha():
+            break
+        content = data[position + 8 : end - 4]
+        if kind == b"eXIf":
+            exif.append(content)
+        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+            name, text = _png_text(kind, content)
+            if name in (b"Raw profile type exif", b"Raw profile type APP1"):
+                exif.append(_unhex(text))
+            elif name == b"XML:com.adobe.xmp":
+                xmp.append(text)
+        if kind[:1].isupper() or kind in _PIXEL_CHUNKS:
+            kept.append(data[position:end])
+        position = end
+    kept.append(data[position:])
+    return Split(b"".join(kept), _first(exif, xmp))
+
+
+def _first(exif: list[bytes], xmp: list[bytes]) -> int | None:
+    """The first orientation that can be read: EXIF comes before XMP."""
+    found = [orientation_of_exif(block) for block in exif] + [orientation_of_xmp(text) for text in xmp]
+    return next((value for value in found if value is not None), None)
+
+
+def _png_text(kind: bytes, content: bytes) -> tuple[bytes, bytes]:
+    """Keyword and text of a PNG text chunk; an empty text where it cannot be decompressed."""
+    name, _, rest = content.partition(b"\0")
+    if kind == b"tEXt":
+        return name, rest
+    if kind == b"iTXt":
+        compressed = rest[:1] == b"\1"
+        rest = rest[2:].split(b"\0", 2)[-1]
+        return name, _inflated(rest) if compressed else rest
+    return name, _inflated(rest[1:])
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, _LONGEST_TEXT)
+    except zlib.error:
+        return b""
+
+
+def _unhex(text: bytes) -> bytes:
+    """ImageMagick's raw profile: a name, a length, and the bytes in hexadecimal."""
+    parts = text.split(None, 2)
+    try:
+        return bytes.fromhex(parts[2].decode("ascii")) if len(parts) == 3 else b""
+    except ValueError:
+        return b""
+
+
+def _without_sub_ifds(data: bytes) -> bytes:
+    """A TIFF file whose pointers to EXIF directories are ordinary unknown tags."""
+    changed = bytearray(data)
+    for position, order in _entries(data):
+        if struct.unpack_from(order + "H", data, position)[0] in _SUB_IFDS:
+            struct.pack_into(order + "HHLL", changed, position, _UNUSED_TAG, 4, 1, 0)
+    return bytes(changed)

@@ -1,0 +1,114 @@
+"""The crop of imported regressors against crops that the public code cut (public_outputs.npz).
+
+It ran with OpenCV 4 and scikit-image.
+"""
+
+import io
+import pathlib
+
+import numpy as np
+import public_inputs as inputs
+import pytest
+from PIL import Image
+
+from genhmr_jax import camera, recover
+from genhmr_jax.body import load_body
+from genhmr_jax.body.keypoints import DETECTED
+from genhmr_jax.data import transforms
+from genhmr_jax.evaluate.predictors import ModelPredictor
+from genhmr_jax.looks import Looks
+from genhmr_jax.masks import Masks
+from genhmr_jax.models.baselines.crop import crop_image
+from genhmr_jax.models.baselines.regressor import RegressorSpec
+from genhmr_jax.observed import Observed
+from genhmr_jax.regress import RegressorNetworks
+
+PUBLIC = np.load(pathlib.Path(__file__).with_name("public_outputs.npz"))
+BOXES = list(enumerate(inputs.BOXES.items()))
+
+
+def seen(crop):
+    """The recorded pixels of a crop, 0..255."""
+    return 255 * crop[inputs.SEEN]
+
+
+@pytest.mark.parametrize(
+    ("row", "box"), [(row, box) for row, (_, box) in BOXES], ids=[name for _, (name, _) in BOXES]
+)
+def test_crops(row, box):
+    picture, square = inputs.picture(), camera.square_around(np.float32(box))
+    np.testing.assert_allclose(square, PUBLIC["squares"][row], rtol=1e-6)
+    for blur, wanted in ((True, PUBLIC["demo"][row]), (False, PUBLIC["evaluation"][row])):
+        found = crop_image(picture, square, blur=blur)
+        assert found.shape == (256, 256, 3) and found.dtype == np.float32
+        np.testing.assert_allclose(seen(found), wanted, atol=1e-3)
+    own = seen(transforms.crop_image(picture, square))
+    assert np.abs(own - PUBLIC["demo"][row]).mean() > 1.0 or row == 1, (
+        "our own crop is another one, but at the size of the picture"
+    )
+
+
+def people_in(boxes):
+    """People of whom only the boxes are known."""
+    count = len(boxes)
+    nothing = np.zeros((2, count, len(DETECTED), 3), np.float32)
+    return Observed(np.float32(boxes), *nothing, Masks.none(count), Looks.none(count))
+
+
+def recoverer(crop):
+    """A regressor without parameters: what it is shown does not depend on them."""
+    return recover.Recoverer(
+        RegressorNetworks.of(RegressorSpec("hmr2", "vit_s", crop=crop)), {}, load_body("lite")
+    )
+
+
+def test_photos_are_cut_as_the_demo_does():
+    people = people_in(list(inputs.BOXES.values()))
+    found = recoverer("hmr2").view(inputs.picture(), people, 1000.0, 8)["pixels"]
+    assert found.shape == (8, 256, 256, 3) and not found[6:].any()
+    for row, wanted in enumerate(PUBLIC["demo"]):
+        np.testing.assert_allclose(seen(found[row]), wanted, atol=1e-3)
+
+
+def test_records_are_cut_as_the_evaluation_does(monkeypatch):
+    monkeypatch.setattr(recover.Recoverer, "see", lambda self, image, boxes, *_: people_in(boxes))
+    predictor = ModelPredictor(recoverer("hmr2"))
+    stream = io.BytesIO()
+    Image.fromarray(inputs.picture()).save(stream, "PNG")
+    record = {
+        "sequence": "s",
+        "frame": 0,
+        "person": 0,
+        "image_name": "x.png",
+        "image": stream.getvalue(),
+        "has_intrinsics": 0.0,
+    }
+    for row, (_, box) in BOXES:
+        found = predictor.see(record | {"box": np.float32(box)}).view["pixels"]
+        np.testing.assert_allclose(seen(found[0]), PUBLIC["evaluation"][row], atol=1e-3)
+
+
+def test_own_regressors_keep_the_own_crop():
+    box = inputs.BOXES["shrunk"]
+    found = recoverer("own").view(inputs.picture(), people_in([box]), 1000.0, 1)["pixels"]
+    np.testing.assert_array_equal(
+        found[0], transforms.crop_image(inputs.picture(), camera.square_around(np.float32(box)))
+    )
+
+
+def test_nobody_has_a_view():
+    """Where nobody is found, as happens in a test set, there is an empty row and no error."""
+    for crop in ("own", "hmr2"):
+        found = recoverer(crop).view(np.zeros((90, 70, 3), np.uint8), Observed.nobody(), 100.0, 1)
+        assert found["pixels"].shape == (1, 256, 256, 3) and np.isfinite(found["crop"]).all()
+
+
+def test_a_crop_beside_the_picture_is_black():
+    for crop in ((-500, 100, 200), (300, 5000, 1500)):
+        assert not crop_image(inputs.picture(), np.array(crop)).any()
+
+
+def test_a_crop_without_size():
+    for crop in ((10, 10, 0), (10, np.nan, 5), (np.inf, 10, 5)):
+        with pytest.raises(ValueError, match="positive side"):
+            crop_image(inputs.picture(), np.array(crop))
