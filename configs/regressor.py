@@ -14,13 +14,13 @@ import ml_collections
 from genhmr_jax.train import defaults
 
 # TokenHMR's thresholds (44 for keypoints, 23 for joints) are under terms that do not let us pass them on: these follow rules of our own.
-# Keypoints: 1 % of the crop's side at the hips, where the crop camera of 5000 px is right, 4 % at the ends of the limbs and at the head,
-# between them 2 and 3 %: perspective grows with the distance from the body's middle. In the order of body/keypoints.py:DETECTED.
+# Keypoints: 7 % of the crop's side at the hips, where the crop camera of 5000 px is right, 13 % at the ends of the limbs, between
+# them 9 and 11 %: perspective grows with the distance from the body's middle. In the order of body/keypoints.py:DETECTED.
 POINTS2D = (
-    0.04, 0.04, 0.04, 0.04, 0.04,  # nose, eyes, ears
-    0.02, 0.02, 0.03, 0.03, 0.04, 0.04,  # shoulders, elbows, wrists
-    0.01, 0.01, 0.03, 0.03, 0.04, 0.04,  # hips, knees, ankles
-    0.04, 0.04, 0.04, 0.04, 0.04, 0.04,  # toes, heels, fingers
+    0.09, 0.09, 0.09, 0.09, 0.09,  # nose, eyes, ears
+    0.07, 0.07, 0.09, 0.09, 0.11, 0.11,  # shoulders, elbows, wrists
+    0.07, 0.07, 0.09, 0.09, 0.11, 0.11,  # hips, knees, ankles
+    0.13, 0.13, 0.11, 0.11, 0.13, 0.13,  # toes, heels, fingers
 )  # fmt: skip
 # Joints: the root's 0.46 rad is published; limbs 0.3 rad, back and collars, which turn less, 0.15, toes and hands, which no 2D keypoint
 # holds, 0.6. In the order of SMPL's joints.

@@ -21,13 +21,15 @@ _REMEDIES = {
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; renames it to `path` when the block ends well, removes it when it does not.
+    """Gives a temporary path beside `path`, and renames it to `path` when the block ends well.
 
-    The temporary name keeps the suffix, since image and mesh writers choose the format by it.
+    When it does not, the temporary file is removed. Its name keeps the suffix, since image and mesh
+    writers choose the format by it.
 
     Raises:
-      InputError: `path` cannot be written: its directory, its name, or the room on the disk. Also when the block finds that out; other
-        errors of the block, those of other files among them, are raised as they are.
+      InputError: `path` cannot be written: its directory, its name, or the room on the disk. Also
+        when the block finds that out; other errors of the block, those of other files among them,
+        are raised as they are.
     """
     path = Path(path)
     suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_SUFFIX else ""
@@ -39,7 +41,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; results are ordinary ones
+        os.chmod(
+            temporary, 0o666 & ~_umask()
+        )  # mkstemp makes private files; results are ordinary ones
         os.replace(temporary, path)
     except OSError as error:
         if error.errno is None or error.filename not in (None, name, temporary):
@@ -50,10 +54,11 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike) -> Path:
-    """The path of a file that is to be written once long work is done; what would fail then fails now.
+    """The path of a file that is to be written after long work: what would fail then fails now.
 
     Raises:
-      InputError: it could not be written now: no such directory, no permission, no room at all, a name that is too long, a folder.
+      InputError: no such directory, no permission, no room at all, a name that is too long, or a
+        folder of this name.
     """
     path = Path(path)
     try:
@@ -72,14 +77,21 @@ def cannot_write(path: str | os.PathLike, error: OSError) -> InputError:
     reason = error.strerror or str(error)
     if error.errno == errno.ENAMETOOLONG:
         length = len(os.fsencode(Path(path).name))
-        reason = f"its name of {length} bytes is too long" if length > 100 else "the path is too long"
-    return InputError(path, f"cannot be written ({reason})", _REMEDIES.get(error.errno, "choose another output directory"))
+        reason = (
+            f"its name of {length} bytes is too long" if length > 100 else "the path is too long"
+        )
+    return InputError(
+        path,
+        f"cannot be written ({reason})",
+        _REMEDIES.get(error.errno, "choose another output directory"),
+    )
 
 
 def disk_error(error: BaseException, where: object) -> InputError | None:
-    """The one line for an error of the disk (it is full, a path is not there, a permission), whichever library met it.
+    """The one line for an error of the disk: it is full, a path is not there, a permission.
 
-    Libraries that write files themselves raise a ValueError or a RuntimeError that quotes the system's words.
+    Libraries that write files themselves raise a ValueError or a RuntimeError that quotes the
+    system's words.
 
     Args:
       error: what was raised.
@@ -90,9 +102,13 @@ def disk_error(error: BaseException, where: object) -> InputError | None:
     """
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
-            return cannot_write(getattr(error, "filename", None) or where, OSError(code, os.strerror(code)))
+            return cannot_write(
+                getattr(error, "filename", None) or where, OSError(code, os.strerror(code))
+            )
     if isinstance(error, OSError) and error.strerror:
-        return InputError(error.filename or where, error.strerror, "check the path and its permissions")
+        return InputError(
+            error.filename or where, error.strerror, "check the path and its permissions"
+        )
     return None
 
 

@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        found = disk_error(error, getattr(args, "out", None) or getattr(args, "data_dir", None) or f"genhmr {args.command}")
+        where = getattr(args, "out", None) or getattr(args, "data_dir", None) or args.command
+        found = disk_error(error, where)
         if found is None or os.environ.get("GENHMR_DEBUG"):
             raise
         terminal.complain(found)
@@ -74,8 +75,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="recover the people in photos",
         description="Writes STEM.npz and STEM_overlay.png for every photo. A photo that fails does not stop the others.",
     )
-    recover.add_argument("images", nargs="+", type=photo_path, metavar="IMAGE_OR_DIR", help="photos, or directories of photos")
-    recover.add_argument("--out", required=True, type=path_flag, metavar="DIR", help="where the results go; made if missing")
+    add, photos = recover.add_argument, "photos, or directories of photos"
+    add("images", nargs="+", type=photo_path, metavar="IMAGE_OR_DIR", help=photos)
+    made = "where the results go; made if missing"
+    add("--out", required=True, type=path_flag, metavar="DIR", help=made)
     boxes = "person boxes to use instead of the detector's: a JSON file, a folder of such files, or X0,Y0,X1,Y1 in px (docs/annotations.md)"
     recover.add_argument("--boxes", type=path_flag, metavar="JSON", help=boxes)
     keypoints = "2D keypoints to use instead of the detector's: a JSON file of OpenPose, COCO, AlphaPose, MMPose, ..., or a folder of them"
@@ -85,7 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model_flags(recover)
 
     demo = commands.add_parser("demo", help="run on the photo that comes with the package", description="Runs on the sample photo.")
-    demo.add_argument("--out", default="genhmr_demo", type=path_flag, metavar="DIR", help="where the results go (default: %(default)s)")
+    results = "where the results go (default: %(default)s)"
+    demo.add_argument("--out", default="genhmr_demo", type=path_flag, metavar="DIR", help=results)
     demo.set_defaults(images=[str(SAMPLE_PHOTO)], boxes=None, keypoints=None, min_score=0.0)
     _add_model_flags(demo)
 

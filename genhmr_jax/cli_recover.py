@@ -15,7 +15,7 @@ from genhmr_jax.errors import InputError
 from genhmr_jax.image_files import OVERLAY_SUFFIX, ImageFile, find_images, name_outputs
 from genhmr_jax.images import read_image
 from genhmr_jax.people import People
-from genhmr_jax.report import draw, make_writable, save_meshes, save_png, summary, would_overwrite
+from genhmr_jax.report import behind_camera, draw, make_writable, save_meshes, save_png, summary, would_overwrite
 from genhmr_jax.terminal import complain, say
 
 if TYPE_CHECKING:  # heavy imports, made late
@@ -168,6 +168,8 @@ def _recover_one(
             raise InputError(image.path, "nobody was found", remedy)
     else:
         people = _recover_given(image, pixels, recoverer, dataclasses.replace(options, max_people=None), given)
+    if (behind := behind_camera(people)) is not None:
+        complain(f"{image.path}: {behind}; give the --fov or --focal of this photo")
     overlay = None if args.no_overlay else draw(pixels, people)
     seconds = time.perf_counter() - start
     people.save(arrays := out / f"{image.stem}.npz")

@@ -1,28 +1,38 @@
 """XLA programs kept on disk, so that the second call of the command starts at once.
 
-A cache is a comfort: where it cannot be kept, or is damaged, the command is as slow as without one, and otherwise the same.
+Where the programs cannot be kept, or are damaged, a command is as slow as without a cache, and
+otherwise the same.
 """
 
 import os
 import re
-import sys
 import warnings
 from pathlib import Path
 
 from genhmr_jax.errors import InputError
 from genhmr_jax.paths import expand
+from genhmr_jax.terminal import complain
 
-_TROUBLE = re.compile(r"Error (reading|writing) persistent compilation cache entry for '(.*?)': (.*)", re.DOTALL)
-"""What jax warns of (jax/_src/compiler.py, `_cache_read` and `_cache_write`): the program's name, or its name and key, and the error."""
+_TROUBLE = re.compile(
+    r"Error (reading|writing) persistent compilation cache entry for '(.*?)': (.*)", re.DOTALL
+)
+"""What jax warns of (`_cache_read` and `_cache_write` in jax/_src/compiler.py): the program's name,
+or its name and key, and the error."""
 
 
 def cache_directory() -> Path | None:
-    """$GENHMR_CACHE, or genhmr_jax in the user's cache directory ($XDG_CACHE_HOME, ~/.cache); None where there is no home directory."""
+    """$GENHMR_CACHE, or genhmr_jax in the user's cache directory ($XDG_CACHE_HOME, ~/.cache).
+
+    None where there is no home directory. A relative $XDG_CACHE_HOME is ignored, as the XDG base
+    directory specification asks.
+    """
     try:
         if given := os.environ.get("GENHMR_CACHE"):
             return Path(expand(given)).absolute()
         general = Path(expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
-        return (general if general.is_absolute() else Path(expand("~/.cache"))) / "genhmr_jax"  # the standard has relative ones ignored
+        return (
+            general if general.is_absolute() else Path(expand("~/.cache"))
+        ) / "genhmr_jax"  # the standard has relative ones ignored
     except InputError:
         return None
 
@@ -39,8 +49,9 @@ def usable(directory: Path) -> bool:
 def enable() -> Path | None:
     """Makes jax keep its compiled programs in `cache_directory()`.
 
-    Entries are for one version of jaxlib and one kind of processor, which are parts of their names. Damaged ones are deleted when they
-    are met, and written anew. A disk that is full costs one line on stderr.
+    Entries are for one version of jaxlib and one kind of processor, which are parts of the hash in
+    their names. Damaged ones are deleted when they are met, and written anew. A disk that is full
+    costs one line on stderr.
 
     Returns:
       The directory, or None where it cannot be written to: no error.
@@ -52,8 +63,8 @@ def enable() -> Path | None:
 
     jax.config.update("jax_compilation_cache_dir", str(place / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    # The files in which XLA keeps what it measured on a GPU are written whether or not there is room, and one that cannot be read stops a
-    # compilation (TryFindInFileBasedCacheIfEnabled in XLA's autotuner_util.cc). The programs themselves are enough.
+    # XLA's own files of what it measured on a GPU: one that cannot be read or written stops a
+    # compilation (TryToFindInFileBasedCacheIfEnabled in XLA's autotuner_util.cc).
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     _watch(place / "xla")
     return place / "xla"
@@ -62,9 +73,9 @@ def enable() -> Path | None:
 def _watch(directory: Path) -> None:
     """Deals with what jax warns of on every call, and never mends.
 
-    jax never writes an entry whose file is there already. So the file of a program that could not be read, or was written by half, is
-    deleted: after an error of reading jax compiles the program and writes it. Another process that writes the same file at this moment
-    loses its entry, no more.
+    jax never writes an entry whose file is there already. So the file of a program that could not
+    be read, or was written by half, is deleted: after an error of reading jax compiles the program
+    and writes it. Another process that writes the same file at this moment loses its entry, no more.
     """
     show_others, told = warnings.showwarning, []
 
@@ -78,15 +89,23 @@ def _watch(directory: Path) -> None:
         if kind == "writing" and not told:
             told.append(error)
             reason = " ".join(re.sub(r"^\w+: (\[Errno \d+\] )?", "", error).split())
-            remedy = "every call compiles them again until there is room, or GENHMR_CACHE is another folder"
-            print(f"genhmr: {InputError(directory, f'compiled programs cannot be kept ({reason})', remedy)}", file=sys.stderr)
+            problem = f"compiled programs cannot be kept ({reason})"
+            remedy = "every call compiles anew; make room, or set GENHMR_CACHE to another folder"
+            complain(InputError(directory, problem, remedy))
 
     warnings.showwarning = show
-    warnings.filterwarnings("always", message="Error (reading|writing) persistent compilation cache entry")
+    warnings.filterwarnings(
+        "always", message="Error (reading|writing) persistent compilation cache entry"
+    )
 
 
 def _forget(directory: Path, program: str) -> None:
-    """Deletes the entries of a program: "jit_f" for jax's name of it, or with its key "jit_f-0123...". A name may have several."""
+    """Deletes the entries of a program, which may be several.
+
+    Args:
+      directory: of the entries.
+      program: jax's name of it, such as "jit_f", or name and key, "jit_f-0123...".
+    """
     entry = re.compile(re.escape(program) + r"(-[0-9a-f]+)?-(cache|atime)")
     try:
         for file in directory.iterdir():

@@ -114,9 +114,13 @@ def field_names(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def parse_value(text: str, old: Any, field: str, where: object) -> Any:
-    """A text that a person typed, as the type of the value `old` that it replaces. Raises InputError when it cannot be.
+    """A text that a person typed, as the type of the value `old` that it replaces.
 
-    A `~` is expanded at the start of a text and after its commas: fields of text are paths, lists of paths, or names.
+    A `~` is expanded at the start of a text and after its commas: fields of text are paths, lists of
+    paths, or names.
+
+    Raises:
+      InputError: it cannot be of that type, or there is no home directory.
     """
     if isinstance(old, str):
         return ",".join(expand(part) for part in text.split(","))

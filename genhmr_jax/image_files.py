@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from genhmr_jax.errors import InputError
+from genhmr_jax.folders import is_leftover
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"),
@@ -18,8 +19,8 @@ OVERLAY_SUFFIX = "_overlay.png"
 OVERLAY_MARK = "genhmr_jax overlay"
 """Text in the head of every overlay (PNG, "Software"), by which it is told from a photo of the user with such a name."""
 _RESULTS = (".npz", ".json", ".obj", ".glb", ".ply")  # of our own, or of tools around: no photos, not worth a word
-_SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "icon\r")
 _CONVERT = "convert what is a photo to JPEG or PNG, or give its name"
+_LONGEST_STEM = 200  # bytes; file systems allow 255, and outputs add to it
 _LISTED = 8  # names in a line about files that are passed over
 
 
@@ -89,7 +90,7 @@ def name_outputs(files: Sequence[Path], refused: Callable[[str], bool] = lambda 
     """Each photo with an output stem that no other one has.
 
     `x.jpg` and `x.png` become `x_jpg` and `x_png`; `a/x.jpg` and `b/x.jpg` become `a_x` and `b_x`. Upper and lower case count as
-    alike (macOS, Windows).
+    alike (macOS, Windows). Stems are cut where the names of outputs would be too long for a file system.
 
     Args:
       refused: whether outputs of a stem must not be written, because they would overwrite what they must not.
@@ -99,11 +100,11 @@ def name_outputs(files: Sequence[Path], refused: Callable[[str], bool] = lambda 
         lambda path: f"{path.resolve().parent.name}_{path.stem}",
         lambda path: f"{path.resolve().parent.name}_{path.stem}_{path.suffix[1:].lower()}",
     )
-    stems = [path.stem for path in files]
+    stems = [_cut(path.stem) for path in files]
     for scheme in schemes:
         counts = Counter(stem.lower() for stem in stems)
         kept = [counts[stem.lower()] == 1 and not refused(stem) for stem in stems]
-        stems = [stem if keep else scheme(path) for path, stem, keep in zip(files, stems, kept, strict=True)]
+        stems = [stem if keep else _cut(scheme(path)) for path, stem, keep in zip(files, stems, kept, strict=True)]
     taken: set[str] = set()
     for index, stem in enumerate(stems):
         while stem.lower() in taken or refused(stem):
@@ -111,6 +112,12 @@ def name_outputs(files: Sequence[Path], refused: Callable[[str], bool] = lambda 
         taken.add(stem.lower())
         stems[index] = stem
     return [ImageFile(path, stem) for path, stem in zip(files, stems, strict=True)]
+
+
+def _cut(stem: str) -> str:
+    """The stem, or as much of its beginning as the names of outputs have room for."""
+    data = os.fsencode(stem)
+    return stem if len(data) <= _LONGEST_STEM else data[:_LONGEST_STEM].decode(errors="ignore")
 
 
 def is_overlay(path: Path) -> bool:
@@ -126,7 +133,7 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     """The photos of a folder and what else is there that somebody might miss, both sorted."""
     images, others = [], []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES:
+        if is_leftover(path.name):
             continue
         if not _is_file(path):
             others.append(path)

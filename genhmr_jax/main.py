@@ -20,8 +20,10 @@ def build_parser() -> argparse.ArgumentParser:
         description="Trains what a config describes, or goes on with it. Any field of the config: --config.FIELD.FIELD=VALUE.",
     )
     add = parser.add_argument
-    add("--config", required=True, type=path_flag, metavar="FILE:ARG", help="a file of configs/, with an argument: configs/genhmr.py:tiny")
-    add("--workdir", required=True, type=path_flag, metavar="DIR", help="checkpoints, metrics.jsonl, the exported model; may be gs://")
+    file = "a file of configs/, with an argument: configs/genhmr.py:tiny"
+    add("--config", required=True, type=path_flag, metavar="FILE:ARG", help=file)
+    folder = "checkpoints, metrics.jsonl and the exported model; may be gs://"
+    add("--workdir", required=True, type=path_flag, metavar="DIR", help=folder)
     parser.add_argument("--evaluate", action="store_true", help="only evaluate the newest checkpoint, and export it to DIR/model")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where it is not detected (launch/README.md)")
     parser.add_argument("--num_processes", type=int, metavar="N", help="how many processes train together")

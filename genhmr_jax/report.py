@@ -28,6 +28,18 @@ def summary(people: People) -> str:
     return text
 
 
+def behind_camera(people: People) -> str | None:
+    """How much of a person lies behind the camera, where nothing can be seen; None if nothing does.
+
+    It happens under a focal length that does not fit the photo.
+    """
+    share = (people.vertices[..., 2] <= 0).mean(-1)
+    if not share.any():
+        return None
+    worst = int(share.argmax())
+    return f"{100 * share[worst]:.0f} % of person {worst + 1} lies behind the camera"
+
+
 def draw(pixels: np.ndarray, people: People) -> np.ndarray:
     """The photo with the meshes over it, and a side view: uint8 (H, W, 3)."""
     from genhmr_jax.render.overlay import overlay_with_side
@@ -88,6 +100,6 @@ def would_overwrite(out: Path, inputs: Iterable[str | os.PathLike]) -> Callable[
     def is_taken(stem: str) -> bool:
         stem, overlay = stem.lower(), out / f"{stem}{OVERLAY_SUFFIX}"
         result = re.compile(re.escape(stem) + r"(\.npz|_overlay\.png|_\d+\.(obj|glb|ply))")
-        return any(result.fullmatch(name) for name in names) or (overlay.exists() and not is_overlay(overlay))
+        return any(result.fullmatch(name) for name in names) or (os.path.exists(overlay) and not is_overlay(overlay))
 
     return is_taken

@@ -17,7 +17,7 @@ from genhmr_jax.render.export import save_mesh
 
 @contextlib.contextmanager
 def room(size: int):
-    """No file may grow beyond `size` bytes: writes are cut short, as on a disk without room, and by the system itself."""
+    """No file may grow beyond `size` bytes: the system cuts writes short, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -41,7 +41,12 @@ def write_mesh(path):
 
 
 FULL = os.strerror(errno.ENOSPC)
-WRITERS = {"x.json": write_text, "x.npz": write_arrays, "x.obj": write_mesh, "people.npz": lambda path: fake_people(2).save(path)}
+WRITERS = {
+    "x.json": write_text,
+    "x.npz": write_arrays,
+    "x.obj": write_mesh,
+    "people.npz": lambda path: fake_people(2).save(path),
+}
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -80,7 +85,9 @@ def test_the_longest_names_can_be_written(tmp_path, stem):
 @pytest.mark.parametrize("name", ["n" * 256, "n" * 10 + "." + "s" * 250])
 def test_names_that_are_too_long(tmp_path, name):
     for write in (lambda path: write_text(path), check_writable):
-        with pytest.raises(InputError, match=rf"its name of {len(name)} bytes is too long\); .*shorter name"):
+        with pytest.raises(
+            InputError, match=rf"its name of {len(name)} bytes is too long\); .*shorter name"
+        ):
             write(tmp_path / name)
     assert not os.listdir(tmp_path)
 
@@ -98,7 +105,10 @@ def test_a_try_before_long_work_changes_nothing(tmp_path):
     (tmp_path / "old.json").write_text("old")
     assert check_writable(tmp_path / "old.json").read_text() == "old"
     check_writable(tmp_path / "new.json")
-    with pytest.raises(InputError, match=r"gone/x.json: cannot be written \(No such file or directory\); make the folder first"):
+    with pytest.raises(
+        InputError,
+        match=r"gone/x.json: cannot be written \(No such file or directory\); make the folder",
+    ):
         check_writable(tmp_path / "gone/x.json")
     with room(1000), pytest.raises(InputError, match="cannot be written"):
         check_writable(tmp_path / "new.json")
@@ -111,20 +121,37 @@ def test_a_photo_whose_results_do_not_fit(tmp_path, monkeypatch, capsys):
     with room(500):
         assert cli.main(["recover", str(photo), "--out", str(tmp_path / "small")]) == 1
     assert "small: cannot be written to (File too large)" in capsys.readouterr().err
-    monkeypatch.setattr("genhmr_jax.atomic.os.replace", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, FULL)))
+    monkeypatch.setattr(
+        "genhmr_jax.atomic.os.replace",
+        lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, FULL)),
+    )
     assert cli.main(["recover", str(photo), "--out", str(tmp_path / "out")]) == 1
     line = capsys.readouterr().err
-    assert line.startswith(f"genhmr: {tmp_path / 'out' / 'a.npz'}: cannot be written (No space left on device)")
+    assert line.startswith(
+        f"genhmr: {tmp_path / 'out' / 'a.npz'}: cannot be written (No space left on device)"
+    )
     assert line.count("\n") == 1 and not os.listdir(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (RuntimeError(f'Failed to write split "train": write() failed: {FULL}; writing x'), f"data: cannot be written ({FULL})"),
-        (ValueError(f"RESOURCE_EXHAUSTED: [os_error_code='28'] {FULL}"), f"data: cannot be written ({FULL})"),
-        (OSError(errno.EROFS, "Read-only file system", "x/y"), "x/y: cannot be written (Read-only file system)"),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x/y"), "x/y: No such file or directory; check the path"),
+        (
+            RuntimeError(f'Failed to write split "train": write() failed: {FULL}; writing x'),
+            f"data: cannot be written ({FULL})",
+        ),
+        (
+            ValueError(f"RESOURCE_EXHAUSTED: [os_error_code='28'] {FULL}"),
+            f"data: cannot be written ({FULL})",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "x/y"),
+            "x/y: cannot be written (Read-only file system)",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "x/y"),
+            "x/y: No such file or directory; check the path",
+        ),
         (ValueError("shapes do not match"), None),
         (OSError("no number"), None),
     ],
@@ -151,7 +178,12 @@ def test_errors_of_libraries_that_write_themselves(monkeypatch, capsys, error, l
 
 def test_aot_tries_its_file_before_it_compiles(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("genhmr_jax.aot.command.measure", lambda *_, **__: pytest.fail("compiled"))
-    arguments = ["aot", "--config=configs/genhmr.py:tiny", "--topology=v5e:2x2", f"--json={tmp_path}/gone/x.json"]
+    arguments = [
+        "aot",
+        "--config=configs/genhmr.py:tiny",
+        "--topology=v5e:2x2",
+        f"--json={tmp_path}/gone/x.json",
+    ]
     assert cli.main(arguments) == 1
     assert "gone/x.json: cannot be written" in capsys.readouterr().err
 

@@ -80,7 +80,7 @@ def test_a_replaced_file_is_read_again(tmp_path):
 
 
 def test_unknown_body_says_what_there_is_and_where_to_get_smpl(tmp_path):
-    for name in ("neutrall", tmp_path, tmp_path / "SMPL_NEUTRAL.pkl", ""):
+    for name in ("neutrall", tmp_path / "SMPL_NEUTRAL.pkl", ""):
         with pytest.raises(InputError, match=r"no such body; choose female, lite, male, neutral.*https://smpl.is.tue.mpg.de"):
             load_body(name)
 
@@ -91,3 +91,59 @@ def test_broken_file_names_the_file_once(tmp_path):
     with pytest.raises(InputError, match="SMPL_NEUTRAL.pkl: refused.*or use a shipped body") as error:
         load_body(path)
     assert str(error.value).count("SMPL_NEUTRAL.pkl") == 1
+
+
+def without_names(name: str, **changes) -> dict[str, np.ndarray]:
+    """The arrays of a free body that SMPL's own files have too: no vertex is named."""
+    arrays = dict(np.load(body._BODIES.joinpath(f"{name}.npz")))
+    keys = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
+    return {key: arrays[key] for key in keys} | changes
+
+
+GAPS = {"neutral": 0.01, "lite": 0.01, "male": 16, "female": 16}  # mm
+
+
+@pytest.mark.parametrize("name", GAPS)
+def test_keypoints_of_a_body_that_does_not_name_them(tmp_path, name):
+    np.savez(tmp_path / "mine.npz", **without_names(name))
+    model, named = load_body(tmp_path / "mine.npz"), load_body(name)
+    assert set(model.vertex_ids) == set(SMPL_VERTEX_IDS)
+    template = np.asarray(model.template).T
+    pairs = [(vertex, named.vertex_ids[key]) for key, vertex in model.vertex_ids.items()]
+    gaps = [np.linalg.norm(template[found] - template[right]) for found, right in pairs]
+    assert max(gaps) * 1000 < GAPS[name]
+
+
+def test_names_that_the_file_gives_are_kept(tmp_path):
+    given = {"vertex_ids_names": np.array(["nose", "LHeel"]), "vertex_ids": np.array([5, 6])}
+    np.savez(tmp_path / "mine.npz", **without_names("lite"), **given)
+    ids = load_body(tmp_path / "mine.npz").vertex_ids
+    assert ids["nose"] == 5 and ids["LHeel"] == 6 and set(ids) == set(SMPL_VERTEX_IDS)
+    assert ids["RHeel"] == load_body("lite").vertex_ids["RHeel"]
+
+
+def test_a_body_of_few_shape_directions_has_all_that_recovery_needs(tmp_path):
+    few = without_names("lite")["shapedirs"][..., :4]
+    np.savez(tmp_path / "mine.npz", **without_names("lite", shapedirs=few))
+    model = load_body(tmp_path / "mine.npz")
+    assert model.num_betas == 10
+    shape = lambda betas: smpl_jax.forward(model, betas, jnp.zeros(72)).vertices  # noqa: E731
+    mean, fourth, fifth = (shape(jnp.zeros(10).at[i].set(b)) for i, b in ((0, 0), (3, 3), (4, 3)))
+    assert np.ptp(np.asarray(fourth - mean)) > 0.001
+    np.testing.assert_allclose(fifth, mean, atol=1e-6)
+
+
+def test_a_folder_is_no_body(tmp_path):
+    with pytest.raises(InputError, match=r": is a folder; give the file in it$"):
+        load_body(tmp_path)
+    (tmp_path / "SMPL_MALE.pkl").touch()
+    (tmp_path / "._SMPL_FEMALE.pkl").touch()
+    with pytest.raises(InputError, match=r"give the file in it, such as .*/SMPL_MALE.pkl$"):
+        load_body(tmp_path)
+
+
+def test_a_web_page_says_to_log_in(tmp_path):
+    (tmp_path / "SMPL_MALE.pkl").write_text("<!DOCTYPE html><html><body>Sign in</body></html>")
+    line = r"SMPL_MALE.pkl: is a web page, not SMPL's file: log in and download it again; or use a"
+    with pytest.raises(InputError, match=line):
+        load_body(tmp_path / "SMPL_MALE.pkl")

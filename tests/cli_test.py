@@ -1,12 +1,14 @@
 """The `genhmr` command around a made-up model: files, lines, exit codes. Bad input is in bad_input_test.py."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-from fakes import install_fake_recover, save_photo
+from fakes import fake_people, install_fake_recover, save_photo
 from PIL import Image
 
 import genhmr_jax
@@ -89,6 +91,52 @@ def test_output_beside_the_photos_is_not_taken_for_photos(tmp_path, calls):
     for _ in range(2):
         assert cli.main(["recover", str(tmp_path), "--out", str(tmp_path)]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npz", "x.png", "x_overlay.png"]
+
+
+def test_a_body_behind_the_camera_costs_a_line(tmp_path, calls, capsys):
+    people = fake_people(2)
+    vertices = people.vertices.copy()
+    vertices[1, :2, 2] = -0.1
+    calls.result = dataclasses.replace(people, vertices=vertices)
+    photo = save_photo(tmp_path / "x.jpg")
+    assert cli.main(["recover", str(photo), "--out", str(tmp_path), "--fov", "170"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"genhmr: {photo}: 50 % of person 2 lies behind the camera; give the --fov or --focal of this photo"
+    assert (tmp_path / "x_overlay.png").exists()
+
+
+def test_people_beyond_the_most_are_said(tmp_path, calls, capsys):
+    calls.result = dataclasses.replace(fake_people(2), left_out=np.int32(3))
+    assert cli.main(["recover", str(save_photo(tmp_path / "x.jpg")), "--out", str(tmp_path), "--no-overlay"]) == 0
+    assert "x.jpg: 2 people (3 more left out, see --max-people), " in capsys.readouterr().out
+
+
+def test_given_people_who_are_left_out_cost_a_line_and_are_numbered(tmp_path, calls, capsys):
+    """Of four given boxes the first has a low score, the second lies outside; the model sees nobody in the third."""
+    photo = save_photo(tmp_path / "x.jpg")
+    boxes = [[0, 0, 30, 39], [70, 0, 20, 30], [5, 5, 20, 20], [9, 9, 30, 30]]
+    records = [{"image_id": "x", "bbox": box, "score": score} for box, score in zip(boxes, (0.1, 0.9, 0.9, 0.9), strict=True)]
+    (tmp_path / "boxes.json").write_text(json.dumps(records))
+    calls.result = fake_people(1, given_index=np.array([1]))
+    flags = ["--boxes", str(tmp_path / "boxes.json"), "--no-overlay"]
+    assert cli.main(["recover", str(photo), "--out", str(tmp_path), *flags]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"genhmr: {photo}: left out 1 of 4 given people with scores below 0.2 (--min-score); person 2 of 4 given: the box "
+        "70, 0, 90, 30 lies outside this photo of 60 x 40 px; person 3 of 4 given: too little of a person is seen in the box"
+    )
+    assert People.load(tmp_path / "x.npz").given_index.tolist() == [3]
+    assert len(calls.boxes[0]) == 2 and calls.options[0].max_people is None
+
+
+def test_nobody_of_the_given_people_is_left(tmp_path, calls, capsys):
+    calls.result = fake_people(0)
+    photo = save_photo(tmp_path / "x.jpg")
+    assert cli.main(["recover", str(photo), "--out", str(tmp_path), "--boxes", "5,5,40,30"]) == 1
+    assert "nobody is left: person 1 of 1 given: too little of a person is seen in the box" in capsys.readouterr().err
+    (tmp_path / "boxes.json").write_text('{"x": []}')
+    assert cli.main(["recover", str(photo), "--out", str(tmp_path), "--boxes", str(tmp_path / "boxes.json")]) == 1
+    assert "boxes.json has nobody for this photo" in capsys.readouterr().err
 
 
 def test_demo_uses_the_photo_of_the_package(tmp_path, calls, monkeypatch):

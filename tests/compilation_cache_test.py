@@ -1,4 +1,7 @@
-"""The caches of compiled programs (jax's and numba's): damaged, without room, without a place, they cost no more than their absence."""
+"""The caches of compiled programs, jax's and numba's.
+
+Damaged, without room or without a place they cost no more than their absence.
+"""
 
 import importlib.util
 import os
@@ -27,12 +30,16 @@ DAMAGES = {
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A cache of its own: (its folder, a function that compiles a program as a fresh process would)."""
+    """A cache of its own: its folder, and a function that compiles as a fresh process would."""
     import jax
     import jax.numpy as jnp
     from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_persistent_cache_enable_xla_caches")
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_enable_xla_caches",
+    )
     before = {name: getattr(jax.config, name) for name in names}
     monkeypatch.setenv("GENHMR_CACHE", str(tmp_path / "cache"))
 
@@ -52,7 +59,9 @@ def cache(tmp_path, monkeypatch):
 
 
 def entries(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name.endswith("-cache")}
+    return {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.name.endswith("-cache")
+    }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -66,7 +75,9 @@ def test_damaged_entries_are_written_anew_without_a_word(cache, capfd, damage):
         (folder / name).write_bytes(content)
     assert run() == right
     mended = entries(folder)
-    assert mended.keys() == whole.keys() and not any(mended[name] == damaged[name] for name in mended)
+    assert mended.keys() == whole.keys() and not any(
+        mended[name] == damaged[name] for name in mended
+    )
     assert all(zlib.decompress(content) for content in mended.values())
     assert run() == right and entries(folder) == mended
     assert capfd.readouterr().err == ""
@@ -82,8 +93,12 @@ def test_a_disk_without_room_costs_one_line(cache, capfd):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith(f"genhmr: {folder}: compiled programs cannot be kept (File too large); ")
-    assert all(zlib.decompress(content) for content in entries(folder).values()), "nothing cut short is left"
+    assert len(lines) == 1 and lines[0].startswith(
+        f"genhmr: {folder}: compiled programs cannot be kept (File too large); "
+    )
+    assert all(zlib.decompress(content) for content in entries(folder).values()), (
+        "nothing cut short is left"
+    )
     assert run() == right[0] == right[1] and len(entries(folder)) > 0
 
 
@@ -100,8 +115,10 @@ def test_two_processes_may_share_an_empty_cache(tmp_path):
         "print(float(jax.jit(lambda x: jnp.linalg.inv(x + jnp.eye(4)).sum())(jnp.ones((4, 4)))))"
     )
     environment = os.environ | {"GENHMR_CACHE": str(tmp_path)}
-    start = lambda: subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1, env=environment, text=True)  # noqa: E731
-    found = [process.communicate() for process in [start(), start()]]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", program]
+    both = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
+    found = [process.communicate() for process in both]
     assert found[0] == found[1] and found[0][1] == "" and float(found[0][0]) > 0
     assert all(zlib.decompress(content) for content in entries(tmp_path / "xla").values())
 
@@ -132,7 +149,9 @@ def test_where_the_cache_is(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("GENHMR_CACHE", raising=False)
     for given, expected in ((None, ".cache"), ("~/c", "c"), ("relative", ".cache"), ("", ".cache")):
-        monkeypatch.setenv("XDG_CACHE_HOME", given) if given is not None else monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", given) if given is not None else monkeypatch.delenv(
+            "XDG_CACHE_HOME", raising=False
+        )
         assert compilation_cache.cache_directory() == tmp_path / expected / "genhmr_jax"
     monkeypatch.setenv("GENHMR_CACHE", "~/mine")
     assert compilation_cache.cache_directory() == tmp_path / "mine"
@@ -140,13 +159,16 @@ def test_where_the_cache_is(tmp_path, monkeypatch):
 
 @pytest.fixture
 def kernel(tmp_path, monkeypatch):
-    """A function that loads a module with one kernel as a fresh process would; the module lies in tmp_path/source."""
+    """A function that loads a kernel of tmp_path/source as a fresh process would."""
     import numba
 
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     (tmp_path / "source").mkdir()
     source = tmp_path / "source" / "kernels.py"
-    source.write_text("from genhmr_jax.render.compiled import compiled\n\n\n@compiled\ndef double(x):\n    return 2 * x\n")
+    source.write_text(
+        "from genhmr_jax.render.compiled import compiled\n\n\n"
+        "@compiled\ndef double(x):\n    return 2 * x\n"
+    )
 
     def load():
         spec = importlib.util.spec_from_file_location("kernels", source)
@@ -183,7 +205,9 @@ def test_numba_without_room(tmp_path, kernel):
 
 
 def test_numba_beside_a_source_that_is_read_only(tmp_path, monkeypatch, kernel):
-    (tmp_path / "source/__pycache__").write_text("a file: no folder can be made here, not even by root")
+    (tmp_path / "source/__pycache__").write_text(
+        "a file: no folder can be made here, not even by root"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GENHMR_CACHE", str(tmp_path / "cache"))
     assert kernel()(2) == 4 and kept(tmp_path / "cache/numba") == [".nbc", ".nbi"]

@@ -122,3 +122,11 @@ def test_a_name_that_no_file_system_knows_is_an_error_of_its_own(tmp_path):
     found = find_images([tmp_path / ("x" * 300), save_photo(tmp_path / "a.png"), "nul\0byte"])
     assert [path.name for path in found.files] == ["a.png"] and len(found.errors) == 2
     assert isinstance(found.files[0], pathlib.Path)
+
+
+def test_a_name_near_the_longest_has_shorter_outputs(tmp_path, calls):
+    for stem in ("n" * 250, "é" * 125, "n" * 249 + "m"):
+        save_photo(tmp_path / f"{stem}.png")
+    assert cli.main(["recover", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    names = [path.name for path in (tmp_path / "out").iterdir()]
+    assert len(names) == 6 and max(len(name.encode()) for name in names) < 230

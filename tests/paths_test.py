@@ -54,14 +54,21 @@ def flags(parser: argparse.ArgumentParser):
 def test_every_flag_that_is_a_path_expands_it():
     parsers = [cli.build_parser(), main.build_parser()]
     actions = [action for parser in parsers for action in flags(parser)]
-    paths = [a for a in actions if str(a.metavar).startswith((*PLACES, "IMAGE_OR_DIR")) and not ELSEWHERE & set(a.option_strings)]
+    paths = [
+        a
+        for a in actions
+        if str(a.metavar).startswith((*PLACES, "IMAGE_OR_DIR"))
+        and not ELSEWHERE & set(a.option_strings)
+    ]
     paths += [a for a in actions if a.dest == "body"]
     assert len(paths) > 25
     assert [a.dest for a in paths if a.type not in (path_flag, photo_path)] == []
 
 
 def test_a_home_directory_stands_for_its_sign(at_home):
-    assert expand("~") == str(at_home) and expand("~/x/y.jpg") == expand("~//x/y.jpg") == str(at_home / "x/y.jpg")
+    assert expand("~") == str(at_home) and expand("~/x/y.jpg") == expand("~//x/y.jpg") == str(
+        at_home / "x/y.jpg"
+    )
     for text in ("x", "./~", "a/~/b", "", "gs://bucket/~", "x~"):
         assert expand(text) == text
     user = pwd.getpwuid(os.getuid())
@@ -69,7 +76,10 @@ def test_a_home_directory_stands_for_its_sign(at_home):
 
 
 def test_names_that_begin_with_the_sign(at_home):
-    with pytest.raises(InputError, match=r"~nobody_is_called_so/x: .*neither a file '~nobody_is_called_so' here nor a user"):
+    with pytest.raises(
+        InputError,
+        match=r"~nobody_is_called_so/x: .*neither a file '~nobody_is_called_so' here nor a user",
+    ):
         expand("~nobody_is_called_so/x")
     (at_home.parent / "here" / "~photo.jpg").touch()
     (at_home.parent / "here" / "~").mkdir()
@@ -88,14 +98,30 @@ def test_without_a_home_directory_there_is_one_error(nobody, capsys):
         main.main(["--config=configs/tokenizer.py:tiny", "--workdir=~/x"])
     assert str(stop.value.code).startswith("genhmr_jax.main: ~/x: there is no home directory")
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("genhmr: ~/x: there is no home directory") and not os.listdir()
+    assert (
+        len(lines) == 1
+        and lines[0].startswith("genhmr: ~/x: there is no home directory")
+        and not os.listdir()
+    )
 
 
 def test_recover_reads_and_writes_at_home(at_home, monkeypatch):
     calls = install_fake_recover(monkeypatch)
     save_photo(at_home / "a.jpg")
     (at_home / "boxes.json").write_text('{"a": [[1, 2, 30, 39]]}')
-    assert cli.main(["recover", "~/a.jpg", "--out=~/results", "--boxes=~/boxes.json", "--checkpoint=~/model", "--body=~/my.npz"]) == 0
+    assert (
+        cli.main(
+            [
+                "recover",
+                "~/a.jpg",
+                "--out=~/results",
+                "--boxes=~/boxes.json",
+                "--checkpoint=~/model",
+                "--body=~/my.npz",
+            ]
+        )
+        == 0
+    )
     assert sorted(os.listdir(at_home / "results")) == ["a.npz", "a_overlay.png"]
     assert calls.loaded == [(str(at_home / "model"), str(at_home / "my.npz"))]
     assert os.listdir() == []
@@ -112,9 +138,19 @@ def test_a_photo_that_is_not_there_does_not_stop_the_others(at_home, monkeypatch
 def test_fields_of_configs(at_home):
     (at_home / "mine.py").write_text(
         "import ml_collections\n"
-        "def get_config(): return ml_collections.ConfigDict({'poses': 'x.npz', 'init': '', 'mixture': 'a=1', 'steps': 3})\n"
+        "fields = {'poses': 'x.npz', 'init': '', 'mixture': 'a=1', 'steps': 3}\n"
+        "def get_config(): return ml_collections.ConfigDict(fields)\n"
     )
-    given = ["--config.poses=~/p.npz", "--config.init=~/a/model,runs/b,~/c", "--config.mixture=a=0.3,b=0.7", "--config.steps=4"]
+    given = [
+        "--config.poses=~/p.npz",
+        "--config.init=~/a/model,runs/b,~/c",
+        "--config.mixture=a=0.3,b=0.7",
+        "--config.steps=4",
+    ]
     config = load_config(expand("~/mine.py"), given)
-    assert config.poses == str(at_home / "p.npz") and config.steps == 4 and config.mixture == "a=0.3,b=0.7"
+    assert (
+        config.poses == str(at_home / "p.npz")
+        and config.steps == 4
+        and config.mixture == "a=0.3,b=0.7"
+    )
     assert config.init == f"{at_home}/a/model,runs/b,{at_home}/c"

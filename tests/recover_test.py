@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import genhmr_jax
 from genhmr_jax import recover
@@ -103,6 +104,45 @@ def test_bad_input(recoverer, image, tmp_path):
     for wrong in ({"iterations": 0}, {"fov": 180.0}, {"focal": -1.0}, {"hypotheses": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             recover.RecoverOptions(**wrong)
+
+
+def test_given_people_are_numbered(recoverer, image, people):
+    """Of three given people the second has too few keypoints, and the smallest one is beyond the most people."""
+    keypoints = np.repeat(people.keypoints2d, 3, 0)
+    keypoints[1, 3:, 2] = 0
+    found = recoverer.recover(image, keypoints=keypoints, options=OPTIONS)
+    assert found.given_index.tolist() == [0, 2] and found.left_out == 0
+    keypoints[0, :, :2] = keypoints[0, :, :2] / 2 + 100
+    limited = recoverer.recover(image, keypoints=keypoints, options=dataclasses.replace(OPTIONS, max_people=1))
+    assert limited.given_index.tolist() == [2] and limited.left_out == 2
+    assert people.given_index.tolist() == [-1] and people.left_out == 0
+
+
+def test_no_rows_are_nobody(recoverer, image):
+    for empty in ([], np.zeros((0, 4))):
+        assert len(recoverer.recover(image, boxes=empty, options=OPTIONS)) == 0
+    assert len(recoverer.recover(image, keypoints=[], options=OPTIONS)) == 0
+
+
+def test_what_is_no_image_or_does_not_fit_is_told_in_words(recoverer, image, people):
+    two = np.tile(people.boxes, (2, 1))
+    for given, said in (
+        ({"image": Image.fromarray(image)}, "the image is Image: uint8 .height, width, 3., RGB, is needed"),
+        ({"image": image.tolist()}, "the image is list"),
+        ({"image": image / 255.0}, "the image is float64"),
+        ({"image": image, "boxes": two, "keypoints": people.keypoints2d}, "2 boxes but keypoints of 1 people are given"),
+        ({"image": image, "boxes": [[1, 2], [3]]}, "boxes are no array of numbers"),
+        ({"image": image, "boxes": [[0, 0, np.nan, 9]]}, "boxes have shape .* or are not finite"),
+        ({"image": image, "boxes": [[-50, -50, -10, -10]]}, "a box has no area inside the image"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            recoverer.recover(**given, options=OPTIONS)
+
+
+def test_people_beyond_the_most_are_counted(recoverer, image):
+    both = np.concatenate([image, image[:, ::-1]], 1)
+    one = recoverer.recover(both, options=dataclasses.replace(OPTIONS, max_people=1))
+    assert len(one) == 1 and one.left_out == 1
 
 
 def test_a_known_principal_point(people, recoverer, image):

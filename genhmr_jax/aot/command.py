@@ -28,7 +28,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fast", action="store_true", help="compile at XLA's level O1: a third of the time, but programs use more memory and overlap less"
     )
-    parser.add_argument("--json", type=path_flag, metavar="FILE", help="write everything here as well")
+    everything = "write everything here as well"
+    parser.add_argument("--json", type=path_flag, metavar="FILE", help=everything)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
       args: as `add_flags` defines them; `overrides` holds "--config.a.b=value" each.
 
     Raises:
-      InputError: unknown slice or config, a mesh or batch that does not divide, too little memory, no libtpu; a --json that cannot be
-        written.
+      InputError: unknown slice or config, a mesh or batch that does not divide, too little memory,
+        no libtpu, or a --json that cannot be written.
     """
     from genhmr_jax.atomic import atomic_path, check_writable
     from genhmr_jax.config_files import load_config
@@ -56,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
         found[what] = measure(config, tokenizer, args.topology, what, fast=args.fast)
         print(report.describe(found[what], f"{what} step of {args.config} on {args.topology}"), flush=True)
     if args.json:
+        figures = {what: report.to_dict() for what, report in found.items()}
         with atomic_path(args.json) as temporary:
-            temporary.write_text(json.dumps({what: r.to_dict() for what, r in found.items()}, indent=1) + "\n")
+            temporary.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
 
 

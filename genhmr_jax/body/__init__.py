@@ -23,9 +23,10 @@ def available_bodies() -> tuple[str, ...]:
 def load_body(name_or_path: str | Path = "neutral") -> SmplModel:
     """A body by name ("neutral", "male", "female", or "lite": a quarter of the vertices) or from a file (SMPL .pkl or .npz).
 
-    Read once, then kept. The free bodies share SMPL's joints and pose parameters, not its betas or its vertices. Every body has 10 shape
-    directions (zero where its file holds fewer) and all surface keypoints: those that neither the file names nor SMPL's vertex ids tell
-    are the vertices nearest to where the free body has them.
+    Read once, then kept. The free bodies share SMPL's joints and pose parameters, not its betas or its
+    vertices. Every body has 10 shape directions (zero where its file holds fewer) and all surface
+    keypoints: where neither the file names a vertex nor SMPL's vertex ids hold, it is the one nearest
+    to where the free body has the keypoint (landmarks.py).
 
     Raises:
       InputError: neither a shipped body nor a file that holds a body; says where to get SMPL.
@@ -35,8 +36,10 @@ def load_body(name_or_path: str | Path = "neutral") -> SmplModel:
             return _load(path, path.stat().st_mtime_ns)
     path = Path(expand(name_or_path))
     if str(name_or_path) and path.is_dir():
-        inside = sorted(file.name for file in path.iterdir() if file.suffix in (".pkl", ".npz") and not file.name.startswith("."))
-        raise InputError(name_or_path, "is a folder", f"give the file in it{f', such as {path / inside[0]}' if inside else ''}")
+        bodies = (file for file in path.iterdir() if file.suffix in (".pkl", ".npz"))
+        inside = sorted(str(file) for file in bodies if not file.name.startswith("."))
+        example = f", such as {inside[0]}" if inside else ""
+        raise InputError(name_or_path, "is a folder", f"give the file in it{example}")
     if not path.is_file():
         choices = ", ".join(available_bodies())
         raise InputError(

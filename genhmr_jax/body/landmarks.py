@@ -1,4 +1,7 @@
-"""Surface keypoints (nose, eyes, ears, toes, heels, finger tips) of a body that does not say which of its vertices they are."""
+"""Surface keypoints (nose, eyes, ears, toes, heels, finger tips) of a body.
+
+For bodies whose file does not name the vertices that stand for them.
+"""
 
 import numpy as np
 from smpl_jax import SmplModel
@@ -13,9 +16,10 @@ def missing(model: SmplModel) -> tuple[str, ...]:
 def like(model: SmplModel, reference: SmplModel) -> tuple[tuple[str, int], ...]:
     """Vertices for the missing keypoints: those nearest to where the reference body has them.
 
-    Both bodies are in SMPL's rest pose. A keypoint is taken relative to the joint that moves it most, scaled by the ratio of the bodies'
-    heights, and sought among the vertices that the same joint moves most. Between the free bodies, which name their vertices, that is
-    exact for equal shapes (neutral, lite), and off by at most 15 mm (the heels) from neutral to male or female.
+    Both bodies are in SMPL's rest pose. A keypoint is taken relative to the joint that moves it
+    most, scaled by the ratio of the bodies' heights, and sought among the vertices that the same joint
+    moves most. Between the free bodies, which name their vertices, that is exact for equal shapes
+    (neutral, lite), and off by at most 15 mm (the heels) from neutral to male or female.
 
     Args:
       model: the body.
@@ -40,5 +44,9 @@ def like(model: SmplModel, reference: SmplModel) -> tuple[tuple[str, int], ...]:
 
 
 def _parts(model: SmplModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices (V, 3) and joints (J, 3) at rest, metres, and the joint (V,) that moves each vertex most."""
-    return np.asarray(model.template).T, np.asarray(model.joint_template), np.asarray(model.weights).argmax(0)
+    """Vertices (V, 3) and joints (J, 3) at rest, metres; the joint (V,) that moves each most."""
+    return (
+        np.asarray(model.template).T,
+        np.asarray(model.joint_template),
+        np.asarray(model.weights).argmax(0),
+    )

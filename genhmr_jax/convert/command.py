@@ -25,8 +25,10 @@ TERMS = {
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
-    parser.add_argument("checkpoint", type=path_flag, metavar="FILE", help=".ckpt, .pth or .safetensors, as it was published")
-    parser.add_argument("--out", required=True, type=path_flag, metavar="DIR", help="the model folder to make; must not exist")
+    published = ".ckpt, .pth or .safetensors, as it was published"
+    parser.add_argument("checkpoint", type=path_flag, metavar="FILE", help=published)
+    folder = "the model folder to make; must not exist"
+    parser.add_argument("--out", required=True, type=path_flag, metavar="DIR", help=folder)
     no_decoder = "TokenHMR's tokenizer.pth: its decoder is not in the .ckpt"
     parser.add_argument("--tokenizer", default="", type=path_flag, metavar="FILE", help=no_decoder)
     datasets = "0 COCO, 1 AI Challenger, 2 MPII, 3 AP-10K, 4 APT-36K, 5 COCO-WholeBody"

@@ -15,16 +15,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
     build = actions.add_parser("build", help="build datasets from their official releases (array_record, for fast random access)")
     build.add_argument("names", nargs="+", metavar="NAME", help="as `genhmr data list` shows them")
-    build.add_argument("--manual-dir", required=True, type=path_flag, metavar="DIR", help="where the official releases lie")
-    build.add_argument("--data-dir", required=True, type=path_flag, metavar="DIR", help="where built datasets go")
+    add = build.add_argument
+    releases = "where the official releases lie"
+    add("--manual-dir", required=True, type=path_flag, metavar="DIR", help=releases)
+    add("--data-dir", required=True, type=path_flag, metavar="DIR", help="where built datasets go")
     build.add_argument("--split", action="append", default=[], metavar="SPLIT", help="may be repeated (default: all that are there)")
     build.add_argument("--skip-bad", action="store_true", help="list bad records and go on, instead of stopping at the first")
     build.add_argument("--overwrite", action="store_true", help="build again what is built already")
 
     poses = actions.add_parser("poses", help="write the pose corpus that training reads, from built pose datasets")
-    poses.add_argument("--data-dir", required=True, type=path_flag, metavar="DIR", help="where the built datasets are")
+    built = "where the built datasets are"
+    poses.add_argument("--data-dir", required=True, type=path_flag, metavar="DIR", help=built)
     poses.add_argument("--source", required=True, metavar="NAME[=WEIGHT],...", help="such as amass,moyo or cmu_asf=0.7,aist=0.3")
-    poses.add_argument("--out", required=True, type=path_flag, metavar="FILE.npz", help="the corpus, for --config.data.poses=FILE.npz")
+    corpus = "the corpus, for --config.data.poses=FILE.npz"
+    poses.add_argument("--out", required=True, type=path_flag, metavar="FILE.npz", help=corpus)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from genhmr_jax.detect import user_values
 from genhmr_jax.detect.user_match import Matcher, PhotoName
 from genhmr_jax.detect.user_values import PhotoCamera
 from genhmr_jax.errors import InputError
+from genhmr_jax.folders import find_files
 from genhmr_jax.image_files import ImageFile
 
 FILE_SUFFIXES = ("_keypoints", "_bbox", "_openpose")
@@ -263,7 +264,7 @@ def _read(source: str | os.PathLike, what: str, values_of: ValuesOf, records_of:
     path = Path(source)
     if path.is_dir():
         named: dict[PhotoName, Entry] = {}
-        files = [file for file in sorted(path.glob("*.json")) if not file.name.startswith(".")]
+        files = find_files(path, "*.json")
         for file in files:
             try:
                 found, nameless = _entries(file, forms.read_json(file), values_of, records_of)

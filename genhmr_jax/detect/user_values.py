@@ -36,6 +36,7 @@ NAMES_BY_NUMBER = {len(names): names for names in NAME_SETS}
 
 FORMATS = "docs/annotations.md shows the forms"
 BOX_FIELDS, POINT_FIELDS = ("boxes", "bbox", "box"), ("keypoints", "pose_keypoints_2d")
+_LONGEST_LENS = 1e6  # px
 _LARGEST = 1e9  # px, beyond any picture; larger numbers overflow when they are squared
 
 
@@ -127,7 +128,7 @@ def camera_of(source: object, where: str, fields: dict[str, Any]) -> PhotoCamera
     """The camera of a record: `intrinsics` 3 x 3, or `focal` and perhaps `principal_point`, px.
 
     Raises:
-      InputError: neither of them, a focal length that is not positive, or pixels that are not square.
+      InputError: neither of them, a focal length outside 1..1e6 px, or pixels that are not square.
     """
     if "intrinsics" in fields:
         matrix = numbers(source, f"{where}, intrinsics", fields["intrinsics"], (3, 3))
@@ -140,8 +141,8 @@ def camera_of(source: object, where: str, fields: dict[str, Any]) -> PhotoCamera
         principal = None if given is None else tuple(numbers(source, f"{where}, principal_point", given, (2,)).tolist())
     else:
         raise InputError(source, f"{where} has neither intrinsics nor focal", FORMATS)
-    if not (lengths > 0).all():
-        raise InputError(source, f"{where} has the focal length {lengths.min():g}", "give it in px, above 0")
+    if not ((lengths >= 1) & (lengths <= _LONGEST_LENS)).all():
+        raise InputError(source, f"{where} has the focal length {lengths.min():g}", f"give it in px, 1 to {_LONGEST_LENS:g}")
     if abs(lengths[0] - lengths[1]) > 0.01 * lengths.max():
         problem = f"{where} has pixels that are not square (focal lengths {lengths[0]:g} and {lengths[1]:g})"
         raise InputError(source, problem, "stretch the photo so that they are equal")

@@ -38,7 +38,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", type=path_flag, metavar="DIR", help=trained)
     add("--model", choices=MODELS, help="what the checkpoint must be (default: whatever it is)")
     add("--protocol", action="append", default=[], metavar="NAME", help="may be repeated (default: the published ones of the dataset)")
-    your_files = "your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy"
+    your_files = (
+        "your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy"
+    )
     add("--body-dir", type=path_flag, metavar="DIR", help=your_files)
     add("--iterations", type=counts, metavar="N,N", help="sampling iterations to evaluate (default: 1,3,5,10; photos: 1)")
     add("--refine-steps", type=int, metavar="N", help="2D refinement steps; 0 evaluates sampling alone (default: the model's)")
@@ -52,8 +54,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--robustness", action="store_true", help="synthetic: also under occlusion, truncation, low resolution, odd light, poses, shapes")
     add("--uncertainty", action="store_true", help="synthetic: also whether the confidence predicts the error")
     add("--true-keypoints", action="store_true", help="synthetic: with the true 2D keypoints in place of the detector's")
-    add("--pictures", type=path_flag, metavar="DIR", help="folder for plots and the worst people (synthetic) or overlays (photos)")
-    add("--out", type=path_flag, metavar="JSON", help="file for all figures (default: eval_DATASET.json)")
+    plots = "folder for plots and the worst people (synthetic) or overlays (photos)"
+    add("--pictures", type=path_flag, metavar="DIR", help=plots)
+    figures = "file for all figures (default: eval_DATASET.json)"
+    add("--out", type=path_flag, metavar="JSON", help=figures)
 
 
 def counts(text: str) -> tuple[int, ...]:

@@ -30,6 +30,7 @@ from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import Settings
 from genhmr_jax.evaluate.metrics import mpjpe, pa_mpjpe
 from genhmr_jax.models import image_encoder
+from genhmr_jax.paths import path_argument
 from genhmr_jax.predict import Networks, sample_bodies, shown
 from genhmr_jax.random_streams import stream
 from genhmr_jax.refinement import RefineSpec, refine
@@ -188,12 +189,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m genhmr_jax.evaluate.views", description="Evaluate a stage-2 model, sampled and refined."
     )
-    parser.add_argument("--checkpoint", default="", metavar="DIR", help="model folder (default: the model that comes with the package)")
+    parser.add_argument(
+        "--checkpoint", default="", type=path_argument, metavar="DIR", help="model folder (default: the model that comes with the package)"
+    )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--poses", default="", metavar="NPZ", help="pose corpus: simulated views of its validation split")
-    source.add_argument("--images", default="", metavar="DIR", help="image features: their validation split")
-    parser.add_argument("--body", default="neutral", help="body of the labels and of the model (default: %(default)s)")
-    parser.add_argument("--out", metavar="JSON", help="file to write")
+    source.add_argument(
+        "--poses", default="", type=path_argument, metavar="NPZ", help="pose corpus: simulated views of its validation split"
+    )
+    source.add_argument("--images", default="", type=path_argument, metavar="DIR", help="image features: their validation split")
+    parser.add_argument("--body", default="neutral", type=path_argument, help="body of the labels and of the model (default: %(default)s)")
+    parser.add_argument("--out", type=path_argument, metavar="JSON", help="file to write")
     Settings.add_flags(parser)
     args = parser.parse_args(argv)
     compilation_cache.enable()

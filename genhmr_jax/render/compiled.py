@@ -1,4 +1,7 @@
-"""numba's compiler as this project uses it: threads may run side by side, and machine code is kept on disk where that is possible."""
+"""numba's compiler as this project uses it.
+
+Threads may run side by side, and machine code is kept on disk where that is possible.
+"""
 
 import contextlib
 from collections.abc import Callable
@@ -15,27 +18,29 @@ from genhmr_jax.paths import expand
 def compiled(function: Callable) -> Callable:
     """Compiles a kernel with numba, without the interpreter's lock.
 
-    The machine code is kept in NUMBA_CACHE_DIR, beside the source, or in our own cache (`cache_directory`). Where none of these can be
-    written to, or what is kept there is damaged, the kernel is compiled anew in each process, in about two seconds.
+    The machine code is kept in NUMBA_CACHE_DIR, beside the source, or in our own cache
+    (`cache_directory`). Where none of these can be written to, or what is kept there is damaged,
+    the kernel is compiled anew, in about two seconds.
     """
     kernel = numba.njit(nogil=True)(function)
     folder = _folder(Path(function.__code__.co_filename))
     if folder is None:
         return kernel
     given = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = folder  # numba reads it here alone; its own last choice is "~/.cache", also where nobody knows what ~ is
+    # numba reads it here alone. Its own last choice is "~/.cache", also where ~ cannot be expanded.
+    numba.config.CACHE_DIR = folder
     try:
         kernel.enable_caching()
     except (RuntimeError, OSError):
         return kernel
     finally:
         numba.config.CACHE_DIR = given
-    kernel._cache = _Forgiving(kernel._cache)
+    kernel._cache = _OptionalCache(kernel._cache)
     return kernel
 
 
 def _folder(source: Path) -> str | None:
-    """The folder for numba: "" is __pycache__ beside the source. None: there is none that can be written to."""
+    """The folder for numba; "" is __pycache__ beside the source. None: none can be written to."""
     with contextlib.suppress(InputError):
         if numba.config.CACHE_DIR and usable(given := Path(expand(numba.config.CACHE_DIR))):
             return str(given)
@@ -45,8 +50,11 @@ def _folder(source: Path) -> str | None:
     return str(place / "numba") if place is not None and usable(place / "numba") else None
 
 
-class _Forgiving:
-    """A numba cache whose troubles (files cut short, a full disk) do not stop the program. Anything else is the numba cache's own."""
+class _OptionalCache:
+    """A cache of numba whose errors (files cut short, a full disk) do not stop the program.
+
+    All else is that of the numba cache.
+    """
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
@@ -55,7 +63,7 @@ class _Forgiving:
         return getattr(self._cache, name)
 
     def load_overload(self, *args: Any) -> Any:
-        """The kept code, or None. What cannot be read is emptied, so that it can be written again."""
+        """The kept code, or None. What cannot be read is emptied, to be written again."""
         try:
             return self._cache.load_overload(*args)
         except Exception:  # a damaged pickle can raise nearly anything

@@ -10,7 +10,8 @@ BACKENDS = ("local", "slurm", "gke", "xmanager")
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds them to the parser of the command."""
     add = parser.add_argument
-    add("--sweep", required=True, type=path_flag, metavar="FILE:ARG", help="configs/sweeps/tokens.py, or configs/sweeps/tokens.py:tiny")
+    file = "a sweep: configs/sweeps/tokens.py, or configs/sweeps/tokens.py:tiny"
+    add("--sweep", required=True, type=path_flag, metavar="FILE:ARG", help=file)
     folder = "folder of its runs, table and plot; what is done there already is not done again"
     add("--out", required=True, type=path_flag, metavar="DIR", help=folder)
     add(
@@ -21,7 +22,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="an override for every point: data.poses=FILE (both stages), tokenizer.steps=1000, genhmr.steps=500, evaluate.views=256",
     )
     add("--seeds", type=int, default=1, metavar="N", help="train every point with N seeds; the table shows means (default: 1)")
-    add("--tokenizer", default="", type=path_flag, metavar="DIR", help="a trained tokenizer for all points, in place of training one")
+    trained = "a trained tokenizer for all points, in place of training one"
+    add("--tokenizer", default="", type=path_flag, metavar="DIR", help=trained)
     given = "evaluate this stage-2 model at every point; 'default' is the packaged one"
     add("--checkpoint", default="", type=path_flag, metavar="DIR", help=given)
     add("--jobs", type=int, metavar="N", help="how many runs at a time (default: here 1, on a cluster all)")

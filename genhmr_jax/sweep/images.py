@@ -32,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m genhmr_jax.sweep.images", description="Render a few images and compute their features."
     )
     parser.add_argument("--out", type=path_flag, required=True)
-    parser.add_argument("--poses", type=path_flag, required=True, help="pose corpus (npz), or made-up")
+    corpus = "pose corpus (npz), or made-up"
+    parser.add_argument("--poses", type=path_flag, required=True, help=corpus)
     parser.add_argument("--train", type=int, default=16, help="images for training")
     parser.add_argument("--val", type=int, default=8, help="images for validation")
     parser.add_argument("--encoder", default="blazepose_full")

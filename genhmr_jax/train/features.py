@@ -31,8 +31,10 @@ from genhmr_jax.data.transforms import crop_image
 from genhmr_jax.detect import blazepose
 from genhmr_jax.detect.detector import Look
 from genhmr_jax.errors import InputError
+from genhmr_jax.folders import find_files
 from genhmr_jax.models import image_encoder
 from genhmr_jax.models.vit import is_vit
+from genhmr_jax.paths import path_argument
 
 CHUNK = 32
 OF_ENCODERS = ("map_", "look_", "images")  # how arrays begin that an encoder made
@@ -114,7 +116,7 @@ def compute(images: pathlib.Path, out: pathlib.Path, split: str, encoder: str, w
     folder = out / split
     parts = folder / "parts"
     parts.mkdir(parents=True, exist_ok=True)
-    files = sorted((images / split).glob("*.npz"))
+    files = find_files(images / split, "*.npz")
     if not files:
         raise InputError(images / split, "holds no shards of synthetic images", "make them with python -m genhmr_jax.data.synthetic.write")
     left = [file for file in files if not (parts / file.name).is_file()]
@@ -250,16 +252,17 @@ def _encode(encoder: str, crops: list[np.ndarray]) -> list[np.ndarray]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Compute detections and image features ahead of training.")
-    parser.add_argument("--images", type=pathlib.Path, required=True, help="folder that holds train/ and val/ shards")
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--images", type=path_argument, required=True, help="folder that holds train/ and val/ shards")
+    parser.add_argument("--out", type=path_argument, required=True)
     parser.add_argument("--split", choices=("train", "val"), required=True)
     about = "or none: keypoints alone; look: what the lifter learns from; vit_s .. vit_h: the crops themselves"
     parser.add_argument("--encoder", default="blazepose_full", help=about)
     parser.add_argument("--workers", type=int, default=2, help="processes")
     args = parser.parse_args()
     try:
-        count = compute(args.images, args.out, args.split, args.encoder, args.workers)
-        print(f"{count} samples in {args.out / args.split}")
+        out = pathlib.Path(args.out)
+        count = compute(pathlib.Path(args.images), out, args.split, args.encoder, args.workers)
+        print(f"{count} samples in {out / args.split}")
     except InputError as error:
         parser.exit(1, f"{error}\n")
 

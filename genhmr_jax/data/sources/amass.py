@@ -10,12 +10,13 @@ from pathlib import Path
 
 from genhmr_jax.data.sources.motion import check_not_empty, clip_records, kept_frames, smpl_pose, z_up_to_y_up
 from genhmr_jax.data.sources.reading import numbers, read_npz
-from genhmr_jax.data.sources.source import Record, Report, Source, find_files, find_folders
+from genhmr_jax.data.sources.source import Record, Report, Source
 from genhmr_jax.errors import InputError
+from genhmr_jax.folders import find_files, find_folders
 
 TRIM, EVERY = 0.2, 10
 POSE_NUMBERS = 156  # a frame of SMPL+H: the root, 21 joints of the body, 30 of the hands
-OTHER_RELEASES = {72: "the SMPL", 165: "the SMPL-X"}  # by their pose numbers a frame: 24 and 55 joints
+OTHER_RELEASES = {72: "the SMPL", 165: "the SMPL-X"}  # by pose numbers a frame: 24 and 55 joints
 
 # The weights of the training sets of TokenHMR's tokenizer (its tokenizer_amass_moyo.yaml); MOYO has the missing 0.16.
 WEIGHTS = {
@@ -33,7 +34,10 @@ FOLDERS = {
 LAYOUT = """AMASS: register at https://amass.is.tue.mpg.de, download "SMPL+H G" of every set that you want, and unpack them into
 MANUAL_DIR/amass, so that there is MANUAL_DIR/amass/SET/SUBJECT/CLIP_poses.npz (SET is CMU, KIT, BMLrub, ...)"""
 
-_WANTED = f'"SMPL+H G" ({POSE_NUMBERS} pose numbers a frame) is wanted: download that of every set at https://amass.is.tue.mpg.de'
+_WANTED = (
+    f'"SMPL+H G" ({POSE_NUMBERS} pose numbers a frame) is wanted: download that of every set at '
+    "https://amass.is.tue.mpg.de"
+)
 
 
 def subset(folder: str) -> str:

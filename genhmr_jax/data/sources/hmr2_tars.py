@@ -26,8 +26,9 @@ from genhmr_jax.data.sources.reading import (
     tar_samples,
 )
 from genhmr_jax.data.sources.records import person_record
-from genhmr_jax.data.sources.source import Record, Report, Source, find_files
+from genhmr_jax.data.sources.source import Record, Report, Source
 from genhmr_jax.errors import InputError
+from genhmr_jax.folders import find_files
 
 IMAGE_FIELDS = ("jpg", "jpeg", "png")
 HISTOGRAM = "amass_poses_hist100_SMPL+H_G.npy"

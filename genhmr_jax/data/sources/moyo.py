@@ -12,8 +12,9 @@ import numpy as np
 
 from genhmr_jax.data.sources.motion import check_not_empty, clip_records, kept_frames, smpl_pose, z_up_to_y_up
 from genhmr_jax.data.sources.reading import entry, numbers, read_pickle
-from genhmr_jax.data.sources.source import Record, Report, Source, find_files, find_folders
+from genhmr_jax.data.sources.source import Record, Report, Source
 from genhmr_jax.errors import InputError
+from genhmr_jax.folders import find_files, find_folders
 
 TRIM, EVERY, WEIGHT = 0.1, 5, 0.16
 
@@ -25,7 +26,8 @@ def read(root: Path, split: str, report: Report) -> Iterator[Record]:
     """The kept frames of all clips of a split; `sequence` is MOYO/CLIP."""
     if not (root / "mosh_smpl").is_dir():
         others = [path.name for path in find_folders(root) if path.name.startswith("mosh")]
-        report.missing(root / "mosh_smpl", f"no such folder{f' ({others[0]} has the SMPL-X fits)' if others else ''}")
+        other = f" ({others[0]} has the SMPL-X fits)" if others else ""
+        report.missing(root / "mosh_smpl", f"no such folder{other}")
     for file in find_files(report.require(root / "mosh_smpl" / split), "*.pkl"):
         with report.skipping():
             yield from _clip(file, report)
@@ -34,7 +36,8 @@ def read(root: Path, split: str, report: Report) -> Iterator[Record]:
 def _clip(file: Path, report: Report) -> Iterator[Record]:
     clip = read_pickle(file)
     if isinstance(clip, dict) and "fullpose" in clip and "body_pose" not in clip:
-        raise InputError(file, "is of the SMPL-X fits (it has fullpose)", "download the SMPL fits (mosh_smpl) instead")
+        remedy = "download the SMPL fits (mosh_smpl) instead"
+        raise InputError(file, "is of the SMPL-X fits (it has fullpose)", remedy)
     root = numbers(entry(clip, "global_orient", file), (None, 3), "global_orient", file)
     body = numbers(entry(clip, "body_pose", file), (len(root), None), "body_pose", file)
     if body.shape[1] not in (63, 69):

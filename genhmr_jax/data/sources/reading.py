@@ -13,8 +13,8 @@ import numpy as np
 from smpl_jax.safe_npz import read_npy
 from smpl_jax.safe_pickle import UnsafePickle, load_data_pickle
 
-from genhmr_jax.data.sources.source import is_litter
 from genhmr_jax.errors import InputError
+from genhmr_jax.folders import is_leftover
 
 _AGAIN = "download it again"
 
@@ -109,7 +109,7 @@ def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
                 name = PurePosixPath(member.name)
                 if not member.isreg() or name.is_absolute() or ".." in name.parts:
                     raise InputError(f"{path}: {member.name}", "is no plain file inside the shard", "do not trust this tar")
-                if any(map(is_litter, name.parts)):
+                if any(map(is_leftover, name.parts)):
                     continue
                 content = archive.extractfile(member).read()
                 if len(content) != member.size:

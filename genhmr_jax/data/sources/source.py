@@ -13,24 +13,6 @@ from genhmr_jax.errors import InputError
 
 Record = dict[str, Any]
 
-_LEFT_BY_SYSTEMS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"}  # in small letters
-
-
-def is_litter(name: str) -> bool:
-    """Whether a file or folder of this name is no part of a release, but was left there by macOS (._NAME, .DS_Store, __MACOSX), by Windows
-    or by a network disk. No release has names that begin with a dot."""
-    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
-
-
-def find_files(root: Path, pattern: str) -> list[Path]:
-    """The files and folders below `root` that match a pattern of Path.glob, sorted, without litter and what lies in it."""
-    return sorted(path for path in root.glob(pattern) if not any(map(is_litter, path.relative_to(root).parts)))
-
-
-def find_folders(root: Path) -> list[Path]:
-    """The folders in `root`, sorted, without litter."""
-    return [path for path in find_files(root, "*") if path.is_dir()]
-
 
 @dataclasses.dataclass
 class Report:

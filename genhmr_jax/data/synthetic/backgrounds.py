@@ -12,6 +12,7 @@ from PIL import Image
 
 from genhmr_jax.data.synthetic import light
 from genhmr_jax.errors import InputError
+from genhmr_jax.folders import find_files
 from genhmr_jax.images import read_image
 
 
@@ -23,7 +24,7 @@ class Backgrounds:
         self.lights: list[np.ndarray | None] = []
         if folder:
             known = _read_lights(pathlib.Path(folder) / "lights.json")
-            files = sorted(p for p in pathlib.Path(folder).glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+            files = [p for p in find_files(pathlib.Path(folder), "*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
             if not files:
                 raise InputError(
                     folder, "holds no background images", "give a folder of JPEG or PNG files, or none for procedural backgrounds"

@@ -26,6 +26,8 @@ from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.data.synthetic.generate import Sample, SceneSpec
 from genhmr_jax.data.synthetic.rendered import SPLITS, Encoded, Rendered
 from genhmr_jax.errors import InputError
+from genhmr_jax.folders import find_files
+from genhmr_jax.paths import path_argument
 
 SHARD = 100
 LABELS = ("global_orient", "body_pose", "betas", "translation", "focal", "joints", "joint_visibility", "keypoints")
@@ -118,7 +120,7 @@ def read_encoded(folder: str | pathlib.Path) -> Iterator[Encoded]:
     Raises:
       InputError: no shards there, or a file that is none, is damaged, or was written by another version.
     """
-    files = sorted(pathlib.Path(folder).glob("*.npz"))
+    files = find_files(pathlib.Path(folder), "*.npz")
     if not files:
         raise InputError(folder, "holds no shards of synthetic images", "make them with python -m genhmr_jax.data.synthetic.write")
     for file in files:
@@ -144,19 +146,19 @@ def read_shard(file: pathlib.Path) -> Iterator[Encoded]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Write a data set of synthetic images.")
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=path_argument, required=True)
     parser.add_argument("--split", choices=SPLITS, required=True)
     parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--poses", required=True, help="pose corpus (npz)")
-    parser.add_argument("--backgrounds", help="folder of photos; procedural rooms without")
+    parser.add_argument("--poses", required=True, type=path_argument, help="pose corpus (npz)")
+    parser.add_argument("--backgrounds", type=path_argument, help="folder of photos; procedural rooms without")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--body", default="neutral", help="a body of the package, or your SMPL file")
+    parser.add_argument("--body", default="neutral", type=path_argument, help="a body of the package, or your SMPL file")
     args = parser.parse_args()
     try:
         write_split(
-            args.out,
+            pathlib.Path(args.out),
             args.split,
             args.count,
             args.poses,

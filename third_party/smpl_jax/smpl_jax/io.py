@@ -17,7 +17,7 @@ _KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintr
 _NAMES = ("joint_names", "vertex_ids_names", "vertex_ids")  # of free bodies
 _SMPL_VERTICES = 6890
 _WHERE = "SMPL's files come from https://smpl.is.tue.mpg.de (registration needed)"
-_OTHER_BODIES = {5: "FLAME", 16: "MANO", 52: "SMPL-H", 55: "SMPL-X"}  # by the number of their joints
+_OTHER_BODIES = {5: "FLAME", 16: "MANO", 52: "SMPL-H", 55: "SMPL-X"}  # by number of joints
 _OTHER_FILES = {
     b"\x1f\x8b": "a compressed file (gzip): unpack it",
     b"BZh": "a compressed file (bzip2): unpack it",
@@ -33,11 +33,12 @@ def load(path: str | Path, num_betas: int = 10) -> SmplModel:
     """Reads a body.
 
     Args:
-      path: an official SMPL .pkl (as released: Python 2 pickles with chumpy and scipy objects in it, neither of which is needed here), an
-        official .npz, an .npz of all that was in a .pkl, or an .npz of another body with the same keys. Pickles, and objects in an .npz,
-        are read by an unpickler that builds arrays and nothing else.
-      num_betas: how many shape directions the model has. Files hold 10 or 300: what is left of them is not read; where they hold fewer,
-        the rest is zero.
+      path: an official SMPL .pkl (as released: Python 2 pickles with chumpy and scipy objects in it,
+        neither of which is needed here), an official .npz, an .npz of all that was in a .pkl, or an
+        .npz of another body with the same keys. Pickles, and objects in an .npz, are read by an
+        unpickler that builds arrays and nothing else.
+      num_betas: how many shape directions the model has. Official files hold 10 or 300; further ones
+        are left out, and where a file holds fewer the rest is zero.
 
     Raises:
       FileNotFoundError: no such file.
@@ -65,12 +66,13 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # a damaged archive can raise nearly anything, zlib.error and MemoryError among it
         raise ValueError(f"{path}: not a readable .npz of arrays ({error}); {_WHERE}") from error
     if not arrays and inside:
-        raise ValueError(f"{path}: is an archive: unpack it, and give the body's file, such as {inside[0]}; {_WHERE}")
+        remedy = f"unpack it, and give the body's file, such as {inside[0]}"
+        raise ValueError(f"{path}: is an archive: {remedy}; {_WHERE}")
     return arrays
 
 
 def _table(array: np.ndarray) -> np.ndarray:
-    """An array of one object without axes is a sparse matrix that somebody took to pieces; anything else as it is."""
+    """The array, or the matrix whose parts it holds: an array of one dictionary, without axes."""
     content = array[()] if array.dtype.kind == "O" and array.ndim == 0 else None
     return dense(content) if isinstance(content, dict) else array
 
@@ -90,12 +92,14 @@ def _check_kind(path: Path, data: bytes) -> None:
     """Raises ValueError for a file that its first bytes show to be no pickle."""
     if not data:
         raise ValueError(f"{path}: is empty: download it again; {_WHERE}")
-    if data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
+    start = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
         raise ValueError(f"{path}: is a web page, not SMPL's file: log in and download it again")
     if data[257:262] == b"ustar":
-        raise ValueError(f"{path}: is an archive (tar): unpack it, and give the body's file in it; {_WHERE}")
-    for start, what in _OTHER_FILES.items():
-        if data.startswith(start):
+        remedy = "unpack it, and give the body's file in it"
+        raise ValueError(f"{path}: is an archive (tar): {remedy}; {_WHERE}")
+    for magic, what in _OTHER_FILES.items():
+        if data.startswith(magic):
             raise ValueError(f"{path}: is no body but {what}; {_WHERE}")
 
 
@@ -121,7 +125,8 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
     }
     if joints != len(SMPL24) and regressor.shape[:1] == kintree.shape[-1:] == (joints,):
         other = f"a body of {_OTHER_BODIES[joints]}" if joints in _OTHER_BODIES else "another body"
-        raise ValueError(f"{path}: is {other} ({joints} joints), and SMPL ({len(SMPL24)} joints) is wanted; {_WHERE}")
+        wanted = f"SMPL ({len(SMPL24)} joints) is wanted"
+        raise ValueError(f"{path}: is {other} ({joints} joints), and {wanted}; {_WHERE}")
     expected = {
         "v_template": (vertices, 3),
         "shapedirs": (vertices, 3, shapedirs.shape[-1] if shapedirs.ndim else 0),
@@ -132,7 +137,8 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
     }
     for key, shape in expected.items():
         if found[key].shape != shape:
-            raise ValueError(f"{path}: not an SMPL body, {key} has shape {found[key].shape} instead of {shape}; {_WHERE}")
+            problem = f"{key} has shape {found[key].shape} instead of {shape}"
+            raise ValueError(f"{path}: not an SMPL body, {problem}; {_WHERE}")
     if joints != len(SMPL24) or tuple(map(str, arrays.get("joint_names", SMPL24))) != SMPL24:
         raise ValueError(f"{path}: its joints are not SMPL's {len(SMPL24)} (SMPL-H, SMPL-X and MANO are not read); {_WHERE}")
     if not all(np.all(np.isfinite(array)) for array in (template, shapedirs, posedirs, regressor, weights)):
@@ -179,10 +185,12 @@ def _parents(path: Path, kintree_table: np.ndarray) -> tuple[int, ...]:
 
 def _named_vertices(path: Path, arrays: Mapping[str, np.ndarray], vertices: int) -> tuple[tuple[str, int], ...]:
     if "vertex_ids" in arrays and "vertex_ids_names" in arrays:
-        names, indices = arrays["vertex_ids_names"], _whole_numbers(path, "vertex_ids", arrays["vertex_ids"])
+        names = arrays["vertex_ids_names"]
+        indices = _whole_numbers(path, "vertex_ids", arrays["vertex_ids"])
         if names.ndim != 1 or names.shape != indices.shape:
-            raise ValueError(f"{path}: vertex_ids_names and vertex_ids are not of one length; {_WHERE}")
-        named = tuple((str(name), index) for name, index in zip(names.tolist(), indices.tolist(), strict=True))
+            problem = "vertex_ids_names and vertex_ids are not of one length"
+            raise ValueError(f"{path}: {problem}; {_WHERE}")
+        named = tuple(zip(map(str, names.tolist()), indices.tolist(), strict=True))
     else:
         named = tuple(SMPL_VERTEX_IDS.items()) if vertices == _SMPL_VERTICES else ()
     if any(not 0 <= index < vertices for _, index in named):

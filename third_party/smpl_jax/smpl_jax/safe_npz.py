@@ -1,4 +1,7 @@
-"""Reads the arrays of an .npz without running anything that is in it: arrays of objects go through the unpickler of safe_pickle."""
+"""Reads the arrays of an .npz without running anything that is in it.
+
+Arrays of objects go through the unpickler of safe_pickle.
+"""
 
 from typing import IO
 
@@ -12,8 +15,9 @@ LARGEST_ARRAY = 16 * 2**30  # bytes; what a header claims is checked before memo
 def read_npy(file: IO[bytes], size: int) -> np.ndarray:
     """The array of one .npy of `size` bytes; entries of an array of objects are plain data.
 
-    NumPy wraps whatever is no array, such as a sparse matrix of scipy, into an array of one object without axes: where that object is an
-    array here (a sparse matrix comes back dense), it is returned itself.
+    NumPy wraps whatever is no array, such as a sparse matrix of scipy, into an array of one object
+    without axes: where that object is an array here (a sparse matrix comes back dense), it is
+    returned itself.
 
     Raises:
       UnsafePickle: an object that is not plain data.
@@ -21,7 +25,10 @@ def read_npy(file: IO[bytes], size: int) -> np.ndarray:
       EOFError: it ends early.
     """
     version = np.lib.format.read_magic(file)
-    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
     if version not in header:
         raise ValueError(f"npy version {version}")
     try:

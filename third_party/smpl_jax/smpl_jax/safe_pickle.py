@@ -183,7 +183,8 @@ def load_smpl_pickle(data: bytes, keys: Sequence[str]) -> dict[str, np.ndarray]:
     content = _unpickled(data)
     if not isinstance(content, dict):
         raise UnsafePickle(f"it holds a {type(content).__name__} instead of SMPL's dictionary")
-    content = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
+    text = lambda key: key.decode("latin1") if isinstance(key, bytes) else key  # noqa: E731
+    content = {text(key): value for key, value in content.items()}
     arrays = {}
     for key in keys:
         if key in content:
@@ -256,9 +257,11 @@ def _value(node: object) -> np.ndarray:
 
 
 def dense(parts: Mapping[str, object], by_columns: bool | None = None) -> np.ndarray:
-    """A sparse matrix of its parts under the names that scipy gives them: `data` and `indices`, `indptr` or `row`, `col`; `shape`.
+    """A dense matrix of the parts of a sparse one.
 
     Args:
+      parts: under the names that scipy gives them: `shape`, `data`, and `indices` and `indptr`, or
+        `row` and `col` (`coords` in newer versions).
       by_columns: whether `indptr` counts columns (csc) or rows (csr). None: as its length says.
 
     Raises:

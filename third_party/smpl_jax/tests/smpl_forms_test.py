@@ -1,4 +1,7 @@
-"""SMPL files in the forms in which they lie around: converted, with other counts and types, or something else altogether."""
+"""SMPL files in the forms in which people have them.
+
+Converted, with other counts and types, or something else altogether.
+"""
 
 import io
 import pickle
@@ -24,13 +27,24 @@ def wrapped(item) -> np.ndarray:
 
 
 def parts(matrix) -> dict:
-    return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr, "shape": matrix.shape}
+    return {
+        "data": matrix.data,
+        "indices": matrix.indices,
+        "indptr": matrix.indptr,
+        "shape": matrix.shape,
+    }
 
 
 def put(folder, suffix: str, arrays: dict):
     path = folder / f"body{suffix}"
     if suffix == ".npz":
-        np.savez(path, **{key: value if isinstance(value, np.ndarray) else wrapped(value) for key, value in arrays.items()})
+        np.savez(
+            path,
+            **{
+                key: value if isinstance(value, np.ndarray) else wrapped(value)
+                for key, value in arrays.items()
+            },
+        )
     else:
         path.write_bytes(pickle.dumps(arrays))
     return path
@@ -43,8 +57,14 @@ def assert_same_body(path, arrays=ARRAYS, atol=1e-5):
     pose = rng.normal(0, 0.4, (24, 3)).astype(np.float32)
     model = smpl_jax.load(path)
     assert model.num_betas == 10
-    found = FORWARD(model, np.pad(betas, (0, 10 - len(betas)), constant_values=7.0 if len(betas) < 10 else 0), pose)
-    vertices, joints = reference_forward(arrays, betas, np.asarray(smpl_jax.rotations.axis_angle_to_matrix(pose), np.float64))
+    found = FORWARD(
+        model,
+        np.pad(betas, (0, 10 - len(betas)), constant_values=7.0 if len(betas) < 10 else 0),
+        pose,
+    )
+    vertices, joints = reference_forward(
+        arrays, betas, np.asarray(smpl_jax.rotations.axis_angle_to_matrix(pose), np.float64)
+    )
     np.testing.assert_allclose(found.vertices, vertices, atol=atol)
     np.testing.assert_allclose(found.joints, joints, atol=atol)
     np.testing.assert_array_equal(model.faces, arrays["f"])
@@ -60,14 +80,28 @@ FORMS = {
     "coo array": {"J_regressor": sparse.coo_array(J)},
     "parts of a csc matrix": {"J_regressor": parts(sparse.csc_matrix(J))},
     "parts of a csr matrix": {"J_regressor": parts(sparse.csr_matrix(J))},
-    "float32": {key: ARRAYS[key].astype(np.float32) for key in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights")},
+    "float32": {
+        key: ARRAYS[key].astype(np.float32)
+        for key in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights")
+    },
     "Fortran order": {key: np.asfortranarray(value) for key, value in ARRAYS.items()},
-    "big endian": {"v_template": ARRAYS["v_template"].astype(">f8"), "f": ARRAYS["f"].astype(">i4")},
+    "big endian": {
+        "v_template": ARRAYS["v_template"].astype(">f8"),
+        "f": ARRAYS["f"].astype(">i4"),
+    },
     "root as -1": {"kintree_table": np.where(KINTREE == 2**32 - 1, -1, KINTREE.astype(np.int64))},
     "int64": {"kintree_table": KINTREE.astype(np.int64), "f": ARRAYS["f"].astype(np.int64)},
-    "whole numbers as floats": {"kintree_table": KINTREE.astype(np.float64), "f": ARRAYS["f"].astype(np.float32)},
+    "whole numbers as floats": {
+        "kintree_table": KINTREE.astype(np.float64),
+        "f": ARRAYS["f"].astype(np.float32),
+    },
     "posedirs as smplx keeps them": {"posedirs": ARRAYS["posedirs"].reshape(-1, 207).T},
-    "more keys": {"bs_style": "lbs", "J": np.zeros((24, 3)), "vert_sym_idxs": np.arange(300), "note": {"a": [1, None]}},
+    "more keys": {
+        "bs_style": "lbs",
+        "J": np.zeros((24, 3)),
+        "vert_sym_idxs": np.arange(300),
+        "note": {"a": [1, None]},
+    },
 }
 
 
@@ -123,7 +157,10 @@ STRANGERS = {
     "web page after spaces": (b"\xef\xbb\xbf\r\n  <html lang='en'>", WEB_PAGE),
     "XML error": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', WEB_PAGE),
     "empty": (b"", "is empty: download it again"),
-    "zip": (archive("zip"), "is an archive: unpack it.*such as SMPL_python_v.1.1.0/smpl/models/basicmodel_neutral.pkl"),
+    "zip": (
+        archive("zip"),
+        "is an archive: unpack it.*such as SMPL_python_v.1.1.0/smpl/models/basicmodel_neutral.pkl",
+    ),
     "tar": (archive(""), "is an archive .tar.: unpack it"),
     "gzip": (archive("gz"), "compressed file .gzip.: unpack it"),
     "bzip2": (archive("bz2"), "compressed file .bzip2.: unpack it"),
@@ -138,11 +175,16 @@ def test_other_files_are_called_what_they_are(tmp_path, kind, suffix):
     content, line = STRANGERS[kind]
     path = tmp_path / f"SMPL_NEUTRAL{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"^\S*SMPL_NEUTRAL{suffix}: {line}|^\S*SMPL_NEUTRAL{suffix}: is no body but .*{line}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"^\S*SMPL_NEUTRAL{suffix}: (is no body but .*)?{line}",
+    ):
         smpl_jax.load(path)
 
 
-@pytest.mark.parametrize(("joints", "name"), [(16, "MANO"), (52, "SMPL-H"), (55, "SMPL-X"), (31, "another body")])
+@pytest.mark.parametrize(
+    ("joints", "name"), [(16, "MANO"), (52, "SMPL-H"), (55, "SMPL-X"), (31, "another body")]
+)
 def test_other_bodies_are_named(tmp_path, joints, name):
     arrays = {
         "v_template": np.zeros((90, 3)),
@@ -153,7 +195,9 @@ def test_other_bodies_are_named(tmp_path, joints, name):
         "kintree_table": np.zeros((2, joints), np.int64),
         "f": np.zeros((9, 3), np.int64),
     }
-    with pytest.raises(ValueError, match=rf"{name} \({joints} joints\), and SMPL \(24 joints\) is wanted"):
+    with pytest.raises(
+        ValueError, match=rf"{name} \({joints} joints\), and SMPL \(24 joints\) is wanted"
+    ):
         smpl_jax.load(put(tmp_path, ".npz", arrays))
 
 
@@ -167,7 +211,10 @@ def test_other_bodies_are_named(tmp_path, joints, name):
         ({"J_regressor": {"data": np.ones(2)}}, "not a readable .npz"),
         ({"J_regressor": parts(sparse.csc_matrix(J)) | {"shape": (24, 3)}}, "not a readable .npz"),
         ({"vertex_ids": np.arange(3), "vertex_ids_names": np.array(["nose"])}, "not of one length"),
-        ({"vertex_ids": np.array(["a"]), "vertex_ids_names": np.array(["nose"])}, "vertex_ids is no table of whole numbers"),
+        (
+            {"vertex_ids": np.array(["a"]), "vertex_ids_names": np.array(["nose"])},
+            "vertex_ids is no table of whole numbers",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line(tmp_path, change, line):
