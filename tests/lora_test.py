@@ -10,6 +10,7 @@ from flax import nnx
 
 from genhmr_jax.errors import InputError
 from genhmr_jax.models import vit
+from genhmr_jax.random_streams import stream
 from genhmr_jax.train import lora, step
 from genhmr_jax.train.checkpoint import fingerprint
 from genhmr_jax.train.flops import function_flops
@@ -71,7 +72,7 @@ def toy():
 @pytest.fixture(scope="module")
 def params(toy):
     """Of the stage without adapters."""
-    return jax.jit(lambda: toy.init(jax.random.key(0))[0])()
+    return jax.jit(lambda: toy.init(stream(0, "parameters"))[0])()
 
 
 @pytest.fixture(scope="module")
