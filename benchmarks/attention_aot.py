@@ -20,9 +20,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jax.sharding import NamedSharding, PartitionSpec
 
-from genhmr_jax.aot import report, topology
-from genhmr_jax.models.attention import reference
+from genhmr_jax.nets.attention import reference
 from genhmr_jax.train import mesh as meshes
+from genhmr_jax.train.aot import report, topology
 
 LANES = 128
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

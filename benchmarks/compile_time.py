@@ -24,13 +24,14 @@ def measure(arg: str, rows: int) -> dict[str, float]:
     """Seconds of tracing with lowering, of compiling, and of the processors for both; and the lines of the lowered program."""
     import jax
 
-    from genhmr_jax import config_files
+    from genhmr_jax.io import config_files
+    from genhmr_jax.systems import registry
     from genhmr_jax.train import mesh as meshes
-    from genhmr_jax.train import program, tasks
+    from genhmr_jax.train import program
 
     config = config_files.load_config(f"{ROOT}/configs/genhmr.py:{arg}", {})
     config.image_batch_size, config.mesh.data, config.mesh.fsdp = rows, 1, 1
-    task = tasks.abstract_task(config, config_files.load_config(f"{ROOT}/configs/tokenizer.py:paper", {}))
+    task = registry.abstract_task(config, config_files.load_config(f"{ROOT}/configs/tokenizer.py:paper", {}))
     made = program.build(task, config, meshes.make_mesh(config.mesh, jax.devices()[:1]))
     start, used = time.monotonic(), time.process_time()
     lowered = made.lower()

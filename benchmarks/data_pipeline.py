@@ -128,9 +128,9 @@ class OpenCv:
 
 def our_source(people: list[dict], size: int):
     """The PeopleSource with the other sides' augmentation."""
-    from genhmr_jax.body import load_body
     from genhmr_jax.data.augment import AugmentSpec
     from genhmr_jax.data.people import Dataset, PeopleSource
+    from genhmr_jax.geometry.bodies import load_body
 
     return PeopleSource([Dataset("benchmark", people)], size, 0, load_body("neutral"), AugmentSpec(occlude=0))
 

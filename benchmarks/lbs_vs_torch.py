@@ -21,7 +21,7 @@ import smpl_jax
 import torch
 from smpl_jax.keypoints import SMPL24_PARENTS
 
-from genhmr_jax.body import load_body
+from genhmr_jax.geometry.bodies import load_body
 
 
 def naive_jax(arrays: dict[str, jax.Array], betas: jax.Array, pose: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -27,18 +27,20 @@ import smpl_jax
 from flax import nnx
 from smpl_jax import rotations
 
-from genhmr_jax import camera, compilation_cache, recover
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE, keypoint_model
+from genhmr_jax.core import encoders
 from genhmr_jax.data import poses, views
-from genhmr_jax.data.turn import TurnSpec, turn_row
-from genhmr_jax.evaluate.metrics import centred, mpjpe, pa_mpjpe
-from genhmr_jax.looks import CHANNELS, GRID
-from genhmr_jax.models import image_encoder
-from genhmr_jax.models.genhmr import METRES, normalize_keypoints
-from genhmr_jax.models.tokenizer import ResidualMlp
-from genhmr_jax.predict import repeat_encoded, sample_bodies
-from genhmr_jax.train.features import FeatureSet
+from genhmr_jax.data.features import FeatureSet
+from genhmr_jax.data.turns import TurnSpec, turn_row
+from genhmr_jax.detect.blazepose_features import CHANNELS, GRID
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED, MIN_CONFIDENCE, keypoint_model
+from genhmr_jax.geometry.metrics import centred, mpjpe, pa_mpjpe
+from genhmr_jax.io import compilation_cache
+from genhmr_jax.nets.mlp import ResidualMlp
+from genhmr_jax.recover import photo
+from genhmr_jax.systems.genhmr.model import METRES, normalize_keypoints
+from genhmr_jax.systems.genhmr.system import repeat_encoded, sample_bodies
 
 BATCH = 256
 DROP = 0.3  # of what the MLP makes of looks, in training
@@ -81,7 +83,7 @@ class Regressor(nnx.Module):
 
 def prepared(view: dict) -> dict:
     """A view with "region" (the crop, where nobody looked) and, of stored rows with looks, "maps"."""
-    view = image_encoder.from_stored(view)
+    view = encoders.from_stored(view)
     return {"region": jnp.pad(view["crop"], ((0, 0), (0, 1)))} | view
 
 
@@ -92,7 +94,7 @@ def errors(joints: jax.Array, view: dict) -> np.ndarray:
 
 def train_mlp(corpus: poses.PoseCorpus, rendered: FeatureSet | None, samples: int):
     """Trains the residual MLP; returns a function view -> joints, and the seconds it took."""
-    looks = rendered is not None and rendered.encoder == image_encoder.LOOK
+    looks = rendered is not None and rendered.encoder == encoders.LOOK
     graph, state = nnx.split(Regressor(looks, rngs=nnx.Rngs(0)))
     params, steps = nnx.to_pure_dict(state), samples // BATCH
     optimizer = optax.chain(
@@ -143,14 +145,14 @@ def train_mlp(corpus: poses.PoseCorpus, rendered: FeatureSet | None, samples: in
     return joints, time.monotonic() - start
 
 
-def genhmr_joints(recoverer: recover.Recoverer, view: dict, iterations: int, rule: str) -> jax.Array:
+def genhmr_joints(recoverer: photo.Recoverer, view: dict, iterations: int, rule: str) -> jax.Array:
     """GenHMR's joints from the keypoints of views."""
     return _genhmr(recoverer.networks, recoverer.params, view, jnp.asarray(iterations), rule)
 
 
 @functools.partial(jax.jit, static_argnames=("networks", "rule"))
 def _genhmr(networks, params, view, iterations, rule):
-    view = image_encoder.from_stored(view)
+    view = encoders.from_stored(view)
     encoded = networks.encode(params, view)
     keys = jax.random.split(jax.random.key(0), len(view["crop"]))
     _, embeddings = sample_bodies(networks, params, encoded, keys, iterations=iterations, rule=rule)
@@ -171,7 +173,7 @@ def hypothesis_spread(networks, params, view):
 def _rows(folder: pathlib.Path) -> FeatureSet:
     """Stored rows, with looks if they hold any, and without any other encoder's maps."""
     found = FeatureSet(folder)
-    return found if found.encoder == image_encoder.LOOK else FeatureSet(folder, "none")
+    return found if found.encoder == encoders.LOOK else FeatureSet(folder, "none")
 
 
 def main() -> None:
@@ -217,7 +219,7 @@ def main() -> None:
     add("mean pose", lambda view: jnp.broadcast_to(mean_joints, view["joints"].shape))
     mlp, seconds = train_mlp(corpus, rendered.get("train"), args.samples)
     add(f"residual MLP, {args.samples:,} samples, {seconds:.0f} s", mlp)
-    recoverer = recover.load(args.checkpoint)
+    recoverer = photo.load(args.checkpoint)
     for rule, iterations in (("expected", 1), ("expected", 2), ("expected", 5), ("expected", 10), ("hard", 1), ("hard", 5), ("hard", 10)):
         add(f"GenHMR, {rule}, T={iterations}", lambda view, t=iterations, r=rule: genhmr_joints(recoverer, view, t, r))
 

@@ -4,7 +4,7 @@
 
 Random images and labels of the real size lie on the devices, so the input is not measured. After compilation and two steps, the median of
 `--steps` steps counts. The profile is of three more steps; on a GPU it lists kernels, on a CPU XLA's operations. MFU needs a chip whose
-peak is known (genhmr_jax/peak_flops.py).
+peak is known (genhmr_jax/train/peak_flops.py).
 """
 
 import argparse
@@ -18,10 +18,11 @@ import time
 import jax
 import numpy as np
 
-from genhmr_jax import config_files
-from genhmr_jax.peak_flops import peak_flops
+from genhmr_jax.io import config_files
+from genhmr_jax.systems import registry
 from genhmr_jax.train import mesh as meshes
-from genhmr_jax.train import program, tasks
+from genhmr_jax.train import program
+from genhmr_jax.train.peak_flops import peak_flops
 
 
 def random_batch(shapes: dict) -> dict:
@@ -77,7 +78,7 @@ def main() -> None:
     config[field], config.accumulate = args.rows, args.accumulate
     if field == "image_batch_size":
         config.data.images = "random"  # nothing is read
-    task = tasks.abstract_task(config, tokenizer)
+    task = registry.abstract_task(config, tokenizer)
     if config.stage == "genhmr":  # an untrained tokenizer costs what a trained one costs
         rng = np.random.default_rng(1)
         task.frozen = jax.tree.map(

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genhmr_jax.models.vit import VitSpec
+from genhmr_jax.nets.vit import VitSpec
 
 
 class Block(nn.Module):

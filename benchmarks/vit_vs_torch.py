@@ -28,9 +28,9 @@ import torch
 from flax import nnx
 from vit_torch import from_jax
 
-from genhmr_jax.models.vit import Vit, VitSpec
-from genhmr_jax.peak_flops import peak_flops
+from genhmr_jax.nets.vit import Vit, VitSpec
 from genhmr_jax.train.flops import function_flops
+from genhmr_jax.train.peak_flops import peak_flops
 
 LEARNING_RATE, DECAY = 1e-4, 0.01
 Calls = Callable[[int], None]  # so many calls in a row, all of them finished

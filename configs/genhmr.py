@@ -4,7 +4,7 @@
         --config.data.poses=cmu_poses.npz --config.tokenizer=runs/tokenizer/model
 
 Keypoints only, unless --config.image_batch_size=N asks for images: --config.data.images=DIR names rendered ones with their features
-(genhmr_jax/train/features.py), --config.data.people=DIR photos of people, built by `genhmr data build` and mixed by data.mixture.
+(genhmr_jax/data/features.py), --config.data.people=DIR photos of people, built by `genhmr data build` and mixed by data.mixture.
 
 Args:
 * `default` (an hour on 2 CPU cores), then `detected`, which goes on with the detector's keypoints, in 2D and 3D, on rendered people (an

@@ -1,8 +1,8 @@
-"""The lifter: 3D keypoints from what the detector sees (genhmr_jax/models/lifter.py), learned on rendered people.
+"""The lifter: 3D keypoints from what the detector sees (genhmr_jax/detect/lifter_net.py), learned on rendered people.
 
     python -m genhmr_jax.main --config=configs/lifter.py --workdir=runs/lifter --config.data.images=runs/looks
 
-runs/looks: `python -m genhmr_jax.train.features --encoder look`. The model of the run is what genhmr_jax/assets/lifter holds.
+runs/looks: `python -m genhmr_jax.data.features --encoder look`. The model of the run is what genhmr_jax/assets/lifter holds.
 Args: `default` (five minutes on 2 CPU cores), `tiny` (seconds).
 """
 

@@ -45,7 +45,7 @@ def get_config(arg: str = "hmr2") -> ml_collections.ConfigDict:
 
     c.data = ml_collections.ConfigDict()
     c.data.poses = "cmu_poses.npz"  # of rendered people
-    c.data.images = ""  # stored crops (genhmr_jax/train/features.py, with --encoder vit_h), ...
+    c.data.images = ""  # stored crops (genhmr_jax/data/features.py, with --encoder vit_h), ...
     c.data.people = ""  # ... or built datasets of photos (genhmr data build --data-dir DIR)
     c.data.mixture = "hmr2"  # hmr2, tokenhmr, tokenhmr_bedlam, or NAME=WEIGHT,NAME=WEIGHT; "rendered" makes people of data.poses
     c.data.backgrounds = ""

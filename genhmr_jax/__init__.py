@@ -10,12 +10,12 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "InputError": "genhmr_jax.errors",
-    "People": "genhmr_jax.people",
-    "RecoverOptions": "genhmr_jax.recover",
-    "Recoverer": "genhmr_jax.recover",
-    "load": "genhmr_jax.recover",
-    "read_image": "genhmr_jax.images",
+    "InputError": "genhmr_jax.io.errors",
+    "People": "genhmr_jax.recover.people",
+    "RecoverOptions": "genhmr_jax.recover.photo",
+    "Recoverer": "genhmr_jax.recover.photo",
+    "load": "genhmr_jax.recover.photo",
+    "read_image": "genhmr_jax.io.images",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from genhmr_jax.atomic import disk_error
-from genhmr_jax.errors import InputError, Preempted
-from genhmr_jax.paths import FlagError, path_flag
+from genhmr_jax.io.atomic import disk_error
+from genhmr_jax.io.errors import InputError, Preempted
+from genhmr_jax.io.paths import FlagError, path_flag
 
 RESUME = 75  # EX_TEMPFAIL: the run was told to stop and has saved; the same command goes on
 
@@ -44,16 +44,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.getLogger("genhmr_jax").setLevel(logging.INFO)
     from absl import flags  # after the flags: --help must not wait for JAX
 
-    from genhmr_jax.config_files import load_config
+    from genhmr_jax.io.config_files import load_config
     from genhmr_jax.train import distributed
 
     flags.FLAGS.mark_as_parsed()  # grain reads absl's flags
     try:
         config = load_config(args.config, rest)
         distributed.initialize(args.coordinator, args.num_processes, args.process_id)
-        from genhmr_jax.train import loop, tasks  # after that: they touch devices
+        from genhmr_jax.systems import registry  # after that: they touch devices
+        from genhmr_jax.train import loop
 
-        task = tasks.make_task(config)
+        task = registry.make_task(config)
         run = loop.evaluate if args.evaluate else loop.train
         run(task, config, args.workdir)
     except InputError as error:

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from genhmr_jax.aot import command, hlo, hlo_cost, report, topology
-from genhmr_jax.aot.chips import CHIPS, GIB, box_bandwidth, collective_bandwidth
-from genhmr_jax.aot.roofline import Load, Roofline, roofline, seconds, weak_scaling
-from genhmr_jax.errors import InputError
+from genhmr_jax.cli import aot
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.train.aot import hlo, hlo_cost, report, topology
+from genhmr_jax.train.aot.chips import CHIPS, GIB, box_bandwidth, collective_bandwidth
+from genhmr_jax.train.aot.roofline import Load, Roofline, roofline, seconds, weak_scaling
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -286,17 +287,17 @@ class _Mesh:
 def test_too_little_memory_names_what_fits(get_config, what, needed, kind, remedy):
     config = get_config("genhmr:paper")
     config.image_batch_size = 512
-    error = command.too_small(config, _Mesh, CHIPS["v5e"], report.OutOfMemory(needed * GIB, kind, ""), "v5e:8x8", what)
+    error = aot.too_small(config, _Mesh, CHIPS["v5e"], report.OutOfMemory(needed * GIB, kind, ""), "v5e:8x8", what)
     assert remedy in str(error) and f"{needed}.00 GiB do not fit 15.75 GiB" in str(error)
 
 
 def test_the_inference_step_by_shapes(get_config):
-    from genhmr_jax.aot import infer
+    from genhmr_jax.systems import registry
     from genhmr_jax.train import mesh as meshes
-    from genhmr_jax.train import tasks
+    from genhmr_jax.train.aot import infer
 
     config = get_config("genhmr:tiny")
-    task = tasks.abstract_task(config, get_config("tokenizer:tiny"))
+    task = registry.abstract_task(config, get_config("tokenizer:tiny"))
     mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
     made = infer.build(task, config, mesh, 4)
     found = jax.eval_shape(made.step, *made.shapes)
@@ -307,7 +308,7 @@ def test_the_inference_step_by_shapes(get_config):
 
 def test_flags_import_no_jax():
     code = (
-        "import argparse, sys; from genhmr_jax.aot import command; p = argparse.ArgumentParser(); command.add_flags(p); "
+        "import argparse, sys; from genhmr_jax.train.aot import command; p = argparse.ArgumentParser(); aot.add_flags(p); "
         "a = p.parse_args(['--config=x.py', '--topology=v5e:4x4']); assert a.what == 'train' and not a.overrides; "
         "assert 'jax' not in sys.modules"
     )
@@ -316,12 +317,12 @@ def test_flags_import_no_jax():
 
 def test_stage_1_has_no_inference_step():
     parser = argparse.ArgumentParser()
-    command.add_flags(parser)
+    aot.add_flags(parser)
     args = parser.parse_args(
         [f"--config={ROOT}/configs/tokenizer.py:tiny", "--topology=v5e:2x2", "--what=infer", f"--tokenizer={ROOT}/configs/tokenizer.py"]
     )
     with pytest.raises(InputError, match="only stage 2"):
-        command.run(args)
+        aot.run(args)
 
 
 TPU = """

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from fakes import fake_people, install_fake_recover, save_photo
 
-from genhmr_jax import atomic, cli
-from genhmr_jax.atomic import atomic_path, check_writable, disk_error
-from genhmr_jax.errors import InputError
+from genhmr_jax.cli import main
+from genhmr_jax.io import atomic
+from genhmr_jax.io.atomic import atomic_path, check_writable, disk_error
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.render.export import save_mesh
 
 
@@ -119,13 +120,13 @@ def test_a_photo_whose_results_do_not_fit(tmp_path, monkeypatch, capsys):
     install_fake_recover(monkeypatch)
     photo = save_photo(tmp_path / "a.jpg")
     with room(500):
-        assert cli.main(["recover", str(photo), "--out", str(tmp_path / "small")]) == 1
+        assert main.main(["recover", str(photo), "--out", str(tmp_path / "small")]) == 1
     assert "small: cannot be written to (File too large)" in capsys.readouterr().err
     monkeypatch.setattr(
-        "genhmr_jax.atomic.os.replace",
+        "genhmr_jax.io.atomic.os.replace",
         lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, FULL)),
     )
-    assert cli.main(["recover", str(photo), "--out", str(tmp_path / "out")]) == 1
+    assert main.main(["recover", str(photo), "--out", str(tmp_path / "out")]) == 1
     line = capsys.readouterr().err
     assert line.startswith(
         f"genhmr: {tmp_path / 'out' / 'a.npz'}: cannot be written (No space left on device)"
@@ -167,24 +168,24 @@ def test_errors_of_libraries_that_write_themselves(monkeypatch, capsys, error, l
     arguments = ["data", "build", "amass", "--manual-dir", "m", "--data-dir", "data"]
     if line is None:
         with pytest.raises(type(error)):
-            cli.main(arguments)
+            main.main(arguments)
         return
-    assert cli.main(arguments) == 1
+    assert main.main(arguments) == 1
     assert capsys.readouterr().err.startswith(f"genhmr: {line}")
     monkeypatch.setenv("GENHMR_DEBUG", "1")
     with pytest.raises(type(error)):
-        cli.main(arguments)
+        main.main(arguments)
 
 
 def test_aot_tries_its_file_before_it_compiles(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("genhmr_jax.aot.command.measure", lambda *_, **__: pytest.fail("compiled"))
+    monkeypatch.setattr("genhmr_jax.cli.aot.measure", lambda *_, **__: pytest.fail("compiled"))
     arguments = [
         "aot",
         "--config=configs/genhmr.py:tiny",
         "--topology=v5e:2x2",
         f"--json={tmp_path}/gone/x.json",
     ]
-    assert cli.main(arguments) == 1
+    assert main.main(arguments) == 1
     assert "gone/x.json: cannot be written" in capsys.readouterr().err
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genhmr_jax.models import attention
-from genhmr_jax.models.attention import LARGEST_HEAD, SHORT, flash_fits
-from genhmr_jax.models.vit import Vit, VitSpec
+from genhmr_jax.nets import attention
+from genhmr_jax.nets.attention import LARGEST_HEAD, SHORT, flash_fits
+from genhmr_jax.nets.vit import Vit, VitSpec
 from genhmr_jax.train.flops import function_flops
 
 

@@ -10,10 +10,10 @@ from PIL import Image
 from scipy.ndimage import correlate1d, gaussian_filter
 from smpl_jax.keypoints import BODY44_FLIP, SMPL24_FLIP
 
-from genhmr_jax import camera
 from genhmr_jax.data.augment import Augmentation, AugmentSpec, crop_square, draw, occlude, view_of
-from genhmr_jax.data.transforms import crop_image
-from genhmr_jax.data.warp import warp_file, warp_image
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.crop import crop_image
+from genhmr_jax.geometry.warp import warp_file, warp_image
 
 INTRINSICS = np.array([[900.0, 0, 330], [0, 880, 230], [0, 0, 1]])  # not square, not centred
 SIZE = np.array([640, 480])

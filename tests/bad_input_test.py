@@ -8,7 +8,8 @@ import pytest
 from fakes import fake_people, install_fake_recover, save_photo
 from PIL import Image
 
-from genhmr_jax import InputError, People, cli
+from genhmr_jax import InputError, People
+from genhmr_jax.cli import main
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def calls(monkeypatch):
 
 
 def recover(tmp_path, *arguments) -> int:
-    return cli.main(["recover", *map(str, arguments), "--out", str(tmp_path / "out")])
+    return main.main(["recover", *map(str, arguments), "--out", str(tmp_path / "out")])
 
 
 def only_line(capsys) -> str:
@@ -108,7 +109,7 @@ def test_an_output_directory_that_cannot_be_one(tmp_path, calls, capsys):
     (tmp_path / "out").write_text("a file")
     assert recover(tmp_path, photo) == 1
     assert only_line(capsys) == f"genhmr: {tmp_path / 'out'}: is a file, not a directory; choose another --out"
-    assert cli.main(["recover", str(photo), "--out", str(tmp_path / "out" / "inner")]) == 1
+    assert main.main(["recover", str(photo), "--out", str(tmp_path / "out" / "inner")]) == 1
     assert "inner: cannot be written to" in only_line(capsys)
     assert not calls.loaded, "checked before the model is loaded"
 

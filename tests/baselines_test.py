@@ -13,11 +13,11 @@ import public_inputs as inputs
 import pytest
 from flax import nnx
 
-from genhmr_jax.convert import layouts, regressors
-from genhmr_jax.models.baselines import heads
-from genhmr_jax.models.baselines.query_decoder import QueryDecoderSpec
-from genhmr_jax.models.baselines.regressor import RegressorSpec, graph
-from genhmr_jax.models.baselines.tokenhmr_tokenizer import TokenDecoder, TokenEncoder
+from genhmr_jax.io import torch_layouts
+from genhmr_jax.systems.regressors import heads, params
+from genhmr_jax.systems.regressors.model import RegressorSpec, graph
+from genhmr_jax.systems.regressors.query_decoder import QueryDecoderSpec
+from genhmr_jax.systems.regressors.tokenhmr_tokenizer import TokenDecoder, TokenEncoder
 
 PUBLIC = np.load(pathlib.Path(__file__).with_name("public_outputs.npz"))
 SPEC = QueryDecoderSpec(context=40, width=1024, layers=2, heads=4, head_dim=8, mlp=24)
@@ -35,7 +35,7 @@ def loaded(make, tensors, rules, **parts):
     own = {name: part for name, part in like.items() if name not in parts}
     return nnx.merge(
         structure,
-        jax.tree.map(jnp.asarray, layouts.fit(tensors, rules, own, "file", "part")[0] | parts),
+        jax.tree.map(jnp.asarray, torch_layouts.fit(tensors, rules, own, "file", "part")[0] | parts),
     )
 
 
@@ -59,13 +59,13 @@ def test_the_public_heads_tell_images_apart():
 def test_hmr2_head():
     spec = dataclasses.replace(SPEC, width=inputs.HMR2_WIDTH)
     make = lambda: heads.Hmr2Head(spec, "columns", rngs=nnx.Rngs(0))  # noqa: E731
-    head = loaded(make, inputs.hmr2_head(small=True), regressors.HMR2_HEAD)
+    head = loaded(make, inputs.hmr2_head(small=True), params.HMR2_HEAD)
     near(jax.jit(head.__call__)(inputs.context()), "hmr2_small")
 
 
 def test_tokenhmr_tokenizer(net):
-    encoder = loaded(lambda: TokenEncoder(rngs=nnx.Rngs(0)), net, regressors.TOKEN_ENCODER)
-    decoder = loaded(lambda: TokenDecoder(rngs=nnx.Rngs(0)), net, regressors.TOKEN_DECODER)
+    encoder = loaded(lambda: TokenEncoder(rngs=nnx.Rngs(0)), net, params.TOKEN_ENCODER)
+    decoder = loaded(lambda: TokenDecoder(rngs=nnx.Rngs(0)), net, params.TOKEN_DECODER)
     six = decoder(inputs.codes())
     for found, wanted in (
         (encoder(inputs.rotations())[:, ::16, ::16], PUBLIC["encoder"]),
@@ -79,12 +79,12 @@ def test_tokenhmr_tokenizer(net):
 
 def test_tokenhmr_head(net):
     like = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: TokenDecoder(rngs=nnx.Rngs(0))))[1])
-    tokens = layouts.fit(net, regressors.TOKEN_DECODER, like, "file", "decoder")[0]
+    tokens = torch_layouts.fit(net, params.TOKEN_DECODER, like, "file", "decoder")[0]
     make = lambda: heads.TokenHmrHead(SPEC, rngs=nnx.Rngs(0))  # noqa: E731
     head = loaded(
         make,
         inputs.tokenhmr_head(small=True),
-        regressors.TOKENHMR_HEAD,
+        params.TOKENHMR_HEAD,
         tokens=tokens,
         codebook=net["quantizer.codebook"],
     )

@@ -8,9 +8,9 @@ import pytest
 from fakes import fake_people
 from PIL import Image
 
-from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import benchmark
-from genhmr_jax.recover import RecoverOptions
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.recover.photo import RecoverOptions
 
 
 def square_person():

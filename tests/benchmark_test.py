@@ -11,17 +11,17 @@ import smpl_jax
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax import cli
-from genhmr_jax.body import load_body
+from genhmr_jax.cli import main
 from genhmr_jax.data import poses
-from genhmr_jax.errors import InputError
+from genhmr_jax.detect.blazepose_features import Looks
+from genhmr_jax.detect.masks import Masks
+from genhmr_jax.detect.observed import Observed
 from genhmr_jax.evaluate import benchmark, looking, synthetic_split, worst
-from genhmr_jax.evaluate.predictors import MEAN_POSE_72
 from genhmr_jax.evaluate.synthetic_split import open_split, split_hash
-from genhmr_jax.looks import Looks
-from genhmr_jax.masks import Masks
-from genhmr_jax.observed import Observed
-from genhmr_jax.recover import RecoverOptions
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.mean_pose import MEAN_POSE_72
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.recover.photo import RecoverOptions
 
 
 @dataclasses.dataclass
@@ -261,11 +261,11 @@ def test_the_command(made, tmp_path, capsys):
     """genhmr eval --dataset=synthetic: the JSON file and the table of the baseline, and what goes wrong in one line."""
     folder, split = made
     arguments = ["eval", "--dataset=synthetic", f"--data-dir={folder}", "--limit=3", "--checkpoint=mean-pose"]
-    assert cli.main([*arguments, f"--out={tmp_path / 'eval.json'}"]) == 0
+    assert main.main([*arguments, f"--out={tmp_path / 'eval.json'}"]) == 0
     stored = json.loads((tmp_path / "eval.json").read_text())
     assert stored["split"]["hash"] == split.facts["hash"] and list(stored["results"]) == ["mean pose"]
     assert f"hash {split.facts['hash']}" in capsys.readouterr().out
-    assert cli.main([*arguments[:2], f"--data-dir={tmp_path}", *arguments[3:]]) == 1
+    assert main.main([*arguments[:2], f"--data-dir={tmp_path}", *arguments[3:]]) == 1
     assert "holds no synthetic test set" in capsys.readouterr().err
 
 
@@ -303,19 +303,19 @@ def test_the_shipped_model_runs_both_commands(made, tmp_path, capsys):
     pictures = f"--pictures={tmp_path / 'pictures'}"
     rows = []
     for flag in (pictures, "--true-keypoints"):
-        assert cli.main(["eval", "--dataset=synthetic", f"--data-dir={folder}", "--limit=3", flag, *arguments]) == 0
+        assert main.main(["eval", "--dataset=synthetic", f"--data-dir={folder}", "--limit=3", flag, *arguments]) == 0
         rows.append(json.loads(found.read_text())["results"]["T=1, sampling alone"])
         assert 0 < rows[-1]["pa_mpjpe_mm"] <= rows[-1]["mpjpe_mm"] < 2000 and rows[-1]["seconds"] > 0
     assert rows[1]["mpjpe_mm"] < rows[0]["mpjpe_mm"]  # who knows the keypoints errs less
     with Image.open(tmp_path / "pictures" / "worst.jpg") as drawn:
         assert drawn.format == "JPEG" and drawn.height == worst.HEIGHT and drawn.width > 3 * worst.HEIGHT
     assert "with the true 2D keypoints. synthetic test set" in capsys.readouterr().out
-    shutil.copy(cli.SAMPLE_PHOTO, tmp_path / "person.jpg")
-    with Image.open(cli.SAMPLE_PHOTO) as photo:
+    shutil.copy(main.SAMPLE_PHOTO, tmp_path / "person.jpg")
+    with Image.open(main.SAMPLE_PHOTO) as photo:
         width, height = photo.size
     Image.new("L", (width, height), 255).save(tmp_path / "person.mask.png")
     (tmp_path / "boxes.json").write_text(json.dumps({"person": [0, 0, width, height]}))
-    assert cli.main(["eval", "--dataset=photos", f"--data-dir={tmp_path}", pictures, *arguments]) == 0
+    assert main.main(["eval", "--dataset=photos", f"--data-dir={tmp_path}", pictures, *arguments]) == 0
     score = json.loads(found.read_text())["photos"]["person"]["refined"]
     assert 0.02 < score["iou"] < 0.6 and 0 < score["error_box"] < 0.2  # the whole photo as mask
     assert (tmp_path / "pictures" / "person_refined.png").exists()

@@ -5,8 +5,16 @@ import pytest
 import smpl_jax
 from smpl_jax.keypoints import COCO17, OPENPOSE25, OPENPOSE25_FROM_SMPL45, SMPL24, SMPL24_PARENTS, SMPL_VERTEX_IDS
 
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, DETECTED_FLIP, NAMED_SETS, keypoint_model, keypoint_points, known_keypoints, match
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import (
+    DETECTED,
+    DETECTED_FLIP,
+    NAMED_SETS,
+    keypoint_model,
+    keypoint_points,
+    known_keypoints,
+    match,
+)
 
 NEUTRAL = load_body("neutral")
 FORWARD = jax.jit(smpl_jax.forward)

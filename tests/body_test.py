@@ -5,9 +5,9 @@ import pytest
 import smpl_jax
 from smpl_jax.keypoints import SMPL24, SMPL24_FLIP, SMPL_VERTEX_IDS
 
-from genhmr_jax import body
-from genhmr_jax.body import available_bodies, load_body
-from genhmr_jax.errors import InputError
+from genhmr_jax.geometry import bodies
+from genhmr_jax.geometry.bodies import available_bodies, load_body
+from genhmr_jax.io.errors import InputError
 
 VERTICES = {"neutral": 6899, "male": 6899, "female": 6899, "lite": 1719}
 
@@ -47,7 +47,7 @@ def test_shipped_body_is_a_sound_person(name):
 
 
 def test_mirrored_pose_gives_the_mirrored_body():
-    arrays = dict(np.load(body._BODIES.joinpath("neutral.npz")))
+    arrays = dict(np.load(bodies._BODIES.joinpath("neutral.npz")))
     rng = np.random.default_rng(0)
     pose, betas = rng.normal(0, 0.4, (24, 3)).astype(np.float32), rng.normal(size=10)
     model = load_body()
@@ -61,14 +61,14 @@ def test_bodies_are_kept():
 
 
 def test_first_load_may_be_inside_jit(monkeypatch):
-    body._load.cache_clear()
+    bodies._load.cache_clear()
     points = jax.jit(lambda pose: smpl_jax.forward(load_body("lite"), jnp.zeros(10), pose).vertices)(jnp.zeros(72))
     assert np.all(np.isfinite(points))
     assert np.all(np.isfinite(np.asarray(load_body("lite").template)))
 
 
 def test_a_replaced_file_is_read_again(tmp_path):
-    arrays = dict(np.load(body._BODIES.joinpath("lite.npz")))
+    arrays = dict(np.load(bodies._BODIES.joinpath("lite.npz")))
     path = tmp_path / "mine.npz"
     np.savez(path, **arrays)
     first = load_body(path)
@@ -95,7 +95,7 @@ def test_broken_file_names_the_file_once(tmp_path):
 
 def without_names(name: str, **changes) -> dict[str, np.ndarray]:
     """The arrays of a free body that SMPL's own files have too: no vertex is named."""
-    arrays = dict(np.load(body._BODIES.joinpath(f"{name}.npz")))
+    arrays = dict(np.load(bodies._BODIES.joinpath(f"{name}.npz")))
     keys = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
     return {key: arrays[key] for key in keys} | changes
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genhmr_jax import recover
-from genhmr_jax.models.genhmr import ContextEncoder, GenHmrSpec, graphs
-from genhmr_jax.models.masked_transformer import TransformerSpec
+from genhmr_jax.core.masked_transformer import TransformerSpec
+from genhmr_jax.recover import photo
+from genhmr_jax.systems.genhmr.model import ContextEncoder, GenHmrSpec, graphs
 
 SPEC = GenHmrSpec(transformer=TransformerSpec(width=16, layers=1, heads=2), context_tokens=3, context_width=16, context_depth=1)
 
@@ -38,7 +38,7 @@ def test_models_without_it_are_as_they_were():
     names = lambda spec: {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(graphs(spec)[2])}  # noqa: E731
     more = names(dataclasses.replace(SPEC, box_token=True)) - names(SPEC)
     assert more == {f"['genhmr']['context']['box_alone']['{name}']" for name in ("kernel", "bias")}
-    meta = json.loads((recover.default_checkpoint() / "config.json").read_text())
+    meta = json.loads((photo.default_checkpoint() / "config.json").read_text())
     meta["spec"].pop("box_token", None)  # as models were exported before there was such a field
     assert not GenHmrSpec.from_dict(meta["spec"]).box_token
 

@@ -11,12 +11,12 @@ import people_fixtures
 import pose_fixtures
 import pytest
 
-from genhmr_jax import cli
+from genhmr_jax.cli import main
 from genhmr_jax.data import builders, corpus, people, poses
 from genhmr_jax.data.sources import SOURCES, MissingError, find, records
 from genhmr_jax.data.synthetic.write import write_split
-from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate.datasets import DATASETS
+from genhmr_jax.io.errors import InputError
 
 pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("array_record")
@@ -35,7 +35,7 @@ def manual(tmp_path_factory):
 def built_poses(manual, tmp_path_factory):
     """Every pose source, train and val, built by the command."""
     folder = tmp_path_factory.mktemp("data")
-    assert cli.main(["data", "build", *pose_fixtures.NAMES, "--manual-dir", str(manual), "--data-dir", str(folder)]) == 0
+    assert main.main(["data", "build", *pose_fixtures.NAMES, "--manual-dir", str(manual), "--data-dir", str(folder)]) == 0
     return folder
 
 
@@ -97,12 +97,12 @@ def test_bad_records_stop_or_are_listed(tmp_path, capsys):
     bad = tmp_path / "manual/amass/CMU/01/01_01_poses.npz"
     bad.write_bytes(bad.read_bytes()[:1000])
     flags = ["--manual-dir", str(tmp_path / "manual"), "--data-dir", str(tmp_path / "data"), "--split", "train"]
-    assert cli.main(["data", "build", "amass", *flags]) == 1
+    assert main.main(["data", "build", "amass", *flags]) == 1
     assert re.search(r"^genhmr: amass: \S*01_01_poses.npz: is not a whole npz", capsys.readouterr().err, re.MULTILINE)
     with pytest.raises(InputError, match="is no built dataset; build it: genhmr data build amass"):
         builders.open_built(tmp_path / "data", "amass", "train")
     assert not list((tmp_path / "data").iterdir())  # nothing half-built stays
-    assert cli.main(["data", "build", "amass", *flags, "--skip-bad"]) == 0
+    assert main.main(["data", "build", "amass", *flags, "--skip-bad"]) == 0
     assert "1 skipped:\n  amass: " in capsys.readouterr().out
     skipped = builders.built_dir(tmp_path / "data", "amass", "train") / "skipped.txt"
     assert "01_01_poses.npz: is not a whole npz" in skipped.read_text()
@@ -116,7 +116,7 @@ def read_good(manual_dir):
 @pytest.mark.parametrize("name", ["amass", "threedpw"])
 def test_what_is_missing_is_told(tmp_path, capsys, name):
     flags = ["--manual-dir", str(tmp_path), "--data-dir", str(tmp_path / "data")]
-    assert cli.main(["data", "build", name, *flags, "--skip-bad"]) == 1
+    assert main.main(["data", "build", name, *flags, "--skip-bad"]) == 1
     assert " ".join(find(name).layout.split()) in capsys.readouterr().err
     with pytest.raises(MissingError):
         builders.build(name, tmp_path, tmp_path / "data", "train")
@@ -126,7 +126,7 @@ def test_a_split_that_is_not_there_does_not_stop_the_others(tmp_path, capsys):
     pose_fixtures.write("amass", tmp_path)
     for name in ("HumanEva", "SSM_synced"):
         (tmp_path / "amass" / name).rename(tmp_path / name)
-    assert cli.main(["data", "build", "amass", "--manual-dir", str(tmp_path), "--data-dir", str(tmp_path / "data")]) == 0
+    assert main.main(["data", "build", "amass", "--manual-dir", str(tmp_path), "--data-dir", str(tmp_path / "data")]) == 0
     output = capsys.readouterr()
     assert "amass train: " in output.out and output.err.count("not built: amass: ") == 2
 
@@ -134,21 +134,21 @@ def test_a_split_that_is_not_there_does_not_stop_the_others(tmp_path, capsys):
 @pytest.mark.parametrize("words, message", [(["build", "amas"], "did you mean amass"), (["list", "emd"], "did you mean emdb")])
 def test_unknown_names(words, message, capsys):
     flags = ["--manual-dir", "x", "--data-dir", "y"] if words[0] == "build" else []
-    assert cli.main(["data", *words, *flags]) == 1
+    assert main.main(["data", *words, *flags]) == 1
     assert message in capsys.readouterr().err
 
 
 def test_list(capsys):
-    assert cli.main(["data", "list"]) == 0
+    assert main.main(["data", "list"]) == 0
     text = capsys.readouterr().out
     assert all(re.search(rf"^{name} ", text, re.MULTILINE) for name in SOURCES)
-    assert cli.main(["data", "list", "amass"]) == 0
+    assert main.main(["data", "list", "amass"]) == 0
     text = capsys.readouterr().out
     assert find("amass").layout in text and find("amass").licence in text
 
 
 def corpus_of(data_dir, source, out):
-    assert cli.main(["data", "poses", "--data-dir", str(data_dir), "--source", source, "--out", str(out)]) == 0
+    assert main.main(["data", "poses", "--data-dir", str(data_dir), "--source", source, "--out", str(out)]) == 0
     with np.load(out) as data:
         return dict(data), poses.load_corpus(out, "train"), poses.load_corpus(out, "val")
 
@@ -234,7 +234,7 @@ def test_the_commands_of_the_docs(manual, tmp_path, monkeypatch, capsys):
     commands = documented("genhmr data ")
     assert set(SOURCES) <= {word for words in commands if words[2] == "build" for word in words[3:]}  # every dataset has its walk
     for words in commands:
-        assert cli.main(words[1:]) == 0, (words, capsys.readouterr().err)
+        assert main.main(words[1:]) == 0, (words, capsys.readouterr().err)
     training, evaluation = documented("python -m genhmr_jax.main "), documented("genhmr eval ")
     assert len(training) >= 6 and len(evaluation) >= 6
     for words in training:
@@ -251,12 +251,12 @@ def test_the_commands_of_the_docs(manual, tmp_path, monkeypatch, capsys):
 
 def test_training_reads_a_built_corpus(built_poses, tokenizer_config, tmp_path):
     """The batches of the tokenizer's training, of the poses of all pose sources."""
-    from genhmr_jax.train import tasks
+    from genhmr_jax.systems import registry
 
     _, corpus_poses, _ = corpus_of(built_poses, "amass,moyo,cmu_asf=0.1,cmu_bvh=0.1,aist=0.1", tmp_path / "poses.npz")
     config = tokenizer_config.copy_and_resolve_references()
     config.data.poses = str(tmp_path / "poses.npz")
-    (source,) = tasks.make_task(config).sources().values()
+    (source,) = registry.make_task(config).sources().values()
     batch = source.load(np.arange(source.size))["pose"]
     known = {pose.tobytes() for pose in corpus_poses.poses}
     assert batch.shape == (source.size, 72) and all(pose.tobytes() in known for pose in batch)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genhmr_jax import camera
+from genhmr_jax.geometry import camera
 
 
 def test_project_by_hand():

@@ -12,7 +12,8 @@ from fakes import fake_people, install_fake_recover, save_photo
 from PIL import Image
 
 import genhmr_jax
-from genhmr_jax import People, cli
+from genhmr_jax import People
+from genhmr_jax.cli import main
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def calls(monkeypatch):
 def test_help_and_version_load_neither_jax_nor_the_model():
     code = (
         "import sys\nfrom genhmr_jax import cli\n"
-        "try:\n    cli.main(sys.argv[1:])\n"
+        "try:\n    main.main(sys.argv[1:])\n"
         "except SystemExit as stop:\n    code = stop.code\n"
         "heavy = {'jax', 'numpy', 'numba', 'PIL'} & set(sys.modules)\nassert not heavy, heavy\nsys.exit(code)"
     )
@@ -38,7 +39,7 @@ def test_help_and_version_load_neither_jax_nor_the_model():
 
 def test_one_photo(tmp_path, calls, capsys):
     photo = save_photo(tmp_path / "x.jpg")
-    assert cli.main(["recover", str(photo), "--out", str(tmp_path / "out")]) == 0
+    assert main.main(["recover", str(photo), "--out", str(tmp_path / "out")]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["x.npz", "x_overlay.png"]
     people = People.load(tmp_path / "out" / "x.npz")
     assert len(people) == 2 and list(people.image_size) == [60, 40]
@@ -55,7 +56,7 @@ def test_flags_reach_the_model(tmp_path, calls):
     photo = save_photo(tmp_path / "x.jpg")
     flags = "--body male --checkpoint some/where --iterations 7 --hypotheses 4 --refine-steps 0 --fov 60 --seed 3 --max-people 2"
     flags += " --context keypoints"
-    assert cli.main(["recover", str(photo), "--out", str(tmp_path / "out"), "--no-overlay", *flags.split()]) == 0
+    assert main.main(["recover", str(photo), "--out", str(tmp_path / "out"), "--no-overlay", *flags.split()]) == 0
     assert calls.loaded == [("some/where", "male")]
     options = calls.options[0]
     assert (options.iterations, options.hypotheses, options.refine_steps, options.fov, options.focal) == (7, 4, 0, 60.0, None)
@@ -68,7 +69,7 @@ def test_meshes_can_be_read_again(tmp_path, calls):
     import trimesh
 
     photo = save_photo(tmp_path / "x.jpg")
-    assert cli.main(["recover", str(photo), "--out", str(tmp_path), "--save", "obj,GLB,ply"]) == 0
+    assert main.main(["recover", str(photo), "--out", str(tmp_path), "--save", "obj,GLB,ply"]) == 0
     people = People.load(tmp_path / "x.npz")
     for person in range(2):
         for suffix in ("obj", "glb", "ply"):
@@ -79,7 +80,7 @@ def test_meshes_can_be_read_again(tmp_path, calls):
 def test_a_directory_gives_one_line_a_photo_and_loads_the_model_once(tmp_path, calls, capsys):
     for name in ("b.png", "a.jpg", "c.jpg"):
         save_photo(tmp_path / name)
-    assert cli.main(["recover", str(tmp_path), "--out", str(tmp_path / "out"), "--no-overlay"]) == 0
+    assert main.main(["recover", str(tmp_path), "--out", str(tmp_path / "out"), "--no-overlay"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["[1/3] a.jpg", "[2/3] b.png", "[3/3] c.jpg"]
     assert len(calls.loaded) == 1
@@ -89,7 +90,7 @@ def test_a_directory_gives_one_line_a_photo_and_loads_the_model_once(tmp_path, c
 def test_output_beside_the_photos_is_not_taken_for_photos(tmp_path, calls):
     save_photo(tmp_path / "x.png")
     for _ in range(2):
-        assert cli.main(["recover", str(tmp_path), "--out", str(tmp_path)]) == 0
+        assert main.main(["recover", str(tmp_path), "--out", str(tmp_path)]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npz", "x.png", "x_overlay.png"]
 
 
@@ -99,7 +100,7 @@ def test_a_body_behind_the_camera_costs_a_line(tmp_path, calls, capsys):
     vertices[1, :2, 2] = -0.1
     calls.result = dataclasses.replace(people, vertices=vertices)
     photo = save_photo(tmp_path / "x.jpg")
-    assert cli.main(["recover", str(photo), "--out", str(tmp_path), "--fov", "170"]) == 0
+    assert main.main(["recover", str(photo), "--out", str(tmp_path), "--fov", "170"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"genhmr: {photo}: 50 % of person 2 lies behind the camera; give the --fov or --focal of this photo"
     assert (tmp_path / "x_overlay.png").exists()
@@ -107,7 +108,7 @@ def test_a_body_behind_the_camera_costs_a_line(tmp_path, calls, capsys):
 
 def test_people_beyond_the_most_are_said(tmp_path, calls, capsys):
     calls.result = dataclasses.replace(fake_people(2), left_out=np.int32(3))
-    assert cli.main(["recover", str(save_photo(tmp_path / "x.jpg")), "--out", str(tmp_path), "--no-overlay"]) == 0
+    assert main.main(["recover", str(save_photo(tmp_path / "x.jpg")), "--out", str(tmp_path), "--no-overlay"]) == 0
     assert "x.jpg: 2 people (3 more left out, see --max-people), " in capsys.readouterr().out
 
 
@@ -119,7 +120,7 @@ def test_given_people_who_are_left_out_cost_a_line_and_are_numbered(tmp_path, ca
     (tmp_path / "boxes.json").write_text(json.dumps(records))
     calls.result = fake_people(1, given_index=np.array([1]))
     flags = ["--boxes", str(tmp_path / "boxes.json"), "--no-overlay"]
-    assert cli.main(["recover", str(photo), "--out", str(tmp_path), *flags]) == 0
+    assert main.main(["recover", str(photo), "--out", str(tmp_path), *flags]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         f"genhmr: {photo}: left out 1 of 4 given people with scores below 0.2 (--min-score); person 2 of 4 given: the box "
@@ -132,16 +133,16 @@ def test_given_people_who_are_left_out_cost_a_line_and_are_numbered(tmp_path, ca
 def test_nobody_of_the_given_people_is_left(tmp_path, calls, capsys):
     calls.result = fake_people(0)
     photo = save_photo(tmp_path / "x.jpg")
-    assert cli.main(["recover", str(photo), "--out", str(tmp_path), "--boxes", "5,5,40,30"]) == 1
+    assert main.main(["recover", str(photo), "--out", str(tmp_path), "--boxes", "5,5,40,30"]) == 1
     assert "nobody is left: person 1 of 1 given: too little of a person is seen in the box" in capsys.readouterr().err
     (tmp_path / "boxes.json").write_text('{"x": []}')
-    assert cli.main(["recover", str(photo), "--out", str(tmp_path), "--boxes", str(tmp_path / "boxes.json")]) == 1
+    assert main.main(["recover", str(photo), "--out", str(tmp_path), "--boxes", str(tmp_path / "boxes.json")]) == 1
     assert "boxes.json has nobody for this photo" in capsys.readouterr().err
 
 
 def test_demo_uses_the_photo_of_the_package(tmp_path, calls, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["demo"]) == 0
+    assert main.main(["demo"]) == 0
     assert sorted(p.name for p in (tmp_path / "genhmr_demo").iterdir()) == ["person.npz", "person_overlay.png"]
     assert calls.images[0].shape == (720, 640, 3)
 
@@ -149,7 +150,7 @@ def test_demo_uses_the_photo_of_the_package(tmp_path, calls, monkeypatch):
 def test_boxes_and_keypoints_of_the_user_reach_the_model(tmp_path, calls):
     photo = save_photo(tmp_path / "x.jpg")
     (tmp_path / "boxes.json").write_text('{"x": [[1, 2, 30, 39]]}')
-    assert cli.main(["recover", str(photo), "--out", str(tmp_path), "--boxes", str(tmp_path / "boxes.json")]) == 0
+    assert main.main(["recover", str(photo), "--out", str(tmp_path), "--boxes", str(tmp_path / "boxes.json")]) == 0
     assert np.array_equal(calls.boxes[0], [[1, 2, 30, 39]]) and calls.keypoints[0] is None
 
 
@@ -164,7 +165,7 @@ def test_boxes_and_keypoints_of_the_user_reach_the_model(tmp_path, calls):
 def test_flags_out_of_range_are_usage_errors(tmp_path, calls, capsys, flags):
     photo = save_photo(tmp_path / "x.jpg")
     with pytest.raises(SystemExit) as stop:
-        cli.main(["recover", str(photo), "--out", str(tmp_path / "out"), *flags.split()])
+        main.main(["recover", str(photo), "--out", str(tmp_path / "out"), *flags.split()])
     assert stop.value.code == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith("genhmr") and flags.split()[0] in message
@@ -174,14 +175,14 @@ def test_flags_out_of_range_are_usage_errors(tmp_path, calls, capsys, flags):
 def test_no_command_and_no_output_directory_are_usage_errors(capsys):
     for arguments in ([], ["recover", "x.jpg"], ["dance"]):
         with pytest.raises(SystemExit) as stop:
-            cli.main(arguments)
+            main.main(arguments)
         assert stop.value.code == 2
 
 
 def test_the_compilation_cache_is_kept_where_asked_and_is_no_must(tmp_path, monkeypatch):
     import jax
 
-    from genhmr_jax import compilation_cache
+    from genhmr_jax.io import compilation_cache
 
     before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
     monkeypatch.setenv("GENHMR_CACHE", str(tmp_path / "cache"))

@@ -9,9 +9,9 @@ from pose_fixtures import records
 from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import SMPL24, SMPL24_PARENTS
 
-from genhmr_jax.body import load_body
 from genhmr_jax.data.sources import asf, bvh, cmu_mocap, retarget, skeleton
-from genhmr_jax.errors import InputError
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.io.errors import InputError
 
 
 def matrix(axis, degrees):

@@ -15,7 +15,7 @@ import zlib
 import numpy as np
 import pytest
 
-from genhmr_jax import compilation_cache
+from genhmr_jax.io import compilation_cache
 
 NOISE = np.random.default_rng(0).bytes(4000)
 DAMAGES = {
@@ -166,7 +166,7 @@ def kernel(tmp_path, monkeypatch):
     (tmp_path / "source").mkdir()
     source = tmp_path / "source" / "kernels.py"
     source.write_text(
-        "from genhmr_jax.render.compiled import compiled\n\n\n"
+        "from genhmr_jax.io.compiled import compiled\n\n\n"
         "@compiled\ndef double(x):\n    return 2 * x\n"
     )
 

@@ -9,12 +9,13 @@ from flax import nnx
 from scipy.spatial.transform import Rotation
 from scipy.stats import maxwell
 
-from genhmr_jax import predict, sampling
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import keypoint_model
-from genhmr_jax.models.genhmr import Encoded, GenHmr, GenHmrSpec
-from genhmr_jax.models.masked_transformer import TransformerSpec
-from genhmr_jax.models.tokenizer import PoseTokenizer, TokenizerSpec
+from genhmr_jax.core import sampling
+from genhmr_jax.core.masked_transformer import TransformerSpec
+from genhmr_jax.core.tokenizer import PoseTokenizer, TokenizerSpec
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import keypoint_model
+from genhmr_jax.systems.genhmr import system
+from genhmr_jax.systems.genhmr.model import Encoded, GenHmr, GenHmrSpec
 
 SPEC = GenHmrSpec(
     TokenizerSpec("parts", part_tokens=(1, 2, 1, 1, 1, 1), codebook_size=12, code_dim=3, width=8, depth=1),
@@ -27,7 +28,7 @@ SPEC = GenHmrSpec(
 
 @pytest.fixture(scope="module")
 def networks():
-    return predict.Networks.of(SPEC)
+    return system.Networks.of(SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_it_is_the_share_of_a_gaussian_around_the_draws(networks, params, body):
     logits = networks.logits(params, jnp.full((3, SPEC.tokenizer.length), 12), encoded)
     answer = np.asarray(smpl_jax.forward(body, encoded.betas, rotmats).joints, np.float64)
     squares = np.zeros((3, 24))
-    for draw in range(predict.DRAWS):
+    for draw in range(system.DRAWS):
         tokens = jnp.argmax(logits + sampling.gumbel(keys, draw, logits.shape[1:]), -1)
         drawn = networks.decode(params, params["codebook"]["vectors"][tokens])
         joints = np.asarray(smpl_jax.forward(body, encoded.betas, drawn).joints, np.float64)
@@ -64,7 +65,7 @@ def test_it_is_the_share_of_a_gaussian_around_the_draws(networks, params, body):
             turned = Rotation.align_vectors(b, a)[0].apply(a)
             scale = (turned * b).sum() / (a**2).sum()
             squares[row] += ((scale * turned - b) ** 2).sum(-1)
-    wanted = maxwell.cdf(predict.NEAR, scale=np.sqrt(squares / (3 * predict.DRAWS)))
+    wanted = maxwell.cdf(system.NEAR, scale=np.sqrt(squares / (3 * system.DRAWS)))
     assert 0.05 < np.ptp(wanted)
     np.testing.assert_allclose(found, wanted, atol=2e-4)
 

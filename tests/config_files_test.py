@@ -6,8 +6,14 @@ import sys
 import pytest
 from conftest import ROOT
 
-from genhmr_jax.config_files import apply_overrides, field_names, load_config, nearest, override_flags
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.config_files import (
+    apply_overrides,
+    field_names,
+    load_config,
+    nearest,
+    override_flags,
+)
+from genhmr_jax.io.errors import InputError
 
 GENHMR, TOKENIZER = str(ROOT / "configs" / "genhmr.py"), str(ROOT / "configs" / "tokenizer.py")
 

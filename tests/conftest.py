@@ -74,10 +74,11 @@ def tokenizer_config(get_config, corpus_file):
 @pytest.fixture(scope="session")
 def trained_tokenizer(tokenizer_config, tmp_path_factory) -> pathlib.Path:
     """The workdir of a tiny trained tokenizer; its model is in model/."""
-    from genhmr_jax.train import loop, tasks
+    from genhmr_jax.systems import registry
+    from genhmr_jax.train import loop
 
     workdir = tmp_path_factory.mktemp("tokenizer")
-    loop.train(tasks.make_task(tokenizer_config), tokenizer_config, workdir)
+    loop.train(registry.make_task(tokenizer_config), tokenizer_config, workdir)
     return workdir
 
 

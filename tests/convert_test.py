@@ -12,11 +12,12 @@ import pytest
 from flax import nnx
 from torch_fixtures import fake, save, save_safetensors
 
-from genhmr_jax import cli
-from genhmr_jax.convert import checkpoint, vit
-from genhmr_jax.errors import InputError
-from genhmr_jax.models.baselines.regressor import RegressorSpec, graph
-from genhmr_jax.models.vit import SIZES, Vit, VitSpec
+from genhmr_jax.cli import main
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.nets import vit_params
+from genhmr_jax.nets.vit import SIZES, Vit, VitSpec
+from genhmr_jax.systems import convert
+from genhmr_jax.systems.regressors.model import RegressorSpec, graph
 
 PUBLIC = np.load(pathlib.Path(__file__).with_name("public_outputs.npz"))
 
@@ -43,7 +44,7 @@ def lightning(backbone, head):
 
 
 def run(*words):
-    return cli.main(["convert", *map(str, words)])
+    return main.main(["convert", *map(str, words)])
 
 
 @pytest.mark.parametrize("form", ["vitpose", "no prefix", "hugging face"])
@@ -62,8 +63,8 @@ def test_a_backbone(tmp_path, backbone, form, capsys):
     assert run(file, "--out", tmp_path / "model") == 0
     meta = json.loads((tmp_path / "model" / "config.json").read_text())
     assert meta["kind"] == "vit" and meta["spec"] == {"encoder": "vit_s"}
-    assert meta["source"] == [{"file": file.name, "sha256": checkpoint.sha256(file)}] and "terms" in meta
-    from genhmr_jax.model_files import warm_start
+    assert meta["source"] == [{"file": file.name, "sha256": convert.sha256(file)}] and "terms" in meta
+    from genhmr_jax.io.model_folder import warm_start
 
     like = nnx.to_pure_dict(nnx.split(Vit(VitSpec.named("s"), rngs=nnx.Rngs(0)))[1])
     params, report = warm_start(tmp_path / "model", {"encoder": like})
@@ -89,11 +90,11 @@ def answers_as_published(kind, params, spec):
 def test_hmr2(tmp_path, capsys):
     content, libraries = lightning(inputs.backbone(), inputs.hmr2_head(small=False))
     file = save(tmp_path / "epoch=35-step=1000000.ckpt", content, *libraries)
-    kind, params, spec, report = checkpoint.convert(str(file))
+    kind, params, spec, report = convert.convert(str(file))
     assert kind == "hmr2" and spec["encoder"] == "vit_s" and spec["crop"] == "hmr2"
     assert {name.split(".")[1] for name in report["unused"] if name.startswith("state_dict.")} == {"smpl", "discriminator", "initialized"}
     answers_as_published(kind, params, spec)
-    print(checkpoint.table(report))
+    print(convert.table(report))
     assert "SMPL's own arrays" in capsys.readouterr().out
 
 
@@ -104,14 +105,14 @@ def test_tokenhmr(tmp_path):
     node = fake("yacs.config", "CfgNode", dict)(ARCH="conv")
     other = save(tmp_path / "tokenizer.pth", {"net": net, "hparams": node}, type(node))
     with pytest.raises(InputError, match="token decoder lies in another file"):
-        checkpoint.convert(str(file))
-    kind, params, spec, _ = checkpoint.convert(str(file), str(other))
+        convert.convert(str(file))
+    kind, params, spec, _ = convert.convert(str(file), str(other))
     assert kind == "tokenhmr" and spec["crop"] == "hmr2"
     answers_as_published(kind, params, spec)
     np.testing.assert_array_equal(params["head"]["codebook"], net["quantizer.codebook"])
     np.testing.assert_array_equal(params["head"]["tokens"]["inp"]["kernel"], net["decoder.decoder.0.weight"].transpose(2, 1, 0))
     with pytest.raises(InputError, match="no `net`"):
-        checkpoint.convert(str(file), str(file))
+        convert.convert(str(file), str(file))
 
 
 def damaged(tensors, how):
@@ -137,7 +138,7 @@ def damaged(tensors, how):
 def test_nothing_is_loaded_in_part(tmp_path, backbone, how, said, capsys):
     file = save(tmp_path / "x.pth", {"state_dict": damaged(backbone, how)})
     with pytest.raises(InputError, match=said):
-        vit.convert(dict(checkpoint.tensors(checkpoint.read(file))), file)
+        vit_params.convert(dict(convert.tensors(convert.read(file))), file)
     assert run(file, "--out", tmp_path / "model") == 1
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "model").exists()
 
@@ -153,15 +154,15 @@ def test_an_expert_becomes_part_of_its_blocks(tmp_path, backbone):
         else:
             split[name] = array
     file = save(tmp_path / "plus.pth", {"state_dict": split})
-    kind, params, spec, report = checkpoint.convert(str(file), expert=1)
-    plain = checkpoint.convert(str(save(tmp_path / "plain.pth", {"state_dict": backbone})))
+    kind, params, spec, report = convert.convert(str(file), expert=1)
+    plain = convert.convert(str(save(tmp_path / "plain.pth", {"state_dict": backbone})))
     assert kind == "vit" and spec == plain[2]
     jax.tree.map(np.testing.assert_array_equal, params, plain[1])
     assert all(".experts.1." not in name for name in report["unused"]) and any(".experts.0." in name for name in report["unused"])
-    other = checkpoint.convert(str(file))[1]["encoder"]["blocks"]["fc2"]["bias"]
+    other = convert.convert(str(file))[1]["encoder"]["blocks"]["fc2"]["bias"]
     np.testing.assert_allclose(other[:, -96:], plain[1]["encoder"]["blocks"]["fc2"]["bias"][:, -96:] - 1, atol=2e-3)  # stored in float16
     with pytest.raises(InputError, match="has no expert 3; give --expert one of 0, 1, 2"):
-        checkpoint.convert(str(file), expert=3)
+        convert.convert(str(file), expert=3)
 
 
 class Command:

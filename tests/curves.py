@@ -15,16 +15,16 @@ import ml_collections  # noqa: E402
 from absl import flags  # noqa: E402
 
 from genhmr_jax.data import pipeline  # noqa: E402
+from genhmr_jax.systems import registry  # noqa: E402
 from genhmr_jax.train import mesh as meshes  # noqa: E402
 from genhmr_jax.train import program as programs  # noqa: E402
-from genhmr_jax.train import tasks  # noqa: E402
 
 
 def curve(config: ml_collections.ConfigDict, data: int, fsdp: int, tensor: int, accumulate: int) -> list[float]:
     """The losses of a run on the first data x fsdp x tensor devices."""
     config.mesh.update({"data": data, "fsdp": fsdp, "tensor": tensor, "fsdp_min_size": 0})
     config.accumulate = accumulate
-    task = tasks.make_task(config)
+    task = registry.make_task(config)
     mesh = meshes.make_mesh(config.mesh, jax.devices()[: data * fsdp * tensor])
     program = programs.build(task, config, mesh)
     state, frozen, losses = program.init(), program.place_frozen(), []

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import smpl_jax
 
-from genhmr_jax import camera
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, DETECTED_FLIP, keypoint_model, keypoint_points
 from genhmr_jax.data import poses, views
-from genhmr_jax.errors import InputError
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_model, keypoint_points
+from genhmr_jax.io.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genhmr_jax.models import deformable_attention
-from genhmr_jax.models.deformable_attention import DeformableAttention, bilinear_sample
+from genhmr_jax.nets import deformable_attention
+from genhmr_jax.nets.deformable_attention import DeformableAttention, bilinear_sample
 
 
 def sample_numpy(image, x, y):

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from detect_figure import figure
 
-from genhmr_jax.detect import blazepose, graph
+from genhmr_jax.detect import blazepose, graph_runner
 
 REFERENCE = json.loads(Path(__file__).with_name("detect_reference.json").read_text())
 
 
 def outputs(network):
     """All outputs of a network for the drawn figure."""
-    description, weights = graph.load(network)
+    description, weights = graph_runner.load(network)
     image = figure(256)[None]
     image = image.astype(np.int32) if network.startswith("movenet") else image.astype(np.float32) / np.float32(255)
-    return jax.jit(lambda weights, x: graph.run(description, weights, {description.inputs[0]: x}))(weights, image)
+    return jax.jit(lambda weights, x: graph_runner.run(description, weights, {description.inputs[0]: x}))(weights, image)
 
 
 def test_multipose_equals_tensorflow_js():
@@ -62,7 +62,7 @@ def test_convolutions(depthwise, padding, size, window, stride):
     x = rng.normal(size=(2, *size, 3))
     kernel = rng.normal(size=(window, window, 3, 1 if depthwise else 4))
     bias = rng.normal(size=kernel.shape[2] if depthwise else 4)
-    op = graph.OPERATIONS["FusedDepthwiseConv2dNative" if depthwise else "_FusedConv2D"]
+    op = graph_runner.OPERATIONS["FusedDepthwiseConv2dNative" if depthwise else "_FusedConv2D"]
     options = dict(strides=[1, stride, stride, 1], padding=padding, fused_ops=["BiasAdd", "Relu6"])
     ours = jax.jit(lambda *arrays: op(*arrays, **options))(x, kernel, bias)
     np.testing.assert_allclose(ours, np.clip(naive_convolution(x, kernel, stride, padding, depthwise) + bias, 0, 6), atol=2e-5)
@@ -92,13 +92,13 @@ def naive_resize(x, size, align_corners, half_pixel_centers):
 def test_resize(flags, size):
     x = np.random.default_rng(0).normal(size=(4, 5))
     options = dict(align_corners=flags[0], half_pixel_centers=flags[1])
-    ours = graph.OPERATIONS["ResizeBilinear"](jnp.array(x, jnp.float32)[None, :, :, None], np.array(size), **options)
+    ours = graph_runner.OPERATIONS["ResizeBilinear"](jnp.array(x, jnp.float32)[None, :, :, None], np.array(size), **options)
     np.testing.assert_allclose(ours[0, :, :, 0], naive_resize(x, size, *flags), atol=1e-5)
 
 
 def test_strided_slice_with_masks():
     x = np.arange(24).reshape(2, 3, 4)
-    op = graph.OPERATIONS["StridedSlice"]
+    op = graph_runner.OPERATIONS["StridedSlice"]
     given = [np.array(v, np.int32) for v in ([1, 0, 0, 9], [9, 0, 0, 9], [1, 1, 1, 2])]
     # x[1:, newaxis, ..., ::2]: end of axis 0 open, a new axis, an ellipsis, the last axis open on both sides.
     ours = op(x, *given, begin_mask=8, end_mask=1 | 8, new_axis_mask=2, ellipsis_mask=4)
@@ -116,12 +116,12 @@ def test_feature_maps_do_not_depend_on_the_batch():
 
 
 def test_gradients_through_a_network_are_finite_and_right():
-    description, weights = graph.load("blazepose-full")
+    description, weights = graph_runner.load("blazepose-full")
     image = jnp.array(figure(256)[None] / 255.0, jnp.float32)
 
     @jax.jit
     def loss(x):  # the first eight blocks of the encoder: padding, strides, both kinds of convolution, sums
-        return jnp.square(graph.run(description, weights, {description.inputs[0]: x}, ["model/add_1/add"])["model/add_1/add"]).mean()
+        return jnp.square(graph_runner.run(description, weights, {description.inputs[0]: x}, ["model/add_1/add"])["model/add_1/add"]).mean()
 
     gradient = jax.grad(loss)(image)
     assert np.isfinite(gradient).all()
@@ -131,7 +131,7 @@ def test_gradients_through_a_network_are_finite_and_right():
 
 
 def test_only_what_an_output_needs_is_run():
-    description, _ = graph.load("blazepose-full")
+    description, _ = graph_runner.load("blazepose-full")
     assert len(description.needed(["model/add_1/add"])) < len(description.needed([description.outputs["ld_3d"]])) < len(description.nodes)
     with pytest.raises(ValueError, match="no value named nonsense"):
         description.needed(["nonsense"])
@@ -139,15 +139,15 @@ def test_only_what_an_output_needs_is_run():
 
 def test_missing_and_broken_network_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="build_eyes.py"):
-        graph.load("blazepose-enormous")
+        graph_runner.load("blazepose-enormous")
     with pytest.raises(ValueError, match="unknown BlazePose 'huge'"):
         blazepose.feature_maps(jnp.zeros((1, 256, 256, 3)), "huge")
     for name, content in (("text", b"not an archive"), ("empty", b"")):
         (tmp_path / f"{name}.npz").write_bytes(content)
         with pytest.raises(ValueError, match=f"{name}.npz: not a network file"):
-            graph.load(str(tmp_path / f"{name}.npz"))
+            graph_runner.load(str(tmp_path / f"{name}.npz"))
     nodes = [["x", "Placeholder", [], {}], ["y", "Fancy", ["x"], {}]]
     description = json.dumps({"inputs": ["x"], "outputs": {"y": "y"}, "nodes": nodes}).encode()
     np.savez(tmp_path / "new.npz", graph=np.frombuffer(description, np.uint8))
     with pytest.raises(ValueError, match="Fancy"):
-        graph.load(str(tmp_path / "new.npz"))
+        graph_runner.load(str(tmp_path / "new.npz"))

@@ -10,8 +10,8 @@ from PIL import Image
 
 import genhmr_jax
 from genhmr_jax import detect
-from genhmr_jax.body.keypoints import DETECTED
 from genhmr_jax.detect import blazepose, movenet
+from genhmr_jax.geometry.keypoints import DETECTED
 
 SAMPLE = Path(genhmr_jax.__file__).parent / "assets" / "sample" / "person.jpg"
 # The figure faces us: its right is on the picture's left.

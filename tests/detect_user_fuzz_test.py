@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genhmr_jax.detect import user
-from genhmr_jax.errors import InputError
-from genhmr_jax.image_files import ImageFile
+from genhmr_jax.data.annotations import user
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.image_files import ImageFile
 
 EXAMPLES = int(os.environ.get("GENHMR_EXAMPLES", "200"))
 PHOTO, SIZE = ImageFile(Path("photos/a.jpg"), "a"), (64, 48)

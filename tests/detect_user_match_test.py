@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from genhmr_jax.detect.user_match import Matcher, PhotoName
-from genhmr_jax.errors import InputError
-from genhmr_jax.image_files import name_outputs
+from genhmr_jax.data.annotations.matching import Matcher, PhotoName
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.image_files import name_outputs
 
 
 def match(names, photos):

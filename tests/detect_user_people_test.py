@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genhmr_jax import cli
-from genhmr_jax.body.keypoints import DETECTED
-from genhmr_jax.detect import user
-from genhmr_jax.errors import InputError
-from genhmr_jax.image_files import ImageFile
-from genhmr_jax.images import read_image
+from genhmr_jax.cli import main
+from genhmr_jax.data.annotations import user
+from genhmr_jax.geometry.keypoints import DETECTED
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.image_files import ImageFile
+from genhmr_jax.io.images import read_image
 
 PHOTO, SIZE = ImageFile(Path("x.jpg"), "x"), (600, 400)
 
@@ -108,7 +108,7 @@ def test_fractions_of_the_photo_are_no_px(tmp_path, span):
 
 def test_percent_of_the_photo_is_no_px(tmp_path):
     """The detector decides: it sees the sample person at the place in percent and nobody at the same numbers in px."""
-    photo, pixels = ImageFile(cli.SAMPLE_PHOTO, "person"), read_image(cli.SAMPLE_PHOTO)
+    photo, pixels = ImageFile(main.SAMPLE_PHOTO, "person"), read_image(main.SAMPLE_PHOTO)
     size = pixels.shape[1], pixels.shape[0]
     box = np.array([130.0, 110, 480, 670])
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from smpl_jax.keypoints import COCO17, OPENPOSE25
 
-from genhmr_jax.body.keypoints import DETECTED
-from genhmr_jax.detect import user
-from genhmr_jax.detect.user_values import COCO_FEET, HALPE26, OPENPOSE_COCO18
-from genhmr_jax.errors import InputError
-from genhmr_jax.image_files import ImageFile, name_outputs
+from genhmr_jax.data.annotations import user
+from genhmr_jax.data.annotations.values import COCO_FEET, HALPE26, OPENPOSE_COCO18
+from genhmr_jax.geometry.keypoints import DETECTED
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.image_files import ImageFile, name_outputs
 
 SIZE = (60, 60)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import smpl_jax
 
-from genhmr_jax.body import load_body
+from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.render import device_rasterizer, rasterizer
 
 

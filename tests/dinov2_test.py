@@ -8,12 +8,13 @@ import pytest
 from flax import nnx
 from torch_fixtures import save, save_safetensors
 
-from genhmr_jax.convert import checkpoint, vit
-from genhmr_jax.errors import InputError
-from genhmr_jax.models.genhmr import GenHmrSpec
-from genhmr_jax.models.masked_transformer import TransformerSpec
-from genhmr_jax.models.vit import Vit, VitSpec, is_vit
-from genhmr_jax.predict import Networks
+from genhmr_jax.core.masked_transformer import TransformerSpec
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.nets import vit_params
+from genhmr_jax.nets.vit import Vit, VitSpec, is_vit
+from genhmr_jax.systems import convert
+from genhmr_jax.systems.genhmr.model import GenHmrSpec
+from genhmr_jax.systems.genhmr.system import Networks
 
 HUGGING_FACE = {
     "cls_token": "embeddings.cls_token",
@@ -51,7 +52,7 @@ def test_both_sets_of_names(meta, tmp_path):
     theirs = hugging_face(meta)
     assert {"layernorm.weight", "encoder.layer.11.norm2.bias", "encoder.layer.3.attention.attention.key.weight"} <= set(theirs)
     files = save(tmp_path / "dinov2_vits14_pretrain.pth", meta), save_safetensors(tmp_path / "model.safetensors", theirs)
-    (kind, params, spec, report), (_, other, other_spec, _) = (checkpoint.convert(str(file)) for file in files)
+    (kind, params, spec, report), (_, other, other_spec, _) = (convert.convert(str(file)) for file in files)
     assert kind == "vit" and spec == other_spec == {"encoder": "dinov2_s"} and report["unused"] == ["mask_token"]
     jax.tree.map(np.testing.assert_array_equal, params, other)
     encoder = params["encoder"]
@@ -76,14 +77,14 @@ def test_both_sets_of_names(meta, tmp_path):
 )
 def test_what_is_no_such_network_is_refused(meta, change, said):
     with pytest.raises(InputError, match=said):
-        vit.convert(meta | {name: np.zeros(shape, np.float32) for name, shape in change.items()}, "file")
+        vit_params.convert(meta | {name: np.zeros(shape, np.float32) for name, shape in change.items()}, "file")
 
 
 def test_positions_between_patches():
     """Equal grids: as they are. Half-way between two patches: the weights for a = -0.75, by hand. The first one is left alone."""
     random = np.random.default_rng(0).normal(size=(17, 3)).astype(np.float32)
-    np.testing.assert_allclose(vit.interpolated(random, (4, 4), "file"), random, atol=1e-6)
-    found = vit.interpolated(random, (2, 4), "file")
+    np.testing.assert_allclose(vit_params.interpolated(random, (4, 4), "file"), random, atol=1e-6)
+    found = vit_params.interpolated(random, (2, 4), "file")
     square, near, far = random[1:].reshape(4, 4, 3), 0.59375, -0.09375
     wanted = np.stack(
         [

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.train.distributed import Plan, first_host, resolve
 
 ONE = Plan("one process", None, 1, 0)
@@ -153,7 +153,7 @@ def python(code: str, **variables: str) -> subprocess.CompletedProcess:
     environ = {
         k: v for k, v in os.environ.items() if not k.startswith(("GENHMR_", "SLURM_", "SKYPILOT_", "OMPI_")) and "proxy" not in k.lower()
     }
-    head = "import jax\nfrom genhmr_jax.train import distributed\nfrom genhmr_jax.errors import InputError\n"
+    head = "import jax\nfrom genhmr_jax.train import distributed\nfrom genhmr_jax.io.errors import InputError\n"
     environ |= {"JAX_PLATFORMS": "cpu"} | variables
     return subprocess.run([sys.executable, "-c", head + code], env=environ, capture_output=True, text=True, timeout=120)
 

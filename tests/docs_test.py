@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genhmr_jax import cli
+from genhmr_jax.cli import main
 
 ROOT = Path(__file__).parent.parent
 FILES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "launch" / "README.md"]
@@ -26,7 +26,7 @@ def commands() -> list[str]:
 def test_command_is_real(command, get_config):
     words = shlex.split(command)
     if words[0] == "genhmr":
-        _, rest = cli.build_parser().parse_known_args(words[1:])
+        _, rest = main.build_parser().parse_known_args(words[1:])
         assert all(flag.startswith("--config.") for flag in rest), rest
     else:
         assert words[0] == "python"

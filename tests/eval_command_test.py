@@ -13,15 +13,18 @@ from PIL import Image
 from smpl_jax.keypoints import EXTRA19
 
 import genhmr_jax
-from genhmr_jax import cli, recover
-from genhmr_jax.body import load_body
+from genhmr_jax.cli import evaluate as eval_command
+from genhmr_jax.cli import main
 from genhmr_jax.data.sources import find
-from genhmr_jax.errors import InputError
-from genhmr_jax.evaluate import command, predictors, runner, tables
+from genhmr_jax.evaluate import predictors, runner, tables
 from genhmr_jax.evaluate.bodies import load_bodies
 from genhmr_jax.evaluate.datasets import DATASETS
-from genhmr_jax.evaluate.predictors import MEAN_POSE_72, Prediction, Sight
+from genhmr_jax.evaluate.predictors import Prediction, Sight
 from genhmr_jax.evaluate.protocols import H36M_TO_J17, J24_TO_J17, PROTOCOLS
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.mean_pose import MEAN_POSE_72
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.recover import photo
 
 ASSETS = Path(genhmr_jax.__file__).parent / "assets"
 PEOPLE = {"3dpw": 5, "emdb1": 3, "emdb2": 3, "h36m-p1": 4, "h36m-p2": 2, "mpi-inf-3dhp": 2}
@@ -88,7 +91,7 @@ def evaluate(folder, name, predictor, protocols, body_dir=None, report=None, **h
 def test_the_mean_pose_on_every_dataset(name, release, body_dir, tmp_path, capsys):
     """Published protocols with (a stand-in for) SMPL: figures of a baseline, texts, and the published rows beside them."""
     command = ["eval", f"--dataset={name}", f"--data-dir={release[0]}", "--checkpoint=mean-pose", "--batch-size=8"]
-    assert cli.main([*command, f"--body-dir={body_dir}", f"--out={tmp_path / 'smpl.json'}"]) == 0
+    assert main.main([*command, f"--body-dir={body_dir}", f"--out={tmp_path / 'smpl.json'}"]) == 0
     printed, found = capsys.readouterr().out, json.loads((tmp_path / "smpl.json").read_text())
     assert list(found["protocols"]) == list(DATASETS[name].published) and found["people"] == PEOPLE.get(name, 2)
     for protocol, figures in found["protocols"].items():
@@ -103,7 +106,7 @@ def test_the_mean_pose_on_every_dataset(name, release, body_dir, tmp_path, capsy
 def test_the_mean_pose_without_smpl(release, tmp_path, capsys):
     for name in ("3dpw", "h36m-p1"):
         out = tmp_path / f"{name}.json"
-        assert cli.main(["eval", f"--dataset={name}", f"--data-dir={release[0]}", "--checkpoint=mean-pose", f"--out={out}"]) == 0
+        assert main.main(["eval", f"--dataset={name}", f"--data-dir={release[0]}", "--checkpoint=mean-pose", f"--out={out}"]) == 0
         assert list(json.loads(out.read_text())["protocols"]) == list(DATASETS[name].free)
         assert "need your SMPL: give --body-dir" in capsys.readouterr().out
 
@@ -207,9 +210,9 @@ def test_a_damaged_image_is_named_or_skipped(release):
 def test_built_datasets_give_the_same_figures(release, tmp_path, capsys):
     pytest.importorskip("tensorflow_datasets")
     built = tmp_path / "built"
-    assert cli.main(["data", "build", "emdb", f"--manual-dir={release[0]}", f"--data-dir={built}", "--split=emdb1"]) == 0
+    assert main.main(["data", "build", "emdb", f"--manual-dir={release[0]}", f"--data-dir={built}", "--split=emdb1"]) == 0
     for name, folder in (("a", release[0]), ("b", built)):
-        assert cli.main(["eval", "--dataset=emdb1", f"--data-dir={folder}", "--checkpoint=mean-pose", f"--out={tmp_path / name}"]) == 0
+        assert main.main(["eval", "--dataset=emdb1", f"--data-dir={folder}", "--checkpoint=mean-pose", f"--out={tmp_path / name}"]) == 0
     assert json.loads((tmp_path / "a").read_text())["protocols"] == json.loads((tmp_path / "b").read_text())["protocols"]
 
 
@@ -231,7 +234,7 @@ def test_built_datasets_give_the_same_figures(release, tmp_path, capsys):
 def test_what_is_wrong_is_said_in_one_line(flags, words, release, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = [] if any(flag.startswith("--data-dir") for flag in flags) else [f"--data-dir={release[0]}"]
-    assert cli.main(["eval", "--checkpoint=mean-pose", *data, *flags]) == 1
+    assert main.main(["eval", "--checkpoint=mean-pose", *data, *flags]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and all(word in error for word in words), error
     assert list(tmp_path.iterdir()) == [], "nothing half-written stays"
@@ -240,7 +243,7 @@ def test_what_is_wrong_is_said_in_one_line(flags, words, release, tmp_path, caps
 def test_iterations_are_checked(capsys):
     for text in ("0", "1,,3", "fast"):
         with pytest.raises(SystemExit):
-            cli.main(["eval", "--dataset=3dpw", "--data-dir=x", f"--iterations={text}"])
+            main.main(["eval", "--dataset=3dpw", "--data-dir=x", f"--iterations={text}"])
         assert "whole numbers of 1 or more" in capsys.readouterr().err
 
 
@@ -261,7 +264,7 @@ def test_the_model_recovers_as_it_does_for_photos():
     image = predictors.decode(data, "sample")
     box = np.array([0.0, 0, image.shape[1], image.shape[0]], np.float32)
     record = {"image": data, "box": box, "sequence": "s", "frame": 0, "person": 0, "image_name": "person.jpg"}
-    options = recover.RecoverOptions(iterations=2, refine_steps=0)
+    options = photo.RecoverOptions(iterations=2, refine_steps=0)
     wanted = recoverer.recover(image, boxes=box[None], options=options)
     predictor = predictors.ModelPredictor(recoverer, (1, 2), 30)
     assert predictor.labels == ("T=1, sampling alone", "T=2, sampling alone", "T=1, with refinement", "T=2, with refinement")
@@ -289,5 +292,5 @@ def _grey(shape):
 
 
 def test_the_json_file_has_no_nan():
-    found = command._without_nan({"a": [float("nan"), 1.5, "x"], "b": (float("inf"), None, 3)})
+    found = eval_command._without_nan({"a": [float("nan"), 1.5, "x"], "b": (float("inf"), None, 3)})
     assert found == {"a": [None, 1.5, "x"], "b": [None, None, 3]}

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from genhmr_jax.people import People
+from genhmr_jax.recover.people import People
 
 KEYPOINTS = 23
 
@@ -80,8 +80,8 @@ class Calls:
 
 
 def install_fake_recover(monkeypatch) -> Calls:
-    """Puts a made-up model in the place of `genhmr_jax.recover.load`."""
+    """Puts a made-up model in the place of `genhmr_jax.recover.photo.load`."""
     calls = Calls()
-    monkeypatch.setattr("genhmr_jax.recover.load", calls.load)
-    monkeypatch.setattr("genhmr_jax.compilation_cache.enable", lambda: None)
+    monkeypatch.setattr("genhmr_jax.recover.photo.load", calls.load)
+    monkeypatch.setattr("genhmr_jax.io.compilation_cache.enable", lambda: None)
     return calls

@@ -7,7 +7,7 @@ import pytest
 from genhmr_jax.data.sources import filters, find
 from genhmr_jax.data.sources.filters import LEAST_DENSITY, LabelFilters, PoseHistogram
 from genhmr_jax.data.sources.records import person_record
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 
 def record(confidences=(0.9,) * 44, beta=1.0, **given):

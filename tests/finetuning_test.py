@@ -15,15 +15,19 @@ import smpl_jax
 from conftest import ROOT
 from PIL import Image
 
-from genhmr_jax import camera, cli, model_files, recover
-from genhmr_jax.body.keypoints import DETECTED
-from genhmr_jax.errors import InputError
-from genhmr_jax.models import vit
-from genhmr_jax.models.genhmr import GenHmrSpec
-from genhmr_jax.models.vit import VitSpec
-from genhmr_jax.train import loop, program, tasks
+from genhmr_jax.cli import main
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.keypoints import DETECTED
+from genhmr_jax.io import model_folder
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.nets import vit
+from genhmr_jax.nets.vit import VitSpec
+from genhmr_jax.recover import photo
+from genhmr_jax.systems import registry
+from genhmr_jax.systems.genhmr.model import GenHmrSpec
+from genhmr_jax.systems.genhmr.task import _gap2d
+from genhmr_jax.train import loop, program
 from genhmr_jax.train.mesh import Placement, make_mesh, path_name
-from genhmr_jax.train.stage2 import _gap2d
 
 pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("array_record")
@@ -37,7 +41,7 @@ def built(tmp_path_factory):
     """own_photos, built, and the truth about its people."""
     manual, data = tmp_path_factory.mktemp("manual"), tmp_path_factory.mktemp("data")
     people = people_fixtures.write("own_photos", manual)
-    assert cli.main(["data", "build", "own_photos", "--manual-dir", str(manual), "--data-dir", str(data)]) == 0
+    assert main.main(["data", "build", "own_photos", "--manual-dir", str(manual), "--data-dir", str(data)]) == 0
     return data, people
 
 
@@ -46,16 +50,16 @@ def task(built, get_config):
     config = get_config("genhmr:finetune")
     config.update(FEW)
     config.data.people = str(built[0])
-    return tasks.make_task(config)
+    return registry.make_task(config)
 
 
 def test_it_goes_on_with_the_shipped_model(task):
-    meta = model_files.load_meta(recover.default_checkpoint())
+    meta = model_folder.load_meta(photo.default_checkpoint())
     assert task.spec == GenHmrSpec.from_dict(meta["spec"])
-    assert task.config.init == str(recover.default_checkpoint())
+    assert task.config.init == str(photo.default_checkpoint())
     params, _ = jax.eval_shape(task.init, jax.random.key(0))
     assert jax.tree.map(lambda x: x.shape, params) == jax.tree.map(lambda x: x.shape, task.networks.shapes["genhmr"])
-    shipped = model_files.load_params(recover.default_checkpoint(), task.networks.shapes)
+    shipped = model_folder.load_params(photo.default_checkpoint(), task.networks.shapes)
     for one, other in zip(*(jax.tree.leaves((tree["tokenizer"], tree["codebook"])) for tree in (task.frozen, shipped)), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -104,7 +108,7 @@ def test_photos_and_stored_rows_at_once_are_refused(task):
     config = task.config.copy_and_resolve_references()
     config.data.images = "runs/features"
     with pytest.raises(InputError, match="data.images=runs/features: names stored rows beside the photos"):
-        tasks.make_task(config)
+        registry.make_task(config)
 
 
 @pytest.mark.slow
@@ -121,20 +125,20 @@ def test_a_vit_with_adapters_is_trained_exported_and_run(built, get_config, trai
         config.model.update(small)
         config.model.transformer.update({"width": 24, "layers": 1, "heads": 2})
         config.data.update({"people": str(built[0]), "mixture": "own_photos", "people_val": "own_photos:val"})
-        return loop.train(tasks.make_task(config), config, tmp_path / workdir)
+        return loop.train(registry.make_task(config), config, tmp_path / workdir)
 
     run("vit_s", "paper", init="", tokenizer=str(trained_tokenizer / "model"))
     model = str(tmp_path / "paper" / "model")
     mine = run("finetune_vit_s", "mine", init=model, tokenizer=model)
     assert np.isfinite(mine["val_image_expected1_mpjpe"]) and np.isfinite(mine["val_image_expected1_keypoints2d"])
-    stored = [flat(model_files._read(model_files.absolute(tmp_path / name / "model"))) for name in ("paper", "mine")]
+    stored = [flat(model_folder._read(model_folder.absolute(tmp_path / name / "model"))) for name in ("paper", "mine")]
     assert set(stored[0]) == set(stored[1]) and not any("lora" in name for name in stored[1])
     moved = {name for name in stored[0] if not np.array_equal(*(np.asarray(one[name], np.float32) for one in stored))}
     assert "genhmr/encoder/position" not in moved and any(name.startswith("genhmr/transformer/") for name in moved)
     image = np.full((300, 200, 3), 90, np.uint8)
     keypoints = np.concatenate([np.random.default_rng(0).uniform(50, 150, (1, 23, 2)), np.ones((1, 23, 1))], -1)
-    people = recover.load(tmp_path / "mine" / "model", body="lite").recover(
-        image, keypoints=keypoints, options=recover.RecoverOptions(refine_steps=0)
+    people = photo.load(tmp_path / "mine" / "model", body="lite").recover(
+        image, keypoints=keypoints, options=photo.RecoverOptions(refine_steps=0)
     )
     assert len(people) == 1 and np.isfinite(people.vertices).all()
 
@@ -156,9 +160,8 @@ def commands() -> list[str]:
 @pytest.mark.timeout(1800)
 def test_the_walk_as_printed(tmp_path):
     """On the sample photo, moved about; its keypoints are those that the detector finds."""
-    photo = recover.default_checkpoint().parent / "sample" / "person.jpg"
-    image = np.asarray(Image.open(photo))
-    (points,) = recover.load(body="lite").recover(image, options=recover.RecoverOptions(refine_steps=0)).keypoints2d
+    image = np.asarray(Image.open(photo.default_checkpoint().parent / "sample" / "person.jpg"))
+    (points,) = photo.load(body="lite").recover(image, options=photo.RecoverOptions(refine_steps=0)).keypoints2d
     for split, shifts in (("train", (0, 30, 60)), ("val", (0,))):
         folder, keypoints = tmp_path / "downloads" / "own_photos" / split, {}
         folder.mkdir(parents=True)
@@ -170,7 +173,7 @@ def test_the_walk_as_printed(tmp_path):
     assert len(lines) == 7
     for line in lines:
         words = shlex.split(line.replace("configs/", f"{ROOT}/configs/"))
-        program = [sys.executable, "-m", "genhmr_jax.cli", *words[1:]] if words[0] == "genhmr" else [sys.executable, *words[1:]]
+        program = [sys.executable, "-m", "genhmr_jax.cli.main", *words[1:]] if words[0] == "genhmr" else [sys.executable, *words[1:]]
         done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stderr[-2000:])
     before, after = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("before", "after"))

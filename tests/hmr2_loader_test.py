@@ -22,7 +22,6 @@ from PIL import Image
 from python2_pickles import numpy1_pickle
 from smpl_jax.keypoints import BODY44
 
-from genhmr_jax import camera
 from genhmr_jax.data.augment import (
     FULL_BODY_PARTS,
     UPPER_BODY_PARTS,
@@ -32,6 +31,7 @@ from genhmr_jax.data.augment import (
 )
 from genhmr_jax.data.sources import find
 from genhmr_jax.data.sources.hmr2_tars import CORRUPT, HISTOGRAM
+from genhmr_jax.geometry import camera
 
 HERE = Path(__file__).parent
 PARTS = {

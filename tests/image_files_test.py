@@ -7,10 +7,10 @@ import pytest
 from fakes import install_fake_recover, save_photo
 from PIL import Image
 
-from genhmr_jax import cli
-from genhmr_jax.image_files import SUFFIXES, find_images, is_overlay, list_images, name_outputs
-from genhmr_jax.images import read_image
-from genhmr_jax.report import save_png, would_overwrite
+from genhmr_jax.cli import main
+from genhmr_jax.io.image_files import SUFFIXES, find_images, is_overlay, list_images, name_outputs
+from genhmr_jax.io.images import read_image
+from genhmr_jax.recover.report import save_png, would_overwrite
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_photo_called_like_a_result_is_never_overwritten(tmp_path, calls, caps
     theirs = save_photo(tmp_path / "x_overlay.png").read_bytes()
     photos = [str(tmp_path / "x.png"), str(tmp_path / "x_overlay.png")] if named else [str(tmp_path)]
     for _ in range(2):
-        assert cli.main(["recover", *photos, "--out", str(tmp_path)]) == 0
+        assert main.main(["recover", *photos, "--out", str(tmp_path)]) == 0
         assert (tmp_path / "x_overlay.png").read_bytes() == theirs
     assert is_overlay(tmp_path / "x_png_overlay.png") and (tmp_path / "x_png.npz").exists()
     assert named == (tmp_path / "x_overlay.npz").exists()
@@ -127,6 +127,6 @@ def test_a_name_that_no_file_system_knows_is_an_error_of_its_own(tmp_path):
 def test_a_name_near_the_longest_has_shorter_outputs(tmp_path, calls):
     for stem in ("n" * 250, "é" * 125, "n" * 249 + "m"):
         save_photo(tmp_path / f"{stem}.png")
-    assert cli.main(["recover", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert main.main(["recover", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     names = [path.name for path in (tmp_path / "out").iterdir()]
     assert len(names) == 6 and max(len(name.encode()) for name in names) < 230

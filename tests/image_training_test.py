@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genhmr_jax.core.tokenizer import TokenizerSpec
+from genhmr_jax.data import features
+from genhmr_jax.data.image_rows import ImageRows
 from genhmr_jax.data.synthetic.write import read_shards, write_split
-from genhmr_jax.errors import InputError
-from genhmr_jax.model_files import save_params
-from genhmr_jax.models.tokenizer import TokenizerSpec
-from genhmr_jax.train import features
-from genhmr_jax.train.image_rows import ImageRows
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.model_folder import save_params
+from genhmr_jax.systems.genhmr.task import GenHmrTask
+from genhmr_jax.systems.tokenizer.task import TokenizerTask
 from genhmr_jax.train.mesh import Placement, make_mesh
-from genhmr_jax.train.stage1 import TokenizerTask
-from genhmr_jax.train.stage2 import GenHmrTask
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genhmr_jax.errors import InputError
-from genhmr_jax.images import MAX_SIDE, read_image
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.images import MAX_SIDE, read_image
 
 
 def picture(height: int = 40, width: int = 60) -> np.ndarray:

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from genhmr_jax import camera, cli
-from genhmr_jax.detect import user
-from genhmr_jax.errors import InputError
+from genhmr_jax.cli import main
+from genhmr_jax.data.annotations import user
+from genhmr_jax.geometry import camera
+from genhmr_jax.io.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_cameras_that_are_none(tmp_path, content, said):
 
 
 def test_flags(capsys):
-    parser = cli.build_parser()
+    parser = main.build_parser()
     args = parser.parse_args(["recover", "a.jpg", "--out", "x", "--focal", "900", "--principal-point", "320.5,-4"])
     assert args.principal_point == (320.5, -4.0)
     for wrong in (["--principal-point", "320"], ["--principal-point", "1,x"], ["--cameras", "c.json", "--focal", "900"]):
@@ -120,7 +121,7 @@ def test_flags(capsys):
 
 
 def test_two_words_about_one_principal_point(tmp_path, capsys):
-    photo = str(cli.SAMPLE_PHOTO)
+    photo = str(main.SAMPLE_PHOTO)
     flags = ["--cameras", write(tmp_path, {"person": {"focal": 900}}), "--principal-point", "1,2"]
-    assert cli.main(["recover", photo, "--out", str(tmp_path), *flags]) == 1
+    assert main.main(["recover", photo, "--out", str(tmp_path), *flags]) == 1
     assert "--principal-point: says what --cameras says too" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pose_fixtures
 import pytest
 
 from genhmr_jax.data.sources import find
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 FORK = (
     bytes.fromhex("0005160700020000")

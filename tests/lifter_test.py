@@ -7,13 +7,15 @@ import pytest
 import smpl_jax
 
 from genhmr_jax import detect
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, DETECTED_FLIP, keypoint_model, keypoint_points
+from genhmr_jax.data import features
 from genhmr_jax.data.synthetic.generate import mirrored
 from genhmr_jax.data.synthetic.write import read_shards, write_split
-from genhmr_jax.detect import blazepose, detector, lift
-from genhmr_jax.train import features, loop, tasks
-from genhmr_jax.train.lifter import LifterTask
+from genhmr_jax.detect import blazepose, detector, lifter
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_model, keypoint_points
+from genhmr_jax.systems import registry
+from genhmr_jax.systems.lifter.task import LifterTask
+from genhmr_jax.train import loop
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +82,11 @@ def test_labels_in_the_axes_of_the_region_are_what_the_detector_turns_back(folde
     rows = features.FeatureSet(folder / "looks" / "train").rows(np.arange(4))
     truth = {name: np.asarray(value) for name, value in task._truth(task.frozen, rows).items()}
     for i in range(4):
-        monkeypatch.setattr(lift, "_lift", lambda: lambda *_: (truth["points2d"][i : i + 1], truth["points3d"][i : i + 1]))  # noqa: B023
+        monkeypatch.setattr(lifter, "_lift", lambda: lambda *_: (truth["points2d"][i : i + 1], truth["points3d"][i : i + 1]))  # noqa: B023
         region = blazepose.Region(*rows["look_region"][i].astype(float))
         evidence = {name: rows[f"look_{name}"][i] for name in blazepose.EVIDENCE}
         found = blazepose.Landmarks(np.zeros((39, 2)), np.ones(39), 1.0, np.zeros((39, 3)), np.zeros((64, 64)), evidence)
-        points2d, points3d = lift.keypoints(found, region)
+        points2d, points3d = lifter.keypoints(found, region)
         np.testing.assert_allclose(points2d, rows["points2d"][i], atol=1e-2)
         np.testing.assert_allclose(points3d, keypoints_of(rows, task.frozen["body"])[i], atol=1e-4)
 
@@ -103,7 +105,7 @@ def test_two_looks_are_averaged_unless_they_contradict(monkeypatch):
         return blazepose.Landmarks(np.zeros((39, 2)), np.ones(39), 1.0, np.zeros((39, 3)), np.zeros((64, 64)), {})
 
     monkeypatch.setattr(blazepose, "landmarks", look)
-    monkeypatch.setattr(lift, "keypoints", lambda found, where: first if where == region else back)
+    monkeypatch.setattr(lifter, "keypoints", lambda found, where: first if where == region else back)
     others = np.arange(23) != ankle
     looks = [look(image, region, ""), region, *detector._mirror_look(image, region, "")]
     points, lifted, agreement = detector._lifted(*looks, 200, None)
@@ -121,22 +123,22 @@ def test_it_starts_as_blazepose_learns_and_is_loaded(folder, get_config, tmp_pat
     config = get_config("lifter:tiny")
     config.data.images, config.steps, config.evaluate_every, config.optim.warmup = str(folder / "looks"), 60, 60, 5
     config.optim.learning_rate, config.model.drop = 5e-3, 0.0
-    task = tasks.make_task(config)
+    task = registry.make_task(config)
     rows = features.FeatureSet(folder / "looks" / "val").rows(np.arange(4)) | {"weight": np.ones(4, np.float32)}
     start, _ = task.init(jax.random.key(0))
     before = task._measure(start, task.frozen, rows)
     assert float(before["pa_mpjpe"]) == pytest.approx(float(before["blazepose_pa_mpjpe"]), rel=0.05)
     loop.train(task, config, tmp_path / "run")
     batch = features.FeatureSet(folder / "looks" / "train").rows(np.arange(8)) | {"weight": np.ones(8, np.float32)}
-    monkeypatch.setattr(lift, "FOLDER", tmp_path / "run" / "model")
-    for cached in (lift._graph, lift._params, lift._lift):
+    monkeypatch.setattr(lifter, "FOLDER", tmp_path / "run" / "model")
+    for cached in (lifter._graph, lifter._params, lifter._lift):
         cached.cache_clear()
-    params = lift._params()
+    params = lifter._params()
     after, first = (task._measure(p, task.frozen, batch) for p in (params, start))
     assert float(after["pa_mpjpe"]) < 0.9 * float(first["pa_mpjpe"])  # on what it has learned from
     seen = detect.looks(next(read_shards(folder / "images" / "train")).image)
     assert seen and np.isfinite(seen[0].keypoints3d).all()
-    for cached in (lift._graph, lift._params, lift._lift):
+    for cached in (lifter._graph, lifter._params, lifter._lift):
         cached.cache_clear()
 
 
@@ -144,7 +146,7 @@ def test_the_shipped_lifter_beats_blazepose_on_rendered_people(folder, get_confi
     task = LifterTask(get_config("lifter"))
     stored = features.FeatureSet(folder / "looks" / "val")
     rows = stored.rows(np.arange(stored.size)) | {"weight": np.ones(stored.size, np.float32)}
-    found = {name: float(value) for name, value in task._measure(lift._params(), task.frozen, rows).items()}
+    found = {name: float(value) for name, value in task._measure(lifter._params(), task.frozen, rows).items()}
     # These are random poses, which nobody takes: on human ones the gain is three times as large (its README.md), and there is one in 2D.
     for name in ("pa_mpjpe", "mpjpe"):
         assert found[name] < 0.97 * found[f"blazepose_{name}"], name

@@ -10,21 +10,25 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genhmr_jax import camera, detect, recover
+from genhmr_jax import detect
+from genhmr_jax.cli import evaluate
+from genhmr_jax.core import encoders
+from genhmr_jax.core.masked_transformer import TransformerSpec
+from genhmr_jax.core.tokenizer import PoseTokenizer, TokenizerSpec
+from genhmr_jax.data import features
+from genhmr_jax.data.image_rows import ImageRows
 from genhmr_jax.data.synthetic.write import read_shards, write_split
 from genhmr_jax.detect.blazepose import Region
-from genhmr_jax.errors import InputError
-from genhmr_jax.evaluate import Settings, command, views
-from genhmr_jax.looks import Looks
-from genhmr_jax.models import image_encoder
-from genhmr_jax.models.genhmr import GenHmr, GenHmrSpec
-from genhmr_jax.models.masked_transformer import TransformerSpec
-from genhmr_jax.models.tokenizer import PoseTokenizer, TokenizerSpec
-from genhmr_jax.predict import CONTEXTS, Networks, sample_bodies, shown
-from genhmr_jax.train import features
-from genhmr_jax.train.image_rows import ImageRows
-from genhmr_jax.train.stage1 import TokenizerTask
-from genhmr_jax.train.stage2 import GenHmrTask
+from genhmr_jax.detect.blazepose_features import Looks
+from genhmr_jax.evaluate import views
+from genhmr_jax.evaluate.settings import Settings
+from genhmr_jax.geometry import camera
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.recover import photo
+from genhmr_jax.systems.genhmr.model import GenHmr, GenHmrSpec
+from genhmr_jax.systems.genhmr.system import CONTEXTS, Networks, sample_bodies, shown
+from genhmr_jax.systems.genhmr.task import GenHmrTask
+from genhmr_jax.systems.tokenizer.task import TokenizerTask
 
 SPEC = GenHmrSpec(
     tokenizer=TokenizerSpec(codebook_size=16, width=24, depth=1),
@@ -92,7 +96,7 @@ def made_up(rows=3):
 def seen(view):
     """The inputs of a network."""
     look = jnp.asarray(view["look"], jnp.float32)
-    return {name: value for name, value in view.items() if name != "look"} | {"maps": image_encoder.maps_of_looks(look)}
+    return {name: value for name, value in view.items() if name != "look"} | {"maps": encoders.maps_of_looks(look)}
 
 
 def test_who_is_turned_about_the_optical_axis_gets_the_same_body_turned(network):
@@ -125,7 +129,7 @@ def test_it_can_be_shown_the_image_alone_or_the_keypoints_alone(network):
     assert np.abs(bodies[2] - bodies[3]).max() > 1e-3
     blind = view | {"look": 1.0 - view["look"]}
     np.testing.assert_array_equal(*(answer(network, shown(seen(v), "keypoints"))[0] for v in (view, blind)))
-    assert network[0].contexts == command.CONTEXTS == CONTEXTS
+    assert network[0].contexts == evaluate.CONTEXTS == CONTEXTS
     with pytest.raises(ValueError, match="unknown context 'picture'"):
         shown(seen(view), "picture")
 
@@ -133,9 +137,9 @@ def test_it_can_be_shown_the_image_alone_or_the_keypoints_alone(network):
 def test_a_context_that_the_model_lacks_is_refused(network):
     lacks = Networks.of(dataclasses.replace(SPEC, encoder_channels=()))
     with pytest.raises(InputError, match="--context image: is not what this model sees; choose all or keypoints"):
-        recover.Recoverer(lacks, {}, None).solve({}, np.arange(1), recover.RecoverOptions(context="image"))
+        photo.Recoverer(lacks, {}, None).solve({}, np.arange(1), photo.RecoverOptions(context="image"))
     with pytest.raises(ValueError, match="context is 'depth'"):
-        recover.RecoverOptions(context="depth")
+        photo.RecoverOptions(context="depth")
 
 
 def test_two_maps_of_known_channels():
@@ -190,7 +194,7 @@ def test_tokens_and_labels_agree_in_training(task):
     rows = task.sources()["images"].load(np.arange(4))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), {"images": rows}) == jax.tree.map(lambda x: (x.shape, x.dtype), task.batch_shapes())
     sample = jax.jit(task.prepare)(task.frozen, {"images": rows})["images"]
-    inputs = image_encoder.from_stored(sample)
+    inputs = encoders.from_stored(sample)
     turn = task.networks.turn(inputs)
     assert np.abs(turn - np.eye(3)).max() > 0.01
     tokenizer = nnx.merge(task.networks.tokenizer, task.frozen["tokenizer"])
@@ -212,11 +216,11 @@ def test_training_measures_it_and_recover_takes_it(task, images, tmp_path):
     expected = float(measured["pa_mpjpe"] / measured["rows"])
     assert report["contexts"]["image"]["sampled"]["pa_mpjpe_mm"] == pytest.approx(expected, rel=2e-2)
 
-    model, image = recover.load(tmp_path), next(read_shards(images / "images" / "val")).image
+    model, image = photo.load(tmp_path), next(read_shards(images / "images" / "val")).image
     seen = detect.detect(image)
     assert seen.looks.inner.shape == (len(seen), 2, 8, 8, 288) and np.abs(seen.looks.inner).max((1, 2, 3, 4)).min() > 0
-    people = model.recover(image, options=recover.RecoverOptions(refine_steps=0))
-    given = model.recover(image, boxes=seen.boxes, keypoints=seen.keypoints, options=recover.RecoverOptions(refine_steps=0))
+    people = model.recover(image, options=photo.RecoverOptions(refine_steps=0))
+    given = model.recover(image, boxes=seen.boxes, keypoints=seen.keypoints, options=photo.RecoverOptions(refine_steps=0))
     assert len(people) == len(given) == len(seen) and np.isfinite(people.vertices).all()
     # With the user's own keypoints the detector looks in their box: almost the same looks.
     assert np.median(np.abs(given.body_pose - people.body_pose)) < 0.05 and np.abs(given.vertices - people.vertices).max() > 0
@@ -236,7 +240,7 @@ def test_simulated_views_are_learned_from_beside_looks(images, task, get_config,
     both = GenHmrTask.from_model(config)
     batch = {name: source.load(np.arange(source.size)) for name, source in both.sources().items()}
     sample = jax.jit(both.prepare)(both.frozen, batch)
-    np.testing.assert_array_equal(both.networks.turn(image_encoder.from_stored(sample["views"])), np.tile(np.eye(3), (3, 1, 1)))
+    np.testing.assert_array_equal(both.networks.turn(encoders.from_stored(sample["views"])), np.tile(np.eye(3), (3, 1, 1)))
     params, extra = both.init(jax.random.key(0))
     loss = jax.value_and_grad(lambda p: both.loss(p, extra, both.frozen, sample), has_aux=True)
     (total, found), grads = jax.jit(loss)(params)

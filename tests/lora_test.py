@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genhmr_jax.errors import InputError
-from genhmr_jax.models import vit
-from genhmr_jax.random_streams import stream
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.nets import vit
 from genhmr_jax.train import lora, step
 from genhmr_jax.train.checkpoint import fingerprint
 from genhmr_jax.train.flops import function_flops
 from genhmr_jax.train.mesh import path_name
 from genhmr_jax.train.optim import frozen_mask, make_optimizer, still_layers
+from genhmr_jax.train.random_streams import stream
 
 ROWS, WIDTH, DEPTH, RANK = 4, 24, 3, 2
 KERNELS = {"encoder/blocks/qkv/kernel": (WIDTH, 3 * WIDTH), "encoder/blocks/fc2/kernel": (4 * WIDTH, WIDTH)}

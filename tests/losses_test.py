@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from genhmr_jax import losses
+from genhmr_jax.core import losses
 
 RNG = np.random.default_rng(0)
 

@@ -6,8 +6,8 @@ import pytest
 from flax import nnx
 from numpy_layers import array, layer_norm, linear, self_attention, with_random_arrays
 
-from genhmr_jax.models.heads import ShapeCameraHead
-from genhmr_jax.models.masked_transformer import MaskedTransformer, TransformerSpec
+from genhmr_jax.core.masked_transformer import MaskedTransformer, TransformerSpec
+from genhmr_jax.nets.heads import ShapeCameraHead
 
 LENGTH, CODES, DIM, WIDTH, CONTEXT = 5, 7, 3, 8, 2
 SPEC = TransformerSpec(width=WIDTH, layers=2, heads=2, mlp_ratio=2, levels=1, points=2)

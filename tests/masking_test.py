@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genhmr_jax.train.masking import BINS, random_mask, ratio_bins, visible_tokens
+from genhmr_jax.core.masking import BINS, random_mask, ratio_bins, visible_tokens
 
 KEYS = jax.random.split(jax.random.key(0), 4000)
 

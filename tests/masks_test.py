@@ -7,12 +7,12 @@ import pytest
 import smpl_jax
 from smpl_jax import rotations
 
-from genhmr_jax import camera
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, surface_model
-from genhmr_jax.evaluate.metrics import silhouette_iou
-from genhmr_jax.masks import GRID, POINTS, SIZE, Masks, crossings
-from genhmr_jax.refinement import SPACING, RefineSpec, projected, refine, silhouette_gaps
+from genhmr_jax.core.refinement import SPACING, RefineSpec, projected, refine, silhouette_gaps
+from genhmr_jax.detect.masks import GRID, POINTS, SIZE, Masks, crossings
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED, surface_model
+from genhmr_jax.geometry.metrics import silhouette_iou
 from genhmr_jax.render.silhouette import silhouette
 
 WIDTH, HEIGHT = 400, 300

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.train import mesh as meshes
 
 HERE = pathlib.Path(__file__).parent

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from genhmr_jax import metadata
-from genhmr_jax.images import open_bytes, read_image, upright_file
+from genhmr_jax.io import metadata
+from genhmr_jax.io.images import open_bytes, read_image, upright_file
 
 EXAMPLES = int(os.environ.get("GENHMR_EXAMPLES", "200"))
 PIXELS = np.stack(np.meshgrid(np.arange(60) * 4, np.arange(40) * 6), -1)
@@ -163,7 +163,7 @@ def test_no_exif_block_costs_a_photo(tmp_path_factory, noise, head):
 @given(st.data())
 def test_a_damaged_header_is_an_image_or_one_error(tmp_path_factory, data):
     """Any byte of the first part of a file may be another one: never anything but an InputError."""
-    from genhmr_jax.errors import InputError
+    from genhmr_jax.io.errors import InputError
 
     form = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP"]))
     whole = bytearray(encoded(form, exif=block(orientation(), rest=b"\0" * 20)))

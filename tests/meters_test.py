@@ -4,8 +4,8 @@ import types
 
 import pytest
 
-from genhmr_jax.peak_flops import peak_flops
 from genhmr_jax.train.meters import Meter
+from genhmr_jax.train.peak_flops import peak_flops
 
 
 class Clock:

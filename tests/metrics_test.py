@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.evaluate import metrics
+from genhmr_jax.geometry import metrics
 
 RNG = np.random.default_rng(0)
 TARGET = RNG.normal(0, 0.4, (24, 3)) + [0.3, -0.2, 4.0]

@@ -9,9 +9,9 @@ from fakes import fake_people
 from PIL import Image
 from smpl_jax.keypoints import BODY44
 
-from genhmr_jax.body.keypoints import DETECTED
 from genhmr_jax.data.sources import MissingError, find
-from genhmr_jax.errors import InputError
+from genhmr_jax.geometry.keypoints import DETECTED
+from genhmr_jax.io.errors import InputError
 
 POINTS = np.concatenate([np.random.default_rng(0).uniform([60, 50], [140, 250], (23, 2)), np.full((23, 1), 0.9)], -1)
 

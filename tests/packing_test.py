@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from genhmr_jax.data.features import FeatureSet
 from genhmr_jax.data.packing import PersonIndex, pack
-from genhmr_jax.train.features import FeatureSet
 
 
 def test_people_are_numbered_image_by_image():

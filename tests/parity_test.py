@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genhmr_jax import cli
-from genhmr_jax.model_files import load_params
-from genhmr_jax.models.vit import Vit, VitSpec
+from genhmr_jax.cli import main
+from genhmr_jax.io.model_folder import load_params
+from genhmr_jax.nets.vit import Vit, VitSpec
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -45,7 +45,7 @@ def test_the_same_map(encoder, tmp_path):
     spec = VitSpec.named(encoder)
     model = (vitpose if encoder.startswith("vit_") else dinov2)(spec)
     model.save_pretrained(tmp_path / "theirs")
-    assert cli.main(["convert", str(tmp_path / "theirs" / "model.safetensors"), "--out", str(tmp_path / "ours")]) == 0
+    assert main.main(["convert", str(tmp_path / "theirs" / "model.safetensors"), "--out", str(tmp_path / "ours")]) == 0
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["spec"] == {"encoder": encoder}
 
     images = np.random.default_rng(0).normal(size=(2, *spec.image, 3)).astype(np.float32)

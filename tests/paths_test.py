@@ -7,10 +7,11 @@ import pwd
 import pytest
 from fakes import install_fake_recover, save_photo
 
-from genhmr_jax import cli, main
-from genhmr_jax.config_files import load_config
-from genhmr_jax.errors import InputError
-from genhmr_jax.paths import FlagError, expand, path_flag, photo_path
+from genhmr_jax import main as training
+from genhmr_jax.cli import main
+from genhmr_jax.io.config_files import load_config
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.paths import FlagError, expand, path_flag, photo_path
 
 ELSEWHERE = {"--remote-out", "--image"}  # a path on other machines, a container's name
 PLACES = ("DIR", "FILE", "JSON", "NPZ")
@@ -52,7 +53,7 @@ def flags(parser: argparse.ArgumentParser):
 
 
 def test_every_flag_that_is_a_path_expands_it():
-    parsers = [cli.build_parser(), main.build_parser()]
+    parsers = [main.build_parser(), training.build_parser()]
     actions = [action for parser in parsers for action in flags(parser)]
     paths = [
         a
@@ -93,9 +94,9 @@ def test_without_a_home_directory_there_is_one_error(nobody, capsys):
     with pytest.raises(FlagError, match="~/x: there is no home directory"):
         path_flag("~/x")
     assert photo_path("~/x.jpg") == "~/x.jpg"
-    assert cli.main(["recover", "x.jpg", "--out=~/x"]) == 1
+    assert main.main(["recover", "x.jpg", "--out=~/x"]) == 1
     with pytest.raises(SystemExit) as stop:
-        main.main(["--config=configs/tokenizer.py:tiny", "--workdir=~/x"])
+        training.main(["--config=configs/tokenizer.py:tiny", "--workdir=~/x"])
     assert str(stop.value.code).startswith("genhmr_jax.main: ~/x: there is no home directory")
     lines = capsys.readouterr().err.splitlines()
     assert (
@@ -110,7 +111,7 @@ def test_recover_reads_and_writes_at_home(at_home, monkeypatch):
     save_photo(at_home / "a.jpg")
     (at_home / "boxes.json").write_text('{"a": [[1, 2, 30, 39]]}')
     assert (
-        cli.main(
+        main.main(
             [
                 "recover",
                 "~/a.jpg",
@@ -130,7 +131,7 @@ def test_recover_reads_and_writes_at_home(at_home, monkeypatch):
 def test_a_photo_that_is_not_there_does_not_stop_the_others(at_home, monkeypatch, capsys):
     install_fake_recover(monkeypatch)
     save_photo(at_home / "a.jpg")
-    assert cli.main(["recover", "~nobody_is_called_so.jpg", "~/a.jpg", "--out=~/results"]) == 1
+    assert main.main(["recover", "~nobody_is_called_so.jpg", "~/a.jpg", "--out=~/results"]) == 1
     assert "~nobody_is_called_so.jpg: no such file" in capsys.readouterr().err
     assert (at_home / "results/a.npz").exists()
 

@@ -5,11 +5,11 @@ import people_fixtures
 import pytest
 from smpl_jax.keypoints import SMPL24
 
-from genhmr_jax import camera
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED
 from genhmr_jax.data import augment, people
 from genhmr_jax.data.sources import find
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED
 
 SHARED = [name for name in DETECTED if name in SMPL24]
 POINT, JOINT = [DETECTED.index(name) for name in SHARED], [SMPL24.index(name) for name in SHARED]

@@ -11,21 +11,21 @@ from people_studio import Studio, _arrays, pose_body
 from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import BODY44, SMPL24, SMPL45, VERTEX_OF_KEYPOINT
 
-from genhmr_jax import camera
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED
+from genhmr_jax.core import encoders
+from genhmr_jax.core.encoders import CROP_SIZE
 from genhmr_jax.data import people
 from genhmr_jax.data.augment import Augmentation, AugmentSpec
+from genhmr_jax.data.image_rows import known_mean, rooted
 from genhmr_jax.data.pipeline import Batches
 from genhmr_jax.data.sources.records import person_record
-from genhmr_jax.errors import InputError
-from genhmr_jax.models import image_encoder
-from genhmr_jax.models.image_encoder import CROP_SIZE
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.systems.genhmr.task import GenHmrTask
+from genhmr_jax.systems.tokenizer.task import TokenizerTask
 from genhmr_jax.train import loop
-from genhmr_jax.train.image_rows import known_mean, rooted
 from genhmr_jax.train.mesh import Placement, make_mesh
-from genhmr_jax.train.stage1 import TokenizerTask
-from genhmr_jax.train.stage2 import GenHmrTask
 
 INDICES = [i for i, name in enumerate(DETECTED) if "index" in name]  # BODY44 has no finger tips
 
@@ -261,7 +261,7 @@ def pooled(encoder: str, pixels: jax.Array) -> list[jax.Array]:
 
 def test_training_from_built_datasets(task, monkeypatch):
     """Shapes, a finite gradient that reaches the image branch, and a validation record."""
-    monkeypatch.setattr(image_encoder, "encode", pooled)
+    monkeypatch.setattr(encoders, "encode", pooled)
     params, extra = task.init(jax.random.key(0))
     batch = {"images": task.sources()["images"].load(np.arange(4))}
     assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(lambda x: (x.shape, x.dtype), task.batch_shapes())

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from smpl_jax import SmplModel
 from smpl_jax.keypoints import BODY44, OPENPOSE25, SMPL24, SMPL45, VERTEX_OF_KEYPOINT
 
-from genhmr_jax.body import load_body
+from genhmr_jax.geometry.bodies import load_body
 
 _STAND_INS = {
     "neck_lsp": "neck", "head_top_lsp": "head", "pelvis_mpii": "pelvis", "thorax_mpii": "neck", "spine_h36m": "spine1",

@@ -7,7 +7,7 @@ import pytest
 from fakes import fake_people
 
 from genhmr_jax import InputError, People
-from genhmr_jax.atomic import atomic_path
+from genhmr_jax.io.atomic import atomic_path
 
 
 def test_round_trip(tmp_path):

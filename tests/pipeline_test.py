@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from genhmr_jax.data import pipeline, poses
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 SIZE = 16
 

@@ -13,12 +13,12 @@ from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import BODY44, EXTRA19, SMPL24
 
 import genhmr_jax
-from genhmr_jax.body import load_body
-from genhmr_jax.errors import InputError
 from genhmr_jax.evaluate import measuring
 from genhmr_jax.evaluate.bodies import Bodies, Posed, load_bodies
 from genhmr_jax.evaluate.datasets import DATASETS
 from genhmr_jax.evaluate.protocols import PROTOCOLS
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.io.errors import InputError
 
 RNG = np.random.default_rng(0)
 H36M_NAMES = (

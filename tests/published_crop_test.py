@@ -11,17 +11,18 @@ import public_inputs as inputs
 import pytest
 from PIL import Image
 
-from genhmr_jax import camera, recover
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED
-from genhmr_jax.data import transforms
+from genhmr_jax.detect.blazepose_features import Looks
+from genhmr_jax.detect.masks import Masks
+from genhmr_jax.detect.observed import Observed
 from genhmr_jax.evaluate.predictors import ModelPredictor
-from genhmr_jax.looks import Looks
-from genhmr_jax.masks import Masks
-from genhmr_jax.models.baselines.crop import crop_image
-from genhmr_jax.models.baselines.regressor import RegressorSpec
-from genhmr_jax.observed import Observed
-from genhmr_jax.regress import RegressorNetworks
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry import crop as own_crop
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED
+from genhmr_jax.geometry.published_crop import crop_image
+from genhmr_jax.recover import photo
+from genhmr_jax.systems.regressors.model import RegressorSpec
+from genhmr_jax.systems.regressors.system import RegressorNetworks
 
 PUBLIC = np.load(pathlib.Path(__file__).with_name("public_outputs.npz"))
 BOXES = list(enumerate(inputs.BOXES.items()))
@@ -42,7 +43,7 @@ def test_crops(row, box):
         found = crop_image(picture, square, blur=blur)
         assert found.shape == (256, 256, 3) and found.dtype == np.float32
         np.testing.assert_allclose(seen(found), wanted, atol=1e-3)
-    own = seen(transforms.crop_image(picture, square))
+    own = seen(own_crop.crop_image(picture, square))
     assert np.abs(own - PUBLIC["demo"][row]).mean() > 1.0 or row == 1, (
         "our own crop is another one, but at the size of the picture"
     )
@@ -57,7 +58,7 @@ def people_in(boxes):
 
 def recoverer(crop):
     """A regressor without parameters: what it is shown does not depend on them."""
-    return recover.Recoverer(
+    return photo.Recoverer(
         RegressorNetworks.of(RegressorSpec("hmr2", "vit_s", crop=crop)), {}, load_body("lite")
     )
 
@@ -71,7 +72,7 @@ def test_photos_are_cut_as_the_demo_does():
 
 
 def test_records_are_cut_as_the_evaluation_does(monkeypatch):
-    monkeypatch.setattr(recover.Recoverer, "see", lambda self, image, boxes, *_: people_in(boxes))
+    monkeypatch.setattr(photo.Recoverer, "see", lambda self, image, boxes, *_: people_in(boxes))
     predictor = ModelPredictor(recoverer("hmr2"))
     stream = io.BytesIO()
     Image.fromarray(inputs.picture()).save(stream, "PNG")
@@ -92,7 +93,7 @@ def test_own_regressors_keep_the_own_crop():
     box = inputs.BOXES["shrunk"]
     found = recoverer("own").view(inputs.picture(), people_in([box]), 1000.0, 1)["pixels"]
     np.testing.assert_array_equal(
-        found[0], transforms.crop_image(inputs.picture(), camera.square_around(np.float32(box)))
+        found[0], own_crop.crop_image(inputs.picture(), camera.square_around(np.float32(box)))
     )
 
 

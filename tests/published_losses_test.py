@@ -8,9 +8,9 @@ import public_inputs as inputs
 import pytest
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.models.baselines.heads import Body
-from genhmr_jax.train import regressor
-from genhmr_jax.train.regressor import RegressorTask
+from genhmr_jax.systems.regressors import task as regressor
+from genhmr_jax.systems.regressors.heads import Body
+from genhmr_jax.systems.regressors.task import RegressorTask
 
 PUBLIC = np.load(pathlib.Path(__file__).with_name("public_outputs.npz"))
 TERMS = ("joints3d", "joints2d", "orient", "pose", "betas")

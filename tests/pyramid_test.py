@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from numpy_layers import layer_norm, linear, with_random_arrays
 
-from genhmr_jax.models.pyramid import ProjectLevels, SimplePyramid
+from genhmr_jax.nets.pyramid import ProjectLevels, SimplePyramid
 
 RUN = nnx.jit(lambda model, maps: model(maps))
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genhmr_jax.models import quantizer
+from genhmr_jax.core import quantizer
 
 
 @pytest.mark.parametrize("rows", [3, 512, 700])  # 512 takes the blocked way on a CPU

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from genhmr_jax.random_streams import STREAMS, stream
+from genhmr_jax.train.random_streams import STREAMS, stream
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "genhmr_jax"
 

@@ -13,7 +13,7 @@ import pytest
 from python2_pickles import numpy1_pickle, python2_pickle
 
 from genhmr_jax.data.sources import SOURCES, MissingError, Report, find, reading, records
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 
 def objects(*entries):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genhmr_jax import cli
+from genhmr_jax.cli import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,7 +37,7 @@ def test_ci_runs_the_second_block_as_printed(tmp_path):
 def test_genhmr_commands_parse(command):
     words = shlex.split(command)
     assert words[0].endswith("genhmr")
-    args, rest = cli.build_parser().parse_known_args(words[1:])
+    args, rest = main.build_parser().parse_known_args(words[1:])
     assert args.command and all(flag.startswith("--config.") for flag in rest), rest
 
 
@@ -71,7 +71,7 @@ def test_the_python_snippet_runs(tmp_path, monkeypatch, capsys):
     """Runs with the model that comes with the package."""
     (snippet,) = [text for language, text in BLOCKS if language == "python"]
     assert len([line for line in snippet.splitlines() if line]) <= 11
-    shutil.copy(cli.SAMPLE_PHOTO, tmp_path / "photo.jpg")
+    shutil.copy(main.SAMPLE_PHOTO, tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(snippet, names)

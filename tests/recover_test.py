@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 import genhmr_jax
-from genhmr_jax import recover
-from genhmr_jax.body.keypoints import DETECTED
-from genhmr_jax.errors import InputError
+from genhmr_jax.geometry.keypoints import DETECTED
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.recover import photo
 
-OPTIONS = recover.RecoverOptions(refine_steps=20)
+OPTIONS = photo.RecoverOptions(refine_steps=20)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def recoverer():
 
 @pytest.fixture(scope="module")
 def image():
-    return genhmr_jax.read_image(recover.default_checkpoint().parent / "sample" / "person.jpg")
+    return genhmr_jax.read_image(photo.default_checkpoint().parent / "sample" / "person.jpg")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_refinement_helps_and_is_optional(people, recoverer, image):
     assert people.refine_loss.shape == (1, 21)
     assert people.refine_loss.min() < people.refine_loss[0, 0]
     assert people.reprojection_error() < people.reprojection_error(refined=False)
-    plain = recoverer.recover(image, options=recover.RecoverOptions(refine_steps=0))
+    plain = recoverer.recover(image, options=photo.RecoverOptions(refine_steps=0))
     np.testing.assert_allclose(plain.projected_keypoints, plain.sampled_keypoints, atol=1e-3)
     np.testing.assert_allclose(plain.sampled_keypoints, people.sampled_keypoints, atol=0.2)
 
@@ -75,7 +75,7 @@ def test_a_person_does_not_depend_on_the_others(people, recoverer, image):
 
 
 def test_hypotheses_differ_and_come_ranked(recoverer, image, people):
-    several = recoverer.recover(image, keypoints=people.keypoints2d, options=recover.RecoverOptions(hypotheses=4, refine_steps=20))
+    several = recoverer.recover(image, keypoints=people.keypoints2d, options=photo.RecoverOptions(hypotheses=4, refine_steps=20))
     assert several.hypothesis_body_pose.shape == (1, 4, 69)
     assert several.vertex_std.shape == (1, several.vertices.shape[1]) and several.vertex_std.mean() > 1.0
     np.testing.assert_allclose(several.hypothesis_body_pose[:, 0], several.body_pose, atol=1e-5)
@@ -84,7 +84,7 @@ def test_hypotheses_differ_and_come_ranked(recoverer, image, people):
 
 def test_a_longer_lens_stands_further_away(recoverer, image, people):
     far = recoverer.recover(
-        image, keypoints=people.keypoints2d, options=recover.RecoverOptions(refine_steps=20, focal=4 * float(people.focal_length))
+        image, keypoints=people.keypoints2d, options=photo.RecoverOptions(refine_steps=20, focal=4 * float(people.focal_length))
     )
     assert far.translation[0, 2] > 2 * people.translation[0, 2]
 
@@ -103,7 +103,7 @@ def test_bad_input(recoverer, image, tmp_path):
         genhmr_jax.load(tmp_path)
     for wrong in ({"iterations": 0}, {"fov": 180.0}, {"focal": -1.0}, {"hypotheses": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            recover.RecoverOptions(**wrong)
+            photo.RecoverOptions(**wrong)
 
 
 def test_given_people_are_numbered(recoverer, image, people):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from smpl_jax import rotations
 
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, keypoint_model
-from genhmr_jax.refinement import RefineSpec, refine, reprojection, robust
+from genhmr_jax.core.refinement import RefineSpec, refine, reprojection, robust
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model
 
 BODY = keypoint_model(load_body("lite"))
 RNG = np.random.default_rng(0)

@@ -10,10 +10,12 @@ import smpl_jax
 from smpl_jax import rotations
 from torch_fixtures import save
 
-from genhmr_jax import cli, images, recover
-from genhmr_jax.cli import SAMPLE_PHOTO
-from genhmr_jax.models.vit import SIZES
-from genhmr_jax.people import People
+from genhmr_jax.cli import main
+from genhmr_jax.cli.main import SAMPLE_PHOTO
+from genhmr_jax.io import images
+from genhmr_jax.nets.vit import SIZES
+from genhmr_jax.recover import photo
+from genhmr_jax.recover.people import People
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +32,13 @@ def model(tmp_path_factory):
     head["init_cam"][:] = [0.9, 0, 0]
     state = {f"backbone.{n}": a for n, a in published.backbone(width, depth, rng).items()} | {f"smpl_head.{n}": a for n, a in head.items()}
     file = save(folder / "hmr2.ckpt", {"state_dict": state})
-    assert cli.main(["convert", str(file), "--out", str(folder / "model")]) == 0
+    assert main.main(["convert", str(file), "--out", str(folder / "model")]) == 0
     return folder / "model"
 
 
 @pytest.fixture(scope="module")
 def recoverer(model):
-    return recover.load(model)
+    return photo.load(model)
 
 
 def test_a_photo(recoverer):
@@ -58,19 +60,19 @@ def test_refinement_is_off_unless_asked_for(recoverer):
     image = images.read_image(SAMPLE_PHOTO)
     plain = recoverer.recover(image)
     assert plain.refine_loss.shape[1] == 1
-    refined = recoverer.recover(image, options=recover.RecoverOptions(refine_steps=60))
+    refined = recoverer.recover(image, options=photo.RecoverOptions(refine_steps=60))
     assert refined.reprojection_error()[0] < 0.8 * plain.reprojection_error()[0]
 
 
 def test_hypotheses_are_all_the_same(recoverer):
     image = images.read_image(SAMPLE_PHOTO)
-    several = recoverer.recover(image, options=recover.RecoverOptions(hypotheses=3, seed=4))
+    several = recoverer.recover(image, options=photo.RecoverOptions(hypotheses=3, seed=4))
     np.testing.assert_allclose(several.vertex_std, 0, atol=1e-3)
 
 
 def test_the_command(model, tmp_path, capsys):
     command = ["recover", str(SAMPLE_PHOTO), "--out", str(tmp_path), "--no-overlay", "--model", "hmr2", "--checkpoint", str(model)]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     assert "confidence" not in capsys.readouterr().out
     assert len(People.load(tmp_path / "person.npz")) == 1
 
@@ -82,13 +84,13 @@ def test_a_folder_that_does_not_say_how_to_crop(model, tmp_path):
     meta = json.loads((folder / "config.json").read_text())
     assert meta["spec"].pop("crop") == "hmr2"
     (folder / "config.json").write_text(json.dumps(meta))
-    with pytest.raises(recover.InputError, match="does not describe a model .'crop'."):
-        recover.load(folder)
+    with pytest.raises(photo.InputError, match="does not describe a model .'crop'."):
+        photo.load(folder)
 
 
 def test_a_backbone_alone_cannot_recover(tmp_path, model):
     width, depth, _ = SIZES["s"]
     file = save(tmp_path / "vit.pth", {"state_dict": published.backbone(width, depth, np.random.default_rng(1))})
-    assert cli.main(["convert", str(file), "--out", str(tmp_path / "vit")]) == 0
-    with pytest.raises(recover.InputError, match="--config.init"):
-        recover.load(tmp_path / "vit")
+    assert main.main(["convert", str(file), "--out", str(tmp_path / "vit")]) == 0
+    with pytest.raises(photo.InputError, match="--config.init"):
+        photo.load(tmp_path / "vit")

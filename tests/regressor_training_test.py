@@ -10,22 +10,25 @@ import smpl_jax
 from scipy.spatial.transform import Rotation
 from stored_rows import rows as made_up_rows
 
-from genhmr_jax import cli, images, recover
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
-from genhmr_jax.cli import SAMPLE_PHOTO
+from genhmr_jax.cli import main
+from genhmr_jax.cli.main import SAMPLE_PHOTO
+from genhmr_jax.core.encoders import from_stored
 from genhmr_jax.data import people
 from genhmr_jax.data.augment import AugmentSpec
-from genhmr_jax.errors import InputError
-from genhmr_jax.model_files import load_meta, load_params, save_params
-from genhmr_jax.models.baselines.heads import Body
-from genhmr_jax.models.image_encoder import from_stored
-from genhmr_jax.people import People
-from genhmr_jax.regress import RegressorNetworks
-from genhmr_jax.train import loop, tasks
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model, keypoint_points
+from genhmr_jax.io import images
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.model_folder import load_meta, load_params, save_params
+from genhmr_jax.recover import photo
+from genhmr_jax.recover.people import People
+from genhmr_jax.systems import registry
+from genhmr_jax.systems.regressors.heads import Body
+from genhmr_jax.systems.regressors.system import RegressorNetworks
+from genhmr_jax.systems.regressors.task import RegressorTask, Trusted, in_crop
+from genhmr_jax.train import loop
 from genhmr_jax.train import mesh as meshes
 from genhmr_jax.train import program as programs
-from genhmr_jax.train.regressor import RegressorTask, Trusted, in_crop
 
 ROWS = 4
 
@@ -161,7 +164,7 @@ def test_missing_labels_have_no_influence(get_config, answering):
 
 def test_the_crop_camera_is_that_of_recover_without_perspective():
     """Under a long lens both cameras see the same: so a camera learned here is the camera that recover uses."""
-    from genhmr_jax import camera
+    from genhmr_jax.geometry import camera
 
     rng = np.random.default_rng(0)
     points, weak = rng.normal(0, 0.5, (3, 23, 3)).astype(np.float32), np.float32([[0.9, 0.1, 0], [0.7, 0, -0.2], [1.2, 0, 0]])
@@ -214,7 +217,7 @@ def test_recipes_build(get_config, name):
     """Their step can be traced at its size; shapes only, without data and without a tokenizer."""
     config = get_config(name)
     config.data.images = "none"
-    task = tasks.abstract_task(config)
+    task = registry.abstract_task(config)
     program = programs.build(task, config, meshes.make_mesh(config.mesh))
     state, metrics = jax.eval_shape(program.step, program.state, program.batch, program.frozen)
     assert set(metrics["terms"]) == {"joints3d", "joints2d", "orient", "pose", "betas"}
@@ -228,7 +231,7 @@ def trained(regressor_config, tmp_path_factory):
     """The workdir of a tiny HMR2.0 after four steps."""
     config, workdir = regressor_config.copy_and_resolve_references(), tmp_path_factory.mktemp("hmr2")
     config.steps, config.evaluate_every, config.checkpoint_every, config.log_every = 4, 4, 2, 1
-    loop.train(tasks.make_task(config), config, workdir)
+    loop.train(registry.make_task(config), config, workdir)
     return workdir
 
 
@@ -244,14 +247,14 @@ def test_a_training(trained):
 @pytest.mark.slow
 def test_what_it_trained_recovers_a_photo(trained, tmp_path, capsys):
     command = ["recover", str(SAMPLE_PHOTO), "--out", str(tmp_path), "--checkpoint", str(trained / "model"), "--no-overlay"]
-    assert cli.main([*command, "--model", "hmr2"]) == 0
+    assert main.main([*command, "--model", "hmr2"]) == 0
     found = People.load(tmp_path / "person.npz")
     assert len(found) == 1 and found.global_orient.shape == (1, 3)
 
 
 def test_recover_loads_what_it_trained(trained, regressor_config, tmp_path, capsys):
     """With the answers that the training measured; and not as another model."""
-    recoverer, task = recover.load(trained / "model", model="hmr2"), tasks.make_task(regressor_config)
+    recoverer, task = photo.load(trained / "model", model="hmr2"), registry.make_task(regressor_config)
     pixels = made_up_rows(2, 0)["images"]
     encode = jax.jit(lambda params, images: recoverer.networks.encode(params, {"images": images}))
     encoded = encode(recoverer.params, from_stored({"images": pixels})["images"])
@@ -259,7 +262,7 @@ def test_recover_loads_what_it_trained(trained, regressor_config, tmp_path, caps
     np.testing.assert_allclose(encoded.weak_camera, body.weak_camera, atol=1e-6)
     np.testing.assert_allclose(recoverer.networks.decode({}, encoded.rot6d), body.rotmats, atol=1e-5)
     command = ["recover", str(SAMPLE_PHOTO), "--out", str(tmp_path), "--checkpoint", str(trained / "model"), "--model", "tokenhmr"]
-    assert cli.main(command) == 1
+    assert main.main(command) == 1
     assert "is a hmr2 model, not tokenhmr" in capsys.readouterr().err
 
 
@@ -268,9 +271,9 @@ def test_a_model_that_is_not_there(tmp_path, capsys):
         ["recover", str(SAMPLE_PHOTO), "--out", str(tmp_path)],
         ["eval", "--dataset=photos", f"--data-dir={SAMPLE_PHOTO.parent}"],
     ):
-        assert cli.main([*command, "--model", "hmr2"]) == 1
+        assert main.main([*command, "--model", "hmr2"]) == 1
         assert "--model hmr2: no checkpoint of it comes with the package; make one with `genhmr convert" in capsys.readouterr().err
-    assert cli.main(["eval", "--dataset=photos", "--data-dir=.", "--model=hmr2", "--checkpoint=mean-pose"]) == 1
+    assert main.main(["eval", "--dataset=photos", "--data-dir=.", "--model=hmr2", "--checkpoint=mean-pose"]) == 1
     assert "--model hmr2: does not go with --checkpoint=mean-pose" in capsys.readouterr().err
 
 
@@ -278,18 +281,18 @@ def test_starting_from_a_trained_one(trained, regressor_config, tmp_path):
     """All arrays are taken over; the mean body stays, whatever the optimiser does."""
     config = regressor_config.copy_and_resolve_references()
     config.init = str(trained / "model")
-    task = tasks.make_task(config)
+    task = registry.make_task(config)
     params = task.warm_start(random_params(task))
     stored = load_params(trained / "model", RegressorNetworks.of(task.spec).shapes)["genhmr"]
     jax.tree.map(np.testing.assert_array_equal, params, stored)
     np.testing.assert_allclose(params["head"]["mean"]["pose"], task._mean_pose(), atol=1e-6)
     config.model.layout = "rows"
     with pytest.raises(InputError, match="has 6D rotations as columns; give --config.model.layout=columns"):
-        tasks.make_task(config)
+        registry.make_task(config)
     save_params(tmp_path / "tokenizer", {"x": np.zeros(1)}, {"kind": "tokenizer"})
     config.init = str(tmp_path / "tokenizer")
     with pytest.raises(InputError, match="has no image encoder"):
-        tasks.make_task(config)
+        registry.make_task(config)
 
 
 def test_tokenhmr_needs_a_tokenizer(get_config, trained):
@@ -345,7 +348,7 @@ def test_tokenhmr_learns_through_its_tokens(tokenhmr):
 def test_tokenhmr_recovers_and_refines(tokenhmr):
     """Refinement moves its 24 rotations, as it does HMR2.0's."""
     _, task, _ = tokenhmr
-    recoverer, image = recover.load(task.config.tokenizer, model="tokenhmr"), images.read_image(SAMPLE_PHOTO)
+    recoverer, image = photo.load(task.config.tokenizer, model="tokenhmr"), images.read_image(SAMPLE_PHOTO)
     plain = recoverer.recover(image)
-    refined = recoverer.recover(image, options=recover.RecoverOptions(refine_steps=60))
+    refined = recoverer.recover(image, options=photo.RecoverOptions(refine_steps=60))
     assert refined.reprojection_error()[0] < 0.8 * plain.reprojection_error()[0]

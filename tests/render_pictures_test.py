@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.render import export, overlay, silhouette
 
 CUBE = trimesh.creation.box((0.6, 1.2, 0.6))

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from genhmr_jax.render import compiled as compiled_module
+from genhmr_jax.io import compiled as compiled_module
 from genhmr_jax.render.rasterizer import rasterize, vertex_normals
 
 NEAR = 0.05

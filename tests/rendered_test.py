@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 from smpl_jax.keypoints import BODY44, SMPL24
 
-from genhmr_jax import camera
-from genhmr_jax.body import load_body
 from genhmr_jax.data import people, poses
 from genhmr_jax.data.sources import SOURCES
 from genhmr_jax.data.synthetic import write
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.data.synthetic.generate import SceneSpec
 from genhmr_jax.data.synthetic.rendered import Rendered
-from genhmr_jax.errors import InputError
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.io.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_rows_of_training(scenes):
         np.testing.assert_array_equal(value, rows[name][[3, 6]])
     translation = camera.weak_to_translation(rows["weak_camera"], rows["crop"], rows["image_size"], rows["focal"])
     projected = camera.project(rows["joints"] + np.asarray(translation)[:, None], rows["focal"], rows["image_size"] / 2)
-    from genhmr_jax.body.keypoints import DETECTED
+    from genhmr_jax.geometry.keypoints import DETECTED
 
     for name in ("left_knee", "right_elbow"):
         seen = rows["points2d_confidence"][:, DETECTED.index(name)] > 0

@@ -9,11 +9,11 @@ import smpl_jax
 from benchmark_test import Puppet, keypoints_at
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.body import load_body
 from genhmr_jax.data import poses
 from genhmr_jax.evaluate import looking, robustness, synthetic_split
 from genhmr_jax.evaluate.synthetic_split import open_split
-from genhmr_jax.recover import RecoverOptions
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.recover.photo import RecoverOptions
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 BOX = np.array([10.0, 5, 30, 35])  # its square: 5..35 x 5..35

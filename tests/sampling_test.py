@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genhmr_jax import sampling
+from genhmr_jax.core import sampling
 
 LENGTH, CODES, DIM = 12, 20, 3
 VECTORS = jax.random.normal(jax.random.key(7), (CODES, DIM))

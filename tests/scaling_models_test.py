@@ -12,12 +12,13 @@ from flax import nnx
 from numpy_layers import with_random_arrays
 from smpl_jax import rotations
 
-from genhmr_jax.models import quantizer, vit
-from genhmr_jax.models.deformable_attention import DeformableAttention, bilinear_sample
-from genhmr_jax.models.genhmr import GenHmrSpec
-from genhmr_jax.models.masked_transformer import TransformerSpec, product_in_float32
-from genhmr_jax.models.tokenizer import PoseTokenizer, TokenizerSpec
-from genhmr_jax.predict import Networks
+from genhmr_jax.core import quantizer
+from genhmr_jax.core.masked_transformer import TransformerSpec, product_in_float32
+from genhmr_jax.core.tokenizer import PoseTokenizer, TokenizerSpec
+from genhmr_jax.nets import vit
+from genhmr_jax.nets.deformable_attention import DeformableAttention, bilinear_sample
+from genhmr_jax.systems.genhmr.model import GenHmrSpec
+from genhmr_jax.systems.genhmr.system import Networks
 
 BATCH, WIDTH, HEADS, LAYERS, POINTS = 2, 32, 2, 1, 4
 TOKENIZER = TokenizerSpec(part_tokens=(1,) * 6, codebook_size=40, code_dim=8, width=16)

@@ -9,10 +9,10 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 import numpy as np  # noqa: E402
 
-from genhmr_jax import recover  # noqa: E402
-from genhmr_jax.aot import infer  # noqa: E402
-from genhmr_jax.body.keypoints import DETECTED, keypoint_model  # noqa: E402
+from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model  # noqa: E402
+from genhmr_jax.recover import photo  # noqa: E402
 from genhmr_jax.train import mesh as meshes  # noqa: E402
+from genhmr_jax.train.aot import infer  # noqa: E402
 
 ROWS = 8
 
@@ -26,7 +26,7 @@ def people() -> dict[str, np.ndarray]:
     return {name: x.astype(np.float32) for name, x in inputs.items()} | {"number": np.arange(ROWS, dtype=np.uint32)}
 
 
-def solve(recoverer: recover.Recoverer, sizes: tuple[int, int, int]) -> dict[str, np.ndarray]:
+def solve(recoverer: photo.Recoverer, sizes: tuple[int, int, int]) -> dict[str, np.ndarray]:
     mesh = meshes.make_mesh(dict(zip(meshes.AXES, sizes, strict=True)), jax.devices()[: int(np.prod(sizes))])
     whole = meshes.replicated(mesh)
     places = meshes.param_shardings(recoverer.params["genhmr"], mesh)
@@ -39,7 +39,7 @@ def solve(recoverer: recover.Recoverer, sizes: tuple[int, int, int]) -> dict[str
 
 
 if __name__ == "__main__":
-    recoverer = recover.load()
+    recoverer = photo.load()
     one, many = solve(recoverer, (1, 1, 1)), solve(recoverer, (2, 2, 2))
     gap = {name: float(np.abs(one[name] - many[name]).max()) for name in ("joints", "vertices", "rotmats")}
     print(json.dumps(gap | {"tokens": int((one["tokens"] != many["tokens"]).sum())}))

@@ -16,7 +16,7 @@ from python2_pickles import numpy1_pickle, python2_pickle
 
 from genhmr_jax.data.sources import MissingError, find
 from genhmr_jax.data.sources.reading import read_pickle
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 COCO = "hmr2_training_data/dataset_tars/coco-train-2014-pruned"
 

@@ -13,13 +13,13 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import BODY44, SMPL24
 
-from genhmr_jax import camera
-from genhmr_jax.body import load_body
 from genhmr_jax.data.sources import MissingError, find
 from genhmr_jax.data.sources.photos import rest_pelvis_seen, root_in_camera, translation_in_camera
 from genhmr_jax.data.sources.records import PERSON_FIELDS
-from genhmr_jax.data.transforms import crop_image
-from genhmr_jax.errors import InputError
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.crop import crop_image
+from genhmr_jax.io.errors import InputError
 
 NAMES = ("hmr2_coco", "own_tars", "own_photos", "hmr2_eval", "bedlam", "threedpw", "emdb", "human36m", "mpi_inf_3dhp")
 

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from genhmr_jax.data.sources import SOURCES, MissingError, find, motion
 from genhmr_jax.data.sources.reading import read_pickle
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 POSE_SOURCES = [name for name, source in SOURCES.items() if source.kind == "poses"]
 

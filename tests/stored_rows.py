@@ -9,9 +9,9 @@ import smpl_jax
 from jaxtyping import Array
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax import camera
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model, keypoint_points
 
 
 def rows(count: int, seed: int) -> dict[str, np.ndarray]:

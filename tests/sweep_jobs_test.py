@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT
 from sweep_runs import TOKENS, finish, sweep
 
-from genhmr_jax.sweep import local
-from genhmr_jax.sweep.plan import make_plan
+from genhmr_jax.evaluate.sweep import local
+from genhmr_jax.evaluate.sweep.plan import make_plan
 
 CLOUD = ("--image=us-docker.pkg.dev/p/g/x:tpu", "--remote-out=/gcs/bucket/a sweep")
 

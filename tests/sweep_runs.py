@@ -4,7 +4,7 @@ import json
 
 from conftest import ROOT
 
-from genhmr_jax import cli
+from genhmr_jax.cli import main
 
 TOKENS, UGS = f"{ROOT}/configs/sweeps/tokens.py:tiny", f"{ROOT}/configs/sweeps/ugs_iterations.py:tiny"
 RESULT = {"pa_mpjpe_mm": 50.0, "mpjpe_mm": 80.0, "pa_mpjpe_standard_error_mm": 1.5, "seconds_per_view": 0.01}
@@ -19,4 +19,4 @@ def finish(node, value=50.0):
 
 
 def sweep(*flags):
-    return cli.main(["sweep", f"--sweep={TOKENS}", *map(str, flags)])
+    return main.main(["sweep", f"--sweep={TOKENS}", *map(str, flags)])

@@ -8,14 +8,14 @@ import pytest
 from conftest import ROOT
 from sweep_runs import RESULT, TOKENS, UGS, finish, sweep
 
-from genhmr_jax import cli
-from genhmr_jax.config_files import load_config
-from genhmr_jax.errors import InputError
-from genhmr_jax.evaluate import Settings
-from genhmr_jax.sweep import local
-from genhmr_jax.sweep.collect import collect, markdown, write
-from genhmr_jax.sweep.plan import make_plan
-from genhmr_jax.sweep.settings import load_sweep
+from genhmr_jax.cli import main
+from genhmr_jax.evaluate.settings import Settings
+from genhmr_jax.evaluate.sweep import local
+from genhmr_jax.evaluate.sweep.collect import collect, markdown, write
+from genhmr_jax.evaluate.sweep.plan import make_plan
+from genhmr_jax.evaluate.sweep.settings import load_sweep
+from genhmr_jax.io.config_files import load_config
+from genhmr_jax.io.errors import InputError
 
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
 
@@ -120,7 +120,7 @@ def test_a_trained_tokenizer_or_model_is_used_as_it_is(tmp_path):
     ("text", "said"),
     [
         ("genhmr.stepz=3", "no config has a field 'genhmr.stepz'; did you mean genhmr.steps"),
-        ("evaluate.view=3", "did you mean evaluate.views"),
+        ("evaluate.view=3", "did you mean settings.views"),
         ("data.pose=x", "did you mean data.poses"),
         ("genhmr.steps=few", "steps cannot be 'few'; give it as int"),
         ("evaluate.rule=soft", "rule is 'soft'; choose among expected, final, hard"),
@@ -140,11 +140,11 @@ def test_bad_sweeps(tmp_path):
     with pytest.raises(InputError, match="has no argument 'tiyn'; did you mean tiny"):
         make_plan(UGS.replace("tiny", "tiyn"), tmp_path)
     for text, said in (("return 3", "returns no"), ("return Sweep('x', [Point('a', 1), Point('a', 2)])", "points of the same name: a")):
-        (tmp_path / "s.py").write_text(f"from genhmr_jax.sweep import Point, Sweep\ndef get_sweep():\n    {text}\n")
+        (tmp_path / "s.py").write_text(f"from genhmr_jax.evaluate.sweep.definition import Point, Sweep\ndef get_sweep():\n    {text}\n")
         with pytest.raises(InputError, match=said):
             make_plan(str(tmp_path / "s.py"), tmp_path)
     (tmp_path / "s.py").write_text(
-        "from genhmr_jax.sweep import Point, Sweep\n"
+        "from genhmr_jax.evaluate.sweep.definition import Point, Sweep\n"
         "def get_sweep():\n    return Sweep('x', [Point('a', 1, genhmr={'step': 1}), Point('b', 2)])\n"
     )
     with pytest.raises(InputError, match="point a: .*has no field 'step'; did you mean steps"):
@@ -266,20 +266,20 @@ def test_settings_become_flags_and_come_back():
 
 
 def test_settings_know_what_the_model_knows():
-    from genhmr_jax import evaluate
-    from genhmr_jax.predict import DECODE_RULES
-    from genhmr_jax.refinement import RefineSpec
-    from genhmr_jax.sampling import SCHEDULES
+    from genhmr_jax.core.refinement import RefineSpec
+    from genhmr_jax.core.sampling import SCHEDULES
+    from genhmr_jax.evaluate import settings
+    from genhmr_jax.systems.genhmr.system import DECODE_RULES
 
-    assert evaluate.RULES == DECODE_RULES and evaluate.SCHEDULES == tuple(SCHEDULES)
+    assert settings.RULES == DECODE_RULES and settings.SCHEDULES == tuple(SCHEDULES)
     assert (Settings().refine_steps, Settings().prior_pose) == (RefineSpec().steps, RefineSpec().prior_pose)
 
 
 @pytest.mark.slow
 def test_a_real_sweep_from_nothing_to_its_table(tmp_path, capsys):
     """Trains both stages, evaluates two points; then a lost evaluation alone is done again."""
-    flags = [f"--sweep={UGS}", f"--out={tmp_path}", "--set=evaluate.views=4", "--set=evaluate.batch_size=4", "--set=genhmr.batch_size=8"]
-    assert cli.main(["sweep", *flags]) == 0
+    flags = [f"--sweep={UGS}", f"--out={tmp_path}", "--set=settings.views=4", "--set=settings.batch_size=4", "--set=genhmr.batch_size=8"]
+    assert main.main(["sweep", *flags]) == 0
     assert "4 runs done, 0 were done before, 0 failed" in capsys.readouterr().out
     plan = make_plan(UGS, tmp_path, sets=[text.removeprefix("--set=") for text in flags[2:]])
     lines = collect(plan)
@@ -288,7 +288,7 @@ def test_a_real_sweep_from_nothing_to_its_table(tmp_path, capsys):
     lost = plan.nodes[plan.rows[1].evaluations[0]].marker
     before = json.loads(lost.read_text())
     lost.unlink()
-    assert cli.main(["sweep", *flags]) == 0
+    assert main.main(["sweep", *flags]) == 0
     assert "1 runs done, 3 were done before, 0 failed" in capsys.readouterr().out
     again = json.loads(lost.read_text())
     for stage in ("sampled", "refined"):

@@ -10,14 +10,14 @@ import smpl_jax
 from PIL import Image
 from smpl_jax.keypoints import SMPL24
 
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, keypoint_points
 from genhmr_jax.data.synthetic import write
 from genhmr_jax.data.synthetic.appearance import Wardrobe, dress
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.data.synthetic.generate import SAMPLES, Sample, SceneSpec, _composite, render_sample
-from genhmr_jax.errors import InputError
-from genhmr_jax.evaluate.metrics import silhouette_iou
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED, keypoint_points
+from genhmr_jax.geometry.metrics import silhouette_iou
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.render.silhouette import silhouette
 
 SPEC = SceneSpec(size=128, truncate=0.0)

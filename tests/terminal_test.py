@@ -8,7 +8,8 @@ import sys
 import pytest
 from fakes import install_fake_recover, save_photo
 
-from genhmr_jax import cli, terminal
+from genhmr_jax.cli import main
+from genhmr_jax.io import terminal
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_a_photo_whose_name_is_no_text_is_done(tmp_path, monkeypatch, capfd):
     with open(photo, "wb") as file:
         file.write(save_photo(tmp_path / "plain.jpg").read_bytes())
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(os.fdopen(os.dup(1), "wb"), "utf-8", "strict"))
-    assert cli.main(["recover", str(tmp_path), "--out", str(tmp_path / "out"), "--no-overlay"]) == 0
+    assert main.main(["recover", str(tmp_path), "--out", str(tmp_path / "out"), "--no-overlay"]) == 0
     sys.stdout.flush()
     out, err = capfd.readouterr()
     assert r"caf\xe9\x1b[2J.jpg: 2 people" in out and "\x1b" not in out + err
@@ -75,5 +76,5 @@ def test_a_photo_whose_name_is_no_text_is_done(tmp_path, monkeypatch, capfd):
 
 def test_errors_show_names_escaped(tmp_path, monkeypatch, capsys):
     install_fake_recover(monkeypatch)
-    assert cli.main(["recover", str(tmp_path / "a\x1b]0;x\x07.jpg"), "--out", str(tmp_path / "out")]) == 1
+    assert main.main(["recover", str(tmp_path / "a\x1b]0;x\x07.jpg"), "--out", str(tmp_path / "out")]) == 1
     assert r"a\x1b]0;x\x07.jpg: no such file" in capsys.readouterr().err

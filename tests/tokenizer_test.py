@@ -10,10 +10,10 @@ import pytest
 from flax import nnx
 from smpl_jax import rotations
 
-from genhmr_jax.models import quantizer
-from genhmr_jax.models.genhmr import GenHmrSpec
-from genhmr_jax.models.masked_transformer import TransformerSpec
-from genhmr_jax.models.tokenizer import PARTS, ConvStack, PoseTokenizer, TokenizerSpec
+from genhmr_jax.core import quantizer
+from genhmr_jax.core.masked_transformer import TransformerSpec
+from genhmr_jax.core.tokenizer import PARTS, ConvStack, PoseTokenizer, TokenizerSpec
+from genhmr_jax.systems.genhmr.model import GenHmrSpec
 
 SMALL = {
     "parts": TokenizerSpec("parts", part_tokens=(1, 2, 1, 3, 2, 1), codebook_size=12, code_dim=3, width=8, depth=1),

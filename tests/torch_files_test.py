@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from torch_fixtures import fake, save, save_safetensors
 
-from genhmr_jax.convert import torch_files
-from genhmr_jax.errors import InputError
+from genhmr_jax.io import torch_files
+from genhmr_jax.io.errors import InputError
 
 TENSORS = {
     "f32": np.arange(12, dtype="<f4").reshape(3, 4),

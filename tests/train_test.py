@@ -10,14 +10,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from genhmr_jax.errors import InputError
-from genhmr_jax.model_files import load_meta, load_params
-from genhmr_jax.train import loop, tasks
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.model_folder import load_meta, load_params
+from genhmr_jax.systems import registry
+from genhmr_jax.systems.genhmr.task import GenHmrTask
+from genhmr_jax.systems.tokenizer.task import TokenizerTask
+from genhmr_jax.train import loop
 from genhmr_jax.train import mesh as meshes
 from genhmr_jax.train import program as programs
 from genhmr_jax.train import step as steps
-from genhmr_jax.train.stage1 import TokenizerTask
-from genhmr_jax.train.stage2 import GenHmrTask
 
 
 def rows(workdir):
@@ -69,7 +70,7 @@ class BrokenSource:
 def test_resumed_equals_unbroken(stage, request, tmp_path, caplog):
     config = request.getfixturevalue(f"{stage}_config").copy_and_resolve_references()
     config.log_every = 1
-    task = tasks.make_task(config)
+    task = registry.make_task(config)
     loop.train(task, config, tmp_path / "whole")
     with pytest.raises(Broken):
         loop.train(BreaksAt(task, 14), config, tmp_path / "broken")
@@ -188,7 +189,7 @@ def test_bfloat16_step_keeps_float32_parameters(genhmr_config):
 
 def test_batch_shapes_are_those_of_the_sources(tokenizer_config, genhmr_config):
     for config in (tokenizer_config, genhmr_config):
-        task = tasks.make_task(config)
+        task = registry.make_task(config)
         found = jax.tree.map(lambda x: (x.shape, x.dtype), numpy_batch(task))
         assert found == jax.tree.map(lambda x: (x.shape, x.dtype), task.batch_shapes())
 
@@ -201,7 +202,7 @@ def test_configs_build(get_config, name):
         config.batch_size = 4
     if config.image_batch_size if "image_batch_size" in config else 0:
         config.image_batch_size = 4
-    task = tasks.abstract_task(config, get_config("tokenizer"))
+    task = registry.abstract_task(config, get_config("tokenizer"))
     program = programs.build(task, config, meshes.make_mesh(config.mesh))
     jax.eval_shape(program.step, program.state, program.batch, program.frozen)
     assert program.model_flops() > 0
@@ -211,4 +212,4 @@ def test_unknown_stage(get_config):
     config = get_config("tokenizer:tiny")
     config.stage = "three"
     with pytest.raises(InputError, match="'three'.*'tokenizer', 'genhmr', 'regressor' or 'lifter'"):
-        tasks.make_task(config)
+        registry.make_task(config)

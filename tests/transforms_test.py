@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genhmr_jax.data.transforms import crop_image
+from genhmr_jax.geometry.crop import crop_image
 
 
 def ramps(height: int = 240, width: int = 250) -> np.ndarray:

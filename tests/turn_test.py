@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import smpl_jax
 
-from genhmr_jax import camera
-from genhmr_jax.body import load_body
-from genhmr_jax.body.keypoints import DETECTED, keypoint_model, keypoint_points
-from genhmr_jax.data import turn, views
+from genhmr_jax.data import turns, views
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model, keypoint_points
 
-STILL = turn.TurnSpec(mirror=0.0, turn=0.0, jitter=0.0, jitter3d=0.0, drop=0.0, drop3d=0.0, crop_jitter=0.0)
+STILL = turns.TurnSpec(mirror=0.0, turn=0.0, jitter=0.0, jitter3d=0.0, drop=0.0, drop3d=0.0, crop_jitter=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def project(body, row):
 
 @pytest.mark.parametrize("settings", [{}, {"turn": 0.7}, {"mirror": 1.0}, {"turn": 0.7, "mirror": 1.0, "crop_jitter": 0.1}])
 def test_labels_agree_with_the_turned_picture(body, row, settings):
-    turned = turn.turn_row(row, jax.random.key(5), dataclasses.replace(STILL, **settings))
+    turned = turns.turn_row(row, jax.random.key(5), dataclasses.replace(STILL, **settings))
     joints, points = project(body, turned)
     side = float(turned["crop"][2])
     # Mirroring takes the body to be the same left and right, which the free body is to a few millimetres.
@@ -49,7 +49,7 @@ def test_labels_agree_with_the_turned_picture(body, row, settings):
 
 
 def test_detections_move_with_the_labels(row):
-    turned = turn.turn_row(row, jax.random.key(5), dataclasses.replace(STILL, turn=0.7, mirror=1.0))
+    turned = turns.turn_row(row, jax.random.key(5), dataclasses.replace(STILL, turn=0.7, mirror=1.0))
     for name, truth in (("keypoints", "points2d"),):
         before = row[name][:, :2] - row[truth]
         after = turned[name][:, :2] - turned[truth]
@@ -59,8 +59,8 @@ def test_detections_move_with_the_labels(row):
 
 
 def test_what_is_dropped_is_zero(row):
-    turned = turn.turn_row(row, jax.random.key(6), dataclasses.replace(STILL, drop=0.5, drop3d=1.0))
+    turned = turns.turn_row(row, jax.random.key(6), dataclasses.replace(STILL, drop=0.5, drop3d=1.0))
     gone = turned["keypoints"][:, 2] == 0
     assert 0 < gone.sum() < len(gone) and not turned["keypoints"][gone].any() and not turned["keypoints3d"].any()
-    unknown = turn.turn_row(row | {"keypoints3d": jnp.zeros_like(row["keypoints3d"])}, jax.random.key(6), turn.TurnSpec(drop3d=0.0))
+    unknown = turns.turn_row(row | {"keypoints3d": jnp.zeros_like(row["keypoints3d"])}, jax.random.key(6), turns.TurnSpec(drop3d=0.0))
     assert not unknown["keypoints3d"].any()

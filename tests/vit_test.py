@@ -7,7 +7,15 @@ import pytest
 from flax import nnx
 from numpy_layers import array, gelu, layer_norm, linear, self_attention, with_random_arrays
 
-from genhmr_jax.models.vit import IMAGENET_MEAN, IMAGENET_STD, SIZES, Vit, VitSpec, drop_path_factors, normalise
+from genhmr_jax.nets.vit import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SIZES,
+    Vit,
+    VitSpec,
+    drop_path_factors,
+    normalise,
+)
 
 
 def test_vit_h_has_the_published_size():

@@ -10,8 +10,15 @@ from people_studio import object_array
 
 from genhmr_jax.data.sources import find
 from genhmr_jax.data.sources.photos import flat_numbers
-from genhmr_jax.data.sources.reading import bare, entry, numbers, optional_entry, read_npz, read_pickle
-from genhmr_jax.errors import InputError
+from genhmr_jax.data.sources.reading import (
+    bare,
+    entry,
+    numbers,
+    optional_entry,
+    read_npz,
+    read_pickle,
+)
+from genhmr_jax.io.errors import InputError
 
 
 def wrapped(value):

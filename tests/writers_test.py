@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.train import writers
 from genhmr_jax.train.writers import Writers
 

@@ -12,9 +12,9 @@ from itertools import islice
 import numpy as np
 from PIL import Image, ImageDraw
 
-from genhmr_jax.atomic import atomic_path
 from genhmr_jax.data.synthetic.write import read_shards
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.io.errors import InputError
 
 
 def sheet(samples: Sequence, columns: int, side: int, labels: bool) -> Image.Image:

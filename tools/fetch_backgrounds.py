@@ -19,8 +19,8 @@ import tempfile
 import numpy as np
 from PIL import Image
 
-from genhmr_jax.atomic import atomic_path
 from genhmr_jax.data.synthetic.light import fibonacci_sphere, fit_irradiance
+from genhmr_jax.io.atomic import atomic_path
 
 PACKAGE = "@pmndrs/assets@1.7.0"
 

@@ -38,16 +38,16 @@ def cell(model: str, slice_name: str, fast: bool) -> dict[str, Any]:
     """Compiles one cell in this process."""
     import jax
 
-    from genhmr_jax.aot import command
-    from genhmr_jax.aot import topology as topologies
-    from genhmr_jax.config_files import load_config
-    from genhmr_jax.errors import InputError
-    from genhmr_jax.train import tasks
+    from genhmr_jax.cli import aot
+    from genhmr_jax.io.config_files import load_config
+    from genhmr_jax.io.errors import InputError
+    from genhmr_jax.systems import registry
+    from genhmr_jax.train.aot import topology as topologies
 
     jax.config.update("jax_platforms", "cpu")
     topology, name = TOPOLOGIES[slice_name], f"configs/genhmr.py:{MODELS[model]}"
     tokenizer, config = load_config("configs/tokenizer.py:paper"), load_config(name)
-    shapes, _ = jax.eval_shape(tasks.abstract_task(config, tokenizer).init, jax.random.key(0))
+    shapes, _ = jax.eval_shape(registry.abstract_task(config, tokenizer).init, jax.random.key(0))
     params = sum(x.size for x in jax.tree.leaves(shapes))
     chip, shape = topologies.parse(topology)
     chips = 1
@@ -58,7 +58,7 @@ def cell(model: str, slice_name: str, fast: bool) -> dict[str, Any]:
     command_line = " ".join(f"--config.{k}={v}" for k, v in overrides.items())
     found["command"] = f"genhmr aot --config={name} --topology={topology} {command_line}{' --fast' if fast else ''}"
     try:
-        report = command.measure(load_config(name, overrides), tokenizer, topology, "train", fast=fast)
+        report = aot.measure(load_config(name, overrides), tokenizer, topology, "train", fast=fast)
     except InputError as error:
         return found | {"error": str(error)}
     return found | {"report": report.to_dict()}
@@ -129,8 +129,8 @@ def _speed_table(found: dict[str, Any]) -> str:
 
 
 def _scaling_table(found: dict[str, Any]) -> str:
-    from genhmr_jax.aot.roofline import Load, weak_scaling
-    from genhmr_jax.aot.topology import parse
+    from genhmr_jax.train.aot.roofline import Load, weak_scaling
+    from genhmr_jax.train.aot.topology import parse
 
     head = ["model", "a chip as in", "batch of a chip", *(f"{n} chips" for n in CHIPS)]
     rows = []
@@ -150,7 +150,7 @@ def _scaling_table(found: dict[str, Any]) -> str:
 
 def _cost_table(found: dict[str, Any]) -> str:
     """Steps of the config x the predicted step: bounds from below, like the steps."""
-    from genhmr_jax.config_files import load_config
+    from genhmr_jax.io.config_files import load_config
 
     head = ["model", "slice", "steps x images", "hours, all overlapped", "hours, nothing overlapped", "chip hours"]
     rows = []

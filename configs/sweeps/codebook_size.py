@@ -5,7 +5,7 @@
 Both stages are trained anew for each. Args: `full`, `tiny` (seconds a point, on made-up poses).
 """
 
-from genhmr_jax.sweep import Point, Sweep, tiny
+from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
 
 def get_sweep(arg: str = "full") -> Sweep:

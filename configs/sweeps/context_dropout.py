@@ -5,7 +5,7 @@
 The table shows each point with all three. Args: `full` (BlazePose's maps), `tiny` (a few images rendered on the spot).
 """
 
-from genhmr_jax.sweep import ImageSet, Point, Sweep, tiny
+from genhmr_jax.evaluate.sweep.definition import ImageSet, Point, Sweep, tiny
 
 PAIRS = ((0.0, 0.0), (0.1, 0.1), (0.3, 0.1), (0.1, 0.3), (0.3, 0.3), (0.5, 0.5))  # keypoints, image
 

@@ -5,7 +5,7 @@
 Args: `full` (codes are decoded, as in the paper), `tiny` (a tiny model on made-up poses).
 """
 
-from genhmr_jax.sweep import Point, Sweep, tiny
+from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
 
 def get_sweep(arg: str = "full") -> Sweep:

@@ -2,11 +2,11 @@
 
     genhmr sweep --sweep=configs/sweeps/feature_scales.py --out=runs/scales --set data.images=runs/features_vit --set data.poses=amass.npz
 
-Args: `full` (an image-only ViT-B, on the features of genhmr_jax/train/features.py --encoder vit_b), `blazepose` (a pyramid over the last
+Args: `full` (an image-only ViT-B, on the features of genhmr_jax/data/features.py --encoder vit_b), `blazepose` (a pyramid over the last
 map of the frozen BlazePose, on --encoder blazepose_full: no encoder to train), `tiny` (the same on a few images rendered on the spot).
 """
 
-from genhmr_jax.sweep import ImageSet, Point, Sweep, tiny
+from genhmr_jax.evaluate.sweep.definition import ImageSet, Point, Sweep, tiny
 
 SCALES = {"x1": (1.0,), "x2": (2.0,), "x4": (4.0,), "x2 x1": (2.0, 1.0), "x4 x2 x1": (4.0, 2.0, 1.0), "x4 x2 x1 x0.5": (4.0, 2.0, 1.0, 0.5)}
 BLAZEPOSE = {"model.encoder_channels": (80, 136, 288), "model.pyramid": "simple", "masking.drop_keypoints": 0.3}

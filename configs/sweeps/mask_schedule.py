@@ -6,7 +6,7 @@ Args: `full` (each law in training and sampling, and MaskGIT's least ratio of a 
 the cosine), `sampling` (one model, sampled with each law), `tiny`.
 """
 
-from genhmr_jax.sweep import Point, Sweep, tiny
+from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
 LAWS = ("cosine", "linear", "square", "cubic", "sqrt")
 

@@ -6,7 +6,7 @@ Args: `full` (the tokenizer of the paper's design, 64 wide), `parts` (the defaul
 `small` (the same with trainings of a minute or two on 2 CPU cores), `tiny` (seconds, on made-up poses).
 """
 
-from genhmr_jax.sweep import Point, Sweep, tiny
+from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
 SHORT = {"optim.warmup": 50, "optim.ema_decay": 0.99, "log_every": 50, "checkpoint_every": 100}
 SMALL = {

@@ -6,7 +6,7 @@ Without --checkpoint the model is trained first. Args: `full` (what is decoded a
 embeddings, as `genhmr recover` decodes), `tiny` (a tiny model on made-up poses).
 """
 
-from genhmr_jax.sweep import Point, Sweep, tiny
+from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
 
 def get_sweep(arg: str = "full") -> Sweep:

@@ -1,0 +1,1 @@
+"""Data sets, simulated and rendered people, and the input pipeline."""

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from smpl_jax.keypoints import BODY44, flip_rotmats
 
-from genhmr_jax import camera
+from genhmr_jax.geometry import camera
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ import tqdm
 
 from genhmr_jax.data.sources import Record, Report, Source, find
 from genhmr_jax.data.sources.records import Field, fields_of
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 VERSION = "1.0.0"  # of the schema in records.py: a change there is a new version
 SKIPPED = "skipped.txt"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from genhmr_jax.atomic import atomic_path
 from genhmr_jax.data.builders import Built, built_dir, open_built
 from genhmr_jax.data.sources import Source, find
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.io.errors import InputError
 
 SPLITS = ("train", "val")
 

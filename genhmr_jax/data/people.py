@@ -17,15 +17,15 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import BODY44, BODY44_FLIP, SMPL24, SMPL24_FLIP
 
-from genhmr_jax import camera
-from genhmr_jax.body.keypoints import DETECTED, match
+from genhmr_jax.core.encoders import CROP_SIZE
 from genhmr_jax.data import augment
 from genhmr_jax.data.packing import PersonIndex, pack
 from genhmr_jax.data.poses import sample_hash
 from genhmr_jax.data.sources import SOURCES
-from genhmr_jax.data.warp import warp_file
-from genhmr_jax.errors import InputError
-from genhmr_jax.models.image_encoder import CROP_SIZE
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.keypoints import DETECTED, match
+from genhmr_jax.geometry.warp import warp_file
+from genhmr_jax.io.errors import InputError
 
 RENDERED = "rendered"  # the part of a mixture that is rendered when it is asked for
 MIXTURES: dict[str, dict[str, float]] = {

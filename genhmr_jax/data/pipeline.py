@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 Rows = dict[str, Any]  # arrays with the same leading axis, or lists of such arrays
 

@@ -11,7 +11,7 @@ import pathlib
 import jax
 import numpy as np
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

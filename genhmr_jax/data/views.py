@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 from smpl_jax import rotations
 from smpl_jax.keypoints import SMPL24_FLIP
 
-from genhmr_jax import camera
-from genhmr_jax.body.keypoints import DETECTED, DETECTED_FLIP, keypoint_points
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_points
 
 TO_CAMERA = jnp.array([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])  # y up, z to the viewer -> y down, z away
 

@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from PIL import Image
 
-from genhmr_jax import masks
-from genhmr_jax.detect import graph
+from genhmr_jax.detect import graph_runner, masks
 
 SIZE = 256
 LANDMARKS, BODY = 39, 33
@@ -141,7 +140,7 @@ def from_landmarks(names: tuple[str, ...]) -> Float[np.ndarray, "K 39"]:
 
 def landmarks(image: np.ndarray, region: Region, network: str = "blazepose-full") -> Landmarks:
     """Looks at one region of an image, uint8 (H, W, 3)."""
-    *outputs, heat, inner = [np.asarray(value) for value in _landmarks(network)(graph.load(network)[1], region.crop(image)[None])]
+    *outputs, heat, inner = [np.asarray(value) for value in _landmarks(network)(graph_runner.load(network)[1], region.crop(image)[None])]
     raw, world, person, mask = (value.astype(np.float64) for value in outputs)
     raw, world = raw.reshape(LANDMARKS, 5), world.reshape(LANDMARKS, 3)
     where = np.array([region.x, region.y, region.side, region.angle])
@@ -183,12 +182,12 @@ def heat_points(landmarks: Float[Array, "39 5"], heat: Float[Array, "G G 39"]) -
 
 @functools.cache
 def _landmarks(network: str):
-    description, _ = graph.load(network)
+    description, _ = graph_runner.load(network)
 
     @jax.jit
     def apply(weights: dict[str, Array], crops: Float[Array, "B 256 256 3"]) -> tuple[Array, ...]:
         inner = [INNER[network]] if network in INNER else []
-        result = graph.run(description, weights, {description.inputs[0]: crops}, [*OUTPUTS, *inner])
+        result = graph_runner.run(description, weights, {description.inputs[0]: crops}, [*OUTPUTS, *inner])
         *first, heat = (result[name] for name in OUTPUTS)
         heat = heat_points(first[0].reshape(LANDMARKS, 5), heat[0])
         return (*first, heat, result[INNER[network]] if inner else jnp.zeros((1, 0)))
@@ -212,16 +211,16 @@ def feature_maps(crops: Float[Array, "B 256 256 3"], variant: str = "full") -> l
     """
     if variant not in FEATURE_NODES:
         raise ValueError(f"unknown BlazePose {variant!r}: choose among {', '.join(FEATURE_NODES)}")
-    return _feature_maps(variant)(graph.load(f"blazepose-{variant}")[1], crops)
+    return _feature_maps(variant)(graph_runner.load(f"blazepose-{variant}")[1], crops)
 
 
 @functools.cache
 def _feature_maps(variant: str):
-    description, _ = graph.load(f"blazepose-{variant}")
+    description, _ = graph_runner.load(f"blazepose-{variant}")
     groups = FEATURE_NODES[variant]
 
     def batch(weights: dict[str, Array], crops: Array) -> list[Array]:
-        values = graph.run(description, weights, {description.inputs[0]: crops}, [name for group in groups for name in group])
+        values = graph_runner.run(description, weights, {description.inputs[0]: crops}, [name for group in groups for name in group])
         return [jnp.concatenate([values[name] for name in group], -1) for group in groups]
 
     @jax.jit

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from genhmr_jax.body.keypoints import DETECTED, DETECTED_FLIP
-from genhmr_jax.detect import blazepose, lift, movenet
+from genhmr_jax.detect import blazepose, lifter, movenet
 from genhmr_jax.detect.blazepose import Region
-from genhmr_jax.looks import Looks
-from genhmr_jax.masks import SIZE, Masks
+from genhmr_jax.detect.blazepose_features import Looks
+from genhmr_jax.detect.masks import SIZE, Masks
+from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP
 
 LOOKS = 2  # BlazePose's second look is at the region that its first one asked for
 IS_PERSON = 0.5
@@ -218,10 +218,10 @@ def _lifted(
     Where the two contradict each other, as when one takes the left leg for the right one, that look alone speaks which is nearer to
     MoveNet's (17, 3), or this one. Also (23,) 1 where both agree, down to 0.5.
     """
-    flip, first = list(DETECTED_FLIP), lift.keypoints(found, seen)
+    flip, first = list(DETECTED_FLIP), lifter.keypoints(found, seen)
     if other.person < IS_PERSON:
         return *first, np.ones(len(first[0]))
-    other2d, other3d = lift.keypoints(other, place)
+    other2d, other3d = lifter.keypoints(other, place)
     second = other2d[flip] * [-1, 1] + [width, 0], other3d[flip] * [-1, 1, 1]
     agreement = np.exp(-(np.linalg.norm(first[0] - second[0], axis=-1) ** 2) / (AGREE * seen.side) ** 2)
     if coco is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from PIL import Image
 
-from genhmr_jax.detect import graph
+from genhmr_jax.detect import graph_runner
 
 SIZES = (256, 512)
 LONG = 1.6  # a photo's 3:2 is not long, a wide screen's 16:9 is
@@ -24,12 +24,12 @@ COCO_TOLERANCE = 2 * np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 
 
 @functools.cache
 def _network(name: str):
-    description, _ = graph.load(name)
+    description, _ = graph_runner.load(name)
     (output,) = description.outputs
 
     @jax.jit
     def apply(weights: dict[str, Array], image: Int[Array, "1 H W 3"]) -> Float[Array, "6 56"]:
-        return graph.run(description, weights, {description.inputs[0]: image}, [output])[output][0]
+        return graph_runner.run(description, weights, {description.inputs[0]: image}, [output])[output][0]
 
     return apply
 
@@ -45,7 +45,7 @@ def look(image: np.ndarray, size: int, network: str = "movenet-multipose") -> tu
     shape = max(1, round(width * scale)), max(1, round(height * scale))
     canvas = np.zeros((1, size, size, 3), np.int32)
     canvas[0, : shape[1], : shape[0]] = np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR))
-    raw = np.asarray(_network(network)(graph.load(network)[1], canvas), np.float64)
+    raw = np.asarray(_network(network)(graph_runner.load(network)[1], canvas), np.float64)
     unit = size * np.array([width / shape[0], height / shape[1]])  # px of the image in one width of the canvas
     keypoints = raw[:, : 3 * KEYPOINTS].reshape(-1, KEYPOINTS, 3)[..., [1, 0, 2]]
     keypoints[..., :2] *= unit

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from smpl_jax.keypoints import SMPL24
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.core.refinement import RefineSpec
 from genhmr_jax.evaluate import looking, robustness, uncertainty, worst
 from genhmr_jax.evaluate.looking import Answers
-from genhmr_jax.evaluate.metrics import silhouette_iou
 from genhmr_jax.evaluate.predictors import settings
 from genhmr_jax.evaluate.synthetic_split import COUNT, Split, open_split
-from genhmr_jax.images import read_image
-from genhmr_jax.people import People
-from genhmr_jax.recover import Recoverer, RecoverOptions
-from genhmr_jax.refinement import RefineSpec
+from genhmr_jax.geometry.metrics import silhouette_iou
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.images import read_image
+from genhmr_jax.recover.people import People
+from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 from genhmr_jax.render.silhouette import silhouette
 
 SYNTHETIC = (
@@ -78,7 +78,7 @@ def synthetic(
     truth = np.stack([sample.joints for sample in split.samples])
     report: dict[str, Any] = {"text": SYNTHETIC, "split": split.facts, "found": 1.0, "results": {}}
     if model is None:
-        from genhmr_jax.body import load_body
+        from genhmr_jax.geometry.bodies import load_body
 
         report["results"]["mean pose"] = figures(looking.mean_pose_answers(load_body(), len(truth)), split, truth, 0.0)
         return report
@@ -224,7 +224,7 @@ def _photo(model: Recoverer, folder: Path, name: str, box: np.ndarray, options: 
     seconds = time.perf_counter() - start
     stages = {"sampled": sampled, "refined": refined}
     if pictures is not None:
-        from genhmr_jax.report import draw, save_png
+        from genhmr_jax.recover.report import draw, save_png
 
         pictures.mkdir(parents=True, exist_ok=True)
         for stage, people in stages.items():

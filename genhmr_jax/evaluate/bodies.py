@@ -14,9 +14,9 @@ from smpl_jax import SmplModel, lbs
 from smpl_jax.rotations import axis_angle_to_matrix
 from smpl_jax.safe_pickle import UnsafePickle, load_smpl_pickle
 
-from genhmr_jax.body import load_body
 from genhmr_jax.data.sources.reading import read_npz, read_pickle
-from genhmr_jax.errors import InputError
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.io.errors import InputError
 
 GENDERS = ("neutral", "male", "female")
 

@@ -12,12 +12,12 @@ import smpl_jax
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
-from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE
 from genhmr_jax.data.synthetic.generate import Sample
-from genhmr_jax.evaluate import metrics
-from genhmr_jax.evaluate.predictors import MEAN_POSE_72
-from genhmr_jax.observed import Observed, can_recover
-from genhmr_jax.recover import Recoverer, RecoverOptions
+from genhmr_jax.detect.observed import Observed, can_recover
+from genhmr_jax.geometry import metrics
+from genhmr_jax.geometry.keypoints import DETECTED, MIN_CONFIDENCE
+from genhmr_jax.geometry.mean_pose import MEAN_POSE_72
+from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
 BATCH = 16
 LOOKING = RecoverOptions(max_people=3)

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from genhmr_jax.evaluate import metrics
 from genhmr_jax.evaluate.bodies import Bodies, Posed
 from genhmr_jax.evaluate.protocols import MAJOR_JOINTS, STILL_JOINTS, Protocol
+from genhmr_jax.geometry import metrics
 
 
 def all_points(protocol: Protocol, bodies: Bodies, posed: Posed) -> Float[Array, "B K 3"]:

@@ -8,23 +8,14 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from genhmr_jax import recover
-from genhmr_jax.errors import InputError
-from genhmr_jax.images import open_bytes
-from genhmr_jax.observed import Observed, can_recover
-from genhmr_jax.refinement import RefineSpec
+from genhmr_jax.core.refinement import RefineSpec
+from genhmr_jax.detect.observed import Observed, can_recover
+from genhmr_jax.geometry.mean_pose import MEAN_POSE_72
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.images import open_bytes
+from genhmr_jax.recover import photo
 
 MEAN_POSE = "mean-pose"
-
-# The mean rotation of each joint but the root over the training split of the CMU mocap corpus, made symmetric; axis-angle, radians.
-_MEAN_BODY_POSE = np.array([
-    [-0.4, 0.03, -0.06], [-0.4, -0.03, 0.06], [0.08, 0, 0], [0.68, 0.02, 0.14], [0.68, -0.02, -0.14], [0.02, 0, 0], [-0.12, 0.09, -0.02],
-    [-0.12, -0.09, 0.02], [-0.04, 0, 0], [-0.02, 0, 0], [-0.02, 0, 0], [0.09, 0, 0], [-0.02, -0.06, -0.19], [-0.02, 0.06, 0.19],
-    [0.09, 0, 0], [0.23, -0.47, -0.86], [0.23, 0.47, 0.86], [-0.04, -1.0, 0.45], [-0.04, 1.0, -0.45], [0, -0.01, 0.45], [0, 0.01, -0.45],
-    [0, 0, 0], [0, 0, 0],
-], np.float32)  # fmt: skip
-MEAN_POSE_72 = np.concatenate([np.array([np.pi, 0, 0], np.float32), _MEAN_BODY_POSE.reshape(69)])
-"""(72,): the mean pose, upright and facing the camera."""
 
 
 class Sight(NamedTuple):
@@ -54,10 +45,10 @@ class Predictor(Protocol):
 
 
 def settings(
-    iterations: Sequence[int], refine_steps: int, options: recover.RecoverOptions | None = None
-) -> dict[str, recover.RecoverOptions]:
+    iterations: Sequence[int], refine_steps: int, options: photo.RecoverOptions | None = None
+) -> dict[str, photo.RecoverOptions]:
     """Label -> options: every number of sampling iterations, with sampling alone and, unless it has 0 steps, with refinement."""
-    options = options or recover.RecoverOptions()
+    options = options or photo.RecoverOptions()
     stages = {"sampling alone": 0} | ({"with refinement": refine_steps} if refine_steps else {})
     return {
         f"T={t}, {stage}": dataclasses.replace(options, iterations=t, refine_steps=steps)
@@ -92,14 +83,14 @@ class ModelPredictor:
       options: everything else.
     """
 
-    recoverer: recover.Recoverer
+    recoverer: photo.Recoverer
     iterations: tuple[int, ...] = (1, 3, 5, 10)
     refine_steps: int = RefineSpec.steps
     true_focal: bool = False
-    options: recover.RecoverOptions = recover.RecoverOptions()
+    options: photo.RecoverOptions = photo.RecoverOptions()
 
     @property
-    def settings(self) -> dict[str, recover.RecoverOptions]:
+    def settings(self) -> dict[str, photo.RecoverOptions]:
         """Label -> options."""
         return settings(self.iterations, self.refine_steps, self.options)
 

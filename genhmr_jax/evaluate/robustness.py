@@ -17,7 +17,6 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import SMPL24
 
-from genhmr_jax.body import load_body
 from genhmr_jax.data import poses
 from genhmr_jax.data.synthetic.appearance import Wardrobe
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
@@ -25,7 +24,8 @@ from genhmr_jax.data.synthetic.generate import Sample, SceneSpec, render_sample
 from genhmr_jax.evaluate import looking, uncertainty
 from genhmr_jax.evaluate.looking import Shot
 from genhmr_jax.evaluate.synthetic_split import SEED, SIZE, Split
-from genhmr_jax.recover import Recoverer, RecoverOptions
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
 PEOPLE = 20
 GREY = 127

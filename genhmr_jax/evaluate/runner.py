@@ -12,9 +12,9 @@ import numpy as np
 from genhmr_jax.data.sources import Record, Report
 from genhmr_jax.evaluate import measuring
 from genhmr_jax.evaluate.bodies import Bodies
-from genhmr_jax.evaluate.metrics import Means
 from genhmr_jax.evaluate.predictors import Predictor, Sight
 from genhmr_jax.evaluate.protocols import Protocol
+from genhmr_jax.geometry.metrics import Means
 
 _WORDS = ("sequence", "gender")
 _ARRAYS = ("global_orient", "body_pose", "betas", "has_pose", "has_betas", "keypoints3d", "joints24_3d")

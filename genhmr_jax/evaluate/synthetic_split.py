@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from genhmr_jax.atomic import atomic_path
-from genhmr_jax.body import load_body
 from genhmr_jax.data import poses
 from genhmr_jax.data.synthetic.generate import Sample
 from genhmr_jax.data.synthetic.write import read_shards, write_split
-from genhmr_jax.errors import InputError
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.io.errors import InputError
 
 VERSION = 1  # of the set: another one is another set, whose numbers must not be compared
 COUNT = 200

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from genhmr_jax.atomic import atomic_path
-from genhmr_jax.predict import NEAR
+from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.systems.genhmr.system import NEAR
 
 BINS = 10
 NEAR_MM = 1000 * NEAR  # "right": what a confidence is the probability of

@@ -22,18 +22,19 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float
 
-from genhmr_jax import compilation_cache, recover
-from genhmr_jax.atomic import atomic_path
-from genhmr_jax.body.keypoints import keypoint_model
+from genhmr_jax.core import encoders
+from genhmr_jax.core.refinement import RefineSpec, refine
 from genhmr_jax.data import poses, views
-from genhmr_jax.errors import InputError
-from genhmr_jax.evaluate import Settings
-from genhmr_jax.evaluate.metrics import mpjpe, pa_mpjpe
-from genhmr_jax.models import image_encoder
-from genhmr_jax.paths import path_argument
-from genhmr_jax.predict import Networks, sample_bodies, shown
-from genhmr_jax.random_streams import stream
-from genhmr_jax.refinement import RefineSpec, refine
+from genhmr_jax.evaluate.settings import Settings
+from genhmr_jax.geometry.keypoints import keypoint_model
+from genhmr_jax.geometry.metrics import mpjpe, pa_mpjpe
+from genhmr_jax.io import compilation_cache
+from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.paths import path_argument
+from genhmr_jax.recover import photo
+from genhmr_jax.systems.genhmr.system import Networks, sample_bodies, shown
+from genhmr_jax.train.random_streams import stream
 
 View = dict[str, Any]
 
@@ -82,7 +83,7 @@ def sampled(
     schedule: str = "cosine",
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B 10"], Float[Array, "B 3"]]:
     """Embeddings, betas and weak cameras that a model samples for views."""
-    encoded = networks.encode(params, image_encoder.from_stored(view))
+    encoded = networks.encode(params, encoders.from_stored(view))
     keys = jax.random.split(key, len(view["crop"]))
     how = {"iterations": iterations, "temperature": temperature, "rule": rule, "schedule": schedule}
     _, embeddings = sample_bodies(networks, params, encoded, keys, **how)
@@ -92,7 +93,7 @@ def sampled(
 @functools.partial(jax.jit, static_argnames="networks")
 def joints_of(networks: Networks, params: Any, body: Any, view: View, embeddings: Array, betas: Array) -> Float[Array, "B 24 3"]:
     """Joints in metres, relative to the model origin, of token embeddings."""
-    return smpl_jax.posed_joints(body, betas, networks.decoder(params, image_encoder.from_stored(view))(embeddings))
+    return smpl_jax.posed_joints(body, betas, networks.decoder(params, encoders.from_stored(view))(embeddings))
 
 
 @functools.partial(jax.jit, static_argnames=("networks", "spec"))
@@ -101,11 +102,11 @@ def refined(
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B 10"]]:
     """Embeddings and betas after the 2D refinement towards the detected keypoints."""
     keypoints = view.get("target", view["keypoints"])
-    found = refine(networks.decoder(params, image_encoder.from_stored(view)), body, *start, keypoints, view, spec)
+    found = refine(networks.decoder(params, encoders.from_stored(view)), body, *start, keypoints, view, spec)
     return found.embeddings, found.betas
 
 
-def measure(model: recover.Recoverer, batches: list[View], settings: Settings) -> dict[str, dict[str, float]]:
+def measure(model: photo.Recoverer, batches: list[View], settings: Settings) -> dict[str, dict[str, float]]:
     """{"sampled": {...}, "refined": {...}}: pa_mpjpe_mm and mpjpe_mm over 24 joints, the standard error of the first, seconds a view.
 
     The seconds are those of compiled programs, on one view after another of a batch; "refined" counts sampling and refinement.
@@ -162,10 +163,10 @@ def evaluate(checkpoint: str, settings: Settings, *, corpus: str = "", images: s
     Raises:
       InputError: no such model, corpus or image set, or one that shows nothing the model can see.
     """
-    model = recover.load(checkpoint or None, body)
+    model = photo.load(checkpoint or None, body)
     spec = model.networks.spec
     if images:
-        from genhmr_jax.train.features import FeatureSet
+        from genhmr_jax.data.features import FeatureSet
 
         features = FeatureSet(pathlib.Path(images) / "val")
         if spec.encoder_channels and features.encoder != spec.encoder:

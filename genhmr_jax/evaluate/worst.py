@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 
-from genhmr_jax.atomic import atomic_path
 from genhmr_jax.data.synthetic.generate import Sample
 from genhmr_jax.evaluate.looking import nearest_person
-from genhmr_jax.recover import Recoverer, RecoverOptions
+from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 from genhmr_jax.render.overlay import overlay_with_side
 
 COUNT, COLUMNS, HEIGHT = 12, 3, 240

@@ -7,7 +7,7 @@ import numpy as np
 import trimesh
 from jaxtyping import Float, Int
 
-from genhmr_jax.atomic import atomic_path
+from genhmr_jax.io.atomic import atomic_path
 
 FORMATS = ("obj", "glb", "ply")
 Y_UP = np.array([1.0, -1.0, -1.0])  # half a turn about x: camera coordinates (y down, z away) -> what viewers expect (y up, z towards)

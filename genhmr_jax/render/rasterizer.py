@@ -9,7 +9,7 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
-from genhmr_jax.render.compiled import compiled
+from genhmr_jax.io.compiled import compiled
 
 
 @compiled

@@ -14,8 +14,8 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
-from genhmr_jax.errors import InputError
-from genhmr_jax.model_files import absolute
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.model_folder import absolute
 from genhmr_jax.train.mesh import path_name
 
 log = logging.getLogger("genhmr_jax")

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import jax
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 log = logging.getLogger("genhmr_jax")
 

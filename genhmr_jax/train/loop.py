@@ -14,14 +14,14 @@ import ml_collections
 import numpy as np
 
 from genhmr_jax.data import pipeline
-from genhmr_jax.errors import InputError, Preempted
-from genhmr_jax.model_files import absolute
+from genhmr_jax.io.errors import InputError, Preempted
+from genhmr_jax.io.model_folder import absolute
 from genhmr_jax.train import mesh as meshes
 from genhmr_jax.train import program as programs
 from genhmr_jax.train.checkpoint import Checkpoints
 from genhmr_jax.train.distributed import is_main
 from genhmr_jax.train.meters import Meter
-from genhmr_jax.train.tasks import Task
+from genhmr_jax.train.task import Task
 from genhmr_jax.train.writers import Writers
 
 log = logging.getLogger("genhmr_jax")

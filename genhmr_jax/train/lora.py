@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.train.mesh import path_name
 
 ROOT = "lora"

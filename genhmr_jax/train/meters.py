@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from genhmr_jax.peak_flops import peak_flops
+from genhmr_jax.train.peak_flops import peak_flops
 
 
 class Meter:

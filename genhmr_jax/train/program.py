@@ -10,12 +10,12 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from genhmr_jax.models.rows import by_rows
+from genhmr_jax.nets.rows import by_rows
 from genhmr_jax.train import mesh as meshes
 from genhmr_jax.train import step as steps
 from genhmr_jax.train.flops import function_flops
 from genhmr_jax.train.optim import make_optimizer
-from genhmr_jax.train.tasks import Task
+from genhmr_jax.train.task import Task
 
 
 @dataclasses.dataclass(frozen=True)

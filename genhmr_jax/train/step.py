@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from genhmr_jax.errors import InputError
-from genhmr_jax.random_streams import stream
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.train import lora
 from genhmr_jax.train.optim import hold
-from genhmr_jax.train.tasks import Task
+from genhmr_jax.train.random_streams import stream
+from genhmr_jax.train.task import Task
 
 State = dict[str, Any]
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

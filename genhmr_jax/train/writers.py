@@ -15,7 +15,7 @@ import jax
 from etils import epath
 from tqdm import tqdm
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 log = logging.getLogger("genhmr_jax")
 

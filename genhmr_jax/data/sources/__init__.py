@@ -20,7 +20,7 @@ from genhmr_jax.data.sources import (
     tokenhmr_poses,
 )
 from genhmr_jax.data.sources.source import MissingError, Record, Report, Source
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 __all__ = ["SOURCES", "MissingError", "Record", "Report", "Source", "find"]
 

@@ -8,11 +8,17 @@ every 10th.
 from collections.abc import Iterator
 from pathlib import Path
 
-from genhmr_jax.data.sources.motion import check_not_empty, clip_records, kept_frames, smpl_pose, z_up_to_y_up
+from genhmr_jax.data.sources.motion import (
+    check_not_empty,
+    clip_records,
+    kept_frames,
+    smpl_pose,
+    z_up_to_y_up,
+)
 from genhmr_jax.data.sources.reading import numbers, read_npz
 from genhmr_jax.data.sources.source import Record, Report, Source
-from genhmr_jax.errors import InputError
-from genhmr_jax.folders import find_files, find_folders
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.folders import find_files, find_folders
 
 TRIM, EVERY = 0.2, 10
 POSE_NUMBERS = 156  # a frame of SMPL+H: the root, 21 joints of the body, 30 of the hands

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from genhmr_jax.data.sources.skeleton import SkeletonMotion, check_sane
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 _ROOT = "root"
 _REMEDY = "download it again from http://mocap.cs.cmu.edu"

@@ -27,8 +27,8 @@ from genhmr_jax.data.sources.photos import (
 from genhmr_jax.data.sources.reading import entry, numbers
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report, Source
-from genhmr_jax.errors import InputError
-from genhmr_jax.folders import find_files
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.folders import find_files
 
 _UNIT = "the side of a square over 200 px"
 

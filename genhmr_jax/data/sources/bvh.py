@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from genhmr_jax.data.sources.skeleton import SkeletonMotion, check_sane
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 _AGAIN = "download it again"
 _CHANNELS = {f"{axis}{kind}" for axis in "xyz" for kind in ("position", "rotation")}

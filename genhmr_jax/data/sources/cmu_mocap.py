@@ -15,7 +15,7 @@ from genhmr_jax.data.sources.motion import clip_records, kept_frames
 from genhmr_jax.data.sources.retarget import JointMap, both_sides, to_smpl
 from genhmr_jax.data.sources.skeleton import SkeletonMotion
 from genhmr_jax.data.sources.source import Record, Report, Source
-from genhmr_jax.folders import find_files
+from genhmr_jax.io.folders import find_files
 
 SUBJECTS = {"val": ("03", "09", "11", "14", "140"), "test": ("02", "05", "12", "43", "139")}  # all others are for training
 

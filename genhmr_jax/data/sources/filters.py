@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.data.sources.source import Record
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 JOINTS = SMPL24[1:22]  # SMPL+H's 21 body joints
 LEAST_DENSITY = {

@@ -26,7 +26,7 @@ from genhmr_jax.data.sources.photos import (
 from genhmr_jax.data.sources.reading import numbers, read_npz
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report, Source
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 
 from genhmr_jax.data.sources.filters import LabelFilters, PoseHistogram
-from genhmr_jax.data.sources.photos import box_of_scale, flat_numbers, known_only, mask_png, photo_size
+from genhmr_jax.data.sources.photos import (
+    box_of_scale,
+    flat_numbers,
+    known_only,
+    mask_png,
+    photo_size,
+)
 from genhmr_jax.data.sources.reading import (
     bare,
     entry,
@@ -27,8 +33,8 @@ from genhmr_jax.data.sources.reading import (
 )
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report, Source
-from genhmr_jax.errors import InputError
-from genhmr_jax.folders import find_files
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.folders import find_files
 
 IMAGE_FIELDS = ("jpg", "jpeg", "png")
 HISTOGRAM = "amass_poses_hist100_SMPL+H_G.npy"

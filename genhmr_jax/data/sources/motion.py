@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from genhmr_jax.data.sources.records import check_turns, pose_record
 from genhmr_jax.data.sources.source import Record, Report
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 BODY_JOINTS = 21  # SMPL-H and SMPL share the root and joints 1..21; SMPL's two hand joints are not in SMPL-H
 

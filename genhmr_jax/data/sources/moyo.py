@@ -10,11 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from genhmr_jax.data.sources.motion import check_not_empty, clip_records, kept_frames, smpl_pose, z_up_to_y_up
+from genhmr_jax.data.sources.motion import (
+    check_not_empty,
+    clip_records,
+    kept_frames,
+    smpl_pose,
+    z_up_to_y_up,
+)
 from genhmr_jax.data.sources.reading import entry, numbers, read_pickle
 from genhmr_jax.data.sources.source import Record, Report, Source
-from genhmr_jax.errors import InputError
-from genhmr_jax.folders import find_files, find_folders
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.folders import find_files, find_folders
 
 TRIM, EVERY, WEIGHT = 0.1, 5, 0.16
 

@@ -8,16 +8,16 @@ import numpy as np
 from jaxtyping import Float
 from smpl_jax.keypoints import BODY44
 
-from genhmr_jax.body.keypoints import DETECTED, MIN_CONFIDENCE
+from genhmr_jax.data.annotations import user
+from genhmr_jax.data.annotations.matching import PhotoName
 from genhmr_jax.data.sources.photos import keypoints_by_name, tight_square
 from genhmr_jax.data.sources.reading import read_npz
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report, Source
-from genhmr_jax.detect import user
-from genhmr_jax.detect.user_match import PhotoName
-from genhmr_jax.errors import InputError
-from genhmr_jax.image_files import ImageFile, list_images
-from genhmr_jax.images import upright_file
+from genhmr_jax.geometry.keypoints import DETECTED, MIN_CONFIDENCE
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.image_files import ImageFile, list_images
+from genhmr_jax.io.images import upright_file
 
 _NAMES = {i: f"openpose_{name}" for i, name in enumerate(DETECTED) if f"openpose_{name}" in BODY44}  # finger tips have no place there
 _OF_ONE = {"global_orient": (3,), "body_pose": (69,), "betas": (10,), "translation": (3,), "keypoints2d": (len(DETECTED), 3)}

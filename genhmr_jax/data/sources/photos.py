@@ -14,8 +14,8 @@ from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import BODY44, JOINT_OF_KEYPOINT, OPENPOSE25, OPENPOSE25_FROM_SMPL45, SMPL24
 
 from genhmr_jax.data.sources.reading import bare, numbers
-from genhmr_jax.errors import InputError
-from genhmr_jax.images import open_bytes
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.images import open_bytes
 
 _SKELETAL = {name: SMPL24.index(JOINT_OF_KEYPOINT[name]) for name in OPENPOSE25 if name in JOINT_OF_KEYPOINT}
 _LARGEST_BOX = 10.0  # image sides: a close person reaches far outside the image, but not that far

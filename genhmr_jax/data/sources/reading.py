@@ -13,8 +13,8 @@ import numpy as np
 from smpl_jax.safe_npz import read_npy
 from smpl_jax.safe_pickle import UnsafePickle, load_data_pickle
 
-from genhmr_jax.errors import InputError
-from genhmr_jax.folders import is_leftover
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.folders import is_leftover
 
 _AGAIN = "download it again"
 

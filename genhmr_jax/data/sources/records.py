@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 
 class Field(NamedTuple):

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import SMPL24, SMPL24_PARENTS
 
 from genhmr_jax.data.sources.skeleton import SkeletonMotion
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 # SMPL's limbs at rest, from a joint to the next (metres of an average adult, rounded to 5 mm), and the joint before in the limb.
 REST_LIMBS = {

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

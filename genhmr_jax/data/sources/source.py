@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from genhmr_jax.errors import InputError
+from genhmr_jax.io.errors import InputError
 
 Record = dict[str, Any]
 

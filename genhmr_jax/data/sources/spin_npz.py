@@ -13,7 +13,13 @@ from pathlib import Path
 from smpl_jax.keypoints import EXTRA19
 
 from genhmr_jax.data.sources.hmr2_npz import check_lengths, imgname_text
-from genhmr_jax.data.sources.photos import box_of_scale, keypoints_by_name, known_only, photo_size, read_photo
+from genhmr_jax.data.sources.photos import (
+    box_of_scale,
+    keypoints_by_name,
+    known_only,
+    photo_size,
+    read_photo,
+)
 from genhmr_jax.data.sources.reading import numbers, read_npz
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report

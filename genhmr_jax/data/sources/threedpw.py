@@ -26,8 +26,8 @@ from genhmr_jax.data.sources.photos import (
 from genhmr_jax.data.sources.reading import entry, numbers, read_pickle
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.sources.source import Record, Report, Source
-from genhmr_jax.errors import InputError
-from genhmr_jax.folders import find_files
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.folders import find_files
 
 BOX_FACTOR = 1.2  # of the tight box around the 2D keypoints, as in SPIN
 OPENPOSE18 = tuple(f"openpose_{name}" for name in OPENPOSE25[:8] + OPENPOSE25[9:19])

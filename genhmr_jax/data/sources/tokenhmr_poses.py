@@ -14,8 +14,8 @@ from genhmr_jax.data.sources.motion import check_not_empty, smpl_pose
 from genhmr_jax.data.sources.reading import numbers, read_npz
 from genhmr_jax.data.sources.records import check_turns, pose_record
 from genhmr_jax.data.sources.source import Record, Report, Source
-from genhmr_jax.errors import InputError
-from genhmr_jax.folders import find_files
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.folders import find_files
 
 LAYOUT = """TokenHMR's pose files: make them with its tokenization/scripts, or download tokenization_data of its release
 (https://tokenhmr.is.tue.mpg.de), so that there is MANUAL_DIR/tokenization_data/smplh/SPLIT/SPLIT_SET.npz, such as

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from genhmr_jax.data.synthetic import light
-from genhmr_jax.errors import InputError
-from genhmr_jax.folders import find_files
-from genhmr_jax.images import read_image
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.folders import find_files
+from genhmr_jax.io.images import read_image
 
 
 class Backgrounds:

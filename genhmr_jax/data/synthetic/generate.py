@@ -11,11 +11,11 @@ from PIL import Image, ImageFilter
 from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import SMPL24, SMPL24_FLIP, flip_pose
 
-from genhmr_jax.body.keypoints import DETECTED, DETECTED_FLIP, keypoint_points
 from genhmr_jax.data.synthetic.appearance import Wardrobe, dress
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.data.synthetic.light import light_body
-from genhmr_jax.render.compiled import compiled
+from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_points
+from genhmr_jax.io.compiled import compiled
 from genhmr_jax.render.rasterizer import rasterize, vertex_normals
 
 SAMPLES = 2  # per pixel and axis

@@ -10,12 +10,12 @@ import smpl_jax
 from PIL import Image
 from smpl_jax.keypoints import BODY44
 
-from genhmr_jax.body.keypoints import DETECTED, match
 from genhmr_jax.data.poses import PoseCorpus
 from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.data.synthetic.appearance import Wardrobe
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.data.synthetic.generate import Sample, SceneSpec, render_sample
+from genhmr_jax.geometry.keypoints import DETECTED, match
 from genhmr_jax.render import device_rasterizer, rasterizer
 
 SPLITS = ("train", "val")

@@ -19,15 +19,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from genhmr_jax.atomic import atomic_path
-from genhmr_jax.body import load_body
 from genhmr_jax.data import poses
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.data.synthetic.generate import Sample, SceneSpec
 from genhmr_jax.data.synthetic.rendered import SPLITS, Encoded, Rendered
-from genhmr_jax.errors import InputError
-from genhmr_jax.folders import find_files
-from genhmr_jax.paths import path_argument
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.folders import find_files
+from genhmr_jax.io.paths import path_argument
 
 SHARD = 100
 LABELS = ("global_orient", "body_pose", "betas", "translation", "focal", "joints", "joint_visibility", "keypoints")

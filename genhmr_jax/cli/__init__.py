@@ -1,0 +1,1 @@
+"""The `genhmr` command: flags alone, one module a command."""

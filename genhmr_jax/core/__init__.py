@@ -1,0 +1,1 @@
+"""The method, one idea a file: tokens, masked transformer, sampling, refinement."""

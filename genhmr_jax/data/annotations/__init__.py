@@ -1,0 +1,1 @@
+"""Boxes, keypoints and cameras of the user, in JSON."""

@@ -1,0 +1,58 @@
+"""The shipped lifter (models/lifter.py) at work on BlazePose's looks."""
+
+import functools
+import importlib.resources
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from genhmr_jax.detect.blazepose import EVIDENCE, SIZE, Landmarks, Region
+from genhmr_jax.geometry.keypoints import DETECTED
+from genhmr_jax.io.model_folder import load_meta, load_params
+
+FOLDER = pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "lifter"))
+"""A model folder of the stage "lifter" (configs/lifter.py)."""
+
+
+def keypoints(found: Landmarks, region: Region) -> tuple[Float[np.ndarray, "23 2"], Float[np.ndarray, "23 3"]]:
+    """The DETECTED keypoints of our body.
+
+    They are the lifter's, or BlazePose's own landmarks where the lifter does not know the network that looked.
+
+    Returns:
+      px of the image; metres from mid-hip: x right, y down, z away from the camera.
+    """
+    if not found.evidence["inner"].size:
+        return found.named(DETECTED)[:, :2], found.named_world(DETECTED)
+    inputs = [np.asarray(found.evidence[name], np.float32)[None] for name in EVIDENCE]
+    points2d, points3d = (np.asarray(points[0], np.float64) for points in _lift()(_params(), *inputs))
+    turned = np.concatenate([points3d[:, :2] @ region.axes().T, points3d[:, 2:]], -1)
+    return region.to_image((points2d + 0.5) * SIZE), turned
+
+
+@functools.cache
+def _graph() -> tuple[nnx.GraphDef, Any]:
+    from genhmr_jax.detect import lifter_net
+
+    spec = lifter_net.LifterSpec(**load_meta(FOLDER)["spec"])
+    return nnx.split(nnx.eval_shape(lambda: lifter_net.Lifter(spec, rngs=nnx.Rngs(0))))
+
+
+@functools.cache
+def _params() -> Any:
+    return load_params(FOLDER, {"lifter": nnx.to_pure_dict(_graph()[1])})["lifter"]
+
+
+@functools.cache
+def _lift():
+    graph = _graph()[0]
+
+    @jax.jit
+    def lift(params: Any, *evidence: Array) -> tuple[Array, Array]:
+        return nnx.merge(graph, params)(*evidence)
+
+    return lift

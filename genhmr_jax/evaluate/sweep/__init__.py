@@ -1,0 +1,1 @@
+"""Ablation sweeps: plan, run here or on a cluster, collect."""

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out, no network: cameras, crops, bodies, keypoints and metrics."""

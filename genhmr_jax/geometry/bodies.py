@@ -1,0 +1,62 @@
+"""Which body: the free ones that ship with the package, or the user's own SMPL file."""
+
+import dataclasses
+import functools
+import importlib.resources
+from pathlib import Path
+
+import smpl_jax
+from smpl_jax import SmplModel
+
+from genhmr_jax.geometry import landmarks
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.paths import expand
+
+_BODIES = importlib.resources.files("genhmr_jax").joinpath("assets", "body")
+
+
+def available_bodies() -> tuple[str, ...]:
+    """Names of the bodies that ship with the package."""
+    return tuple(sorted(Path(file.name).stem for file in _BODIES.iterdir() if file.name.endswith(".npz")))
+
+
+def load_body(name_or_path: str | Path = "neutral") -> SmplModel:
+    """A body by name ("neutral", "male", "female", or "lite": a quarter of the vertices) or from a file (SMPL .pkl or .npz).
+
+    Read once, then kept. The free bodies share SMPL's joints and pose parameters, not its betas or its
+    vertices. Every body has 10 shape directions (zero where its file holds fewer) and all surface
+    keypoints: where neither the file names a vertex nor SMPL's vertex ids hold, it is the one nearest
+    to where the free body has the keypoint (landmarks.py).
+
+    Raises:
+      InputError: neither a shipped body nor a file that holds a body; says where to get SMPL.
+    """
+    if str(name_or_path) in available_bodies():
+        with importlib.resources.as_file(_BODIES.joinpath(f"{name_or_path}.npz")) as path:
+            return _load(path, path.stat().st_mtime_ns)
+    path = Path(expand(name_or_path))
+    if str(name_or_path) and path.is_dir():
+        bodies = (file for file in path.iterdir() if file.suffix in (".pkl", ".npz"))
+        inside = sorted(str(file) for file in bodies if not file.name.startswith("."))
+        example = f", such as {inside[0]}" if inside else ""
+        raise InputError(name_or_path, "is a folder", f"give the file in it{example}")
+    if not path.is_file():
+        choices = ", ".join(available_bodies())
+        raise InputError(
+            name_or_path, "no such body", f"choose {choices}, or give the path of an SMPL file from https://smpl.is.tue.mpg.de"
+        )
+    try:
+        return _load(path.resolve(), path.stat().st_mtime_ns)
+    except ValueError as error:
+        problem = str(error).removeprefix(f"{path.resolve()}: ")
+        raise InputError(path, problem, f"or use a shipped body: {', '.join(available_bodies())}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _load(path: Path, modified: int) -> SmplModel:
+    """`modified` is there for the cache alone: a file that was replaced is read again."""
+    model = smpl_jax.load(path)
+    if not landmarks.missing(model):
+        return model
+    named = landmarks.like(model, load_body("neutral"))
+    return dataclasses.replace(model, named_vertices=(*model.named_vertices, *named))

@@ -1,0 +1,1 @@
+"""Files, paths, terminal and caches: what knows nothing of bodies."""

@@ -1,0 +1,119 @@
+"""Writing files so that nobody ever sees a half-written one."""
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from genhmr_jax.io.errors import InputError
+
+_LONGEST_SUFFIX = 16  # bytes; no format that is written here has a longer one
+_REMEDIES = {
+    errno.ENOSPC: "free some space, or choose another output directory",
+    errno.EDQUOT: "free some space, or choose another output directory",
+    errno.ENAMETOOLONG: "give it, or the photo that it is named after, a shorter name",
+    errno.ENOENT: "make the folder first, or choose another",
+}
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a temporary path beside `path`, and renames it to `path` when the block ends well.
+
+    When it does not, the temporary file is removed. Its name keeps the suffix, since image and mesh
+    writers choose the format by it.
+
+    Raises:
+      InputError: `path` cannot be written: its directory, its name, or the room on the disk. Also
+        when the block finds that out; other errors of the block, those of other files among them,
+        are raised as they are.
+    """
+    path = Path(path)
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_SUFFIX else ""
+    try:
+        handle, name = tempfile.mkstemp(prefix=".genhmr-", suffix=suffix, dir=path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(
+            temporary, 0o666 & ~_umask()
+        )  # mkstemp makes private files; results are ordinary ones
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, name, temporary):
+            raise
+        raise cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike) -> Path:
+    """The path of a file that is to be written after long work: what would fail then fails now.
+
+    Raises:
+      InputError: no such directory, no permission, no room at all, a name that is too long, or a
+        folder of this name.
+    """
+    path = Path(path)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.stat(path).st_mode):  # a name that is too long fails here
+                raise InputError(path, "is a folder", "give the name of a file")
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return path
+
+
+def cannot_write(path: str | os.PathLike, error: OSError) -> InputError:
+    """The one line for a file that could not be written."""
+    reason = error.strerror or str(error)
+    if error.errno == errno.ENAMETOOLONG:
+        length = len(os.fsencode(Path(path).name))
+        reason = (
+            f"its name of {length} bytes is too long" if length > 100 else "the path is too long"
+        )
+    return InputError(
+        path,
+        f"cannot be written ({reason})",
+        _REMEDIES.get(error.errno, "choose another output directory"),
+    )
+
+
+def disk_error(error: BaseException, where: object) -> InputError | None:
+    """The one line for an error of the disk: it is full, a path is not there, a permission.
+
+    Libraries that write files themselves raise a ValueError or a RuntimeError that quotes the
+    system's words.
+
+    Args:
+      error: what was raised.
+      where: what the program was writing, where the error names no file.
+
+    Returns:
+      None for any other error.
+    """
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
+            return cannot_write(
+                getattr(error, "filename", None) or where, OSError(code, os.strerror(code))
+            )
+    if isinstance(error, OSError) and error.strerror:
+        return InputError(
+            error.filename or where, error.strerror, "check the path and its permissions"
+        )
+    return None
+
+
+def _umask() -> int:
+    """The process's umask (the only portable way to read it is to set it)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,115 @@
+"""A trained model as a folder for use: config.json (specs, measured quality) and params (orbax arrays in the types they have)."""
+
+import json
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from genhmr_jax.io.errors import InputError
+
+
+def absolute(directory: str | os.PathLike) -> epath.Path:
+    """A local path made absolute (orbax wants that), or a gs:// path as it is."""
+    path = os.fspath(directory)
+    return epath.Path(path if "://" in path else os.path.abspath(path))
+
+
+def save_params(directory: str | os.PathLike, params: Any, meta: dict) -> None:
+    """Writes a model for use: orbax arrays, in the types they have, in DIR/params; and DIR/config.json (specs, measured quality).
+
+    Args:
+      params: host arrays, whole. In a run of several processes all of them call this, and the first one writes.
+    """
+    directory = absolute(directory)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(directory / "params", jax.device_get(params), force=True)
+    if jax.process_index() > 0:
+        return
+    # Orbax writes the absolute path into its mark of success; a model that is passed on need not tell where it was made.
+    (directory / "params" / "commit_success.txt").write_text("Checkpoint commit was successful\n")
+    (directory / "config.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
+
+
+def load_meta(directory: str | os.PathLike) -> dict:
+    """DIR/config.json of a model. Raises InputError when DIR is no model."""
+    directory = absolute(directory)
+    file = directory / "config.json"
+    if not file.is_file():
+        raise InputError(directory, "is not a genhmr_jax model (no config.json)", "give the `model` folder of a training's --workdir")
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(file, f"is not JSON ({error})", "export the model again") from error
+
+
+def load_params(directory: str | os.PathLike, like: Any) -> Any:
+    """The arrays of a model directory as float32, in the shape of `like` (arrays or ShapeDtypeStructs).
+
+    Raises:
+      InputError: the arrays are missing, damaged, or do not fit `like`; the first misfit is named.
+    """
+    directory = absolute(directory)
+    remedy = "config.json and params must come from the same export"
+    stored = _read(directory)
+    wanted, have = _by_name(like), _by_name(stored)
+    for name in wanted | have:
+        if name not in have or name not in wanted:
+            raise InputError(directory, f"does not fit its config: {name} is {'missing' if name not in have else 'unknown'}", remedy)
+        if have[name].shape != wanted[name].shape:
+            raise InputError(directory, f"does not fit its config: {name} is {have[name].shape}, not {wanted[name].shape}", remedy)
+    leaves = [jnp.asarray(have[name], w.dtype) for name, w in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def warm_start(directory: str | os.PathLike, params: Any) -> tuple[Any, dict[str, list[str]]]:
+    """Takes over every array of a stage-2 model folder that fits `params`, and says which did not.
+
+    Args:
+      params: arrays; what is taken over gets their shardings.
+
+    Returns:
+      the new params, and names under "loaded", "grown" (`params` has more rows: those beyond the folder's are 0, so that a network with
+      more inputs starts as the same function), "missing" (not in the folder: left as they are), "misfit" (of another shape), "unused".
+    """
+    wanted, have = _by_name(params), _by_name(_read(absolute(directory))["genhmr"])
+    report = {
+        "loaded": [n for n in wanted if n in have and have[n].shape == wanted[n].shape],
+        "missing": [n for n in wanted if n not in have],
+        "grown": [n for n in wanted if n in have and _has_grown(have[n].shape, wanted[n].shape)],
+        "unused": [n for n in have if n not in wanted],
+    }
+    report["misfit"] = [n for n in wanted if n in have and n not in report["loaded"] + report["grown"]]
+
+    def like(old: jax.Array, new: Any) -> jax.Array:
+        new = np.asarray(new, old.dtype)
+        new = np.pad(new, [(0, a - b) for a, b in zip(old.shape, new.shape, strict=True)])
+        return jax.make_array_from_callback(new.shape, old.sharding, lambda index: new[index])
+
+    taken = {*report["loaded"], *report["grown"]}
+    leaves = [like(v, have[n]) if n in taken else v for n, v in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves), report
+
+
+def _has_grown(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+    return len(old) == len(new) == 2 and old[1:] == new[1:] and old[0] < new[0]
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """Leaves by their path, in the tree's order."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _read(directory: epath.Path) -> Any:
+    """The arrays of a model folder as they were saved."""
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(directory / "params")
+    except Exception as error:  # orbax raises many kinds for a damaged folder
+        raise InputError(
+            directory / "params", f"cannot be read ({type(error).__name__})", "export the model again, or copy it whole"
+        ) from error

@@ -1,0 +1,1 @@
+"""The main job: a photo in, its people out."""

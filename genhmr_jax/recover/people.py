@@ -1,0 +1,194 @@
+"""`People`: everything recovered from one photo, as plain NumPy arrays, and its `.npz` file."""
+
+import dataclasses
+import os
+import zipfile
+
+import numpy as np
+
+from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.io.errors import InputError
+
+# Shapes by name: P people, K keypoints, V vertices, F faces, H hypotheses, S refinement steps + 1, T tokens.
+SHAPES = {
+    "boxes": ("P", 4),
+    "given_index": ("P",),
+    "left_out": (),
+    "keypoints2d": ("P", "K", 3),
+    "keypoint_names": ("K",),
+    "global_orient": ("P", 3),
+    "body_pose": ("P", 69),
+    "betas": ("P", 10),
+    "weak_camera": ("P", 3),
+    "translation": ("P", 3),
+    "focal_length": (),
+    "principal_point": (2,),
+    "image_size": (2,),
+    "vertices": ("P", "V", 3),
+    "joints": ("P", 24, 3),
+    "joints2d": ("P", 24, 2),
+    "joint_confidence": ("P", 24),
+    "faces": ("F", 3),
+    "joint_names": (24,),
+    "projected_keypoints": ("P", "K", 2),
+    "sampled_keypoints": ("P", "K", 2),
+    "tokens": ("P", "T"),
+    "refine_loss": ("P", "S"),
+    "vertex_std": ("P", "V"),
+    "hypothesis_global_orient": ("P", "H", 3),
+    "hypothesis_body_pose": ("P", "H", 69),
+    "hypothesis_joints": ("P", "H", 24, 3),
+    "hypothesis_confidence": ("P", "H", 24),
+}
+_DTYPES = {
+    **{"keypoint_names": np.str_, "joint_names": np.str_, "image_size": np.int32, "faces": np.int32, "tokens": np.int32},
+    **{"given_index": np.int32, "left_out": np.int32},
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class People:
+    """The P people of one photo. Every array is NumPy; floats are float32.
+
+    Pixels are those of the original photo (a pixel's centre is at +0.5). Camera coordinates: x right, y down, z forward,
+    metres; pixel = focal_length * X / Z + principal_point. `len(people)` is P.
+
+    Attributes:
+      boxes: (P, 4) x0, y0, x1, y1, px.
+      given_index: (P,) which of the boxes or keypoints that were given each person is, counted from 0; -1 for people whom the
+        detector found.
+      left_out: () how many people were found or given beyond `max_people`.
+      keypoints2d: (P, K, 3) the 2D keypoints that the body was fitted to: x px, y px, confidence 0..1.
+      keypoint_names: (K,).
+      global_orient: (P, 3) root rotation, axis-angle, radians, in camera coordinates.
+      body_pose: (P, 69) 23 joint rotations, axis-angle, radians.
+      betas: (P, 10) shape coefficients of the body model in use.
+      weak_camera: (P, 3) s, tx, ty of the person's square crop (HMR's convention).
+      translation: (P, 3) of the model origin (which is not the pelvis), metres.
+      focal_length: () px.
+      image_size: (2,) width, height, px.
+      principal_point: (2,) px; the middle of the image unless it was known.
+      vertices: (P, V, 3) camera coordinates, metres.
+      joints: (P, 24, 3) camera coordinates, metres.
+      joints2d: (P, 24, 2) px.
+      joint_confidence: (P, 24) 0..1, by the network's own doubt the probability that the joint is within 100 mm once the pose is aligned;
+        NaN of a regressor (HMR2.0, TokenHMR), which does not say.
+      faces: (F, 3) vertex indices.
+      joint_names: (24,).
+      projected_keypoints: (P, K, 2) the body's own `keypoint_names` points, projected, px.
+      sampled_keypoints: (P, K, 2) the same before refinement (sampling alone), px.
+      tokens: (P, T) pose token ids.
+      refine_loss: (P, S) refinement loss before the first and after each step.
+      vertex_std: (P, V) spread of the hypotheses about their mean, mm.
+      hypothesis_global_orient, hypothesis_body_pose, hypothesis_joints, hypothesis_confidence: (P, H, ...) the sampled hypotheses,
+        that of the lowest refinement loss first.
+    """
+
+    boxes: np.ndarray
+    keypoints2d: np.ndarray
+    keypoint_names: np.ndarray
+    global_orient: np.ndarray
+    body_pose: np.ndarray
+    betas: np.ndarray
+    weak_camera: np.ndarray
+    translation: np.ndarray
+    focal_length: np.ndarray
+    image_size: np.ndarray
+    vertices: np.ndarray
+    joints: np.ndarray
+    joints2d: np.ndarray
+    joint_confidence: np.ndarray
+    faces: np.ndarray
+    joint_names: np.ndarray
+    principal_point: np.ndarray | None = None
+    given_index: np.ndarray | None = None
+    left_out: np.ndarray | None = None
+    projected_keypoints: np.ndarray | None = None
+    sampled_keypoints: np.ndarray | None = None
+    tokens: np.ndarray | None = None
+    refine_loss: np.ndarray | None = None
+    vertex_std: np.ndarray | None = None
+    hypothesis_global_orient: np.ndarray | None = None
+    hypothesis_body_pose: np.ndarray | None = None
+    hypothesis_joints: np.ndarray | None = None
+    hypothesis_confidence: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Turns every field into a NumPy array of its type and checks that all shapes agree (ValueError)."""
+        if self.principal_point is None:
+            object.__setattr__(self, "principal_point", np.asarray(self.image_size) / 2.0)
+        if self.given_index is None:
+            object.__setattr__(self, "given_index", np.full(np.shape(self.boxes)[:1], -1))
+        if self.left_out is None:
+            object.__setattr__(self, "left_out", np.int32(0))
+        sizes: dict[str, int] = {}
+        for name, shape in SHAPES.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            array = np.asarray(value).astype(_DTYPES.get(name, np.float32))
+            if array.ndim != len(shape):
+                raise ValueError(f"People.{name}: shape {array.shape} does not match {shape}")
+            for length, symbol in zip(array.shape, shape, strict=True):
+                expected = symbol if isinstance(symbol, int) else sizes.setdefault(symbol, length)
+                if length != expected:
+                    raise ValueError(f"People.{name}: shape {array.shape} does not match {shape} with {sizes}")
+            object.__setattr__(self, name, array)
+
+    def __len__(self) -> int:
+        return self.boxes.shape[0]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array that is present, by name."""
+        return {name: getattr(self, name) for name in SHAPES if getattr(self, name) is not None}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes a compressed `.npz` without pickles. The file appears complete or not at all.
+
+        Raises:
+          InputError: the directory cannot be written to.
+        """
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **self.arrays())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "People":
+        """Reads what `save` wrote; keys it does not know are ignored.
+
+        Raises:
+          FileNotFoundError: no such file.
+          InputError: not such a file, or arrays are missing or do not fit together.
+        """
+        remedy = "give a file that `genhmr recover` wrote"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = {name: file[name] for name in SHAPES if name in file.files}
+        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+            raise InputError(path, "is not an .npz file of people", remedy) from error
+        required = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+        if missing := sorted(required - found.keys()):
+            raise InputError(path, f"lacks {', '.join(missing)}", remedy)
+        try:
+            return cls(**found)
+        except ValueError as error:
+            raise InputError(path, str(error), remedy) from error
+
+    def reprojection_error(self, refined: bool = True, min_confidence: float = 0.3) -> np.ndarray:
+        """Mean distance between the body's projected keypoints and the 2D keypoints, px, per person.
+
+        Args:
+          refined: the final body, or the body before refinement.
+          min_confidence: keypoints below it do not count.
+
+        Returns:
+          (P,) px; NaN where it is not known or nothing was seen clearly.
+        """
+        points = self.projected_keypoints if refined else self.sampled_keypoints
+        errors = np.full(len(self), np.nan, np.float32)
+        if points is None:
+            return errors
+        distance = np.linalg.norm(points - self.keypoints2d[..., :2], axis=-1)
+        seen = self.keypoints2d[..., 2] >= min_confidence
+        known = seen.any(axis=1)
+        errors[known] = (np.where(seen, distance, 0).sum(axis=1)[known] / seen.sum(axis=1)[known]).astype(np.float32)
+        return errors

@@ -1,0 +1,1 @@
+"""GenHMR (AAAI 2025): the image-conditioned masked transformer over pose tokens."""

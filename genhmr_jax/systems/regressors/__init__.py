@@ -1,0 +1,1 @@
+"""The two strongest published regressors, HMR2.0 and TokenHMR; their weights import exactly."""

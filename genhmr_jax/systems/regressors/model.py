@@ -1,0 +1,100 @@
+"""HMR2.0 and TokenHMR put together: a crop -> one body, in one pass. Nothing is sampled."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from genhmr_jax.core.encoders import CROPS
+from genhmr_jax.nets.rows import by_rows
+from genhmr_jax.nets.vit import Vit, VitSpec, normalise
+from genhmr_jax.systems.regressors.heads import Body, Hmr2Head, TokenHmrHead
+from genhmr_jax.systems.regressors.query_decoder import QueryDecoderSpec
+
+KINDS = ("hmr2", "tokenhmr")
+
+
+@dataclasses.dataclass(frozen=True)
+class RegressorSpec:
+    """Everything that fixes the arrays of a regressor.
+
+    Attributes:
+      kind: "hmr2" or "tokenhmr".
+      encoder: "vit_s" .. "vit_h", "dinov2_s" .. "dinov2_l"; the published models have vit_h.
+      encoder_depth: its first so many layers alone; 0: all of them.
+      decoder: sizes of the query's decoder; its context is the encoder's width.
+      layout: of HMR2's 6D rotations, see smpl_jax.rotations: the published HMR2.0 has "columns".
+      crop: how its pictures were cut when it was trained, one of `image_encoder.CROPS`: "hmr2" for
+        published weights, "own" for those that were trained here.
+    """
+
+    kind: str = "hmr2"
+    encoder: str = "vit_h"
+    encoder_depth: int = 0
+    decoder: QueryDecoderSpec = QueryDecoderSpec()
+    layout: str = "columns"
+    crop: str = "own"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"a regressor is of kind {' or '.join(KINDS)}, not {self.kind!r}")
+        if self.crop not in CROPS:
+            raise ValueError(f"a crop is {' or '.join(CROPS)}, not {self.crop!r}")
+        width = VitSpec.named(self.encoder).width
+        if self.decoder.context != width:
+            object.__setattr__(self, "decoder", dataclasses.replace(self.decoder, context=width))
+
+    @property
+    def vit(self) -> VitSpec:
+        """Sizes of the encoder."""
+        named = VitSpec.named(self.encoder)
+        return dataclasses.replace(named, depth=self.encoder_depth or named.depth)
+
+    @property
+    def encoder_channels(self) -> tuple[int]:
+        """It sees an image, as a GenHmrSpec says it..."""
+        return (VitSpec.named(self.encoder).width,)
+
+    trains_encoder = True  # ... through an encoder of its own, ...
+    num_keypoints = 0  # ... and no keypoints
+    keypoints3d = upright = False
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "RegressorSpec":
+        """From `dataclasses.asdict`, as config.json has it.
+
+        Raises:
+          KeyError, TypeError, ValueError: an entry is missing, unknown or wrong. No crop is
+            assumed: the wrong one costs millimetres, and nothing else would show it.
+        """
+        decoder = QueryDecoderSpec(**values["decoder"])
+        return RegressorSpec(**values | {"decoder": decoder, "crop": values["crop"]})
+
+
+class Regressor(nnx.Module):
+    """Crops (B, 256, 256, 3) in 0..1 -> `Body`."""
+
+    def __init__(self, spec: RegressorSpec, *, rngs: nnx.Rngs):
+        self.encoder = Vit(spec.vit, rngs=rngs)
+        make = TokenHmrHead if spec.kind == "tokenhmr" else lambda decoder, rngs: Hmr2Head(decoder, spec.layout, rngs=rngs)
+        self.head = make(spec.decoder, rngs=rngs)
+
+    def __call__(
+        self, images: Float[Array, "B 256 256 3"], drop_path: Float[Array, "B depth 2"] | None = None, remat: str = "none", still: int = 0
+    ) -> Body:
+        """The bodies. `drop_path`, `remat` and `still` are those of `Vit`, in training."""
+        (features,) = self.encoder(normalise(images, self.encoder.spec), drop_path, remat, still)
+        return self.head(by_rows(features.reshape(features.shape[0], -1, features.shape[-1])))
+
+
+def graph(spec: RegressorSpec) -> tuple[nnx.GraphDef, Any]:
+    """Structure and the shapes of the parameters as nested dictionaries, without making any array."""
+    structure, state = nnx.split(nnx.eval_shape(lambda: Regressor(spec, rngs=nnx.Rngs(0))))
+    return structure, nnx.to_pure_dict(state)
+
+
+def init(spec: RegressorSpec, key: jax.Array) -> Any:
+    """New parameters."""
+    return nnx.to_pure_dict(nnx.split(Regressor(spec, rngs=nnx.Rngs(key)))[1])

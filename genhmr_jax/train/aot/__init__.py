@@ -1,0 +1,1 @@
+"""Compiling a training step for TPU slices that are not here, and predicting its time."""
