@@ -3,6 +3,9 @@
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(".", include=["genhmr_jax*"]), *find_packages("third_party/smpl_jax", include=["smpl_jax*"])],
+    packages=[
+        *find_packages(".", include=["genhmr_jax*"]),
+        *find_packages("third_party/smpl_jax", include=["smpl_jax*"]),
+    ],
     package_dir={"smpl_jax": "third_party/smpl_jax/smpl_jax"},
 )

@@ -1,11 +1,13 @@
-"""Seconds to trace and to compile the paper-scale train step on one device, ViT-H against smaller ones: it must not grow with depth.
+"""Seconds to trace and to compile the paper-scale train step on one device, ViT-H against smaller
+ones: it must not grow with depth.
 
-    python benchmarks/compile_time.py [--configs paper vit_b] [--rows 8] [--repeats 3] [--out FILE.json]
+    python benchmarks/compile_time.py [--sizes h b] [--rows 8] [--repeats 3] [--out FILE.json]
 
-The step of configs/genhmr.py:ARG as `train` runs it (loss, gradient, AdamW, average), for one device of this machine; no array is made, no
-data is read, nothing runs. Every measurement has a process of its own and no compilation cache; the configs take turns, and the median
-counts. `ratio` is that of the sums of both times to those of the last config; `cpu_ratio` that of the processors' seconds, which other work
-on the machine disturbs less.
+The step of configs/genhmr/vit.py:SIZE as `train` runs it (loss, gradient, AdamW, average), for one
+device of this machine; no array is made, no data is read, nothing runs. Every measurement has a
+process of its own and no compilation cache; the sizes take turns, and the median counts. `ratio`
+is that of the sums of both times to those of the last size; `cpu_ratio` that of the processors'
+seconds, which other work on the machine disturbs less.
 """
 
 import argparse
@@ -20,8 +22,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-def measure(arg: str, rows: int) -> dict[str, float]:
-    """Seconds of tracing with lowering, of compiling, and of the processors for both; and the lines of the lowered program."""
+def measure(size: str, rows: int) -> dict[str, float]:
+    """Seconds of tracing with lowering, of compiling, and of the processors for both; and the lines
+    of the lowered program."""
     import jax
 
     from genhmr_jax.io import config_files
@@ -29,42 +32,64 @@ def measure(arg: str, rows: int) -> dict[str, float]:
     from genhmr_jax.train import mesh as meshes
     from genhmr_jax.train import program
 
-    config = config_files.load_config(f"{ROOT}/configs/genhmr.py:{arg}", {})
+    config = config_files.load_config(f"{ROOT}/configs/genhmr/vit.py:{size}", {})
     config.image_batch_size, config.mesh.data, config.mesh.fsdp = rows, 1, 1
-    task = registry.abstract_task(config, config_files.load_config(f"{ROOT}/configs/tokenizer.py:paper", {}))
+    task = registry.abstract_task(
+        config, config_files.load_config(f"{ROOT}/configs/tokenizer/paper.py", {})
+    )
     made = program.build(task, config, meshes.make_mesh(config.mesh, jax.devices()[:1]))
     start, used = time.monotonic(), time.process_time()
     lowered = made.lower()
     middle = time.monotonic()
     lowered.compile()
     end, used = time.monotonic(), time.process_time() - used
-    return {"trace_s": middle - start, "compile_s": end - middle, "cpu_s": used, "lines": len(lowered.as_text().splitlines())}
+    return {
+        "trace_s": middle - start,
+        "compile_s": end - middle,
+        "cpu_s": used,
+        "lines": len(lowered.as_text().splitlines()),
+    }
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Measure how long the train step takes to compile.")
-    parser.add_argument("--configs", nargs="+", default=["paper", "vit_b"], help="arguments of configs/genhmr.py")
+    parser = argparse.ArgumentParser(
+        description="Measure how long the train step takes to compile."
+    )
+    parser.add_argument(
+        "--sizes", nargs="+", default=["h", "b"], help="arguments of configs/genhmr/vit.py"
+    )
     parser.add_argument("--rows", type=int, default=8, help="images of a batch")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=pathlib.Path)
-    parser.add_argument("--one", action="store_true", help="measure the first config here and print it: what each process does")
+    parser.add_argument(
+        "--one",
+        action="store_true",
+        help="measure the first size here and print it: what each process does",
+    )
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(args.configs[0], args.rows)))
+        print(json.dumps(measure(args.sizes[0], args.rows)))
         return
-    runs: dict[str, list[dict[str, float]]] = {arg: [] for arg in args.configs}
+    runs: dict[str, list[dict[str, float]]] = {size: [] for size in args.sizes}
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     for _ in range(args.repeats):
-        for arg in args.configs:
-            command = [sys.executable, __file__, "--one", f"--configs={arg}", f"--rows={args.rows}"]
-            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-            runs[arg].append(json.loads(done.stdout.splitlines()[-1]))
-            print(arg, runs[arg][-1], file=sys.stderr, flush=True)
-    found = {arg: {name: statistics.median(run[name] for run in several) for name in several[0]} for arg, several in runs.items()}
-    last = found[args.configs[-1]]
+        for size in args.sizes:
+            command = [sys.executable, __file__, "--one", f"--sizes={size}", f"--rows={args.rows}"]
+            done = subprocess.run(
+                command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+            )
+            runs[size].append(json.loads(done.stdout.splitlines()[-1]))
+            print(size, runs[size][-1], file=sys.stderr, flush=True)
+    found = {
+        size: {name: statistics.median(run[name] for run in several) for name in several[0]}
+        for size, several in runs.items()
+    }
+    last = found[args.sizes[-1]]
     for times in found.values():
-        times["ratio"] = (times["trace_s"] + times["compile_s"]) / (last["trace_s"] + last["compile_s"])
+        times["ratio"] = (times["trace_s"] + times["compile_s"]) / (
+            last["trace_s"] + last["compile_s"]
+        )
         times["cpu_ratio"] = times["cpu_s"] / last["cpu_s"]
     print(json.dumps(found, indent=1))
     if args.out:

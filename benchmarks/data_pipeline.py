@@ -1,18 +1,22 @@
-"""Photos to training crops, in images a second: this pipeline against a PyTorch DataLoader with OpenCV, on the same JPEGs, cores and boxes.
+"""Photos to training crops, in images a second: this pipeline against a PyTorch DataLoader with
+OpenCV, on the same JPEGs, cores and boxes.
 
-    python benchmarks/data_pipeline.py [--images DIR] [--cores 2] [--batch 64] [--batches 12] [--repeats 3] [--out FILE.json]
+    python benchmarks/data_pipeline.py [--images DIR] [--cores 2] [--batch 64] [--batches 12]
+    [--repeats 3] [--out FILE.json]
 
-Needs torch (CPU) and opencv-python-headless beside genhmr_jax. All sides read the same encoded files from memory, decode, take the same
-turned and mirrored square (HMR2's augmentation), with anti-aliasing when they shrink, change the colours, and deliver batches of crops of
-256 px with their labels; the others with a worker process for each core:
+Needs torch (CPU) and opencv-python-headless beside genhmr_jax. All sides read the same encoded
+files from memory, decode, take the same turned and mirrored square (HMR2's augmentation), with
+anti-aliasing when they shrink, change the colours, and deliver batches of crops of 256 px with
+their labels; the others with a worker process for each core:
 
 opencv        whole image decoded, cv2.GaussianBlur of sigma (shrinking - 1) / 2 over it, cv2.warpAffine, float32 (3, 256, 256)
               normalised: the form in which HMR2's and TokenHMR's loaders deliver.
 opencv-uint8  a tuned version: blurs only the part of the image that the crop needs and delivers uint8, as ours does.
 hmr2          `opencv` with the blur of HMR2's own code, skimage's (here scipy's, which it calls) on the image in float64.
 
-The sides take turns, and the best of the repeats counts: other work on the machine only ever takes away. Beside the rate stands the time
-that one core needs for an image when it does nothing else, without batching and hand-over between threads or processes.
+The sides take turns, and the best of the repeats counts: other work on the machine only ever takes
+away. Beside the rate stands the time that one core needs for an image when it does nothing else,
+without batching and hand-over between threads or processes.
 """
 
 import argparse
@@ -24,9 +28,20 @@ import time
 
 import numpy as np
 
-PEOPLE = ((640, 480, 400), (640, 427, 250), (1000, 1002, 620), (1280, 720, 540), (1920, 1080, 800), (500, 375, 330))
-"""Width, height and the height of the person, px: as in COCO, Human3.6M, InstaVariety, AVA, and small ones."""
-MEAN, STD = (255 * np.array(v, np.float32)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+PEOPLE = (
+    (640, 480, 400),
+    (640, 427, 250),
+    (1000, 1002, 620),
+    (1280, 720, 540),
+    (1920, 1080, 800),
+    (500, 375, 330),
+)
+"""Width, height and the height of the person, px: as in COCO, Human3.6M, InstaVariety, AVA, and
+small ones."""
+MEAN, STD = (
+    255 * np.array(v, np.float32)[:, None, None]
+    for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+)
 
 
 def records(folder: str, count: int) -> list[dict]:
@@ -36,7 +51,11 @@ def records(folder: str, count: int) -> list[dict]:
     from genhmr_jax.data.sources.records import person_record
 
     random, made = np.random.default_rng(0), []
-    files = sorted(p for p in pathlib.Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg")) if folder else []
+    files = (
+        sorted(p for p in pathlib.Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
+        if folder
+        else []
+    )
     for number in range(count):
         width, height, tall = PEOPLE[number % len(PEOPLE)]
         if files:
@@ -47,22 +66,44 @@ def records(folder: str, count: int) -> list[dict]:
             data = _photo(random, width, height)
         middle = np.array([width, height]) * random.uniform(0.4, 0.6, 2)
         half = np.array([0.4 * tall, tall]) / 2
-        keypoints = np.concatenate([random.uniform(middle - half, middle + half, (44, 2)), np.ones((44, 1))], -1)
+        keypoints = np.concatenate(
+            [random.uniform(middle - half, middle + half, (44, 2)), np.ones((44, 1))], -1
+        )
         box = np.concatenate([middle - half, middle + half])
-        pose = dict(global_orient=random.normal(0, 1, 3), body_pose=random.normal(0, 0.2, 69), betas=random.normal(0, 1, 10))
-        made.append(person_record("benchmark", image=data, image_size=(width, height), box=box, keypoints2d=keypoints, **pose))
+        pose = dict(
+            global_orient=random.normal(0, 1, 3),
+            body_pose=random.normal(0, 0.2, 69),
+            betas=random.normal(0, 1, 10),
+        )
+        made.append(
+            person_record(
+                "benchmark",
+                image=data,
+                image_size=(width, height),
+                box=box,
+                keypoints2d=keypoints,
+                **pose,
+            )
+        )
     return made
 
 
 def _photo(random: np.random.Generator, width: int, height: int) -> bytes:
-    """A JPEG of noise with amplitude 1 / frequency, which compresses about as well as a photograph."""
+    """A JPEG of noise with amplitude 1 / frequency, which compresses about as well as a
+    photograph."""
     from PIL import Image
 
     noise = np.fft.rfft2(random.normal(0, 1, (height, width, 3)), axes=(0, 1))
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None, None], np.fft.rfftfreq(width)[None, :, None])
-    image = np.fft.irfft2(noise / np.maximum(frequency, 1 / width) ** 1.2, (height, width), axes=(0, 1))
+    frequency = np.hypot(
+        np.fft.fftfreq(height)[:, None, None], np.fft.rfftfreq(width)[None, :, None]
+    )
+    image = np.fft.irfft2(
+        noise / np.maximum(frequency, 1 / width) ** 1.2, (height, width), axes=(0, 1)
+    )
     stream = io.BytesIO()
-    Image.fromarray((128 + 50 * image / image.std()).clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=90)
+    Image.fromarray((128 + 50 * image / image.std()).clip(0, 255).astype(np.uint8)).save(
+        stream, "JPEG", quality=90
+    )
     return stream.getvalue()
 
 
@@ -92,28 +133,51 @@ class OpenCv:
         square = augment.crop_square(record["box"], record["keypoints2d"], change)
         view = augment.view_of(record["image_size"], None, change)
         crop = view.crop(square)
-        image = cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(
+            np.frombuffer(record["image"], np.uint8),
+            cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+        )
         matrix = view.crop_matrix(crop, 256)
-        matrix[:, 2] += matrix[:, :2] @ np.full(2, 0.5) - 0.5  # OpenCV's pixel centres are whole numbers
+        matrix[:, 2] += (
+            matrix[:, :2] @ np.full(2, 0.5) - 0.5
+        )  # OpenCV's pixel centres are whole numbers
         shrink = crop[2] / 256
         if self.way == "opencv-uint8":
             corners = matrix @ np.array([[0, 255, 0, 255], [0, 0, 255, 255], [1, 1, 1, 1]])
             reach = 3 + 4 * max(shrink - 1, 0)
-            low = np.clip(np.floor(corners.min(1) - reach), 0, np.array(image.shape[1::-1]) - 1).astype(int)
+            low = np.clip(
+                np.floor(corners.min(1) - reach), 0, np.array(image.shape[1::-1]) - 1
+            ).astype(int)
             high = np.clip(np.ceil(corners.max(1) + reach), low + 1, image.shape[1::-1]).astype(int)
-            image, matrix = image[low[1] : high[1], low[0] : high[0]], matrix - np.array([[0, 0, low[0]], [0, 0, low[1]]])
+            image, matrix = (
+                image[low[1] : high[1], low[0] : high[0]],
+                matrix - np.array([[0, 0, low[0]], [0, 0, low[1]]]),
+            )
         if shrink > 1.1 and self.way == "hmr2":
-            image = gaussian_filter(image.astype(np.float64), ((shrink - 1) / 2, (shrink - 1) / 2, 0))
+            image = gaussian_filter(
+                image.astype(np.float64), ((shrink - 1) / 2, (shrink - 1) / 2, 0)
+            )
         elif shrink > 1.1:
             image = cv2.GaussianBlur(image, (0, 0), (shrink - 1) / 2)
-        patch = cv2.warpAffine(image, matrix, (256, 256), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)[:, :, ::-1]
+        patch = cv2.warpAffine(
+            image, matrix, (256, 256), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        )[:, :, ::-1]
         if self.way == "opencv-uint8":
-            levels = np.clip(np.arange(256)[:, None] * np.array(change.colour) + 0.5, 0, 255).astype(np.uint8)
+            levels = np.clip(
+                np.arange(256)[:, None] * np.array(change.colour) + 0.5, 0, 255
+            ).astype(np.uint8)
             patch = cv2.LUT(np.ascontiguousarray(patch), levels[None])
         else:
-            patch = np.clip(patch.transpose(2, 0, 1).astype(np.float32) * np.array(change.colour, np.float32)[:, None, None], 0, 255)
+            patch = np.clip(
+                patch.transpose(2, 0, 1).astype(np.float32)
+                * np.array(change.colour, np.float32)[:, None, None],
+                0,
+                255,
+            )
             patch = (patch - MEAN) / STD
-        rotmats = Rotation.from_rotvec(np.concatenate([record["global_orient"], record["body_pose"]]).reshape(24, 3)).as_matrix()
+        rotmats = Rotation.from_rotvec(
+            np.concatenate([record["global_orient"], record["body_pose"]]).reshape(24, 3)
+        ).as_matrix()
         rotmats = flip_rotmats(rotmats) if change.flip else rotmats
         keypoints = record["keypoints2d"].copy()
         keypoints[:, :2] = (view.pixels(keypoints[:, :2]) - crop[:2]) / crop[2]
@@ -132,7 +196,9 @@ def our_source(people: list[dict], size: int):
     from genhmr_jax.data.people import Dataset, PeopleSource
     from genhmr_jax.geometry.bodies import load_body
 
-    return PeopleSource([Dataset("benchmark", people)], size, 0, load_body("neutral"), AugmentSpec(occlude=0))
+    return PeopleSource(
+        [Dataset("benchmark", people)], size, 0, load_body("neutral"), AugmentSpec(occlude=0)
+    )
 
 
 def core_milliseconds(work, images: int, repeats: int = 3) -> float:
@@ -147,11 +213,20 @@ def core_milliseconds(work, images: int, repeats: int = 3) -> float:
 
 
 def time_ours(people: list[dict], cores: int, size: int, batches: int) -> float:
-    """Images a second of PeopleSource with grain's threads; the first batches, which fill the buffers, do not count."""
+    """Images a second of PeopleSource with grain's threads; the first batches, which fill the
+    buffers, do not count."""
     from genhmr_jax.data.pipeline import _grain_batches
 
     source = our_source(people, size)
-    iterator = iter(_grain_batches(lambda step: source.load(step * size + np.arange(size)), 0, batches + 2 * cores, cores, cores))
+    iterator = iter(
+        _grain_batches(
+            lambda step: source.load(step * size + np.arange(size)),
+            0,
+            batches + 2 * cores,
+            cores,
+            cores,
+        )
+    )
     return _rate(iterator, cores, size, batches)
 
 
@@ -178,7 +253,9 @@ def _rate(iterator, cores: int, size: int, batches: int) -> float:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Photos to training crops: images a second, against PyTorch with OpenCV.")
+    parser = argparse.ArgumentParser(
+        description="Photos to training crops: images a second, against PyTorch with OpenCV."
+    )
     parser.add_argument("--images", default="", help="folder of JPEGs; made-up photos without it")
     parser.add_argument("--cores", type=int, default=os.cpu_count())
     parser.add_argument("--batch", type=int, default=64)
@@ -193,9 +270,13 @@ def main() -> None:
     one = {"ours": core_milliseconds(lambda: source.load(np.arange(args.batch)), args.batch)}
     for way in ("opencv", "opencv-uint8", "hmr2"):
         batches = max(args.batches // 4, 1) if way == "hmr2" else args.batches
-        sides[way] = lambda way=way, batches=batches: time_torch(people, args.cores, args.batch, batches, way)
+        sides[way] = lambda way=way, batches=batches: time_torch(
+            people, args.cores, args.batch, batches, way
+        )
         dataset = OpenCv(people, args.batch, 0, way)
-        one[way] = core_milliseconds(lambda dataset=dataset: [dataset[i] for i in range(args.batch)], args.batch)
+        one[way] = core_milliseconds(
+            lambda dataset=dataset: [dataset[i] for i in range(args.batch)], args.batch
+        )
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(args.repeats):
         for name, measure in sides.items():
@@ -205,9 +286,21 @@ def main() -> None:
     print(f"{args.cores} cores, JPEGs of {kilobytes:.0f} kB, batches of {args.batch}")
     for name, rate in best.items():
         faster = f"ours: {best['ours'] / rate:.2f} x the rate, {one[name] / one['ours']:.2f} x by the core"
-        print(f"{name:13s} {rate:7.1f} images/s {one[name]:7.2f} ms of a core   {faster if name != 'ours' else ''}".rstrip())
+        print(
+            f"{name:13s} {rate:7.1f} images/s {one[name]:7.2f} ms of a core   {faster if name != 'ours' else ''}".rstrip()
+        )
     if args.out:
-        args.out.write_text(json.dumps({"cores": args.cores, "batch": args.batch, "images_per_second": rates, "core_ms": one}, indent=1))
+        args.out.write_text(
+            json.dumps(
+                {
+                    "cores": args.cores,
+                    "batch": args.batch,
+                    "images_per_second": rates,
+                    "core_ms": one,
+                },
+                indent=1,
+            )
+        )
 
 
 if __name__ == "__main__":

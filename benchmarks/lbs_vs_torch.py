@@ -1,10 +1,12 @@
-"""Time of one SMPL forward pass: smpl_jax, the same written naively in JAX, and a plain PyTorch implementation.
+"""Time of one SMPL forward pass: smpl_jax, the same written naively in JAX, and a plain PyTorch
+implementation.
 
     pip install -e . torch
     python benchmarks/lbs_vs_torch.py
 
-All three get the same betas and axis-angle poses and give posed vertices and joints; they are checked against each other before anything is
-timed. The PyTorch one is the usual form: dense weights, one 4x4 matrix a vertex. The first calls (compilation) are not counted, and the
+All three get the same betas and axis-angle poses and give posed vertices and joints; they are
+checked against each other before anything is timed. The PyTorch one is the usual form: dense
+weights, one 4x4 matrix a vertex. The first calls (compilation) are not counted, and the
 implementations take turns, so that a busy machine hits all alike.
 """
 
@@ -24,8 +26,11 @@ from smpl_jax.keypoints import SMPL24_PARENTS
 from genhmr_jax.geometry.bodies import load_body
 
 
-def naive_jax(arrays: dict[str, jax.Array], betas: jax.Array, pose: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """SMPL as the paper writes it: vertices as (V, 3), the joint regressor applied to every shape, one 4x4 matrix a vertex."""
+def naive_jax(
+    arrays: dict[str, jax.Array], betas: jax.Array, pose: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """SMPL as the paper writes it: vertices as (V, 3), the joint regressor applied to every shape,
+    one 4x4 matrix a vertex."""
     rotmats = smpl_jax.rotations.axis_angle_to_matrix(pose)
     shaped = arrays["v_template"] + jnp.einsum("vcs,bs->bvc", arrays["shapedirs"], betas)
     joints = jnp.einsum("jv,bvc->bjc", arrays["J_regressor"], shaped)
@@ -35,7 +40,9 @@ def naive_jax(arrays: dict[str, jax.Array], betas: jax.Array, pose: jax.Array) -
     for joint, parent in enumerate(SMPL24_PARENTS):
         offset = joints[:, joint] - (joints[:, parent] if joint else 0.0)
         local = jnp.concatenate([rotmats[:, joint], offset[..., None]], -1)
-        local = jnp.concatenate([local, jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0]), (len(pose), 1, 4))], 1)
+        local = jnp.concatenate(
+            [local, jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0]), (len(pose), 1, 4))], 1
+        )
         world.append(world[parent] @ local if joint else local)
     world = jnp.stack(world, 1)
     moved = jnp.einsum("bjac,bjc->bja", world[..., :3, :3], joints)
@@ -45,8 +52,11 @@ def naive_jax(arrays: dict[str, jax.Array], betas: jax.Array, pose: jax.Array) -
     return jnp.einsum("bvac,bvc->bva", blended, homogeneous)[..., :3], world[..., :3, 3]
 
 
-def plain_torch(arrays: dict[str, torch.Tensor], betas: torch.Tensor, pose: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The usual PyTorch form, with the reshapes into plain matrix products that make it fast there."""
+def plain_torch(
+    arrays: dict[str, torch.Tensor], betas: torch.Tensor, pose: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The usual PyTorch form, with the reshapes into plain matrix products that make it fast
+    there."""
     batch, vertices = len(pose), len(arrays["v_template"])
     angle = torch.linalg.norm(pose + 1e-8, dim=-1, keepdim=True)[..., None]
     x, y, z = (pose / angle[..., 0]).unbind(-1)
@@ -76,9 +86,19 @@ def plain_arrays(model: smpl_jax.SmplModel) -> dict[str, np.ndarray]:
     """The model in SMPL's own layout. The regressor is fitted: it only has to give these joints."""
     directions = np.transpose(model.directions, (2, 1, 0))
     shapedirs, posedirs = directions[..., : model.num_betas], directions[..., model.num_betas :]
-    basis = np.concatenate([np.asarray(model.template).T[..., None], shapedirs], -1).reshape(model.num_vertices, -1)
-    joints = np.concatenate([np.asarray(model.joint_template)[..., None], np.transpose(model.joint_shapedirs, (1, 2, 0))], -1)
-    regressor = np.linalg.lstsq(basis.T.astype(np.float64), joints.reshape(24, -1).T, rcond=None)[0].T
+    basis = np.concatenate([np.asarray(model.template).T[..., None], shapedirs], -1).reshape(
+        model.num_vertices, -1
+    )
+    joints = np.concatenate(
+        [
+            np.asarray(model.joint_template)[..., None],
+            np.transpose(model.joint_shapedirs, (1, 2, 0)),
+        ],
+        -1,
+    )
+    regressor = np.linalg.lstsq(basis.T.astype(np.float64), joints.reshape(24, -1).T, rcond=None)[
+        0
+    ].T
     flat = posedirs.reshape(-1, posedirs.shape[-1]).T
     arrays = {
         "v_template": model.template.T, "shapedirs": shapedirs, "posedirs": posedirs, "posedirs_flat": flat, "J_regressor": regressor,
@@ -87,8 +107,11 @@ def plain_arrays(model: smpl_jax.SmplModel) -> dict[str, np.ndarray]:
     return {key: np.ascontiguousarray(value, dtype=np.float32) for key, value in arrays.items()}
 
 
-def take_turns(calls: dict[str, Callable[[], object]], rounds: int, calls_a_round: int = 5) -> dict[str, float]:
-    """Median seconds of each call. A turn is a few calls, the first not counted: the other library's threads still spin then."""
+def take_turns(
+    calls: dict[str, Callable[[], object]], rounds: int, calls_a_round: int = 5
+) -> dict[str, float]:
+    """Median seconds of each call. A turn is a few calls, the first not counted: the other
+    library's threads still spin then."""
     seconds = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -112,24 +135,41 @@ def main() -> None:
     in_torch = {key: torch.tensor(value) for key, value in arrays.items()}
     shipped, naive = jax.jit(smpl_jax.forward), jax.jit(naive_jax)
     rng = np.random.default_rng(0)
-    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__} on CPU with {torch.get_num_threads()} threads")
+    print(
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__} on CPU with {torch.get_num_threads()} threads"
+    )
     for batch in args.batches:
-        betas, pose = rng.normal(size=(batch, 10)).astype(np.float32), rng.normal(0, 0.4, (batch, 24, 3)).astype(np.float32)
-        j, t = (jnp.asarray(betas), jnp.asarray(pose)), (torch.from_numpy(betas), torch.from_numpy(pose))
+        betas, pose = (
+            rng.normal(size=(batch, 10)).astype(np.float32),
+            rng.normal(0, 0.4, (batch, 24, 3)).astype(np.float32),
+        )
+        j, t = (
+            (jnp.asarray(betas), jnp.asarray(pose)),
+            (torch.from_numpy(betas), torch.from_numpy(pose)),
+        )
         calls = {
             "smpl_jax": functools.partial(lambda j: jax.block_until_ready(shipped(model, *j)), j),
             "naive JAX": functools.partial(lambda j: jax.block_until_ready(naive(in_jax, *j)), j),
-            "PyTorch": functools.partial(lambda t: torch.inference_mode()(plain_torch)(in_torch, *t), t),
+            "PyTorch": functools.partial(
+                lambda t: torch.inference_mode()(plain_torch)(in_torch, *t), t
+            ),
         }
         reference = np.asarray(calls["smpl_jax"]()[0])
         for name in ("naive JAX", "PyTorch"):
             gap = np.abs(np.asarray(calls[name]()[0]) - reference).max()
-            if gap > (1e-4 if jax.default_backend() == "cpu" else 1e-2):  # other devices round products to fewer bits by default
-                raise SystemExit(f"{name} differs from smpl_jax by {gap:.2e} m: not the same computation")
+            if gap > (
+                1e-4 if jax.default_backend() == "cpu" else 1e-2
+            ):  # other devices round products to fewer bits by default
+                raise SystemExit(
+                    f"{name} differs from smpl_jax by {gap:.2e} m: not the same computation"
+                )
         seconds = take_turns(calls, args.rounds)
         row = "   ".join(f"{name} {1e3 * s:8.2f} ms" for name, s in seconds.items())
         ratio = seconds["PyTorch"] / seconds["smpl_jax"], seconds["PyTorch"] / seconds["naive JAX"]
-        print(f"batch {batch:4d}   {row}   PyTorch / smpl_jax {ratio[0]:.2f}   PyTorch / naive {ratio[1]:.2f}", flush=True)
+        print(
+            f"batch {batch:4d}   {row}   PyTorch / smpl_jax {ratio[0]:.2f}   PyTorch / naive {ratio[1]:.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""Throughput, model FLOPs utilisation and the costliest operations of the real train step, on whatever devices are here.
+"""Throughput, model FLOPs utilisation and the costliest operations of the real train step, on
+whatever devices are here.
 
-    python benchmarks/train_step.py --config=configs/genhmr.py:vit_b --rows 256 [--accumulate 1] [--steps 10] [--out FILE.json]
+    python benchmarks/train_step.py --config=configs/genhmr/vit.py:b --rows 256 [--accumulate 1]
+    [--steps 10] [--out FILE.json]
 
-Random images and labels of the real size lie on the devices, so the input is not measured. After compilation and two steps, the median of
-`--steps` steps counts. The profile is of three more steps; on a GPU it lists kernels, on a CPU XLA's operations. MFU needs a chip whose
-peak is known (genhmr_jax/train/peak_flops.py).
+Random images and labels of the real size lie on the devices, so the input is not measured. After
+compilation and two steps, the median of `--steps` steps counts. The profile is of three more steps;
+on a GPU it lists kernels, on a CPU XLA's operations. MFU needs a chip whose peak is known
+(genhmr_jax/train/peak_flops.py).
 """
 
 import argparse
@@ -26,7 +29,8 @@ from genhmr_jax.train.peak_flops import peak_flops
 
 
 def random_batch(shapes: dict) -> dict:
-    """Arrays like `shapes` that a step can be computed of: rotations are rotations, people stand before the camera."""
+    """Arrays like `shapes` that a step can be computed of: rotations are rotations, people stand
+    before the camera."""
     rng = np.random.default_rng(0)
 
     def fill(name: str, x: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -36,13 +40,20 @@ def random_batch(shapes: dict) -> dict:
             return np.broadcast_to(np.eye(3, dtype=np.float32), x.shape)
         if x.dtype == np.uint8:
             return rng.integers(0, 256, x.shape, dtype=np.uint8)
-        constant = {"crop": (400.0, 400.0, 600.0), "image_size": (800.0, 800.0), "focal": 1000.0, "weak_camera": (0.9, 0.0, 0.0)}
+        constant = {
+            "crop": (400.0, 400.0, 600.0),
+            "image_size": (800.0, 800.0),
+            "focal": 1000.0,
+            "weak_camera": (0.9, 0.0, 0.0),
+        }
         if name in constant:
             return np.broadcast_to(np.asarray(constant[name], np.float32), x.shape)
         scale = 800.0 if name in ("keypoints", "points2d") else 0.3
         return (scale * rng.uniform(0, 1, x.shape)).astype(x.dtype)
 
-    fill_all = lambda rows: {name: jax.tree.map(lambda x, n=name: fill(n, x), value) for name, value in rows.items()}  # noqa: E731
+    fill_all = lambda rows: {
+        name: jax.tree.map(lambda x, n=name: fill(n, x), value) for name, value in rows.items()
+    }
     return {part: fill_all(rows) for part, rows in shapes.items()}
 
 
@@ -50,11 +61,17 @@ def top_costs(folder: str, count: int) -> list[tuple[str, float]]:
     """The operations of a trace that take most of the devices' time: (name, share)."""
     (file,) = pathlib.Path(folder).glob("**/*.xplane.pb")
     data = jax.profiler.ProfileData.from_file(str(file))
-    planes = [p for p in data.planes if "/device:" in p.name] or [p for p in data.planes if "CPU" in p.name]
+    planes = [p for p in data.planes if "/device:" in p.name] or [
+        p for p in data.planes if "CPU" in p.name
+    ]
     seconds: collections.Counter[str] = collections.Counter()
     for plane in planes:
         for line in plane.lines:
-            if "/device:" in plane.name and "Stream" not in line.name and "XLA Ops" not in line.name:
+            if (
+                "/device:" in plane.name
+                and "Stream" not in line.name
+                and "XLA Ops" not in line.name
+            ):
                 continue
             for event in line.events:
                 if "::" not in event.name and "$" not in event.name:  # the runtime's own frames
@@ -67,13 +84,16 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Measure the train step.")
     parser.add_argument("--config", required=True)
-    parser.add_argument("--tokenizer", default="configs/tokenizer.py:paper")
+    parser.add_argument("--tokenizer", default="configs/tokenizer/paper.py")
     parser.add_argument("--rows", type=int, default=256, help="rows of a batch")
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    config, tokenizer = config_files.load_config(args.config, {}), config_files.load_config(args.tokenizer, {})
+    config, tokenizer = (
+        config_files.load_config(args.config, {}),
+        config_files.load_config(args.tokenizer, {}),
+    )
     field = "image_batch_size" if config.get("image_batch_size") else "batch_size"
     config[field], config.accumulate = args.rows, args.accumulate
     if field == "image_batch_size":
@@ -82,7 +102,12 @@ def main() -> None:
     if config.stage == "genhmr":  # an untrained tokenizer costs what a trained one costs
         rng = np.random.default_rng(1)
         task.frozen = jax.tree.map(
-            lambda x: (0.05 * rng.normal(size=x.shape)).astype(x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x, task.frozen
+            lambda x: (
+                (0.05 * rng.normal(size=x.shape)).astype(x.dtype)
+                if isinstance(x, jax.ShapeDtypeStruct)
+                else x
+            ),
+            task.frozen,
         )
     made = program.build(task, config, meshes.make_mesh(config.mesh))
     state, frozen = made.init(), made.place_frozen()

@@ -1,4 +1,5 @@
-"""The ViT of models/vit.py (ViTPose's form) in plain PyTorch, for benchmarks/vit_vs_torch.py: same network, same weights."""
+"""The ViT of models/vit.py (ViTPose's form) in plain PyTorch, for benchmarks/vit_vs_torch.py: same
+network, same weights."""
 
 import numpy as np
 import torch
@@ -9,14 +10,24 @@ from genhmr_jax.nets.vit import VitSpec
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); PyTorch chooses the kernel of the attention."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); PyTorch chooses the kernel of the
+    attention."""
 
     def __init__(self, spec: VitSpec):
         super().__init__()
         self.heads = spec.heads
-        self.norm1, self.norm2 = nn.LayerNorm(spec.width, eps=1e-6), nn.LayerNorm(spec.width, eps=1e-6)
-        self.qkv, self.proj = nn.Linear(spec.width, 3 * spec.width), nn.Linear(spec.width, spec.width)
-        self.fc1, self.fc2 = nn.Linear(spec.width, 4 * spec.width), nn.Linear(4 * spec.width, spec.width)
+        self.norm1, self.norm2 = (
+            nn.LayerNorm(spec.width, eps=1e-6),
+            nn.LayerNorm(spec.width, eps=1e-6),
+        )
+        self.qkv, self.proj = (
+            nn.Linear(spec.width, 3 * spec.width),
+            nn.Linear(spec.width, spec.width),
+        )
+        self.fc1, self.fc2 = (
+            nn.Linear(spec.width, 4 * spec.width),
+            nn.Linear(4 * spec.width, spec.width),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens (B, S, C)."""
@@ -52,13 +63,20 @@ def from_jax(spec: VitSpec, params: dict) -> TorchVit:
             if isinstance(value, dict):
                 found |= state(value, f"{prefix}{name}.")
             elif name == "kernel":
-                found[f"{prefix}weight"] = torch.from_numpy(np.array(value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T))
+                found[f"{prefix}weight"] = torch.from_numpy(
+                    np.array(value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T)
+                )
             else:
-                found[prefix + ("weight" if name == "scale" else name)] = torch.from_numpy(np.array(value))
+                found[prefix + ("weight" if name == "scale" else name)] = torch.from_numpy(
+                    np.array(value)
+                )
         return found
 
     def layer(tree: dict, n: int) -> dict:
-        return {name: layer(value, n) if isinstance(value, dict) else value[n] for name, value in tree.items()}
+        return {
+            name: layer(value, n) if isinstance(value, dict) else value[n]
+            for name, value in tree.items()
+        }
 
     rest = {name: value for name, value in params.items() if name != "blocks"}
     tensors = state(rest, "")

@@ -1,11 +1,15 @@
-"""ViT backbones here against the same network in PyTorch (eager and torch.compile): inference and train step, on one device, in one run.
+"""ViT backbones here against the same network in PyTorch (eager and torch.compile): inference and
+train step, on one device, in one run.
 
-    python benchmarks/vit_vs_torch.py [--size b l h] [--batch 64] [--what inference train] [--steps 10] [--repeats 5] [--out FILE.json]
+    python benchmarks/vit_vs_torch.py [--size b l h] [--batch 64] [--what inference train] [--steps
+    10] [--repeats 5] [--out FILE.json]
 
-All sides have the same random weights, and their outputs are compared first. On a GPU they compute in bfloat16 (here parameters are cast
-as in training, there by torch.autocast), on a CPU in float32. Inference is a batch of random images -> tokens; a train step is the mean
-square of the tokens, its gradient and AdamW in float32. The sides take turns; the median of `--repeats` times of `--steps` calls counts.
-`ratio` is their time over ours: above 1, ours is faster. MFU is of the model's products, for devices whose peak is known.
+All sides have the same random weights, and their outputs are compared first. On a GPU they compute
+in bfloat16 (here parameters are cast as in training, there by torch.autocast), on a CPU in float32.
+Inference is a batch of random images -> tokens; a train step is the mean square of the tokens, its
+gradient and AdamW in float32. The sides take turns; the median of `--repeats` times of `--steps`
+calls counts. `ratio` is their time over ours: above 1, ours is faster. MFU is of the model's
+products, for devices whose peak is known.
 
 Needs torch beside genhmr_jax: pip install ".[bench]".
 """
@@ -18,7 +22,9 @@ import statistics
 import time
 from collections.abc import Callable
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory of the same device
+os.environ.setdefault(
+    "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
+)  # PyTorch needs memory of the same device
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +57,12 @@ class Ours:
         def loss(params: dict, images: jax.Array) -> jax.Array:
             return jnp.mean(forward(params, images).astype(jnp.float32) ** 2)
 
-        def train(params: dict, moments: optax.OptState, images: jax.Array) -> tuple[dict, optax.OptState]:
-            updates, moments = self._optimiser.update(jax.grad(loss)(params, images), moments, params)
+        def train(
+            params: dict, moments: optax.OptState, images: jax.Array
+        ) -> tuple[dict, optax.OptState]:
+            updates, moments = self._optimiser.update(
+                jax.grad(loss)(params, images), moments, params
+            )
             return optax.apply_updates(params, updates), moments
 
         self.flops = {"inference": function_flops(forward, self.params, self.images)}
@@ -67,7 +77,9 @@ class Ours:
         """Of "inference" or "train"."""
         if what == "inference":
             ready = jax.tree.map(jnp.copy, self.params)
-            return lambda count: jax.block_until_ready([self._forward(ready, self.images) for _ in range(count)][-1])
+            return lambda count: jax.block_until_ready(
+                [self._forward(ready, self.images) for _ in range(count)][-1]
+            )
         state = [jax.tree.map(jnp.copy, self.params), self._optimiser.init(self.params)]
 
         def run(count: int) -> None:
@@ -81,7 +93,9 @@ class Ours:
 class Torch:
     """The network in PyTorch, eager or compiled."""
 
-    def __init__(self, spec: VitSpec, params: dict, images: np.ndarray, low_precision: bool, compiled: bool):
+    def __init__(
+        self, spec: VitSpec, params: dict, images: np.ndarray, low_precision: bool, compiled: bool
+    ):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.images = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(self.device)
         self.low_precision, self.model = low_precision, from_jax(spec, params).to(self.device)
@@ -102,7 +116,9 @@ class Torch:
 
     def calls(self, what: str) -> Calls:
         """Of "inference" or "train"."""
-        optimiser = torch.optim.AdamW(self.model.parameters(), LEARNING_RATE, weight_decay=DECAY, fused=True)
+        optimiser = torch.optim.AdamW(
+            self.model.parameters(), LEARNING_RATE, weight_decay=DECAY, fused=True
+        )
 
         def infer(count: int) -> None:
             with torch.inference_mode():
@@ -120,7 +136,9 @@ class Torch:
         return {"inference": infer, "train": train}[what]
 
 
-def compare(size: str, batch: int, what: list[str], steps: int, repeats: int, compiled: bool) -> dict:
+def compare(
+    size: str, batch: int, what: list[str], steps: int, repeats: int, compiled: bool
+) -> dict:
     """Milliseconds of each side, images a second, ratios and MFU, for one size."""
     spec, low_precision = VitSpec.named(size), jax.default_backend() == "gpu"
     images = np.random.default_rng(0).normal(size=(batch, *spec.image, 3)).astype(np.float32)
@@ -130,10 +148,16 @@ def compare(size: str, batch: int, what: list[str], steps: int, repeats: int, co
     if compiled:
         sides["torch_compile"] = Torch(spec, arrays, images, low_precision, True)
     tokens = {name: side.tokens() for name, side in sides.items()}
-    found: dict = {"batch": batch, "dtype": "bfloat16" if low_precision else "float32", "relative_difference": {}}
+    found: dict = {
+        "batch": batch,
+        "dtype": "bfloat16" if low_precision else "float32",
+        "relative_difference": {},
+    }
     for name in tokens:
         if name != "jax":
-            found["relative_difference"][name] = float(np.linalg.norm(tokens[name] - tokens["jax"]) / np.linalg.norm(tokens["jax"]))
+            found["relative_difference"][name] = float(
+                np.linalg.norm(tokens[name] - tokens["jax"]) / np.linalg.norm(tokens["jax"])
+            )
     peak = peak_flops(jax.devices()[0].device_kind)
     for kind in what:
         calls = {name: side.calls(kind) for name, side in sides.items()}
@@ -160,21 +184,33 @@ def compare(size: str, batch: int, what: list[str], steps: int, repeats: int, co
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Compare the ViT with the same network in PyTorch.")
+    parser = argparse.ArgumentParser(
+        description="Compare the ViT with the same network in PyTorch."
+    )
     parser.add_argument("--size", nargs="+", default=["b", "l", "h"], choices=["s", "b", "l", "h"])
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--what", nargs="+", default=["inference", "train"], choices=["inference", "train"])
+    parser.add_argument(
+        "--what", nargs="+", default=["inference", "train"], choices=["inference", "train"]
+    )
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     if torch.cuda.is_available() != (jax.default_backend() == "gpu"):
-        parser.error("one of JAX and PyTorch sees a GPU and the other does not: install both for it, or hide it with CUDA_VISIBLE_DEVICES=")
+        parser.error(
+            "one of JAX and PyTorch sees a GPU and the other does not: install both for it, or hide it with CUDA_VISIBLE_DEVICES="
+        )
     torch.set_float32_matmul_precision("high")
-    found: dict = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "torch": torch.__version__}
+    found: dict = {
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "torch": torch.__version__,
+    }
     for size in args.size:
-        found[f"vit_{size}"] = compare(size, args.batch, args.what, args.steps, args.repeats, not args.no_compile)
+        found[f"vit_{size}"] = compare(
+            size, args.batch, args.what, args.steps, args.repeats, not args.no_compile
+        )
         print(json.dumps({f"vit_{size}": found[f"vit_{size}"]}, indent=1), flush=True)
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,4 +1,7 @@
-"""Training and evaluation: `python -m genhmr_jax.main --config=configs/X.py:arg --workdir=DIR`. Flags only; see train/loop.py."""
+"""Training: `python -m genhmr_jax.main --config=configs/SYSTEM/RECIPE.py --workdir=DIR`.
+
+Flags only; see train/loop.py.
+"""
 
 import argparse
 import logging
@@ -20,13 +23,23 @@ def build_parser() -> argparse.ArgumentParser:
         description="Trains what a config describes, or goes on with it. Any field of the config: --config.FIELD.FIELD=VALUE.",
     )
     add = parser.add_argument
-    file = "a file of configs/, with an argument: configs/genhmr.py:tiny"
+    file = "a file of configs/, such as configs/genhmr/tiny.py, or configs/genhmr/vit.py:b"
     add("--config", required=True, type=path_flag, metavar="FILE:ARG", help=file)
     folder = "checkpoints, metrics.jsonl and the exported model; may be gs://"
     add("--workdir", required=True, type=path_flag, metavar="DIR", help=folder)
-    parser.add_argument("--evaluate", action="store_true", help="only evaluate the newest checkpoint, and export it to DIR/model")
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where it is not detected (launch/README.md)")
-    parser.add_argument("--num_processes", type=int, metavar="N", help="how many processes train together")
+    parser.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="only evaluate the newest checkpoint, and export it to DIR/model",
+    )
+    parser.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="process 0, where it is not detected (launch/README.md)",
+    )
+    parser.add_argument(
+        "--num_processes", type=int, metavar="N", help="how many processes train together"
+    )
     parser.add_argument("--process_id", type=int, metavar="I", help="which of them this is, from 0")
     return parser
 
@@ -39,8 +52,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     except FlagError as error:
         sys.exit(f"genhmr_jax.main: {error}")
     if unknown := [text for text in rest if not (text.startswith("--config.") and "=" in text)]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)} (fields of the config are set with --config.FIELD=VALUE)")
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
+        parser.error(
+            f"unrecognized arguments: {' '.join(unknown)} (fields of the config are set with --config.FIELD=VALUE)"
+        )
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+        force=True,
+    )
     logging.getLogger("genhmr_jax").setLevel(logging.INFO)
     from absl import flags  # after the flags: --help must not wait for JAX
 

@@ -1,10 +1,14 @@
-"""Starts N processes of one training run on this machine, as if they were N hosts: on CPU devices, or each with its share of the GPUs.
+"""Starts N processes of one training run on this machine, as if they were N hosts: on CPU devices,
+or each with its share of the GPUs.
 
-    python launch/local_multiprocess.py --processes 2 --devices 4 -- python -m genhmr_jax.main --config=configs/X.py:arg --workdir=DIR
+    python launch/local_multiprocess.py --processes 2 --devices 4 -- python -m genhmr_jax.main
+    --config=configs/SYSTEM/RECIPE.py --workdir=DIR
 
-The processes find each other by GENHMR_COORDINATOR, GENHMR_NUM_PROCESSES and GENHMR_PROCESS_ID. Their lines come out with the number of
-the process in front. SIGTERM and SIGINT are passed on. If one fails, the others are stopped. Exit code: 0 if all of them finished;
-75 if they were told to stop and have saved (the same command goes on); else that of the first one that failed (128 + n for signal n).
+The processes find each other by GENHMR_COORDINATOR, GENHMR_NUM_PROCESSES and GENHMR_PROCESS_ID.
+Their lines come out with the number of the process in front. SIGTERM and SIGINT are passed on. If
+one fails, the others are stopped. Exit code: 0 if all of them finished; 75 if they were told to
+stop and have saved (the same command goes on); else that of the first one that failed (128 + n for
+signal n).
 """
 
 import argparse
@@ -24,7 +28,9 @@ GRACE_S = 10.0  # between asking the other processes to stop and killing them
 SAVE_S = 600.0  # for the other processes to finish saving, once the first has
 
 
-def run(command: Sequence[str], processes: int, devices: int | None = None, gpus: int | None = None) -> int:
+def run(
+    command: Sequence[str], processes: int, devices: int | None = None, gpus: int | None = None
+) -> int:
     """Runs `command` in `processes` processes and returns the exit code described above.
 
     Args:
@@ -32,7 +38,9 @@ def run(command: Sequence[str], processes: int, devices: int | None = None, gpus
       gpus: GPUs of each process.
     """
     coordinator = f"127.0.0.1:{_free_port()}"
-    environments = [_environment(os.environ, coordinator, processes, i, devices, gpus) for i in range(processes)]
+    environments = [
+        _environment(os.environ, coordinator, processes, i, devices, gpus) for i in range(processes)
+    ]
     children: list[subprocess.Popen] = []
     received: list[int] = []
 
@@ -41,7 +49,9 @@ def run(command: Sequence[str], processes: int, devices: int | None = None, gpus
         for child in children:
             _signal(child, signal.SIGKILL if received.count(signal.SIGINT) > 1 else number)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {
+        number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         for environment in environments:
             if not received:
@@ -58,27 +68,50 @@ def run(command: Sequence[str], processes: int, devices: int | None = None, gpus
             signal.signal(number, handler)
 
 
-def _environment(base: Mapping[str, str], coordinator: str, count: int, number: int, devices: int | None, gpus: int | None) -> dict:
+def _environment(
+    base: Mapping[str, str],
+    coordinator: str,
+    count: int,
+    number: int,
+    devices: int | None,
+    gpus: int | None,
+) -> dict:
     """The environment of process `number` of `count`."""
-    found = dict(base, GENHMR_COORDINATOR=coordinator, GENHMR_NUM_PROCESSES=str(count), GENHMR_PROCESS_ID=str(number), PYTHONUNBUFFERED="1")
+    found = dict(
+        base,
+        GENHMR_COORDINATOR=coordinator,
+        GENHMR_NUM_PROCESSES=str(count),
+        GENHMR_PROCESS_ID=str(number),
+        PYTHONUNBUFFERED="1",
+    )
     if devices:
         found |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     if gpus:
-        visible = [g for g in base.get("CUDA_VISIBLE_DEVICES", "").split(",") if g] or [str(i) for i in range(count * gpus)]
+        visible = [g for g in base.get("CUDA_VISIBLE_DEVICES", "").split(",") if g] or [
+            str(i) for i in range(count * gpus)
+        ]
         if len(visible) < count * gpus:
-            raise SystemExit(f"local_multiprocess: {count} x {gpus} GPUs asked for, but CUDA_VISIBLE_DEVICES names {len(visible)}")
+            raise SystemExit(
+                f"local_multiprocess: {count} x {gpus} GPUs asked for, but CUDA_VISIBLE_DEVICES names {len(visible)}"
+            )
         found["CUDA_VISIBLE_DEVICES"] = ",".join(visible[number * gpus : (number + 1) * gpus])
     return found
 
 
 def _start(command: Sequence[str], environment: dict) -> subprocess.Popen:
-    """A child in a session of its own (so that Ctrl-C reaches it once, by us) that does not outlive this process."""
+    """A child in a session of its own (so that Ctrl-C reaches it once, by us) that does not outlive
+    this process."""
     end_with_parent = None
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
-        end_with_parent = lambda: libc.prctl(1, signal.SIGKILL)  # noqa: E731  PR_SET_PDEATHSIG
+        end_with_parent = lambda: libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=end_with_parent
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=end_with_parent,
     )
 
 
@@ -98,7 +131,8 @@ def _show(number: int, child: subprocess.Popen) -> list[threading.Thread]:
 
 
 def _wait(children: Sequence[subprocess.Popen]) -> int:
-    """Waits for all; once one has failed (or saved and stopped), gives the others a limited time to end too."""
+    """Waits for all; once one has failed (or saved and stopped), gives the others a limited time to
+    end too."""
     first, deadline, killed = 0, float("inf"), False
     while True:
         running = [child for child in children if child.poll() is None]
@@ -140,11 +174,17 @@ def _free_port() -> int:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Starts N processes of one training run on this machine.")
+    parser = argparse.ArgumentParser(
+        description="Starts N processes of one training run on this machine."
+    )
     parser.add_argument("--processes", type=int, required=True, help="how many")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--devices", type=int, help="CPU devices of each process; GPUs are left alone")
-    kind.add_argument("--gpus", type=int, help="GPUs of each process: the first ones go to process 0, and so on")
+    kind.add_argument(
+        "--devices", type=int, help="CPU devices of each process; GPUs are left alone"
+    )
+    kind.add_argument(
+        "--gpus", type=int, help="GPUs of each process: the first ones go to process 0, and so on"
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and the command to run")
     args = parser.parse_args()
     command = args.command[1:] if args.command[:1] == ["--"] else args.command

@@ -4,7 +4,7 @@
 #   export TPU=genhmr ZONE=us-west4-a TYPE=v5litepod-16      # also PROJECT; SPOT=1 for spot capacity; VERSION to override the image
 #   launch/tpu_vm.sh create
 #   launch/tpu_vm.sh setup                                   # this commit and its packages, onto every host
-#   launch/tpu_vm.sh run --config=configs/tokenizer.py:paper --workdir=gs://BUCKET/tokenizer --config.data.poses=poses.npz
+#   launch/tpu_vm.sh run --config=configs/tokenizer/paper.py --workdir=gs://BUCKET/tokenizer --config.data.poses=poses.npz
 #   launch/tpu_vm.sh logs                                    # of host 0, or HOST=3
 #   launch/tpu_vm.sh kill                                    # saves, then stops; `run` with the same arguments goes on
 #   launch/tpu_vm.sh delete

@@ -3,7 +3,7 @@
 #
 #   export CLUSTER=my-cluster ZONE=us-west4-a IMAGE=us-docker.pkg.dev/PROJECT/genhmr/genhmr_jax:tpu      # also PROJECT
 #   export WORKLOAD=genhmr-paper TPU_TYPE=v5litepod-256 SLICES=1
-#   launch/xpk.sh --config=configs/tokenizer.py:paper --workdir=gs://BUCKET/tokenizer --config.data.poses=poses.npz
+#   launch/xpk.sh --config=configs/tokenizer/paper.py --workdir=gs://BUCKET/tokenizer --config.data.poses=poses.npz
 set -euo pipefail
 
 : "${CLUSTER:?}" "${ZONE:?}" "${IMAGE:?}" "${WORKLOAD:?}" "${TPU_TYPE:?}"

@@ -1,4 +1,5 @@
-"""`genhmr aot`: reading compiled programs, bounds by hand, errors; with libtpu, a real compilation for a TPU slice."""
+"""`genhmr aot`: reading compiled programs, bounds by hand, errors; with libtpu, a real compilation
+for a TPU slice."""
 
 import argparse
 import os
@@ -18,7 +19,8 @@ from genhmr_jax.train.aot.roofline import Load, Roofline, roofline, seconds, wea
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# Written as the TPU compiler writes: layouts with tiles, S(1) for memory on the core, a collective beside other work in several pieces.
+# Written as the TPU compiler writes: layouts with tiles, S(1) for memory on the core, a collective
+# beside other work in several pieces.
 PROGRAM = """HloModule jit_step, is_scheduled=true
 
 %fused (p0: f32[12,8,4], p1: s32[]) -> f32[8,4] {
@@ -89,7 +91,9 @@ def program() -> hlo.Module:
 
 def test_loops_multiply(program):
     assert program.entry == "main"
-    assert {name: program.times[name] for name in ("main", "body", "condition", "fused", "start")} == {
+    assert {
+        name: program.times[name] for name in ("main", "body", "condition", "fused", "start")
+    } == {
         "main": 1,
         "body": 12,
         "condition": 13,
@@ -101,14 +105,19 @@ def test_loops_multiply(program):
 
 def test_a_stated_trip_count_counts():
     stated = PROGRAM.replace(
-        "condition=%condition, body=%body", 'condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}'
+        "condition=%condition, body=%body",
+        'condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}',
     )
     assert hlo.parse(stated).times["body"] == 5
 
 
 def test_collectives_once_each_with_their_turns(program):
     found = {c.kind: c for c in hlo_cost.collectives(program)}
-    gather, scatter, permute = found["all-gather"], found["reduce-scatter"], found["collective-permute"]
+    gather, scatter, permute = (
+        found["all-gather"],
+        found["reduce-scatter"],
+        found["collective-permute"],
+    )
     assert len(hlo_cost.collectives(program)) == 3
     assert (gather.bytes, gather.size, gather.times) == (2 * 16 * 2, 16, 12)
     assert gather.sent == 12 * 15 * 64  # each device passes on 15 shares of 64 bytes
@@ -118,7 +127,10 @@ def test_collectives_once_each_with_their_turns(program):
 
 def test_flops_and_memory_by_hand(program):
     assert hlo_cost.flops(program) == 12 * 2 * 8 * 4 * 4
-    fusion, dot = 8 * 4 * 4 + 4 + 8 * 4 * 4, 8 * 4 * 4 + 4 * 4 * 4  # a slice of the stack and the counter; the product stays on the core
+    fusion, dot = (
+        8 * 4 * 4 + 4 + 8 * 4 * 4,
+        8 * 4 * 4 + 4 * 4 * 4,
+    )  # a slice of the stack and the counter; the product stays on the core
     adding, gathers = 3 * 4, 2 * (64 + 32 * 16 * 2)
     entry = 2 * 4 + 64 * 4 + 4 * 4  # the copy of the counter, the fusion with the scatter
     compare = 13 * (2 * 4 + 1)
@@ -129,7 +141,9 @@ def test_the_biggest_arrays_have_names(program):
     biggest = hlo_cost.biggest(program, 2)
     assert (biggest[0].shape, biggest[0].bytes, biggest[0].count) == ("bf16[32,16]", 1024, 2)
     assert (
-        hlo_cost.short("jit(step)/transpose(jvp())/while/body/closed_call/checkpoint/rematted_computation/mlp/dot")
+        hlo_cost.short(
+            "jit(step)/transpose(jvp())/while/body/closed_call/checkpoint/rematted_computation/mlp/dot"
+        )
         == "backward: again: mlp/dot"
     )
 
@@ -142,7 +156,10 @@ def test_the_biggest_arrays_have_names(program):
         ("replica_groups=[2,2]<=[2,2]T(1,0)", ((0, 2), (1, 3))),
         ("replica_groups=mesh['a'=2,'b'=3] {'b'}", ((0, 1, 2), (3, 4, 5))),
         ("replica_groups=mesh['a'=2,'b'=3] {'a'}", ((0, 3), (1, 4), (2, 5))),
-        ("replica_groups=mesh['a'=1,'b'=2,'c'=3], device_ids=([3,2]T(1,0)) {'c'}, x", ((0, 2, 4), (1, 3, 5))),
+        (
+            "replica_groups=mesh['a'=1,'b'=2,'c'=3], device_ids=([3,2]T(1,0)) {'c'}, x",
+            ((0, 2, 4), (1, 3, 5)),
+        ),
         ("replica_groups=mesh['a'=2,'b'=2], device_ids=([0,3,1,2]) {'b'}, x", ((0, 3), (1, 2))),
         ("replica_groups=mesh['a'=4] {'a':(1)2}", ((0, 2), (1, 3))),
         ("replica_groups=mesh['a'=4] {'a':(2)2}", ((0, 1), (2, 3))),
@@ -155,7 +172,8 @@ def test_groups_in_all_spellings(text, groups):
 
 
 def test_a_batched_product_as_the_tpu_writes_it():
-    # (8 x [4,16] @ [16,4]) as a convolution whose window runs over the batch with dilation: only one place in eight is a product.
+    # (8 x [4,16] @ [16,4]) as a convolution whose window runs over the batch with dilation: only
+    # one place in eight is a product.
     text = """HloModule m
 
 ENTRY %main (a: bf16[8,4,16], b: bf16[8,16,4]) -> bf16[8,4,4] {
@@ -171,10 +189,14 @@ def test_counts_of_a_program_of_this_machine():
     def network(x, w):
         return jax.lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, length=7)[0]
 
-    shapes = jax.ShapeDtypeStruct((256, 256), jnp.float32), jax.ShapeDtypeStruct((256, 256), jnp.float32)
+    shapes = (
+        jax.ShapeDtypeStruct((256, 256), jnp.float32),
+        jax.ShapeDtypeStruct((256, 256), jnp.float32),
+    )
     module = hlo.parse(jax.jit(network).lower(*shapes).compile().as_text())
     counted = hlo_cost.flops(module)
-    # Some builds of XLA for CPU hand products to a library, where the text shows no product; then at least the loop is there.
+    # Some builds of XLA for CPU hand products to a library, where the text shows no product; then
+    # at least the loop is there.
     assert counted in (0, 7 * 2 * 256**3) and 7 in module.times.values()
 
 
@@ -198,8 +220,13 @@ for compiled in (total, whole):
 
 def test_collectives_of_a_real_program_on_eight_devices():
     env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", COLLECTIVES], capture_output=True, text=True, env=env, check=True)
-    assert done.stdout.split("\n")[:2] == [f"all-reduce 128 8 {2 * 128 * 7 / 8}", f"all-gather 1024 4 {3 * 1024.0:.0f}"]
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTIVES], capture_output=True, text=True, env=env, check=True
+    )
+    assert done.stdout.split("\n")[:2] == [
+        f"all-reduce 128 8 {2 * 128 * 7 / 8}",
+        f"all-gather 1024 4 {3 * 1024.0:.0f}",
+    ]
 
 
 def test_bandwidth_of_groups():
@@ -207,7 +234,9 @@ def test_bandwidth_of_groups():
     assert v5e.link == 50e9  # 400 GB/s over four links, both directions counted
     assert box_bandwidth(v5e, (16, 16), (16, 16)) == 4 * v5e.link
     assert box_bandwidth(v5e, (16, 16), (1, 16)) == 2 * v5e.link
-    assert box_bandwidth(v5e, (4, 4), (4, 4)) == 2 * v5e.link  # a 4x4 slice of v5e does not close to rings
+    assert (
+        box_bandwidth(v5e, (4, 4), (4, 4)) == 2 * v5e.link
+    )  # a 4x4 slice of v5e does not close to rings
     assert collective_bandwidth(v5e, (4, 4), [(0, 0), (0, 1), (0, 2), (0, 3)]) == v5e.link
     assert collective_bandwidth(v5e, (4, 4), [(0, 0), (2, 2)]) == v5e.link
     assert box_bandwidth(CHIPS["v5p"], (4, 4, 4), (4, 4, 4)) == 6 * CHIPS["v5p"].link
@@ -268,7 +297,9 @@ def test_what_the_compiler_says_of_memory():
         "exceeds available HBM (15.75G). HLO module: jit_f."
     )
     assert (error.needed, error.what) == (88 * GIB, "temporaries")
-    assert report.out_of_memory("RESOURCE_EXHAUSTED: Used 17.5G of 15.75G hbm.").needed == 17.5 * GIB
+    assert (
+        report.out_of_memory("RESOURCE_EXHAUSTED: Used 17.5G of 15.75G hbm.").needed == 17.5 * GIB
+    )
 
 
 class _Mesh:
@@ -285,9 +316,11 @@ class _Mesh:
     ],
 )
 def test_too_little_memory_names_what_fits(get_config, what, needed, kind, remedy):
-    config = get_config("genhmr:paper")
+    config = get_config("genhmr/vit:h")
     config.image_batch_size = 512
-    error = aot.too_small(config, _Mesh, CHIPS["v5e"], report.OutOfMemory(needed * GIB, kind, ""), "v5e:8x8", what)
+    error = aot.too_small(
+        config, _Mesh, CHIPS["v5e"], report.OutOfMemory(needed * GIB, kind, ""), "v5e:8x8", what
+    )
     assert remedy in str(error) and f"{needed}.00 GiB do not fit 15.75 GiB" in str(error)
 
 
@@ -296,13 +329,16 @@ def test_the_inference_step_by_shapes(get_config):
     from genhmr_jax.train import mesh as meshes
     from genhmr_jax.train.aot import infer
 
-    config = get_config("genhmr:tiny")
-    task = registry.abstract_task(config, get_config("tokenizer:tiny"))
+    config = get_config("genhmr/tiny")
+    task = registry.abstract_task(config, get_config("tokenizer/tiny"))
     mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
     made = infer.build(task, config, mesh, 4)
     found = jax.eval_shape(made.step, *made.shapes)
     assert found["vertices"].shape[0] == 4 and found["vertices"].shape[2] == 3
-    assert found["rotmats"].shape == (4, 24, 3, 3) and found["tokens"].shape == (4, task.spec.tokenizer.length)
+    assert found["rotmats"].shape == (4, 24, 3, 3) and found["tokens"].shape == (
+        4,
+        task.spec.tokenizer.length,
+    )
     assert {x.dtype for x in jax.tree.leaves(made.shapes[0]["genhmr"])} == {jnp.dtype(jnp.bfloat16)}
 
 
@@ -312,14 +348,21 @@ def test_flags_import_no_jax():
         "a = p.parse_args(['--config=x.py', '--topology=v5e:4x4']); assert a.what == 'train' and not a.overrides; "
         "assert 'jax' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
 
 
 def test_stage_1_has_no_inference_step():
     parser = argparse.ArgumentParser()
     aot.add_flags(parser)
     args = parser.parse_args(
-        [f"--config={ROOT}/configs/tokenizer.py:tiny", "--topology=v5e:2x2", "--what=infer", f"--tokenizer={ROOT}/configs/tokenizer.py"]
+        [
+            f"--config={ROOT}/configs/tokenizer/tiny.py",
+            "--topology=v5e:2x2",
+            "--what=infer",
+            f"--tokenizer={ROOT}/configs/tokenizer/body_parts.py",
+        ]
     )
     with pytest.raises(InputError, match="only stage 2"):
         aot.run(args)

@@ -181,7 +181,7 @@ def test_aot_tries_its_file_before_it_compiles(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("genhmr_jax.cli.aot.measure", lambda *_, **__: pytest.fail("compiled"))
     arguments = [
         "aot",
-        "--config=configs/genhmr.py:tiny",
+        "--config=configs/genhmr/tiny.py",
         "--topology=v5e:2x2",
         f"--json={tmp_path}/gone/x.json",
     ]

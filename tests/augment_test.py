@@ -1,4 +1,5 @@
-"""Augmentation: the warp against float64, and one change of the camera that image and all labels follow."""
+"""Augmentation: the warp against float64, and one change of the camera that image and all labels
+follow."""
 
 import dataclasses
 import io
@@ -43,9 +44,12 @@ def bilinear(image: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def crop_matrix(centre: np.ndarray, side: float, size: int, angle: float = 0.0) -> np.ndarray:
-    """The matrix (2, 3) of a square crop of `side` image px, turned by `angle` in the image (radians, clockwise as seen)."""
+    """The matrix (2, 3) of a square crop of `side` image px, turned by `angle` in the image
+    (radians, clockwise as seen)."""
     step = side / size
-    turn = step * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    turn = step * np.array(
+        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    )
     return np.concatenate([turn, (centre - turn @ np.full(2, size / 2))[:, None]], -1)
 
 
@@ -57,15 +61,20 @@ def grid(matrix: np.ndarray, size: int) -> np.ndarray:
 
 def test_a_crop_on_the_pixel_grid_is_a_copy():
     image = np.random.default_rng(0).integers(0, 256, (100, 120, 3)).astype(np.uint8)
-    assert np.array_equal(warp_image(image, crop_matrix(np.array([60.0, 50.0]), 64, 64), 64), image[18:82, 28:92])
+    assert np.array_equal(
+        warp_image(image, crop_matrix(np.array([60.0, 50.0]), 64, 64), 64), image[18:82, 28:92]
+    )
     quarter = warp_image(image, crop_matrix(np.array([60.0, 50.0]), 64, 64, math.pi / 2), 64)
-    assert np.array_equal(quarter, np.rot90(image[18:82, 28:92]))  # the square turns clockwise, so its content turns back
+    assert np.array_equal(
+        quarter, np.rot90(image[18:82, 28:92])
+    )  # the square turns clockwise, so its content turns back
 
 
 @pytest.mark.parametrize("shrink", [0.4, 1.0, 1.3, 2.0])
 @pytest.mark.parametrize("angle", [0.0, 0.7, 2.5])
 def test_against_float64(shrink, angle):
-    """Up to a shrinking by 2: the three-tap filter of variance (r^2 - 1) / 12 across and down, then bilinear; at the border too."""
+    """Up to a shrinking by 2: the three-tap filter of variance (r^2 - 1) / 12 across and down, then
+    bilinear; at the border too."""
     image, size = np.random.default_rng(1).integers(0, 256, (90, 110, 3)).astype(np.uint8), 48
     matrix = crop_matrix(np.array([40.2, 33.7]), shrink * size, size, angle)
     side = max(shrink**2 - 1, 0) / 24
@@ -73,21 +82,35 @@ def test_against_float64(shrink, angle):
     for axis in (0, 1):
         soft = correlate1d(soft, [side, 1 - 2 * side, side], axis, mode="constant")
     gap = np.abs(warp_image(image, matrix, size) - bilinear(soft, grid(matrix, size)))
-    assert gap.max() <= 3 and gap.mean() < 0.5  # three roundings to a level, weights and positions to 1/256
+    assert (
+        gap.max() <= 3 and gap.mean() < 0.5
+    )  # three roundings to a level, weights and positions to 1/256
 
 
 @pytest.mark.parametrize("shrink", [1.2, 1.7, 2.6, 3.9])
 def test_blur_has_the_right_width(shrink):
-    """A single bright pixel, over all its places in the grid of the crop: the variance of what it becomes, in image px."""
+    """A single bright pixel, over all its places in the grid of the crop: the variance of what it
+    becomes, in image px."""
     size, found = 40, []
     for x in np.linspace(0, shrink, 9)[:-1]:
         image = np.zeros((160, 160, 3), np.uint8)
         image[76:84, 76:84] = 255
-        crop = warp_image(image, crop_matrix(np.array([80 + x, 80.0]), shrink * size, size), size)[..., 0].astype(np.float64).sum(0)
+        crop = (
+            warp_image(image, crop_matrix(np.array([80 + x, 80.0]), shrink * size, size), size)[
+                ..., 0
+            ]
+            .astype(np.float64)
+            .sum(0)
+        )
         at = (np.arange(size) - (crop @ np.arange(size)) / crop.sum()) * shrink
         found.append(crop @ at**2 / crop.sum() - 63 / 12)  # less that of the bright square itself
-    # The mean over a pixel of the crop has r^2 / 12, and bilinear interpolation between blocks adds up to 1/6 of a block squared.
-    assert (shrink**2 - 1) / 12 < np.mean(found) < (shrink**2 + 2 * math.ceil(shrink / 2) ** 2) / 12 + 0.1
+    # The mean over a pixel of the crop has r^2 / 12, and bilinear interpolation between blocks adds
+    # up to 1/6 of a block squared.
+    assert (
+        (shrink**2 - 1) / 12
+        < np.mean(found)
+        < (shrink**2 + 2 * math.ceil(shrink / 2) ** 2) / 12 + 0.1
+    )
 
 
 def natural(side: int) -> np.ndarray:
@@ -100,16 +123,24 @@ def natural(side: int) -> np.ndarray:
 
 @pytest.mark.parametrize("shrink", [0.5, 1.2, 1.7, 2.6, 3.5, 7.3])
 def test_near_the_true_mean_over_the_turned_square(shrink):
-    """Against the mean of the bilinear surface over a square of sqrt(r^2 - 1) px by 24 x 24 points."""
+    """Against the mean of the bilinear surface over a square of sqrt(r^2 - 1) px by 24 x 24
+    points."""
     image, size, angle = natural(400), 32, 0.5
     matrix = crop_matrix(np.array([201.3, 199.1]), shrink * size, size, angle)
     width = math.sqrt(max(shrink**2 - 1, 0)) / shrink
     steps = (np.arange(24) + 0.5) / 24 - 0.5
     points = grid(matrix, size)
-    wanted = np.mean([bilinear(image, points + width * matrix[:, :2] @ np.array([a, b])) for a in steps for b in steps], 0)
+    wanted = np.mean(
+        [
+            bilinear(image, points + width * matrix[:, :2] @ np.array([a, b]))
+            for a in steps
+            for b in steps
+        ],
+        0,
+    )
     aliased = bilinear(image, points) - wanted
     gap = warp_image(image, matrix, size) - wanted
-    rms = lambda x: float(np.sqrt(np.mean(x**2)))  # noqa: E731
+    rms = lambda x: float(np.sqrt(np.mean(x**2)))
     assert rms(gap) < max(0.13 * wanted.std(), 0.6)  # worst just above a shrinking by 2
     assert shrink < 2 or rms(gap) < 0.5 * rms(aliased)
 
@@ -130,7 +161,9 @@ def test_meets_the_crop_of_the_detector_where_both_apply():
     image = smooth(300, 320)
     for side in (40.0, 64.0, 90.0, 200.0):
         crop = np.array([151.3, 148.2, side])
-        gap = warp_image(image, crop_matrix(crop[:2], side, 64), 64) - 255 * crop_image(image, crop, 64)
+        gap = warp_image(image, crop_matrix(crop[:2], side, 64), 64) - 255 * crop_image(
+            image, crop, 64
+        )
         assert np.abs(gap).max() < 3
 
 
@@ -148,7 +181,15 @@ def test_shrinking_averages_a_checkerboard_and_outside_is_black():
     y, x = np.mgrid[:512, :512]
     board = np.repeat((255 * ((x + y) % 2))[..., None], 3, axis=2).astype(np.uint8)
     for angle in (0.0, 0.3):
-        assert np.abs(warp_image(board, crop_matrix(np.array([256.0, 256]), 330, 64, angle), 64).astype(int) - 128).max() < 12
+        assert (
+            np.abs(
+                warp_image(board, crop_matrix(np.array([256.0, 256]), 330, 64, angle), 64).astype(
+                    int
+                )
+                - 128
+            ).max()
+            < 12
+        )
     white = np.full((50, 50, 3), 255, np.uint8)
     crop = warp_image(white, crop_matrix(np.zeros(2), 40, 40), 40)
     assert crop[:19].max() == 0 and crop[:, :19].max() == 0 and crop[21:, 21:].min() == 255
@@ -159,26 +200,37 @@ def test_shrinking_averages_a_checkerboard_and_outside_is_black():
 def test_gains_are_cut_off():
     grey = np.full((20, 20, 3), 200, np.uint8)
     crop = warp_image(grey, crop_matrix(np.array([10.0, 10]), 10, 10), 10, (0.5, 1.0, 1.5))
-    assert crop.reshape(-1, 3).min(0).tolist() == crop.reshape(-1, 3).max(0).tolist() == [100, 200, 255]
+    assert (
+        crop.reshape(-1, 3).min(0).tolist()
+        == crop.reshape(-1, 3).max(0).tolist()
+        == [100, 200, 255]
+    )
 
 
 def encoded(image: np.ndarray, kind: str) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, kind, **({"quality": 97, "subsampling": 0} if kind == "JPEG" else {}))
+    Image.fromarray(image).save(
+        stream, kind, **({"quality": 97, "subsampling": 0} if kind == "JPEG" else {})
+    )
     return stream.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("width,height", [(1003, 797), (640, 480)])
 def test_files_give_what_their_pixels_give(kind, width, height):
-    """Also where a JPEG is decoded at a fraction of its size, whose last row and column stand for fewer pixels."""
+    """Also where a JPEG is decoded at a fraction of its size, whose last row and column stand for
+    fewer pixels."""
     image = smooth(height, width, 24.0)
     data = encoded(image, kind)
     for side, angle in ((100.0, 0.3), (300.0, 0.0), (600.0, 0.5), (3000.0, 0.1)):
         matrix = crop_matrix(np.array([width / 2 + 20, height / 2]), side, 64, angle)
-        gap = np.abs(warp_file(data, matrix, 64, (width, height)).astype(int) - warp_image(image, matrix, 64))
+        gap = np.abs(
+            warp_file(data, matrix, 64, (width, height)).astype(int) - warp_image(image, matrix, 64)
+        )
         margin = 2 * side / 64  # at a fraction of its size, the picture ends on a whole block
-        inside = ((grid(matrix, 64) > margin) & (grid(matrix, 64) < np.array([width, height]) - margin)).all(-1)
+        inside = (
+            (grid(matrix, 64) > margin) & (grid(matrix, 64) < np.array([width, height]) - margin)
+        ).all(-1)
         assert inside.sum() > 40 and gap[inside].max() <= 6 and gap.mean() < 1
         assert gap[~inside].max(initial=0) < 80
 
@@ -199,12 +251,20 @@ def test_draws_depend_on_seed_and_number_alone_and_keep_to_the_recipe():
     drawn = [draw(spec, 0, n) for n in range(4000)]
     angle, scale = np.degrees([a.angle for a in drawn]), np.array([a.scale for a in drawn])
     colour, shift = np.array([a.colour for a in drawn]), np.array([a.shift for a in drawn])
-    share = lambda flags: float(np.mean(flags))  # noqa: E731
-    assert share(angle != 0) == pytest.approx(0.6, abs=0.03) and share([a.flip for a in drawn]) == pytest.approx(0.5, abs=0.03)
-    assert np.abs(angle).max() == pytest.approx(60) and angle[angle != 0].std() == pytest.approx(28.7, abs=1.5)
-    assert (scale.min(), scale.max()) == (pytest.approx(0.7), pytest.approx(1.3)) and share(scale == 1.3) == pytest.approx(0.159, abs=0.02)
+    share = lambda flags: float(np.mean(flags))
+    assert share(angle != 0) == pytest.approx(0.6, abs=0.03) and share(
+        [a.flip for a in drawn]
+    ) == pytest.approx(0.5, abs=0.03)
+    assert np.abs(angle).max() == pytest.approx(60) and angle[angle != 0].std() == pytest.approx(
+        28.7, abs=1.5
+    )
+    assert (scale.min(), scale.max()) == (pytest.approx(0.7), pytest.approx(1.3)) and share(
+        scale == 1.3
+    ) == pytest.approx(0.159, abs=0.02)
     assert (
-        np.abs(shift).max() == pytest.approx(0.02) and (np.abs(colour - 1) <= 0.2).all() and colour.std() == pytest.approx(0.115, abs=0.005)
+        np.abs(shift).max() == pytest.approx(0.02)
+        and (np.abs(colour - 1) <= 0.2).all()
+        and colour.std() == pytest.approx(0.115, abs=0.005)
     )
     cut = [a.extreme for a in drawn if a.extreme is not None]
     assert len(cut) / 4000 == pytest.approx(0.1, abs=0.015)
@@ -224,7 +284,13 @@ def labels(random: np.random.Generator) -> dict[str, np.ndarray]:
     joints = np.concatenate([random.normal(0, 1, (24, 3)), np.ones((24, 1))], -1)
     keypoints[keypoints[:, 2] == 0], points[points[:, 3] == 0] = 0, 0
     rotmats = Rotation.from_rotvec(random.normal(0, 1, (24, 3))).as_matrix()
-    return {"keypoints": keypoints, "points": points, "joints": joints, "rotmats": rotmats, "translation": random.normal(0, 1, 3)}
+    return {
+        "keypoints": keypoints,
+        "points": points,
+        "joints": joints,
+        "rotmats": rotmats,
+        "translation": random.normal(0, 1, 3),
+    }
 
 
 def changed(view, given: dict[str, np.ndarray], pelvis: np.ndarray) -> dict[str, np.ndarray]:
@@ -242,7 +308,10 @@ def changed(view, given: dict[str, np.ndarray], pelvis: np.ndarray) -> dict[str,
     [
         (Augmentation(flip=True), Augmentation(flip=True)),
         (Augmentation(angle=0.8), Augmentation(angle=-0.8)),
-        (Augmentation(angle=0.8, flip=True), Augmentation(angle=0.8, flip=True)),  # a reflection is its own inverse
+        (
+            Augmentation(angle=0.8, flip=True),
+            Augmentation(angle=0.8, flip=True),
+        ),  # a reflection is its own inverse
     ],
 )
 def test_twice_is_nothing_for_every_label(there, back):
@@ -260,7 +329,9 @@ def test_a_view_without_change_makes_pixels_square_and_centres_the_principal_poi
     old = (INTRINSICS @ point)[:2] / 3.0
     np.testing.assert_allclose(view.pixels(old), view.focal * point[:2] / 3.0 + SIZE / 2)
     centred = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
-    np.testing.assert_allclose(view_of(SIZE, centred, Augmentation()).affine, np.eye(2, 3), atol=1e-12)
+    np.testing.assert_allclose(
+        view_of(SIZE, centred, Augmentation()).affine, np.eye(2, 3), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -270,17 +341,25 @@ def test_points_in_space_project_to_where_the_pixels_go(flip, angle):
     points = np.random.default_rng(0).normal(0, 0.5, (20, 3)) + [0, 0, 4]
     old = points @ INTRINSICS.T
     new = points @ view.turn.T
-    np.testing.assert_allclose(view.pixels(old[:, :2] / old[:, 2:]), view.focal * new[:, :2] / new[:, 2:] + view.size / 2, atol=1e-9)
+    np.testing.assert_allclose(
+        view.pixels(old[:, :2] / old[:, 2:]),
+        view.focal * new[:, :2] / new[:, 2:] + view.size / 2,
+        atol=1e-9,
+    )
     crop = view.crop(np.array([300.0, 200.0, 150.0]))
     matrix = view.crop_matrix(crop, 256)
     inside = (view.pixels(old[:, :2] / old[:, 2:]) - crop[:2] + crop[2] / 2) * 256 / crop[2]
-    np.testing.assert_allclose(inside @ matrix[:, :2].T + matrix[:, 2], old[:, :2] / old[:, 2:], atol=1e-9)
+    np.testing.assert_allclose(
+        inside @ matrix[:, :2].T + matrix[:, 2], old[:, :2] / old[:, 2:], atol=1e-9
+    )
     np.testing.assert_allclose(grid(matrix, 256).mean((0, 1)), [300.0, 200.0])
 
 
 def test_turning_turns_clockwise():
     view = view_of(np.array([100, 100]), None, Augmentation(angle=math.pi / 2))
-    np.testing.assert_allclose(view.pixels(np.array([50.0, 10.0])), [90.0, 50.0])  # what was on top is on the right
+    np.testing.assert_allclose(
+        view.pixels(np.array([50.0, 10.0])), [90.0, 50.0]
+    )  # what was on top is on the right
 
 
 def test_plain_crops():
@@ -293,7 +372,9 @@ def test_plain_crops():
     np.testing.assert_allclose(whole, [250, 250, 320 * 4 / 3])
     assert camera.square_around(np.array([0.0, 0, 60, 100])).tolist() == [30, 50, 100]
     moved = crop_square(box, keypoints, Augmentation(scale=1.2, shift=(0.02, -0.01)))
-    np.testing.assert_allclose(moved, [250 + 0.02 * whole[2], 250 - 0.01 * whole[2], 1.2 * whole[2]])
+    np.testing.assert_allclose(
+        moved, [250 + 0.02 * whole[2], 250 - 0.01 * whole[2], 1.2 * whole[2]]
+    )
 
 
 def test_occluders_change_what_they_hide_and_nothing_else():

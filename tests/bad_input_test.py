@@ -1,4 +1,5 @@
-"""Bad input to `genhmr recover`: one line on stderr that names the file and the remedy, the other photos done, nothing half-written."""
+"""Bad input to `genhmr recover`: one line on stderr that names the file and the remedy, the other
+photos done, nothing half-written."""
 
 import json
 import os
@@ -85,9 +86,15 @@ def test_nobody_in_the_picture(tmp_path, calls, capsys):
 def test_errors_of_the_model_name_the_photo(tmp_path, calls, capsys):
     photo = save_photo(tmp_path / "x.jpg")
     failures = {
-        InputError("box 0", "lies outside the image", "correct it"): f"genhmr: {photo}: box 0: lies outside the image; correct it",
-        ValueError("keypoints hold NaN\nin row 3"): f"genhmr: {photo}: keypoints hold NaN in row 3; correct the input",
-        KeyError("bug"): f"genhmr: {photo}: internal error (KeyError: 'bug'); set GENHMR_DEBUG=1 to see where, and report it",
+        InputError(
+            "box 0", "lies outside the image", "correct it"
+        ): f"genhmr: {photo}: box 0: lies outside the image; correct it",
+        ValueError(
+            "keypoints hold NaN\nin row 3"
+        ): f"genhmr: {photo}: keypoints hold NaN in row 3; correct the input",
+        KeyError(
+            "bug"
+        ): f"genhmr: {photo}: internal error (KeyError: 'bug'); set GENHMR_DEBUG=1 to see where, and report it",
         MemoryError(): f"genhmr: {photo}: does not fit into memory; scale the photo down or lower --hypotheses",
     }
     for failure, expected in failures.items():
@@ -108,17 +115,24 @@ def test_an_output_directory_that_cannot_be_one(tmp_path, calls, capsys):
     photo = save_photo(tmp_path / "x.jpg")
     (tmp_path / "out").write_text("a file")
     assert recover(tmp_path, photo) == 1
-    assert only_line(capsys) == f"genhmr: {tmp_path / 'out'}: is a file, not a directory; choose another --out"
+    assert (
+        only_line(capsys)
+        == f"genhmr: {tmp_path / 'out'}: is a file, not a directory; choose another --out"
+    )
     assert main.main(["recover", str(photo), "--out", str(tmp_path / "out" / "inner")]) == 1
     assert "inner: cannot be written to" in only_line(capsys)
     assert not calls.loaded, "checked before the model is loaded"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
+)
 def test_an_output_directory_without_permission(tmp_path, calls, capsys):
     (tmp_path / "out").mkdir(mode=0o500)
     assert recover(tmp_path, save_photo(tmp_path / "x.jpg")) == 1
-    assert "out: cannot be written to (Permission denied); choose another --out" in only_line(capsys)
+    assert "out: cannot be written to (Permission denied); choose another --out" in only_line(
+        capsys
+    )
 
 
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path, calls, capsys, monkeypatch):
@@ -133,12 +147,21 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, calls, capsys, monke
 
 def test_a_model_that_does_not_load(tmp_path, calls, capsys):
     photo = save_photo(tmp_path / "x.jpg")
-    calls.load_failure = InputError("some/model", "does not fit its config", "train it again or give another --checkpoint")
+    calls.load_failure = InputError(
+        "some/model", "does not fit its config", "train it again or give another --checkpoint"
+    )
     assert recover(tmp_path, photo) == 1
-    assert only_line(capsys) == "genhmr: some/model: does not fit its config; train it again or give another --checkpoint"
-    calls.load_failure = FileNotFoundError("SMPL_NEUTRAL.pkl: no such file; get it from https://smpl.is.tue.mpg.de")
+    assert (
+        only_line(capsys)
+        == "genhmr: some/model: does not fit its config; train it again or give another --checkpoint"
+    )
+    calls.load_failure = FileNotFoundError(
+        "SMPL_NEUTRAL.pkl: no such file; get it from https://smpl.is.tue.mpg.de"
+    )
     assert recover(tmp_path, photo, "--body", "SMPL_NEUTRAL.pkl") == 1
-    assert only_line(capsys).startswith("genhmr: --body SMPL_NEUTRAL.pkl: SMPL_NEUTRAL.pkl: no such file; get it from")
+    assert only_line(capsys).startswith(
+        "genhmr: --body SMPL_NEUTRAL.pkl: SMPL_NEUTRAL.pkl: no such file; get it from"
+    )
     calls.load_failure = InputError("fat", "no such body", "choose neutral")
     assert recover(tmp_path, photo, "--body", "fat") == 1
     assert only_line(capsys) == "genhmr: fat: no such body; choose neutral"

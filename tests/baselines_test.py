@@ -35,7 +35,9 @@ def loaded(make, tensors, rules, **parts):
     own = {name: part for name, part in like.items() if name not in parts}
     return nnx.merge(
         structure,
-        jax.tree.map(jnp.asarray, torch_layouts.fit(tensors, rules, own, "file", "part")[0] | parts),
+        jax.tree.map(
+            jnp.asarray, torch_layouts.fit(tensors, rules, own, "file", "part")[0] | parts
+        ),
     )
 
 
@@ -58,7 +60,7 @@ def test_the_public_heads_tell_images_apart():
 
 def test_hmr2_head():
     spec = dataclasses.replace(SPEC, width=inputs.HMR2_WIDTH)
-    make = lambda: heads.Hmr2Head(spec, "columns", rngs=nnx.Rngs(0))  # noqa: E731
+    make = lambda: heads.Hmr2Head(spec, "columns", rngs=nnx.Rngs(0))
     head = loaded(make, inputs.hmr2_head(small=True), params.HMR2_HEAD)
     near(jax.jit(head.__call__)(inputs.context()), "hmr2_small")
 
@@ -80,7 +82,7 @@ def test_tokenhmr_tokenizer(net):
 def test_tokenhmr_head(net):
     like = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: TokenDecoder(rngs=nnx.Rngs(0))))[1])
     tokens = torch_layouts.fit(net, params.TOKEN_DECODER, like, "file", "decoder")[0]
-    make = lambda: heads.TokenHmrHead(SPEC, rngs=nnx.Rngs(0))  # noqa: E731
+    make = lambda: heads.TokenHmrHead(SPEC, rngs=nnx.Rngs(0))
     head = loaded(
         make,
         inputs.tokenhmr_head(small=True),
@@ -92,7 +94,7 @@ def test_tokenhmr_head(net):
 
 
 def test_published_sizes():
-    count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
+    count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
     hmr2, tokenhmr = (graph(RegressorSpec(kind))[1] for kind in ("hmr2", "tokenhmr"))
     assert count(hmr2["encoder"]) == 630_912_000
     assert count(hmr2["head"]) - count(hmr2["head"]["mean"]) == 39_547_037

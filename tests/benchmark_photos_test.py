@@ -14,12 +14,15 @@ from genhmr_jax.recover.photo import RecoverOptions
 
 
 def square_person():
-    """Two people; the second is a square whose image is exactly the pixels 20..40 x 10..30 of a 60 x 40 photo."""
+    """Two people; the second is a square whose image is exactly the pixels 20..40 x 10..30 of a 60
+    x 40 photo."""
     people = fake_people(2)
     corners = np.array([[20, 10], [40, 10], [40, 30], [20, 30]], float)
     depth = 3.0
     square = np.concatenate([(corners - [30, 20]) * depth / 60, np.full((4, 1), depth)], axis=1)
-    names = np.array(["left_shoulder", "right_shoulder", "left_hip", "right_hip", *(f"k{i}" for i in range(19))])
+    names = np.array(
+        ["left_shoulder", "right_shoulder", "left_hip", "right_hip", *(f"k{i}" for i in range(19))]
+    )
     keypoints = np.tile([30.0, 20, 0.9], (2, 23, 1))
     keypoints[:, :4, :2] = [[25, 10], [35, 10], [25, 30], [35, 30]]  # torso: 20 px
     return dataclasses.replace(
@@ -59,7 +62,9 @@ def test_iou_counts_pixels_of_the_right_person():
     mask[10:30, 20:40] = True
     box = np.array([19, 9, 41, 31])
     assert benchmark.score(square_person(), box, mask).iou == pytest.approx(1, abs=0.01)
-    assert benchmark.score(square_person(), box, np.roll(mask, 10, axis=1)).iou == pytest.approx(1 / 3, abs=0.02)
+    assert benchmark.score(square_person(), box, np.roll(mask, 10, axis=1)).iou == pytest.approx(
+        1 / 3, abs=0.02
+    )
 
 
 def test_pck_and_error():
@@ -88,7 +93,12 @@ def test_photos(tmp_path):
     assert [options.refine_steps for options in model.options] == [0, 7, 7] * 2
     lines = [line for line in benchmark.photos_table(report).splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines] == ["photo", "---", "a", "b", "mean"]
-    assert sorted(p.name for p in out.iterdir()) == ["a_refined.png", "a_sampled.png", "b_refined.png", "b_sampled.png"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "a_refined.png",
+        "a_sampled.png",
+        "b_refined.png",
+        "b_sampled.png",
+    ]
     assert report["photos"]["b"]["refined"]["pck"] == 1.0 and report["photos"]["b"]["found"] == 2
     assert report["mean"]["refined"]["iou"] == pytest.approx(1, abs=0.01)
     json.dumps(report)
@@ -99,7 +109,11 @@ def test_bad_photos_are_named(tmp_path):
     with pytest.raises(InputError, match=r"boxes.json: cannot be read"):
         benchmark.photos(model, tmp_path)
     write_photos(tmp_path)
-    for text, problem in (("[1]", "cannot be read"), ("{}", "names no photo"), ('{"a": [1, 2, 3]}', "'a' has no box")):
+    for text, problem in (
+        ("[1]", "cannot be read"),
+        ("{}", "names no photo"),
+        ('{"a": [1, 2, 3]}', "'a' has no box"),
+    ):
         (tmp_path / "boxes.json").write_text(text)
         with pytest.raises(InputError, match=problem):
             benchmark.photos(model, tmp_path)
@@ -121,9 +135,12 @@ class PhotoModels:
 
 @pytest.mark.parametrize("others", [fake_people(0), "elsewhere"])
 def test_a_person_who_is_not_found_counts_as_missed(tmp_path, others):
-    """Nobody in the photo, or somebody else alone: IoU and PCK 0, no errors, and the other photos still count."""
+    """Nobody in the photo, or somebody else alone: IoU and PCK 0, no errors, and the other photos
+    still count."""
     if others == "elsewhere":
-        others = dataclasses.replace(square_person(), boxes=np.array([[0, 0, 5, 5], [50, 32, 60, 40]]))
+        others = dataclasses.replace(
+            square_person(), boxes=np.array([[0, 0, 5, 5], [50, 32, 60, 40]])
+        )
     write_photos(tmp_path)
     Image.new("RGB", (60, 40), "white").save(tmp_path / "a.jpg")
     report = benchmark.photos(PhotoModels(others), tmp_path, pictures=tmp_path / "out")
@@ -140,4 +157,8 @@ def test_a_person_who_is_not_found_counts_as_missed(tmp_path, others):
 def test_nobody_found_in_any_photo_is_still_a_table(tmp_path):
     write_photos(tmp_path)
     report = benchmark.photos(PhotoModel(fake_people(0)), tmp_path)
-    assert report["mean"]["found"] == 0 and "| mean | 0.000 -> 0.000 | 0.000 -> 0.000 | not found |" in benchmark.photos_table(report)
+    assert report["mean"][
+        "found"
+    ] == 0 and "| mean | 0.000 -> 0.000 | 0.000 -> 0.000 | not found |" in benchmark.photos_table(
+        report
+    )

@@ -27,7 +27,11 @@ def test_available_bodies():
 def test_shipped_body_is_a_sound_person(name):
     model = load_body(name)
     faces, template = np.asarray(model.faces), np.asarray(model.template).T
-    assert template.shape == (VERTICES[name], 3) and model.num_betas == 10 and model.joint_names == SMPL24
+    assert (
+        template.shape == (VERTICES[name], 3)
+        and model.num_betas == 10
+        and model.joint_names == SMPL24
+    )
     assert _closed(faces)
     corners = template[faces]
     volume = np.sum(corners[:, 0] * np.cross(corners[:, 1], corners[:, 2])) / 6
@@ -51,9 +55,15 @@ def test_mirrored_pose_gives_the_mirrored_body():
     rng = np.random.default_rng(0)
     pose, betas = rng.normal(0, 0.4, (24, 3)).astype(np.float32), rng.normal(size=10)
     model = load_body()
-    straight, mirrored = (smpl_jax.forward(model, betas, p) for p in (pose, smpl_jax.keypoints.flip_pose(pose)))
-    np.testing.assert_allclose(mirrored.vertices, np.asarray(straight.vertices)[arrays["mirror"]] * [-1, 1, 1], atol=1e-4)
-    np.testing.assert_allclose(mirrored.joints, np.asarray(straight.joints)[list(SMPL24_FLIP)] * [-1, 1, 1], atol=1e-4)
+    straight, mirrored = (
+        smpl_jax.forward(model, betas, p) for p in (pose, smpl_jax.keypoints.flip_pose(pose))
+    )
+    np.testing.assert_allclose(
+        mirrored.vertices, np.asarray(straight.vertices)[arrays["mirror"]] * [-1, 1, 1], atol=1e-4
+    )
+    np.testing.assert_allclose(
+        mirrored.joints, np.asarray(straight.joints)[list(SMPL24_FLIP)] * [-1, 1, 1], atol=1e-4
+    )
 
 
 def test_bodies_are_kept():
@@ -62,7 +72,9 @@ def test_bodies_are_kept():
 
 def test_first_load_may_be_inside_jit(monkeypatch):
     bodies._load.cache_clear()
-    points = jax.jit(lambda pose: smpl_jax.forward(load_body("lite"), jnp.zeros(10), pose).vertices)(jnp.zeros(72))
+    points = jax.jit(
+        lambda pose: smpl_jax.forward(load_body("lite"), jnp.zeros(10), pose).vertices
+    )(jnp.zeros(72))
     assert np.all(np.isfinite(points))
     assert np.all(np.isfinite(np.asarray(load_body("lite").template)))
 
@@ -81,14 +93,19 @@ def test_a_replaced_file_is_read_again(tmp_path):
 
 def test_unknown_body_says_what_there_is_and_where_to_get_smpl(tmp_path):
     for name in ("neutrall", tmp_path / "SMPL_NEUTRAL.pkl", ""):
-        with pytest.raises(InputError, match=r"no such body; choose female, lite, male, neutral.*https://smpl.is.tue.mpg.de"):
+        with pytest.raises(
+            InputError,
+            match=r"no such body; choose female, lite, male, neutral.*https://smpl.is.tue.mpg.de",
+        ):
             load_body(name)
 
 
 def test_broken_file_names_the_file_once(tmp_path):
     path = tmp_path / "SMPL_NEUTRAL.pkl"
     path.write_bytes(b"not a pickle")
-    with pytest.raises(InputError, match="SMPL_NEUTRAL.pkl: refused.*or use a shipped body") as error:
+    with pytest.raises(
+        InputError, match="SMPL_NEUTRAL.pkl: refused.*or use a shipped body"
+    ) as error:
         load_body(path)
     assert str(error.value).count("SMPL_NEUTRAL.pkl") == 1
 
@@ -127,7 +144,7 @@ def test_a_body_of_few_shape_directions_has_all_that_recovery_needs(tmp_path):
     np.savez(tmp_path / "mine.npz", **without_names("lite", shapedirs=few))
     model = load_body(tmp_path / "mine.npz")
     assert model.num_betas == 10
-    shape = lambda betas: smpl_jax.forward(model, betas, jnp.zeros(72)).vertices  # noqa: E731
+    shape = lambda betas: smpl_jax.forward(model, betas, jnp.zeros(72)).vertices
     mean, fourth, fifth = (shape(jnp.zeros(10).at[i].set(b)) for i, b in ((0, 0), (3, 3), (4, 3)))
     assert np.ptp(np.asarray(fourth - mean)) > 0.001
     np.testing.assert_allclose(fifth, mean, atol=1e-6)

@@ -1,4 +1,5 @@
-"""The box information as a context token of its own: where it stands, that it is read, and that models without it are what they were."""
+"""The box information as a context token of its own: where it stands, that it is read, and that
+models without it are what they were."""
 
 import dataclasses
 import json
@@ -13,7 +14,12 @@ from genhmr_jax.core.masked_transformer import TransformerSpec
 from genhmr_jax.recover import photo
 from genhmr_jax.systems.genhmr.model import ContextEncoder, GenHmrSpec, graphs
 
-SPEC = GenHmrSpec(transformer=TransformerSpec(width=16, layers=1, heads=2), context_tokens=3, context_width=16, context_depth=1)
+SPEC = GenHmrSpec(
+    transformer=TransformerSpec(width=16, layers=1, heads=2),
+    context_tokens=3,
+    context_width=16,
+    context_depth=1,
+)
 
 
 def encoder(spec: GenHmrSpec) -> ContextEncoder:
@@ -24,18 +30,26 @@ def encoder(spec: GenHmrSpec) -> ContextEncoder:
 def test_a_token_of_the_box_alone_at_the_end(context):
     spec = dataclasses.replace(SPEC, context=context)
     rng = np.random.default_rng(0)
-    keypoints, box = jnp.asarray(rng.uniform(-1, 1, (2, 23, 3)), jnp.float32), jnp.asarray(rng.uniform(-0.3, 0.9, (2, 3)), jnp.float32)
+    keypoints, box = (
+        jnp.asarray(rng.uniform(-1, 1, (2, 23, 3)), jnp.float32),
+        jnp.asarray(rng.uniform(-0.3, 0.9, (2, 3)), jnp.float32),
+    )
     model = encoder(dataclasses.replace(spec, box_token=True))
     tokens, plain = model(keypoints, box), encoder(spec)(keypoints, box)
     assert tokens.shape == (2, plain.shape[1] + 1, 16)
     np.testing.assert_allclose(tokens[:, :-1], plain)  # the same draws: the new array is made last
     linear = model.box_alone
-    np.testing.assert_allclose(tokens[:, -1], box @ linear.kernel[...] + linear.bias[...], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        tokens[:, -1], box @ linear.kernel[...] + linear.bias[...], rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_allclose(model(keypoints[::-1], box)[:, -1], tokens[:, -1])
 
 
 def test_models_without_it_are_as_they_were():
-    names = lambda spec: {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(graphs(spec)[2])}  # noqa: E731
+    names = lambda spec: {
+        jax.tree_util.keystr(path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(graphs(spec)[2])
+    }
     more = names(dataclasses.replace(SPEC, box_token=True)) - names(SPEC)
     assert more == {f"['genhmr']['context']['box_alone']['{name}']" for name in ("kernel", "bias")}
     meta = json.loads((photo.default_checkpoint() / "config.json").read_text())
@@ -44,5 +58,8 @@ def test_models_without_it_are_as_they_were():
 
 
 def test_an_image_only_model_has_it_already():
-    with pytest.raises(ValueError, match="box_token: the context of a model without keypoints is a token of the box already"):
+    with pytest.raises(
+        ValueError,
+        match="box_token: the context of a model without keypoints is a token of the box already",
+    ):
         GenHmrSpec(num_keypoints=0, encoder_channels=(8,), box_token=True)

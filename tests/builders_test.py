@@ -1,4 +1,5 @@
-"""Built datasets, pose corpora, and the commands of docs/data.md, on tiny releases in the official layouts."""
+"""Built datasets, pose corpora, and the commands of docs/data.md, on tiny releases in the official
+layouts."""
 
 import concurrent.futures
 import re
@@ -35,7 +36,20 @@ def manual(tmp_path_factory):
 def built_poses(manual, tmp_path_factory):
     """Every pose source, train and val, built by the command."""
     folder = tmp_path_factory.mktemp("data")
-    assert main.main(["data", "build", *pose_fixtures.NAMES, "--manual-dir", str(manual), "--data-dir", str(folder)]) == 0
+    assert (
+        main.main(
+            [
+                "data",
+                "build",
+                *pose_fixtures.NAMES,
+                "--manual-dir",
+                str(manual),
+                "--data-dir",
+                str(folder),
+            ]
+        )
+        == 0
+    )
     return folder
 
 
@@ -80,7 +94,7 @@ def test_built_people_keep_their_images(tmp_path):
 
 
 def test_built_twice_is_left_alone_unless_told(manual, tmp_path):
-    build = lambda **how: builders.build("moyo", manual, tmp_path, "train", **how)[0]  # noqa: E731
+    build = lambda **how: builders.build("moyo", manual, tmp_path, "train", **how)[0]
     count = build()
     info = builders.built_dir(tmp_path, "moyo", "train") / "dataset_info.json"
     written = info.stat().st_mtime_ns
@@ -96,9 +110,20 @@ def test_bad_records_stop_or_are_listed(tmp_path, capsys):
     pose_fixtures.write("amass", tmp_path / "manual")
     bad = tmp_path / "manual/amass/CMU/01/01_01_poses.npz"
     bad.write_bytes(bad.read_bytes()[:1000])
-    flags = ["--manual-dir", str(tmp_path / "manual"), "--data-dir", str(tmp_path / "data"), "--split", "train"]
+    flags = [
+        "--manual-dir",
+        str(tmp_path / "manual"),
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--split",
+        "train",
+    ]
     assert main.main(["data", "build", "amass", *flags]) == 1
-    assert re.search(r"^genhmr: amass: \S*01_01_poses.npz: is not a whole npz", capsys.readouterr().err, re.MULTILINE)
+    assert re.search(
+        r"^genhmr: amass: \S*01_01_poses.npz: is not a whole npz",
+        capsys.readouterr().err,
+        re.MULTILINE,
+    )
     with pytest.raises(InputError, match="is no built dataset; build it: genhmr data build amass"):
         builders.open_built(tmp_path / "data", "amass", "train")
     assert not list((tmp_path / "data").iterdir())  # nothing half-built stays
@@ -106,7 +131,9 @@ def test_bad_records_stop_or_are_listed(tmp_path, capsys):
     assert "1 skipped:\n  amass: " in capsys.readouterr().out
     skipped = builders.built_dir(tmp_path / "data", "amass", "train") / "skipped.txt"
     assert "01_01_poses.npz: is not a whole npz" in skipped.read_text()
-    assert len(builders.open_built(tmp_path / "data", "amass", "train")) == len(read_good(tmp_path / "manual"))
+    assert len(builders.open_built(tmp_path / "data", "amass", "train")) == len(
+        read_good(tmp_path / "manual")
+    )
 
 
 def read_good(manual_dir):
@@ -126,12 +153,28 @@ def test_a_split_that_is_not_there_does_not_stop_the_others(tmp_path, capsys):
     pose_fixtures.write("amass", tmp_path)
     for name in ("HumanEva", "SSM_synced"):
         (tmp_path / "amass" / name).rename(tmp_path / name)
-    assert main.main(["data", "build", "amass", "--manual-dir", str(tmp_path), "--data-dir", str(tmp_path / "data")]) == 0
+    assert (
+        main.main(
+            [
+                "data",
+                "build",
+                "amass",
+                "--manual-dir",
+                str(tmp_path),
+                "--data-dir",
+                str(tmp_path / "data"),
+            ]
+        )
+        == 0
+    )
     output = capsys.readouterr()
     assert "amass train: " in output.out and output.err.count("not built: amass: ") == 2
 
 
-@pytest.mark.parametrize("words, message", [(["build", "amas"], "did you mean amass"), (["list", "emd"], "did you mean emdb")])
+@pytest.mark.parametrize(
+    "words, message",
+    [(["build", "amas"], "did you mean amass"), (["list", "emd"], "did you mean emdb")],
+)
 def test_unknown_names(words, message, capsys):
     flags = ["--manual-dir", "x", "--data-dir", "y"] if words[0] == "build" else []
     assert main.main(["data", *words, *flags]) == 1
@@ -148,19 +191,36 @@ def test_list(capsys):
 
 
 def corpus_of(data_dir, source, out):
-    assert main.main(["data", "poses", "--data-dir", str(data_dir), "--source", source, "--out", str(out)]) == 0
+    assert (
+        main.main(
+            ["data", "poses", "--data-dir", str(data_dir), "--source", source, "--out", str(out)]
+        )
+        == 0
+    )
     with np.load(out) as data:
         return dict(data), poses.load_corpus(out, "train"), poses.load_corpus(out, "val")
 
 
 def test_corpus_with_published_weights(built_poses, manual, tmp_path, capsys):
     arrays, train, val = corpus_of(built_poses, "amass,moyo", tmp_path / "corpus.npz")
-    wanted = [record for name in ("amass", "moyo") for split in ("train", "val") for record in read(name, manual, split)]
+    wanted = [
+        record
+        for name in ("amass", "moyo")
+        for split in ("train", "val")
+        for record in read(name, manual, split)
+    ]
     np.testing.assert_array_equal(arrays["poses"], np.stack([record["pose"] for record in wanted]))
-    assert [arrays["sequences"][i] for i in arrays["seq_id"]] == [record["sequence"] for record in wanted]
-    assert len(val.poses) == (arrays["split"] == 1).sum() and len(train.poses) == (arrays["split"] == 0).sum()
+    assert [arrays["sequences"][i] for i in arrays["seq_id"]] == [
+        record["sequence"] for record in wanted
+    ]
+    assert (
+        len(val.poses) == (arrays["split"] == 1).sum()
+        and len(train.poses) == (arrays["split"] == 0).sum()
+    )
     np.testing.assert_allclose(val.weights, 1 / len(val.poses))
-    subsets = np.array([name.split("/")[0] for name in arrays["sequences"][arrays["seq_id"][arrays["split"] == 0]]])
+    subsets = np.array(
+        [name.split("/")[0] for name in arrays["sequences"][arrays["seq_id"][arrays["split"] == 0]]]
+    )
     share = {name: train.weights[subsets == name].sum() for name in set(subsets)}
     # CMU .12, BMLrub .11, MOYO .16, and GRAB, which no paper weighs, as the smallest: .03.
     total = 0.12 + 0.11 + 0.16 + 0.03
@@ -221,8 +281,9 @@ def flags_of(words, flag):
 
 
 def test_the_commands_of_the_docs(manual, tmp_path, monkeypatch, capsys):
-    """docs/data.md from download to training, in a folder with a release of every dataset: its `genhmr data` commands run as they stand
-    there, and its training and evaluation commands find what those have made."""
+    """docs/data.md from download to training, in a folder with a release of every dataset: its
+    `genhmr data` commands run as they stand there, and its training and evaluation commands find
+    what those have made."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "downloads").mkdir()
     for release in manual.iterdir():
@@ -232,7 +293,9 @@ def test_the_commands_of_the_docs(manual, tmp_path, monkeypatch, capsys):
     for split in ("train", "val"):
         write_split(tmp_path / "downloads" / "synthetic", split, 2, "made-up", size=64, body="lite")
     commands = documented("genhmr data ")
-    assert set(SOURCES) <= {word for words in commands if words[2] == "build" for word in words[3:]}  # every dataset has its walk
+    assert set(SOURCES) <= {
+        word for words in commands if words[2] == "build" for word in words[3:]
+    }  # every dataset has its walk
     for words in commands:
         assert main.main(words[1:]) == 0, (words, capsys.readouterr().err)
     training, evaluation = documented("python -m genhmr_jax.main "), documented("genhmr eval ")
@@ -240,7 +303,11 @@ def test_the_commands_of_the_docs(manual, tmp_path, monkeypatch, capsys):
     for words in training:
         (file,) = flags_of(words, "config.data.poses")
         assert all(len(poses.load_corpus(file, split).poses) for split in ("train", "val"))
-        for folder, mixture in zip(flags_of(words, "config.data.people"), flags_of(words, "config.data.mixture"), strict=True):
+        for folder, mixture in zip(
+            flags_of(words, "config.data.people"),
+            flags_of(words, "config.data.mixture"),
+            strict=True,
+        ):
             assert all(len(part.records) for part in people.open_mixture(folder, mixture))
         for text in flags_of(words, "config.data.people_val"):
             assert len(builders.open_built("data", *text.split(":")))
@@ -253,7 +320,9 @@ def test_training_reads_a_built_corpus(built_poses, tokenizer_config, tmp_path):
     """The batches of the tokenizer's training, of the poses of all pose sources."""
     from genhmr_jax.systems import registry
 
-    _, corpus_poses, _ = corpus_of(built_poses, "amass,moyo,cmu_asf=0.1,cmu_bvh=0.1,aist=0.1", tmp_path / "poses.npz")
+    _, corpus_poses, _ = corpus_of(
+        built_poses, "amass,moyo,cmu_asf=0.1,cmu_bvh=0.1,aist=0.1", tmp_path / "poses.npz"
+    )
     config = tokenizer_config.copy_and_resolve_references()
     config.data.poses = str(tmp_path / "poses.npz")
     (source,) = registry.make_task(config).sources().values()

@@ -25,10 +25,14 @@ def matrix(axis, degrees):
 
 
 def asf_ends(values, frame):
-    """Where the bones end in a frame: forward kinematics of CMU's definition with 4x4 matrices, a bone at a time."""
+    """Where the bones end in a frame: forward kinematics of CMU's definition with 4x4 matrices, a
+    bone at a time."""
     row = values["root"][frame]
     place = np.eye(4)
-    place[:3, :3], place[:3, 3] = matrix("z", row[5]) @ matrix("y", row[4]) @ matrix("x", row[3]), row[:3]
+    place[:3, :3], place[:3, 3] = (
+        matrix("z", row[5]) @ matrix("y", row[4]) @ matrix("x", row[3]),
+        row[:3],
+    )
     places, ends = {"root": place}, {}
     waiting = list(pose_fixtures.BONES)
     while waiting:
@@ -38,7 +42,11 @@ def asf_ends(values, frame):
             continue
         angles = dict(zip(freedom.split(), values[name][frame], strict=True)) if freedom else {}
         frame_of_bone = matrix("z", axis[2]) @ matrix("y", axis[1]) @ matrix("x", axis[0])
-        turn = matrix("z", angles.get("rz", 0)) @ matrix("y", angles.get("ry", 0)) @ matrix("x", angles.get("rx", 0))
+        turn = (
+            matrix("z", angles.get("rz", 0))
+            @ matrix("y", angles.get("ry", 0))
+            @ matrix("x", angles.get("rx", 0))
+        )
         local = np.eye(4)
         local[:3, :3] = frame_of_bone @ turn @ np.linalg.inv(frame_of_bone)
         shift = np.eye(4)
@@ -50,7 +58,10 @@ def asf_ends(values, frame):
 
 @pytest.fixture(scope="module")
 def amc(tmp_path_factory):
-    folder, values = tmp_path_factory.mktemp("asf"), pose_fixtures.amc_values(np.random.default_rng(3), 6)
+    folder, values = (
+        tmp_path_factory.mktemp("asf"),
+        pose_fixtures.amc_values(np.random.default_rng(3), 6),
+    )
     (folder / "01.asf").write_text(pose_fixtures.asf_text())
     (folder / "01_01.amc").write_text(pose_fixtures.amc_text(values))
     return asf.read_amc(folder / "01_01.amc", asf.read_asf(folder / "01.asf")), values
@@ -62,7 +73,11 @@ def test_asf_forward_kinematics(amc):
     children = {parent for _, parent, *_ in pose_fixtures.BONES}
     for frame in range(6):
         for name, end in asf_ends(values, frame).items():
-            joint = f"{name}_end" if name not in children else next(bone[0] for bone in pose_fixtures.BONES if bone[1] == name)
+            joint = (
+                f"{name}_end"
+                if name not in children
+                else next(bone[0] for bone in pose_fixtures.BONES if bone[1] == name)
+            )
             np.testing.assert_allclose(positions[frame, found.names.index(joint)], end, atol=1e-4)
 
 
@@ -83,7 +98,9 @@ def bvh_positions(row, order):
 @pytest.mark.parametrize("order", ["zyx", "xyz", "yxz"])
 def test_bvh_forward_kinematics(tmp_path, order):
     values = pose_fixtures.bvh_values(np.random.default_rng(4), 4)
-    (tmp_path / "01_01.bvh").write_text(pose_fixtures.bvh_text(values, " ".join(f"{axis.upper()}rotation" for axis in order)))
+    (tmp_path / "01_01.bvh").write_text(
+        pose_fixtures.bvh_text(values, " ".join(f"{axis.upper()}rotation" for axis in order))
+    )
     found = bvh.read_bvh(tmp_path / "01_01.bvh")
     positions, _ = found.forward()
     for frame in range(4):
@@ -93,13 +110,16 @@ def test_bvh_forward_kinematics(tmp_path, order):
 
 
 def angle(a, b):
-    a, b = a / np.linalg.norm(a, axis=-1, keepdims=True), b / np.linalg.norm(b, axis=-1, keepdims=True)
+    a, b = (
+        a / np.linalg.norm(a, axis=-1, keepdims=True),
+        b / np.linalg.norm(b, axis=-1, keepdims=True),
+    )
     return np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), (a * b).sum(-1)))
 
 
 def limb_directions(found, joint_map):
     positions, _ = found.forward()
-    at = lambda name: positions[:, found.names.index(name)]  # noqa: E731
+    at = lambda name: positions[:, found.names.index(name)]
     return {name: at(end) - at(start) for name, (start, end) in joint_map.limbs.items()}
 
 
@@ -107,11 +127,14 @@ def free_body_joints(local):
     """Joints (N, 24, 3) of the free body in poses (N, 24, 3, 3)."""
     rest = np.asarray(load_body("lite").joint_template, np.float64)
     offsets = rest - np.concatenate([rest[:1], rest[list(SMPL24_PARENTS[1:])]])
-    return skeleton.SkeletonMotion(SMPL24, SMPL24_PARENTS, offsets, local, np.tile(rest[0], (len(local), 1))).forward()[0]
+    return skeleton.SkeletonMotion(
+        SMPL24, SMPL24_PARENTS, offsets, local, np.tile(rest[0], (len(local), 1))
+    ).forward()[0]
 
 
 def check_limbs(found, joint_map):
-    """The limbs of SMPL point where the source's do: exactly by SMPL's rest directions, within a few degrees on the free body."""
+    """The limbs of SMPL point where the source's do: exactly by SMPL's rest directions, within a
+    few degrees on the free body."""
     poses = retarget.to_smpl(found, joint_map, "test")
     local = Rotation.from_rotvec(poses.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
     world = local.copy()
@@ -133,7 +156,9 @@ def test_asf_limbs_point_where_they_should(amc):
     pelvis = Rotation.from_euler("xyz", values["root"][:, 3:], degrees=True).as_matrix()
     np.testing.assert_allclose(local[:, 0], pelvis, atol=1e-6)
     head = SMPL24.index("head")
-    np.testing.assert_allclose(world[:, head], found.forward()[1][:, found.names.index("head")], atol=1e-6)
+    np.testing.assert_allclose(
+        world[:, head], found.forward()[1][:, found.names.index("head")], atol=1e-6
+    )
 
 
 def test_bvh_limbs_point_where_they_should(tmp_path):
@@ -143,22 +168,32 @@ def test_bvh_limbs_point_where_they_should(tmp_path):
 
 
 def test_a_bent_knee_bends_the_knee_alone(tmp_path):
-    """By hand: the asf skeleton at rest but for the left knee, bent by 40 degrees: SMPL's shin points back by as much."""
-    values = {name: np.zeros_like(rows) for name, rows in pose_fixtures.amc_values(np.random.default_rng(0), 1).items()}
+    """By hand: the asf skeleton at rest but for the left knee, bent by 40 degrees: SMPL's shin
+    points back by as much."""
+    values = {
+        name: np.zeros_like(rows)
+        for name, rows in pose_fixtures.amc_values(np.random.default_rng(0), 1).items()
+    }
     rest = values | {}
     values["ltibia"] = np.array([[40.0]])
     (tmp_path / "01.asf").write_text(pose_fixtures.asf_text())
     bones, poses = asf.read_asf(tmp_path / "01.asf"), []
     for number, numbers in enumerate((rest, values)):
         (tmp_path / f"{number}.amc").write_text(pose_fixtures.amc_text(numbers))
-        poses.append(retarget.to_smpl(asf.read_amc(tmp_path / f"{number}.amc", bones), cmu_mocap.ASF, "test")[0].reshape(24, 3))
+        poses.append(
+            retarget.to_smpl(
+                asf.read_amc(tmp_path / f"{number}.amc", bones), cmu_mocap.ASF, "test"
+            )[0].reshape(24, 3)
+        )
     changed = np.flatnonzero(np.abs(poses[1] - poses[0]).max(1) > 1e-6)
     assert [SMPL24[j] for j in changed] == ["left_knee"]
     turn = (Rotation.from_rotvec(poses[0][4]).inv() * Rotation.from_rotvec(poses[1][4])).magnitude()
     np.testing.assert_allclose(np.degrees(turn), 40, atol=1e-4)
     joints = free_body_joints(Rotation.from_rotvec(poses[1]).as_matrix()[None])[0]
     assert joints[7, 2] < joints[4, 2] - 0.2  # the ankle is behind the knee
-    assert np.degrees(np.linalg.norm(poses[0], axis=1)).max() < 30  # at rest only the splayed legs and the level arms differ
+    assert (
+        np.degrees(np.linalg.norm(poses[0], axis=1)).max() < 30
+    )  # at rest only the splayed legs and the level arms differ
 
 
 @pytest.mark.parametrize(
@@ -166,10 +201,13 @@ def test_a_bent_knee_bends_the_knee_alone(tmp_path):
     [
         (lambda t: t.replace("axis XYZ", "axis ZYX"), "the axis order is ZYX"),
         (lambda t: t.replace("angle deg", "angle rad"), "angles are in rad"),
-        (lambda t: t.replace("    lfemur ltibia\n", ""), "without a place in one tree: ltibia"),
+        (lambda t: t.replace("    lfemur ltibia\n", ""), "outside of one tree: ltibia"),
         (lambda t: t.replace("length 7.5", "length long"), "line .* cannot be read"),
         (lambda t: t.replace("dof rx ry rz", "dof rx ry rz l"), "may turn"),
-        (lambda t: t.replace("name lhumerus", "name larm").replace("lhumerus", "larm"), "the skeleton has no lhumerus"),
+        (
+            lambda t: t.replace("name lhumerus", "name larm").replace("lhumerus", "larm"),
+            "the skeleton has no lhumerus",
+        ),
     ],
 )
 def test_bad_asf(tmp_path, spoil, message):
@@ -177,7 +215,11 @@ def test_bad_asf(tmp_path, spoil, message):
     file = tmp_path / "cmu_asf/all_asfamc/subjects/01/01.asf"
     file.write_text(spoil(file.read_text()))
     for motion_file in file.parent.glob("*.amc"):
-        motion_file.write_text(motion_file.read_text().replace("lhumerus", "larm") if "lhumerus" in message else motion_file.read_text())
+        motion_file.write_text(
+            motion_file.read_text().replace("lhumerus", "larm")
+            if "lhumerus" in message
+            else motion_file.read_text()
+        )
     with pytest.raises(InputError, match=message) as error:
         records("cmu_asf", tmp_path, "train")
     assert "cmu_asf: " in str(error.value) and "/01" in str(error.value)
@@ -211,13 +253,16 @@ def test_bad_amc(tmp_path, spoil, message):
     [
         (lambda t: t[: t.index("MOTION")], "has no MOTION"),
         (lambda t: t[:-30], "perhaps cut off"),
-        (lambda t: t.rstrip().rpartition("\n")[0], "has 39 frames but says 40"),
+        (lambda t: t.rstrip().rpartition("\n")[0], "has 39 frames, but its header has 40"),
         (lambda t: t.replace("CHANNELS 3", "CHANNELS 4", 1), "cannot be read"),
         (lambda t: t.replace("Frames: 40", "Frames: many"), "Frames: and Frame Time: are missing"),
         (lambda t: t[: t.index("Frame Time:")] + "Frame Time: .0083\n", "empty sequence"),
         (lambda t: t.replace("LeftUpLeg", "LeftThigh"), "has no LeftUpLeg"),
         (lambda t: t.replace("OFFSET 2.44000", "OFFSET nan"), "not finite, or far too large"),
-        (lambda t: t.replace("OFFSET 2.44000 -6.70000", "OFFSET 0 0"), "the limb LeftUpLeg-LeftLeg has no length"),
+        (
+            lambda t: t.replace("OFFSET 2.44000 -6.70000", "OFFSET 0 0"),
+            "the limb LeftUpLeg-LeftLeg has no length",
+        ),
     ],
 )
 def test_bad_bvh(tmp_path, spoil, message):
@@ -230,10 +275,26 @@ def test_bad_bvh(tmp_path, spoil, message):
 
 
 def test_daz_names_are_read_as_well(tmp_path):
-    names = {"Hips": "hip", "LowerBack": "abdomen", "Spine1": "chest", "Neck1": "neck", "Head": "head"}
-    names |= {"LeftUpLeg": "lThigh", "LeftLeg": "lShin", "LeftFoot": "lFoot", "LeftShoulder": "lCollar", "LeftArm": "lShldr"}
+    names = {
+        "Hips": "hip",
+        "LowerBack": "abdomen",
+        "Spine1": "chest",
+        "Neck1": "neck",
+        "Head": "head",
+    }
+    names |= {
+        "LeftUpLeg": "lThigh",
+        "LeftLeg": "lShin",
+        "LeftFoot": "lFoot",
+        "LeftShoulder": "lCollar",
+        "LeftArm": "lShldr",
+    }
     names |= {"LeftForeArm": "lForeArm", "LeftHand": "lHand"}
-    names |= {source.replace("Left", "Right"): "r" + name[1:] for source, name in names.items() if source.startswith("Left")}
+    names |= {
+        source.replace("Left", "Right"): "r" + name[1:]
+        for source, name in names.items()
+        if source.startswith("Left")
+    }
     values = pose_fixtures.bvh_values(np.random.default_rng(6), 3)
     (tmp_path / "a.bvh").write_text(pose_fixtures.bvh_text(values))
     found = bvh.read_bvh(tmp_path / "a.bvh")

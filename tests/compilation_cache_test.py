@@ -94,7 +94,7 @@ def test_a_disk_without_room_costs_one_line(cache, capfd):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith(
-        f"genhmr: {folder}: compiled programs cannot be kept (File too large); "
+        f"genhmr: {folder}: compiled programs cannot be stored (File too large); "
     )
     assert all(zlib.decompress(content) for content in entries(folder).values()), (
         "nothing cut short is left"

@@ -1,4 +1,5 @@
-"""Confidence of joints against a plain form: draws one by one, SciPy's Procrustes rotation and Maxwell's distribution."""
+"""Confidence of joints against a plain form: draws one by one, SciPy's Procrustes rotation and
+Maxwell's distribution."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,9 @@ from genhmr_jax.systems.genhmr import system
 from genhmr_jax.systems.genhmr.model import Encoded, GenHmr, GenHmrSpec
 
 SPEC = GenHmrSpec(
-    TokenizerSpec("parts", part_tokens=(1, 2, 1, 1, 1, 1), codebook_size=12, code_dim=3, width=8, depth=1),
+    TokenizerSpec(
+        "parts", part_tokens=(1, 2, 1, 1, 1, 1), codebook_size=12, code_dim=3, width=8, depth=1
+    ),
     TransformerSpec(width=12, layers=1, heads=2, geometric=False),
     context_tokens=2,
     context_width=8,
@@ -33,9 +36,16 @@ def networks():
 
 @pytest.fixture(scope="module")
 def params():
-    pure = lambda module: nnx.to_pure_dict(nnx.split(module)[1])  # noqa: E731
-    model, tokenizer = pure(GenHmr(SPEC, rngs=nnx.Rngs(1))), pure(PoseTokenizer(SPEC.tokenizer, rngs=nnx.Rngs(2)))
-    return {"genhmr": model, "tokenizer": tokenizer, "codebook": {"vectors": jax.random.normal(jax.random.key(3), (12, 3))}}
+    pure = lambda module: nnx.to_pure_dict(nnx.split(module)[1])
+    model, tokenizer = (
+        pure(GenHmr(SPEC, rngs=nnx.Rngs(1))),
+        pure(PoseTokenizer(SPEC.tokenizer, rngs=nnx.Rngs(2))),
+    )
+    return {
+        "genhmr": model,
+        "tokenizer": tokenizer,
+        "codebook": {"vectors": jax.random.normal(jax.random.key(3), (12, 3))},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +55,13 @@ def body():
 
 def inputs(networks, params, rows=3):
     key = jax.random.key(4)
-    encoded = Encoded(jax.random.normal(key, (rows, 2, 12)), None, None, jnp.zeros((rows, 10)), jnp.ones((rows, 3)))
+    encoded = Encoded(
+        jax.random.normal(key, (rows, 2, 12)),
+        None,
+        None,
+        jnp.zeros((rows, 10)),
+        jnp.ones((rows, 3)),
+    )
     rotmats = networks.decode(params, jax.random.normal(key, (rows, SPEC.tokenizer.length, 3)))
     return encoded, rotmats, jax.random.split(jax.random.key(5), rows)
 
@@ -72,7 +88,10 @@ def test_it_is_the_share_of_a_gaussian_around_the_draws(networks, params, body):
 
 def test_a_network_that_is_sure_is_confident_of_its_own_answer_alone(networks, params, body):
     encoded, _, keys = inputs(networks, params)
-    sure = params | {"genhmr": params["genhmr"] | {"transformer": params["genhmr"]["transformer"] | {"prior": _prior(7)}}}
+    sure = params | {
+        "genhmr": params["genhmr"]
+        | {"transformer": params["genhmr"]["transformer"] | {"prior": _prior(7)}}
+    }
     tokens = jnp.full((3, SPEC.tokenizer.length), 7)
     answer = networks.decode(params, params["codebook"]["vectors"][tokens])
     assert networks.joint_confidence(sure, encoded, body, answer, keys).min() > 0.999
@@ -83,7 +102,9 @@ def test_a_network_that_is_sure_is_confident_of_its_own_answer_alone(networks, p
 def test_a_row_does_not_depend_on_the_others(networks, params, body):
     encoded, rotmats, keys = inputs(networks, params)
     together = networks.joint_confidence(params, encoded, body, rotmats, keys)
-    alone = networks.joint_confidence(params, jax.tree.map(lambda x: x[1:2], encoded), body, rotmats[1:2], keys[1:2])
+    alone = networks.joint_confidence(
+        params, jax.tree.map(lambda x: x[1:2], encoded), body, rotmats[1:2], keys[1:2]
+    )
     np.testing.assert_allclose(alone[0], together[1], atol=1e-5)
 
 

@@ -1,6 +1,6 @@
-"""What all tests share: CPU, the repository root, a small made-up pose corpus, and the tiny configs."""
+"""What all tests share: CPU, the repository root, a small made-up pose corpus, and the tiny
+configs."""
 
-import importlib.util
 import os
 import pathlib
 import tempfile
@@ -11,9 +11,15 @@ import pytest
 from absl import flags
 
 jax.config.update("jax_platforms", "cpu")
-# Tests, and the processes that they start, compile the same programs again and again: here each is compiled once.
-CACHE = tempfile.TemporaryDirectory(prefix="genhmr-test-cache-")
-for name, value in (("jax_compilation_cache_dir", CACHE.name), ("jax_persistent_cache_min_compile_time_secs", 0.3)):
+# Tests, and the processes that they start, compile the same programs again and again: here each is
+# compiled once. The processes of pytest-xdist share the folder of the one that started them.
+if "GENHMR_TEST_CACHE" not in os.environ:
+    CACHE = tempfile.TemporaryDirectory(prefix="genhmr-test-cache-")
+    os.environ["GENHMR_TEST_CACHE"] = CACHE.name
+for name, value in (
+    ("jax_compilation_cache_dir", os.environ["GENHMR_TEST_CACHE"]),
+    ("jax_persistent_cache_min_compile_time_secs", 0.3),
+):
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags
@@ -21,8 +27,16 @@ flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-# Files that take minutes start first (setup.cfg keeps xdist from another order), so that the two test processes end together.
-LONG = ("processes_test", "mesh_test", "train_test", "people_source_test", "image_training_test", "data_test")
+# Files that take minutes start first (setup.cfg keeps xdist from another order), so that the two
+# test processes end together.
+LONG = (
+    "processes_test",
+    "mesh_test",
+    "train_test",
+    "people_source_test",
+    "image_training_test",
+    "data_test",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,6 +53,23 @@ def forget_programs():
 
 
 @pytest.fixture(scope="session")
+def recoverer():
+    """The shipped model with the free body."""
+    import genhmr_jax
+
+    return genhmr_jax.load(body="lite")
+
+
+@pytest.fixture(scope="session")
+def sample_image() -> np.ndarray:
+    """The sample photo: uint8 (720, 640, 3)."""
+    from genhmr_jax.cli.main import SAMPLE_PHOTO
+    from genhmr_jax.io.images import read_image
+
+    return read_image(SAMPLE_PHOTO)
+
+
+@pytest.fixture(scope="session")
 def corpus_file(tmp_path_factory) -> pathlib.Path:
     """A pose corpus of 300 smooth random poses in three clips, the last one for validation."""
     rng = np.random.default_rng(0)
@@ -51,22 +82,20 @@ def corpus_file(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def get_config():
-    """get_config("tokenizer:tiny") -> the config of configs/tokenizer.py:tiny."""
+    """get_config("genhmr/vit:b") -> the config of configs/genhmr/vit.py:b, not locked."""
+    from genhmr_jax.io.config_files import call
 
     def load(name: str):
-        file, _, arg = name.partition(":")
-        spec = importlib.util.spec_from_file_location(f"configs_{file}", ROOT / "configs" / f"{file}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.get_config(arg) if arg else module.get_config()
+        file, colon, arg = name.partition(":")
+        return call(f"{ROOT}/configs/{file}.py{colon}{arg}", "get_config")
 
     return load
 
 
 @pytest.fixture(scope="session")
 def tokenizer_config(get_config, corpus_file):
-    """configs/tokenizer.py:tiny on the made-up corpus. Copy it before changing it."""
-    config = get_config("tokenizer:tiny")
+    """configs/tokenizer/tiny.py on the made-up corpus. Copy it before changing it."""
+    config = get_config("tokenizer/tiny")
     config.data.poses = str(corpus_file)
     return config
 
@@ -84,17 +113,21 @@ def trained_tokenizer(tokenizer_config, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def genhmr_config(get_config, corpus_file, trained_tokenizer):
-    """configs/genhmr.py:tiny over that tokenizer. Copy it before changing it."""
-    config = get_config("genhmr:tiny")
+    """configs/genhmr/tiny.py over that tokenizer. Copy it before changing it."""
+    config = get_config("genhmr/tiny")
     config.data.poses, config.tokenizer = str(corpus_file), str(trained_tokenizer / "model")
     return config
 
 
 @pytest.fixture(scope="session")
 def regressor_config(get_config, tmp_path_factory):
-    """configs/regressor.py:tiny on made-up stored crops. Copy it before changing it."""
+    """configs/regressors/tiny.py on made-up stored crops. Copy it before changing it."""
     import stored_rows
 
-    config = get_config("regressor:tiny")
-    config.data.images, config.data.mixture, config.data.people_val = str(stored_rows.write(tmp_path_factory.mktemp("rows"))), "hmr2", ""
+    config = get_config("regressors/tiny")
+    config.data.images, config.data.mixture, config.data.people_val = (
+        str(stored_rows.write(tmp_path_factory.mktemp("rows"))),
+        "hmr2",
+        "",
+    )
     return config

@@ -1,4 +1,5 @@
-"""`genhmr convert`: checkpoints in the exact published layouts become models; what is missing, misshapen or hostile is refused whole."""
+"""`genhmr convert`: checkpoints in the exact published layouts become models; what is missing,
+misshapen or hostile is refused whole."""
 
 import json
 import os
@@ -25,7 +26,10 @@ PUBLIC = np.load(pathlib.Path(__file__).with_name("public_outputs.npz"))
 @pytest.fixture(scope="module")
 def backbone():
     width, depth, _ = SIZES["s"]
-    return {name: array.astype(np.float16) for name, array in published.backbone(width, depth, np.random.default_rng(0)).items()}
+    return {
+        name: array.astype(np.float16)
+        for name, array in published.backbone(width, depth, np.random.default_rng(0)).items()
+    }
 
 
 def with_prefix(prefix, tensors):
@@ -33,13 +37,26 @@ def with_prefix(prefix, tensors):
 
 
 def lightning(backbone, head):
-    """What Lightning's trainer saved: the networks between SMPL's arrays, the discriminator, the optimiser and the configuration."""
+    """What Lightning's trainer saved: the networks between SMPL's arrays, the discriminator, the
+    optimiser and the configuration."""
     config = fake("yacs.config", "CfgNode", dict)(MODEL="x")
     mode = fake("lightning.fabric.utilities.data", "AttributeDict", dict)(cfg=config)
     state = with_prefix("backbone", backbone) | with_prefix("smpl_head", head)
-    state |= {"smpl.v_template": np.zeros((6890, 3), np.float32), "smpl.lbs_weights": np.zeros((6890, 24), np.float32)}
-    state |= {"discriminator.D_conv1.weight": np.zeros((32, 9, 1, 1), np.float32), "initialized": np.array(True)}
-    content = {"epoch": 35, "global_step": 1_000_000, "state_dict": state, "hyper_parameters": mode, "optimizer_states": [{"state": {}}]}
+    state |= {
+        "smpl.v_template": np.zeros((6890, 3), np.float32),
+        "smpl.lbs_weights": np.zeros((6890, 24), np.float32),
+    }
+    state |= {
+        "discriminator.D_conv1.weight": np.zeros((32, 9, 1, 1), np.float32),
+        "initialized": np.array(True),
+    }
+    content = {
+        "epoch": 35,
+        "global_step": 1_000_000,
+        "state_dict": state,
+        "hyper_parameters": mode,
+        "optimizer_states": [{"state": {}}],
+    }
     return content, (type(config), type(mode))
 
 
@@ -51,19 +68,27 @@ def run(*words):
 def test_a_backbone(tmp_path, backbone, form, capsys):
     if form == "hugging face":
         file = save_safetensors(
-            tmp_path / "model.safetensors", published.hugging_face(backbone) | {"head.conv.weight": np.zeros(3, np.float32)}
+            tmp_path / "model.safetensors",
+            published.hugging_face(backbone) | {"head.conv.weight": np.zeros(3, np.float32)},
         )
     else:
         tensors = (
             backbone
             if form == "no prefix"
-            else with_prefix("backbone", backbone) | {"keypoint_head.final_layer.bias": np.zeros(17, np.float32)}
+            else with_prefix("backbone", backbone)
+            | {"keypoint_head.final_layer.bias": np.zeros(17, np.float32)}
         )
-        file = save(tmp_path / "vitpose.pth", {"state_dict": tensors, "meta": {}}, legacy=form == "no prefix")
+        file = save(
+            tmp_path / "vitpose.pth",
+            {"state_dict": tensors, "meta": {}},
+            legacy=form == "no prefix",
+        )
     assert run(file, "--out", tmp_path / "model") == 0
     meta = json.loads((tmp_path / "model" / "config.json").read_text())
     assert meta["kind"] == "vit" and meta["spec"] == {"encoder": "vit_s"}
-    assert meta["source"] == [{"file": file.name, "sha256": convert.sha256(file)}] and "terms" in meta
+    assert (
+        meta["source"] == [{"file": file.name, "sha256": convert.sha256(file)}] and "terms" in meta
+    )
     from genhmr_jax.io.model_folder import warm_start
 
     like = nnx.to_pure_dict(nnx.split(Vit(VitSpec.named("s"), rngs=nnx.Rngs(0)))[1])
@@ -72,13 +97,15 @@ def test_a_backbone(tmp_path, backbone, form, capsys):
     kernel = np.asarray(params["encoder"]["blocks"]["qkv"]["kernel"][3])
     np.testing.assert_array_equal(kernel, backbone["blocks.3.attn.qkv.weight"].T.astype(np.float32))
     np.testing.assert_array_equal(
-        params["encoder"]["patch"]["kernel"], backbone["patch_embed.proj.weight"].transpose(2, 3, 1, 0).astype(np.float32)
+        params["encoder"]["patch"]["kernel"],
+        backbone["patch_embed.proj.weight"].transpose(2, 3, 1, 0).astype(np.float32),
     )
     assert "| blocks | " in (out := capsys.readouterr().out) or "| backbone | " in out
 
 
 def answers_as_published(kind, params, spec):
-    """From two crops to bodies, to 1e-4 (0.006 degrees) of the public ViT and head over the same weights."""
+    """From two crops to bodies, to 1e-4 (0.006 degrees) of the public ViT and head over the same
+    weights."""
     structure, _ = graph(RegressorSpec.from_dict(spec))
     run = jax.jit(lambda params, images: nnx.merge(structure, params)(images))
     found = run(params, inputs.crops())
@@ -92,7 +119,11 @@ def test_hmr2(tmp_path, capsys):
     file = save(tmp_path / "epoch=35-step=1000000.ckpt", content, *libraries)
     kind, params, spec, report = convert.convert(str(file))
     assert kind == "hmr2" and spec["encoder"] == "vit_s" and spec["crop"] == "hmr2"
-    assert {name.split(".")[1] for name in report["unused"] if name.startswith("state_dict.")} == {"smpl", "discriminator", "initialized"}
+    assert {name.split(".")[1] for name in report["unused"] if name.startswith("state_dict.")} == {
+        "smpl",
+        "discriminator",
+        "initialized",
+    }
     answers_as_published(kind, params, spec)
     print(convert.table(report))
     assert "SMPL's own arrays" in capsys.readouterr().out
@@ -110,7 +141,10 @@ def test_tokenhmr(tmp_path):
     assert kind == "tokenhmr" and spec["crop"] == "hmr2"
     answers_as_published(kind, params, spec)
     np.testing.assert_array_equal(params["head"]["codebook"], net["quantizer.codebook"])
-    np.testing.assert_array_equal(params["head"]["tokens"]["inp"]["kernel"], net["decoder.decoder.0.weight"].transpose(2, 1, 0))
+    np.testing.assert_array_equal(
+        params["head"]["tokens"]["inp"]["kernel"],
+        net["decoder.decoder.0.weight"].transpose(2, 1, 0),
+    )
     with pytest.raises(InputError, match="no `net`"):
         convert.convert(str(file), str(file))
 
@@ -144,7 +178,8 @@ def test_nothing_is_loaded_in_part(tmp_path, backbone, how, said, capsys):
 
 
 def test_an_expert_becomes_part_of_its_blocks(tmp_path, backbone):
-    """A ViTPose++: of each fc2 the last 96 rows are cut off and are expert 1 of 3; the others hold something else."""
+    """A ViTPose++: of each fc2 the last 96 rows are cut off and are expert 1 of 3; the others hold
+    something else."""
     split = {}
     for name, array in backbone.items():
         if ".mlp.fc2." in name:
@@ -158,9 +193,13 @@ def test_an_expert_becomes_part_of_its_blocks(tmp_path, backbone):
     plain = convert.convert(str(save(tmp_path / "plain.pth", {"state_dict": backbone})))
     assert kind == "vit" and spec == plain[2]
     jax.tree.map(np.testing.assert_array_equal, params, plain[1])
-    assert all(".experts.1." not in name for name in report["unused"]) and any(".experts.0." in name for name in report["unused"])
+    assert all(".experts.1." not in name for name in report["unused"]) and any(
+        ".experts.0." in name for name in report["unused"]
+    )
     other = convert.convert(str(file))[1]["encoder"]["blocks"]["fc2"]["bias"]
-    np.testing.assert_allclose(other[:, -96:], plain[1]["encoder"]["blocks"]["fc2"]["bias"][:, -96:] - 1, atol=2e-3)  # stored in float16
+    np.testing.assert_allclose(
+        other[:, -96:], plain[1]["encoder"]["blocks"]["fc2"]["bias"][:, -96:] - 1, atol=2e-3
+    )  # stored in float16
     with pytest.raises(InputError, match="has no expert 3; give --expert one of 0, 1, 2"):
         convert.convert(str(file), expert=3)
 
@@ -173,7 +212,10 @@ class Command:
 def test_a_hostile_file(tmp_path, backbone, capsys):
     file = save(tmp_path / "x.ckpt", {"state_dict": backbone, "callbacks": Command()})
     assert run(file, "--out", tmp_path / "model") == 1
-    assert "system, which no checkpoint of weights needs" in capsys.readouterr().err and not (tmp_path / "model").exists()
+    assert (
+        "system, which no checkpoint of weights needs" in capsys.readouterr().err
+        and not (tmp_path / "model").exists()
+    )
 
 
 def test_an_existing_folder_is_left_alone(tmp_path, capsys):

@@ -9,7 +9,6 @@ import pytest
 import smpl_jax
 
 from genhmr_jax.data import poses, views
-from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_model, keypoint_points
 from genhmr_jax.io.errors import InputError
@@ -23,21 +22,26 @@ def body():
 def test_a_source_is_a_function_of_the_sample_number(corpus_file):
     source = poses.PoseSource(poses.load_corpus(corpus_file, "train"), 12, seed=3)
     whole, part = source.load(np.arange(36)), source.load(np.array([30, 7, 7]))
-    np.testing.assert_array_equal(part["pose"], whole["pose"][[30, 7, 7]])
-    np.testing.assert_array_equal(part["number"], [30, 7, 7])
-    assert len(np.unique(whole["pose"], axis=0)) > 18  # drawn from all of the corpus
+    np.testing.assert_array_equal(part.pose, whole.pose[[30, 7, 7]])
+    np.testing.assert_array_equal(part.number, [30, 7, 7])
+    assert len(np.unique(whole.pose, axis=0)) > 18  # drawn from all of the corpus
 
 
 def test_weights_balance_clips(corpus_file):
     corpus = poses.load_corpus(corpus_file, "train", max_clip_share=1.0)
     assert len(corpus.poses) == 200
-    np.testing.assert_allclose(corpus.weights[:50].sum() / corpus.weights[50:].sum(), np.sqrt(50 / 150))
+    np.testing.assert_allclose(
+        corpus.weights[:50].sum() / corpus.weights[50:].sum(), np.sqrt(50 / 150)
+    )
     drawn = corpus.draw(np.arange(20000), seed=0)
     np.testing.assert_allclose(np.mean(drawn < 50), corpus.weights[:50].sum(), atol=0.02)
     assert (corpus.draw(np.arange(50), 0) != corpus.draw(np.arange(50), 1)).any()
 
 
-@pytest.mark.parametrize("change, message", [({"poses": None}, "keys missing: poses"), ({"poses": np.zeros((300, 66))}, "shape")])
+@pytest.mark.parametrize(
+    "change, message",
+    [({"poses": None}, "keys missing: poses"), ({"poses": np.zeros((300, 66))}, "shape")],
+)
 def test_bad_corpus(corpus_file, tmp_path, change, message):
     with np.load(corpus_file) as data:
         arrays = {k: v for k, v in (dict(data) | change).items() if v is not None}
@@ -64,23 +68,26 @@ QUIET = views.ViewSpec(
 
 def test_labels_agree_with_each_other(body, corpus_file):
     batch = poses.load_corpus(corpus_file, "val").poses[:16]
-    view = views.make_views(body, jnp.asarray(batch), jnp.arange(16), jax.random.key(0), QUIET)
-    output = smpl_jax.forward(body, view["betas"], view["rotmats"])
-    np.testing.assert_allclose(output.joints, view["joints"], atol=1e-5)
-    translation = camera.weak_to_translation(view["weak_camera"], view["crop"], view["image_size"], view["focal"])
-    points = camera.project(keypoint_points(body, output, DETECTED) + translation[:, None], view["focal"], view["image_size"] / 2)
-    np.testing.assert_allclose(points, view["points2d"], atol=0.1)
-    np.testing.assert_allclose(view["keypoints"][..., :2], view["points2d"], atol=0.1)
+    rows = views.make_views(body, jnp.asarray(batch), jnp.arange(16), jax.random.key(0), QUIET)
+    output = smpl_jax.forward(body, rows.betas, rows.rotmats)
+    np.testing.assert_allclose(output.joints, rows.joints, atol=1e-5)
+    translation = rows.view.translation(rows.weak_camera)
+    points = rows.view.project(keypoint_points(body, output, DETECTED) + translation[:, None])
+    np.testing.assert_allclose(points, rows.points2d, atol=0.1)
+    np.testing.assert_allclose(rows.keypoints[..., :2], rows.points2d, atol=0.1)
     assert (translation[:, 2] > 0.3).all()
-    inside = np.abs(camera.to_crop(view["points2d"], view["crop"]))
+    inside = np.abs(rows.view.to_crop(rows.points2d))
     np.testing.assert_allclose(inside.max((1, 2)), 1 / 1.25, atol=1e-3)  # the crop's margin
 
 
 def test_upright_people_stand_upright(body):
-    """y points down in camera coordinates: a standing person's head has smaller y than the feet, and faces the camera at yaw 0."""
-    spec = dataclasses.replace(QUIET, free_rotation=0.0, tilt_pitch=0.0, tilt_roll=0.0, pose_noise=0.0, mirror=0.0)
-    view = views.make_views(body, jnp.zeros((8, 72)), jnp.arange(8), jax.random.key(0), spec)
-    joints = np.asarray(view["joints"])
+    """y points down in camera coordinates: a standing person's head has smaller y than the feet,
+    and faces the camera at yaw 0."""
+    spec = dataclasses.replace(
+        QUIET, free_rotation=0.0, tilt_pitch=0.0, tilt_roll=0.0, pose_noise=0.0, mirror=0.0
+    )
+    rows = views.make_views(body, jnp.zeros((8, 72)), jnp.arange(8), jax.random.key(0), spec)
+    joints = np.asarray(rows.joints)
     assert (joints[:, 15, 1] < joints[:, 7, 1] - 1.0).all()
 
 
@@ -89,9 +96,11 @@ def test_a_sample_depends_on_its_number_alone(body, corpus_file):
     spec = views.ViewSpec()
     whole = views.make_views(body, batch, jnp.arange(6), jax.random.key(5), spec)
     part = views.make_views(body, batch[2:4], jnp.arange(2, 4), jax.random.key(5), spec)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[2:4], b, rtol=1e-4, atol=1e-4), whole, part)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[2:4], b, rtol=1e-4, atol=1e-4), whole, part
+    )
     other = views.make_views(body, batch, jnp.arange(6) + 100, jax.random.key(5), spec)
-    assert np.abs(np.asarray(whole["rotmats"]) - np.asarray(other["rotmats"])).max() > 0.1
+    assert np.abs(np.asarray(whole.rotmats) - np.asarray(other.rotmats)).max() > 0.1
 
 
 def test_mirroring(body):
@@ -99,16 +108,26 @@ def test_mirroring(body):
     rotmats = smpl_jax.rotations.axis_angle_to_matrix(pose)
     mirrored = views.mirror_rotmats(rotmats)
     np.testing.assert_allclose(views.mirror_rotmats(mirrored), rotmats, atol=1e-6)
-    points = lambda r: np.asarray(keypoint_points(body, smpl_jax.forward(body, jnp.zeros(10), r), DETECTED))  # noqa: E731
-    np.testing.assert_allclose(points(mirrored) * [-1, 1, 1], points(rotmats)[list(DETECTED_FLIP)], atol=2e-3)
+    points = lambda r: np.asarray(
+        keypoint_points(body, smpl_jax.forward(body, jnp.zeros(10), r), DETECTED)
+    )
+    np.testing.assert_allclose(
+        points(mirrored) * [-1, 1, 1], points(rotmats)[list(DETECTED_FLIP)], atol=2e-3
+    )
 
 
 def test_detector_noise_has_the_asked_share_of_faults():
     points = jnp.stack([jnp.linspace(0, 100, 23), jnp.linspace(0, 200, 23)], -1)
     spec = dataclasses.replace(QUIET, drop=0.2)
-    noisy = jax.vmap(lambda k: views.detector_noise(points, jnp.asarray(250.0), k, spec))(jax.random.split(jax.random.key(0), 2000))
-    np.testing.assert_allclose(np.mean(noisy[..., 2] == 0), 0.2, atol=0.01)
-    swapped = jax.vmap(lambda k: views.detector_noise(points, jnp.asarray(250.0), k, dataclasses.replace(QUIET, swap=1.0)))(
-        jax.random.split(jax.random.key(0), 50)
+    noisy = jax.vmap(lambda k: views.detector_noise(points, jnp.asarray(250.0), k, spec))(
+        jax.random.split(jax.random.key(0), 2000)
     )
-    np.testing.assert_allclose(swapped[:, list(DETECTED_FLIP), :2], jnp.broadcast_to(points, (50, 23, 2)), atol=0.01)
+    np.testing.assert_allclose(np.mean(noisy[..., 2] == 0), 0.2, atol=0.01)
+    swapped = jax.vmap(
+        lambda k: views.detector_noise(
+            points, jnp.asarray(250.0), k, dataclasses.replace(QUIET, swap=1.0)
+        )
+    )(jax.random.split(jax.random.key(0), 50))
+    np.testing.assert_allclose(
+        swapped[:, list(DETECTED_FLIP), :2], jnp.broadcast_to(points, (50, 23, 2)), atol=0.01
+    )

@@ -27,17 +27,28 @@ def test_bilinear_sample():
     value, points = rng.normal(size=(2, 5, 7, 3, 4)), rng.uniform(-0.3, 1.3, (2, 6, 3, 2, 2))
     found = bilinear_sample(jnp.asarray(value, jnp.float32), jnp.asarray(points, jnp.float32))
     for b, q, n, p in np.ndindex(2, 6, 3, 2):
-        np.testing.assert_allclose(found[b, q, n, p], sample_numpy(value[b, :, :, n], *points[b, q, n, p]), atol=2e-5)
+        np.testing.assert_allclose(
+            found[b, q, n, p], sample_numpy(value[b, :, :, n], *points[b, q, n, p]), atol=2e-5
+        )
 
 
 @pytest.mark.parametrize("cells", [0, 10**6])
 def test_small_maps_as_a_whole_and_large_ones_by_gathering_give_the_same(cells, monkeypatch):
     monkeypatch.setattr(deformable_attention, "DENSE_CELLS", cells)
     rng = np.random.default_rng(3)
-    value, points, weight = rng.normal(size=(2, 5, 7, 3, 4)), rng.uniform(-0.3, 1.3, (2, 6, 3, 2, 2)), rng.uniform(size=(2, 6, 3, 2))
-    found = deformable_attention.attend(*(jnp.asarray(x, jnp.float32) for x in (value, points, weight)))
+    value, points, weight = (
+        rng.normal(size=(2, 5, 7, 3, 4)),
+        rng.uniform(-0.3, 1.3, (2, 6, 3, 2, 2)),
+        rng.uniform(size=(2, 6, 3, 2)),
+    )
+    found = deformable_attention.attend(
+        *(jnp.asarray(x, jnp.float32) for x in (value, points, weight))
+    )
     for b, q, n in np.ndindex(2, 6, 3):
-        expected = sum(weight[b, q, n, p] * sample_numpy(value[b, :, :, n], *points[b, q, n, p]) for p in range(2))
+        expected = sum(
+            weight[b, q, n, p] * sample_numpy(value[b, :, :, n], *points[b, q, n, p])
+            for p in range(2)
+        )
         np.testing.assert_allclose(found[b, q, n], expected, atol=3e-5)
 
 
@@ -45,14 +56,20 @@ def test_whole_layer():
     rng = np.random.default_rng(1)
     width, heads, points = 8, 2, 3
     layer = DeformableAttention(width, heads, 2, points, rngs=nnx.Rngs(0))
-    layer.offset.kernel.set_value(jnp.asarray(rng.normal(size=(8, heads * 2 * points * 2)), jnp.float32))
-    layer.weight.kernel.set_value(jnp.asarray(rng.normal(size=(8, heads * 2 * points)), jnp.float32))
+    layer.offset.kernel.set_value(
+        jnp.asarray(rng.normal(size=(8, heads * 2 * points * 2)), jnp.float32)
+    )
+    layer.weight.kernel.set_value(
+        jnp.asarray(rng.normal(size=(8, heads * 2 * points)), jnp.float32)
+    )
     maps = [rng.normal(size=(1, 6, 4, width)), rng.normal(size=(1, 3, 2, width))]
     query, reference = rng.normal(size=(1, 5, width)), rng.uniform(0, 1, (1, 5, 2))
-    f32 = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
+    f32 = lambda x: jnp.asarray(x, jnp.float32)
     found = layer(f32(query), f32(reference), layer.values([f32(m) for m in maps]))
 
-    lin = lambda m, x: x @ np.asarray(m.kernel[...], np.float64) + np.asarray(m.bias[...], np.float64)  # noqa: E731
+    lin = lambda m, x: (
+        x @ np.asarray(m.kernel[...], np.float64) + np.asarray(m.bias[...], np.float64)
+    )
     values = [lin(layer.value, m).reshape(*m.shape[:3], heads, -1) for m in maps]
     offset = lin(layer.offset, query).reshape(1, 5, heads, 2, points, 2)
     weight = np.exp(lin(layer.weight, query).reshape(1, 5, heads, -1))
@@ -68,5 +85,7 @@ def test_whole_layer():
 def test_gradients_are_finite():
     layer = DeformableAttention(8, 2, 1, 2, rngs=nnx.Rngs(0))
     query, reference = jnp.ones((1, 3, 8)), jnp.full((1, 3, 2), 0.5)
-    grad = jax.grad(lambda m: jnp.sum(layer(query, reference, layer.values([m])) ** 2))(jnp.ones((1, 4, 4, 8)))
+    grad = jax.grad(lambda m: jnp.sum(layer(query, reference, layer.values([m])) ** 2))(
+        jnp.ones((1, 4, 4, 8))
+    )
     assert bool(jnp.isfinite(grad).all()) and float(jnp.abs(grad).max()) > 0

@@ -16,14 +16,34 @@ from genhmr_jax.geometry.keypoints import DETECTED
 SAMPLE = Path(genhmr_jax.__file__).parent / "assets" / "sample" / "person.jpg"
 # The figure faces us: its right is on the picture's left.
 TRUTH = {
-    **dict(zip(("right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist"), sum(ARMS, ()), strict=True)),
-    **dict(zip(("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"), sum(LEGS, ()), strict=True)),
+    **dict(
+        zip(
+            (
+                "right_shoulder",
+                "right_elbow",
+                "right_wrist",
+                "left_shoulder",
+                "left_elbow",
+                "left_wrist",
+            ),
+            sum(ARMS, ()),
+            strict=True,
+        )
+    ),
+    **dict(
+        zip(
+            ("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
+            sum(LEGS, ()),
+            strict=True,
+        )
+    ),
     "nose": HEAD,
 }
 
 
 def errors(found, person, scale=1.0, offset=(0.0, 0.0), size=256):
-    """Distance of each known joint from where the figure has it, as a share of the figure's picture."""
+    """Distance of each known joint from where the figure has it, as a share of the figure's
+    picture."""
     names = list(TRUTH)
     points = found.keypoints[person, [DETECTED.index(name) for name in names], :2]
     truth = np.array([TRUTH[name] for name in names]) * size * scale + offset
@@ -37,7 +57,10 @@ def test_a_figure_is_found_with_left_and_right():
     assert errors(found, 0).max() < 0.06 and errors(found, 0).mean() < 0.03
     assert 0.7 < found.keypoints[0, :, 2].mean() <= found.keypoints[..., 2].max() <= 1
     by_name = dict(zip(DETECTED, found.keypoints[0], strict=True))
-    assert by_name["left_index"][0] > by_name["left_wrist"][0] and by_name["right_index"][0] < by_name["right_wrist"][0]
+    assert (
+        by_name["left_index"][0] > by_name["left_wrist"][0]
+        and by_name["right_index"][0] < by_name["right_wrist"][0]
+    )
     assert by_name["left_big_toe"][1] > by_name["left_ankle"][1]
 
 
@@ -56,7 +79,11 @@ def test_two_figures_in_a_long_picture_the_larger_first():
 def test_nobody(shape):
     found = detect.detect(np.full((*shape, 3), 120, np.uint8))
     assert len(found) == 0
-    assert (found.boxes.shape, found.scores.shape, found.keypoints.shape) == ((0, 4), (0,), (0, 23, 3))
+    assert (found.boxes.shape, found.scores.shape, found.keypoints.shape) == (
+        (0, 4),
+        (0,),
+        (0, 23, 3),
+    )
 
 
 def test_a_tiny_picture_and_one_whose_edge_cuts_the_person():
@@ -65,7 +92,9 @@ def test_a_tiny_picture_and_one_whose_edge_cuts_the_person():
     upper = detect.detect(np.ascontiguousarray(figure(256)[:150]))
     below = upper.keypoints[0, :, 1] > 150
     assert below[[DETECTED.index(f"{side}_ankle") for side in ("left", "right")]].all()
-    assert (upper.keypoints[0, below, 2] == 0).all(), "a keypoint outside the image has no confidence"
+    assert (upper.keypoints[0, below, 2] == 0).all(), (
+        "a keypoint outside the image has no confidence"
+    )
     assert upper.keypoints[0, DETECTED.index("left_shoulder"), 2] > 0.5
 
 
@@ -81,13 +110,21 @@ def test_keypoints_in_boxes_of_the_user():
     assert len(detect.keypoints_in_boxes(picture, np.zeros((0, 4)))) == 0
 
 
-@pytest.mark.parametrize("box", [[1.0, 2, 3], [1.0, 2, np.nan, 9], [90.0, 90, 120, 120], [5.0, 5, 5, 9]])
+@pytest.mark.parametrize(
+    "box", [[1.0, 2, 3], [1.0, 2, np.nan, 9], [90.0, 90, 120, 120], [5.0, 5, 5, 9]]
+)
 def test_boxes_that_cannot_be(box):
     with pytest.raises(ValueError, match="box"):
         detect.keypoints_in_boxes(np.zeros((80, 80, 3), np.uint8), np.array([box]))
 
 
-NOT_IMAGES = [np.zeros((8, 8)), np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8, 3), np.uint8), "a.jpg"]
+NOT_IMAGES = [
+    np.zeros((8, 8)),
+    np.zeros((8, 8, 3)),
+    np.zeros((8, 8, 4), np.uint8),
+    np.zeros((0, 8, 3), np.uint8),
+    "a.jpg",
+]
 
 
 @pytest.mark.parametrize("image", NOT_IMAGES)
@@ -101,7 +138,13 @@ def test_the_sample_photo():
     found = detect.detect(image)
     assert len(found) == 1 and movenet.iou(found.boxes[0], np.array([129.0, 118, 484, 664])) > 0.9
     named = dict(zip(DETECTED, found.keypoints[0], strict=True))
-    assert named["nose"][1] < named["left_shoulder"][1] < named["left_hip"][1] < named["left_knee"][1] < named["left_ankle"][1]
+    assert (
+        named["nose"][1]
+        < named["left_shoulder"][1]
+        < named["left_hip"][1]
+        < named["left_knee"][1]
+        < named["left_ankle"][1]
+    )
     assert named["right_hip"][0] < named["left_hip"][0]
     assert found.keypoints[0, :, 2].mean() > 0.8
 
@@ -109,18 +152,26 @@ def test_the_sample_photo():
 def test_a_region_maps_to_the_image_and_its_crop_is_upright():
     region = blazepose.Region(100.0, 60.0, 80.0, math.radians(90))
     corners = np.array([[128.0, 128], [128, 0], [256, 128]])
-    np.testing.assert_allclose(region.to_image(corners), [[100, 60], [140, 60], [100, 100]], atol=1e-9)
+    np.testing.assert_allclose(
+        region.to_image(corners), [[100, 60], [140, 60], [100, 100]], atol=1e-9
+    )
     image = np.zeros((120, 200, 3), np.uint8)
-    image[40:80, 130:150] = 255  # to the right of the centre in the image, hence above it in the region
+    image[40:80, 130:150] = (
+        255  # to the right of the centre in the image, hence above it in the region
+    )
     crop = region.crop(image)
     assert crop[2:30, 68:188].min() > 0.9 and crop[36:].max() == 0
     upright = blazepose.region_around(np.array([10.0, 20]), np.array([0.0, -5]), 8)
     assert (upright.x, upright.y, upright.side, upright.angle) == (10, 20, 20, 0)
-    assert blazepose.region_around(np.zeros(2), np.array([3.0, 0]), 1).angle == pytest.approx(math.pi / 2)
+    assert blazepose.region_around(np.zeros(2), np.array([3.0, 0]), 1).angle == pytest.approx(
+        math.pi / 2
+    )
 
 
 def test_people_who_stand_together_are_not_one():
-    a = np.concatenate([np.array([TRUTH["nose"]] * 17) * 100 + np.arange(17)[:, None], np.ones((17, 1))], -1)
+    a = np.concatenate(
+        [np.array([TRUTH["nose"]] * 17) * 100 + np.arange(17)[:, None], np.ones((17, 1))], -1
+    )
     box = np.array([0.0, 0, 100, 100])
     assert movenet.same_person(box, a, box + 5, a + [2, 2, 0])
     assert not movenet.same_person(box, a, box + [40, 0, 40, 0], a + [40, 0, 0])
@@ -136,6 +187,8 @@ def test_the_mask_of_the_sample_photo_holds_its_keypoints_and_not_the_background
     assert len(found.masks) == 1 and targets["trust"] == 1
     outline, (x0, y0, x1, y1) = targets["outline"][0], found.boxes[0]
     margin = 0.1 * max(x1 - x0, y1 - y0)
-    assert (outline > [x0 - margin, y0 - margin]).all() and (outline < [x1 + margin, y1 + margin]).all()
+    assert (outline > [x0 - margin, y0 - margin]).all() and (
+        outline < [x1 + margin, y1 + margin]
+    ).all()
     assert np.ptp(outline[:, 1]) > 0.85 * (y1 - y0)
     assert (targets["outside"] > 0.2).any()

@@ -1,4 +1,5 @@
-"""Which record belongs to which photo: by the longest common end of the paths, by output names, by numbers; never by guess."""
+"""Which record belongs to which photo: by the longest common end of the paths, by output names, by
+numbers; never by guess."""
 
 from pathlib import Path
 
@@ -23,20 +24,38 @@ def match(names, photos):
     return found
 
 
-@pytest.mark.parametrize("name", ["a", "a.jpg", "photos/a.jpg", "photos/a", "/data/set/photos/a.jpg", r"C:\set\a.jpg", "./a.jpg", "a.png"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a",
+        "a.jpg",
+        "photos/a.jpg",
+        "photos/a",
+        "/data/set/photos/a.jpg",
+        r"C:\set\a.jpg",
+        "./a.jpg",
+        "a.png",
+    ],
+)
 def test_one_photo(name):
     assert match([name, "b"], ["photos/a.jpg"]) == {"photos/a.jpg": name}
 
 
 def test_two_cameras_with_the_same_file_names():
     photos = ["cam1/0001.jpg", "cam2/0001.jpg"]
-    for names in (["cam1/0001.jpg", "cam2/0001.jpg"], ["set/cam1/0001", "set/cam2/0001"], ["cam1_0001", "cam2_0001"]):
+    for names in (
+        ["cam1/0001.jpg", "cam2/0001.jpg"],
+        ["set/cam1/0001", "set/cam2/0001"],
+        ["cam1_0001", "cam2_0001"],
+    ):
         assert match(names, photos) == dict(zip(photos, names, strict=True))
     assert match(["0001"], photos) == {photo: "ambiguous" for photo in photos}
     assert match(["0001.jpg"], photos) == {photo: "ambiguous" for photo in photos}
     assert match([1], photos) == {photo: "ambiguous" for photo in photos}
     assert match(["cam1/0001.jpg"], photos) == {photos[0]: "cam1/0001.jpg", photos[1]: None}
-    assert match(["cam1/0001.jpg", "cam2/0001.jpg"], ["cam3/0001.jpg"]) == {"cam3/0001.jpg": "ambiguous"}
+    assert match(["cam1/0001.jpg", "cam2/0001.jpg"], ["cam3/0001.jpg"]) == {
+        "cam3/0001.jpg": "ambiguous"
+    }
     assert match(["cam1/0001.jpg", "cam2/0001.jpg"], photos[1:]) == {photos[1]: "cam2/0001.jpg"}
 
 
@@ -44,10 +63,17 @@ def test_numbers_find_photos_whatever_zeros_come_before():
     assert match([0, 139], ["0.jpg", "000000000139.jpg"]) == {"0.jpg": 0, "000000000139.jpg": 139}
     assert match(["139"], ["000000000139.jpg"]) == {"000000000139.jpg": "139"}
     assert match([0], ["000000000000.jpg"]) == {"000000000000.jpg": 0}
-    assert match([12], ["frame_0012.jpg", "frame_0112.jpg"]) == {"frame_0012.jpg": 12, "frame_0112.jpg": None}
-    assert match([391895], ["COCO_val2014_000000391895.jpg"]) == {"COCO_val2014_000000391895.jpg": 391895}
+    assert match([12], ["frame_0012.jpg", "frame_0112.jpg"]) == {
+        "frame_0012.jpg": 12,
+        "frame_0112.jpg": None,
+    }
+    assert match([391895], ["COCO_val2014_000000391895.jpg"]) == {
+        "COCO_val2014_000000391895.jpg": 391895
+    }
     assert match(["12.jpg"], ["000012.png"]) == {"000012.png": "12.jpg"}
-    assert match([5], ["photo5.jpg"]) == {"photo5.jpg": None}, "a name that only ends in a digit is no number"
+    assert match([5], ["photo5.jpg"]) == {"photo5.jpg": None}, (
+        "a name that only ends in a digit is no number"
+    )
     assert match(["0001", "1"], ["0001.jpg", "1.jpg"]) == {"0001.jpg": "0001", "1.jpg": "1"}
 
 

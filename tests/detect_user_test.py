@@ -1,4 +1,5 @@
-"""The user's own boxes and keypoints: every form, what each photo gets of them, and clear errors for what is wrong."""
+"""The user's own boxes and keypoints: every form, what each photo gets of them, and clear errors
+for what is wrong."""
 
 import json
 from pathlib import Path
@@ -43,11 +44,22 @@ def check(keypoints, by_name):
 
 
 def test_boxes_in_our_form(tmp_path):
-    path = write(tmp_path, {"a": [1, 2, 30, 40], "b": [[1, 2, 3, 14], [5, 6, 7, 19]], "c": {"boxes": [[0, 0, 9.5, 9]]}})
+    path = write(
+        tmp_path,
+        {
+            "a": [1, 2, 30, 40],
+            "b": [[1, 2, 3, 14], [5, 6, 7, 19]],
+            "c": {"boxes": [[0, 0, 9.5, 9]]},
+        },
+    )
     boxes = user.read_boxes(path)
     wanted = {"a": [[1, 2, 30, 40]], "b": [[1, 2, 3, 14], [5, 6, 7, 19]], "c": [[0, 0, 9.5, 9]]}
-    assert {stem: values(boxes, f"{stem}.jpg").tolist() for stem in "abc"} == wanted and boxes.names() == ["a", "b", "c"]
-    np.testing.assert_array_equal(user.boxes_of_image(boxes, "photos/a.jpg", (20, 60)), [[1, 2, 20, 40]])
+    assert {
+        stem: values(boxes, f"{stem}.jpg").tolist() for stem in "abc"
+    } == wanted and boxes.names() == ["a", "b", "c"]
+    np.testing.assert_array_equal(
+        user.boxes_of_image(boxes, "photos/a.jpg", (20, 60)), [[1, 2, 20, 40]]
+    )
 
 
 def test_coco_annotations_and_results(tmp_path):
@@ -56,24 +68,48 @@ def test_coco_annotations_and_results(tmp_path):
     flat_marked = [*flat[:2], 2, *flat[3:]]
     annotations = [
         {"image_id": 7, "bbox": [10, 20, 30, 40], "keypoints": flat_marked, "category_id": 1},
-        {"image_id": 7, "bbox": [1, 1, 5, 5], "keypoints": [0] * 51, "num_keypoints": 0, "category_id": 1},
+        {
+            "image_id": 7,
+            "bbox": [1, 1, 5, 5],
+            "keypoints": [0] * 51,
+            "num_keypoints": 0,
+            "category_id": 1,
+        },
         {"image_id": 7, "bbox": [1, 1, 5, 5], "category_id": 3},
-        {"image_id": 7, "bbox": [1, 1, 50, 50], "category_id": 1, "iscrowd": 1, "segmentation": {"counts": [1], "size": [1, 1]}},
+        {
+            "image_id": 7,
+            "bbox": [1, 1, 50, 50],
+            "category_id": 1,
+            "iscrowd": 1,
+            "segmentation": {"counts": [1], "size": [1, 1]},
+        },
     ]
-    images = [{"id": 7, "file_name": "val/street.jpg"}, {"id": 8, "file_name": "val/empty.jpg", "width": 0, "height": 0}]
+    images = [
+        {"id": 7, "file_name": "val/street.jpg"},
+        {"id": 8, "file_name": "val/empty.jpg", "width": 0, "height": 0},
+    ]
     path = write(tmp_path, {"images": images, "annotations": annotations})
     assert values(user.read_boxes(path), "street.jpg").tolist() == [[10, 20, 40, 60]]
     assert len(values(user.read_boxes(path), "empty.jpg")) == 0
     (keypoints,) = values(user.read_keypoints(path), "street.jpg")
     check(keypoints, marked)
-    results = write(tmp_path, [{"image_id": 139, "keypoints": flat, "score": 0.9}, {"file_name": "x.png", "keypoints": flat}])
+    results = write(
+        tmp_path,
+        [
+            {"image_id": 139, "keypoints": flat, "score": 0.9},
+            {"file_name": "x.png", "keypoints": flat},
+        ],
+    )
     given = user.read_keypoints(results)
     check(user.keypoints_of_image(given, "000000000139.jpg", SIZE)[0], by_name)
     check(values(given, "x.png")[0], by_name)
 
 
 def test_a_coco_export_in_which_person_is_not_category_1(tmp_path):
-    annotations = [{"image_id": 0, "bbox": [0, 0, 20, 20], "category_id": 0}, {"image_id": 0, "bbox": [5, 5, 20, 20], "category_id": 1}]
+    annotations = [
+        {"image_id": 0, "bbox": [0, 0, 20, 20], "category_id": 0},
+        {"image_id": 0, "bbox": [5, 5, 20, 20], "category_id": 1},
+    ]
     content = {"images": [{"id": 0, "file_name": "a.jpg"}], "annotations": annotations}
     content["categories"] = [{"id": 0, "name": "Person"}, {"id": 1, "name": "dog"}]
     assert values(user.read_boxes(write(tmp_path, content))).tolist() == [[0, 0, 20, 20]]
@@ -84,7 +120,11 @@ def test_a_coco_export_in_which_person_is_not_category_1(tmp_path):
 @pytest.mark.parametrize("names", [OPENPOSE25, OPENPOSE_COCO18])
 def test_openpose(tmp_path, names):
     flat, by_name = person(names)
-    path = write(tmp_path, {"people": [{"pose_keypoints_2d": flat}, {"pose_keypoints_2d": flat}]}, "crowd_keypoints.json")
+    path = write(
+        tmp_path,
+        {"people": [{"pose_keypoints_2d": flat}, {"pose_keypoints_2d": flat}]},
+        "crowd_keypoints.json",
+    )
     given = user.read_keypoints(path)
     assert given.names() == ["crowd"] and len(values(given, "crowd.jpg")) == 2
     check(values(given, "crowd.jpg")[1], by_name)
@@ -93,9 +133,14 @@ def test_openpose(tmp_path, names):
 
 
 def test_a_folder_of_openpose_files(tmp_path):
-    """Each file is for the photo after which it is named; nobody, a face without a body, and a broken file concern that photo alone."""
+    """Each file is for the photo after which it is named; nobody, a face without a body, and a
+    broken file concern that photo alone."""
     flat, by_name = person(OPENPOSE25)
-    people = [{"pose_keypoints_2d": flat}], [], [{"pose_keypoints_2d": [], "face_keypoints_2d": [1]}]
+    people = (
+        [{"pose_keypoints_2d": flat}],
+        [],
+        [{"pose_keypoints_2d": [], "face_keypoints_2d": [1]}],
+    )
     for number, found in enumerate(people, 1):
         write(tmp_path, {"people": found}, f"f_{number}_keypoints.json")
     write(tmp_path, '{"people": [', "f_4_keypoints.json")
@@ -104,8 +149,13 @@ def test_a_folder_of_openpose_files(tmp_path):
     given = user.read_keypoints(tmp_path)
     people = user.people_of_image(None, given, photos[0], SIZE, photos=photos)
     check(people.keypoints[0], by_name)
-    assert [user.people_of_image(None, given, photo, SIZE, photos=photos).total for photo in photos[1:3]] == [0, 0]
-    for photo, said in ((photos[3], "f_4_keypoints.json: is no JSON"), (photos[4], "no keypoints given for 'f_5'")):
+    assert [
+        user.people_of_image(None, given, photo, SIZE, photos=photos).total for photo in photos[1:3]
+    ] == [0, 0]
+    for photo, said in (
+        (photos[3], "f_4_keypoints.json: is not JSON"),
+        (photos[4], "no keypoints given for 'f_5'"),
+    ):
         with pytest.raises(InputError, match=said):
             user.people_of_image(None, given, photo, SIZE, photos=photos)
     with pytest.raises(InputError, match="is a folder without JSON files"):
@@ -113,9 +163,17 @@ def test_a_folder_of_openpose_files(tmp_path):
 
 
 def test_alphapose(tmp_path):
-    """Boxes in `box`, scores above 1, 17 or 26 keypoints, the photo by its whole name in image_id."""
+    """Boxes in `box`, scores above 1, 17 or 26 keypoints, the photo by its whole name in
+    image_id."""
     flat, by_name = person(HALPE26)
-    record = {"image_id": "a.b.jpg", "category_id": 1, "keypoints": flat, "score": 2.9, "box": [10, 20, 30, 40.5], "idx": [0.0]}
+    record = {
+        "image_id": "a.b.jpg",
+        "category_id": 1,
+        "keypoints": flat,
+        "score": 2.9,
+        "box": [10, 20, 30, 40.5],
+        "idx": [0.0],
+    }
     path = write(tmp_path, [record, record | {"image_id": "7.jpg"}])
     check(user.keypoints_of_image(user.read_keypoints(path), "x/a.b.jpg", SIZE)[0], by_name)
     assert values(user.read_boxes(path), "a.b.jpg").tolist() == [[10, 20, 40, 60.5]]
@@ -123,26 +181,44 @@ def test_alphapose(tmp_path):
 
 
 def test_mmpose(tmp_path):
-    """Keypoints and their scores in two fields, the box as [[x0, y0, x1, y1]]; instances of a photo, or of numbered frames."""
+    """Keypoints and their scores in two fields, the box as [[x0, y0, x1, y1]]; instances of a
+    photo, or of numbered frames."""
     flat, by_name = person(COCO17)
     rows = np.reshape(flat, (-1, 3))
-    one = {"keypoints": rows[:, :2].tolist(), "keypoint_scores": rows[:, 2].tolist(), "bbox": [[1, 2, 40, 50]], "bbox_score": 0.8}
+    one = {
+        "keypoints": rows[:, :2].tolist(),
+        "keypoint_scores": rows[:, 2].tolist(),
+        "bbox": [[1, 2, 40, 50]],
+        "bbox_score": 0.8,
+    }
     for content in ([one], {"meta_info": {}, "instance_info": [one]}):
         given = user.read_keypoints(write(tmp_path, content, "a.json"))
         check(values(given)[0], by_name)
         assert values(user.read_boxes(tmp_path / "a.json")).tolist() == [[1, 2, 40, 50]]
-    frames = {"instance_info": [{"frame_id": 12, "instances": [one]}, {"frame_id": 13, "instances": []}]}
+    frames = {
+        "instance_info": [{"frame_id": 12, "instances": [one]}, {"frame_id": 13, "instances": []}]
+    }
     given = user.read_keypoints(write(tmp_path, frames))
     check(values(given, "clip_0012.jpg")[0], by_name)
     assert len(values(given, "clip_0013.jpg")) == 0
 
 
 def test_coco_wholebody(tmp_path):
-    """133 keypoints in one field, or 17 and the feet in a field of their own; fingers and faces are not used."""
+    """133 keypoints in one field, or 17 and the feet in a field of their own; fingers and faces are
+    not used."""
     flat, by_name = person(COCO17 + COCO_FEET)
     whole = flat + [30.0, 30.0, 0.9] * 110
-    check(values(user.read_keypoints(write(tmp_path, [{"image_id": "a", "keypoints": whole}])))[0], by_name)
-    official = {"image_id": 3, "category_id": 1, "keypoints": flat[:51], "foot_kpts": flat[51:], "face_kpts": [0.0] * 204}
+    check(
+        values(user.read_keypoints(write(tmp_path, [{"image_id": "a", "keypoints": whole}])))[0],
+        by_name,
+    )
+    official = {
+        "image_id": 3,
+        "category_id": 1,
+        "keypoints": flat[:51],
+        "foot_kpts": flat[51:],
+        "face_kpts": [0.0] * 204,
+    }
     content = {"images": [{"id": 3, "file_name": "a.jpg"}], "annotations": [official]}
     check(values(user.read_keypoints(write(tmp_path, content)))[0], by_name)
 
@@ -169,7 +245,8 @@ def test_coordinates_of_unknown_keypoints_may_be_anything(tmp_path):
 
 
 def test_one_photo_and_a_file_that_names_none(tmp_path):
-    """SPIN's {"bbox": [x, y, width, height]}, and a box on the command line, are for the only photo that is done."""
+    """SPIN's {"bbox": [x, y, width, height]}, and a box on the command line, are for the only photo
+    that is done."""
     two = name_outputs([Path("one.jpg"), Path("two.jpg")])
     path = write(tmp_path, {"bbox": [10, 20, 30, 40]}, "one_bbox.json")
     for source, wanted in (
@@ -180,8 +257,13 @@ def test_one_photo_and_a_file_that_names_none(tmp_path):
     ):
         boxes = user.read_boxes(source)
         assert user.people_of_image(boxes, None, two[0], SIZE).boxes.tolist() == [wanted]
-    assert len(user.people_of_image(user.read_boxes(path), None, two[0], SIZE, photos=two).boxes) == 1  # named after it
-    with pytest.raises(InputError, match="two.jpg: the JSON on the command line does not say which of 2 photos it is for"):
+    assert (
+        len(user.people_of_image(user.read_boxes(path), None, two[0], SIZE, photos=two).boxes) == 1
+    )  # named after it
+    with pytest.raises(
+        InputError,
+        match="two.jpg: the JSON on the command line does not say which of 2 photos it is for",
+    ):
         user.people_of_image(user.read_boxes("[0, 0, 60, 42]"), None, two[1], SIZE, photos=two)
 
 
@@ -203,7 +285,7 @@ def test_text_in_utf_16_is_told(tmp_path):
 
 
 WRONG_BOXES = [
-    ("{not json", "is no JSON"),
+    ("{not json", "is not JSON"),
     ("  ", "is empty"),
     ("3", "neither a list nor an object"),
     ('{"a": [1, 2, 3]}', "record 'a'"),
@@ -217,16 +299,25 @@ WRONG_BOXES = [
     ('{"a": "box"}', "record 'a'"),
     ('{"a": {"keypoints": [[1, 2, 3]]}}', "record 'a' has no box"),
     ('[{"file": "a"}]', "record 0 has neither image_id nor file_name"),
-    ('[{"image_id": ["a"], "bbox": [1, 2, 3, 4]}]', "record 0, image_id is neither a text nor a whole number"),
-    ('[{"image_id": true, "bbox": [1, 2, 3, 4]}]', "record 0, image_id is neither a text nor a whole number"),
+    (
+        '[{"image_id": ["a"], "bbox": [1, 2, 3, 4]}]',
+        "record 0, image_id is neither text nor an integer",
+    ),
+    (
+        '[{"image_id": true, "bbox": [1, 2, 3, 4]}]',
+        "record 0, image_id is neither text nor an integer",
+    ),
     ('[{"image_id": 1, "bbox": [1, 2, 0, 4]}]', "record 0: a box has no area"),
-    ('[{"image_id": 1, "bbox": [1, 2, 3, 4], "score": "high"}]', "record 0, score is not 1 numbers"),
-    ('["5"]', "record 0 is no object"),
-    ('[{"image_id": 1, "bbox": [1, 2, 3, 4]}, 5]', "record 1 is no object"),
-    ('{"images": 3, "annotations": []}', "images is no list"),
+    (
+        '[{"image_id": 1, "bbox": [1, 2, 3, 4], "score": "high"}]',
+        "record 0, score is not 1 numbers",
+    ),
+    ('["5"]', "record 0 is not an object"),
+    ('[{"image_id": 1, "bbox": [1, 2, 3, 4]}, 5]', "record 1 is not an object"),
+    ('{"images": 3, "annotations": []}', "images is not a list"),
     ('{"images": [{"id": 1}], "annotations": []}', "image 0 has no id or no file_name"),
-    ('{"images": [{"id": 1, "file_name": 7}], "annotations": []}', "image 0, file_name is no text"),
-    ('{"people": 5}', "people is no list"),
+    ('{"images": [{"id": 1, "file_name": 7}], "annotations": []}', "image 0, file_name is not text"),
+    ('{"people": 5}', "people is not a list"),
 ]
 
 
@@ -241,12 +332,18 @@ def test_boxes_that_are_wrong(tmp_path, content, said):
 WRONG_KEYPOINTS = [
     ({"people": [{"pose_keypoints_2d": [1.0] * 74}]}, "person 0 has 74 numbers"),
     ({"people": [{"face": []}]}, "person 0 has no keypoints"),
-    ({"a": [[[1, 2, 1]] * 22]}, "record 'a' has 22 keypoints; give 23, 17, 25, 18, 26, 133 or 136 times x, y, confidence a person"),
+    (
+        {"a": [[[1, 2, 1]] * 22]},
+        "record 'a' has 22 keypoints; give 23, 17, 25, 18, 26, 133 or 136 times x, y, confidence a person",
+    ),
     ({"a": [[[float("nan"), 5, 1.0]] * 23]}, "NaN or infinite"),
     ({"a": {"keypoints": [[[1, 2, 3]]], "names": ["nose", "neck"]}}, "give 2 x 3"),
-    ({"a": {"keypoints": [[[1, 2, 3]]], "names": 2}}, "record 'a', names is no list of texts"),
+    ({"a": {"keypoints": [[[1, 2, 3]]], "names": 2}}, "record 'a', names is not a list of texts"),
     ([{"image_id": 1, "bbox": [1, 2, 3, 4]}], "record 0 has no keypoints"),
-    ([{"keypoints": [[1, 2]] * 17, "keypoint_scores": [1] * 16}], "record 0, keypoint_scores is not 17 numbers"),
+    (
+        [{"keypoints": [[1, 2]] * 17, "keypoint_scores": [1] * 16}],
+        "record 0, keypoint_scores is not 17 numbers",
+    ),
 ]
 
 

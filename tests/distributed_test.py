@@ -1,4 +1,5 @@
-"""How the processes of a run find each other: what is decided from flags and variables, and what a single process does."""
+"""How the processes of a run find each other: what is decided from flags and variables, and what a
+single process does."""
 
 import os
 import socket
@@ -12,7 +13,11 @@ from genhmr_jax.train.distributed import Plan, first_host, resolve
 
 ONE = Plan("one process", None, 1, 0)
 GENHMR = {"GENHMR_COORDINATOR": "a:1", "GENHMR_NUM_PROCESSES": "4", "GENHMR_PROCESS_ID": "3"}
-SKYPILOT = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1"}
+SKYPILOT = {
+    "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
+    "SKYPILOT_NUM_NODES": "2",
+    "SKYPILOT_NODE_RANK": "1",
+}
 SRUN = {
     "SLURM_JOB_ID": "5000",
     "SLURM_STEP_NUM_TASKS": "2",
@@ -90,13 +95,33 @@ def test_bad_variables_are_named():
 def test_addresses():
     assert resolve({}, "[fe80::1]:80", 2, 0).coordinator == "[fe80::1]:80"
     assert resolve(SKYPILOT) == Plan("SkyPilot", "10.0.0.1:8476", 2, 1)
-    assert resolve(SKYPILOT | {"SKYPILOT_NODE_IPS": "fd00::1\nfd00::2"}).coordinator == "[fd00::1]:8476"
-    assert resolve(SKYPILOT | {"SKYPILOT_NODE_IPS": "10.0.0.1", "SKYPILOT_NUM_NODES": "1", "SKYPILOT_NODE_RANK": "0"}) == ONE
+    assert (
+        resolve(SKYPILOT | {"SKYPILOT_NODE_IPS": "fd00::1\nfd00::2"}).coordinator
+        == "[fd00::1]:8476"
+    )
+    assert (
+        resolve(
+            SKYPILOT
+            | {
+                "SKYPILOT_NODE_IPS": "10.0.0.1",
+                "SKYPILOT_NUM_NODES": "1",
+                "SKYPILOT_NODE_RANK": "0",
+            }
+        )
+        == ONE
+    )
 
 
 @pytest.mark.parametrize(
     ("nodes", "host"),
-    [("gpu01", "gpu01"), ("a,b", "a"), ("gpu[007-009,12],x", "gpu007"), ("n[3,5]", "n3"), ("r[1-2]n[3-4]", "r1n3"), ("x-1,n[2-3]", "x-1")],
+    [
+        ("gpu01", "gpu01"),
+        ("a,b", "a"),
+        ("gpu[007-009,12],x", "gpu007"),
+        ("n[3,5]", "n3"),
+        ("r[1-2]n[3-4]", "r1n3"),
+        ("x-1,n[2-3]", "x-1"),
+    ],
 )
 def test_first_host_of_a_slurm_node_list(nodes, host):
     assert first_host(nodes) == host
@@ -109,7 +134,13 @@ def test_slurm_step():
 
 def test_slurm_outside_of_srun_is_left_alone():
     """sbatch's own shell has SLURM_PROCID but no step; a login shell has none of it."""
-    sbatch = {"SLURM_JOB_ID": "5000", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODELIST": "gpu[03-04]"}
+    sbatch = {
+        "SLURM_JOB_ID": "5000",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_NODELIST": "gpu[03-04]",
+    }
     assert resolve(sbatch) == ONE
 
 
@@ -120,9 +151,18 @@ def test_slurm_outside_of_srun_is_left_alone():
         ({"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_LOCALID": "1"}, (2, 3)),
         ({"SLURM_STEP_TASKS_PER_NODE": "1,4", "SLURM_LOCALID": "3"}, (3,)),
         ({"SLURM_STEP_TASKS_PER_NODE": "4,1", "SLURM_LOCALID": "0"}, None),
-        ({"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_LOCALID": "1", "SLURM_GPUS_PER_TASK": "4"}, None),  # bound by SLURM
-        ({"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "1"}, None),  # bound by SLURM
-        ({"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": ""}, (1,)),
+        (
+            {"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_LOCALID": "1", "SLURM_GPUS_PER_TASK": "4"},
+            None,
+        ),  # bound by SLURM
+        (
+            {"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "1"},
+            None,
+        ),  # bound by SLURM
+        (
+            {"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": ""},
+            (1,),
+        ),
     ],
 )
 def test_slurm_shares_the_gpus_of_a_node(changes, devices):
@@ -151,21 +191,36 @@ def test_local_devices_are_kept():
 def python(code: str, **variables: str) -> subprocess.CompletedProcess:
     """Runs `code` in an interpreter of its own, with the variables that matter here cleared."""
     environ = {
-        k: v for k, v in os.environ.items() if not k.startswith(("GENHMR_", "SLURM_", "SKYPILOT_", "OMPI_")) and "proxy" not in k.lower()
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("GENHMR_", "SLURM_", "SKYPILOT_", "OMPI_"))
+        and "proxy" not in k.lower()
     }
     head = "import jax\nfrom genhmr_jax.train import distributed\nfrom genhmr_jax.io.errors import InputError\n"
     environ |= {"JAX_PLATFORMS": "cpu"} | variables
-    return subprocess.run([sys.executable, "-c", head + code], env=environ, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", head + code],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_single_process_is_initialised_even_behind_a_proxy():
-    """The proxy does not exist: JAX would wait for it until it aborts. The second call does nothing."""
+    """The proxy does not exist: JAX would wait for it until it aborts. The second call does
+    nothing."""
     code = """
 distributed.initialize(); distributed.initialize()
 distributed.barrier("x")
 print(jax.distributed.is_initialized(), jax.process_count(), distributed.is_main(), jax.numpy.ones(3).sum())
 """
-    done = python(code, http_proxy="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9", JAX_NUM_CPU_DEVICES="2")
+    done = python(
+        code,
+        http_proxy="http://127.0.0.1:9",
+        https_proxy="http://127.0.0.1:9",
+        JAX_NUM_CPU_DEVICES="2",
+    )
     assert done.stdout.split() == ["True", "1", "True", "3.0"], done.stderr
     assert "proxy" not in done.stderr
 
@@ -197,7 +252,11 @@ distributed.initialize()
 print(jax.numpy.ones(2).sum())
 """
     done = python(code)
-    assert done.stdout == "2.0\n" and "SIGTERM will stop the run without saving" in done.stderr and "no loopback" in done.stderr
+    assert (
+        done.stdout == "2.0\n"
+        and "SIGTERM will stop the run without saving" in done.stderr
+        and "no loopback" in done.stderr
+    )
 
 
 def test_too_late():

@@ -13,7 +13,8 @@ FILES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "launch" / "README.md"]
 
 
 def commands() -> list[str]:
-    """Every line of a ```sh block; a launcher's line as two: what stands before and after its --."""
+    """Every line of a ```sh block; a launcher's line as two: what stands before and after its
+    --."""
     found = []
     for file in FILES:
         for text in re.findall(r"^```sh\n(.*?)^```", file.read_text(), re.MULTILINE | re.DOTALL):
@@ -31,14 +32,18 @@ def test_command_is_real(command, get_config):
     else:
         assert words[0] == "python"
         module = words[1] == "-m"
-        source = (ROOT / words[2].replace(".", "/")).with_suffix(".py").read_text() if module else (ROOT / words[1]).read_text()
+        source = (
+            (ROOT / words[2].replace(".", "/")).with_suffix(".py").read_text()
+            if module
+            else (ROOT / words[1]).read_text()
+        )
         for flag in (w.split("=")[0] for w in words[2 + module :] if w.startswith("--")):
             if not flag.startswith("--config."):
                 assert f'"{flag}"' in source or f'"{flag[2:]}"' in source, flag
-    configs = re.findall(r"--config=configs/(\w+)\.py(?::(\w+))?", command)
+    configs = re.findall(r"--config=configs/([\w/]+)\.py(:\w+)?", command)
     for name, arg in configs:
         for field in re.findall(r"--config\.([\w.]+)=", command):
-            node = get_config(f"{name}:{arg}" if arg else name)
+            node = get_config(name + arg)
             for part in field.split("."):
                 assert part in node, field
                 node = node[part]

@@ -2,8 +2,8 @@
 
 emdb_official_reference.npz holds two made-up sequences, the first with gaps between its good
 frames, and what `EvaluationEngine(compute_metrics).run` (commit 9a4eab6 of eth-ait/emdb) printed
-for both together. Only the posing of SMPL was replaced, by a made-up body, whose joints, vertices and
-rotations in the good frames are recorded: the predicted ones, and the true ones in the world.
+for both together. Only the posing of SMPL was replaced, by a made-up body, whose joints, vertices
+and rotations in the good frames are recorded: the predicted ones, and the true ones in the world.
 """
 
 import dataclasses

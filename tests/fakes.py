@@ -11,12 +11,19 @@ KEYPOINTS = 23
 
 
 def fake_people(count: int, **extras) -> People:
-    """`count` people 2.5 m away, each a tetrahedron-like solid instead of a body, in a 60 x 40 image."""
+    """`count` people 2.5 m away, each a tetrahedron-like solid instead of a body, in a 60 x 40
+    image."""
     rng = np.random.default_rng(count)
     solid = np.array([[0, -0.4, 0], [0.3, 0.4, 0], [-0.3, 0.4, 0], [0, 0, 0.3]])
     faces = np.array([[0, 1, 2], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
-    translation = np.stack([np.array([0.2 * person, 0.0, 2.5]) for person in range(count)]) if count else np.zeros((0, 3))
-    keypoints = np.concatenate([rng.uniform(5, 35, (count, KEYPOINTS, 2)), rng.uniform(0.5, 1, (count, KEYPOINTS, 1))], -1)
+    translation = (
+        np.stack([np.array([0.2 * person, 0.0, 2.5]) for person in range(count)])
+        if count
+        else np.zeros((0, 3))
+    )
+    keypoints = np.concatenate(
+        [rng.uniform(5, 35, (count, KEYPOINTS, 2)), rng.uniform(0.5, 1, (count, KEYPOINTS, 1))], -1
+    )
     joints = rng.normal(0, 0.2, (count, 24, 3)) + translation[:, None]
     fields = dict(
         boxes=np.tile([10.0, 5, 40, 35], (count, 1)),
@@ -76,7 +83,11 @@ class Calls:
         if self.result is not None:
             return self.result
         given = keypoints if boxes is None else boxes
-        return fake_people(2) if given is None else fake_people(len(given), given_index=np.arange(len(given)))
+        return (
+            fake_people(2)
+            if given is None
+            else fake_people(len(given), given_index=np.arange(len(given)))
+        )
 
 
 def install_fake_recover(monkeypatch) -> Calls:

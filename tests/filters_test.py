@@ -11,9 +11,17 @@ from genhmr_jax.io.errors import InputError
 
 
 def record(confidences=(0.9,) * 44, beta=1.0, **given):
-    keypoints = np.concatenate([np.arange(88.0).reshape(44, 2) + 10, np.reshape(confidences, (44, 1))], -1)
-    labels = {"global_orient": np.ones(3), "body_pose": np.full(69, 0.1), "betas": np.full(10, beta)} | given
-    return person_record("here", image_size=(640, 480), box=(0, 0, 100, 200), keypoints2d=keypoints, **labels)
+    keypoints = np.concatenate(
+        [np.arange(88.0).reshape(44, 2) + 10, np.reshape(confidences, (44, 1))], -1
+    )
+    labels = {
+        "global_orient": np.ones(3),
+        "body_pose": np.full(69, 0.1),
+        "betas": np.full(10, beta),
+    } | given
+    return person_record(
+        "here", image_size=(640, 480), box=(0, 0, 100, 200), keypoints2d=keypoints, **labels
+    )
 
 
 def test_good_labels_pass_unchanged():
@@ -36,7 +44,9 @@ def test_a_person_needs_more_than_four_keypoints(known, stays):
     assert (after is not None) == stays
 
 
-@pytest.mark.parametrize(("loss", "stays"), [(None, True), (30_999.0, True), (31_000.0, False), (np.nan, False)])
+@pytest.mark.parametrize(
+    ("loss", "stays"), [(None, True), (30_999.0, True), (31_000.0, False), (np.nan, False)]
+)
 def test_fits_that_miss_are_left_out(loss, stays):
     assert (LabelFilters().apply(record(), loss) is not None) == stays
 
@@ -45,7 +55,12 @@ def test_fits_that_miss_are_left_out(loss, stays):
 def test_implausible_shapes_take_the_pose_along(beta, kept):
     after = LabelFilters().apply(record(beta=beta), None)
     assert after["has_betas"] == after["has_pose"] == kept
-    assert after["betas"].any() == after["body_pose"].any() == after["global_orient"].any() == bool(kept)
+    assert (
+        after["betas"].any()
+        == after["body_pose"].any()
+        == after["global_orient"].any()
+        == bool(kept)
+    )
 
 
 def test_pose_and_shape_only_together():
@@ -84,7 +99,8 @@ def test_full_turns_do_not_count(histogram):
 
 
 def test_the_histogram_is_a_density(histogram):
-    """The blur keeps the mass within a joint; only the first and last joints lose some, for it runs over joints, too."""
+    """The blur keeps the mass within a joint; only the first and last joints lose some, for it runs
+    over joints, too."""
     mass = histogram.density.sum((1, 2, 3)) * (2 * np.pi / 40) ** 3 * 21
     np.testing.assert_allclose(mass[8:13], 1.0, atol=1e-6)
     assert (mass[[0, -1]] < 0.7).all()
@@ -100,7 +116,12 @@ def test_the_reader_uses_the_histogram(tmp_path, histogram):
     counts[:, 0, 0, 0] = 1.0  # only poses that nobody takes
     np.save(tmp_path / "hmr2_training_data/amass_poses_hist100_SMPL+H_G.npy", counts)
     filtered = list(source.records(tmp_path, "train", source.report()))
-    assert [r["has_pose"] for r in kept] == [1, 1, 0, 1] and [r["has_pose"] for r in filtered] == [0, 0, 0, 0]
+    assert [r["has_pose"] for r in kept] == [1, 1, 0, 1] and [r["has_pose"] for r in filtered] == [
+        0,
+        0,
+        0,
+        0,
+    ]
 
 
 def test_a_histogram_of_another_shape(tmp_path):

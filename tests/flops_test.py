@@ -1,4 +1,5 @@
-"""FLOPs of traced functions against numbers worked out by hand, and against XLA's count where that is right (no loops)."""
+"""FLOPs of traced functions against numbers worked out by hand, and against XLA's count where that
+is right (no loops)."""
 
 import jax
 import jax.numpy as jnp
@@ -17,24 +18,49 @@ def test_a_product_by_hand():
 
 
 def test_a_batched_product_by_hand():
-    left, right = jax.ShapeDtypeStruct((2, 6, 3, 5), jnp.bfloat16), jax.ShapeDtypeStruct((2, 6, 5, 7), jnp.bfloat16)
-    assert function_flops(lambda a, b: jnp.einsum("abij,abjk->abik", a, b), left, right) == 12 * 2 * 3 * 5 * 7
+    left, right = (
+        jax.ShapeDtypeStruct((2, 6, 3, 5), jnp.bfloat16),
+        jax.ShapeDtypeStruct((2, 6, 5, 7), jnp.bfloat16),
+    )
+    assert (
+        function_flops(lambda a, b: jnp.einsum("abij,abjk->abik", a, b), left, right)
+        == 12 * 2 * 3 * 5 * 7
+    )
 
 
 def test_the_gradient_of_a_product_costs_two_more():
-    assert function_flops(jax.value_and_grad(lambda a, b: jnp.sum(jnp.sin(a @ b)), argnums=(0, 1)), A, B) == 3 * 2 * 3 * 5 * 7
+    assert (
+        function_flops(
+            jax.value_and_grad(lambda a, b: jnp.sum(jnp.sin(a @ b)), argnums=(0, 1)), A, B
+        )
+        == 3 * 2 * 3 * 5 * 7
+    )
 
 
 def test_loops_count_their_turns():
-    assert function_flops(lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, None, length=9)[0], SQUARE) == 9 * PRODUCT
-    assert function_flops(lambda x: jax.lax.fori_loop(2, 7, lambda i, c: c @ c, x), SQUARE) == 5 * PRODUCT
-    twice = lambda c: jax.lax.fori_loop(0, 2, lambda i, d: d @ d, c)  # noqa: E731
-    assert function_flops(lambda x: jax.lax.fori_loop(0, 5, lambda i, c: twice(c), x), SQUARE) == 10 * PRODUCT
+    assert (
+        function_flops(
+            lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, None, length=9)[0], SQUARE
+        )
+        == 9 * PRODUCT
+    )
+    assert (
+        function_flops(lambda x: jax.lax.fori_loop(2, 7, lambda i, c: c @ c, x), SQUARE)
+        == 5 * PRODUCT
+    )
+    twice = lambda c: jax.lax.fori_loop(0, 2, lambda i, d: d @ d, c)
+    assert (
+        function_flops(lambda x: jax.lax.fori_loop(0, 5, lambda i, c: twice(c), x), SQUARE)
+        == 10 * PRODUCT
+    )
 
 
 def test_a_while_counts_one_turn():
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    assert function_flops(lambda x, n: jax.lax.fori_loop(0, n, lambda i, c: c @ c, x), SQUARE, count) == PRODUCT
+    assert (
+        function_flops(lambda x, n: jax.lax.fori_loop(0, n, lambda i, c: c @ c, x), SQUARE, count)
+        == PRODUCT
+    )
 
 
 def test_the_costliest_branch_counts():
@@ -72,7 +98,11 @@ def test_a_shard_map_counts_every_device():
 CONVOLUTIONS = {
     "same": {"window_strides": (1, 1), "padding": "SAME"},
     "strided": {"window_strides": (2, 2), "padding": "VALID"},
-    "dilated kernel": {"window_strides": (1, 1), "padding": [(2, 2), (2, 2)], "rhs_dilation": (2, 2)},
+    "dilated kernel": {
+        "window_strides": (1, 1),
+        "padding": [(2, 2), (2, 2)],
+        "rhs_dilation": (2, 2),
+    },
     "transposed": {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)], "lhs_dilation": (2, 2)},
     "in groups": {"window_strides": (1, 1), "padding": "SAME", "feature_group_count": 2},
 }
@@ -81,23 +111,39 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
 def test_convolutions_as_xla_counts_them(options):
     groups = options.get("feature_group_count", 1)
-    image, kernel = jax.ShapeDtypeStruct((2, 9, 9, 4), jnp.float32), jax.ShapeDtypeStruct((3, 3, 4 // groups, 6), jnp.float32)
+    image, kernel = (
+        jax.ShapeDtypeStruct((2, 9, 9, 4), jnp.float32),
+        jax.ShapeDtypeStruct((3, 3, 4 // groups, 6), jnp.float32),
+    )
 
     def convolve(x, k):
-        return jax.lax.conv_general_dilated(x, k, dimension_numbers=("NHWC", "HWIO", "NHWC"), **options)
+        return jax.lax.conv_general_dilated(
+            x, k, dimension_numbers=("NHWC", "HWIO", "NHWC"), **options
+        )
 
-    assert function_flops(convolve, image, kernel) == jax.jit(convolve).lower(image, kernel).cost_analysis()["flops"]
+    assert (
+        function_flops(convolve, image, kernel)
+        == jax.jit(convolve).lower(image, kernel).cost_analysis()["flops"]
+    )
 
 
 def test_a_patch_convolution_by_hand():
-    image, kernel = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32), jax.ShapeDtypeStruct((4, 4, 3, 10), jnp.float32)
+    image, kernel = (
+        jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32),
+        jax.ShapeDtypeStruct((4, 4, 3, 10), jnp.float32),
+    )
 
     def patches(x, k):
-        return jax.lax.conv_general_dilated(x, k, (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jax.lax.conv_general_dilated(
+            x, k, (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
 
     assert function_flops(patches, image, kernel) == 2 * (2 * 2 * 2 * 10) * (4 * 4 * 3)
     # Its gradient in the kernel alone is the same number of products over again.
-    assert function_flops(jax.grad(lambda k, x: jnp.sum(jnp.sin(patches(x, k)))), kernel, image) == 2 * 2 * 80 * 48
+    assert (
+        function_flops(jax.grad(lambda k, x: jnp.sum(jnp.sin(patches(x, k)))), kernel, image)
+        == 2 * 2 * 80 * 48
+    )
 
 
 def test_a_small_network_as_xla_counts_it():
@@ -107,4 +153,6 @@ def test_a_small_network_as_xla_counts_it():
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((32, 64), (64, 256), (256, 64))]
     counted = function_flops(network, *shapes)
     assert counted == 2 * 32 * (64 * 256 + 256 * 64)
-    assert counted == pytest.approx(jax.jit(network).lower(*shapes).cost_analysis()["flops"], rel=0.01)
+    assert counted == pytest.approx(
+        jax.jit(network).lower(*shapes).cost_analysis()["flops"], rel=0.01
+    )

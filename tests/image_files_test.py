@@ -1,4 +1,5 @@
-"""Which photos a folder has, what is passed over in it, and what results are called: never like a file of the user."""
+"""Which photos a folder has, what is passed over in it, and what results are called: never like a
+file of the user."""
 
 import pathlib
 
@@ -40,7 +41,17 @@ def test_list_images_reports_every_bad_path_and_keeps_the_good(tmp_path):
 
 
 def test_equal_stems_never_share_outputs(tmp_path):
-    names = ["a/x.jpg", "b/x.jpg", "a/x.png", "a/y.jpg", "a/y.png", "a/y_png.jpg", "c/X.JPG", "d/a/x.jpg", "a/z.jpg"]
+    names = [
+        "a/x.jpg",
+        "b/x.jpg",
+        "a/x.png",
+        "a/y.jpg",
+        "a/y.png",
+        "a/y_png.jpg",
+        "c/X.JPG",
+        "d/a/x.jpg",
+        "a/z.jpg",
+    ]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_bytes(b"")
@@ -51,8 +62,16 @@ def test_equal_stems_never_share_outputs(tmp_path):
 
 
 def test_every_listed_suffix_is_read(tmp_path):
-    """What Pillow writes under a suffix of the list comes back; jfif, avif and jp2 were passed over once."""
-    formats = {".jpe": "JPEG", ".jfif": "JPEG", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".jpx": "JPEG2000", ".jpf": "JPEG2000"}
+    """What Pillow writes under a suffix of the list comes back; jfif, avif and jp2 were passed over
+    once."""
+    formats = {
+        ".jpe": "JPEG",
+        ".jfif": "JPEG",
+        ".jp2": "JPEG2000",
+        ".j2k": "JPEG2000",
+        ".jpx": "JPEG2000",
+        ".jpf": "JPEG2000",
+    }
     for suffix in SUFFIXES:
         image = Image.fromarray(np.full((40, 60, 3), 90, np.uint8))
         image.save(tmp_path / f"x{suffix[1:]}{suffix}", formats.get(suffix))
@@ -70,7 +89,9 @@ def test_what_is_passed_over_is_named(tmp_path):
     save_photo(tmp_path / "a.png")
     save_photo(tmp_path / "beach_overlay.png")
     (line,) = find_images([tmp_path]).notes()
-    assert line.startswith(f"{tmp_path}: passed over b.HEIC, beach_overlay.png, clip.mov, sub/; convert")
+    assert line.startswith(
+        f"{tmp_path}: passed over b.HEIC, beach_overlay.png, clip.mov, sub/; convert"
+    )
     for i in range(20):
         (tmp_path / f"raw{i}.dng").write_bytes(b"")
     assert "and 16 more" in find_images([tmp_path]).notes()[0]
@@ -89,28 +110,43 @@ def test_a_photo_that_is_named_is_read_whatever_it_is_called(tmp_path):
 
 def test_our_overlays_are_known_by_their_mark(tmp_path):
     save_png(tmp_path / "ours_overlay.png", np.zeros((20, 20, 3), np.uint8))
-    assert is_overlay(tmp_path / "ours_overlay.png") and not is_overlay(save_photo(tmp_path / "theirs_overlay.png"))
+    assert is_overlay(tmp_path / "ours_overlay.png") and not is_overlay(
+        save_photo(tmp_path / "theirs_overlay.png")
+    )
 
 
 def test_no_output_is_an_input(tmp_path):
-    """Photos, meshes, bodies, links and differences of upper and lower case: another name is found for the result."""
+    """Photos, meshes, bodies, links and differences of upper and lower case: another name is found
+    for the result."""
     (tmp_path / "photos").mkdir()
     for name in ("x.png", "x_overlay.png", "y.png", "Y.NPZ", "z.png", "z_3.obj", "w.png"):
         (tmp_path / "photos" / name).write_bytes(b"x")
     files = [tmp_path / "photos" / f"{stem}.png" for stem in "xyzw"]
-    inputs = [*files, *(tmp_path / "photos" / name for name in ("x_overlay.png", "Y.NPZ", "z_3.obj"))]
-    elsewhere = [image.stem for image in name_outputs(files, would_overwrite(tmp_path / "out", inputs))]
+    inputs = [
+        *files,
+        *(tmp_path / "photos" / name for name in ("x_overlay.png", "Y.NPZ", "z_3.obj")),
+    ]
+    elsewhere = [
+        image.stem for image in name_outputs(files, would_overwrite(tmp_path / "out", inputs))
+    ]
     assert elsewhere == ["x", "y", "z", "w"]
     (tmp_path / "link").symlink_to(tmp_path / "photos")
     for out in (tmp_path / "photos", tmp_path / "link"):
-        assert [image.stem for image in name_outputs(files, would_overwrite(out, inputs))] == ["x_png", "y_png", "z_png", "w"]
+        assert [image.stem for image in name_outputs(files, would_overwrite(out, inputs))] == [
+            "x_png",
+            "y_png",
+            "z_png",
+            "w",
+        ]
 
 
 @pytest.mark.parametrize("named", [True, False])
 def test_a_photo_called_like_a_result_is_never_overwritten(tmp_path, calls, capsys, named):
     save_photo(tmp_path / "x.png")
     theirs = save_photo(tmp_path / "x_overlay.png").read_bytes()
-    photos = [str(tmp_path / "x.png"), str(tmp_path / "x_overlay.png")] if named else [str(tmp_path)]
+    photos = (
+        [str(tmp_path / "x.png"), str(tmp_path / "x_overlay.png")] if named else [str(tmp_path)]
+    )
     for _ in range(2):
         assert main.main(["recover", *photos, "--out", str(tmp_path)]) == 0
         assert (tmp_path / "x_overlay.png").read_bytes() == theirs

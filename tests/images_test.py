@@ -1,4 +1,5 @@
-"""Reading photos: every common kind of file gives the same upright 8-bit RGB, every broken one gives one clear error."""
+"""Reading photos: every common kind of file gives the same upright 8-bit RGB, every broken one
+gives one clear error."""
 
 import io
 
@@ -107,11 +108,17 @@ def test_truncated_files_are_damaged_not_half_read(tmp_path, form):
 
 
 def test_one_pixel_and_giant_images_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"dot\.png: is only 1 x 1 px; give an image of at least 16 px"):
+    with pytest.raises(
+        InputError, match=r"dot\.png: is only 1 x 1 px; give an image of at least 16 px"
+    ):
         read_image(save(tmp_path / "dot.png", picture(1, 1)))
     Image.new("1", (20_000, 40)).save(tmp_path / "wide.png")
-    with pytest.raises(InputError, match=rf"wide\.png: is 20000 x 40 px; scale it down to at most {MAX_SIDE} px"):
+    with pytest.raises(
+        InputError, match=rf"wide\.png: is 20000 x 40 px; scale it down to at most {MAX_SIDE} px"
+    ):
         read_image(tmp_path / "wide.png")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
-    with pytest.raises(InputError, match=r"bomb\.png: is larger than 150 megapixels; scale it down"):
+    with pytest.raises(
+        InputError, match=r"bomb\.png: is larger than 150 megapixels; scale it down"
+    ):
         read_image(tmp_path / "bomb.png")

@@ -16,13 +16,25 @@ LAUNCH = ROOT / "launch"
 
 def environment(**variables: str) -> dict[str, str]:
     """This environment without what clusters set; CPU, and one thread's worth of noise."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GENHMR_", "SLURM_", "SKYPILOT_", "JAX_NUM_CPU", "XLA_FLAGS"))}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("GENHMR_", "SLURM_", "SKYPILOT_", "JAX_NUM_CPU", "XLA_FLAGS"))
+    }
     return kept | {"JAX_PLATFORMS": "cpu"} | variables
 
 
 def local(*words: str, **options) -> subprocess.Popen:
     command = [sys.executable, LAUNCH / "local_multiprocess.py", *words]
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **options)
+    return subprocess.Popen(
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        **options,
+    )
 
 
 # Real processes.
@@ -62,12 +74,18 @@ distributed.barrier("never")
 
 @pytest.mark.parametrize(
     ("what", "message"),
-    [("raise FloatingPointError('not finite')", "FloatingPointError: not finite"), ("distributed.leave('no file')", "no file")],
+    [
+        ("raise FloatingPointError('not finite')", "FloatingPointError: not finite"),
+        ("distributed.leave('no file')", "no file"),
+    ],
 )
 def test_a_process_that_fails_ends_the_others(what, message):
-    """Without waiting for JAX's barrier at exit, where the other, in the middle of a step, would not come for five minutes."""
+    """Without waiting for JAX's barrier at exit, where the other, in the middle of a step, would
+    not come for five minutes."""
     start = time.monotonic()
-    child = local("--processes", "2", "--devices", "1", "--", sys.executable, "-c", FAILS.format(what=what))
+    child = local(
+        "--processes", "2", "--devices", "1", "--", sys.executable, "-c", FAILS.format(what=what)
+    )
     _, err = child.communicate(timeout=240)
     assert child.returncode == 1
     assert f"[1] {message}" in err
@@ -116,13 +134,17 @@ def test_exit_codes():
     assert shell("exit 0")[0] == 0
     assert shell("exit $((GENHMR_PROCESS_ID * 3))", 3)[0] in (3, 6)
     assert shell("kill -KILL $$")[0] == 128 + signal.SIGKILL
-    assert shell("[ $GENHMR_PROCESS_ID = 0 ] || sleep 1; exit 75")[0] == 75  # the slower one may finish saving
+    assert (
+        shell("[ $GENHMR_PROCESS_ID = 0 ] || sleep 1; exit 75")[0] == 75
+    )  # the slower one may finish saving
     assert shell("[ $GENHMR_PROCESS_ID = 0 ] && exit 75; sleep 0.3; exit 2")[0] == 2
 
 
 def test_a_failure_stops_the_others():
     start = time.monotonic()
-    code, out, _ = shell("[ $GENHMR_PROCESS_ID = 1 ] && exit 5; trap 'echo told; exit 0' TERM; while true; do sleep 0.05; done")
+    code, out, _ = shell(
+        "[ $GENHMR_PROCESS_ID = 1 ] && exit 5; trap 'echo told; exit 0' TERM; while true; do sleep 0.05; done"
+    )
     assert (code, out) == (5, "[0] told\n")
     assert time.monotonic() - start < 9  # before anything is killed
 
@@ -135,7 +157,14 @@ def test_lines_carry_their_process_and_stay_on_their_stream():
 
 
 def test_interrupt_is_passed_on():
-    child = local("--processes", "2", "--", "bash", "-c", "trap 'exit 9' INT; echo up; while true; do sleep 0.05; done")
+    child = local(
+        "--processes",
+        "2",
+        "--",
+        "bash",
+        "-c",
+        "trap 'exit 9' INT; echo up; while true; do sleep 0.05; done",
+    )
     assert sorted(child.stdout.readline() for _ in range(2)) == ["[0] up\n", "[1] up\n"]
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=60)
@@ -144,7 +173,14 @@ def test_interrupt_is_passed_on():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
 def test_children_do_not_outlive_a_killed_launcher():
-    child = local("--processes", "1", "--", sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(300)")
+    child = local(
+        "--processes",
+        "1",
+        "--",
+        sys.executable,
+        "-c",
+        "import os, time; print(os.getpid(), flush=True); time.sleep(300)",
+    )
     pid = int(child.stdout.readline().split()[1])
     child.kill()
     child.communicate(timeout=60)
@@ -158,19 +194,35 @@ def test_children_do_not_outlive_a_killed_launcher():
 def test_devices_and_gpus_are_handed_out():
     script = "echo $JAX_PLATFORMS $JAX_NUM_CPU_DEVICES $CUDA_VISIBLE_DEVICES $GENHMR_NUM_PROCESSES"
     command = [sys.executable, LAUNCH / "local_multiprocess.py", "--processes", "2"]
-    run = lambda *words, **env: subprocess.run(  # noqa: E731
-        [*command, *words, "--", "bash", "-c", script], env=environment(**env), capture_output=True, text=True, timeout=60
+    run = lambda *words, **env: subprocess.run(
+        [*command, *words, "--", "bash", "-c", script],
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
-    assert sorted(run("--devices", "3", JAX_PLATFORMS="").stdout.splitlines()) == ["[0] cpu 3 2", "[1] cpu 3 2"]
-    assert sorted(run("--gpus", "2", JAX_PLATFORMS="cuda").stdout.splitlines()) == ["[0] cuda 0,1 2", "[1] cuda 2,3 2"]
+    assert sorted(run("--devices", "3", JAX_PLATFORMS="").stdout.splitlines()) == [
+        "[0] cpu 3 2",
+        "[1] cpu 3 2",
+    ]
+    assert sorted(run("--gpus", "2", JAX_PLATFORMS="cuda").stdout.splitlines()) == [
+        "[0] cuda 0,1 2",
+        "[1] cuda 2,3 2",
+    ]
     given = run("--gpus", "1", JAX_PLATFORMS="cuda", CUDA_VISIBLE_DEVICES="5,7")
     assert sorted(given.stdout.splitlines()) == ["[0] cuda 5 2", "[1] cuda 7 2"]
     few = run("--gpus", "2", CUDA_VISIBLE_DEVICES="5,7")
-    assert few.returncode == 1 and "2 x 2 GPUs asked for, but CUDA_VISIBLE_DEVICES names 2" in few.stderr
+    assert (
+        few.returncode == 1
+        and "2 x 2 GPUs asked for, but CUDA_VISIBLE_DEVICES names 2" in few.stderr
+    )
 
 
 def test_bad_command_lines():
-    for words, message in ((("--processes", "2"), "no command"), (("--processes", "0", "--", "true"), "count from 1")):
+    for words, message in (
+        (("--processes", "2"), "no command"),
+        (("--processes", "0", "--", "true"), "count from 1"),
+    ):
         child = local(*words)
         _, err = child.communicate(timeout=60)
         assert child.returncode == 2 and message in err

@@ -1,4 +1,5 @@
-"""The encoder "look": a network that sees people upright in the region of the detector's look, and keypoints or none."""
+"""The encoder "look": a network that sees people upright in the region of the detector's look, and
+keypoints or none."""
 
 import copy
 import dataclasses
@@ -44,11 +45,19 @@ SPEC = GenHmrSpec(
 
 def test_an_upright_camera_sees_what_the_camera_sees_turned():
     rng = np.random.default_rng(0)
-    points, size, focal = rng.normal(size=(7, 3)) + [0.2, -0.4, 6.0], np.array([640.0, 480.0]), 700.0
+    points, size, focal = (
+        rng.normal(size=(7, 3)) + [0.2, -0.4, 6.0],
+        np.array([640.0, 480.0]),
+        700.0,
+    )
     region = Region(*rng.uniform(100, 400, 3), 0.7)
-    turn, crop = camera.upright(jnp.array([region.x, region.y, region.side, region.angle]), jnp.asarray(size))
+    turn, crop = camera.upright(
+        jnp.array([region.x, region.y, region.side, region.angle]), jnp.asarray(size)
+    )
     pixels = points[:, :2] / points[:, 2:] * focal + size / 2
-    own = points @ np.asarray(turn, np.float64)  # turn leads from the upright camera's axes to the camera's
+    own = points @ np.asarray(
+        turn, np.float64
+    )  # turn leads from the upright camera's axes to the camera's
     upright = own[:, :2] / own[:, 2:] * focal + size / 2
     inside = (upright - np.asarray(crop[:2])) / float(crop[2])  # of a square that is not turned
     np.testing.assert_allclose(region.to_image(256 * (inside + 0.5)), pixels, atol=1e-2)
@@ -57,11 +66,13 @@ def test_an_upright_camera_sees_what_the_camera_sees_turned():
 @pytest.fixture(scope="module")
 def network():
     networks = Networks.of(SPEC)
-    pure = lambda module: nnx.to_pure_dict(nnx.split(module)[1])  # noqa: E731
+    pure = lambda module: nnx.to_pure_dict(nnx.split(module)[1])
     model = pure(GenHmr(SPEC, rngs=nnx.Rngs(0)))
     leaves, tree = jax.tree.flatten(model)
     noise = jax.random.split(jax.random.key(1), len(leaves))
-    model = jax.tree.unflatten(tree, [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)])
+    model = jax.tree.unflatten(
+        tree, [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)]
+    )
     vectors = jax.random.normal(jax.random.key(2), (16, SPEC.tokenizer.code_dim))
     return networks, {
         "genhmr": model,
@@ -73,9 +84,13 @@ def network():
 def answer(network, inputs):
     networks, params = network
     encoded = networks.encode(params, inputs)
-    _, embeddings = sample_bodies(networks, params, encoded, jax.random.split(jax.random.key(0), len(inputs["crop"])))
+    _, embeddings = sample_bodies(
+        networks, params, encoded, jax.random.split(jax.random.key(0), len(inputs["crop"]))
+    )
     rotmats = networks.decoder(params, inputs)(embeddings)
-    translation = camera.weak_to_translation(encoded.weak_camera, inputs["crop"], inputs["image_size"], inputs["focal"])
+    translation = camera.weak_to_translation(
+        encoded.weak_camera, inputs["crop"], inputs["image_size"], inputs["focal"]
+    )
     return rotmats, encoded.betas, translation
 
 
@@ -83,7 +98,10 @@ def made_up(rows=3):
     rng = np.random.default_rng(5)
     look = rng.normal(size=(rows, *Looks.none(1).inner.shape[1:]))
     return {
-        "keypoints": jnp.asarray(np.concatenate([rng.uniform(50, 400, (rows, 23, 2)), np.ones((rows, 23, 1))], -1), jnp.float32),
+        "keypoints": jnp.asarray(
+            np.concatenate([rng.uniform(50, 400, (rows, 23, 2)), np.ones((rows, 23, 1))], -1),
+            jnp.float32,
+        ),
         "keypoints3d": jnp.asarray(rng.normal(size=(rows, 23, 3)), jnp.float32),
         "crop": jnp.tile(jnp.array([200.0, 220.0, 300.0]), (rows, 1)),
         "image_size": jnp.tile(jnp.array([640.0, 480.0]), (rows, 1)),
@@ -96,19 +114,38 @@ def made_up(rows=3):
 def seen(view):
     """The inputs of a network."""
     look = jnp.asarray(view["look"], jnp.float32)
-    return {name: value for name, value in view.items() if name != "look"} | {"maps": encoders.maps_of_looks(look)}
+    return {name: value for name, value in view.items() if name != "look"} | {
+        "maps": encoders.maps_of_looks(look)
+    }
 
 
 def test_who_is_turned_about_the_optical_axis_gets_the_same_body_turned(network):
-    """Camera roll is exactly undone: everything but the root, and where the body lies, stays as it is."""
+    """Camera roll is exactly undone: everything but the root, and where the body lies, stays as it
+    is."""
     view, angle = made_up(), 0.9
-    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]], np.float32)
-    about = lambda points: (points - view["image_size"][:1] / 2) @ turn[:2, :2].T + view["image_size"][:1] / 2  # noqa: E731
-    region = jnp.concatenate([about(view["region"][:, :2]), view["region"][:, 2:3], view["region"][:, 3:] + angle], -1)
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]],
+        np.float32,
+    )
+    about = lambda points: (
+        (points - view["image_size"][:1] / 2) @ turn[:2, :2].T + view["image_size"][:1] / 2
+    )
+    region = jnp.concatenate(
+        [about(view["region"][:, :2]), view["region"][:, 2:3], view["region"][:, 3:] + angle], -1
+    )
     points = jnp.concatenate([about(view["keypoints"][..., :2]), view["keypoints"][..., 2:]], -1)
-    other = view | {"region": region, "keypoints": points, "keypoints3d": view["keypoints3d"] @ turn.T}
-    other["crop"] = jnp.tile(jnp.array([300.0, 100.0, 250.0]), (3, 1))  # whatever crop is used to say where the body lies
-    (rotmats, betas, translation), (rotmats2, betas2, translation2) = answer(network, seen(view)), answer(network, seen(other))
+    other = view | {
+        "region": region,
+        "keypoints": points,
+        "keypoints3d": view["keypoints3d"] @ turn.T,
+    }
+    other["crop"] = jnp.tile(
+        jnp.array([300.0, 100.0, 250.0]), (3, 1)
+    )  # whatever crop is used to say where the body lies
+    (rotmats, betas, translation), (rotmats2, betas2, translation2) = (
+        answer(network, seen(view)),
+        answer(network, seen(other)),
+    )
     np.testing.assert_allclose(rotmats2[:, 0], turn @ rotmats[:, 0], atol=2e-4)
     np.testing.assert_allclose(rotmats2[:, 1:], rotmats[:, 1:], atol=2e-4)
     np.testing.assert_allclose(betas2, betas, atol=2e-4)
@@ -117,18 +154,27 @@ def test_who_is_turned_about_the_optical_axis_gets_the_same_body_turned(network)
 
 def test_the_look_itself_is_seen(network):
     view = made_up()
-    plain, other = (answer(network, seen(view | {"look": look}))[0] for look in (view["look"], 1.0 - view["look"]))
+    plain, other = (
+        answer(network, seen(view | {"look": look}))[0]
+        for look in (view["look"], 1.0 - view["look"])
+    )
     assert np.abs(plain - other).max() > 1e-3
 
 
 def test_it_can_be_shown_the_image_alone_or_the_keypoints_alone(network):
     view, other = made_up(), made_up()
     other["keypoints"], other["keypoints3d"] = view["keypoints"] + 9.0, -view["keypoints3d"]
-    bodies = [answer(network, shown(seen(v), context))[0] for context in ("image", "all") for v in (view, other)]
+    bodies = [
+        answer(network, shown(seen(v), context))[0]
+        for context in ("image", "all")
+        for v in (view, other)
+    ]
     np.testing.assert_array_equal(bodies[0], bodies[1])
     assert np.abs(bodies[2] - bodies[3]).max() > 1e-3
     blind = view | {"look": 1.0 - view["look"]}
-    np.testing.assert_array_equal(*(answer(network, shown(seen(v), "keypoints"))[0] for v in (view, blind)))
+    np.testing.assert_array_equal(
+        *(answer(network, shown(seen(v), "keypoints"))[0] for v in (view, blind))
+    )
     assert network[0].contexts == evaluate.CONTEXTS == CONTEXTS
     with pytest.raises(ValueError, match="unknown context 'picture'"):
         shown(seen(view), "picture")
@@ -136,8 +182,12 @@ def test_it_can_be_shown_the_image_alone_or_the_keypoints_alone(network):
 
 def test_a_context_that_the_model_lacks_is_refused(network):
     lacks = Networks.of(dataclasses.replace(SPEC, encoder_channels=()))
-    with pytest.raises(InputError, match="--context image: is not what this model sees; choose all or keypoints"):
-        photo.Recoverer(lacks, {}, None).solve({}, np.arange(1), photo.RecoverOptions(context="image"))
+    with pytest.raises(
+        InputError, match="--context image: is not what this model sees; choose all or keypoints"
+    ):
+        photo.Recoverer(lacks, {}, None).solve(
+            {}, np.arange(1), photo.RecoverOptions(context="image")
+        )
     with pytest.raises(ValueError, match="context is 'depth'"):
         photo.RecoverOptions(context="depth")
 
@@ -159,21 +209,28 @@ def images(tmp_path_factory, corpus_file):
 
 @pytest.fixture(scope="module")
 def task(images, get_config, corpus_file, tmp_path_factory):
-    """Training of an image-only model, of which only the size is not that of configs/genhmr.py:look."""
+    """Training of an image-only model, of which only the size is not that of
+    configs/genhmr/detector_maps.py."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    first = get_config("tokenizer:tiny")
+    first = get_config("tokenizer/tiny")
     first.data.poses = str(corpus_file)
     tokenizer = TokenizerTask(first)
     tokenizer.export(folder, *tokenizer.init(jax.random.key(0)), {})
-    config = get_config("genhmr:look")
+    config = get_config("genhmr/detector_maps")
     config.model.transformer.update({"width": 24, "layers": 1, "heads": 2})
-    config.data.images, config.data.poses, config.tokenizer, config.init = str(images / "looks"), str(corpus_file), str(folder), ""
+    config.data.images, config.data.poses, config.tokenizer, config.init = (
+        str(images / "looks"),
+        str(corpus_file),
+        str(folder),
+        "",
+    )
     config.image_batch_size = 4
     return GenHmrTask.from_model(config)
 
 
 def test_sets_of_an_earlier_version_are_refused(images, task, tmp_path):
-    """Looks at the mirror image were not kept then: neither a whole set nor a part of one goes unnoticed."""
+    """Looks at the mirror image were not kept then: neither a whole set nor a part of one goes
+    unnoticed."""
     folder = tmp_path / "older"
     shutil.copytree(images / "looks", folder)
     part = min((folder / "train" / "parts").glob("*.npz"))
@@ -190,9 +247,12 @@ def test_sets_of_an_earlier_version_are_refused(images, task, tmp_path):
 
 
 def test_tokens_and_labels_agree_in_training(task):
-    """Tokens are of the upright pose; decoded, they are the labelled pose in the axes of the photo, as near as the tokenizer is."""
+    """Tokens are of the upright pose; decoded, they are the labelled pose in the axes of the photo,
+    as near as the tokenizer is."""
     rows = task.sources()["images"].load(np.arange(4))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), {"images": rows}) == jax.tree.map(lambda x: (x.shape, x.dtype), task.batch_shapes())
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), {"images": rows}) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), task.batch_shapes()
+    )
     sample = jax.jit(task.prepare)(task.frozen, {"images": rows})["images"]
     inputs = encoders.from_stored(sample)
     turn = task.networks.turn(inputs)
@@ -201,7 +261,10 @@ def test_tokens_and_labels_agree_in_training(task):
     vectors = task.frozen["codebook"]["vectors"]
     upright = sample["rotmats"].at[:, 0].set(jnp.swapaxes(turn, 1, 2) @ sample["rotmats"][:, 0])
     np.testing.assert_array_equal(sample["tokens"], tokenizer.tokenize(vectors, upright))
-    decoded, plain = task.networks.decoder(task.frozen, inputs)(vectors[sample["tokens"]]), tokenizer.decode(vectors[sample["tokens"]])
+    decoded, plain = (
+        task.networks.decoder(task.frozen, inputs)(vectors[sample["tokens"]]),
+        tokenizer.decode(vectors[sample["tokens"]]),
+    )
     np.testing.assert_allclose(decoded[:, 0], turn @ plain[:, 0], atol=1e-5)
     np.testing.assert_array_equal(decoded[:, 1:], plain[:, 1:])
 
@@ -214,24 +277,38 @@ def test_training_measures_it_and_recover_takes_it(task, images, tmp_path):
     task.export(tmp_path, params, extra, {})
     report = views.evaluate(str(tmp_path), Settings(refine_steps=0), images=str(images / "looks"))
     expected = float(measured["pa_mpjpe"] / measured["rows"])
-    assert report["contexts"]["image"]["sampled"]["pa_mpjpe_mm"] == pytest.approx(expected, rel=2e-2)
+    assert report["contexts"]["image"]["sampled"]["pa_mpjpe_mm"] == pytest.approx(
+        expected, rel=2e-2
+    )
 
     model, image = photo.load(tmp_path), next(read_shards(images / "images" / "val")).image
     seen = detect.detect(image)
-    assert seen.looks.inner.shape == (len(seen), 2, 8, 8, 288) and np.abs(seen.looks.inner).max((1, 2, 3, 4)).min() > 0
+    assert (
+        seen.looks.inner.shape == (len(seen), 2, 8, 8, 288)
+        and np.abs(seen.looks.inner).max((1, 2, 3, 4)).min() > 0
+    )
     people = model.recover(image, options=photo.RecoverOptions(refine_steps=0))
-    given = model.recover(image, boxes=seen.boxes, keypoints=seen.keypoints, options=photo.RecoverOptions(refine_steps=0))
+    given = model.recover(
+        image,
+        boxes=seen.boxes,
+        keypoints=seen.keypoints,
+        options=photo.RecoverOptions(refine_steps=0),
+    )
     assert len(people) == len(given) == len(seen) and np.isfinite(people.vertices).all()
     # With the user's own keypoints the detector looks in their box: almost the same looks.
-    assert np.median(np.abs(given.body_pose - people.body_pose)) < 0.05 and np.abs(given.vertices - people.vertices).max() > 0
+    assert (
+        np.median(np.abs(given.body_pose - people.body_pose)) < 0.05
+        and np.abs(given.vertices - people.vertices).max() > 0
+    )
     points = people.projected_keypoints
     assert (np.abs(points.mean(1) - seen.keypoints[..., :2].mean(1)) < 100).all()
 
 
 @pytest.mark.slow  # half a minute of compiling
 def test_simulated_views_are_learned_from_beside_looks(images, task, get_config, corpus_file):
-    """configs/genhmr.py:seen: views have no looks, and are seen by their keypoints in the axes of the photo."""
-    config = get_config("genhmr:seen")
+    """configs/genhmr/keypoints_and_detector_maps.py: views have no looks, and are seen by their keypoints in the axes of
+    the photo."""
+    config = get_config("genhmr/keypoints_and_detector_maps")
     for name, value in {"context_width": 16, "context_depth": 1, "context_tokens": 2}.items():
         config.model[name] = value
     config.model.transformer = task.config.model.transformer
@@ -240,10 +317,14 @@ def test_simulated_views_are_learned_from_beside_looks(images, task, get_config,
     both = GenHmrTask.from_model(config)
     batch = {name: source.load(np.arange(source.size)) for name, source in both.sources().items()}
     sample = jax.jit(both.prepare)(both.frozen, batch)
-    np.testing.assert_array_equal(both.networks.turn(encoders.from_stored(sample["views"])), np.tile(np.eye(3), (3, 1, 1)))
+    np.testing.assert_array_equal(
+        both.networks.turn(encoders.from_stored(sample["views"])), np.tile(np.eye(3), (3, 1, 1))
+    )
     params, extra = both.init(jax.random.key(0))
     loss = jax.value_and_grad(lambda p: both.loss(p, extra, both.frozen, sample), has_aux=True)
     (total, found), grads = jax.jit(loss)(params)
-    assert np.isfinite(total) and {"token", "image_token", "rotation", "image_rotation"} <= set(found["terms"])
+    assert np.isfinite(total) and {"token", "image_token", "rotation", "image_rotation"} <= set(
+        found["terms"]
+    )
     for level in grads["pyramid"]["levels"].values():  # both looks are learned from
         assert np.abs(level["proj"]["kernel"]).max() > 0

@@ -22,7 +22,9 @@ def test_token_nll_by_hand():
     """Two codes with p = 0.8 and 0.2, three with a third each."""
     logits = np.log(np.array([[[0.8, 0.2, 1e-9], [1 / 3, 1 / 3, 1 / 3]]]))
     tokens = jnp.array([[0, 2]])
-    np.testing.assert_allclose(losses.token_nll(f32(logits), tokens), [[-np.log(0.8), np.log(3)]], rtol=1e-5)
+    np.testing.assert_allclose(
+        losses.token_nll(f32(logits), tokens), [[-np.log(0.8), np.log(3)]], rtol=1e-5
+    )
     smooth = losses.token_nll(f32(logits), tokens, label_smoothing=0.3)
     spread = -np.log([0.8, 0.2, 1e-9]).mean()
     np.testing.assert_allclose(smooth, [[0.7 * -np.log(0.8) + 0.3 * spread, np.log(3)]], rtol=1e-5)

@@ -1,4 +1,5 @@
-"""The masked transformer and the shape and camera head: against float64 NumPy, and who may look at what."""
+"""The masked transformer and the shape and camera head: against float64 NumPy, and who may look at
+what."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,8 +47,12 @@ def logits(seeing):
 def logits_numpy(model, tokens, context):
     """Logits (L, N) of one example without an image."""
     spec = model.spec
-    codes = (VECTORS - VECTORS.mean(0, dtype=np.float64)) / (VECTORS.std(0, dtype=np.float64) + 1e-6)
-    x = np.stack([array(model.embed)[token] + array(model.position)[i] for i, token in enumerate(tokens)])
+    codes = (VECTORS - VECTORS.mean(0, dtype=np.float64)) / (
+        VECTORS.std(0, dtype=np.float64) + 1e-6
+    )
+    x = np.stack(
+        [array(model.embed)[token] + array(model.position)[i] for i, token in enumerate(tokens)]
+    )
     if spec.geometric:
         for i, token in enumerate(tokens):
             if token < CODES:
@@ -55,7 +60,9 @@ def logits_numpy(model, tokens, context):
     x = np.concatenate([context, x])
     for _, block in sorted(model.blocks.items()):
         attention = block.self_attention
-        x = x + self_attention(attention.qkv, attention.out, layer_norm(block.norm_self, x), spec.heads)
+        x = x + self_attention(
+            attention.qkv, attention.out, layer_norm(block.norm_self, x), spec.heads
+        )
         x = x + linear(block.down, np.maximum(linear(block.up, layer_norm(block.norm_mlp, x)), 0))
     x = layer_norm(model.norm, x[len(context) :])
     out = linear(model.head, x)
@@ -66,13 +73,17 @@ def logits_numpy(model, tokens, context):
         square = (codes**2).sum(-1)
         square = (square - square.mean()) / (square.std() + 1e-6)
         for i in range(LENGTH):
-            out[i] += np.concatenate([codes, square[:, None]], -1) @ (x[i] @ array(model.code_out)[i])
+            out[i] += np.concatenate([codes, square[:, None]], -1) @ (
+                x[i] @ array(model.code_out)[i]
+            )
     return out
 
 
 @pytest.mark.parametrize("geometric,head_rank", [(True, 0), (True, 3), (False, 0)])
 def test_against_numpy(geometric, head_rank):
-    model = transformer(levels=0, layers=1, activation="relu", geometric=geometric, head_rank=head_rank)
+    model = transformer(
+        levels=0, layers=1, activation="relu", geometric=geometric, head_rank=head_rank
+    )
     found = without_image(model, TOKENS, CONTEXTS, VECTORS)
     assert found.shape == (3, LENGTH, CODES) and found.dtype == jnp.float32
     for row in range(3):
@@ -96,7 +107,8 @@ def test_examples_do_not_see_each_other(seeing, logits):
 
 @pytest.mark.parametrize("what", ["token", "context", "image"])
 def test_every_position_sees(seeing, logits, what):
-    """One visible token, one context token or the image of the first example changes: so do all of its logits' rows."""
+    """One visible token, one context token or the image of the first example changes: so do all of
+    its logits' rows."""
     tokens, context, maps = TOKENS.copy(), CONTEXTS.copy(), MAPS.copy()
     if what == "token":
         tokens[0, 0] = 5
@@ -111,8 +123,15 @@ def test_every_position_sees(seeing, logits, what):
 def test_scale_and_origin_of_the_codes_do_not_matter(seeing):
     """What the transformer learns holds for a tokenizer of any scale."""
     blind = without_image(seeing, TOKENS, CONTEXTS, VECTORS)
-    np.testing.assert_allclose(without_image(seeing, TOKENS, CONTEXTS, 10 * VECTORS + 3), blind, atol=1e-3)
-    assert np.abs(np.asarray(without_image(seeing, TOKENS, CONTEXTS, VECTORS[::-1].copy())) - blind).max() > 0.1
+    np.testing.assert_allclose(
+        without_image(seeing, TOKENS, CONTEXTS, 10 * VECTORS + 3), blind, atol=1e-3
+    )
+    assert (
+        np.abs(
+            np.asarray(without_image(seeing, TOKENS, CONTEXTS, VECTORS[::-1].copy())) - blind
+        ).max()
+        > 0.1
+    )
 
 
 def test_shape_and_camera():

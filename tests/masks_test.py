@@ -1,4 +1,5 @@
-"""Masks, and the silhouette term of the refinement, against plain forms; a wrong shape is pulled to its mask."""
+"""Masks, and the silhouette term of the refinement, against plain forms; a wrong shape is pulled to
+its mask."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,8 @@ def disc(side=260.0):
 
 
 def keypoints(on, off, confidence=1.0):
-    """The first `on` in the middle of the disc, `off` far from it, of some confidence, the rest unseen."""
+    """The first `on` in the middle of the disc, `off` far from it, of some confidence, the rest
+    unseen."""
     points = np.zeros((1, len(DETECTED), 3))
     points[0, :on] = [*CENTRE, 1]
     points[0, on : on + off] = [120, 60, confidence]
@@ -39,20 +41,35 @@ def keypoints(on, off, confidence=1.0):
 
 def test_the_outline_and_the_distances_of_a_disc_in_a_turned_mask():
     found = disc().targets(keypoints(8, 0), CROP, WIDTH, HEIGHT)
-    assert [found[name].shape for name in ("outline", "outside", "trust")] == [(1, POINTS, 2), (1, GRID, GRID), (1,)]
+    assert [found[name].shape for name in ("outline", "outside", "trust")] == [
+        (1, POINTS, 2),
+        (1, GRID, GRID),
+        (1,),
+    ]
     away = found["outline"][0] - CENTRE
     np.testing.assert_allclose(np.linalg.norm(away, axis=-1), RADIUS, atol=0.1)
-    assert np.histogram(np.arctan2(*away.T), 8, (-np.pi, np.pi))[0].min() >= POINTS // 16  # all around
-    places = CROP[0, :2] + CROP[0, 2] * ((np.stack(np.meshgrid(*[np.arange(GRID)] * 2), -1) + 0.5) / GRID - 0.5)
+    assert (
+        np.histogram(np.arctan2(*away.T), 8, (-np.pi, np.pi))[0].min() >= POINTS // 16
+    )  # all around
+    places = CROP[0, :2] + CROP[0, 2] * (
+        (np.stack(np.meshgrid(*[np.arange(GRID)] * 2), -1) + 0.5) / GRID - 0.5
+    )
     inside_mask = (np.abs((places - CENTRE) @ TURN) < 130).all(-1)
     expected = np.maximum(np.linalg.norm(places - CENTRE, axis=-1) - RADIUS, 0) * inside_mask
-    np.testing.assert_allclose(found["outside"][0] * CROP[0, 2], expected, atol=2.5)  # at the edge of the disc, a cell is in or out
+    np.testing.assert_allclose(
+        found["outside"][0] * CROP[0, 2], expected, atol=2.5
+    )  # at the edge of the disc, a cell is in or out
     assert expected.max() > 40 and (found["outside"][0] == 0)[~inside_mask].all()
 
 
-@pytest.mark.parametrize(("on", "off", "confidence", "trust"), [(9, 0, 1, 1), (5, 5, 1, 0), (6, 2, 1, 0.5), (9, 9, 0.05, 1), (0, 0, 1, 0)])
+@pytest.mark.parametrize(
+    ("on", "off", "confidence", "trust"),
+    [(9, 0, 1, 1), (5, 5, 1, 0), (6, 2, 1, 0.5), (9, 9, 0.05, 1), (0, 0, 1, 0)],
+)
 def test_a_mask_is_trusted_if_the_keypoints_lie_on_it(on, off, confidence, trust):
-    assert disc().targets(keypoints(on, off, confidence), CROP, WIDTH, HEIGHT)["trust"] == pytest.approx(trust, abs=1e-6)
+    assert disc().targets(keypoints(on, off, confidence), CROP, WIDTH, HEIGHT)[
+        "trust"
+    ] == pytest.approx(trust, abs=1e-6)
 
 
 def test_where_the_picture_cuts_a_person_is_no_outline_and_nothing_is_outside():
@@ -64,7 +81,9 @@ def test_where_the_picture_cuts_a_person_is_no_outline_and_nothing_is_outside():
 
 
 def test_masks_of_nobody():
-    found = Masks.none(2).targets(np.repeat(keypoints(8, 0), 2, 0), np.repeat(CROP, 2, 0), WIDTH, HEIGHT)
+    found = Masks.none(2).targets(
+        np.repeat(keypoints(8, 0), 2, 0), np.repeat(CROP, 2, 0), WIDTH, HEIGHT
+    )
     assert all(len(value) == 2 and not value.any() for value in found.values())
     assert {name: value.shape for name, value in Masks.none(0).targets(np.zeros((0, 23, 3)), CROP[:0], WIDTH, HEIGHT).items()} == {
         "outline": (0, POINTS, 2), "outside": (0, GRID, GRID), "trust": (0,),
@@ -74,7 +93,9 @@ def test_masks_of_nobody():
 
 def test_a_moved_mask_and_a_chosen_one():
     masks = disc()
-    two = Masks(np.repeat(masks.values, 2, 0), np.repeat(masks.frames, 2, 0)).moved(np.array([7.0, -5]))[[1]]
+    two = Masks(np.repeat(masks.values, 2, 0), np.repeat(masks.frames, 2, 0)).moved(
+        np.array([7.0, -5])
+    )[[1]]
     points = two.targets(keypoints(8, 0), CROP, WIDTH, HEIGHT)["outline"] - [7, -5]
     np.testing.assert_allclose(np.linalg.norm(points[0] - CENTRE, axis=-1), RADIUS, atol=0.1)
 
@@ -93,8 +114,15 @@ def gaps_numpy(surface, outline, outside, crop):
 def test_gaps_are_those_of_plain_numpy():
     rng = np.random.default_rng(0)
     surface, outline = rng.uniform(20, 330, (2, 60, 2)), rng.uniform(90, 280, (2, 20, 2))
-    outside, crop = rng.uniform(0, 1, (2, GRID, GRID)), np.array([[210.0, 160, 240], [180, 150, 300]])
-    view = {"crop": jnp.asarray(crop), "outline": jnp.asarray(outline), "outside": jnp.asarray(outside)}
+    outside, crop = (
+        rng.uniform(0, 1, (2, GRID, GRID)),
+        np.array([[210.0, 160, 240], [180, 150, 300]]),
+    )
+    view = {
+        "crop": jnp.asarray(crop),
+        "outline": jnp.asarray(outline),
+        "outside": jnp.asarray(outside),
+    }
     cover, lengths = silhouette_gaps(jnp.asarray(surface, jnp.float32), view)
     for b in range(2):
         expected = gaps_numpy(surface[b], outline[b], outside[b], crop[b])
@@ -117,47 +145,77 @@ def decode(embeddings):
 
 @pytest.fixture(scope="module")
 def case():
-    """A stout person whose keypoints are known exactly, and the mask: keypoints (1, 23, 3), view, true mask (H, W)."""
-    view = {"crop": jnp.asarray(CROP), "image_size": jnp.array([[WIDTH, HEIGHT]], jnp.float32), "focal": jnp.array([FOCAL])}
+    """A stout person whose keypoints are known exactly, and the mask: keypoints (1, 23, 3), view,
+    true mask (H, W)."""
+    view = {
+        "crop": jnp.asarray(CROP),
+        "image_size": jnp.array([[WIDTH, HEIGHT]], jnp.float32),
+        "focal": jnp.array([FOCAL]),
+    }
     points = projected(SURFACE, decode(POSE), TRUE_BETAS, WEAK, view)[0]
     seen = jnp.concatenate([points, jnp.ones((1, len(DETECTED), 1))], -1)
     mask = mask_of(TRUE_BETAS, POSE, WEAK, view)
     cells = np.clip(((np.arange(SIZE) + 0.5) / SIZE * HEIGHT).astype(int), 0, HEIGHT - 1)
     columns = np.clip(cells + (WIDTH - HEIGHT) // 2, 0, WIDTH - 1)
     frame = np.array([[[HEIGHT, 0, (WIDTH - HEIGHT) / 2], [0, HEIGHT, 0]]], float)
-    targets = Masks(mask[cells][:, columns][None].astype(np.float32), frame).targets(np.asarray(seen), CROP, WIDTH, HEIGHT)
+    targets = Masks(mask[cells][:, columns][None].astype(np.float32), frame).targets(
+        np.asarray(seen), CROP, WIDTH, HEIGHT
+    )
     return seen, view, {name: jnp.asarray(value) for name, value in targets.items()}, mask
 
 
 def mask_of(betas, pose, weak, view):
     """Pixels that a body covers."""
     output = smpl_jax.forward(BODY, betas, pose)
-    vertices = output.vertices + camera.weak_to_translation(weak, view["crop"], view["image_size"], view["focal"])[:, None]
+    vertices = (
+        output.vertices
+        + camera.weak_to_translation(weak, view["crop"], view["image_size"], view["focal"])[:, None]
+    )
     return silhouette(np.asarray(vertices), np.asarray(BODY.faces), FOCAL, WIDTH, HEIGHT)
 
 
 SPEC = RefineSpec(steps=80)
-RUN = jax.jit(lambda seen, view: refine(decode, SURFACE, POSE, jnp.zeros((1, 10)), WEAK, seen, view, SPEC))
+RUN = jax.jit(
+    lambda seen, view: refine(decode, SURFACE, POSE, jnp.zeros((1, 10)), WEAK, seen, view, SPEC)
+)
 
 
 def test_the_loss_has_the_term_by_its_trust(case):
     seen, view, targets, _ = case
-    plain, masked, doubted = (RUN(seen, view | t).loss[0, 0] for t in ({}, targets, targets | {"trust": jnp.array([0.25])}))
+    plain, masked, doubted = (
+        RUN(seen, view | t).loss[0, 0]
+        for t in ({}, targets, targets | {"trust": jnp.array([0.25])})
+    )
     surface = projected(SURFACE, decode(POSE), jnp.zeros((1, 10)), WEAK, view)[1]
-    cover, outside = gaps_numpy(np.asarray(surface[0]), *(np.asarray(targets[name][0]) for name in ("outline", "outside")), CROP[0])
-    rho = lambda r: np.mean(r**2 / (1 + (r / SPEC.robust_scale) ** 2))  # noqa: E731
+    cover, outside = gaps_numpy(
+        np.asarray(surface[0]),
+        *(np.asarray(targets[name][0]) for name in ("outline", "outside")),
+        CROP[0],
+    )
+    rho = lambda r: np.mean(r**2 / (1 + (r / SPEC.robust_scale) ** 2))
     term = SPEC.silhouette * (rho(cover) + SPEC.silhouette_outside * rho(outside))
     assert targets["trust"] == 1 and term > 5e-5
-    np.testing.assert_allclose([masked - plain, doubted - plain], [term, term / 4], rtol=0.02, atol=1e-7)
+    np.testing.assert_allclose(
+        [masked - plain, doubted - plain], [term, term / 4], rtol=0.02, atol=1e-7
+    )
 
 
 def test_a_wrong_shape_is_pulled_to_its_mask(case):
     seen, view, targets, mask = case
     iou = {}
-    for name, t in (("keypoints", {}), ("mask", targets), ("doubted", targets | {"trust": jnp.zeros(1)})):
+    for name, t in (
+        ("keypoints", {}),
+        ("mask", targets),
+        ("doubted", targets | {"trust": jnp.zeros(1)}),
+    ):
         found = RUN(seen, view | t)
-        iou[name] = float(silhouette_iou(mask_of(found.betas, found.embeddings, found.weak_camera, view), mask))
-        gap = projected(SURFACE, decode(found.embeddings), found.betas, found.weak_camera, view)[0] - seen[..., :2]
+        iou[name] = float(
+            silhouette_iou(mask_of(found.betas, found.embeddings, found.weak_camera, view), mask)
+        )
+        gap = (
+            projected(SURFACE, decode(found.embeddings), found.betas, found.weak_camera, view)[0]
+            - seen[..., :2]
+        )
         assert np.linalg.norm(gap, axis=-1).mean() < 3  # px, and the keypoints are still met
     assert iou["mask"] > 0.91 > 0.88 > iou["keypoints"], iou
     assert iou["doubted"] == pytest.approx(iou["keypoints"], abs=0.01)

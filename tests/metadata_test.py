@@ -1,4 +1,5 @@
-"""Nothing of EXIF but the orientation matters: every block, however damaged, leaves the pixels alone, and what can be read is obeyed."""
+"""Nothing of EXIF but the orientation matters: every block, however damaged, leaves the pixels
+alone, and what can be read is obeyed."""
 
 import io
 import os
@@ -30,7 +31,9 @@ def entry(order: str, tag: int, kind: int, count: int, value: bytes) -> bytes:
     return struct.pack(order + "HHL", tag, kind, count) + value.ljust(4, b"\0")
 
 
-def block(*entries: bytes, order: str = "<", count: int | None = None, rest: bytes = b"\0" * 4) -> bytes:
+def block(
+    *entries: bytes, order: str = "<", count: int | None = None, rest: bytes = b"\0" * 4
+) -> bytes:
     """An EXIF block of one directory."""
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "L", 8)
     number = struct.pack(order + "H", len(entries) if count is None else count)
@@ -38,7 +41,13 @@ def block(*entries: bytes, order: str = "<", count: int | None = None, rest: byt
 
 
 def orientation(order: str = "<", value: int = 6, kind: int = 3) -> bytes:
-    return entry(order, metadata.ORIENTATION, kind, 1, struct.pack(order + {1: "B", 3: "H", 4: "L", 9: "l"}[kind], value))
+    return entry(
+        order,
+        metadata.ORIENTATION,
+        kind,
+        1,
+        struct.pack(order + {1: "B", 3: "H", 4: "L", 9: "l"}[kind], value),
+    )
 
 
 DAMAGED = {
@@ -56,8 +65,16 @@ DAMAGED = {
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_damage_in_other_tags_costs_neither_photo_nor_orientation(tmp_path, form, damage):
     path = tmp_path / "x"
-    # Pillow refuses to write some of the blocks: the damage is done to the file. In AVIF the format's own orientation counts.
-    data = bytearray(encoded(form, exif=block(entry("<", 0x0110, 2, 200, b"\x26"), orientation(), rest=b"\0" * 4 + b"x" * 200)))
+    # Pillow refuses to write some of the blocks: the damage is done to the file. In AVIF the
+    # format's own orientation counts.
+    data = bytearray(
+        encoded(
+            form,
+            exif=block(
+                entry("<", 0x0110, 2, 200, b"\x26"), orientation(), rest=b"\0" * 4 + b"x" * 200
+            ),
+        )
+    )
     start, bad = data.index(b"II*\0"), block(DAMAGED[damage], orientation(), rest=b"\xff" * 16)[6:]
     data[start : start + len(bad)] = bad
     path.write_bytes(data)
@@ -65,7 +82,9 @@ def test_damage_in_other_tags_costs_neither_photo_nor_orientation(tmp_path, form
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize(("value", "kind"), [(1, 3), (3, 3), (8, 4), (6, 1), (6, 9), (0, 3), (9, 3), (65535, 3)])
+@pytest.mark.parametrize(
+    ("value", "kind"), [(1, 3), (3, 3), (8, 4), (6, 1), (6, 9), (0, 3), (9, 3), (65535, 3)]
+)
 def test_the_orientation_is_read_in_every_type_and_byte_order(order, value, kind):
     exif = block(orientation(order, value, kind), order=order)
     for raw in (exif, exif[6:], b"Exif\0\0" + exif):  # also doubled, as some programs write it
@@ -92,7 +111,12 @@ def test_orientations_agree_with_pillow(tmp_path, value):
 
 def test_xmp_and_raw_profiles_of_png():
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
+        return (
+            struct.pack(">L", len(content))
+            + kind
+            + content
+            + struct.pack(">L", zlib.crc32(kind + content))
+        )
 
     plain = encoded("PNG")
     hexed = block(orientation(value=3)).hex().encode()
@@ -111,7 +135,8 @@ def test_xmp_and_raw_profiles_of_png():
 
 
 def test_a_text_chunk_that_pillow_refuses_costs_no_photo(tmp_path):
-    """Programs that draw pictures keep their whole workflow in a text chunk, beyond Pillow's limit of 1 MiB."""
+    """Programs that draw pictures keep their whole workflow in a text chunk, beyond Pillow's limit
+    of 1 MiB."""
     from PIL import PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
@@ -132,7 +157,10 @@ def test_tiff_with_a_broken_exif_directory(tmp_path):
 def test_colours_of_cmyk_and_transparency_survive():
     stream = io.BytesIO()
     Image.fromarray(PIXELS).convert("CMYK").save(stream, "JPEG", quality=95)
-    assert np.abs(np.asarray(open_bytes(stream.getvalue()).convert("RGB")).astype(int) - PIXELS).mean() < 4
+    assert (
+        np.abs(np.asarray(open_bytes(stream.getvalue()).convert("RGB")).astype(int) - PIXELS).mean()
+        < 4
+    )
     stream = io.BytesIO()
     Image.fromarray(PIXELS).save(stream, "PNG", transparency=(0, 0, 0))
     assert open_bytes(stream.getvalue()).has_transparency_data
@@ -141,21 +169,32 @@ def test_colours_of_cmyk_and_transparency_survive():
 def test_upright_files_have_no_metadata(tmp_path):
     path = tmp_path / "x.jpg"
     for value in (1, 6):
-        path.write_bytes(encoded("JPEG", exif=block(orientation(value=value), rest=b"secret place")))
+        path.write_bytes(
+            encoded("JPEG", exif=block(orientation(value=value), rest=b"secret place"))
+        )
         data, size = upright_file(path)
         assert b"secret" not in data and size == ((60, 40) if value == 1 else (40, 60))
-        assert np.abs(np.asarray(Image.open(io.BytesIO(data))).astype(int) - read_image(path)).mean() < 1.5
+        assert (
+            np.abs(np.asarray(Image.open(io.BytesIO(data))).astype(int) - read_image(path)).mean()
+            < 1.5
+        )
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(st.binary(max_size=120), st.sampled_from([b"", b"Exif\0\0", b"Exif\0\0II*\0\x08\0\0\0", b"Exif\0\0MM\0*\0\0\0\x08"]))
+@given(
+    st.binary(max_size=120),
+    st.sampled_from([b"", b"Exif\0\0", b"Exif\0\0II*\0\x08\0\0\0", b"Exif\0\0MM\0*\0\0\0\x08"]),
+)
 def test_no_exif_block_costs_a_photo(tmp_path_factory, noise, head):
     exif = (head + noise)[:65000]
     for form in ("JPEG", "PNG", "WEBP"):
         path = tmp_path_factory.getbasetemp() / f"fuzz.{form}"
         path.write_bytes(encoded(form, exif=exif))
         upright = read_image(path)
-        value = metadata.orientation_of_exif(exif if exif.startswith(b"Exif") else b"Exif\0\0" + exif) or 1
+        value = (
+            metadata.orientation_of_exif(exif if exif.startswith(b"Exif") else b"Exif\0\0" + exif)
+            or 1
+        )
         assert upright.shape[:2] == ((40, 60) if value < 5 else (60, 40))
 
 

@@ -31,12 +31,26 @@ def run(meter: Meter, clock: Clock, steps: int, seconds: float) -> None:
 def test_rates_by_hand():
     clock = Clock()
     # 197e12 FLOP/s x 4 chips; 10 steps of 0.5 s; 78.8e12 FLOPs a step -> 157.6e12 FLOP/s of 788e12.
-    meter = Meter(256, 78.8e12, 4, [device("TPU v5 lite", 3 * 2**30, 5 * 2**30), device("TPU v5 lite", 2 * 2**30, 6 * 2**30)], clock)
+    meter = Meter(
+        256,
+        78.8e12,
+        4,
+        [device("TPU v5 lite", 3 * 2**30, 5 * 2**30), device("TPU v5 lite", 2 * 2**30, 6 * 2**30)],
+        clock,
+    )
     run(meter, clock, 1, 40.0)  # compiles
     run(meter, clock, 10, 0.5)
     rates = meter.rates()
     assert rates.pop("host_peak_gib") > 0.01
-    assert rates == pytest.approx({"samples_per_s": 512.0, "step_ms": 500.0, "mfu": 0.2, "device_gib": 3.0, "device_peak_gib": 6.0})
+    assert rates == pytest.approx(
+        {
+            "samples_per_s": 512.0,
+            "step_ms": 500.0,
+            "mfu": 0.2,
+            "device_gib": 3.0,
+            "device_peak_gib": 6.0,
+        }
+    )
     run(meter, clock, 4, 0.25)
     assert meter.rates()["step_ms"] == pytest.approx(250.0)  # since the last call alone
 

@@ -1,4 +1,5 @@
-"""Error measures against plain float64 NumPy, at human scale: random and degenerate sets must agree to a thousandth of a millimetre."""
+"""Error measures against plain float64 NumPy, at human scale: random and degenerate sets must agree
+to a thousandth of a millimetre."""
 
 import json
 import os
@@ -34,7 +35,9 @@ STACKED = np.float32(list(SETS.values()))
 TARGETS = np.float32(np.broadcast_to(TARGET, STACKED.shape))
 MASK = RNG.uniform(size=STACKED.shape[:2]) > 0.4
 MM = 1e-6  # metres: a thousandth of a millimetre
-mpjpe, pa_mpjpe, procrustes = (jax.jit(f) for f in (metrics.mpjpe, metrics.pa_mpjpe, metrics.procrustes))
+mpjpe, pa_mpjpe, procrustes = (
+    jax.jit(f) for f in (metrics.mpjpe, metrics.pa_mpjpe, metrics.procrustes)
+)
 
 
 def umeyama(source, target):
@@ -56,12 +59,19 @@ def pa_numpy(source, target):
 
 def plain_numpy(source, target, root=0):
     source, target = source.astype(np.float64), target.astype(np.float64)
-    return np.mean([np.linalg.norm((s - source[root]) - (t - target[root])) for s, t in zip(source, target, strict=True)])
+    return np.mean(
+        [
+            np.linalg.norm((s - source[root]) - (t - target[root]))
+            for s, t in zip(source, target, strict=True)
+        ]
+    )
 
 
 def test_mpjpe():
     found = mpjpe(STACKED, TARGETS)
-    np.testing.assert_allclose(found, [plain_numpy(p, t) for p, t in zip(STACKED, TARGETS, strict=True)], atol=MM)
+    np.testing.assert_allclose(
+        found, [plain_numpy(p, t) for p, t in zip(STACKED, TARGETS, strict=True)], atol=MM
+    )
 
 
 def test_mpjpe_about_the_mean_of_two_points():
@@ -78,8 +88,14 @@ def test_pa_mpjpe():
     found = pa_mpjpe(STACKED, TARGETS)
     wanted = np.array([pa_numpy(p, t) for p, t in zip(STACKED, TARGETS, strict=True)])
     np.testing.assert_allclose(found, wanted, atol=MM)
-    np.testing.assert_allclose(pa_mpjpe(TARGETS, STACKED), [pa_numpy(t, p) for p, t in zip(STACKED, TARGETS, strict=True)], atol=MM)
-    assert wanted[NAMES.index("reflected")] > 2 * wanted[NAMES.index("near")], "a mirror image is no match"
+    np.testing.assert_allclose(
+        pa_mpjpe(TARGETS, STACKED),
+        [pa_numpy(t, p) for p, t in zip(STACKED, TARGETS, strict=True)],
+        atol=MM,
+    )
+    assert wanted[NAMES.index("reflected")] > 2 * wanted[NAMES.index("near")], (
+        "a mirror image is no match"
+    )
 
 
 def test_pa_mpjpe_of_two_degenerate_sets():
@@ -88,17 +104,28 @@ def test_pa_mpjpe_of_two_degenerate_sets():
     wanted = [pa_numpy(p, t) for p, t in zip(predicted, target, strict=True)]
     found = np.asarray(pa_mpjpe(predicted, target))
     np.testing.assert_allclose(found[:-1], wanted[:-1], atol=MM)
-    assert found[-1] < 4e-5, "the turn about a line cannot be seen in float32, but only the distance from it is lost"
+    assert found[-1] < 4e-5, (
+        "the turn about a line cannot be seen in float32, but only the distance from it is lost"
+    )
     with jax.enable_x64(True):
-        np.testing.assert_allclose(pa_mpjpe(predicted.astype(np.float64), target.astype(np.float64)), wanted, atol=1e-8)
+        np.testing.assert_allclose(
+            pa_mpjpe(predicted.astype(np.float64), target.astype(np.float64)), wanted, atol=1e-8
+        )
 
 
 def test_pa_mpjpe_forgives_similarity_transforms_alone():
     turns = [(0.5, 0.3), (2.0, 3.0), (1.0, -1.7)]
-    moved = np.float32([s * NEAR @ Rotation.from_rotvec([a, a * a, -a]).as_matrix().T + [a, 3, -1] for s, a in turns])
+    moved = np.float32(
+        [
+            s * NEAR @ Rotation.from_rotvec([a, a * a, -a]).as_matrix().T + [a, 3, -1]
+            for s, a in turns
+        ]
+    )
     targets = np.float32(np.broadcast_to(TARGET, moved.shape))
     found = np.asarray(pa_mpjpe(moved, targets))
-    np.testing.assert_allclose(found, pa_numpy(NEAR, TARGET), atol=2 * MM)  # doubled people have doubled rounding
+    np.testing.assert_allclose(
+        found, pa_numpy(NEAR, TARGET), atol=2 * MM
+    )  # doubled people have doubled rounding
     sheared = moved * np.float32([1, 1, 1.5])
     assert np.abs(np.asarray(pa_mpjpe(sheared, targets)) - found).min() > 1e-3
 
@@ -106,44 +133,68 @@ def test_pa_mpjpe_forgives_similarity_transforms_alone():
 def test_masked_points_have_no_influence():
     rows = [(p[m], t[m]) for p, t, m in zip(STACKED, TARGETS, MASK, strict=True)]
     wild = np.where(MASK[..., None], STACKED, np.nan)  # what is masked may be anything
-    np.testing.assert_allclose(pa_mpjpe(wild, TARGETS, MASK), [pa_numpy(p, t) for p, t in rows], atol=MM)
+    np.testing.assert_allclose(
+        pa_mpjpe(wild, TARGETS, MASK), [pa_numpy(p, t) for p, t in rows], atol=MM
+    )
     wanted = [np.linalg.norm(p.astype(np.float64) - t, axis=-1).mean() for p, t in rows]
-    np.testing.assert_allclose(metrics.mpjpe(wild, TARGETS, MASK, root=None), wanted, rtol=3e-7, atol=MM)
+    np.testing.assert_allclose(
+        metrics.mpjpe(wild, TARGETS, MASK, root=None), wanted, rtol=3e-7, atol=MM
+    )
     nothing = np.zeros_like(MASK)
     for measure in (mpjpe, pa_mpjpe):
         np.testing.assert_array_equal(measure(STACKED, TARGETS, nothing), 0.0)
 
 
 def test_a_row_does_not_depend_on_its_batch():
-    alone = np.concatenate([pa_mpjpe(p[None], t[None]) for p, t in zip(STACKED, TARGETS, strict=True)])
+    alone = np.concatenate(
+        [pa_mpjpe(p[None], t[None]) for p, t in zip(STACKED, TARGETS, strict=True)]
+    )
     np.testing.assert_allclose(pa_mpjpe(STACKED, TARGETS), alone, atol=1e-7)
 
 
 def test_vertices():
     vertices, target = (np.float32(RNG.normal(0, 0.5, (3, 700, 3)) + [0, 0, 3]) for _ in range(2))
     roots = vertices[:, 0], target[:, 5]
-    wanted = [np.linalg.norm((v - v[0]).astype(np.float64) - (t - t[5]), axis=-1).mean() for v, t in zip(vertices, target, strict=True)]
+    wanted = [
+        np.linalg.norm((v - v[0]).astype(np.float64) - (t - t[5]), axis=-1).mean()
+        for v, t in zip(vertices, target, strict=True)
+    ]
     np.testing.assert_allclose(jax.jit(metrics.mve)(vertices, target, roots), wanted, atol=MM)
-    np.testing.assert_allclose(metrics.pa_mve(vertices, target), [pa_numpy(v, t) for v, t in zip(vertices, target, strict=True)], atol=MM)
+    np.testing.assert_allclose(
+        metrics.pa_mve(vertices, target),
+        [pa_numpy(v, t) for v, t in zip(vertices, target, strict=True)],
+        atol=MM,
+    )
     joints, true_joints = vertices[:, ::30], target[:, ::30]
     found = metrics.pa_mve(vertices, target, procrustes(joints, true_joints))
-    for row, v, t, j, k in zip(found, *(x.astype(np.float64) for x in (vertices, target, joints, true_joints)), strict=True):
+    for row, v, t, j, k in zip(
+        found, *(x.astype(np.float64) for x in (vertices, target, joints, true_joints)), strict=True
+    ):
         c, r, shift = umeyama(j, k)
-        np.testing.assert_allclose(row, np.linalg.norm(c * v @ r.T + shift - t, axis=-1).mean(), atol=MM)
+        np.testing.assert_allclose(
+            row, np.linalg.norm(c * v @ r.T + shift - t, axis=-1).mean(), atol=MM
+        )
 
 
 def test_angles():
-    """Half of the joints off by 40 degrees, the others right; then the whole body turned, which PA-MPJAE forgives."""
+    """Half of the joints off by 40 degrees, the others right; then the whole body turned, which
+    PA-MPJAE forgives."""
     target = Rotation.random(48, random_state=1)
     off = Rotation.from_rotvec(np.deg2rad(np.tile([[40.0, 0, 0], [0, 0, 0]], (24, 1))))
-    matrices = lambda r: np.float32(r.as_matrix().reshape(2, 24, 3, 3))  # noqa: E731
-    np.testing.assert_allclose(jax.jit(metrics.mpjae)(matrices(off * target), matrices(target)), 20.0, atol=1e-4)
+    matrices = lambda r: np.float32(r.as_matrix().reshape(2, 24, 3, 3))
+    np.testing.assert_allclose(
+        jax.jit(metrics.mpjae)(matrices(off * target), matrices(target)), 20.0, atol=1e-4
+    )
     turn = Rotation.from_rotvec([0.3, -1.0, 0.5])
     joints = np.float32(np.stack([TARGET, NEAR]))
     turned = np.float32(joints @ turn.as_matrix().T)
     similarity = procrustes(turned, joints)
-    np.testing.assert_allclose(metrics.mpjae(matrices(turn * off * target), matrices(target), similarity), 20.0, atol=1e-3)
-    assert float(metrics.mpjae(matrices(turn * target), matrices(target))[0]) == pytest.approx(np.rad2deg(turn.magnitude()), abs=1e-3)
+    np.testing.assert_allclose(
+        metrics.mpjae(matrices(turn * off * target), matrices(target), similarity), 20.0, atol=1e-3
+    )
+    assert float(metrics.mpjae(matrices(turn * target), matrices(target))[0]) == pytest.approx(
+        np.rad2deg(turn.magnitude()), abs=1e-3
+    )
 
 
 def test_pck_and_auc_by_hand():
@@ -151,9 +202,14 @@ def test_pck_and_auc_by_hand():
     np.testing.assert_allclose(metrics.pck(distance), [0.5, 1.0])
     mask = jnp.array([[1, 1, 0, 0], [0, 1, 1, 1]])
     np.testing.assert_allclose(metrics.pck(distance, mask=mask), [1.0, 1.0])
-    # thresholds 0, 5, ..., 150 mm: 10 mm is below 28 of the 31, 149 mm below one; 0 is below all but the first
-    np.testing.assert_allclose(jax.jit(metrics.auc)(distance), [(28 + 1) / 31 / 4, 30 / 31], atol=1e-6)
-    np.testing.assert_allclose(metrics.auc(distance, mask=mask), [(28 + 1) / 31 / 2, 30 / 31], atol=1e-6)
+    # thresholds 0, 5, ..., 150 mm: 10 mm is below 28 of the 31, 149 mm below one; 0 is below all
+    # but the first
+    np.testing.assert_allclose(
+        jax.jit(metrics.auc)(distance), [(28 + 1) / 31 / 4, 30 / 31], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        metrics.auc(distance, mask=mask), [(28 + 1) / 31 / 2, 30 / 31], atol=1e-6
+    )
 
 
 def test_acceleration_and_jitter_by_hand():
@@ -167,7 +223,9 @@ def test_acceleration_and_jitter_by_hand():
     _, known = metrics.acceleration_error(falling, still, good)
     np.testing.assert_array_equal(known, [False, False, False, True, True, True])
     cubic = np.float32(0.002 * time**3 * [[[0, 1, 0], [0, 0, 0]]])
-    np.testing.assert_allclose(metrics.jitter(cubic, 30.0), np.tile([6 * 0.002 * 27000, 0], (5, 1)), rtol=1e-4)
+    np.testing.assert_allclose(
+        metrics.jitter(cubic, 30.0), np.tile([6 * 0.002 * 27000, 0], (5, 1)), rtol=1e-4
+    )
 
 
 def test_silhouette_iou():
@@ -218,11 +276,28 @@ print(json.dumps([both.means(), both.count("x")]))
 def test_means_of_two_processes():
     root = Path(__file__).resolve().parents[1]
     paths = os.pathsep.join([str(root), *sys.path])
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
-    launcher = [sys.executable, str(root / "launch" / "local_multiprocess.py"), "--processes=2", "--devices=1", "--"]
-    done = subprocess.run([*launcher, sys.executable, "-c", TOGETHER], capture_output=True, text=True, env=environment, timeout=300)
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": paths,
+    }
+    launcher = [
+        sys.executable,
+        str(root / "launch" / "local_multiprocess.py"),
+        "--processes=2",
+        "--devices=1",
+        "--",
+    ]
+    done = subprocess.run(
+        [*launcher, sys.executable, "-c", TOGETHER],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    found = [json.loads(line.split("] ", 1)[1]) for line in done.stdout.splitlines() if "[{" in line]
+    found = [
+        json.loads(line.split("] ", 1)[1]) for line in done.stdout.splitlines() if "[{" in line
+    ]
     assert len(found) == 2 and found[0] == found[1]
     means, count = found[0]
     assert means == pytest.approx({"x": 0.3, "only here": 5.0}, abs=1e-15) and count == 7

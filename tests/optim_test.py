@@ -1,4 +1,5 @@
-"""The optimiser's groups: decay on matrices, slower encoder, layer-wise decay, frozen parts; the first step of AdamW by hand."""
+"""The optimiser's groups: decay on matrices, slower encoder, layer-wise decay, frozen parts; the
+first step of AdamW by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -41,16 +42,22 @@ def test_first_step_is_the_learning_rate():
 def test_decay_on_matrices_only():
     updates, _ = first_update(config(weight_decay=0.5))
     np.testing.assert_allclose(updates["transformer"]["head"]["kernel"], -0.1 * 1.5, rtol=1e-5)
-    np.testing.assert_allclose(updates["encoder"]["blocks"]["fc1"]["bias"], -0.1, rtol=1e-5)  # stacked: two dimensions, still a bias
+    np.testing.assert_allclose(
+        updates["encoder"]["blocks"]["fc1"]["bias"], -0.1, rtol=1e-5
+    )  # stacked: two dimensions, still a bias
     wanted = {"kernel": True, "bias": False, "scale": False}
-    jax.tree_util.tree_map_with_path(lambda path, x: decays(path, x) == wanted[path[-1].key] or pytest.fail(str(path)), PARAMS)
+    jax.tree_util.tree_map_with_path(
+        lambda path, x: decays(path, x) == wanted[path[-1].key] or pytest.fail(str(path)), PARAMS
+    )
 
 
 def test_groups_and_layer_decay():
     updates, _ = first_update(config(groups=(("encoder/.*", 0.5),), layer_decay=0.8))
     encoder = updates["encoder"]
     np.testing.assert_allclose(encoder["patch"]["kernel"], -0.05 * 0.8**4, rtol=1e-5)
-    np.testing.assert_allclose(encoder["blocks"]["fc1"]["kernel"][:, 0, 0], -0.05 * 0.8 ** np.array([3, 2, 1]), rtol=1e-5)
+    np.testing.assert_allclose(
+        encoder["blocks"]["fc1"]["kernel"][:, 0, 0], -0.05 * 0.8 ** np.array([3, 2, 1]), rtol=1e-5
+    )
     np.testing.assert_allclose(encoder["norm"]["scale"], -0.05, rtol=1e-5)
     np.testing.assert_allclose(updates["transformer"]["head"]["kernel"], -0.1, rtol=1e-5)
 
@@ -66,7 +73,13 @@ def test_frozen_parts_stay_and_carry_no_moments():
 def test_clipping_and_schedule():
     c = config(learning_rate=1.0, warmup=4, final=0.1)
     rate = learning_rate(c, 20)
-    np.testing.assert_allclose([rate(0), rate(2), rate(4), rate(12), rate(20)], [0, 0.5, 1, 0.55, 0.1], atol=1e-6)
-    optimizer = make_optimizer(config(clip_norm=1e-12), 10, PARAMS)  # so small that Adam's epsilon shows
-    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, PARAMS), optimizer.init(PARAMS), PARAMS)
+    np.testing.assert_allclose(
+        [rate(0), rate(2), rate(4), rate(12), rate(20)], [0, 0.5, 1, 0.55, 0.1], atol=1e-6
+    )
+    optimizer = make_optimizer(
+        config(clip_norm=1e-12), 10, PARAMS
+    )  # so small that Adam's epsilon shows
+    updates, _ = optimizer.update(
+        jax.tree.map(jnp.ones_like, PARAMS), optimizer.init(PARAMS), PARAMS
+    )
     assert max(np.abs(x).max() for x in jax.tree.leaves(updates)) < 1e-4

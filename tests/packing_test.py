@@ -35,18 +35,30 @@ def test_counts_that_are_none():
 
 def test_packed_by_hand():
     first, second = pack(np.array([3, 0, 4]), 4)
-    assert first.image.tolist() == [0, 0, 0, 2] and first.person.tolist() == [0, 1, 2, 0]  # image 2's people lie in both
+    assert first.image.tolist() == [0, 0, 0, 2] and first.person.tolist() == [
+        0,
+        1,
+        2,
+        0,
+    ]  # image 2's people lie in both
     assert second.image.tolist() == [2, 2, 2, 2] and second.person.tolist() == [1, 2, 3, 3]
     assert first.weight.tolist() == [1, 1, 1, 1] and second.weight.tolist() == [1, 1, 1, 0]
 
 
-@pytest.mark.parametrize("counts, size, batches", [([1] * 8, 4, 2), ([5], 2, 3), ([0, 0], 4, 0), ([], 4, 0), ([2], 8, 1)])
+@pytest.mark.parametrize(
+    "counts, size, batches", [([1] * 8, 4, 2), ([5], 2, 3), ([0, 0], 4, 0), ([], 4, 0), ([2], 8, 1)]
+)
 def test_everybody_once(counts, size, batches):
     packed = pack(np.array(counts, int), size)
     assert len(packed) == batches
     assert all(len(part.image) == len(part.person) == len(part.weight) == size for part in packed)
     assert all((part.weight == 1).all() for part in packed[:-1])  # padding in the last one alone
-    people = [(i, p) for part in packed for i, p, w in zip(part.image.tolist(), part.person.tolist(), part.weight, strict=True) if w]
+    people = [
+        (i, p)
+        for part in packed
+        for i, p, w in zip(part.image.tolist(), part.person.tolist(), part.weight, strict=True)
+        if w
+    ]
     assert people == [(i, p) for i, count in enumerate(counts) for p in range(count)]
 
 
@@ -56,8 +68,13 @@ def features(tmp_path) -> FeatureSet:
     arrays = {"betas": (10,), "map_0": (4, 4, 2), "map_1": (2, 2, 3)}
     for name, shape in arrays.items():
         kind = np.float16 if name.startswith("map_") else np.float32
-        np.save(tmp_path / f"{name}.npy", np.broadcast_to(np.arange(7, dtype=kind).reshape(7, *[1] * len(shape)), (7, *shape)))
-    (tmp_path / "done.json").write_text(json.dumps({"samples": 7, "encoder": "blazepose_full", "arrays": sorted(arrays)}))
+        np.save(
+            tmp_path / f"{name}.npy",
+            np.broadcast_to(np.arange(7, dtype=kind).reshape(7, *[1] * len(shape)), (7, *shape)),
+        )
+    (tmp_path / "done.json").write_text(
+        json.dumps({"samples": 7, "encoder": "blazepose_full", "arrays": sorted(arrays)})
+    )
     return FeatureSet(tmp_path)
 
 
@@ -74,7 +91,9 @@ def test_feature_source_is_a_function_of_the_sample_number(features):
     source = features.source(4, seed=1)
     whole, part = source.load(np.arange(200)), source.load(np.array([150, 3]))
     np.testing.assert_array_equal(part["betas"], whole["betas"][[150, 3]])
-    np.testing.assert_array_equal(part["maps"][0][:, 0, 0, 0], part["betas"][:, 0])  # a sample's arrays belong together
+    np.testing.assert_array_equal(
+        part["maps"][0][:, 0, 0, 0], part["betas"][:, 0]
+    )  # a sample's arrays belong together
     np.testing.assert_array_equal(part["number"], [150, 3])
     drawn = np.bincount(whole["betas"][:, 0].astype(int), minlength=7)
     assert drawn.min() > 10  # everybody takes a turn

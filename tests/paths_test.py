@@ -96,7 +96,7 @@ def test_without_a_home_directory_there_is_one_error(nobody, capsys):
     assert photo_path("~/x.jpg") == "~/x.jpg"
     assert main.main(["recover", "x.jpg", "--out=~/x"]) == 1
     with pytest.raises(SystemExit) as stop:
-        training.main(["--config=configs/tokenizer.py:tiny", "--workdir=~/x"])
+        training.main(["--config=configs/tokenizer/tiny.py", "--workdir=~/x"])
     assert str(stop.value.code).startswith("genhmr_jax.main: ~/x: there is no home directory")
     lines = capsys.readouterr().err.splitlines()
     assert (

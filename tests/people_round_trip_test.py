@@ -1,4 +1,5 @@
-"""From the official files to a training row: reader, augmentation, crop and camera keep image, keypoints and body together."""
+"""From the official files to a training row: reader, augmentation, crop and camera keep image,
+keypoints and body together."""
 
 import numpy as np
 import people_fixtures
@@ -23,9 +24,16 @@ def body():
 def rows(name, folder, body, augmented):
     truth, source = people_fixtures.write(name, folder, body=body), find(name)
     splits = dict.fromkeys(person.split for person in truth)
-    records = [record for split in splits for record in source.records(folder, split, source.report())]
-    draw = lambda i: augment.draw(augment.AugmentSpec(), 3, i) if augmented else augment.Augmentation()  # noqa: E731
-    samples = [(people.Sample(name, record), draw(i)) for i, record in enumerate(records * (3 if augmented else 1))]
+    records = [
+        record for split in splits for record in source.records(folder, split, source.report())
+    ]
+    draw = lambda i: (
+        augment.draw(augment.AugmentSpec(), 3, i) if augmented else augment.Augmentation()
+    )
+    samples = [
+        (people.Sample(name, record), draw(i))
+        for i, record in enumerate(records * (3 if augmented else 1))
+    ]
     return people.rows_of(samples, people.Skeleton.of(body)), [sample.flip for _, sample in samples]
 
 
@@ -36,9 +44,14 @@ def test_posed_joints_land_on_the_labelled_keypoints(tmp_path, body, name, augme
     row, flips = rows(name, tmp_path, body, augmented)
     assert row["has_camera"].all() and row["has_joints3d"].all()
     assert not augmented or len(set(flips)) == 2
-    translation = np.asarray(camera.weak_to_translation(row["weak_camera"], row["crop"], row["image_size"], row["focal"]))
+    translation = np.asarray(
+        camera.weak_to_translation(row["weak_camera"], row["crop"], row["image_size"], row["focal"])
+    )
     joints = row["joints"] + translation[:, None]
-    pixels = joints[..., :2] / joints[..., 2:] * row["focal"][:, None, None] + row["image_size"][:, None] / 2
+    pixels = (
+        joints[..., :2] / joints[..., 2:] * row["focal"][:, None, None]
+        + row["image_size"][:, None] / 2
+    )
     known = row["points2d_confidence"][:, POINT] > 0
     assert known.mean() > 0.9
     assert np.abs(pixels[:, JOINT] - row["points2d"][:, POINT])[known].max() < 0.5
@@ -51,7 +64,11 @@ def test_keypoints_lie_on_the_painted_joints_of_the_crop(tmp_path, body, name):
     for i, flip in enumerate(flips):
         if flip or row["keypoints"][i, ankle, 2] == 0:  # in a mirror the green disc is on the right
             continue
-        x, y = (row["points2d"][i, ankle] - row["crop"][i, :2] + row["crop"][i, 2] / 2) * 256 / row["crop"][i, 2]
+        x, y = (
+            (row["points2d"][i, ankle] - row["crop"][i, :2] + row["crop"][i, 2] / 2)
+            * 256
+            / row["crop"][i, 2]
+        )
         red, green, blue = row["images"][i, int(y), int(x)].astype(int)
         assert green > red + 80 and green > blue + 80
         looked += 1

@@ -1,4 +1,5 @@
-"""Photos of people as training samples: rows whose labels fit each other and the picture, mixtures, masks of labels, a training step."""
+"""Photos of people as training samples: rows whose labels fit each other and the picture, mixtures,
+masks of labels, a training step."""
 
 import json
 
@@ -37,17 +38,29 @@ def body():
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory, body):
-    """Six people, alone in a picture each; the camera has neither square pixels nor a centred principal point."""
+    """Six people, alone in a picture each; the camera has neither square pixels nor a centred
+    principal point."""
     studio = Studio(tmp_path_factory.mktemp("studio"), body, 0)
     intrinsics = np.array([[720.0, 0, 330], [0, 705, 232], [0, 0, 1]])
-    return [(person := studio.person((640, 480), intrinsics=intrinsics), studio.picture([person])) for _ in range(6)]
+    return [
+        (person := studio.person((640, 480), intrinsics=intrinsics), studio.picture([person]))
+        for _ in range(6)
+    ]
 
 
 def record(person, picture: bytes, **changes) -> dict:
-    fields = dict(image=picture, image_name="a.jpg", image_size=person.size, box=person.box, keypoints2d=person.keypoints2d)
+    fields = dict(
+        image=picture,
+        image_name="a.jpg",
+        image_size=person.size,
+        box=person.box,
+        keypoints2d=person.keypoints2d,
+    )
     fields |= dict(global_orient=person.pose[:3], body_pose=person.pose[3:], betas=person.betas)
     fields |= dict(translation=person.translation, intrinsics=person.intrinsics) | changes
-    return person_record("test", **{name: value for name, value in fields.items() if value is not None})
+    return person_record(
+        "test", **{name: value for name, value in fields.items() if value is not None}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +89,33 @@ def rows(dataset, body):
 
 
 def test_annotation_to_crop_to_projected_joints_within_half_a_pixel(rows, body):
-    """The body of a row's labels, posed in float64 and projected by the row's camera, lands on the row's 2D labels."""
+    """The body of a row's labels, posed in float64 and projected by the row's camera, lands on the
+    row's 2D labels."""
     arrays = _arrays(body)
-    index = {name: i for i, name in enumerate(SMPL45)} | {name: SMPL45.index(vertex) for name, vertex in VERTEX_OF_KEYPOINT.items()}
+    index = {name: i for i, name in enumerate(SMPL45)} | {
+        name: SMPL45.index(vertex) for name, vertex in VERTEX_OF_KEYPOINT.items()
+    }
     names = [index[name] for name in DETECTED]
     for row in range(6):
         pose = Rotation.from_matrix(rows["rotmats"][row]).as_rotvec().reshape(72)
-        view = {name: jnp.asarray(rows[name][row]) for name in ("weak_camera", "crop", "image_size", "focal")}
-        translation = np.asarray(camera.weak_to_translation(**{"weak" if n == "weak_camera" else n: v for n, v in view.items()}))
+        view = {
+            name: jnp.asarray(rows[name][row])
+            for name in ("weak_camera", "crop", "image_size", "focal")
+        }
+        translation = np.asarray(
+            camera.weak_to_translation(
+                **{"weak" if n == "weak_camera" else n: v for n, v in view.items()}
+            )
+        )
         points = pose_body(arrays, pose, rows["betas"][row].astype(np.float64), translation)
-        projected = camera.project(jnp.asarray(points[names]), view["focal"], view["image_size"] / 2)
+        projected = camera.project(
+            jnp.asarray(points[names]), view["focal"], view["image_size"] / 2
+        )
         gap = (
-            (camera.to_crop(np.asarray(projected), rows["crop"][row]) - camera.to_crop(rows["points2d"][row], rows["crop"][row]))
+            (
+                camera.to_crop(np.asarray(projected), rows["crop"][row])
+                - camera.to_crop(rows["points2d"][row], rows["crop"][row])
+            )
             * CROP_SIZE
             / 2
         )
@@ -96,16 +124,23 @@ def test_annotation_to_crop_to_projected_joints_within_half_a_pixel(rows, body):
         np.testing.assert_allclose(rows["joints"][row] + translation, points[:24], atol=2e-3)
     for name in ("rotation", "betas", "camera", "joints3d", "joints2d"):
         assert rows[f"has_{name}"].tolist() == [1.0] * 6
-    assert rows["points2d_confidence"][0].tolist() == [float(i not in INDICES) for i in range(len(DETECTED))]
+    assert rows["points2d_confidence"][0].tolist() == [
+        float(i not in INDICES) for i in range(len(DETECTED))
+    ]
 
 
 def test_the_picture_goes_where_the_labels_go(rows):
-    """The blue disc of the right wrist is at the right wrist; in a mirrored picture at the left one."""
+    """The blue disc of the right wrist is at the right wrist; in a mirrored picture at the left
+    one."""
     found = 0
     for row, augmentation in enumerate(AUGMENTATIONS):
         name = "left_wrist" if augmentation.flip else "right_wrist"
         at = (
-            (rows["points2d"][row, DETECTED.index(name)] - rows["crop"][row, :2] + rows["crop"][row, 2] / 2)
+            (
+                rows["points2d"][row, DETECTED.index(name)]
+                - rows["crop"][row, :2]
+                + rows["crop"][row, 2] / 2
+            )
             * CROP_SIZE
             / rows["crop"][row, 2]
         )
@@ -122,17 +157,28 @@ def test_the_picture_goes_where_the_labels_go(rows):
 
 def test_mirrored_rows_mirror_every_label(dataset, body):
     plain, mirrored = (rows_of(dataset, [Augmentation(flip=flip)], body) for flip in (False, True))
-    assert np.abs(plain["images"][0].astype(int) - mirrored["images"][0, :, ::-1]).mean() < 3  # the principal point is off by half a pixel
-    flip = [DETECTED.index(n.replace("left", "?").replace("right", "left").replace("?", "right")) for n in DETECTED]
+    assert (
+        np.abs(plain["images"][0].astype(int) - mirrored["images"][0, :, ::-1]).mean() < 3
+    )  # the principal point is off by half a pixel
+    flip = [
+        DETECTED.index(n.replace("left", "?").replace("right", "left").replace("?", "right"))
+        for n in DETECTED
+    ]
     x = plain["image_size"][0, 0] - mirrored["points2d"][0, flip, 0]
-    np.testing.assert_allclose(np.delete(x, INDICES), np.delete(plain["points2d"][0, :, 0], INDICES), atol=1e-3)
+    np.testing.assert_allclose(
+        np.delete(x, INDICES), np.delete(plain["points2d"][0, :, 0], INDICES), atol=1e-3
+    )
 
 
 def test_keypoints_are_what_the_crop_shows(dataset, body):
     head, hidden = Augmentation(extreme=0.35), Augmentation(occluders=3, seed=4)
     rows = rows_of(dataset, [head, hidden, Augmentation(scale=1.3)], body)
     seen, labelled = rows["keypoints"][..., 2] > 0, rows["points2d_confidence"] > 0
-    assert not seen[0, DETECTED.index("left_ankle")] and seen[0, DETECTED.index("nose")] and labelled[0, DETECTED.index("left_ankle")]
+    assert (
+        not seen[0, DETECTED.index("left_ankle")]
+        and seen[0, DETECTED.index("nose")]
+        and labelled[0, DETECTED.index("left_ankle")]
+    )
     assert (seen[1] != labelled[1]).any() and np.array_equal(labelled[1], labelled[0])
     assert np.array_equal(seen[2], labelled[2])
     np.testing.assert_allclose(rows["keypoints"][2, seen[2], :2], rows["points2d"][2, seen[2]])
@@ -157,24 +203,44 @@ def test_rows_say_which_labels_are_missing(truth, body):
         record(person, picture, intrinsics=None),
     ]
     rows = rows_of(people.Dataset("x", records), [Augmentation()] * 6, body)
-    flags = np.stack([rows[f"has_{name}"] for name in ("rotation", "betas", "camera", "joints3d", "joints2d")], -1)
-    assert flags.tolist() == [[0, 0, 0, 0, 1], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [0, 0, 0, 0, 1], [1, 0, 0, 0, 1], [1, 1, 0, 1, 1]]
+    flags = np.stack(
+        [rows[f"has_{name}"] for name in ("rotation", "betas", "camera", "joints3d", "joints2d")],
+        -1,
+    )
+    assert flags.tolist() == [
+        [0, 0, 0, 0, 1],
+        [0, 0, 0, 1, 1],
+        [0, 0, 0, 1, 1],
+        [0, 0, 0, 0, 1],
+        [1, 0, 0, 0, 1],
+        [1, 1, 0, 1, 1],
+    ]
     assert all(np.isfinite(value).all() for value in rows.values())
-    assert rows["points2d_confidence"][1].sum() == 12  # of COCO's names, the other half of BODY44 has twelve limbs
+    assert (
+        rows["points2d_confidence"][1].sum() == 12
+    )  # of COCO's names, the other half of BODY44 has twelve limbs
     np.testing.assert_allclose(rows["joints"][1], measured[:, :3], atol=1e-6)
     known = [SMPL24.index(name) for name in ("left_hip", "right_hip", "left_ankle", "right_ankle")]
     assert np.flatnonzero(rows["joints_confidence"][2]).tolist() == sorted(known)
     hips = person.joints[known] - person.joints[known[:2]].mean(0)
-    np.testing.assert_allclose(rows["joints"][2][known] - rows["joints"][2][known[:2]].mean(0), hips, atol=1e-5)
+    np.testing.assert_allclose(
+        rows["joints"][2][known] - rows["joints"][2][known[:2]].mean(0), hips, atol=1e-5
+    )
     assert rows["focal"][5] == pytest.approx(800) and np.abs(rows["weak_camera"][5]).max() == 0
 
 
 def test_mixtures():
     for mixture in people.MIXTURES.values():
         assert sum(mixture.values()) == pytest.approx(1)
-    assert people.parse_mixture("hmr2")["hmr2_ava"] == 0.19 and people.parse_mixture("tokenhmr")["bedlam"] == 0.18
+    assert (
+        people.parse_mixture("hmr2")["hmr2_ava"] == 0.19
+        and people.parse_mixture("tokenhmr")["bedlam"] == 0.18
+    )
     assert people.parse_mixture("bedlam, hmr2_aic=0.5") == {"bedlam": 1.0, "hmr2_aic": 0.5}
-    with pytest.raises(InputError, match="'bedlm' is neither a mixture nor a dataset of people; did you mean bedlam"):
+    with pytest.raises(
+        InputError,
+        match="'bedlm' is neither a mixture nor a dataset of people; did you mean bedlam",
+    ):
         people.parse_mixture("bedlm")
     for weight in ("0", "-1", "much", "nan", "inf"):
         with pytest.raises(InputError, match="bedlam has the weight"):
@@ -182,7 +248,10 @@ def test_mixtures():
 
 
 def test_samples_are_drawn_by_weight_and_by_number_alone(dataset, body):
-    parts = [people.Dataset("one", dataset.records[:2], 0.5), people.Dataset("two", dataset.records[2:], 1.5)]
+    parts = [
+        people.Dataset("one", dataset.records[:2], 0.5),
+        people.Dataset("two", dataset.records[2:], 1.5),
+    ]
     source = people.PeopleSource(parts, 4, 7, body)
     which, index = source.draw(np.arange(20_000))
     assert np.mean(which) == pytest.approx(0.75, abs=0.01)
@@ -194,13 +263,20 @@ def test_samples_are_drawn_by_weight_and_by_number_alone(dataset, body):
         alone = source.load(np.array([number]))
         for name, value in alone.items():
             assert np.array_equal(value[0], together[name][row]), name
-    assert (people.PeopleSource(parts, 4, 8, body).load(np.array([3]))["images"] != together["images"][:1]).any()
-    assert {n: (v.shape[1:], v.dtype) for n, v in together.items()} == {n: (s.shape, s.dtype) for n, s in source.shapes().items()}
+    assert (
+        people.PeopleSource(parts, 4, 8, body).load(np.array([3]))["images"]
+        != together["images"][:1]
+    ).any()
+    assert {n: (v.shape[1:], v.dtype) for n, v in together.items()} == {
+        n: (s.shape, s.dtype) for n, s in source.shapes().items()
+    }
 
 
 def test_threads_give_the_same_batches(dataset, body):
     source = people.PeopleSource([dataset], 4, 0, body, AugmentSpec(occlude=0.5))
-    sharding = jax.sharding.NamedSharding(jax.make_mesh((1,), ("data",)), jax.sharding.PartitionSpec("data"))
+    sharding = jax.sharding.NamedSharding(
+        jax.make_mesh((1,), ("data",)), jax.sharding.PartitionSpec("data")
+    )
     threaded = list(Batches({"images": source}, sharding, 0, 4, threads=3))
     for step, batch in enumerate(threaded):
         wanted = source.load(step * 4 + np.arange(4))
@@ -211,12 +287,20 @@ def test_threads_give_the_same_batches(dataset, body):
 def test_bad_records_are_named(truth, body):
     person, picture = truth[0]
     cut = people.Dataset("cut", [record(person, picture[:2000], image_name="a/b.jpg")])
-    with pytest.raises(InputError, match=r"cut: record 0 \(a/b.jpg\): the picture cannot be decoded .* --skip-bad"):
+    with pytest.raises(
+        InputError, match=r"cut: record 0 \(a/b.jpg\): the picture cannot be decoded .* --skip-bad"
+    ):
         people.PeopleSource([cut], 1, 0, body).load(np.arange(1))
     with pytest.raises(InputError, match=r"none: record 0 \(a.jpg\): has no picture"):
-        people.PeopleSource([people.Dataset("none", [record(person, b"")])], 1, 0, body).load(np.arange(1))
-    with pytest.raises(InputError, match="size: record 0 .*640 x 480 px, its labels are for 480 x 640 px"):
-        people.PeopleSource([people.Dataset("size", [record(person, picture, image_size=(480, 640))])], 1, 0, body).load(np.arange(1))
+        people.PeopleSource([people.Dataset("none", [record(person, b"")])], 1, 0, body).load(
+            np.arange(1)
+        )
+    with pytest.raises(
+        InputError, match="size: record 0 .*640 x 480 px, its labels are for 480 x 640 px"
+    ):
+        people.PeopleSource(
+            [people.Dataset("size", [record(person, picture, image_size=(480, 640))])], 1, 0, body
+        ).load(np.arange(1))
     with pytest.raises(InputError, match="empty: holds no records"):
         people.PeopleSource([people.Dataset("empty", [])], 1, 0, body)
 
@@ -244,18 +328,27 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def task(built, get_config, tmp_path_factory):
-    folder, first = tmp_path_factory.mktemp("tokenizer"), get_config("tokenizer:tiny")
+    folder, first = tmp_path_factory.mktemp("tokenizer"), get_config("tokenizer/tiny")
     tokenizer = TokenizerTask(first)
     tokenizer.export(folder, *tokenizer.init(jax.random.key(0)), {})
-    config = get_config("genhmr:tiny")
-    config.tokenizer, config.batch_size, config.image_batch_size, config.model.encoder_channels = str(folder), 0, 4, (80, 136, 288)
-    config.data.people, config.data.mixture, config.data.people_val = str(built), "hmr2_coco", "threedpw:validation"
+    config = get_config("genhmr/tiny")
+    config.tokenizer, config.batch_size, config.image_batch_size, config.model.encoder_channels = (
+        str(folder),
+        0,
+        4,
+        (80, 136, 288),
+    )
+    config.data.people, config.data.mixture, config.data.people_val = (
+        str(built),
+        "hmr2_coco",
+        "threedpw:validation",
+    )
     return GenHmrTask.from_model(config)
 
 
 def pooled(encoder: str, pixels: jax.Array) -> list[jax.Array]:
     """Stands in for BlazePose, which takes long to compile: maps of its shapes."""
-    mean = lambda n: pixels.reshape(len(pixels), n, 256 // n, n, 256 // n, 3).mean((2, 4))  # noqa: E731
+    mean = lambda n: pixels.reshape(len(pixels), n, 256 // n, n, 256 // n, 3).mean((2, 4))
     return [jnp.tile(mean(n), c // 3 + 1)[..., :c] for n, c in ((32, 80), (16, 136), (8, 288))]
 
 
@@ -264,13 +357,19 @@ def test_training_from_built_datasets(task, monkeypatch):
     monkeypatch.setattr(encoders, "encode", pooled)
     params, extra = task.init(jax.random.key(0))
     batch = {"images": task.sources()["images"].load(np.arange(4))}
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(lambda x: (x.shape, x.dtype), task.batch_shapes())
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), task.batch_shapes()
+    )
     prepare = jax.jit(task.prepare)
-    gradient = jax.jit(jax.grad(lambda params, sample: task.loss(params, extra, task.frozen, sample)[0]))
+    gradient = jax.jit(
+        jax.grad(lambda params, sample: task.loss(params, extra, task.frozen, sample)[0])
+    )
     sample = prepare(task.frozen, batch)
     grads = gradient(params, sample)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-    assert all(np.abs(level["proj"]["kernel"]).max() > 0 for level in grads["pyramid"]["levels"].values())
+    assert all(
+        np.abs(level["proj"]["kernel"]).max() > 0 for level in grads["pyramid"]["levels"].values()
+    )
 
     # What stands in the place of labels that a row lacks has no influence.
     rows, without = batch["images"], {}
@@ -282,26 +381,49 @@ def test_training_from_built_datasets(task, monkeypatch):
     for name in ("betas", "joints", "weak_camera"):
         garbage[name][1:] = random.normal(0, 1, garbage[name][1:].shape)
     garbage["points2d"][:, INDICES] = 77.0
-    losses = [gradient(params, prepare(task.frozen, {"images": rows | without | more})) for more in ({}, garbage)]
+    losses = [
+        gradient(params, prepare(task.frozen, {"images": rows | without | more}))
+        for more in ({}, garbage)
+    ]
     for one, other in zip(*map(jax.tree.leaves, losses), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
     (photos,) = task._validation_images(Placement(make_mesh(task.config.mesh)))
-    assert photos["weight"].tolist() == [1, 0, 0, 0] and [m.shape[0] for m in photos["maps"]] == [4] * 3 and "images" not in photos
+    assert (
+        photos["weight"].tolist() == [1, 0, 0, 0]
+        and [m.shape[0] for m in photos["maps"]] == [4] * 3
+        and "images" not in photos
+    )
 
 
 def test_a_run_on_photos(built, task, corpus_file, get_config, tmp_path, monkeypatch):
-    """Two steps of the whole loop; this model takes the photos' keypoints alone, which compiles faster."""
-    config = get_config("genhmr:tiny")
-    config.tokenizer, config.data.poses, config.batch_size, config.image_batch_size = task.config.tokenizer, str(corpus_file), 0, 4
+    """Two steps of the whole loop; this model takes the photos' keypoints alone, which compiles
+    faster."""
+    config = get_config("genhmr/tiny")
+    config.tokenizer, config.data.poses, config.batch_size, config.image_batch_size = (
+        task.config.tokenizer,
+        str(corpus_file),
+        0,
+        4,
+    )
     config.data.people, config.data.mixture = str(built), "hmr2_coco=3"
     config.data.augment.rotation = 90.0
-    config.steps, config.log_every, config.evaluate_every, config.checkpoint_every, config.evaluate_poses = 2, 1, 2, 2, 4
-    monkeypatch.setattr(GenHmrTask, "evaluate", lambda *_: {"val": 1.0})  # measuring is tested elsewhere
+    (
+        config.steps,
+        config.log_every,
+        config.evaluate_every,
+        config.checkpoint_every,
+        config.evaluate_poses,
+    ) = 2, 1, 2, 2, 4
+    monkeypatch.setattr(
+        GenHmrTask, "evaluate", lambda *_: {"val": 1.0}
+    )  # measuring is tested elsewhere
     loop.train(GenHmrTask.from_model(config), config, tmp_path)
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in logged if "image_joints2d" in line]
-    assert len(steps) == 2 and all(np.isfinite(line[name]) for line in steps for name in ("image_joints2d", "image_token"))
+    assert len(steps) == 2 and all(
+        np.isfinite(line[name]) for line in steps for name in ("image_joints2d", "image_token")
+    )
     assert (tmp_path / "model" / "config.json").is_file()
 
 
@@ -313,5 +435,9 @@ def test_joints_without_a_pelvis_are_compared_from_the_hips():
     np.testing.assert_allclose(relative[0], joints[0] - joints[0, 0], atol=1e-6)
     np.testing.assert_allclose(relative[1], joints[1] - joints[1, 1:3].mean(0), atol=1e-6)
     values = np.arange(48.0).reshape(2, 24)
-    np.testing.assert_allclose(known_mean(values, known), [values[0].mean(), np.delete(values[1], [0, 5]).mean()], rtol=1e-6)
+    np.testing.assert_allclose(
+        known_mean(values, known),
+        [values[0].mean(), np.delete(values[1], [0, 5]).mean()],
+        rtol=1e-6,
+    )
     assert float(known_mean(values, np.zeros((2, 24)))[0]) == 0

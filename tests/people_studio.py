@@ -1,7 +1,8 @@
-"""People whose labels are known exactly, and pictures of them: what the fixtures of people_fixtures.py are made of.
+"""People whose labels are known exactly, and pictures of them: what the fixtures of
+people_fixtures.py are made of.
 
-Bodies are posed by plain float64 NumPy, not by the code under test; joints are painted into the pictures as discs, so that a test can see
-that images and labels belong together.
+Bodies are posed by plain float64 NumPy, not by the code under test; joints are painted into the
+pictures as discs, so that a test can see that images and labels belong together.
 """
 
 import dataclasses
@@ -22,14 +23,16 @@ _STAND_INS = {
     "neck_lsp": "neck", "head_top_lsp": "head", "pelvis_mpii": "pelvis", "thorax_mpii": "neck", "spine_h36m": "spine1",
     "jaw_h36m": "head", "head_h36m": "head",
 }  # fmt: skip
-"""Joints that only a regressor on SMPL's mesh knows: the nearest joint of the skeleton takes their place."""
+"""Joints that only a regressor on SMPL's mesh knows: the nearest joint of the skeleton takes their
+place."""
 
 DISC_COLOURS = {"pelvis": (255, 0, 0), "left_ankle": (0, 255, 0), "right_wrist": (0, 0, 255)}
 
 
 @dataclasses.dataclass
 class Person:
-    """The truth about one labelled person: camera coordinates, metres; pixels of the image as readers give it."""
+    """The truth about one labelled person: camera coordinates, metres; pixels of the image as
+    readers give it."""
 
     split: str
     image_name: str
@@ -58,7 +61,9 @@ class Person:
     @property
     def keypoints3d(self) -> np.ndarray:
         """(44, 4) relative to the pelvis, confidence 1: as the releases have them."""
-        return np.concatenate([self.points - self.points[BODY44.index("pelvis_mpii")], np.ones((44, 1))], -1)
+        return np.concatenate(
+            [self.points - self.points[BODY44.index("pelvis_mpii")], np.ones((44, 1))], -1
+        )
 
     @property
     def box(self) -> np.ndarray:
@@ -92,7 +97,9 @@ def _arrays(model: SmplModel) -> dict:
     }
 
 
-def pose_body(body: dict, pose: np.ndarray, betas: np.ndarray, translation: np.ndarray) -> np.ndarray:
+def pose_body(
+    body: dict, pose: np.ndarray, betas: np.ndarray, translation: np.ndarray
+) -> np.ndarray:
     """SMPL45 points (45, 3): 24 joints, then 21 vertices, as in the SMPL paper, in float64."""
     local = Rotation.from_rotvec(pose.reshape(24, 3)).as_matrix()
     rest = body["joints"] + np.einsum("s,sjc->jc", betas, body["joint_shapes"])
@@ -103,7 +110,11 @@ def pose_body(body: dict, pose: np.ndarray, betas: np.ndarray, translation: np.n
         parent = body["parents"][joint]
         turns.append(turns[parent] @ local[joint])
         joints.append(joints[parent] + turns[parent] @ (rest[joint] - rest[parent]))
-    vertices = sum(body["weights"][joint][:, None] * ((shaped.T - rest[joint]) @ turns[joint].T + joints[joint]) for joint in range(24))
+    vertices = sum(
+        body["weights"][joint][:, None]
+        * ((shaped.T - rest[joint]) @ turns[joint].T + joints[joint])
+        for joint in range(24)
+    )
     return np.concatenate([np.array(joints), vertices]) + translation
 
 
@@ -130,15 +141,27 @@ class Studio:
         focal = 1.1 * max(width, height)
         return np.array([[focal, 0, width / 2 + 3.0], [0, focal, height / 2 - 2.0], [0, 0, 1]])
 
-    def person(self, size: tuple[int, int], *, intrinsics: np.ndarray | None = None, gender: str = "neutral", shift: float = 0.0, **names):
+    def person(
+        self,
+        size: tuple[int, int],
+        *,
+        intrinsics: np.ndarray | None = None,
+        gender: str = "neutral",
+        shift: float = 0.0,
+        **names,
+    ):
         """A person who stands wholly inside the image, `shift` x its width beside the middle."""
         intrinsics = self.intrinsics(*size) if intrinsics is None else intrinsics
         pose = self.rng.normal(0, 0.15, (24, 3))
         pose[16, 2], pose[17, 2] = -1.1, 1.1  # arms down
-        yaw = Rotation.from_euler("y", self.rng.uniform(-1.2, 1.2)) * Rotation.from_rotvec(self.rng.normal(0, 0.1, 3))
+        yaw = Rotation.from_euler("y", self.rng.uniform(-1.2, 1.2)) * Rotation.from_rotvec(
+            self.rng.normal(0, 0.1, 3)
+        )
         pose[0] = (Rotation.from_euler("x", np.pi) * yaw).as_rotvec()
         betas = self.rng.normal(0, 0.7, 10)
-        depth = max(1.8 * intrinsics[1, 1] / (0.6 * size[1]), 1.2 * intrinsics[0, 0] / (0.6 * size[0])) * self.rng.uniform(1.0, 1.2)
+        depth = max(
+            1.8 * intrinsics[1, 1] / (0.6 * size[1]), 1.2 * intrinsics[0, 0] / (0.6 * size[0])
+        ) * self.rng.uniform(1.0, 1.2)
         translation = np.array([shift * size[0] * depth / intrinsics[0, 0], 0.1, depth])
         points = pose_body(self.body(gender), pose.reshape(72), betas, translation)
         fields = dict(split="train", image_name="", sequence="", frame=0, person=0) | names
@@ -150,15 +173,24 @@ class Studio:
     def reshape(self, person: Person, betas: np.ndarray) -> None:
         """The same pose and place with another shape."""
         points = pose_body(self.body(person.gender), person.pose, betas, person.translation)
-        person.betas, person.joints, person.joints45, person.points = betas, points[:24], points, body44(points)
+        person.betas, person.joints, person.joints45, person.points = (
+            betas,
+            points[:24],
+            points,
+            body44(points),
+        )
 
     def world_camera(self) -> tuple[np.ndarray, np.ndarray]:
-        """World to camera: the rotation and shift of a y-up world before a camera that looks forward."""
+        """World to camera: the rotation and shift of a y-up world before a camera that looks
+        forward."""
         turn = Rotation.from_euler("x", np.pi) * Rotation.from_rotvec(self.rng.normal(0, 0.4, 3))
         return turn.as_matrix(), self.rng.normal(0, 2.0, 3)
 
-    def to_world(self, person: Person, turn: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pose (72,), translation (3,) and joints (24, 3) in the world of a person given in the camera."""
+    def to_world(
+        self, person: Person, turn: np.ndarray, shift: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pose (72,), translation (3,) and joints (24, 3) in the world of a person given in the
+        camera."""
         pose = person.pose.copy()
         pose[:3] = (Rotation.from_matrix(turn.T) * Rotation.from_rotvec(pose[:3])).as_rotvec()
         joints = (person.joints - shift) @ turn
@@ -166,19 +198,29 @@ class Studio:
         return pose, joints[0] - still[0], joints
 
     def picture(self, people: list[Person], suffix: str = ".jpg", turned: bool = False) -> bytes:
-        """Soft noise with the people's joints as discs; `turned`: stored a quarter turn counter-clockwise."""
+        """Soft noise with the people's joints as discs; `turned`: stored a quarter turn
+        counter-clockwise."""
         width, height = people[0].size
-        noise = Image.fromarray(self.rng.integers(60, 190, (9, 16, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
+        noise = Image.fromarray(self.rng.integers(60, 190, (9, 16, 3), dtype=np.uint8)).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
         draw, radius = ImageDraw.Draw(noise), max(width, height) / 150
         for person in people:
             pixels = person.pixels(person.joints)
             for name in (*SMPL24, *DISC_COLOURS):  # the coloured ones last
                 x, y = pixels[SMPL24.index(name)]
-                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=DISC_COLOURS.get(name, (255, 255, 255)))
+                draw.ellipse(
+                    (x - radius, y - radius, x + radius, y + radius),
+                    fill=DISC_COLOURS.get(name, (255, 255, 255)),
+                )
         if turned:
             noise = noise.transpose(Image.Transpose.ROTATE_90)
         stream = io.BytesIO()
-        noise.save(stream, "JPEG" if suffix == ".jpg" else "PNG", **({"quality": 90, "subsampling": 0} if suffix == ".jpg" else {}))
+        noise.save(
+            stream,
+            "JPEG" if suffix == ".jpg" else "PNG",
+            **({"quality": 90, "subsampling": 0} if suffix == ".jpg" else {}),
+        )
         return stream.getvalue()
 
     def put(self, name: str, data: bytes) -> Path:
@@ -198,7 +240,9 @@ class Studio:
         with tarfile.open(fileobj=stream, mode="w") as tar:
             for member, data in members:
                 info = tarfile.TarInfo(member)
-                info.type, info.size = (tarfile.DIRTYPE, 0) if data is None else (tarfile.REGTYPE, len(data))
+                info.type, info.size = (
+                    (tarfile.DIRTYPE, 0) if data is None else (tarfile.REGTYPE, len(data))
+                )
                 tar.addfile(info, io.BytesIO(data or b""))
         self.put(name, stream.getvalue())
 

@@ -65,7 +65,9 @@ def test_reprojection_error_counts_what_was_seen():
     people = dataclasses.replace(people, keypoints2d=keypoints, projected_keypoints=shifted)
     error = people.reprojection_error()
     assert error[0] == pytest.approx(5) and np.isnan(error[1])
-    assert np.isnan(dataclasses.replace(people, sampled_keypoints=None).reprojection_error(refined=False)).all()
+    assert np.isnan(
+        dataclasses.replace(people, sampled_keypoints=None).reprojection_error(refined=False)
+    ).all()
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):

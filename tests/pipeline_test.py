@@ -26,16 +26,24 @@ class Numbers:
     def load(self, numbers):
         with self.lock:
             self.loaded.append(int(numbers[0]) // self.size)
-        return {"number": numbers.astype(np.uint32), "maps": [np.sin(numbers)[:, None, None].astype(np.float16) * np.ones((1, 2, 3))]}
+        return {
+            "number": numbers.astype(np.uint32),
+            "maps": [np.sin(numbers)[:, None, None].astype(np.float16) * np.ones((1, 2, 3))],
+        }
 
     def shapes(self):
-        return {"number": jax.ShapeDtypeStruct((), np.uint32), "maps": [jax.ShapeDtypeStruct((2, 3), np.float64)]}
+        return {
+            "number": jax.ShapeDtypeStruct((), np.uint32),
+            "maps": [jax.ShapeDtypeStruct((2, 3), np.float64)],
+        }
 
 
 def row_sharding(shape: tuple[int, int, int], devices=None) -> NamedSharding:
     """Rows over data x fsdp of a mesh of the first devices."""
     devices = np.array(jax.devices()[: np.prod(shape)] if devices is None else devices)
-    return NamedSharding(Mesh(devices.reshape(shape), ("data", "fsdp", "tensor")), PartitionSpec(("data", "fsdp")))
+    return NamedSharding(
+        Mesh(devices.reshape(shape), ("data", "fsdp", "tensor")), PartitionSpec(("data", "fsdp"))
+    )
 
 
 @pytest.fixture(params=["grain", "threads"])
@@ -57,8 +65,21 @@ def eight():
 
 @pytest.mark.skipif("WITH_EIGHT_DEVICES" in os.environ, reason="runs here already")
 def test_on_eight_devices():
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "WITH_EIGHT_DEVICES": "1"}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "eight_devices", __file__]
+    env = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "WITH_EIGHT_DEVICES": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "eight_devices",
+        __file__,
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "9 passed" in done.stdout, done.stdout + done.stderr
 
@@ -81,7 +102,9 @@ def test_batches_in_order(host, threads, prefetch):
     for step, batch in enumerate(batches, 3):
         (maps,) = batch["a"]["maps"]
         assert maps.sharding == sharding
-        np.testing.assert_allclose(maps[:, 1, 2], np.sin(np.arange(step * SIZE, (step + 1) * SIZE)), atol=1e-3)
+        np.testing.assert_allclose(
+            maps[:, 1, 2], np.sin(np.arange(step * SIZE, (step + 1) * SIZE)), atol=1e-3
+        )
 
 
 def test_resumed_equals_unbroken(host):
@@ -97,7 +120,9 @@ def test_resumed_equals_unbroken(host):
 
 def test_what_is_prefetched_does_not_count(host):
     source = Numbers()
-    batches = pipeline.batches({"a": source}, row_sharding((1, 1, 1)), 5, 100, threads=2, prefetch=3)
+    batches = pipeline.batches(
+        {"a": source}, row_sharding((1, 1, 1)), 5, 100, threads=2, prefetch=3
+    )
     assert batches.state() == {"next_index": 5}
     next(batches)
     next(batches)
@@ -114,7 +139,9 @@ def test_batches_reach_the_device_ahead_of_the_caller(host):
             moved.release()
             return super().load(numbers)
 
-    batches = pipeline.batches({"a": Watched()}, row_sharding((1, 1, 1)), 0, 10, threads=0, prefetch=2)
+    batches = pipeline.batches(
+        {"a": Watched()}, row_sharding((1, 1, 1)), 0, 10, threads=0, prefetch=2
+    )
     next(batches)
     for _ in range(3):  # the first one, and two that nobody has asked for
         assert moved.acquire(timeout=20)
@@ -138,7 +165,8 @@ def test_an_error_while_loading_reaches_the_caller(host):
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 1, 8)])
 def test_processes_together_load_the_global_batch_eight_devices(eight, shape, corpus_file):
-    """Whatever the mesh and the number of processes: each row's sample is the same, and every row is loaded."""
+    """Whatever the mesh and the number of processes: each row's sample is the same, and every row
+    is loaded."""
     source = poses.PoseSource(poses.load_corpus(corpus_file, "train"), SIZE, seed=3)
     sharding, step = row_sharding(shape), 7
     whole = source.load(step * SIZE + np.arange(SIZE))
@@ -152,9 +180,19 @@ def test_processes_together_load_the_global_batch_eight_devices(eight, shape, co
 
 
 def test_rows_of_a_host_need_not_be_contiguous_eight_devices(eight):
-    """A pod of 2 x 4 chips with hosts of 2 x 2: the mesh runs along the rows of chips, so a host holds two pieces of the batch."""
+    """A pod of 2 x 4 chips with hosts of 2 x 2: the mesh runs along the rows of chips, so a host
+    holds two pieces of the batch."""
     sharding = row_sharding((8, 1, 1))
-    assert pipeline.local_rows(sharding, SIZE, [eight[i] for i in (0, 1, 4, 5)]).tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert pipeline.local_rows(sharding, SIZE, [eight[i] for i in (0, 1, 4, 5)]).tolist() == [
+        0,
+        1,
+        2,
+        3,
+        8,
+        9,
+        10,
+        11,
+    ]
     assert pipeline.local_rows(sharding, SIZE).tolist() == list(range(SIZE))
 
 
@@ -168,7 +206,10 @@ def test_global_arrays_are_the_same_on_every_mesh_eight_devices(eight, shape):
 
 
 def test_batch_that_does_not_divide_eight_devices(eight):
-    with pytest.raises(InputError, match=r"source 'a': a batch of 18 does not divide into 8 parts \(mesh data 4 x fsdp 2\); use 16 or 24"):
+    with pytest.raises(
+        InputError,
+        match=r"source 'a': a batch of 18 does not divide into 8 parts \(mesh data 4 x fsdp 2\); use 16 or 24",
+    ):
         pipeline.batches({"a": Numbers(18)}, row_sharding((4, 2, 1)), 0, 1)
     with pytest.raises(InputError, match=r"--config.batch_size: a batch of 3 .*; use 8"):
         pipeline.check_divides(3, row_sharding((8, 1, 1)), "--config.batch_size")

@@ -1,4 +1,5 @@
-"""Tiny copies of the pose datasets in their official layouts, with the key types of the releases. `write(name, manual_dir)`."""
+"""Tiny copies of the pose datasets in their official layouts, with the key types of the releases.
+`write(name, manual_dir)`."""
 
 import pickle
 from pathlib import Path
@@ -7,7 +8,8 @@ import numpy as np
 
 from genhmr_jax.data.sources import Record, Report, find
 
-# name, parent, direction, length, axis, degrees of freedom: the bones of CMU's .asf files (lengths and directions of nobody).
+# name, parent, direction, length, axis, degrees of freedom: the bones of CMU's .asf files (lengths
+# and directions of nobody).
 BONES = [
     ("lhipjoint", "root", (0.62, -0.71, 0.33), 2.4, (0, 0, 0), ""),
     ("lfemur", "lhipjoint", (0.34202, -0.939693, 0), 7.2, (0, 0, 20), "rx ry rz"),
@@ -31,12 +33,33 @@ BONES = [
 
 
 def _right(bone: tuple) -> tuple:
-    """The mirror image of a bone of the left side; the angles of a mirrored frame are (x, -y, -z)."""
+    """The mirror image of a bone of the left side; the angles of a mirrored frame are (x, -y,
+    -z)."""
     name, parent, (x, y, z), length, (a, b, c), freedom = bone
-    return ("r" + name[1:], parent if parent in ("root", "thorax") else "r" + parent[1:], (-x, y, z), length, (a, -b, -c), freedom)
+    return (
+        "r" + name[1:],
+        parent if parent in ("root", "thorax") else "r" + parent[1:],
+        (-x, y, z),
+        length,
+        (a, -b, -c),
+        freedom,
+    )
 
 
-LEFT = {"lhipjoint", "lfemur", "ltibia", "lfoot", "ltoes", "lclavicle", "lhumerus", "lradius", "lwrist", "lhand", "lfingers", "lthumb"}
+LEFT = {
+    "lhipjoint",
+    "lfemur",
+    "ltibia",
+    "lfoot",
+    "ltoes",
+    "lclavicle",
+    "lhumerus",
+    "lradius",
+    "lwrist",
+    "lhand",
+    "lfingers",
+    "lthumb",
+}
 BONES += [_right(bone) for bone in BONES if bone[0] in LEFT]
 
 # Joints of the MotionBuilder-friendly BVH of CMU's database: name, parent, offset.
@@ -65,11 +88,20 @@ def asf_text() -> str:
         "   order TX TY TZ RX RY RZ", "   axis XYZ", "   position 0 0 0  ", "   orientation 0 0 0 ", ":bonedata",
     ]  # fmt: skip
     for number, (name, _, direction, length, axis, freedom) in enumerate(BONES, 1):
-        parts += ["  begin", f"     id {number} ", f"     name {name}", "     direction {} {} {}  ".format(*direction)]
+        parts += [
+            "  begin",
+            f"     id {number} ",
+            f"     name {name}",
+            "     direction {} {} {}  ".format(*direction),
+        ]
         parts += [f"     length {length} ", "     axis {} {} {}  XYZ".format(*axis)]
         if freedom:
             limits = ["(-180.0 180.0)"] * len(freedom.split())
-            parts += [f"    dof {freedom}", f"    limits {limits[0]}", *(f"           {limit}" for limit in limits[1:])]
+            parts += [
+                f"    dof {freedom}",
+                f"    limits {limits[0]}",
+                *(f"           {limit}" for limit in limits[1:]),
+            ]
         parts.append("  end")
     children: dict[str, list[str]] = {}
     for name, parent, *_ in BONES:
@@ -78,23 +110,40 @@ def asf_text() -> str:
     return "\n".join([*parts, ":hierarchy", "  begin", *tree, "  end"]) + "\n"
 
 
-def amc_values(rng: np.random.Generator, frames: int, spread: float = 30.0) -> dict[str, np.ndarray]:
-    """Random numbers for each bone that has any, degrees: {"root": (N, 6), bone: (N, its freedom)}."""
-    values = {"root": np.concatenate([rng.normal(0, 10, (frames, 3)), rng.uniform(-170, 170, (frames, 3))], 1)}
-    return values | {name: rng.normal(0, spread, (frames, len(dof.split()))) for name, *_, dof in BONES if dof}
+def amc_values(
+    rng: np.random.Generator, frames: int, spread: float = 30.0
+) -> dict[str, np.ndarray]:
+    """Random numbers for each bone that has any, degrees: {"root": (N, 6), bone: (N, its
+    freedom)}."""
+    values = {
+        "root": np.concatenate(
+            [rng.normal(0, 10, (frames, 3)), rng.uniform(-170, 170, (frames, 3))], 1
+        )
+    }
+    return values | {
+        name: rng.normal(0, spread, (frames, len(dof.split()))) for name, *_, dof in BONES if dof
+    }
 
 
 def amc_text(values: dict[str, np.ndarray]) -> str:
     """A motion as CMU's .amc files are written."""
-    lines = ["#!OML:ASF F:\\VICON\\USERDATA\\INSTALL\\rory3\\rory3.ASF", ":FULLY-SPECIFIED", ":DEGREES"]
+    lines = [
+        "#!OML:ASF F:\\VICON\\USERDATA\\INSTALL\\rory3\\rory3.ASF",
+        ":FULLY-SPECIFIED",
+        ":DEGREES",
+    ]
     for frame in range(len(values["root"])):
         lines.append(str(frame + 1))
-        lines += [" ".join([name, *(f"{number:.6f}" for number in rows[frame])]) for name, rows in values.items()]
+        lines += [
+            " ".join([name, *(f"{number:.6f}" for number in rows[frame])])
+            for name, rows in values.items()
+        ]
     return "\n".join(lines) + "\n"
 
 
 def bvh_text(values: np.ndarray, order: str = "Zrotation Yrotation Xrotation") -> str:
-    """A .bvh of BVH_JOINTS: values (N, 6 + 3 (J - 1)), the joints as the file has them: depth first (see bvh_order)."""
+    """A .bvh of BVH_JOINTS: values (N, 6 + 3 (J - 1)), the joints as the file has them: depth first
+    (see bvh_order)."""
     children: dict[str | None, list[tuple]] = {}
     for joint in BVH_JOINTS:
         children.setdefault(joint[1], []).append(joint)
@@ -109,11 +158,28 @@ def bvh_text(values: np.ndarray, order: str = "Zrotation Yrotation Xrotation") -
         for child in children.get(name, []):
             lines += block(child, depth + 1)
         if name not in children:
-            lines += [f"{inner}End Site", inner + "{", f"{inner}  OFFSET {place.format(*np.multiply(offset, 0.5))}", inner + "}"]
+            lines += [
+                f"{inner}End Site",
+                inner + "{",
+                f"{inner}  OFFSET {place.format(*np.multiply(offset, 0.5))}",
+                inner + "}",
+            ]
         return [*lines, pad + "}"]
 
     rows = [" ".join(f"{number:.6f}" for number in row) for row in values]
-    return "\n".join(["HIERARCHY", *block(BVH_JOINTS[0], 0), "MOTION", f"Frames: {len(rows)}", "Frame Time: .0083333", *rows]) + "\n"
+    return (
+        "\n".join(
+            [
+                "HIERARCHY",
+                *block(BVH_JOINTS[0], 0),
+                "MOTION",
+                f"Frames: {len(rows)}",
+                "Frame Time: .0083333",
+                *rows,
+            ]
+        )
+        + "\n"
+    )
 
 
 def bvh_order() -> list[str]:
@@ -129,7 +195,8 @@ def bvh_order() -> list[str]:
 
 
 def bvh_values(rng: np.random.Generator, frames: int, spread: float = 30.0) -> np.ndarray:
-    """Random channels; the hands turn about the forearm alone, as in CMU's conversions. The first frame is the rest pose, as there."""
+    """Random channels; the hands turn about the forearm alone, as in CMU's conversions. The first
+    frame is the rest pose, as there."""
     values = rng.normal(0, spread, (frames, 3 + 3 * len(BVH_JOINTS)))
     for joint, name in enumerate(bvh_order()):
         if name in ("LeftHand", "RightHand"):
@@ -150,8 +217,16 @@ def _amass(folder: Path, rng: np.random.Generator) -> None:
     for name, (frames, gender) in clips.items():
         file = folder / "amass" / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"trans": rng.normal(0, 1, (frames, 3)), "mocap_framerate": np.array(120.0), "betas": rng.normal(0, 1, 16)}
-        arrays |= {"dmpls": rng.normal(0, 1, (frames, 8)), "poses": rng.normal(0, 0.2, (frames, 156)), "gender": gender}
+        arrays = {
+            "trans": rng.normal(0, 1, (frames, 3)),
+            "mocap_framerate": np.array(120.0),
+            "betas": rng.normal(0, 1, 16),
+        }
+        arrays |= {
+            "dmpls": rng.normal(0, 1, (frames, 8)),
+            "poses": rng.normal(0, 0.2, (frames, 156)),
+            "gender": gender,
+        }
         np.savez(file, **arrays)
         np.savez(file.parent / "shape.npz", betas=arrays["betas"], gender=gender)
 
@@ -163,17 +238,31 @@ def _moyo(folder: Path, rng: np.random.Generator) -> None:
     ):
         file = folder / "moyo" / "mosh_smpl" / split / f"{name}.pkl"
         file.parent.mkdir(parents=True)
-        clip = {"global_orient": rng.normal(0, 1, (60, 3)), "body_pose": rng.normal(0, 0.3, (60, width))}
-        clip |= {"transl": rng.normal(0, 1, (60, 3)), "betas": np.tile(rng.normal(0, 1, 10), (60, 1)).astype(np.float32)}
+        clip = {
+            "global_orient": rng.normal(0, 1, (60, 3)),
+            "body_pose": rng.normal(0, 0.3, (60, width)),
+        }
+        clip |= {
+            "transl": rng.normal(0, 1, (60, 3)),
+            "betas": np.tile(rng.normal(0, 1, 10), (60, 1)).astype(np.float32),
+        }
         file.write_bytes(pickle.dumps(clip, protocol=4))
 
 
 def _tokenhmr(folder: Path, rng: np.random.Generator) -> None:
-    for split, name, count in (("train", "CMU", 12), ("train", "MOYO", 8), ("val", "HumanEva", 6), ("test", "SSM", 3)):
+    for split, name, count in (
+        ("train", "CMU", 12),
+        ("train", "MOYO", 8),
+        ("val", "HumanEva", 6),
+        ("test", "SSM", 3),
+    ):
         file = folder / "tokenization_data" / "smplh" / split / f"{split}_{name}.npz"
         file.parent.mkdir(parents=True, exist_ok=True)
         clip = f"{name}/01/01_01_poses.npz" if name != "MOYO" else "yogi.pkl"
-        arrays = {"pose_body": rng.normal(0, 0.3, (count, 63)), "betas": rng.normal(0, 1, (count, 10))}
+        arrays = {
+            "pose_body": rng.normal(0, 0.3, (count, 63)),
+            "betas": rng.normal(0, 1, (count, 10)),
+        }
         np.savez(file, **arrays, gender=np.array(["male"] * count), name=np.array([clip] * count))
 
 
@@ -205,13 +294,24 @@ def _aist(folder: Path, rng: np.random.Generator) -> None:
     for split, clips in names.items():
         (root / "splits" / f"pose_{split}.txt").write_text("\n".join(clips) + "\n")
         for clip in clips:
-            motion = {"smpl_loss": 0.1, "smpl_poses": rng.normal(0, 0.3, (45, 72)), "smpl_scaling": np.array([93.0])}
+            motion = {
+                "smpl_loss": 0.1,
+                "smpl_poses": rng.normal(0, 0.3, (45, 72)),
+                "smpl_scaling": np.array([93.0]),
+            }
             motion |= {"smpl_trans": rng.normal(0, 50, (45, 3))}
             (root / "motions" / f"{clip}.pkl").write_bytes(pickle.dumps(motion, protocol=3))
     (root / "ignore_list.txt").write_text(names["train"][1] + "\n")
 
 
-_WRITERS = {"amass": _amass, "moyo": _moyo, "tokenhmr_poses": _tokenhmr, "cmu_asf": _cmu_asf, "cmu_bvh": _cmu_bvh, "aist": _aist}
+_WRITERS = {
+    "amass": _amass,
+    "moyo": _moyo,
+    "tokenhmr_poses": _tokenhmr,
+    "cmu_asf": _cmu_asf,
+    "cmu_bvh": _cmu_bvh,
+    "aist": _aist,
+}
 NAMES = tuple(_WRITERS)
 
 
@@ -220,7 +320,9 @@ def write(name: str, manual_dir: Path, seed: int = 0) -> None:
     _WRITERS[name](Path(manual_dir), np.random.default_rng(seed))
 
 
-def records(name: str, manual_dir: Path, split: str, skip_bad: bool = False) -> tuple[list[Record], Report]:
+def records(
+    name: str, manual_dir: Path, split: str, skip_bad: bool = False
+) -> tuple[list[Record], Report]:
     """What a source reads from a manual directory, and its report."""
     report = find(name).report(skip_bad)
     return list(find(name).records(manual_dir, split, report)), report

@@ -1,4 +1,5 @@
-"""Training in real processes: one curve for 1, 2 and 4 of them; killed, told to stop, and resumed by another number on another mesh."""
+"""Training in real processes: one curve for 1, 2 and 4 of them; killed, told to stop, and resumed
+by another number on another mesh."""
 
 import json
 import os
@@ -17,21 +18,51 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS = 12
 
 
-def command(config, stage, workdir, corpus, *, processes=1, devices=1, mesh=(-1, 1, 1), flags=(), slow=False):
+def command(
+    config, stage, workdir, corpus, *, processes=1, devices=1, mesh=(-1, 1, 1), flags=(), slow=False
+):
     """The training command line, under the local launcher when there are several processes."""
     program = [str(ROOT / "tests" / "slow_main.py")] if slow else ["-m", "genhmr_jax.main"]
-    words = [sys.executable, *program, f"--config={ROOT}/configs/{stage}.py:tiny", f"--workdir={workdir}"]
-    words += [f"--config.data.poses={corpus}", f"--config.steps={STEPS}", "--config.log_every=1", "--config.checkpoint_every=2"]
-    words += ["--config.evaluate_every=100", "--config.mesh.fsdp_min_size=0", "--config.optim.warmup=2", *config, *flags]
+    words = [
+        sys.executable,
+        *program,
+        f"--config={ROOT}/configs/{stage}/tiny.py",
+        f"--workdir={workdir}",
+    ]
+    words += [
+        f"--config.data.poses={corpus}",
+        f"--config.steps={STEPS}",
+        "--config.log_every=1",
+        "--config.checkpoint_every=2",
+    ]
+    words += [
+        "--config.evaluate_every=100",
+        "--config.mesh.fsdp_min_size=0",
+        "--config.optim.warmup=2",
+        *config,
+        *flags,
+    ]
     words += ["--config.input.threads=0"] if slow else []
-    words += [f"--config.mesh.{axis}={n}" for axis, n in zip(("data", "fsdp", "tensor"), mesh, strict=True)]
-    launcher = [sys.executable, str(ROOT / "launch" / "local_multiprocess.py"), f"--processes={processes}", f"--devices={devices}", "--"]
+    words += [
+        f"--config.mesh.{axis}={n}"
+        for axis, n in zip(("data", "fsdp", "tensor"), mesh, strict=True)
+    ]
+    launcher = [
+        sys.executable,
+        str(ROOT / "launch" / "local_multiprocess.py"),
+        f"--processes={processes}",
+        f"--devices={devices}",
+        "--",
+    ]
     return [*launcher, *words]
 
 
 def environment():
     """Subprocesses import what this process imports."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "JAX_PLATFORMS": "cpu"}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+        "JAX_PLATFORMS": "cpu",
+    }
 
 
 def run(words, expect=0):
@@ -48,10 +79,22 @@ def curve(workdir):
 
 
 def interrupted(words, workdir, step, how):
-    """Starts a run, sends it a signal once it has logged `step` and holds a checkpoint, and waits for its end."""
-    child = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    """Starts a run, sends it a signal once it has logged `step` and holds a checkpoint, and waits
+    for its end."""
+    child = subprocess.Popen(
+        words,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     started, log = time.monotonic(), workdir / "metrics.jsonl"
-    there = lambda: log.exists() and f'"step": {step}' in log.read_text() and any((workdir / "checkpoints").glob("[0-9]"))  # noqa: E731
+    there = lambda: (
+        log.exists()
+        and f'"step": {step}' in log.read_text()
+        and any((workdir / "checkpoints").glob("[0-9]"))
+    )
     while child.poll() is None and not there():
         assert time.monotonic() - started < 300, "never got there"
         time.sleep(0.01)
@@ -68,8 +111,12 @@ def interrupted(words, workdir, step, how):
 @pytest.mark.parametrize("stage", ["tokenizer", "genhmr"])
 def test_processes_signals_and_resumption(stage, trained_tokenizer, corpus_file, tmp_path):
     # At the shipped rate an untrained stage 2 amplifies rounding about tenfold in a few steps.
-    config = [f"--config.tokenizer={trained_tokenizer}/model", "--config.optim.learning_rate=1e-4"] if stage == "genhmr" else []
-    make = lambda name, **kw: command(config, stage, tmp_path / name, corpus_file, **kw)  # noqa: E731
+    config = (
+        [f"--config.tokenizer={trained_tokenizer}/model", "--config.optim.learning_rate=1e-4"]
+        if stage == "genhmr"
+        else []
+    )
+    make = lambda name, **kw: command(config, stage, tmp_path / name, corpus_file, **kw)
     run(make("one"))
     whole = curve(tmp_path / "one")
     assert np.ptp(whole) > 1e-3 * abs(whole.mean())
@@ -77,7 +124,8 @@ def test_processes_signals_and_resumption(stage, trained_tokenizer, corpus_file,
     run(make("four", processes=4, devices=2, mesh=(2, 2, 2)))
     np.testing.assert_allclose(curve(tmp_path / "four"), whole, rtol=1e-5)
 
-    # Killed without warning at a random step, then told to stop in two processes, then finished by one on its own devices.
+    # Killed without warning at a random step, then told to stop in two processes, then finished by
+    # one on its own devices.
     step = random.randrange(3, 6)
     code, _ = interrupted(make("odyssey", slow=True), tmp_path / "odyssey", step, signal.SIGKILL)
     assert code == -signal.SIGKILL
@@ -87,7 +135,10 @@ def test_processes_signals_and_resumption(stage, trained_tokenizer, corpus_file,
     assert "told to stop: saved at step" in output
     run(make("odyssey", devices=4, mesh=(2, 2, 1)))
     np.testing.assert_allclose(curve(tmp_path / "odyssey"), whole, rtol=1e-5)
-    resumed = [json.loads(line) for line in (tmp_path / "odyssey" / "metrics.jsonl").read_text().splitlines()]
+    resumed = [
+        json.loads(line)
+        for line in (tmp_path / "odyssey" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert len([r for r in resumed if r.get("event") == "resumed"]) == 2
     assert (tmp_path / "odyssey" / "model" / "config.json").is_file()
 
@@ -96,8 +147,22 @@ def test_bad_settings_are_one_line(corpus_file, tmp_path):
     """Exit code 1, the setting at fault and one that fits; no traceback."""
     config = []
     for flags, words in (
-        (("--config.batch_size=9",), "9 rows do not divide by data x fsdp x accumulate = 2 x 1 x 1; nearest that do: 8 or 10"),
+        (
+            ("--config.batch_size=9",),
+            "9 rows do not divide by data x fsdp x accumulate = 2 x 1 x 1; nearest that do: 8 or 10",
+        ),
         (("--config.precision=float8",), "choose float32 or bfloat16"),
     ):
-        done = run(command(config, "tokenizer", tmp_path / "bad", corpus_file, processes=1, devices=2, flags=flags), expect=1)
+        done = run(
+            command(
+                config,
+                "tokenizer",
+                tmp_path / "bad",
+                corpus_file,
+                processes=1,
+                devices=2,
+                flags=flags,
+            ),
+            expect=1,
+        )
         assert words in done.stderr + done.stdout and "Traceback" not in done.stderr + done.stdout

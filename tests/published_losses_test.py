@@ -22,7 +22,7 @@ def as_matrices(angles):
 
 @pytest.mark.parametrize(("name", "kind"), [("tiny", "hmr2"), ("tiny_tokenhmr", "tokenhmr")])
 def test_terms(get_config, monkeypatch, name, kind):
-    given, config = inputs.labels(), get_config(f"regressor:{name}")
+    given, config = inputs.labels(), get_config(f"regressors/{name}")
     config.loss.loose.points2d = tuple(given["points2d_thresholds"].tolist())
     config.loss.loose.angles = tuple(given["angle_thresholds"].tolist())
     task = RegressorTask.from_models(config)

@@ -14,19 +14,36 @@ RUN = nnx.jit(lambda model, maps: model(maps))
 
 def test_simple_pyramid_sizes_of_a_vit_map():
     """The map of ViT-H for a 256 x 192 crop."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: SimplePyramid(1280, 192, SimplePyramid.SCALES, rngs=nnx.Rngs(0))))
-    out = jax.eval_shape(lambda s, x: nnx.merge(graph, s)([x]), state, jax.ShapeDtypeStruct((2, 16, 12, 1280), jnp.float32))
-    assert [m.shape for m in out] == [(2, 64, 48, 192), (2, 32, 24, 192), (2, 16, 12, 192), (2, 8, 6, 192)]
+    graph, state = nnx.split(
+        nnx.eval_shape(lambda: SimplePyramid(1280, 192, SimplePyramid.SCALES, rngs=nnx.Rngs(0)))
+    )
+    out = jax.eval_shape(
+        lambda s, x: nnx.merge(graph, s)([x]),
+        state,
+        jax.ShapeDtypeStruct((2, 16, 12, 1280), jnp.float32),
+    )
+    assert [m.shape for m in out] == [
+        (2, 64, 48, 192),
+        (2, 32, 24, 192),
+        (2, 16, 12, 192),
+        (2, 8, 6, 192),
+    ]
 
 
 def test_levels_lie_over_each_other():
-    """A change of one pixel of the map reaches the same place of every level, and one pixel around it (the 3x3 convolution)."""
+    """A change of one pixel of the map reaches the same place of every level, and one pixel around
+    it (the 3x3 convolution)."""
     model = with_random_arrays(lambda: SimplePyramid(4, 3, SimplePyramid.SCALES, rngs=nnx.Rngs(0)))
     x = np.random.default_rng(0).normal(size=(1, 8, 6, 4)).astype(np.float32)
     changed = x.copy()
     changed[0, 4, 2] += 20.0
     before, after = RUN(model, [x]), RUN(model, [changed])
-    reach = {4.0: (15, 20, 7, 12), 2.0: (7, 10, 3, 6), 1.0: (3, 5, 1, 3), 0.5: (1, 3, 0, 2)}  # first and last row, column
+    reach = {
+        4.0: (15, 20, 7, 12),
+        2.0: (7, 10, 3, 6),
+        1.0: (3, 5, 1, 3),
+        0.5: (1, 3, 0, 2),
+    }  # first and last row, column
     for scale, a, b in zip(SimplePyramid.SCALES, before, after, strict=True):
         rows, columns = np.nonzero(np.abs(np.asarray(b - a))[0].max(-1) > 1e-6)
         assert (rows.min(), rows.max(), columns.min(), columns.max()) == reach[scale], scale
@@ -38,11 +55,19 @@ def test_pyramid_reads_the_last_map():
     np.testing.assert_array_equal(RUN(model, [jnp.zeros((1, 4, 4, 2)), x])[0], RUN(model, [x])[0])
 
 
-@pytest.mark.parametrize("scales", [(0.5,), (2.0,), (4.0, 0.5), (0.5, 4.0, 1.0), (1.0, 0.5, 2.0, 4.0)])
+@pytest.mark.parametrize(
+    "scales", [(0.5,), (2.0,), (4.0, 0.5), (0.5, 4.0, 1.0), (1.0, 0.5, 2.0, 4.0)]
+)
 def test_any_scales_come_out_finest_first(scales):
     graph, state = nnx.split(nnx.eval_shape(lambda: SimplePyramid(4, 3, scales, rngs=nnx.Rngs(0))))
-    out = jax.eval_shape(lambda s, x: nnx.merge(graph, s)([x]), state, jax.ShapeDtypeStruct((1, 8, 6, 4), jnp.float32))
-    assert [m.shape for m in out] == [(1, int(8 * s), int(6 * s), 3) for s in sorted(scales, reverse=True)]
+    out = jax.eval_shape(
+        lambda s, x: nnx.merge(graph, s)([x]),
+        state,
+        jax.ShapeDtypeStruct((1, 8, 6, 4), jnp.float32),
+    )
+    assert [m.shape for m in out] == [
+        (1, int(8 * s), int(6 * s), 3) for s in sorted(scales, reverse=True)
+    ]
 
 
 @pytest.mark.parametrize("scales", [(), (2.0, 2.0)])
@@ -74,7 +99,10 @@ def test_project_levels_of_any_number_of_maps(channels):
     model = with_random_arrays(lambda: ProjectLevels(channels, 3, rngs=nnx.Rngs(0)))
     maps = [jnp.ones((1, 2, 2, c)) for c in channels]
     assert [m.shape for m in RUN(model, maps)] == [(1, 2, 2, 3)] * len(channels)
-    with pytest.raises(ValueError, match=f"{len(channels) + 1} feature maps, but this pyramid was made for {len(channels)}"):
+    with pytest.raises(
+        ValueError,
+        match=f"{len(channels) + 1} feature maps, but this pyramid was made for {len(channels)}",
+    ):
         model([*maps, maps[0]])
 
 

@@ -1,4 +1,5 @@
-"""Pickles as Python 2 and its NumPy wrote them: text as byte strings, modules under their old names."""
+"""Pickles as Python 2 and its NumPy wrote them: text as byte strings, modules under their old
+names."""
 
 import io
 import pickle
@@ -12,11 +13,16 @@ class _Python2Pickler(pickle._Pickler):
 
     def save_text(self, value: str | bytes) -> None:
         raw = value.encode("latin1") if isinstance(value, str) else value
-        self.write((b"U" + bytes([len(raw)]) if len(raw) < 256 else b"T" + struct.pack("<i", len(raw))) + raw)
+        self.write(
+            (b"U" + bytes([len(raw)]) if len(raw) < 256 else b"T" + struct.pack("<i", len(raw)))
+            + raw
+        )
         self.memoize(value)
 
     def save_global(self, obj: object, name: str | None = None) -> None:
-        module = obj.__module__.replace("numpy._core", "numpy.core").replace("builtins", "__builtin__")
+        module = obj.__module__.replace("numpy._core", "numpy.core").replace(
+            "builtins", "__builtin__"
+        )
         self.write(f"c{module}\n{name or obj.__qualname__}\n".encode())
         self.memoize(obj)
 

@@ -11,22 +11,38 @@ from genhmr_jax.core import quantizer
 @pytest.mark.parametrize("rows", [3, 512, 700])  # 512 takes the blocked way on a CPU
 def test_nearest_equals_brute_force(rows):
     rng = np.random.default_rng(0)
-    vectors, z = rng.normal(size=(40, 5)).astype(np.float32), rng.normal(size=(rows, 5)).astype(np.float32)
+    vectors, z = (
+        rng.normal(size=(40, 5)).astype(np.float32),
+        rng.normal(size=(rows, 5)).astype(np.float32),
+    )
     wanted = ((z[:, None].astype(np.float64) - vectors[None]) ** 2).sum(-1).argmin(-1)
     np.testing.assert_array_equal(quantizer.nearest(jnp.asarray(vectors), jnp.asarray(z)), wanted)
 
 
 def test_nearest_takes_the_first_of_equals():
     vectors = jnp.array([[1.0, 0], [0, 1], [1, 0]])
-    np.testing.assert_array_equal(quantizer.nearest(vectors, jnp.array([[0.9, 0], [0, 2.0]])), [0, 1])
+    np.testing.assert_array_equal(
+        quantizer.nearest(vectors, jnp.array([[0.9, 0], [0, 2.0]])), [0, 1]
+    )
 
 
 def test_ema_update_and_reset():
     rng = np.random.default_rng(1)
     z, ids = rng.normal(size=(50, 4)), rng.integers(0, 3, 50)
     count, total, decay = np.array([5.0, 6, 7, 0.2]), rng.normal(size=(4, 4)), 0.9
-    book = {"vectors": jnp.zeros((4, 4)), "ema_count": jnp.asarray(count, jnp.float32), "ema_sum": jnp.asarray(total, jnp.float32)}
-    new = quantizer.ema_update(book, jnp.asarray(z, jnp.float32), jnp.asarray(ids), jax.random.key(0), decay=decay, reset_below=1.0)
+    book = {
+        "vectors": jnp.zeros((4, 4)),
+        "ema_count": jnp.asarray(count, jnp.float32),
+        "ema_sum": jnp.asarray(total, jnp.float32),
+    }
+    new = quantizer.ema_update(
+        book,
+        jnp.asarray(z, jnp.float32),
+        jnp.asarray(ids),
+        jax.random.key(0),
+        decay=decay,
+        reset_below=1.0,
+    )
     for code in range(3):
         c = decay * count[code] + (1 - decay) * (ids == code).sum()
         s = decay * total[code] + (1 - decay) * z[ids == code].sum(0)

@@ -1,4 +1,5 @@
-"""Random streams: one name, one purpose, one key; and no key of a run made by adding to its seed."""
+"""Random streams: one name, one purpose, one key; and no key of a run made by adding to its
+seed."""
 
 import ast
 import pathlib
@@ -21,18 +22,32 @@ def test_no_two_streams_and_no_neighbouring_seeds_share_a_key():
 
 def calls(tree: ast.AST, name: str) -> list[ast.Call]:
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return [call for call in found if (call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")) == name]
+    return [
+        call
+        for call in found
+        if (
+            call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        )
+        == name
+    ]
 
 
 def test_training_and_evaluation_make_keys_by_stream_alone_and_each_once():
-    """A key made of `seed + 4` was the base of two streams: of masks in training and of the views of the validation."""
+    """A key made of `seed + 4` was the base of two streams: of masks in training and of the views
+    of the validation."""
     used = []
     for room in ("train", "evaluate"):
         for path in (PACKAGE / room).glob("*.py"):
             tree = ast.parse(path.read_text())
             for call in calls(tree, "key"):
-                assert isinstance(call.args[0], ast.Constant), f"{path}:{call.lineno}: use random_streams.stream"
-            used += [(path.stem, call.args[1].value) for call in calls(tree, "stream") if isinstance(call.args[1], ast.Constant)]
+                assert isinstance(call.args[0], ast.Constant), (
+                    f"{path}:{call.lineno}: use random_streams.stream"
+                )
+            used += [
+                (path.stem, call.args[1].value)
+                for call in calls(tree, "stream")
+                if isinstance(call.args[1], ast.Constant)
+            ]
     names = [name for file, name in used if name not in ("augmentation", "validation_views")]
     assert len(set(names)) == len(names), "two places draw from one stream"
     assert {name for _, name in used} | {"view_rows", "image_rows"} == set(STREAMS)

@@ -1,4 +1,5 @@
-"""README is true: its commands parse, its files exist, its Python runs, and CI runs what it prints."""
+"""README is true: its commands parse, its files exist, its Python runs, and CI runs what it
+prints."""
 
 import re
 import shlex
@@ -26,7 +27,9 @@ def test_the_first_two_blocks_install_and_run_and_test():
 def test_ci_runs_the_second_block_as_printed(tmp_path):
     script = (ROOT / ".ci" / "run").read_text()
     extract = re.search(r"^(awk '.*' README\.md) >commands$", script, re.MULTILINE).group(1)
-    printed = subprocess.run(["bash", "-c", extract], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        ["bash", "-c", extract], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert printed == BLOCKS[1][1]
     assert re.search(r"^bash -euo pipefail commands$", script, re.MULTILINE)
     assert script.startswith("#!/usr/bin/env bash\n") and "\nset -euo pipefail\n" in script

@@ -55,7 +55,7 @@ def package(name: str, folder: pathlib.Path | None = None, **members: Any) -> No
 
 def install_stubs(humans: pathlib.Path, tokenhmr: pathlib.Path) -> None:
     """Their packages as "hmr2", "lib" and "tokenization", and stubs."""
-    same = lambda function: function  # noqa: E731
+    same = lambda function: function
     layers = {
         "drop_path": lambda x, rate, training: x,
         "to_2tuple": lambda x: tuple(x) if isinstance(x, (tuple, list)) else (x, x),
@@ -229,7 +229,8 @@ def losses() -> dict[str, np.ndarray]:
     )
 
     def batch(with_joints: bool) -> tuple[dict, dict]:
-        """Their batch and output: joints in 3D, the root as the pelvis (39), or all other labels."""
+        """Their batch and output: joints in 3D, the root as the pelvis (39), or all other
+        labels."""
         points2d, joints3d, labels2d, labels3d = (
             torch.zeros(4, 44, 2),
             torch.zeros(4, 44, 3),

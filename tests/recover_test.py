@@ -1,4 +1,5 @@
-"""The main job on the sample photo with the shipped model: the numbers agree with each other, and nothing depends on company."""
+"""The main job on the sample photo with the shipped model: the numbers agree with each other, and
+nothing depends on company."""
 
 import dataclasses
 
@@ -33,7 +34,10 @@ def test_one_person_whose_numbers_agree(people, image, recoverer):
     height, width = image.shape[:2]
     assert len(people) == 1 and people.image_size.tolist() == [width, height]
     assert float(people.focal_length) == pytest.approx(np.hypot(width, height))
-    projected = people.focal_length * people.joints[..., :2] / people.joints[..., 2:] + people.image_size / 2
+    projected = (
+        people.focal_length * people.joints[..., :2] / people.joints[..., 2:]
+        + people.image_size / 2
+    )
     np.testing.assert_allclose(people.joints2d, projected, atol=0.05)
     assert (people.joints[..., 2] > 0.5).all()
     # The parameters alone give the same body: SMPL's forward, then the translation.
@@ -49,7 +53,9 @@ def test_the_body_lies_on_the_person(people):
     """The head is up, left is left, and the projected keypoints are near the detected ones."""
     assert people.joints2d[0, 15, 1] < people.joints2d[0, 0, 1] < people.joints2d[0, 7, 1]
     x = dict(zip(DETECTED, people.keypoints2d[0, :, 0], strict=True))
-    assert (x["left_shoulder"] - x["right_shoulder"]) * (people.joints2d[0, 16, 0] - people.joints2d[0, 17, 0]) > 0
+    assert (x["left_shoulder"] - x["right_shoulder"]) * (
+        people.joints2d[0, 16, 0] - people.joints2d[0, 17, 0]
+    ) > 0
     box = people.boxes[0]
     assert people.reprojection_error()[0] < 0.06 * max(box[2] - box[0], box[3] - box[1])
 
@@ -66,7 +72,9 @@ def test_refinement_helps_and_is_optional(people, recoverer, image):
 def test_a_person_does_not_depend_on_the_others(people, recoverer, image):
     keypoints = people.keypoints2d
     shifted = keypoints + np.array([15.0, 5, 0], np.float32)
-    together = recoverer.recover(image, keypoints=np.concatenate([keypoints, shifted, keypoints]), options=OPTIONS)
+    together = recoverer.recover(
+        image, keypoints=np.concatenate([keypoints, shifted, keypoints]), options=OPTIONS
+    )
     alone = recoverer.recover(image, keypoints=shifted, options=OPTIONS)
     assert len(together) == 3
     np.testing.assert_array_equal(together.tokens[1], alone.tokens[0])
@@ -75,16 +83,27 @@ def test_a_person_does_not_depend_on_the_others(people, recoverer, image):
 
 
 def test_hypotheses_differ_and_come_ranked(recoverer, image, people):
-    several = recoverer.recover(image, keypoints=people.keypoints2d, options=photo.RecoverOptions(hypotheses=4, refine_steps=20))
+    several = recoverer.recover(
+        image,
+        keypoints=people.keypoints2d,
+        options=photo.RecoverOptions(hypotheses=4, refine_steps=20),
+    )
     assert several.hypothesis_body_pose.shape == (1, 4, 69)
-    assert several.vertex_std.shape == (1, several.vertices.shape[1]) and several.vertex_std.mean() > 1.0
+    assert (
+        several.vertex_std.shape == (1, several.vertices.shape[1])
+        and several.vertex_std.mean() > 1.0
+    )
     np.testing.assert_allclose(several.hypothesis_body_pose[:, 0], several.body_pose, atol=1e-5)
-    assert np.abs(several.hypothesis_body_pose[0, 0] - several.hypothesis_body_pose[0, 1]).max() > 1e-3
+    assert (
+        np.abs(several.hypothesis_body_pose[0, 0] - several.hypothesis_body_pose[0, 1]).max() > 1e-3
+    )
 
 
 def test_a_longer_lens_stands_further_away(recoverer, image, people):
     far = recoverer.recover(
-        image, keypoints=people.keypoints2d, options=photo.RecoverOptions(refine_steps=20, focal=4 * float(people.focal_length))
+        image,
+        keypoints=people.keypoints2d,
+        options=photo.RecoverOptions(refine_steps=20, focal=4 * float(people.focal_length)),
     )
     assert far.translation[0, 2] > 2 * people.translation[0, 2]
 
@@ -107,13 +126,16 @@ def test_bad_input(recoverer, image, tmp_path):
 
 
 def test_given_people_are_numbered(recoverer, image, people):
-    """Of three given people the second has too few keypoints, and the smallest one is beyond the most people."""
+    """Of three given people the second has too few keypoints, and the smallest one is beyond the
+    most people."""
     keypoints = np.repeat(people.keypoints2d, 3, 0)
     keypoints[1, 3:, 2] = 0
     found = recoverer.recover(image, keypoints=keypoints, options=OPTIONS)
     assert found.given_index.tolist() == [0, 2] and found.left_out == 0
     keypoints[0, :, :2] = keypoints[0, :, :2] / 2 + 100
-    limited = recoverer.recover(image, keypoints=keypoints, options=dataclasses.replace(OPTIONS, max_people=1))
+    limited = recoverer.recover(
+        image, keypoints=keypoints, options=dataclasses.replace(OPTIONS, max_people=1)
+    )
     assert limited.given_index.tolist() == [2] and limited.left_out == 2
     assert people.given_index.tolist() == [-1] and people.left_out == 0
 
@@ -127,10 +149,16 @@ def test_no_rows_are_nobody(recoverer, image):
 def test_what_is_no_image_or_does_not_fit_is_told_in_words(recoverer, image, people):
     two = np.tile(people.boxes, (2, 1))
     for given, said in (
-        ({"image": Image.fromarray(image)}, "the image is Image: uint8 .height, width, 3., RGB, is needed"),
+        (
+            {"image": Image.fromarray(image)},
+            "the image is Image: uint8 .height, width, 3., RGB, is needed",
+        ),
         ({"image": image.tolist()}, "the image is list"),
         ({"image": image / 255.0}, "the image is float64"),
-        ({"image": image, "boxes": two, "keypoints": people.keypoints2d}, "2 boxes but keypoints of 1 people are given"),
+        (
+            {"image": image, "boxes": two, "keypoints": people.keypoints2d},
+            "2 boxes but keypoints of 1 people are given",
+        ),
         ({"image": image, "boxes": [[1, 2], [3]]}, "boxes are no array of numbers"),
         ({"image": image, "boxes": [[0, 0, np.nan, 9]]}, "boxes have shape .* or are not finite"),
         ({"image": image, "boxes": [[-50, -50, -10, -10]]}, "a box has no area inside the image"),
@@ -146,26 +174,35 @@ def test_people_beyond_the_most_are_counted(recoverer, image):
 
 
 def test_a_known_principal_point(people, recoverer, image):
-    """A photo cut off on two sides: told where its optical axis is, the model makes the same of what is seen as in the whole photo."""
+    """A photo cut off on two sides: told where its optical axis is, the model makes the same of
+    what is seen as in the whole photo."""
     left, top = 40, 24
     options = dataclasses.replace(OPTIONS, focal=float(people.focal_length))
     middle = (image.shape[1] / 2 - left, image.shape[0] / 2 - top)
     known = dataclasses.replace(options, principal_point=middle)
     seen = recoverer.see(image, None, people.keypoints2d, options)
-    assert seen.keypoints3d.any() and seen.masks.values.any()  # own keypoints come without: they are the detector's own look
+    assert (
+        seen.keypoints3d.any() and seen.masks.values.any()
+    )  # own keypoints come without: they are the detector's own look
 
     def solved(picture, seen, options):
         size = picture.shape[1::-1]
-        view = recoverer.view(picture, seen, options.focal_length(*size), 1, options.principal(*size))
+        view = recoverer.view(
+            picture, seen, options.focal_length(*size), 1, options.principal(*size)
+        )
         return recoverer.solve(recoverer.encode(view), np.arange(1), options)
 
     whole = solved(image, seen, options)
-    cut, unaware = (solved(image[top:, left:], seen.moved(-left, -top), o) for o in (known, options))
+    cut, unaware = (
+        solved(image[top:, left:], seen.moved(-left, -top), o) for o in (known, options)
+    )
     np.testing.assert_allclose(cut["joints"], whole["joints"], atol=2e-3)
     assert np.abs(unaware["translation"] - whole["translation"]).max() > 0.02
 
     found = recoverer.recover(image[top:, left:], options=known)
     np.testing.assert_allclose(found.principal_point, middle)
     np.testing.assert_allclose(people.principal_point, people.image_size / 2)
-    projected = found.focal_length * found.joints[..., :2] / found.joints[..., 2:] + found.principal_point
+    projected = (
+        found.focal_length * found.joints[..., :2] / found.joints[..., 2:] + found.principal_point
+    )
     np.testing.assert_allclose(found.joints2d, projected, atol=0.05)

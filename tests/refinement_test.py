@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from smpl_jax import rotations
 
-from genhmr_jax.core.refinement import RefineSpec, refine, reprojection, robust
+from genhmr_jax.core.refinement import RefineSpec, refine, robust
 from genhmr_jax.geometry.bodies import load_body
-from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model
+from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model, project_body
 
 BODY = keypoint_model(load_body("lite"))
 RNG = np.random.default_rng(0)
@@ -26,20 +27,27 @@ def decode(embeddings):
     return rotations.axis_angle_to_matrix(axis_angle.reshape(-1, 24, 3))
 
 
-RUN = jax.jit(functools.partial(refine, decode, BODY), static_argnames="spec")
-PIXELS = jax.jit(lambda embeddings, betas, weak, view: reprojection(BODY, decode(embeddings), betas, weak, view))
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+RUN = jit(functools.partial(refine, decode, BODY), static_argnames="spec")
+PIXELS = jax.jit(
+    lambda embeddings, betas, weak, view: project_body(BODY, decode(embeddings), betas, weak, view)[
+        0
+    ]
+)
 
-VIEW = {
-    "crop": jnp.array([[300.0, 240, 300], [200, 200, 150], [420, 260, 400]]),
-    "image_size": jnp.tile(jnp.array([640.0, 480]), (ROWS, 1)),
-    "focal": jnp.array([800.0, 700, 900]),
-}
+VIEW = CropCamera(
+    crop=jnp.array([[300.0, 240, 300], [200, 200, 150], [420, 260, 400]]),
+    focal=jnp.array([800.0, 700, 900]),
+    centre=jnp.tile(jnp.array([320.0, 240]), (ROWS, 1)),
+)
 TRUTH = {
     "embeddings": jnp.asarray(RNG.normal(0, 0.4, (ROWS, 5, 4)), jnp.float32),
     "betas": jnp.asarray(RNG.normal(0, 0.5, (ROWS, 10)), jnp.float32),
     "weak_camera": jnp.array([[0.8, 0.02, 0.1], [0.9, -0.05, 0.0], [0.7, 0.0, 0.05]]),
 }
-KEYPOINTS = jnp.concatenate([PIXELS(*TRUTH.values(), VIEW), jnp.full((ROWS, len(DETECTED), 1), 0.9)], -1)
+KEYPOINTS = jnp.concatenate(
+    [PIXELS(*TRUTH.values(), VIEW), jnp.full((ROWS, len(DETECTED), 1), 0.9)], -1
+)
 START = {
     "embeddings": TRUTH["embeddings"] + jnp.asarray(RNG.normal(0, 0.1, (ROWS, 5, 4)), jnp.float32),
     "betas": jnp.zeros((ROWS, 10)),
@@ -48,7 +56,9 @@ START = {
 
 
 def run(keypoints=KEYPOINTS, spec=SPEC, start=START, view=VIEW):
-    return RUN(start["embeddings"], start["betas"], start["weak_camera"], keypoints, view, spec=spec)
+    return RUN(
+        start["embeddings"], start["betas"], start["weak_camera"], keypoints, view, spec=spec
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +68,25 @@ def refined():
 
 def loss_numpy(start, x, keypoints, spec):
     """The objective of each row, term by term."""
-    points, rot0, rot = PIXELS(*x.values(), VIEW), decode(start["embeddings"]), decode(x["embeddings"])
+    points, rot0, rot = (
+        PIXELS(*x.values(), VIEW),
+        decode(start["embeddings"]),
+        decode(x["embeddings"]),
+    )
     out = []
     for b in range(ROWS):
         data = total = 0.0
-        for (px, py), (kx, ky, c) in zip(np.asarray(points[b], np.float64), np.asarray(keypoints[b], np.float64), strict=True):
-            r = np.hypot(px - kx, py - ky) / float(VIEW["crop"][b, 2])
+        for (px, py), (kx, ky, c) in zip(
+            np.asarray(points[b], np.float64), np.asarray(keypoints[b], np.float64), strict=True
+        ):
+            r = np.hypot(px - kx, py - ky) / float(VIEW.crop[b, 2])
             data, total = data + c * r**2 / (1 + (r / spec.robust_scale) ** 2), total + c
-        pose = np.mean([np.sum((np.asarray(p, np.float64) - q) ** 2) for p, q in zip(rot[b], np.asarray(rot0[b]), strict=True)])
+        pose = np.mean(
+            [
+                np.sum((np.asarray(p, np.float64) - q) ** 2)
+                for p, q in zip(rot[b], np.asarray(rot0[b]), strict=True)
+            ]
+        )
         betas, betas0 = np.asarray(x["betas"][b], np.float64), np.asarray(start["betas"][b])
         shape = np.mean((betas - betas0) ** 2) + 0.1 * np.mean(betas**2)
         out.append(data / total + spec.prior_pose * pose + spec.prior_betas * shape)
@@ -73,7 +94,11 @@ def loss_numpy(start, x, keypoints, spec):
 
 
 def values(refined) -> dict:
-    return {"embeddings": refined.embeddings, "betas": refined.betas, "weak_camera": refined.weak_camera}
+    return {
+        "embeddings": refined.embeddings,
+        "betas": refined.betas,
+        "weak_camera": refined.weak_camera,
+    }
 
 
 def pixel_error(x):
@@ -82,23 +107,20 @@ def pixel_error(x):
 
 def test_robust_by_hand():
     r = jnp.array([0.0, 0.1, 0.2, 1.0])
-    np.testing.assert_allclose(robust(r, "geman_mcclure", 0.1), [0, 0.005, 0.04 / 5, 1 / 101], rtol=1e-5)
-    np.testing.assert_allclose(robust(r, "huber", 0.1), [0, 0.01, 0.03, 0.19], rtol=1e-5)
-    with pytest.raises(ValueError, match="'l2': choose geman_mcclure or huber"):
-        robust(r, "l2", 0.1)
-
-
-def test_unknown_robust_function_and_optimizer():
-    with pytest.raises(ValueError, match="unknown robust function 'l2'"):
-        run(spec=RefineSpec(steps=1, robust="l2"))
-    with pytest.raises(ValueError, match="unknown optimizer 'newton': choose adam or gd"):
-        run(spec=RefineSpec(steps=1, optimizer="newton"))
+    np.testing.assert_allclose(robust(r, 0.1), [0, 0.005, 0.04 / 5, 1 / 101], rtol=1e-5)
 
 
 def test_loss_is_the_objective_and_the_best_iterate_comes_back(refined):
     assert refined.loss.shape == (SPEC.steps + 1, ROWS)
-    np.testing.assert_allclose(refined.loss[0], loss_numpy(START, START, KEYPOINTS, SPEC), rtol=1e-3)
-    np.testing.assert_allclose(refined.loss.min(0), loss_numpy(START, values(refined), KEYPOINTS, SPEC), rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(
+        refined.loss[0], loss_numpy(START, START, KEYPOINTS, SPEC), rtol=1e-3
+    )
+    np.testing.assert_allclose(
+        refined.loss.min(0),
+        loss_numpy(START, values(refined), KEYPOINTS, SPEC),
+        rtol=1e-3,
+        atol=1e-7,
+    )
 
 
 def test_exact_keypoints_are_met(refined):
@@ -110,14 +132,19 @@ def test_exact_keypoints_are_met(refined):
 def test_a_wrong_camera_is_found():
     """Pose and shape are right at the start; scale and offset are not."""
     found = run(start={**TRUTH, "weak_camera": START["weak_camera"]})
-    wrong, left = (np.abs(np.asarray(camera - TRUTH["weak_camera"])).max(-1) for camera in (START["weak_camera"], found.weak_camera))
+    wrong, left = (
+        np.abs(np.asarray(camera - TRUTH["weak_camera"])).max(-1)
+        for camera in (START["weak_camera"], found.weak_camera)
+    )
     assert (left < 0.15 * wrong).all(), (wrong, left)
 
 
 def test_never_worse_than_the_start():
     """Steps so large that it diverges, towards keypoints that no body can meet."""
     spec = RefineSpec(steps=6, camera_steps=1, step_embedding=3.0, step_camera=3.0, step_betas=3.0)
-    wild = KEYPOINTS.at[..., :2].set(jnp.asarray(np.random.default_rng(1).uniform(0, 480, KEYPOINTS[..., :2].shape), jnp.float32))
+    wild = KEYPOINTS.at[..., :2].set(
+        jnp.asarray(np.random.default_rng(1).uniform(0, 480, KEYPOINTS[..., :2].shape), jnp.float32)
+    )
     perfect = KEYPOINTS.at[1:].set(wild[1:])
     start = {**TRUTH, "betas": jnp.zeros((ROWS, 10))}
     found = run(perfect, spec, start)
@@ -165,12 +192,14 @@ def test_camera_moves_alone_at_first():
     assert np.abs(np.asarray(found.weak_camera - START["weak_camera"])).max(-1).min() > 1e-3
 
 
-def test_gradient_descent_with_a_fixed_camera_and_shape():
+def test_a_fixed_camera_and_shape():
     spec = RefineSpec(
-        steps=12, camera_steps=2, optimizer="gd", step_embedding=1.0, robust="huber", optimize_camera=False, optimize_betas=False
+        steps=12, camera_steps=2, step_embedding=0.01, step_camera=0.0, step_betas=0.0
     )
     found = run(spec=spec)
     np.testing.assert_allclose(found.weak_camera, START["weak_camera"], rtol=1e-6)
     np.testing.assert_array_equal(found.betas, START["betas"])
-    np.testing.assert_allclose(found.loss[1:3], found.loss[:2], rtol=1e-5)  # the camera's steps: nothing may move
+    np.testing.assert_allclose(
+        found.loss[1:3], found.loss[:2], rtol=1e-5
+    )  # the camera's steps: nothing may move
     assert (np.diff(found.loss[2:], axis=0) < 0).all()

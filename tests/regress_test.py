@@ -1,4 +1,5 @@
-"""A converted regressor on a photo, through `genhmr recover`: one answer, their crop, no confidence, refinement on demand."""
+"""A converted regressor on a photo, through `genhmr recover`: one answer, their crop, no
+confidence, refinement on demand."""
 
 import json
 import shutil
@@ -30,7 +31,9 @@ def model(tmp_path_factory):
     head["init_body_pose"][:] = np.tile([1, 0, 0, 0, 1, 0], 24)  # HMR2's columns
     head["init_body_pose"][0, :6] = [1, 0, 0, 0, -1, 0]
     head["init_cam"][:] = [0.9, 0, 0]
-    state = {f"backbone.{n}": a for n, a in published.backbone(width, depth, rng).items()} | {f"smpl_head.{n}": a for n, a in head.items()}
+    state = {f"backbone.{n}": a for n, a in published.backbone(width, depth, rng).items()} | {
+        f"smpl_head.{n}": a for n, a in head.items()
+    }
     file = save(folder / "hmr2.ckpt", {"state_dict": state})
     assert main.main(["convert", str(file), "--out", str(folder / "model")]) == 0
     return folder / "model"
@@ -45,10 +48,16 @@ def test_a_photo(recoverer):
     image = images.read_image(SAMPLE_PHOTO)
     box = np.array([[30.0, 20.0, 130.0, 420.0]], np.float32)
     people = recoverer.recover(image, boxes=box)
-    assert len(people) == 1 and people.tokens.shape == (1, 0) and np.isnan(people.joint_confidence).all()
+    assert (
+        len(people) == 1
+        and people.tokens.shape == (1, 0)
+        and np.isnan(people.joint_confidence).all()
+    )
     # The longer side of the box, as a square, and their camera: 0.9 of it.
     depth = 2 * float(people.focal_length) / (400 * people.weak_camera[0, 0])
-    assert people.translation[0, 2] == pytest.approx(depth, rel=1e-4) and people.weak_camera[0, 0] == pytest.approx(0.9, abs=0.3)
+    assert people.translation[0, 2] == pytest.approx(depth, rel=1e-4) and people.weak_camera[
+        0, 0
+    ] == pytest.approx(0.9, abs=0.3)
     pose = np.concatenate([people.global_orient, people.body_pose], 1).reshape(24, 3)
     output = smpl_jax.forward(recoverer.body, people.betas[0], pose)
     np.testing.assert_allclose(output.joints + people.translation[0], people.joints[0], atol=1e-3)
@@ -71,7 +80,17 @@ def test_hypotheses_are_all_the_same(recoverer):
 
 
 def test_the_command(model, tmp_path, capsys):
-    command = ["recover", str(SAMPLE_PHOTO), "--out", str(tmp_path), "--no-overlay", "--model", "hmr2", "--checkpoint", str(model)]
+    command = [
+        "recover",
+        str(SAMPLE_PHOTO),
+        "--out",
+        str(tmp_path),
+        "--no-overlay",
+        "--model",
+        "hmr2",
+        "--checkpoint",
+        str(model),
+    ]
     assert main.main(command) == 0
     assert "confidence" not in capsys.readouterr().out
     assert len(People.load(tmp_path / "person.npz")) == 1
@@ -90,7 +109,10 @@ def test_a_folder_that_does_not_say_how_to_crop(model, tmp_path):
 
 def test_a_backbone_alone_cannot_recover(tmp_path, model):
     width, depth, _ = SIZES["s"]
-    file = save(tmp_path / "vit.pth", {"state_dict": published.backbone(width, depth, np.random.default_rng(1))})
+    file = save(
+        tmp_path / "vit.pth",
+        {"state_dict": published.backbone(width, depth, np.random.default_rng(1))},
+    )
     assert main.main(["convert", str(file), "--out", str(tmp_path / "vit")]) == 0
     with pytest.raises(photo.InputError, match="--config.init"):
         photo.load(tmp_path / "vit")

@@ -11,7 +11,8 @@ NEAR = 0.05
 
 
 def cast_rays(points, faces, focal, width, height, centre):
-    """Every pixel's ray against every triangle (Moeller and Trumbore 1997): face id, depth, barycentrics, all float64."""
+    """Every pixel's ray against every triangle (Moeller and Trumbore 1997): face id, depth,
+    barycentrics, all float64."""
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     ray = np.stack([(x - centre[0]) / focal, (y - centre[1]) / focal, np.ones_like(x)], -1)
     face_id, depth, bary = np.full(x.shape, -1), np.full(x.shape, np.inf), np.zeros((*x.shape, 3))
@@ -31,7 +32,9 @@ def cast_rays(points, faces, focal, width, height, centre):
 
 def assert_like_rays(points, faces, focal, width, height, centre):
     face_id, depth, bary = rasterize(points, faces, focal, width, height, centre)
-    expected_id, expected_depth, expected_bary = cast_rays(points, faces, focal, width, height, centre)
+    expected_id, expected_depth, expected_bary = cast_rays(
+        points, faces, focal, width, height, centre
+    )
     np.testing.assert_array_equal(face_id, expected_id)
     seen = expected_id >= 0
     assert seen.any()
@@ -71,7 +74,8 @@ def test_default_centre_and_pixel_centres():
 
 
 def test_axes():
-    """x is right, y is down: a triangle in the positive quadrant is seen right of and below the middle."""
+    """x is right, y is down: a triangle in the positive quadrant is seen right of and below the
+    middle."""
     points = np.array([[0.1, 0.1, 1], [0.9, 0.1, 1], [0.1, 0.9, 1]], float)
     rows, columns = np.nonzero(rasterize(points, np.array([[0, 1, 2]]), 10.0, 20, 20)[0] >= 0)
     assert rows.min() > 10 and columns.min() > 10
@@ -80,7 +84,12 @@ def test_axes():
 def test_behind_the_camera_and_outside_the_image_nothing_is_drawn():
     triangle = np.array([[0, 0, -2], [1, 0, -2], [0, 1, -1]], float)
     before = triangle * [1, 1, -1]
-    for points in (triangle, before + [100, 0, 0], np.full((3, 3), np.nan), before * [np.nan, 1, 1]):
+    for points in (
+        triangle,
+        before + [100, 0, 0],
+        np.full((3, 3), np.nan),
+        before * [np.nan, 1, 1],
+    ):
         assert (rasterize(points, np.array([[0, 1, 2]]), 10.0, 16, 16)[0] == -1).all()
 
 

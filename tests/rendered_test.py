@@ -1,9 +1,11 @@
-"""Rendered people as a dataset: exact records, shards that hold the same, batches for training that do not depend on process or order."""
+"""Rendered people as a dataset: exact records, shards that hold the same, batches for training that
+do not depend on process or order."""
 
 import dataclasses
 import io
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,22 +17,35 @@ from genhmr_jax.data.synthetic import write
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.data.synthetic.generate import SceneSpec
 from genhmr_jax.data.synthetic.rendered import Rendered
-from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def scenes(corpus_file):
-    return Rendered(poses.load_corpus(corpus_file, "train"), "train", 7, load_body("lite"), Backgrounds(), SceneSpec(size=96))
+    return Rendered(
+        poses.load_corpus(corpus_file, "train"),
+        "train",
+        7,
+        load_body("lite"),
+        Backgrounds(),
+        SceneSpec(size=96),
+    )
 
 
 def test_a_record_says_what_the_picture_shows(scenes):
     for number in range(6):
         record, sample = scenes[number], scenes.render(number).sample
-        assert Image.open(io.BytesIO(record["image"])).size == tuple(record["image_size"]) == (96, 96)
-        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(record["mask"]))) == 255, sample.mask)
-        assert all(record[f"has_{name}"] == 1 for name in ("pose", "betas", "translation", "intrinsics"))
+        assert (
+            Image.open(io.BytesIO(record["image"])).size == tuple(record["image_size"]) == (96, 96)
+        )
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(io.BytesIO(record["mask"]))) == 255, sample.mask
+        )
+        assert all(
+            record[f"has_{name}"] == 1 for name in ("pose", "betas", "translation", "intrinsics")
+        )
         joints = record["joints24_3d"][:, :3] @ record["intrinsics"].T
         pixels = joints[:, :2] / joints[:, 2:]
         for name in ("left_knee", "right_wrist", "left_ankle"):
@@ -52,19 +67,18 @@ def test_threads_and_order_change_nothing(scenes):
 def test_rows_of_training(scenes):
     source = people.PeopleSource([people.Dataset("rendered", scenes)], 8, 0, load_body("lite"))
     rows = source.load(np.arange(8))
-    assert rows["images"].shape == (8, 256, 256, 3) and all(
-        (rows[f"has_{n}"] == 1).all() for n in ("rotation", "betas", "camera", "joints3d")
+    labels = rows.known
+    assert rows.images.shape == (8, 256, 256, 3) and all(
+        (known == 1).all()
+        for known in (labels.rotation, labels.betas, labels.camera, labels.joints3d)
     )
     part = source.load(np.array([3, 6]))
-    for name, value in part.items():
-        np.testing.assert_array_equal(value, rows[name][[3, 6]])
-    translation = camera.weak_to_translation(rows["weak_camera"], rows["crop"], rows["image_size"], rows["focal"])
-    projected = camera.project(rows["joints"] + np.asarray(translation)[:, None], rows["focal"], rows["image_size"] / 2)
-    from genhmr_jax.geometry.keypoints import DETECTED
-
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[[3, 6]]), part, rows)
+    translation = rows.view.translation(rows.weak_camera)
+    projected = np.asarray(rows.view.project(rows.joints + translation[:, None]))
     for name in ("left_knee", "right_elbow"):
-        seen = rows["points2d_confidence"][:, DETECTED.index(name)] > 0
-        error = np.asarray(projected)[:, SMPL24.index(name)] - rows["points2d"][:, DETECTED.index(name)]
+        seen = rows.points2d_confidence[:, DETECTED.index(name)] > 0
+        error = projected[:, SMPL24.index(name)] - rows.points2d[:, DETECTED.index(name)]
         assert seen.any() and np.abs(error[seen]).max() < 0.5
 
 
@@ -73,7 +87,14 @@ def test_shards_are_a_source(tmp_path, corpus_file):
     source = SOURCES["synthetic"]
     records = list(source.records(tmp_path, "val", source.report()))
     assert [r["frame"] for r in records] == [0, 1, 2]
-    scenes = Rendered(poses.load_corpus(corpus_file, "val"), "val", 3, load_body("lite"), Backgrounds(), SceneSpec(size=64))
+    scenes = Rendered(
+        poses.load_corpus(corpus_file, "val"),
+        "val",
+        3,
+        load_body("lite"),
+        Backgrounds(),
+        SceneSpec(size=64),
+    )
     for name, value in scenes[1].items():
         if name != "sequence":
             assert np.array_equal(records[1][name], value), name
@@ -83,7 +104,9 @@ def test_shards_are_a_source(tmp_path, corpus_file):
 
 def test_mixtures_name_it(corpus_file):
     made = []
-    (dataset,) = people.open_mixture("", "rendered", rendered=lambda split: made.append(split) or [1])
+    (dataset,) = people.open_mixture(
+        "", "rendered", rendered=lambda split: made.append(split) or [1]
+    )
     assert dataset.name == "rendered" and made == ["train"]
     with pytest.raises(InputError, match="cannot be rendered here"):
         people.open_mixture("", "rendered=2")

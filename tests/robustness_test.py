@@ -1,4 +1,5 @@
-"""Robustness axes: each change of a picture does what it says and nothing else; the sweep measures all of them."""
+"""Robustness axes: each change of a picture does what it says and nothing else; the sweep measures
+all of them."""
 
 import json
 
@@ -25,11 +26,15 @@ def test_the_occluder_covers_the_square_of_the_box_once():
         for column in range(3):
             changed = (robustness.occlude(NOISE, BOX, row, column, 3) != NOISE).any(-1)
             y, x = np.nonzero(changed)
-            assert changed.sum() >= 95 and np.ptp(y) == np.ptp(x) == 9  # 10 x 10 px, but for pixels that were grey already
+            assert (
+                changed.sum() >= 95 and np.ptp(y) == np.ptp(x) == 9
+            )  # 10 x 10 px, but for pixels that were grey already
             assert (y.min(), x.min()) == (5 + 10 * row, 5 + 10 * column)
             hidden += changed
     assert hidden.max() == 1 and (hidden[:5] == 0).all() and (hidden[:, 35:] == 0).all()
-    np.testing.assert_array_equal(robustness.occlude(NOISE, BOX, 0, 0, 3)[5:15, 5:15], robustness.GREY)
+    np.testing.assert_array_equal(
+        robustness.occlude(NOISE, BOX, 0, 0, 3)[5:15, 5:15], robustness.GREY
+    )
 
 
 def test_an_occluder_outside_the_picture_changes_nothing():
@@ -40,7 +45,12 @@ def test_an_occluder_outside_the_picture_changes_nothing():
 
 @pytest.mark.parametrize(
     ("side", "window"),
-    [("below", (0, 0, 60, 20)), ("above", (0, 20, 60, 40)), ("left", (20, 0, 60, 40)), ("right", (0, 0, 20, 40))],
+    [
+        ("below", (0, 0, 60, 20)),
+        ("above", (0, 20, 60, 40)),
+        ("left", (20, 0, 60, 40)),
+        ("right", (0, 0, 20, 40)),
+    ],
 )
 def test_a_cut_hides_half_of_the_box(side, window):
     shot = looking.Shot(NOISE, keypoints_at((20, 20))[0], BOX)
@@ -57,7 +67,9 @@ def test_lower_resolution_averages_and_keeps_the_size():
     coarse = robustness.lower_resolution(NOISE, BOX, 3)  # 30 px become 3
     assert coarse.shape == NOISE.shape
     expected = NOISE.reshape(4, 10, 6, 10, 3).mean((1, 3))
-    np.testing.assert_allclose(coarse[5::10, 5::10], expected, atol=12)  # near the middle of each big pixel
+    np.testing.assert_allclose(
+        coarse[5::10, 5::10], expected, atol=12
+    )  # near the middle of each big pixel
     assert coarse.std() < 0.3 * NOISE.std() and abs(coarse.mean() - NOISE.mean()) < 3
     np.testing.assert_array_equal(robustness.lower_resolution(NOISE, BOX, 300), NOISE)
 
@@ -66,9 +78,12 @@ def test_relight_multiplies_the_light():
     np.testing.assert_array_equal(robustness.relight(NOISE, 0), NOISE)
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
     darker = robustness.relight(ramp, -2)
-    light = lambda x: (x.astype(float) / 255) ** 2.2  # noqa: E731
+    light = lambda x: (x.astype(float) / 255) ** 2.2
     np.testing.assert_allclose(light(darker), light(ramp) / 4, atol=0.005)
-    assert robustness.relight(ramp, 2)[-1, -1, 0] == 255 and (np.diff(robustness.relight(ramp, 2).ravel().astype(int)) >= 0).all()
+    assert (
+        robustness.relight(ramp, 2)[-1, -1, 0] == 255
+        and (np.diff(robustness.relight(ramp, 2).ravel().astype(int)) >= 0).all()
+    )
 
 
 def test_unusualness_is_the_mean_angle_from_the_mean():
@@ -85,10 +100,15 @@ def test_unusualness_is_the_mean_angle_from_the_mean():
 
 def test_poses_of_a_band_are_in_it():
     rng = np.random.default_rng(2)
-    corpus = poses.PoseCorpus((rng.normal(size=(200, 72)) * rng.uniform(0, 0.5, (200, 1))).astype(np.float32), np.full(200, 1 / 200))
+    corpus = poses.PoseCorpus(
+        (rng.normal(size=(200, 72)) * rng.uniform(0, 0.5, (200, 1))).astype(np.float32),
+        np.full(200, 1 / 200),
+    )
     how = robustness.unusualness(corpus.poses[:, 3:])
-    find = lambda chosen: [int(np.flatnonzero((corpus.poses == pose).all(1))[0]) for pose in chosen]  # noqa: E731
-    usual, odd = (how[find(robustness.poses_between(corpus, *band, 10))] for band in ((0.0, 0.1), (0.9, 1.0)))
+    find = lambda chosen: [int(np.flatnonzero((corpus.poses == pose).all(1))[0]) for pose in chosen]
+    usual, odd = (
+        how[find(robustness.poses_between(corpus, *band, 10))] for band in ((0.0, 0.1), (0.9, 1.0))
+    )
     assert usual.max() <= np.quantile(how, 0.1) < np.quantile(how, 0.9) <= odd.min()
     assert len(set(find(robustness.poses_between(corpus, 0.9, 1.0, 10)))) == 10
 
@@ -107,7 +127,8 @@ def test_a_reshaped_body_is_the_body_with_other_betas():
 
 @pytest.fixture(scope="module")
 def swept(corpus_file, tmp_path_factory):
-    """A sweep over two people of 48 px, with a puppet that answers the mean pose, and the same without a corpus."""
+    """A sweep over two people of 48 px, with a puppet that answers the mean pose, and the same
+    without a corpus."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (synthetic_split, robustness):
             patch.setattr(module, "SIZE", 48)
@@ -115,15 +136,32 @@ def swept(corpus_file, tmp_path_factory):
         patch.setattr(robustness, "load_body", lambda: load_body("lite"))
         split = open_split(tmp_path_factory.mktemp("set"), corpus_file, 2)
         model = Puppet(keypoints_at((24, 24)))
-        return robustness.sweep(model, split, corpus_file, RecoverOptions(), 2), robustness.sweep(model, split, None, RecoverOptions(), 2)
+        return robustness.sweep(model, split, corpus_file, RecoverOptions(), 2), robustness.sweep(
+            model, split, None, RecoverOptions(), 2
+        )
 
 
 def test_the_sweep_covers_every_axis(swept):
     report, without = swept
     axes = {axis: list(levels) for axis, levels in report["axes"].items()}
-    assert list(axes) == ["none", "occlusion", "truncation", "resolution", "light", "pose", "direction", "shape"]
+    assert list(axes) == [
+        "none",
+        "occlusion",
+        "truncation",
+        "resolution",
+        "light",
+        "pose",
+        "direction",
+        "shape",
+    ]
     assert list(without["axes"]) == ["none", "occlusion", "truncation", "resolution", "light"]
-    assert axes["truncation"] == ["25% cut below", "50% cut below", "25% cut above", "25% cut left", "50% cut left"]
+    assert axes["truncation"] == [
+        "25% cut below",
+        "50% cut below",
+        "25% cut above",
+        "25% cut left",
+        "50% cut left",
+    ]
     assert len(axes["resolution"]) == 4 and len(axes["shape"]) == 4 and report["people"] == 2
     json.dumps(report)
     text = robustness.table(report)
@@ -131,7 +169,8 @@ def test_the_sweep_covers_every_axis(swept):
 
 
 def test_a_model_that_sees_nothing_is_as_wrong_everywhere(swept):
-    """The puppet answers the same to every picture: image operations leave its error, renderings of other bodies do not."""
+    """The puppet answers the same to every picture: image operations leave its error, renderings of
+    other bodies do not."""
     axes = swept[0]["axes"]
     reference = axes["none"]["as rendered"]
     for axis in ("occlusion", "truncation", "resolution", "light"):
@@ -140,14 +179,22 @@ def test_a_model_that_sees_nothing_is_as_wrong_everywhere(swept):
             assert row["pa_mpjpe_mm"] == pytest.approx(reference["pa_mpjpe_mm"], rel=1e-5)
     assert np.allclose(list(swept[0]["occlusion_map"].values()), 0)
     assert axes["pose"]["middle"]["pa_mpjpe_mm"] != reference["pa_mpjpe_mm"]
-    assert axes["shape"]["coefficient 0 -2.5"]["mpjpe_mm"] != axes["shape"]["coefficient 0 +2.5"]["mpjpe_mm"]
+    assert (
+        axes["shape"]["coefficient 0 -2.5"]["mpjpe_mm"]
+        != axes["shape"]["coefficient 0 +2.5"]["mpjpe_mm"]
+    )
     shots = 1 + 4 + 5 + 4 + 4 + 4 + 2 + 4  # levels, the occluder in 2 x 2 places
     assert sum(d["count"] for d in swept[0]["deciles"]) == 2 * shots
 
 
 def test_the_worst_place_is_chosen_for_each_person():
     one, two = (
-        robustness.Found(np.full((2, 24), p), np.array(a)[:, None] * np.ones((2, 24)), np.full((2, 24), c), np.array([True, True]))
+        robustness.Found(
+            np.full((2, 24), p),
+            np.array(a)[:, None] * np.ones((2, 24)),
+            np.full((2, 24), c),
+            np.array([True, True]),
+        )
         for p, a, c in ((1.0, [10, 40], 0.3), (2.0, [20, 30], 0.7))
     )
     worst = robustness._worst([one, two])
@@ -157,8 +204,13 @@ def test_the_worst_place_is_chosen_for_each_person():
 
 
 def test_a_model_without_confidences_has_none_in_the_table(swept):
-    unsure = robustness.Found(np.ones((2, 24)), np.ones((2, 24)), np.full((2, 24), np.nan), np.array([True, False])).row()
+    unsure = robustness.Found(
+        np.ones((2, 24)), np.ones((2, 24)), np.full((2, 24), np.nan), np.array([True, False])
+    ).row()
     assert unsure["confidence"] is None and unsure["found"] == 0.5
-    report = swept[0] | {"axes": {axis: {n: unsure for n in levels} for axis, levels in swept[0]["axes"].items()}, "deciles": []}
+    report = swept[0] | {
+        "axes": {axis: {n: unsure for n in levels} for axis, levels in swept[0]["axes"].items()},
+        "deciles": [],
+    }
     text = robustness.table(report)
     assert "| none | as rendered | 50 | 1.0 | 1.0 |  |" in text and "by confidence" not in text

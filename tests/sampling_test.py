@@ -23,6 +23,21 @@ def keys(n, seed=0):
     return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(n))
 
 
+def sample_with_trace(iterations, rows, **options):
+    """Samples, and the ids (iterations, rows, LENGTH) after each step, CODES where masked."""
+    inputs = []
+
+    def recorded(tokens):
+        jax.debug.callback(lambda x: inputs.append(np.asarray(x)), tokens, ordered=True)
+        return logits_fn(tokens)
+
+    options |= {"iterations": iterations}
+    samples = sampling.sample(recorded, VECTORS, keys(rows), LENGTH, **options)
+    jax.effects_barrier()
+    assert len(inputs) == iterations
+    return samples, np.stack([*inputs[1:], np.asarray(samples.tokens)])
+
+
 MASKGIT_TABLE = 2 * np.random.default_rng(0).standard_normal((CODES + 1, LENGTH, CODES))
 MASKGIT = """
 raffsiqlccqd raffsiqlccqd raffsiqlccqd
@@ -38,8 +53,9 @@ rrfbsiplecqd irfosiplefqd nrfosipledqd
 rrfbsiplecqd krfositlejqd nrfosipledqd
 rrfbsiplecqd krfositlejqd hrfosibledqd
 """.split("\n")[1:-1]
-"""Ids (a is 0) of three rows for T = 1 .. LENGTH, recorded from `decode` of maskgit/libml/parallel_decode.py itself (google-research/
-maskgit), with choice_temperature=0 and the most probable id in place of a drawn one."""
+"""Ids (a is 0) of three rows for T = 1 .. LENGTH, recorded from `decode` of
+maskgit/libml/parallel_decode.py itself (google-research/ maskgit), with choice_temperature=0 and
+the most probable id in place of a drawn one."""
 
 
 def maskgit_logits(tokens):
@@ -51,43 +67,47 @@ def maskgit_logits(tokens):
 
 @pytest.mark.parametrize("iterations", range(1, LENGTH + 1))
 def test_ids_are_those_of_maskgit(iterations):
-    """Also where the schedule does not fall from one step to the next, and where it meets a whole number (2/3 of the way)."""
-    found = np.asarray(sampling.sample(maskgit_logits, VECTORS, keys(3), LENGTH, iterations=iterations).tokens)
+    """Also where the schedule does not fall from one step to the next, and where it meets a whole
+    number (2/3 of the way)."""
+    found = np.asarray(
+        sampling.sample(maskgit_logits, VECTORS, keys(3), LENGTH, iterations=iterations).tokens
+    )
     assert ["".join(chr(97 + i) for i in row) for row in found] == MASKGIT[iterations - 1].split()
 
 
 @pytest.mark.parametrize("iterations", [LENGTH - 1, LENGTH])
 @pytest.mark.parametrize("schedule", sampling.SCHEDULES)
 def test_every_step_keeps_a_token_and_leaves_one_for_the_next(schedule, iterations):
-    samples = sampling.sample(logits_fn, VECTORS, keys(5), LENGTH, iterations=iterations, schedule=schedule, trace_length=iterations)
-    left = np.sum(np.asarray(samples.trace_tokens) == CODES, -1)
+    _, trace = sample_with_trace(iterations, 5, schedule=schedule)
+    left = np.sum(trace == CODES, -1)
     assert (left[:-1] > 0).all() and (left[-1] == 0).all()
     before = np.concatenate([np.full((1, 5), LENGTH), left[:-1]])
     assert (left[before > 1] < before[before > 1]).all()
 
 
 def test_more_steps_than_tokens_keep_the_last_one_for_the_end():
-    samples = sampling.sample(logits_fn, VECTORS, keys(2), LENGTH, iterations=LENGTH + 3, trace_length=LENGTH + 3)
-    left = np.sum(np.asarray(samples.trace_tokens) == CODES, -1)
+    _, trace = sample_with_trace(LENGTH + 3, 2)
+    left = np.sum(trace == CODES, -1)
     assert (left[-4:-1] == 1).all() and (left[-1] == 0).all()
 
 
-def test_confidence_is_the_probability_when_the_token_was_kept():
-    samples = sampling.sample(logits_fn, VECTORS, keys(4), LENGTH, iterations=5, trace_length=5)
-    trace = np.asarray(samples.trace_tokens)
+def test_each_step_keeps_the_most_probable_tokens():
+    samples, trace = sample_with_trace(5, 4)
     for t in range(5):
         before = np.full((4, LENGTH), CODES) if t == 0 else trace[t - 1]
         logits = np.asarray(logits_fn(jnp.asarray(before)), np.float64)
         p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         kept = (before == CODES) & (trace[t] != CODES)
         assert (p.argmax(-1)[kept] == trace[t][kept]).all() and kept.any()
-        np.testing.assert_allclose(samples.confidence[kept], p.max(-1)[kept], rtol=1e-5)
+        least = np.where(kept, p.max(-1), np.inf).min(-1, keepdims=True)
+        assert (p.max(-1) <= least)[trace[t] == CODES].all()
+        np.testing.assert_allclose(samples.expected[kept], (p @ VECTORS)[kept], atol=1e-5)
 
 
 def test_final_is_the_mean_of_the_last_step_for_every_token():
-    samples, before = (sampling.sample(logits_fn, VECTORS, keys(4), LENGTH, iterations=t, trace_length=5) for t in (5, 1))
-    # What the last of five steps saw: the tokens that the fourth one left.
-    last = np.asarray(logits_fn(samples.trace_tokens[3], jnp.arange(4)), np.float64)
+    (samples, trace), (before, _) = (sample_with_trace(t, 4) for t in (5, 1))
+    # The input of the last of five steps: the tokens that the fourth one left.
+    last = np.asarray(logits_fn(trace[3], jnp.arange(4)), np.float64)
     mean = np.exp(last) / np.exp(last).sum(-1, keepdims=True) @ np.asarray(VECTORS)
     np.testing.assert_allclose(samples.final, mean, atol=1e-5)
     assert np.abs(samples.final - samples.expected).max() > 1e-3  # tokens kept earlier are revised
@@ -100,7 +120,9 @@ def test_no_mask_is_left_and_one_compilation_serves_every_count():
     @jax.jit
     def run(iterations, temperature):
         traces.append(1)
-        return sampling.sample(logits_fn, VECTORS, keys(3), LENGTH, iterations=iterations, temperature=temperature).tokens
+        return sampling.sample(
+            logits_fn, VECTORS, keys(3), LENGTH, iterations=iterations, temperature=temperature
+        ).tokens
 
     for iterations in range(1, 21):
         for temperature in (0.0, 1.0):
@@ -118,22 +140,30 @@ def test_independent_of_batch_and_padding(temperature):
 
 
 def test_temperature_zero_ignores_the_key_and_one_does_not():
-    run = lambda seed, t: np.asarray(sampling.sample(logits_fn, VECTORS, keys(4, seed), LENGTH, temperature=t).tokens)  # noqa: E731
+    run = lambda seed, t: np.asarray(
+        sampling.sample(logits_fn, VECTORS, keys(4, seed), LENGTH, temperature=t).tokens
+    )
     np.testing.assert_array_equal(run(0, 0.0), run(1, 0.0))
     assert (run(0, 1.0) != run(1, 1.0)).any()
 
 
 def test_sampling_follows_the_distribution():
     logits = jnp.log(jnp.array([0.5, 0.3, 0.2]))
-    found = sampling.sample(lambda t: jnp.broadcast_to(logits, (*t.shape, 3)), jnp.eye(3), keys(4000), 2, iterations=1, temperature=1.0)
+    found = sampling.sample(
+        lambda t: jnp.broadcast_to(logits, (*t.shape, 3)),
+        jnp.eye(3),
+        keys(4000),
+        2,
+        iterations=1,
+        temperature=1.0,
+    )
     share = np.bincount(np.asarray(found.tokens).ravel(), minlength=3) / 8000
     np.testing.assert_allclose(share, [0.5, 0.3, 0.2], atol=0.03)
     np.testing.assert_allclose(found.expected[0, 0], [0.5, 0.3, 0.2], rtol=1e-5)
 
 
 def test_kept_tokens_stay_and_their_number_follows_the_schedule():
-    samples = sampling.sample(logits_fn, VECTORS, keys(5), LENGTH, iterations=6, trace_length=6)
-    trace = np.asarray(samples.trace_tokens)
+    samples, trace = sample_with_trace(6, 5)
     for t in range(5):
         kept = trace[t] != CODES
         assert (trace[t + 1][kept] == trace[t][kept]).all()

@@ -1,4 +1,5 @@
-"""Broken releases of people: every fault names dataset, file and record, and with skip_bad is listed while the rest is read."""
+"""Broken releases of people: every fault names dataset, file and record, and with skip_bad is
+listed while the rest is read."""
 
 import copy
 import io
@@ -36,7 +37,8 @@ def manual(whole, tmp_path):
 
 
 def check(manual, name, split, problem, left, listed=1):
-    """Stops without skip_bad with an error that names the dataset and says `problem`; with it reads `left` records. Returns the error."""
+    """Stops without skip_bad with an error that names the dataset and says `problem`; with it reads
+    `left` records. Returns the error."""
     source = find(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -81,7 +83,9 @@ def change_person(manual, change):
         members = [(member.name, tar.extractfile(member).read()) for member in tar]
     people = writable(members[1][1])
     change(people[0])
-    Studio(manual, None, 0).put_tar(f"{COCO}/000001.tar", [members[0], (members[1][0], numpy1_pickle(people))])
+    Studio(manual, None, 0).put_tar(
+        f"{COCO}/000001.tar", [members[0], (members[1][0], numpy1_pickle(people))]
+    )
 
 
 # --- half-downloaded, absent, empty
@@ -99,7 +103,9 @@ def test_a_tar_cut_between_two_files(manual):
     with tarfile.open(path) as tar:
         cut = tar.getmember("coco-train-2014/000000000049.jpg").offset
     path.write_bytes(path.read_bytes()[:cut])
-    check(manual, "hmr2_coco", "train", "its end is missing", left=1)  # nobody knows if the last sample is whole
+    check(
+        manual, "hmr2_coco", "train", "its end is missing", left=1
+    )  # nobody knows if the last sample is whole
 
 
 def test_an_absent_image(manual):
@@ -107,7 +113,12 @@ def test_an_absent_image(manual):
         ("threedpw", "test", "3DPW/imageFiles/downtown_arguing_00/image_00002.jpg", 3),
         ("emdb", "emdb1", "EMDB/P1/14_outdoor_climb/images/00002.jpg", 2),
         ("human36m", "p2", "h36m/images/S9_Directions_1.60457274_000006.jpg", 1),
-        ("hmr2_eval", "coco_val", "hmr2_evaluation_data/coco/val2014/COCO_val2014_000000000073.jpg", 1),
+        (
+            "hmr2_eval",
+            "coco_val",
+            "hmr2_evaluation_data/coco/val2014/COCO_val2014_000000000073.jpg",
+            1,
+        ),
     ):
         (manual / image).unlink()
         error = check(manual, name, split, "is absent", left, listed=2 if name == "threedpw" else 1)
@@ -177,33 +188,54 @@ def test_a_sequence_of_bad_frames_alone(manual):
 
 
 def test_bad_frames_may_hold_anything(manual):
-    """Frames that the release itself calls bad are not looked at; a good one without a box gets the box of its joints."""
+    """Frames that the release itself calls bad are not looked at; a good one without a box gets the
+    box of its joints."""
 
     def spoil(content):
-        for array in (*content["smpl"].values(), content["camera"]["extrinsics"], content["kp2d"], content["bboxes"]["bboxes"]):
+        for array in (
+            *content["smpl"].values(),
+            content["camera"]["extrinsics"],
+            content["kp2d"],
+            content["bboxes"]["bboxes"],
+        ):
             if len(array) == 4:
                 array[1] = np.nan
         content["bboxes"]["bboxes"][2] = np.nan
 
-    change_pickle(manual / "EMDB/P1/14_outdoor_climb/P1_14_outdoor_climb_data.pkl", spoil, numpy1_pickle)
+    change_pickle(
+        manual / "EMDB/P1/14_outdoor_climb/P1_14_outdoor_climb_data.pkl", spoil, numpy1_pickle
+    )
     source = find("emdb")
     records = list(source.records(manual, "emdb1", source.report()))
-    assert [record["frame"] for record in records] == [0, 2, 3] and all(record["has_translation"] for record in records)
+    assert [record["frame"] for record in records] == [0, 2, 3] and all(
+        record["has_translation"] for record in records
+    )
     pixels = records[1]["keypoints2d"][records[1]["keypoints2d"][:, 2] > 0, :2]
     x0, y0, x1, y1 = records[1]["box"]
-    assert (pixels >= [x0, y0]).all() and (pixels <= [x1, y1]).all() and x1 - x0 == pytest.approx(y1 - y0, abs=0.01)
+    assert (
+        (pixels >= [x0, y0]).all()
+        and (pixels <= [x1, y1]).all()
+        and x1 - x0 == pytest.approx(y1 - y0, abs=0.01)
+    )
 
 
 def test_a_good_frame_that_is_not_finite(manual):
     def spoil(content):
         content["smpl"]["poses_root"][2] = np.nan
 
-    change_pickle(manual / "EMDB/P1/14_outdoor_climb/P1_14_outdoor_climb_data.pkl", spoil, numpy1_pickle)
-    assert "frame 2" in check(manual, "emdb", "emdb1", "global_orient has numbers that are not finite", left=2)
+    change_pickle(
+        manual / "EMDB/P1/14_outdoor_climb/P1_14_outdoor_climb_data.pkl", spoil, numpy1_pickle
+    )
+    assert "frame 2" in check(
+        manual, "emdb", "emdb1", "global_orient has numbers that are not finite", left=2
+    )
 
 
 def test_an_empty_npz(manual):
-    change_npz(manual / "h36m/h36m_valid_protocol2.npz", **dict.fromkeys(("imgname", "center", "scale", "S"), lambda array: array[:0]))
+    change_npz(
+        manual / "h36m/h36m_valid_protocol2.npz",
+        **dict.fromkeys(("imgname", "center", "scale", "S"), lambda array: array[:0]),
+    )
     source = find("human36m")
     with pytest.raises(InputError, match="is empty"):
         list(source.records(manual, "p2", source.report()))
@@ -221,7 +253,9 @@ def test_pixel_scales_where_scales_over_200_belong(manual):
     change_npz(manual / "hmr2_evaluation_data/emdb.npz", scale=lambda scale: scale * 200)
     assert "scale should be in units of 200 px" in check_all_bad(manual, "hmr2_eval", "emdb")
     change_person(manual, lambda person: person.update(scale=person["scale"] * 200))
-    assert "width and height over 200 px" in check(manual, "hmr2_coco", "train", "wrong units", left=3)
+    assert "width and height over 200 px" in check(
+        manual, "hmr2_coco", "train", "wrong units", left=3
+    )
 
 
 def check_all_bad(manual, name, split):
@@ -236,7 +270,9 @@ def check_all_bad(manual, name, split):
 def test_degrees_and_millimetres(manual):
     change_person(manual, lambda person: person.update(body_pose=np.degrees(person["body_pose"])))
     assert "person 0" in check(manual, "hmr2_coco", "train", "wrong units: a joint turns", left=3)
-    change_npz(manual / "h36m/h36m_valid_protocol2.npz", S=lambda points: points * [1000, 1000, 1000, 1])
+    change_npz(
+        manual / "h36m/h36m_valid_protocol2.npz", S=lambda points: points * [1000, 1000, 1000, 1]
+    )
     check_all_bad(manual, "human36m", "p2")
 
 
@@ -252,7 +288,9 @@ def test_a_sample_without_an_image_or_people(manual):
     check(manual, "hmr2_coco", "train", "has no image, only data.pyd", left=3)
     studio.put_tar(f"{COCO}/000001.tar", members[:1])
     check(manual, "hmr2_coco", "train", "has no data.pyd, only png", left=3)
-    studio.put_tar(f"{COCO}/000001.tar", [members[0], (members[1][0], numpy1_pickle({"keypoints_2d": 1}))])
+    studio.put_tar(
+        f"{COCO}/000001.tar", [members[0], (members[1][0], numpy1_pickle({"keypoints_2d": 1}))]
+    )
     check(manual, "hmr2_coco", "train", "a dict instead of a list of people", left=3)
 
 
@@ -263,7 +301,18 @@ def test_nonsense_in_a_person(manual, key, value):
     assert key in check(manual, "hmr2_coco", "train", key, left=3)
 
 
-NONSENSE = (None, "x", [], {}, -1, np.zeros((2, 2)), np.full((3, 24, 3), np.nan), [[1], [2, 3]], 10**400, [None])
+NONSENSE = (
+    None,
+    "x",
+    [],
+    {},
+    -1,
+    np.zeros((2, 2)),
+    np.full((3, 24, 3), np.nan),
+    [[1], [2, 3]],
+    10**400,
+    [None],
+)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +323,8 @@ NONSENSE = (None, "x", [], {}, -1, np.zeros((2, 2)), np.full((3, 24, 3), np.nan)
     ],
 )
 def test_nonsense_anywhere_in_a_sequence(manual, name, split, file):
-    """Whatever stands in place of an entry: it is read, or told in one line, but never a traceback."""
+    """Whatever stands in place of an entry: it is read, or told in one line, but never a
+    traceback."""
     path, source = manual / file, find(name)
     content = writable(path)
     refused = 0
@@ -309,7 +359,9 @@ def test_pickles_are_not_run(manual, tmp_path):
     bomb = pickle.dumps([_Bomb(tmp_path / "gone_off")], protocol=2)
     image = Studio(manual, None, 0).person((640, 480))
     picture = Studio(manual, None, 0).picture([image])
-    Studio(manual, None, 0).put_tar(f"{COCO}/000001.tar", [("a.jpg", picture), ("a.data.pyd", bomb)])
+    Studio(manual, None, 0).put_tar(
+        f"{COCO}/000001.tar", [("a.jpg", picture), ("a.data.pyd", bomb)]
+    )
     check(manual, "hmr2_coco", "train", "nothing in it was run", left=3)
     (manual / "EMDB/P1/14_outdoor_climb/P1_14_outdoor_climb_data.pkl").write_bytes(bomb)
     (manual / "3DPW/sequenceFiles/train/courtyard_arguing_00.pkl").write_bytes(bomb)
@@ -319,7 +371,10 @@ def test_pickles_are_not_run(manual, tmp_path):
         source = find(name)
         with pytest.raises(InputError, match="nothing in it was run"):
             list(source.records(manual, split, source.report()))
-    change_npz(manual / "hmr2_evaluation_data/3dpw_test.npz", gender=lambda _: np.array([_Bomb(tmp_path / "gone_off")] * 2, dtype=object))
+    change_npz(
+        manual / "hmr2_evaluation_data/3dpw_test.npz",
+        gender=lambda _: np.array([_Bomb(tmp_path / "gone_off")] * 2, dtype=object),
+    )
     source = find("hmr2_eval")
     with pytest.raises(InputError, match="nothing in it was run"):
         list(source.records(manual, "threedpw_test", source.report()))
@@ -330,7 +385,10 @@ def test_image_names_do_not_lead_out_of_the_folder(manual):
     secret = manual / "secret.jpg"
     shutil.copy(manual / "h36m/images/S9_Directions_1.60457274_000001.jpg", secret)
     for name in ("../secret.jpg", str(secret)):
-        change_npz(manual / "h36m/h36m_valid_protocol2.npz", imgname=lambda names, name=name: np.array([name.encode(), names[1]]))
+        change_npz(
+            manual / "h36m/h36m_valid_protocol2.npz",
+            imgname=lambda names, name=name: np.array([name.encode(), names[1]]),
+        )
         check(manual, "human36m", "p2", "would lie outside", left=1)
 
 
@@ -352,5 +410,5 @@ def test_a_camera_that_is_none(manual):
         numpy1_pickle,
     )
     source = find("emdb")
-    with pytest.raises(InputError, match="the camera of frame 1 is no rotation"):
+    with pytest.raises(InputError, match="the camera of frame 1 is not a rotation"):
         list(source.records(manual, "emdb2", source.report()))

@@ -1,4 +1,5 @@
-"""The sources of people read their official layouts into records whose labels fit the images and each other."""
+"""The sources of people read their official layouts into records whose labels fit the images and
+each other."""
 
 import io
 import tarfile
@@ -14,14 +15,24 @@ from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import BODY44, SMPL24
 
 from genhmr_jax.data.sources import MissingError, find
-from genhmr_jax.data.sources.photos import rest_pelvis_seen, root_in_camera, translation_in_camera
+from genhmr_jax.data.sources.photos import rest_pelvis, root_in_camera, translation_in_camera
 from genhmr_jax.data.sources.records import PERSON_FIELDS
-from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.crop import crop_image
 from genhmr_jax.io.errors import InputError
 
-NAMES = ("hmr2_coco", "own_tars", "own_photos", "hmr2_eval", "bedlam", "threedpw", "emdb", "human36m", "mpi_inf_3dhp")
+NAMES = (
+    "hmr2_coco",
+    "own_tars",
+    "own_photos",
+    "hmr2_eval",
+    "bedlam",
+    "threedpw",
+    "emdb",
+    "human36m",
+    "mpi_inf_3dhp",
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +47,12 @@ def read(folder, name, split=None, skip_bad=False):
     report = source.report(skip_bad)
     splits = (split,) if split else source.splits
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the histogram of improbable poses is not part of the fixtures
-        return [record for split in splits for record in source.records(folder, split, report)], report
+        warnings.simplefilter(
+            "ignore"
+        )  # the histogram of improbable poses is not part of the fixtures
+        return [
+            record for split in splits for record in source.records(folder, split, report)
+        ], report
 
 
 def read_all(manual, name):
@@ -50,7 +65,17 @@ def read_all(manual, name):
 
 
 @pytest.mark.parametrize(
-    "name", [*NAMES, "hmr2_h36m", "hmr2_mpii", "hmr2_coco_vitpose", "hmr2_mpi_inf", "hmr2_ava", "hmr2_aic", "hmr2_insta"]
+    "name",
+    [
+        *NAMES,
+        "hmr2_h36m",
+        "hmr2_mpii",
+        "hmr2_coco_vitpose",
+        "hmr2_mpi_inf",
+        "hmr2_ava",
+        "hmr2_aic",
+        "hmr2_insta",
+    ],
 )
 def test_records_are_whole_and_in_the_order_of_the_release(manual, name):
     for record, person in read_all(manual, name):
@@ -62,7 +87,8 @@ def test_records_are_whole_and_in_the_order_of_the_release(manual, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_fit_the_image(manual, name):
-    """At the pixel of a joint lies the disc that was painted there: also in images that are stored on their side."""
+    """At the pixel of a joint lies the disc that was painted there: also in images that are stored
+    on their side."""
     for record, person in read_all(manual, name):
         image = np.asarray(Image.open(io.BytesIO(record["image"])).convert("RGB")).astype(int)
         assert image.shape[:2] == person.size[::-1]
@@ -77,16 +103,25 @@ def test_keypoints_are_the_projected_joints(manual, name):
     for record, person in read_all(manual, name):
         known = record["keypoints2d"][:, 2] > 0
         assert known.sum() >= (0 if name == "human36m" else 12)
-        np.testing.assert_allclose(record["keypoints2d"][known, :2], person.keypoints2d[known, :2], atol=0.05)
+        np.testing.assert_allclose(
+            record["keypoints2d"][known, :2], person.keypoints2d[known, :2], atol=0.05
+        )
         known = record["keypoints3d"][:, 3] > 0
-        np.testing.assert_allclose(record["keypoints3d"][known, :3], person.keypoints3d[known, :3], atol=1e-4)
+        np.testing.assert_allclose(
+            record["keypoints3d"][known, :3], person.keypoints3d[known, :3], atol=1e-4
+        )
         assert known.sum() >= (17 if name in ("human36m", "mpi_inf_3dhp") else 0)
 
 
-@pytest.mark.parametrize("name", ["hmr2_coco", "own_tars", "hmr2_eval", "bedlam", "threedpw", "emdb"])
+@pytest.mark.parametrize(
+    "name", ["hmr2_coco", "own_tars", "hmr2_eval", "bedlam", "threedpw", "emdb"]
+)
 def test_posed_bodies_project_onto_the_joints(manual, name):
-    """The pose, shape and translation of the record, through our own SMPL and camera, meet the true joints within half a pixel."""
-    with_body = [(record, person) for record, person in read_all(manual, name) if record["has_pose"]]
+    """The pose, shape and translation of the record, through our own SMPL and camera, meet the true
+    joints within half a pixel."""
+    with_body = [
+        (record, person) for record, person in read_all(manual, name) if record["has_pose"]
+    ]
     assert with_body
     for record, person in with_body:
         pose = np.concatenate([record["global_orient"], record["body_pose"]])
@@ -100,12 +135,21 @@ def test_posed_bodies_project_onto_the_joints(manual, name):
             assert record["has_intrinsics"]
         if record["has_translation"]:
             projected = (joints + record["translation"]) @ record["intrinsics"].T
-            np.testing.assert_allclose(projected[:, :2] / projected[:, 2:], person.pixels(person.joints), atol=0.5)
+            np.testing.assert_allclose(
+                projected[:, :2] / projected[:, 2:], person.pixels(person.joints), atol=0.5
+            )
 
 
 def test_translations_are_known_where_the_release_tells(manual):
-    known = {name: [int(r["has_translation"]) for r, _ in read_all(manual, name)] for name in ("bedlam", "threedpw", "emdb", "hmr2_eval")}
-    assert known["bedlam"] == [1, 1, 1] and set(known["threedpw"]) == {1} and set(known["hmr2_eval"]) == {0}
+    known = {
+        name: [int(r["has_translation"]) for r, _ in read_all(manual, name)]
+        for name in ("bedlam", "threedpw", "emdb", "hmr2_eval")
+    }
+    assert (
+        known["bedlam"] == [1, 1, 1]
+        and set(known["threedpw"]) == {1}
+        and set(known["hmr2_eval"]) == {0}
+    )
     assert known["emdb"] == [1] * 6  # found from the projected pelvis
 
 
@@ -117,7 +161,8 @@ def test_threedpw_is_moved_into_the_camera(manual):
 
 
 def test_smpl_turns_about_its_pelvis(tmp_path):
-    """The body posed in the camera is the body posed in the world, then moved; without the pelvis' term it is decimetres off."""
+    """The body posed in the camera is the body posed in the world, then moved; without the pelvis'
+    term it is decimetres off."""
     studio = people_fixtures.Studio(tmp_path, None, 3)
     turn, shift = Rotation.from_rotvec([2.5, 0.4, -0.7]).as_matrix(), np.array([0.3, -0.2, 5.0])
     body, world = studio.body("male"), studio.person((640, 480), gender="male")
@@ -134,18 +179,36 @@ def test_smpl_turns_about_its_pelvis(tmp_path):
 def test_rest_pelvis_is_found_only_when_the_frames_tell(tmp_path):
     studio, rng = people_fixtures.Studio(tmp_path, None, 4), np.random.default_rng(4)
     intrinsics, pelvis = studio.intrinsics(1440, 1920), np.array([0.01, -0.22, 0.03])
-    turn, trans = Rotation.from_rotvec(rng.normal(0, 0.5, (6, 3))).as_matrix(), rng.normal(0, 1, (6, 3))
-    shift = np.array([0, 0, 4.0]) + rng.normal(0, 0.3, (6, 3)) - np.einsum("nij,nj->ni", turn, trans)
+    turn, trans = (
+        Rotation.from_rotvec(rng.normal(0, 0.5, (6, 3))).as_matrix(),
+        rng.normal(0, 1, (6, 3)),
+    )
+    shift = (
+        np.array([0, 0, 4.0]) + rng.normal(0, 0.3, (6, 3)) - np.einsum("nij,nj->ni", turn, trans)
+    )
     points = (np.einsum("nij,nj->ni", turn, trans + pelvis) + shift) @ intrinsics.T
     pixels = points[:, :2] / points[:, 2:]
-    np.testing.assert_allclose(rest_pelvis_seen(pixels, trans, turn, shift, intrinsics), pelvis, atol=1e-9)
-    assert rest_pelvis_seen(pixels[:1], trans[:1], turn[:1], shift[:1], intrinsics) is None  # one ray has no depth
-    assert rest_pelvis_seen(pixels + rng.normal(0, 20, pixels.shape), trans, turn, shift, intrinsics) is None  # labels that do not fit
+    np.testing.assert_allclose(
+        rest_pelvis(pixels, trans, turn, shift, intrinsics), pelvis, atol=1e-9
+    )
+    assert (
+        rest_pelvis(pixels[:1], trans[:1], turn[:1], shift[:1], intrinsics) is None
+    )  # one ray has no depth
+    assert (
+        rest_pelvis(pixels + rng.normal(0, 20, pixels.shape), trans, turn, shift, intrinsics)
+        is None
+    )  # labels that do not fit
 
 
 def test_threedpw_leaves_out_frames_without_a_camera(manual):
     records, report = read(manual[0], "threedpw", "test")
-    assert [(record["person"], record["frame"]) for record in records] == [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert [(record["person"], record["frame"]) for record in records] == [
+        (0, 0),
+        (0, 2),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+    ]
     assert [record["gender"] for record in records] == ["male"] * 2 + ["female"] * 3
     assert not report.listed
 
@@ -171,18 +234,20 @@ def test_boxes_have_the_right_scale(manual):
 
 
 def test_annotation_to_crop_to_joints(manual):
-    """Image and keypoints go through the crop together: the painted pelvis is where the cropped keypoint says."""
+    """Image and keypoints go through the crop together: the painted pelvis is where the cropped
+    keypoint says."""
     pelvis = BODY44.index("openpose_mid_hip")
     for record, person in read_all(manual, "bedlam"):
         x0, y0, x1, y1 = record["box"]
         crop = np.array([(x0 + x1) / 2, (y0 + y1) / 2, 1.1 * max(x1 - x0, y1 - y0)])
+        view = CropCamera(crop, np.float64(0), np.zeros(2))  # only the crop is used
         image = np.asarray(Image.open(io.BytesIO(record["image"])).convert("RGB"))
         picture = crop_image(image, crop)
-        here = (np.asarray(camera.to_crop(record["keypoints2d"][None, pelvis : pelvis + 1, :2], crop[None]))[0, 0] + 1) * 128
+        here = (view.to_crop(record["keypoints2d"][pelvis : pelvis + 1, :2])[0] + 1) * 128
         red = (picture[..., 0] > 0.75) & (picture[..., 1] < 0.25) & (picture[..., 2] < 0.25)
         rows, columns = np.nonzero(red)
         np.testing.assert_allclose([columns.mean() + 0.5, rows.mean() + 0.5], here, atol=0.5)
-        true = (np.asarray(camera.to_crop(person.pixels(person.joints)[None, :1], crop[None]))[0, 0] + 1) * 128
+        true = (view.to_crop(person.pixels(person.joints)[:1])[0] + 1) * 128
         np.testing.assert_allclose(here, true, atol=0.01)
 
 
@@ -190,13 +255,22 @@ def test_masks_belong_to_their_person(manual):
     (first, person), (second, _), (third, _), _ = read_all(manual, "hmr2_coco")
     mask = np.asarray(Image.open(io.BytesIO(first["mask"])))
     x0, y0, x1, y1 = person.box.round().astype(int)
-    assert mask.shape == (480, 640) and (mask[y0:y1, x0:x1] == 255).all() and (mask > 0).sum() == (y1 - y0) * (x1 - x0)
+    assert (
+        mask.shape == (480, 640)
+        and (mask[y0:y1, x0:x1] == 255).all()
+        and (mask > 0).sum() == (y1 - y0) * (x1 - x0)
+    )
     assert second["mask"] not in (b"", first["mask"]) and third["mask"] == b""
 
 
 def test_people_without_smpl_labels_have_zeros(manual):
     record = read_all(manual, "hmr2_coco")[2][0]
-    assert not record["has_pose"] and not record["has_betas"] and not record["body_pose"].any() and not record["has_translation"]
+    assert (
+        not record["has_pose"]
+        and not record["has_betas"]
+        and not record["body_pose"].any()
+        and not record["has_translation"]
+    )
     assert all(not r["has_gender"] for r, _ in read_all(manual, "human36m"))
 
 
@@ -207,15 +281,22 @@ def test_a_closeup_that_was_turned_already_stays(tmp_path):
         members = [(member.name, tar.extractfile(member).read()) for member in tar]
     stream = io.BytesIO()
     Image.open(io.BytesIO(members[0][1])).transpose(Image.Transpose.ROTATE_270).save(stream, "PNG")
-    people_fixtures.Studio(tmp_path, None, 0).put_tar(str(scene.relative_to(tmp_path)), [(members[0][0], stream.getvalue()), members[1]])
+    people_fixtures.Studio(tmp_path, None, 0).put_tar(
+        str(scene.relative_to(tmp_path)), [(members[0][0], stream.getvalue()), members[1]]
+    )
     records, _ = read(tmp_path, "bedlam")
-    assert records[-1]["image"] == stream.getvalue() and tuple(records[-1]["image_size"]) == truth[-1].size == (720, 1280)
+    assert records[-1]["image"] == stream.getvalue() and tuple(records[-1]["image_size"]) == truth[
+        -1
+    ].size == (720, 1280)
 
 
 def test_own_labels_are_not_filtered(manual):
-    """The shape of a person in one's own tars may be beyond what 4D-Humans trusts in its pseudo-labels."""
+    """The shape of a person in one's own tars may be beyond what 4D-Humans trusts in its
+    pseudo-labels."""
     records, _ = read(manual[0], "own_tars", "val")
-    assert [r["has_pose"] for r in records] == [1.0] and (records[0]["keypoints3d"][:, 3] == 1).all()
+    assert [r["has_pose"] for r in records] == [1.0] and (
+        records[0]["keypoints3d"][:, 3] == 1
+    ).all()
 
 
 def test_evaluation_npz_drops_the_weak_3d_joints(manual):

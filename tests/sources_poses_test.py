@@ -21,12 +21,18 @@ def releases(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name, split", [(name, split) for name in POSE_SOURCES for split in ("train", "val")])
+@pytest.mark.parametrize(
+    "name, split", [(name, split) for name in POSE_SOURCES for split in ("train", "val")]
+)
 def test_every_source_reads_its_release(releases, name, split):
     found, report = records(name, releases, split)
     assert found and not report.listed
     for record in found:
-        assert record["pose"].shape == (72,) and record["pose"].dtype == np.float32 and record["betas"].shape == (10,)
+        assert (
+            record["pose"].shape == (72,)
+            and record["pose"].dtype == np.float32
+            and record["betas"].shape == (10,)
+        )
         assert (record["pose"][66:] == 0).all() or name == "aist"
         assert "/" in record["sequence"] and record["gender"] in ("neutral", "male", "female")
     assert len({(record["sequence"], int(record["frame"])) for record in found}) == len(found)
@@ -56,7 +62,14 @@ def test_amass(releases):
         "GRAB/s1/cup_drink_poses",
     ]
     # 20 % of 100 frames is cut at each end, then every 10th is kept.
-    assert [int(record["frame"]) for record in by_clip["CMU/01/01_01_poses"]] == [20, 30, 40, 50, 60, 70]
+    assert [int(record["frame"]) for record in by_clip["CMU/01/01_01_poses"]] == [
+        20,
+        30,
+        40,
+        50,
+        60,
+        70,
+    ]
     assert [int(record["frame"]) for record in by_clip["CMU/02/02_01_poses"]] == [8, 18, 28]
     assert {clip.split("/")[0]: rows[0]["gender"] for clip, rows in by_clip.items()} == {
         "CMU": "female",
@@ -65,13 +78,21 @@ def test_amass(releases):
     }
     assert by_clip["CMU/01/01_01_poses"][0]["gender"] == "male"
     with np.load(releases / "amass/CMU/01/01_01_poses.npz") as data:
-        np.testing.assert_allclose(by_clip["CMU/01/01_01_poses"][1]["pose"][3:66], data["poses"][30, 3:66], rtol=1e-6)
-        np.testing.assert_allclose(by_clip["CMU/01/01_01_poses"][1]["betas"], data["betas"][:10], rtol=1e-6)
+        np.testing.assert_allclose(
+            by_clip["CMU/01/01_01_poses"][1]["pose"][3:66], data["poses"][30, 3:66], rtol=1e-6
+        )
+        np.testing.assert_allclose(
+            by_clip["CMU/01/01_01_poses"][1]["betas"], data["betas"][:10], rtol=1e-6
+        )
         there = Rotation.from_rotvec(data["poses"][30, :3]).apply([0.3, 0.5, 0.7])
     here = Rotation.from_rotvec(by_clip["CMU/01/01_01_poses"][1]["pose"][:3]).apply([0.3, 0.5, 0.7])
-    np.testing.assert_allclose(here, [there[0], there[2], -there[1]], atol=1e-6)  # what was up, z, is now y
+    np.testing.assert_allclose(
+        here, [there[0], there[2], -there[1]], atol=1e-6
+    )  # what was up, z, is now y
     test, _ = records("amass", releases, "test")
-    assert {record["sequence"].split("/")[0] for record in test} == {"SSM"} and test[0]["gender"] == "male"
+    assert {record["sequence"].split("/")[0] for record in test} == {"SSM"} and test[0][
+        "gender"
+    ] == "male"
 
 
 def test_the_sets_of_tokenhmr_have_its_weights():
@@ -106,7 +127,9 @@ def test_moyo(releases):
 
 def test_tokenhmr_poses_have_no_root(releases):
     found, _ = records("tokenhmr_poses", releases, "train")
-    assert [record["sequence"] for record in found] == ["CMU/01/01_01_poses"] * 12 + ["MOYO/yogi"] * 8
+    assert [record["sequence"] for record in found] == ["CMU/01/01_01_poses"] * 12 + [
+        "MOYO/yogi"
+    ] * 8
     assert [int(record["frame"]) for record in found] == [*range(12), *range(8)]
     assert all((record["pose"][:3] == 0).all() for record in found)
 
@@ -121,7 +144,10 @@ def spoil_amass(folder, change):
     file = folder / "amass/CMU/01/01_01_poses.npz"
     with np.load(file, allow_pickle=False) as data:
         arrays = {key: data[key] for key in data}
-    np.savez(file, **{key: value for key, value in (arrays | change(arrays)).items() if value is not None})
+    np.savez(
+        file,
+        **{key: value for key, value in (arrays | change(arrays)).items() if value is not None},
+    )
     return file
 
 
@@ -156,7 +182,11 @@ def test_bad_amass(tmp_path, change, message, lost):
 
 
 @pytest.mark.parametrize(
-    "name, file", [("aist", "aist_plusplus/motions/gBR_sBM_cAll_d04_mBR0_ch01.pkl"), ("moyo", "moyo/mosh_smpl/train/")]
+    "name, file",
+    [
+        ("aist", "aist_plusplus/motions/gBR_sBM_cAll_d04_mBR0_ch01.pkl"),
+        ("moyo", "moyo/mosh_smpl/train/"),
+    ],
 )
 def test_half_a_pickle_and_a_trojan(tmp_path, name, file):
     pose_fixtures.write(name, tmp_path)

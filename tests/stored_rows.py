@@ -1,4 +1,4 @@
-"""A made-up set of stored crops (train/features.py): bodies whose labels fit each other, on crops of noise."""
+"""A made-up set of stored crops (data/features.py): consistent labels, and crops of noise."""
 
 import json
 import pathlib
@@ -9,49 +9,60 @@ import smpl_jax
 from jaxtyping import Array
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.geometry import camera
+from genhmr_jax.data.rows import Rows, to_arrays
 from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model, keypoint_points
 
 
-def rows(count: int, seed: int) -> dict[str, np.ndarray]:
+def rows(count: int, seed: int) -> Rows:
     """Rows as features.compute stores them, float32; images uint8."""
     rng, body = np.random.default_rng(seed), keypoint_model(load_body("neutral"))
     turns = rng.normal(0, 0.3, (count, 24, 3))
     turns[:, 0] = [np.pi, 0, 0] + rng.normal(0, 0.1, (count, 3))
-    rotmats = Rotation.from_rotvec(turns.reshape(-1, 3)).as_matrix().reshape(count, 24, 3, 3).astype(np.float32)
+    rotmats = Rotation.from_rotvec(turns.reshape(-1, 3)).as_matrix().reshape(count, 24, 3, 3)
+    rotmats = rotmats.astype(np.float32)
     betas = rng.normal(0, 1, (count, 10)).astype(np.float32)
-    crop = np.column_stack([rng.uniform(180, 460, count), rng.uniform(180, 300, count), rng.uniform(150, 300, count)])
+    crop = np.column_stack(
+        [rng.uniform(180, 460, count), rng.uniform(180, 300, count), rng.uniform(150, 300, count)]
+    )
     weak = np.column_stack([rng.uniform(0.7, 1.0, count), rng.normal(0, 0.05, (count, 2))])
-    view = crop.astype(np.float32), np.tile(np.float32([640, 480]), (count, 1)), np.full(count, 800, np.float32)
-    joints, points2d = (np.asarray(x) for x in _seen(body, betas, rotmats, weak.astype(np.float32), *view))
-    return {
-        "rotmats": rotmats,
-        "betas": betas,
-        "joints": joints,
-        "keypoints": np.concatenate([points2d, np.ones((count, len(DETECTED), 1), np.float32)], -1),
-        "points2d": points2d,
-        "crop": view[0],
-        "weak_camera": weak.astype(np.float32),
-        "focal": view[2],
-        "image_size": view[1],
-        "images": rng.integers(0, 255, (count, 256, 256, 3), np.uint8),
-    }
+    weak = weak.astype(np.float32)
+    view = CropCamera(
+        crop.astype(np.float32),
+        np.full(count, 800, np.float32),
+        np.tile(np.float32([320, 240]), (count, 1)),
+    )
+    joints, points2d = (np.asarray(x) for x in _projected(body, betas, rotmats, weak, view))
+    known = np.ones((count, len(DETECTED), 1), np.float32)
+    return Rows(
+        view=view,
+        rotmats=rotmats,
+        betas=betas,
+        joints=joints,
+        keypoints=np.concatenate([points2d, known], -1),
+        points2d=points2d,
+        weak_camera=weak,
+        keypoints3d=np.zeros((count, len(DETECTED), 3), np.float32),
+        images=rng.integers(0, 255, (count, 256, 256, 3), np.uint8),
+    )
 
 
 @jax.jit
-def _seen(body: smpl_jax.SmplModel, betas: Array, rotmats: Array, weak: Array, crop: Array, size: Array, focal: Array) -> tuple:
+def _projected(
+    body: smpl_jax.SmplModel, betas: Array, rotmats: Array, weak: Array, view: CropCamera
+) -> tuple[Array, Array]:
+    """Joints relative to the model origin, metres, and keypoints in px."""
     output = smpl_jax.forward(body, betas, rotmats)
-    translation = camera.weak_to_translation(weak, crop, size, focal)
-    points = keypoint_points(body, output, DETECTED) + translation[:, None]
-    return output.joints, camera.project(points, focal, size / 2)
+    points = keypoint_points(body, output, DETECTED) + view.translation(weak)[:, None]
+    return output.joints, view.project(points)
 
 
 def write(folder: pathlib.Path, count: int = 6) -> pathlib.Path:
     """The splits train and val of such a set."""
     for seed, split in enumerate(("train", "val")):
         (folder / split).mkdir(parents=True)
-        arrays = rows(count, seed)
+        arrays = to_arrays(rows(count, seed))
         for name, array in arrays.items():
             np.save(folder / split / f"{name}.npy", array)
         meta = {"samples": count, "encoder": "vit_s", "arrays": sorted(arrays)}

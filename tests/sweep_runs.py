@@ -6,15 +6,27 @@ from conftest import ROOT
 
 from genhmr_jax.cli import main
 
-TOKENS, UGS = f"{ROOT}/configs/sweeps/tokens.py:tiny", f"{ROOT}/configs/sweeps/ugs_iterations.py:tiny"
-RESULT = {"pa_mpjpe_mm": 50.0, "mpjpe_mm": 80.0, "pa_mpjpe_standard_error_mm": 1.5, "seconds_per_view": 0.01}
+TOKENS, UGS = (
+    f"{ROOT}/configs/sweeps/tokens.py:tiny",
+    f"{ROOT}/configs/sweeps/ugs_iterations.py:tiny",
+)
+RESULT = {
+    "pa_mpjpe_mm": 50.0,
+    "mpjpe_mm": 80.0,
+    "pa_mpjpe_standard_error_mm": 1.5,
+    "seconds_per_view": 0.01,
+}
 
 
 def finish(node, value=50.0):
     """Writes what a node would leave."""
     node.marker.parent.mkdir(parents=True, exist_ok=True)
     stages = {stage: RESULT | {"pa_mpjpe_mm": value} for stage in ("sampled", "refined")}
-    content = {"contexts": {"keypoints": stages}} if node.kind == "evaluate" else {"measured": {"val_mpjpe_mm": 12.0}}
+    content = (
+        {"contexts": {"keypoints": stages}}
+        if node.kind == "evaluate"
+        else {"measured": {"val_mpjpe_mm": 12.0}}
+    )
     node.marker.write_text(json.dumps(content))
 
 

@@ -19,7 +19,8 @@ def tool():
 
 
 def lamp(longitude: float, latitude: float) -> np.ndarray:
-    """A dark panorama of 360 x 180 px with one bright spot, at these angles in degrees (latitude: down is positive; column 0 is 0)."""
+    """A dark panorama of 360 x 180 px with one bright spot, at these angles in degrees (latitude:
+    down is positive; column 0 is 0)."""
     panorama = np.full((180, 360, 3), 0.1, np.float32)
     panorama[88:93, :5] = 5.0
     return np.roll(panorama, (int(latitude), int(longitude) - 2), (0, 1))
@@ -40,14 +41,22 @@ def test_straight_ahead_is_in_the_middle(tool):
 def test_right_is_right_and_down_is_down(tool, fov):
     """15 degrees off the axis lie at tan(15)/tan(fov/2) of half the picture."""
     expected = np.tan(np.radians(15)) / np.tan(np.radians(fov / 2))
-    np.testing.assert_allclose(brightest(tool.look(lamp(15, 0), 0.0, 0.0, np.radians(fov), 201)), [expected, 0], atol=0.06)
-    np.testing.assert_allclose(brightest(tool.look(lamp(0, 15), 0.0, 0.0, np.radians(fov), 201)), [0, expected], atol=0.06)
+    np.testing.assert_allclose(
+        brightest(tool.look(lamp(15, 0), 0.0, 0.0, np.radians(fov), 201)), [expected, 0], atol=0.06
+    )
+    np.testing.assert_allclose(
+        brightest(tool.look(lamp(0, 15), 0.0, 0.0, np.radians(fov), 201)), [0, expected], atol=0.06
+    )
 
 
 def test_turning_to_the_lamp_puts_it_in_the_middle(tool):
-    view = tool.look(lamp(170, 0), np.radians(170), 0.0, np.radians(80), 101)  # looks across the seam of the panorama
+    view = tool.look(
+        lamp(170, 0), np.radians(170), 0.0, np.radians(80), 101
+    )  # looks across the seam of the panorama
     assert np.abs(brightest(view)).max() < 0.08
-    steep = tool.look(lamp(0, 20), 0.0, np.radians(-20), np.radians(60), 101)  # a negative pitch looks down
+    steep = tool.look(
+        lamp(0, 20), 0.0, np.radians(-20), np.radians(60), 101
+    )  # a negative pitch looks down
     assert np.abs(brightest(steep)).max() < 0.08
     assert steep.dtype == np.uint8 and steep.shape == (101, 101, 3)
 

@@ -39,7 +39,10 @@ def wardrobe(body):
 def samples(body, wardrobe):
     """Twelve scenes with nothing in front of the person."""
     spec = dataclasses.replace(SPEC, occluder=0.0)
-    return [render_sample(body, wardrobe, STANDING, np.random.default_rng(seed), Backgrounds(), spec) for seed in range(12)]
+    return [
+        render_sample(body, wardrobe, STANDING, np.random.default_rng(seed), Backgrounds(), spec)
+        for seed in range(12)
+    ]
 
 
 def posed(body, sample: Sample):
@@ -61,7 +64,13 @@ def test_mask_is_the_silhouette_of_the_labels(body, samples):
     """Up to clothes and hair, which stand out by a few centimetres."""
     scores = []
     for sample in samples:
-        bare = silhouette(np.asarray(posed(body, sample).vertices), np.asarray(body.faces), sample.focal, SPEC.size, SPEC.size)
+        bare = silhouette(
+            np.asarray(posed(body, sample).vertices),
+            np.asarray(body.faces),
+            sample.focal,
+            SPEC.size,
+            SPEC.size,
+        )
         assert (bare & ~sample.mask).sum() <= 0.05 * bare.sum()
         scores.append(silhouette_iou(bare, sample.mask))
     assert min(scores) > 0.7
@@ -80,14 +89,22 @@ def test_people_are_in_the_picture_mostly_upright_and_seen_from_all_sides(sample
 
 
 def test_left_is_left(body, wardrobe):
-    """Facing the camera, the person's left wrist is at the right of the picture; wrists and face are visible, nothing is mirrored."""
+    """Facing the camera, the person's left wrist is at the right of the picture; wrists and face
+    are visible, nothing is mirrored."""
     spec = dataclasses.replace(SPEC, occluder=0.0, free_rotation=0.0, tilt_pitch=0.0, tilt_roll=0.0)
     for seed in range(60):
-        sample = render_sample(body, wardrobe, STANDING, np.random.default_rng(seed), Backgrounds(), spec)
+        sample = render_sample(
+            body, wardrobe, STANDING, np.random.default_rng(seed), Backgrounds(), spec
+        )
         if smpl_jax.rotations.axis_angle_to_matrix(sample.global_orient)[2, 2] < -0.97:
             point = dict(zip(DETECTED, sample.keypoints, strict=True))
-            assert point["left_wrist"][0] > point["right_wrist"][0] and point["nose"][1] < point["left_ankle"][1]
-            assert all(point[name][2] for name in ("nose", "left_wrist", "right_wrist", "left_knee"))
+            assert (
+                point["left_wrist"][0] > point["right_wrist"][0]
+                and point["nose"][1] < point["left_ankle"][1]
+            )
+            assert all(
+                point[name][2] for name in ("nose", "left_wrist", "right_wrist", "left_knee")
+            )
             return
     pytest.fail("no frontal person in 60 scenes")
 
@@ -95,7 +112,9 @@ def test_left_is_left(body, wardrobe):
 def test_from_behind_the_face_is_not_visible(body, wardrobe):
     spec = dataclasses.replace(SPEC, occluder=0.0, free_rotation=0.0)
     for seed in range(60):
-        sample = render_sample(body, wardrobe, STANDING, np.random.default_rng(seed), Backgrounds(), spec)
+        sample = render_sample(
+            body, wardrobe, STANDING, np.random.default_rng(seed), Backgrounds(), spec
+        )
         if smpl_jax.rotations.axis_angle_to_matrix(sample.global_orient)[2, 2] > 0.9:
             assert not sample.keypoints[DETECTED.index("nose"), 2]
             return
@@ -104,15 +123,23 @@ def test_from_behind_the_face_is_not_visible(body, wardrobe):
 
 def test_occluders_hide_pixels_and_keypoints(body, wardrobe, samples):
     spec = dataclasses.replace(SPEC, occluder=1.0)
-    hidden = [render_sample(body, wardrobe, STANDING, np.random.default_rng(seed), Backgrounds(), spec) for seed in range(12)]
+    hidden = [
+        render_sample(body, wardrobe, STANDING, np.random.default_rng(seed), Backgrounds(), spec)
+        for seed in range(12)
+    ]
     assert sum(s.mask.sum() for s in hidden) < 0.97 * sum(s.mask.sum() for s in samples)
-    assert sum(s.keypoints[:, 2].sum() for s in hidden) < sum(s.keypoints[:, 2].sum() for s in samples)
+    assert sum(s.keypoints[:, 2].sum() for s in hidden) < sum(
+        s.keypoints[:, 2].sum() for s in samples
+    )
     for with_occluder, without in zip(hidden, samples, strict=True):
         np.testing.assert_array_equal(with_occluder.joints, without.joints)
 
 
 def test_same_seed_same_sample(body, wardrobe):
-    first, second = (render_sample(body, wardrobe, STANDING, np.random.default_rng(5), Backgrounds(), SPEC) for _ in range(2))
+    first, second = (
+        render_sample(body, wardrobe, STANDING, np.random.default_rng(5), Backgrounds(), SPEC)
+        for _ in range(2)
+    )
     for field in dataclasses.fields(Sample):
         np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name))
     other = render_sample(body, wardrobe, STANDING, np.random.default_rng(6), Backgrounds(), SPEC)
@@ -129,7 +156,9 @@ def test_compositing_against_numpy():
     _composite(face_id, bary, faces, colour, picture, cover, s)
     fine = np.einsum("yxi,yxic->yxc", bary, colour[faces[face_id]])
     behind = np.repeat(np.repeat(ground, s, 0), s, 1)
-    expected = np.where((face_id >= 0)[..., None], fine, behind).reshape(size, s, size, s, 3).mean((1, 3))
+    expected = (
+        np.where((face_id >= 0)[..., None], fine, behind).reshape(size, s, size, s, 3).mean((1, 3))
+    )
     np.testing.assert_allclose(picture, expected, atol=1e-5)
     np.testing.assert_allclose(cover, (face_id >= 0).reshape(size, s, size, s).mean((1, 3)))
 
@@ -180,7 +209,9 @@ def test_people_cut_by_the_border(body, wardrobe):
     spec = dataclasses.replace(SPEC, occluder=0.0, truncate=1.0, free_rotation=0.0)
     outside = []
     for seed in range(8):
-        sample = render_sample(body, wardrobe, STANDING, np.random.default_rng(seed), Backgrounds(), spec)
+        sample = render_sample(
+            body, wardrobe, STANDING, np.random.default_rng(seed), Backgrounds(), spec
+        )
         inside = np.all((sample.keypoints[:, :2] >= 0) & (sample.keypoints[:, :2] < spec.size), -1)
         assert not (sample.keypoints[:, 2] > inside).any() and sample.mask.any()
         pixels = sample.joints[:, :2] / sample.joints[:, 2:] * sample.focal + spec.size / 2
@@ -194,7 +225,9 @@ def test_joints_are_visible_as_the_keypoints_beside_them(samples):
     names = [n for n in DETECTED if n.split("_")[-1] in ("knee", "ankle", "elbow", "wrist")]
     for sample in samples:
         joints = sample.joint_visibility[[SMPL24.index(n) for n in names]]
-        np.testing.assert_array_equal(joints, sample.keypoints[[DETECTED.index(n) for n in names], 2])
+        np.testing.assert_array_equal(
+            joints, sample.keypoints[[DETECTED.index(n) for n in names], 2]
+        )
 
 
 def test_folder_without_images(tmp_path):
@@ -213,9 +246,16 @@ def test_shards_hold_what_was_rendered(shards, corpus_file, tmp_path):
     stored = list(write.read_shards(shards / "val"))
     assert len(stored) == 5
     for sample in stored:
-        assert sample.image.shape == (64, 64, 3) and sample.image.dtype == np.uint8 and sample.mask.dtype == bool
+        assert (
+            sample.image.shape == (64, 64, 3)
+            and sample.image.dtype == np.uint8
+            and sample.mask.dtype == bool
+        )
         points = sample.joints[:, :2] / sample.joints[:, 2:] * sample.focal + 32
-        np.testing.assert_array_equal(sample.joint_visibility > 0, (sample.joint_visibility > 0) & (np.abs(points - 32) <= 32).all(1))
+        np.testing.assert_array_equal(
+            sample.joint_visibility > 0,
+            (sample.joint_visibility > 0) & (np.abs(points - 32) <= 32).all(1),
+        )
     write.write_split(tmp_path, "val", 5, corpus_file, size=64, seed=3, workers=1)
     for a, b in zip(stored, write.read_shards(tmp_path / "val"), strict=True):
         np.testing.assert_array_equal(a.image, b.image)
@@ -231,7 +271,9 @@ def test_a_stopped_run_goes_on(shards, corpus_file, monkeypatch, tmp_path):
     last.unlink()
     write.write_split(tmp_path, "val", 5, corpus_file, size=64, seed=3)
     assert first.stat().st_mtime_ns == before
-    for a, b in zip(write.read_shards(tmp_path / "val"), write.read_shards(shards / "val"), strict=True):
+    for a, b in zip(
+        write.read_shards(tmp_path / "val"), write.read_shards(shards / "val"), strict=True
+    ):
         np.testing.assert_array_equal(a.image, b.image)
 
 
@@ -263,6 +305,8 @@ def test_damaged_and_missing_shards_are_named(shards, corpus_file, tmp_path):
         ({"betas": arrays["betas"][:2]}, "does not hold as many images as labels"),
         ({"image_bytes": np.zeros_like(arrays["image_bytes"])}, "image 0 cannot be read"),
     ):
-        np.savez(file, **{name: value for name, value in (arrays | changed).items() if value is not None})
+        np.savez(
+            file, **{name: value for name, value in (arrays | changed).items() if value is not None}
+        )
         with pytest.raises(InputError, match=message):
             list(write.read_shards(tmp_path))

@@ -14,7 +14,9 @@ DOWN, RIGHT, AHEAD = np.eye(3)[[1, 0, 2]]
 
 def lamp(direction: np.ndarray, width: float = 0.2) -> np.ndarray:
     """Radiance (2000, 3) of a lamp in a dark room."""
-    return np.where(np.arccos(np.clip(SPHERE @ direction, -1, 1)) < width, 50.0, 0.0)[:, None] * np.ones(3)
+    return np.where(np.arccos(np.clip(SPHERE @ direction, -1, 1)) < width, 50.0, 0.0)[
+        :, None
+    ] * np.ones(3)
 
 
 def test_directions_are_even():
@@ -26,21 +28,31 @@ def test_directions_are_even():
 def test_even_surroundings_light_evenly():
     """A white matt surface under radiance L reflects L."""
     coefficients = light.fit_irradiance(SPHERE, np.tile([0.2, 0.5, 0.9], (len(SPHERE), 1)))
-    np.testing.assert_allclose(light.irradiance(SPHERE, coefficients), np.tile([0.2, 0.5, 0.9], (len(SPHERE), 1)), rtol=0.01)
+    np.testing.assert_allclose(
+        light.irradiance(SPHERE, coefficients),
+        np.tile([0.2, 0.5, 0.9], (len(SPHERE), 1)),
+        rtol=0.01,
+    )
 
 
 @pytest.mark.parametrize("direction", [RIGHT, -DOWN, np.array([0.6, -0.48, 0.64])])
 def test_a_lamp(direction):
-    """Within a tenth of the exact integral: what nine coefficients leave out (Ramamoorthi and Hanrahan 2001)."""
+    """Within a tenth of the exact integral: what nine coefficients leave out (Ramamoorthi and
+    Hanrahan 2001)."""
     coefficients = light.fit_irradiance(SPHERE, lamp(direction))
     exact = np.maximum(SPHERE @ SPHERE.T, 0) @ lamp(direction) * (4 / len(SPHERE))
     assert np.abs(light.irradiance(SPHERE, coefficients) - exact).max() < 0.1 * exact.max()
-    np.testing.assert_allclose(coefficients[1:4, 0] / np.linalg.norm(coefficients[1:4, 0]), direction, atol=0.02)
+    np.testing.assert_allclose(
+        coefficients[1:4, 0] / np.linalg.norm(coefficients[1:4, 0]), direction, atol=0.02
+    )
 
 
 def test_a_mirrored_room():
     random = np.random.default_rng(0).uniform(0, 1, (9, 3))
-    np.testing.assert_allclose(light.basis(SPHERE * [-1, 1, 1]) @ random, light.basis(SPHERE) @ (random * light.MIRROR[:, None]))
+    np.testing.assert_allclose(
+        light.basis(SPHERE * [-1, 1, 1]) @ random,
+        light.basis(SPHERE) @ (random * light.MIRROR[:, None]),
+    )
 
 
 def test_a_body_is_brighter_towards_the_light_and_keeps_its_colour():

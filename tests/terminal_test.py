@@ -1,4 +1,5 @@
-"""What is printed never decides whether a photo is done: names that cannot be shown, names that control a terminal, closed pipes."""
+"""What is printed never decides whether a photo is done: names that cannot be shown, names that
+control a terminal, closed pipes."""
 
 import io
 import os
@@ -53,7 +54,11 @@ open({str(tmp_path / "done")!r}, "w").close()
 """
     read, write = os.pipe()
     os.close(read)
-    streams = {"stdout": write, "stderr": subprocess.PIPE} if line == "say" else {"stderr": write, "stdout": subprocess.PIPE}
+    streams = (
+        {"stdout": write, "stderr": subprocess.PIPE}
+        if line == "say"
+        else {"stderr": write, "stdout": subprocess.PIPE}
+    )
     done = subprocess.run([sys.executable, "-c", code], **streams)
     os.close(write)
     assert done.returncode == 0 and (tmp_path / "done").exists()
@@ -66,8 +71,12 @@ def test_a_photo_whose_name_is_no_text_is_done(tmp_path, monkeypatch, capfd):
     photo = os.path.join(os.fsencode(tmp_path), b"caf\xe9\x1b[2J.jpg")
     with open(photo, "wb") as file:
         file.write(save_photo(tmp_path / "plain.jpg").read_bytes())
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(os.fdopen(os.dup(1), "wb"), "utf-8", "strict"))
-    assert main.main(["recover", str(tmp_path), "--out", str(tmp_path / "out"), "--no-overlay"]) == 0
+    monkeypatch.setattr(
+        sys, "stdout", io.TextIOWrapper(os.fdopen(os.dup(1), "wb"), "utf-8", "strict")
+    )
+    assert (
+        main.main(["recover", str(tmp_path), "--out", str(tmp_path / "out"), "--no-overlay"]) == 0
+    )
     sys.stdout.flush()
     out, err = capfd.readouterr()
     assert r"caf\xe9\x1b[2J.jpg: 2 people" in out and "\x1b" not in out + err
@@ -76,5 +85,8 @@ def test_a_photo_whose_name_is_no_text_is_done(tmp_path, monkeypatch, capfd):
 
 def test_errors_show_names_escaped(tmp_path, monkeypatch, capsys):
     install_fake_recover(monkeypatch)
-    assert main.main(["recover", str(tmp_path / "a\x1b]0;x\x07.jpg"), "--out", str(tmp_path / "out")]) == 1
+    assert (
+        main.main(["recover", str(tmp_path / "a\x1b]0;x\x07.jpg"), "--out", str(tmp_path / "out")])
+        == 1
+    )
     assert r"a\x1b]0;x\x07.jpg: no such file" in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""The pose tokenizer: shapes of both architectures, which token moves which joints, and its spec's way through JSON."""
+"""The pose tokenizer: shapes of both architectures, which token moves which joints, and its spec's
+way through JSON."""
 
 import dataclasses
 import json
@@ -16,7 +17,9 @@ from genhmr_jax.core.tokenizer import PARTS, ConvStack, PoseTokenizer, Tokenizer
 from genhmr_jax.systems.genhmr.model import GenHmrSpec
 
 SMALL = {
-    "parts": TokenizerSpec("parts", part_tokens=(1, 2, 1, 3, 2, 1), codebook_size=12, code_dim=3, width=8, depth=1),
+    "parts": TokenizerSpec(
+        "parts", part_tokens=(1, 2, 1, 3, 2, 1), codebook_size=12, code_dim=3, width=8, depth=1
+    ),
     "conv": TokenizerSpec("conv", num_tokens=30, codebook_size=12, code_dim=3, width=8, depth=2),
 }
 
@@ -31,11 +34,15 @@ OWNERS = [PARTS[p] for p in (0, 1, 1, 2, 3, 3, 3, 4, 4, 5)]
 
 
 def embeddings(spec: TokenizerSpec, batch=2, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=(batch, spec.length, spec.code_dim)), jnp.float32)
+    return jnp.asarray(
+        np.random.default_rng(seed).normal(size=(batch, spec.length, spec.code_dim)), jnp.float32
+    )
 
 
 def random_pose(batch=2, seed=0):
-    return rotations.axis_angle_to_matrix(jnp.asarray(np.random.default_rng(seed).normal(0, 0.5, (batch, 24, 3)), jnp.float32))
+    return rotations.axis_angle_to_matrix(
+        jnp.asarray(np.random.default_rng(seed).normal(0, 0.5, (batch, 24, 3)), jnp.float32)
+    )
 
 
 def test_parts_hold_every_joint_once():
@@ -49,7 +56,11 @@ def test_lengths():
 
 
 @pytest.mark.parametrize(
-    "spec", [TokenizerSpec(), TokenizerSpec("conv", num_tokens=96, codebook_size=2048, code_dim=256, width=512, depth=2)]
+    "spec",
+    [
+        TokenizerSpec(),
+        TokenizerSpec("conv", num_tokens=96, codebook_size=2048, code_dim=256, width=512, depth=2),
+    ],
 )
 def test_shapes_at_full_size(spec):
     """Without computing anything."""
@@ -59,7 +70,10 @@ def test_shapes_at_full_size(spec):
         ids = model.tokenize(vectors, rotmats)
         return model.encode(rotmats), ids, model.decode(vectors[ids])
 
-    pose, vectors = jax.ShapeDtypeStruct((3, 24, 3, 3), jnp.float32), jax.ShapeDtypeStruct((spec.codebook_size, spec.code_dim), jnp.float32)
+    pose, vectors = (
+        jax.ShapeDtypeStruct((3, 24, 3, 3), jnp.float32),
+        jax.ShapeDtypeStruct((spec.codebook_size, spec.code_dim), jnp.float32),
+    )
     latent, ids, out = nnx.eval_shape(through, pose, vectors)
     assert latent.shape == (3, spec.length, spec.code_dim)
     assert ids.shape == (3, spec.length) and jnp.issubdtype(ids.dtype, jnp.integer)
@@ -68,7 +82,9 @@ def test_shapes_at_full_size(spec):
 
 def test_decode_gives_rotations(tokenizer):
     out = np.asarray(tokenizer.decode(10.0 * embeddings(tokenizer.spec, 4)), np.float64)
-    np.testing.assert_allclose(out @ np.swapaxes(out, -1, -2), np.broadcast_to(np.eye(3), out.shape), atol=1e-5)
+    np.testing.assert_allclose(
+        out @ np.swapaxes(out, -1, -2), np.broadcast_to(np.eye(3), out.shape), atol=1e-5
+    )
     np.testing.assert_allclose(np.linalg.det(out), 1.0, atol=1e-5)
 
 
@@ -76,14 +92,18 @@ def test_tokenize_takes_the_nearest_code(tokenizer):
     vectors = jnp.asarray(np.random.default_rng(3).normal(size=(12, 3)), jnp.float32)
     latent = np.asarray(tokenizer.encode(random_pose()), np.float64)
     ids = tokenizer.tokenize(vectors, random_pose())
-    np.testing.assert_array_equal(ids, ((latent[:, :, None] - np.asarray(vectors)) ** 2).sum(-1).argmin(-1))
+    np.testing.assert_array_equal(
+        ids, ((latent[:, :, None] - np.asarray(vectors)) ** 2).sum(-1).argmin(-1)
+    )
 
 
 def test_a_token_of_parts_moves_its_own_joints_alone():
     spec = SMALL["parts"]
     model = PoseTokenizer(spec, rngs=nnx.Rngs(1))
     z = embeddings(spec, 1)
-    changed = jnp.repeat(z, spec.length, 0).at[np.arange(spec.length), np.arange(spec.length)].add(1.0)
+    changed = (
+        jnp.repeat(z, spec.length, 0).at[np.arange(spec.length), np.arange(spec.length)].add(1.0)
+    )
     gap = jnp.abs(model.decode(changed) - model.decode(jnp.repeat(z, spec.length, 0))).max((-1, -2))
     for token, joints in enumerate(OWNERS):
         assert set(np.nonzero(np.asarray(gap[token]) > 1e-4)[0]) == set(joints), token
@@ -91,11 +111,14 @@ def test_a_token_of_parts_moves_its_own_joints_alone():
 
 
 def test_a_joint_reaches_the_tokens_of_its_own_part_alone():
-    """The encoder puts the joints in the order of PARTS: a wrong row would reach another part's tokens."""
+    """The encoder puts the joints in the order of PARTS: a wrong row would reach another part's
+    tokens."""
     spec = SMALL["parts"]
     model = PoseTokenizer(spec, rngs=nnx.Rngs(1))
     pose = jnp.repeat(random_pose(1), 24, 0)
-    turned = pose.at[np.arange(24), np.arange(24)].set(rotations.axis_angle_to_matrix(jnp.array([1.0, -0.5, 0.7])))
+    turned = pose.at[np.arange(24), np.arange(24)].set(
+        rotations.axis_angle_to_matrix(jnp.array([1.0, -0.5, 0.7]))
+    )
     gap = np.asarray(jnp.abs(model.encode(turned) - model.encode(pose)).max(-1))
     for joint in range(24):
         wanted = [joint in joints for joints in OWNERS]
@@ -104,7 +127,9 @@ def test_a_joint_reaches_the_tokens_of_its_own_part_alone():
 
 def test_conv_resizes_to_the_nearest_neighbour():
     """Lengths 5 -> 8 -> 3 through convolutions that pass everything on."""
-    stack = ConvStack(1, 1, (8, 3), dataclasses.replace(SMALL["conv"], width=1, depth=0), rngs=nnx.Rngs(0))
+    stack = ConvStack(
+        1, 1, (8, 3), dataclasses.replace(SMALL["conv"], width=1, depth=0), rngs=nnx.Rngs(0)
+    )
     for conv in (stack.inp, stack.resized["conv_0"], stack.resized["conv_1"], stack.out):
         conv.kernel.set_value(jnp.zeros_like(conv.kernel[...]).at[1].set(1.0))
     row = np.arange(5) + 1.0
@@ -150,7 +175,13 @@ def test_bad_specs():
     "spec",
     [
         GenHmrSpec(tokenizer=SMALL["parts"], transformer=TransformerSpec(width=32, head_rank=4)),
-        GenHmrSpec(tokenizer=SMALL["conv"], num_keypoints=0, encoder_channels=(8,), pyramid="simple", pyramid_scales=(2.0, 0.5)),
+        GenHmrSpec(
+            tokenizer=SMALL["conv"],
+            num_keypoints=0,
+            encoder_channels=(8,),
+            pyramid="simple",
+            pyramid_scales=(2.0, 0.5),
+        ),
         GenHmrSpec(encoder_channels=(16, 32)),
     ],
 )

@@ -1,6 +1,8 @@
-"""Writes PyTorch checkpoints without PyTorch: what torch.save writes, in both of its formats, from NumPy arrays.
+"""Writes PyTorch checkpoints without PyTorch: what torch.save writes, in both of its formats, from
+NumPy arrays.
 
-The layouts were compared with files of torch 2.13 (same opcodes of the same names; both are read alike).
+The layouts were compared with files of torch 2.13 (same opcodes of the same names; both are read
+alike).
 """
 
 import collections
@@ -55,8 +57,13 @@ _BY_NAME = {thing.__name__: thing for thing in TORCH}
 
 @contextlib.contextmanager
 def modules(*things: Any) -> Iterator[None]:
-    """Puts classes and functions where their __module__ says, for as long as a pickle is written: the real libraries may not be here."""
-    names = {".".join(t.__module__.split(".")[: i + 1]) for t in things for i in range(t.__module__.count(".") + 1)}
+    """Puts classes and functions where their __module__ says, for as long as a pickle is written:
+    the real libraries may not be here."""
+    names = {
+        ".".join(t.__module__.split(".")[: i + 1])
+        for t in things
+        for i in range(t.__module__.count(".") + 1)
+    }
     before = {name: sys.modules.get(name) for name in names}
     try:
         for name in sorted(names):
@@ -80,7 +87,14 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, thing: Any) -> Any:
         if isinstance(thing, np.ndarray):
             strides = tuple(step // thing.itemsize for step in np.ascontiguousarray(thing).strides)
-            arguments = (_Numbers(thing), 0, thing.shape, strides if thing.ndim else (), False, collections.OrderedDict())
+            arguments = (
+                _Numbers(thing),
+                0,
+                thing.shape,
+                strides if thing.ndim else (),
+                False,
+                collections.OrderedDict(),
+            )
             return _BY_NAME["_rebuild_tensor_v2"], arguments
         return NotImplemented
 
@@ -89,11 +103,19 @@ class _Pickler(pickle.Pickler):
             return None
         self.storages.append(thing.array)
         kind = _BY_NAME[STORAGES[thing.array.dtype]]
-        return ("storage", kind, str(len(self.storages) - 1), "cpu", thing.array.size, *([None] if self._legacy else []))
+        return (
+            "storage",
+            kind,
+            str(len(self.storages) - 1),
+            "cpu",
+            thing.array.size,
+            *([None] if self._legacy else []),
+        )
 
 
 def save(path: Path, content: Any, *libraries: type, legacy: bool = False) -> Path:
-    """torch.save(content, path): NumPy arrays become tensors, a list [array] with `parameter` stays one.
+    """torch.save(content, path): NumPy arrays become tensors, a list [array] with `parameter` stays
+    one.
 
     Args:
       libraries: classes of absent libraries that lie in the content (made by `fake`).
@@ -114,7 +136,11 @@ def save(path: Path, content: Any, *libraries: type, legacy: bool = False) -> Pa
     head = [
         0x1950A86A20F9469CFC6C,
         1001,
-        {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}},
+        {
+            "protocol_version": 1001,
+            "little_endian": True,
+            "type_sizes": {"short": 2, "int": 4, "long": 4},
+        },
     ]
     with open(path, "wb") as file:
         for part in head:
@@ -130,11 +156,24 @@ def save_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> Path:
     """The safetensors format: the length of a JSON header, the header, the numbers."""
     import json
 
-    names = {np.dtype("<f4"): "F32", np.dtype("<f2"): "F16", np.dtype(ml_dtypes.bfloat16): "BF16", np.dtype("<i8"): "I64"}
+    names = {
+        np.dtype("<f4"): "F32",
+        np.dtype("<f2"): "F16",
+        np.dtype(ml_dtypes.bfloat16): "BF16",
+        np.dtype("<i8"): "I64",
+    }
     header, at = {"__metadata__": {"format": "pt"}}, 0
     for name, array in tensors.items():
-        header[name] = {"dtype": names[array.dtype], "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+        header[name] = {
+            "dtype": names[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [at, at + array.nbytes],
+        }
         at += array.nbytes
     text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(np.ascontiguousarray(a).tobytes() for a in tensors.values()))
+    path.write_bytes(
+        struct.pack("<Q", len(text))
+        + text
+        + b"".join(np.ascontiguousarray(a).tobytes() for a in tensors.values())
+    )
     return path

@@ -1,4 +1,5 @@
-"""Both stages end to end on a tiny corpus: they learn, resume exactly, survive a damaged checkpoint, refuse other configs, stop on NaN."""
+"""Both stages end to end on a tiny corpus: they learn, resume exactly, survive a damaged
+checkpoint, refuse other configs, stop on NaN."""
 
 import json
 import logging
@@ -34,9 +35,17 @@ def test_tokenizer_learns_and_reports(trained_tokenizer):
     logged = list(losses_of(trained_tokenizer).values())
     assert logged[-1] < logged[0]
     measured = load_meta(trained_tokenizer / "model")["measured"]
-    assert {"val_mpjpe_mm", "val_pa_mpjpe_mm", "val_angle_deg", "val_perplexity", "val_codes_used"} <= set(measured)
+    assert {
+        "val_mpjpe_mm",
+        "val_pa_mpjpe_mm",
+        "val_angle_deg",
+        "val_perplexity",
+        "val_codes_used",
+    } <= set(measured)
     line = next(r for r in rows(trained_tokenizer) if "loss" in r)
-    assert {"grad_norm", "rotation", "perplexity", "codes_used", "samples_per_s", "step_ms"} <= set(line)
+    assert {"grad_norm", "rotation", "perplexity", "codes_used", "samples_per_s", "step_ms"} <= set(
+        line
+    )
 
 
 class Broken(Exception):
@@ -53,7 +62,9 @@ class BreaksAt:
         return getattr(self.task, name)
 
     def sources(self):
-        return {name: BrokenSource(source, self.step) for name, source in self.task.sources().items()}
+        return {
+            name: BrokenSource(source, self.step) for name, source in self.task.sources().items()
+        }
 
 
 class BrokenSource:
@@ -66,7 +77,13 @@ class BrokenSource:
         return self.source.load(numbers)
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("genhmr", "regressor"))])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "tokenizer",
+        *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("genhmr", "regressor")),
+    ],
+)
 def test_resumed_equals_unbroken(stage, request, tmp_path, caplog):
     config = request.getfixturevalue(f"{stage}_config").copy_and_resolve_references()
     config.log_every = 1
@@ -77,17 +94,23 @@ def test_resumed_equals_unbroken(stage, request, tmp_path, caplog):
     loop.train(task, config, tmp_path / "broken")
     assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "broken")
     assert {"event": "resumed", "step": 10} in rows(tmp_path / "broken")
-    whole, broken = (ocp.StandardCheckpointer().restore(tmp_path / name / "model" / "params") for name in ("whole", "broken"))
+    whole, broken = (
+        ocp.StandardCheckpointer().restore(tmp_path / name / "model" / "params")
+        for name in ("whole", "broken")
+    )
     jax.tree.map(np.testing.assert_array_equal, whole, broken)
 
-    # The last checkpoint is damaged: the one before it serves, with a warning, and the run ends where it ended.
+    # The last checkpoint is damaged: the one before it serves, with a warning, and the run ends
+    # where it ended.
     for file in (tmp_path / "broken" / "checkpoints" / "20" / "state").glob("**/d/*"):
         file.write_bytes(b"damaged")
     (tmp_path / "broken" / "metrics.jsonl").unlink()
     with caplog.at_level(logging.WARNING):
         loop.train(task, config, tmp_path / "broken")
     assert "checkpoint 20 cannot be read" in caplog.text
-    assert losses_of(tmp_path / "broken") == {k: v for k, v in losses_of(tmp_path / "whole").items() if k > 10}
+    assert losses_of(tmp_path / "broken") == {
+        k: v for k, v in losses_of(tmp_path / "whole").items() if k > 10
+    }
     shutil.rmtree(tmp_path / "broken" / "checkpoints" / "10")
     for file in (tmp_path / "broken" / "checkpoints" / "20" / "state").glob("**/d/*"):
         file.write_bytes(b"damaged")
@@ -113,7 +136,9 @@ def test_not_a_number_stops_the_run(tokenizer_config, tmp_path):
     def spoilt(*args):
         loss, found = TokenizerTask.loss(task, *args)
         zq = jnp.where(args[3]["number"][0] >= 5 * config.batch_size, jnp.inf, 1.0)
-        return loss * zq, found | {"terms": found["terms"] | {"commit": found["terms"]["commit"] * zq}}
+        return loss * zq, found | {
+            "terms": found["terms"] | {"commit": found["terms"]["commit"] * zq}
+        }
 
     def prepare(frozen, batch):
         return TokenizerTask.prepare(task, frozen, batch) | {"number": batch["poses"]["number"]}
@@ -157,9 +182,13 @@ def test_rows_without_a_label_do_not_count(genhmr_config):
     task = GenHmrTask.from_model(genhmr_config)
     params, _ = task.init(jax.random.key(0))
     sample = jax.jit(task.prepare)(task.frozen, numpy_batch(task))["views"]
-    keys = jax.vmap(lambda n: jax.random.split(jax.random.key(n), 5))(jnp.arange(16, dtype=jnp.uint32))
+    keys = jax.vmap(lambda n: jax.random.split(jax.random.key(n), 5))(
+        jnp.arange(16, dtype=jnp.uint32)
+    )
     has = (jnp.arange(16) < 8).astype(jnp.float32)
-    marked = sample | {f"has_{name}": has for name in ("rotation", "joints3d", "joints2d", "betas", "camera")}
+    marked = sample | {
+        f"has_{name}": has for name in ("rotation", "joints3d", "joints2d", "betas", "camera")
+    }
     terms = jax.jit(lambda s: task.terms(params, task.frozen, s)[0])
     found = terms(marked | task._targets(task.frozen, marked, keys))
     half = jax.tree.map(lambda x: x[:8], sample)
@@ -177,10 +206,17 @@ def test_bfloat16_step_keeps_float32_parameters(genhmr_config):
     before = jax.device_get(state["params"])
     state, metrics = program.step(state, batch, program.place_frozen())
     after, _ = program.step(state, batch, program.place_frozen())  # the first step's rate is 0
-    kinds = {str(x.dtype) for x in jax.tree.leaves((after["params"], after["ema"], after["opt_state"]))}
+    kinds = {
+        str(x.dtype) for x in jax.tree.leaves((after["params"], after["ema"], after["opt_state"]))
+    }
     assert kinds == {"float32", "int32"}
-    assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after["params"]), strict=True))
-    exact, _ = steps.value_and_grad(task, genhmr_config)(before, {}, task.frozen, jax.jit(task.prepare)(task.frozen, batch))
+    assert any(
+        np.any(a != b)
+        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after["params"]), strict=True)
+    )
+    exact, _ = steps.value_and_grad(task, genhmr_config)(
+        before, {}, task.frozen, jax.jit(task.prepare)(task.frozen, batch)
+    )
     np.testing.assert_allclose(metrics["loss"], exact[0], rtol=0.02)
     config.precision = "float8"
     with pytest.raises(InputError, match="'float8'; choose float32 or bfloat16"):
@@ -194,7 +230,18 @@ def test_batch_shapes_are_those_of_the_sources(tokenizer_config, genhmr_config):
         assert found == jax.tree.map(lambda x: (x.shape, x.dtype), task.batch_shapes())
 
 
-@pytest.mark.parametrize("name", ["tokenizer", "tokenizer:gpu", "tokenizer:paper", "genhmr", "genhmr:gpu", "genhmr:images", "genhmr:vit_b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokenizer/body_parts",
+        "tokenizer/body_parts_long",
+        "tokenizer/paper",
+        "genhmr/keypoints",
+        "genhmr/keypoints_large",
+        "genhmr/keypoints_and_blazepose_maps",
+        "genhmr/vit:b",
+    ],
+)
 def test_configs_build(get_config, name):
     """Their step can be traced; shapes only, without data."""
     config = get_config(name)
@@ -202,14 +249,14 @@ def test_configs_build(get_config, name):
         config.batch_size = 4
     if config.image_batch_size if "image_batch_size" in config else 0:
         config.image_batch_size = 4
-    task = registry.abstract_task(config, get_config("tokenizer"))
+    task = registry.abstract_task(config, get_config("tokenizer/body_parts"))
     program = programs.build(task, config, meshes.make_mesh(config.mesh))
     jax.eval_shape(program.step, program.state, program.batch, program.frozen)
     assert program.model_flops() > 0
 
 
 def test_unknown_stage(get_config):
-    config = get_config("tokenizer:tiny")
+    config = get_config("tokenizer/tiny")
     config.stage = "three"
     with pytest.raises(InputError, match="'three'.*'tokenizer', 'genhmr', 'regressor' or 'lifter'"):
         registry.make_task(config)

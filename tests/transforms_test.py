@@ -7,7 +7,8 @@ from genhmr_jax.geometry.crop import crop_image
 
 
 def ramps(height: int = 240, width: int = 250) -> np.ndarray:
-    """Channel 0 is the column, channel 1 the row, channel 2 constant 200: values tell where a pixel came from."""
+    """Channel 0 is the column, channel 1 the row, channel 2 constant 200: values tell where a pixel
+    came from."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x, y, np.full_like(x, 200)], -1).astype(np.uint8)
 
@@ -17,8 +18,12 @@ def ramps(height: int = 240, width: int = 250) -> np.ndarray:
 def test_every_crop_pixel_comes_from_where_the_convention_says(side, size):
     centre = np.array([124.3, 119.6])
     crop = crop_image(ramps(), np.array([*centre, side]), size) * 255
-    expected = centre[:, None] - side / 2 + (np.arange(size) + 0.5) * side / size  # image px, centres at +0.5
-    inside = slice(size // 8, -(size // 8)) if side > 220 else slice(None)  # away from the black border
+    expected = (
+        centre[:, None] - side / 2 + (np.arange(size) + 0.5) * side / size
+    )  # image px, centres at +0.5
+    inside = (
+        slice(size // 8, -(size // 8)) if side > 220 else slice(None)
+    )  # away from the black border
     margin = 2 * side / size
     columns = [j for j in range(size)[inside] if margin < expected[0, j] < 250 - margin]
     rows = [i for i in range(size)[inside] if margin < expected[1, i] < 240 - margin]
@@ -44,7 +49,9 @@ def test_matches_a_plain_bilinear_loop_when_enlarging():
     expected = np.zeros((size, size, 3))
     for i in range(size):
         for j in range(size):
-            x = cx - side / 2 + (j + 0.5) * side / size + 0.5  # +1 for the padding, -0.5 for pixel centres
+            x = (
+                cx - side / 2 + (j + 0.5) * side / size + 0.5
+            )  # +1 for the padding, -0.5 for pixel centres
             y = cy - side / 2 + (i + 0.5) * side / size + 0.5
             x0, y0 = int(np.floor(x)), int(np.floor(y))
             fx, fy = x - x0, y - y0

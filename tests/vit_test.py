@@ -32,7 +32,10 @@ def test_names():
     assert VitSpec.named("b", image=(32, 48)).grid == (2, 3)
     with pytest.raises(ValueError, match="unknown ViT 'x'.*s, b, l, h"):
         VitSpec.named("x")
-    assert VitSpec.named("vit_b") == VitSpec.named("b") and VitSpec.named("dinov2_b").grid == (18, 14)
+    assert VitSpec.named("vit_b") == VitSpec.named("b") and VitSpec.named("dinov2_b").grid == (
+        18,
+        14,
+    )
     assert all(width % heads == 0 for width, _, heads in SIZES.values())
 
 
@@ -44,22 +47,37 @@ def vit_numpy(model, image):
     patches = []
     for i in range(rows):
         for j in range(columns):
-            window = padded[i * spec.patch : (i + 1) * spec.patch, j * spec.patch : (j + 1) * spec.patch]
-            patches.append(np.einsum("hwc,hwco->o", window, array(model.patch.kernel)) + array(model.patch.bias))
+            window = padded[
+                i * spec.patch : (i + 1) * spec.patch, j * spec.patch : (j + 1) * spec.patch
+            ]
+            patches.append(
+                np.einsum("hwc,hwco->o", window, array(model.patch.kernel))
+                + array(model.patch.bias)
+            )
     position = array(model.position)
     x = np.stack(patches) + position[1:]
-    x = np.concatenate([array(model.class_token)[None] + position[:1], x]) if spec.class_token else x + position[0]
-    scaled = lambda scale, branch: array(scale.scale) * branch if spec.layer_scale else branch  # noqa: E731
+    x = (
+        np.concatenate([array(model.class_token)[None] + position[:1], x])
+        if spec.class_token
+        else x + position[0]
+    )
+    scaled = lambda scale, branch: array(scale.scale) * branch if spec.layer_scale else branch
     graph, layers = nnx.split(model.blocks)
     for i in range(spec.depth):
         block = nnx.merge(graph, jax.tree.map(lambda a, i=i: a[i], layers))
         scale1, scale2 = (block.scale1, block.scale2) if spec.layer_scale else (None, None)
-        x = x + scaled(scale1, self_attention(block.qkv, block.proj, layer_norm(block.norm1, x), spec.heads))
-        x = x + scaled(scale2, linear(block.fc2, gelu(linear(block.fc1, layer_norm(block.norm2, x)))))
+        x = x + scaled(
+            scale1, self_attention(block.qkv, block.proj, layer_norm(block.norm1, x), spec.heads)
+        )
+        x = x + scaled(
+            scale2, linear(block.fc2, gelu(linear(block.fc1, layer_norm(block.norm2, x))))
+        )
     return layer_norm(model.norm, x)[spec.class_token :].reshape(rows, columns, -1)
 
 
-@pytest.mark.parametrize("form", [{}, {"class_token": True, "layer_scale": True}], ids=["vitpose", "dinov2"])
+@pytest.mark.parametrize(
+    "form", [{}, {"class_token": True, "layer_scale": True}], ids=["vitpose", "dinov2"]
+)
 def test_against_numpy(form):
     spec = VitSpec(width=8, depth=2, heads=2, image=(16, 12), patch=4, padding=1, **form)
     assert spec.grid == (4, 3)
@@ -74,12 +92,18 @@ def test_against_numpy(form):
 @pytest.fixture(scope="module")
 def small():
     """A ViT of three layers, and two images."""
-    model = with_random_arrays(lambda: Vit(VitSpec(width=8, depth=3, heads=2, image=(8, 8), patch=4, padding=0), rngs=nnx.Rngs(0)))
+    model = with_random_arrays(
+        lambda: Vit(
+            VitSpec(width=8, depth=3, heads=2, image=(8, 8), patch=4, padding=0), rngs=nnx.Rngs(0)
+        )
+    )
     return model, jnp.asarray(np.random.default_rng(2).normal(size=(2, 8, 8, 3)), jnp.float32)
 
 
 def test_every_layer_starts_differently():
-    blocks = Vit(VitSpec(width=8, depth=3, heads=2, image=(8, 8), patch=4, padding=0), rngs=nnx.Rngs(0)).blocks
+    blocks = Vit(
+        VitSpec(width=8, depth=3, heads=2, image=(8, 8), patch=4, padding=0), rngs=nnx.Rngs(0)
+    ).blocks
     kernel = np.asarray(blocks.qkv.kernel[...])
     assert kernel.shape == (3, 8, 24) and len(np.unique(kernel)) == kernel.size
     # The deviation of the layer's own initialisation, not of one with a fan-in of 3 x 8.
@@ -88,7 +112,8 @@ def test_every_layer_starts_differently():
 
 
 def test_drop_path_leaves_branches_out_per_sample(small):
-    """All factors 0: the blocks do nothing. One branch of one sample: the other sample does not change."""
+    """All factors 0: the blocks do nothing. One branch of one sample: the other sample does not
+    change."""
     model, images = small
     run = nnx.jit(lambda model, drop_path: model(images, drop_path)[0])
     plain, ones = run(model, None), jnp.ones((2, 3, 2))
@@ -102,13 +127,16 @@ def test_drop_path_leaves_branches_out_per_sample(small):
 
 
 def test_drop_path_factors():
-    """Nothing is dropped in the first layer; the last keeps 1 - rate; the mean is 1; a sample's factors depend on its key alone."""
+    """Nothing is dropped in the first layer; the last keeps 1 - rate; the mean is 1; a sample's
+    factors depend on its key alone."""
     keys = jax.random.split(jax.random.key(0), 20_000)
     factors = np.asarray(drop_path_factors(keys, 5, 0.4))
     assert factors.shape == (20_000, 5, 2)
     np.testing.assert_array_equal(factors[:, 0], 1.0)
     for layer, rate in enumerate([0.0, 0.1, 0.2, 0.3, 0.4]):
-        np.testing.assert_allclose(np.unique(factors[:, layer]), [1.0] if not rate else [0.0, 1 / (1 - rate)], rtol=1e-5)
+        np.testing.assert_allclose(
+            np.unique(factors[:, layer]), [1.0] if not rate else [0.0, 1 / (1 - rate)], rtol=1e-5
+        )
         np.testing.assert_allclose((factors[:, layer] == 0).mean(0), rate, atol=0.02)
     np.testing.assert_array_equal(drop_path_factors(keys[7:9], 5, 0.4), factors[7:9])
     both = (factors[:, -1] == 0).all(-1).mean()  # the two branches are drawn apart
@@ -125,23 +153,34 @@ def test_remat_changes_no_value_and_no_gradient(small):
     drop_path = drop_path_factors(jax.random.split(jax.random.key(1), 2), 3, 0.5)
 
     def gradient(remat):
-        return jax.jit(jax.value_and_grad(lambda s: jnp.sum(nnx.merge(graph, s)(images, drop_path, remat)[0] ** 3)))(state)
+        return jax.jit(
+            jax.value_and_grad(
+                lambda s: jnp.sum(nnx.merge(graph, s)(images, drop_path, remat)[0] ** 3)
+            )
+        )(state)
 
-    for a, b in zip(jax.tree.leaves(gradient("none")), jax.tree.leaves(gradient("blocks")), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(gradient("none")), jax.tree.leaves(gradient("blocks")), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="unknown remat 'all': choose among none, blocks"):
         model(images, None, "all")
 
 
 def test_remat_keeps_the_inputs_of_the_layers_alone(small):
-    """What the backward pass is handed: with "blocks" no array of a layer but its input, (depth, B, S, C)."""
+    """What the backward pass is handed: with "blocks" no array of a layer but its input, (depth, B,
+    S, C)."""
     model, images = small
     graph, state = nnx.split(model)
 
     def kept(remat):
         _, backward = jax.vjp(lambda s: nnx.merge(graph, s)(images, None, remat)[0], state)
         parameters = {a.shape for a in jax.tree.leaves(state)}
-        return [a.shape for a in jax.tree.leaves(backward) if a.ndim > 2 and a.shape[0] == 3 and a.shape not in parameters]
+        return [
+            a.shape
+            for a in jax.tree.leaves(backward)
+            if a.ndim > 2 and a.shape[0] == 3 and a.shape not in parameters
+        ]
 
     assert kept("blocks") == [(3, 2, 4, 8)]
     assert (3, 2, 4, 32) in kept("none")  # the hidden layer of the MLP
@@ -154,8 +193,13 @@ def test_the_program_does_not_grow_with_depth(remat):
     def lines(depth):
         spec = VitSpec(width=8, depth=depth, heads=2, image=(8, 8), patch=4, padding=0)
         graph, state = nnx.split(nnx.eval_shape(lambda: Vit(spec, rngs=nnx.Rngs(0))))
-        loss = lambda state, x: jnp.sum(nnx.merge(graph, state)(x, None, remat)[0])  # noqa: E731
-        return jax.jit(jax.grad(loss)).lower(state, jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)).as_text().count("\n")
+        loss = lambda state, x: jnp.sum(nnx.merge(graph, state)(x, None, remat)[0])
+        return (
+            jax.jit(jax.grad(loss))
+            .lower(state, jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32))
+            .as_text()
+            .count("\n")
+        )
 
     assert lines(2) == lines(32)
 
@@ -164,7 +208,11 @@ def test_dinov2_sees_the_middle_of_the_crop():
     crops = np.random.default_rng(1).uniform(0, 1, (1, 256, 256, 3))
     found = normalise(jnp.asarray(crops, jnp.float32), VitSpec.named("dinov2_s"))
     assert found.shape == (1, 252, 196, 3)
-    np.testing.assert_allclose(found, (crops[:, 2:254, 30:226] - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD), atol=1e-5)
+    np.testing.assert_allclose(
+        found,
+        (crops[:, 2:254, 30:226] - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD),
+        atol=1e-5,
+    )
 
 
 def test_normalise_drops_32_columns_each_side():

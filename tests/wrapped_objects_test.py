@@ -1,4 +1,5 @@
-"""What NumPy wraps in an array of objects without axes is read as what it holds, by every reader."""
+"""What NumPy wraps in an array of objects without axes is read as what it holds, by every
+reader."""
 
 import pickle
 
@@ -67,7 +68,8 @@ NPZ = {
 
 @pytest.mark.parametrize("name", NPZ)
 def test_npz_with_arrays_of_objects(tmp_path, name):
-    """An array of objects for each array, or without axes for each number and text: the same records."""
+    """An array of objects for each array, or without axes for each number and text: the same
+    records."""
     split, files = NPZ[name]
     writers = people_fixtures if name in people_fixtures.WRITERS else pose_fixtures
     writers.write(name, tmp_path)
@@ -101,7 +103,9 @@ def test_entries_of_wrapped_dictionaries(tmp_path):
     found = read_npz(path, ["x"])["x"]
     assert found.shape == () and bare(found) == {"loss": np.float32(2.5), "none": None}
     assert entry(found, "loss", "here") == 2.5 and optional_entry(found, "loss", "here") == 2.5
-    assert optional_entry(found, "other", "here") is None and optional_entry(None, "x", "here") is None
+    assert (
+        optional_entry(found, "other", "here") is None and optional_entry(None, "x", "here") is None
+    )
     assert optional_entry(optional_entry(found, "none", "here"), "x", "here") is None
     assert numbers(object_array(object_array([1, 2])), (2,), "x", "here").tolist() == [1, 2]
     assert flat_numbers(object_array(3), 1, "x", "here").tolist() == [3]

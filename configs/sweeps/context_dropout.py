@@ -1,8 +1,12 @@
-"""How often training hides the keypoints, or the image: one model shall serve with both, with the image alone, with keypoints alone.
+"""How often training hides the keypoints, or the image.
 
-    genhmr sweep --sweep=configs/sweeps/context_dropout.py --out=runs/dropout --set data.images=runs/features --set data.poses=cmu_poses.npz
+One model is evaluated with both, with the image alone and with keypoints alone; the table has all
+three for each point.
 
-The table shows each point with all three. Args: `full` (BlazePose's maps), `tiny` (a few images rendered on the spot).
+    genhmr sweep --sweep=configs/sweeps/context_dropout.py --out=runs/dropout \\
+        --set data.images=runs/maps --set data.poses=cmu_poses.npz
+
+Argument: `full` (BlazePose's maps), or `tiny` (a few images rendered on the spot).
 """
 
 from genhmr_jax.evaluate.sweep.definition import ImageSet, Point, Sweep, tiny
@@ -13,14 +17,22 @@ PAIRS = ((0.0, 0.0), (0.1, 0.1), (0.3, 0.1), (0.1, 0.3), (0.3, 0.3), (0.5, 0.5))
 def get_sweep(arg: str = "full") -> Sweep:
     def points(pairs):
         names = [f"{keypoints:g} / {image:g}" for keypoints, image in pairs]
-        drops = [{"masking.drop_keypoints": keypoints, "masking.drop_image": image} for keypoints, image in pairs]
+        drops = [
+            {"masking.drop_keypoints": keypoints, "masking.drop_image": image}
+            for keypoints, image in pairs
+        ]
         return [Point(name, name, genhmr=drop) for name, drop in zip(names, drops, strict=True)]
 
     axis = "keypoints / image hidden"
     if arg == "full":
-        return Sweep(axis, points(PAIRS), genhmr_config="genhmr.py:images")
+        config = "genhmr/keypoints_and_blazepose_maps.py"
+        return Sweep(axis, points(PAIRS), genhmr_config=config)
     if arg == "tiny":
         sweep = tiny(axis, points(PAIRS[1:3]), images=ImageSet(6, 4, "blazepose_full"))
-        few = {"model.encoder_channels": (80, 136, 288), "batch_size": 0, "image_batch_size": 4}
+        few = {
+            "model.encoder_channels": (80, 136, 288),
+            "batch_size": 0,
+            "image_batch_size": 4,
+        }
         return Sweep(**vars(sweep) | {"genhmr": {**sweep.genhmr, **few}})
     raise ValueError("choose full or tiny")

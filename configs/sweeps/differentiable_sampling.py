@@ -1,15 +1,21 @@
-"""How the losses of the body reach the logits in training: not at all, by expected embeddings, or by straight-through Gumbel-softmax.
+"""How the losses of the body reach the logits in training.
 
-    genhmr sweep --sweep=configs/sweeps/differentiable_sampling.py --out=runs/differentiable --set data.poses=cmu_poses.npz
+Not at all, by expected embeddings, or by straight-through Gumbel-softmax.
 
-Args: `full` (codes are decoded, as in the paper), `tiny` (a tiny model on made-up poses).
+    genhmr sweep --sweep=configs/sweeps/differentiable_sampling.py --out=runs/differentiable \\
+        --set data.poses=cmu_poses.npz
+
+Argument: `full` (codes are decoded, as in the paper), or `tiny` (a tiny model on made-up poses).
 """
 
 from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
 
 def get_sweep(arg: str = "full") -> Sweep:
-    points = [Point(name, name, genhmr={"loss.differentiable_sampling": name}) for name in ("none", "expected", "straight_through")]
+    points = [
+        Point(name, name, genhmr={"loss.differentiable_sampling": name})
+        for name in ("none", "expected", "straight_through")
+    ]
     if arg == "full":
         return Sweep("differentiable sampling", points, evaluate={"rule": "hard"})
     if arg == "tiny":

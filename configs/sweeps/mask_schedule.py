@@ -1,9 +1,14 @@
-"""How many tokens are masked: the law of the ratio in training, and of what stays masked after each iteration of sampling.
+"""How many tokens are masked.
 
-    genhmr sweep --sweep=configs/sweeps/mask_schedule.py --out=runs/mask_schedule --set data.poses=cmu_poses.npz
+The law of the ratio in training, and of the share that stays masked after each iteration of
+sampling.
 
-Args: `full` (each law in training and sampling, and MaskGIT's least ratio of a half), `training` (the law of training alone, sampled with
-the cosine), `sampling` (one model, sampled with each law), `tiny`.
+    genhmr sweep --sweep=configs/sweeps/mask_schedule.py --out=runs/mask_schedule \\
+        --set data.poses=cmu_poses.npz
+
+Argument: `full` (each law in training and sampling, and MaskGIT's least ratio of a half),
+`training` (the law of training alone, sampled with the cosine), `sampling` (one model, sampled with
+each law), or `tiny`.
 """
 
 from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
@@ -20,7 +25,9 @@ def get_sweep(arg: str = "full") -> Sweep:
 
     both = [Point(law, law, genhmr=train(law), evaluate=sample(law)) for law in LAWS]
     if arg == "full":
-        half = Point("cosine, half masked", "cosine, half masked", genhmr={"masking.min_ratio": 0.5})
+        half = Point(
+            "cosine, half masked", "cosine, half masked", genhmr={"masking.min_ratio": 0.5}
+        )
         return Sweep("law", [*both, half])
     if arg == "training":
         return Sweep("law in training", [Point(law, law, genhmr=train(law)) for law in LAWS])

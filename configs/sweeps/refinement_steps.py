@@ -1,8 +1,11 @@
-"""Steps of the 2D refinement: 0 .. 50, and the default of `genhmr recover`. One model, evaluated at each.
+"""Steps of the 2D refinement: 0 .. 50, and the default of `genhmr recover`.
 
-    genhmr sweep --sweep=configs/sweeps/refinement_steps.py --out=runs/refinement --set data.poses=cmu_poses.npz --checkpoint=default
+One model is evaluated at each point; without --checkpoint it is trained first.
 
-Without --checkpoint the model is trained first. Args: `full`, `tiny` (a tiny model on made-up poses).
+    genhmr sweep --sweep=configs/sweeps/refinement_steps.py --out=runs/refinement \\
+        --set data.poses=cmu_poses.npz --checkpoint=default
+
+Argument: `full`, or `tiny` (a tiny model on made-up poses).
 """
 
 from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny

@@ -1,9 +1,12 @@
-"""Iterations of uncertainty-guided sampling: 1 .. 20 (the paper: 5). One model, evaluated at each.
+"""Iterations of uncertainty-guided sampling: 1 .. 20 (the paper: 5).
 
-    genhmr sweep --sweep=configs/sweeps/ugs_iterations.py --out=runs/ugs --set data.poses=cmu_poses.npz --checkpoint=default
+One model is evaluated at each point; without --checkpoint it is trained first.
 
-Without --checkpoint the model is trained first. Args: `full` (what is decoded are codes, as in the paper), `expected` (expected
-embeddings, as `genhmr recover` decodes), `tiny` (a tiny model on made-up poses).
+    genhmr sweep --sweep=configs/sweeps/ugs_iterations.py --out=runs/ugs \\
+        --set data.poses=cmu_poses.npz --checkpoint=default
+
+Argument: `full` (codes are decoded, as in the paper), `expected` (expected embeddings are, as in
+`genhmr recover`), or `tiny` (a tiny model on made-up poses).
 """
 
 from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny

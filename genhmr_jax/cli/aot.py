@@ -1,8 +1,10 @@
-"""`genhmr aot`: compile the train step and the inference step for a TPU slice that is not here. JAX is imported only when it runs."""
+"""`genhmr aot`: compile the train step and the inference step for a TPU slice that is not here. JAX
+is imported only when it runs."""
 
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from genhmr_jax.io.errors import InputError
@@ -12,21 +14,31 @@ WHAT = ("train", "infer", "both")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of the command. What a parser leaves over, `--config.a.b=value` each, belongs into the result's `overrides`."""
+    """The flags of the command. What a parser leaves over, `--config.a.b=value` each, belongs into
+    the result's `overrides`."""
     parser.set_defaults(overrides=())
-    named = "a config file and its argument: configs/genhmr.py:paper"
+    named = "a config file and its argument: configs/genhmr/vit.py:h"
     parser.add_argument("--config", required=True, type=path_flag, metavar="FILE:ARG", help=named)
-    parser.add_argument("--topology", required=True, metavar="KIND:AxB", help="a TPU slice: v5e:16x16, v5p:4x4x4, v6e:16x16")
-    parser.add_argument("--what", choices=WHAT, default="train", help="the step to compile (default: train)")
+    parser.add_argument(
+        "--topology",
+        required=True,
+        metavar="KIND:AxB",
+        help="a TPU slice: v5e:16x16, v5p:4x4x4, v6e:16x16",
+    )
+    parser.add_argument(
+        "--what", choices=WHAT, default="train", help="the step to compile (default: train)"
+    )
     parser.add_argument(
         "--tokenizer",
-        default="configs/tokenizer.py:paper",
+        default="configs/tokenizer/paper.py",
         type=path_flag,
         metavar="FILE:ARG",
         help="config of stage 1 under a stage-2 one (default: %(default)s)",
     )
     parser.add_argument(
-        "--fast", action="store_true", help="compile at XLA's level O1: a third of the time, but programs use more memory and overlap less"
+        "--fast",
+        action="store_true",
+        help="compile at XLA's level O1: a third of the time, but programs use more memory and overlap less",
     )
     everything = "write everything here as well"
     parser.add_argument("--json", type=path_flag, metavar="FILE", help=everything)
@@ -47,15 +59,17 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json:
         check_writable(args.json)
-    config, tokenizer = load_config(args.config, args.overrides), load_config(args.tokenizer)
-    if args.what != "train" and config.stage != "genhmr":
-        raise InputError(f"--what={args.what}", "only stage 2 has an inference step", "give --what=train")
+    config = load_config(args.config, args.overrides)
+    under = [load_config(args.tokenizer)] if "tokenizer" in config else []
     found = {}
     for what in ("train", "infer") if args.what == "both" else (args.what,):
         from genhmr_jax.train.aot import report
 
-        found[what] = measure(config, tokenizer, args.topology, what, fast=args.fast)
-        print(report.describe(found[what], f"{what} step of {args.config} on {args.topology}"), flush=True)
+        found[what] = measure(config, under, args.topology, what, fast=args.fast)
+        print(
+            report.describe(found[what], f"{what} step of {args.config} on {args.topology}"),
+            flush=True,
+        )
     if args.json:
         figures = {what: report.to_dict() for what, report in found.items()}
         with atomic_path(args.json) as temporary:
@@ -63,11 +77,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(config: Any, tokenizer: Any, topology: str, what: str, *, fast: bool = False) -> Any:
+def measure(config: Any, under: Sequence[Any], topology: str, what: str, *, fast: bool = False) -> Any:
     """Compiles one step and returns its `report.Report`.
 
     Args:
-      config, tokenizer: configs of the stage and of the tokenizer under it. No data and no trained model are read.
+      config: of the stage. No data and no trained model are read.
+      under: configs of the models that it is trained over.
       what: "train" or "infer".
       fast: compile at XLA's optimisation level O1.
 
@@ -76,7 +91,9 @@ def measure(config: Any, tokenizer: Any, topology: str, what: str, *, fast: bool
     """
     import jax
 
-    jax.config.update("jax_platforms", "cpu")  # the slice is no backend; without this JAX would look for a TPU of this machine
+    jax.config.update(
+        "jax_platforms", "cpu"
+    )  # the slice is no backend; without this JAX would look for a TPU of this machine
     jax.config.update("jax_optimization_level", "O1" if fast else "UNKNOWN")
     from genhmr_jax.systems import registry
     from genhmr_jax.train import mesh as meshes
@@ -89,8 +106,8 @@ def measure(config: Any, tokenizer: Any, topology: str, what: str, *, fast: bool
     mesh = meshes.make_mesh(config.mesh, topologies.devices(topology))
     if config.get("image_batch_size") and not (config.data.images or config.data.people):
         config = config.copy_and_resolve_references()
-        config.data.images = "none"  # nothing is read; the task only wants to be told of some
-    task = registry.abstract_task(config, tokenizer)
+        config.data.images = "none"  # a folder must be named, but nothing is read
+    task = registry.abstract_task(config, *under)
     if what == "train":
         made: Any = program.build(task, config, mesh)
         shapes, flops = (made.state, made.batch, made.frozen), made.model_flops()
@@ -100,29 +117,43 @@ def measure(config: Any, tokenizer: Any, topology: str, what: str, *, fast: bool
         shapes, flops = made.shapes, function_flops(made.step, *made.shapes)
     fixed = report.argument_bytes(shapes)
     if fixed > chip.hbm:
-        raise too_small(config, mesh, chip, report.OutOfMemory(fixed, "arguments", ""), topology, what)
+        raise too_small(
+            config, mesh, chip, report.OutOfMemory(fixed, "arguments", ""), topology, what
+        )
     try:
         return report.compile_report(made.lower(), chip, shape, mesh, flops)
     except report.OutOfMemory as error:
         raise too_small(config, mesh, chip, error, topology, what) from error
 
 
-def too_small(config: Any, mesh: Any, chip: Any, error: Any, topology: str, what: str) -> InputError:
+def too_small(
+    config: Any, mesh: Any, chip: Any, error: Any, topology: str, what: str
+) -> InputError:
     """What does not fit, and the nearest setting that should.
 
-    Parameters and optimiser shrink with fsdp x tensor, temporaries with the rows of a micro-batch; both are estimates by proportion,
-    nothing is compiled again.
+    Parameters and optimiser shrink with fsdp x tensor, temporaries with the rows of a micro-batch;
+    both are estimates by proportion, nothing is compiled again.
     """
     gib = 2**30
-    factor = 2 ** max(math.ceil(math.log2(error.needed / chip.hbm)), 1) if error.needed == error.needed else 2
+    factor = (
+        2 ** max(math.ceil(math.log2(error.needed / chip.hbm)), 1)
+        if error.needed == error.needed
+        else 2
+    )
     problem = f"{error.what} of {error.needed / gib:.2f} GiB do not fit {chip.hbm / gib:.2f} GiB of HBM of a chip"
     wider = mesh.shape["fsdp"] * factor
     if error.what == "arguments" and mesh.size % wider == 0:
-        return InputError(f"--topology={topology}", problem, f"nearest that should fit: --config.mesh.fsdp={wider} (estimated)")
+        return InputError(
+            f"--topology={topology}",
+            problem,
+            f"nearest that should fit: --config.mesh.fsdp={wider} (estimated)",
+        )
     field = "image_batch_size" if config.get("image_batch_size") else "batch_size"
     if what == "infer" and config[field] // factor >= mesh.shape["data"] * mesh.shape["fsdp"]:
         return InputError(
-            f"--topology={topology}", problem, f"nearest that should fit: --config.{field}={config[field] // factor} (estimated)"
+            f"--topology={topology}",
+            problem,
+            f"nearest that should fit: --config.{field}={config[field] // factor} (estimated)",
         )
     rows = config[field] // (mesh.shape["data"] * mesh.shape["fsdp"])
     more = config.accumulate * factor
@@ -133,4 +164,6 @@ def too_small(config: Any, mesh: Any, chip: Any, error: Any, topology: str, what
         if config.remat == "none":
             remedy = f"--config.remat=blocks, or {remedy}"
         return InputError(f"--topology={topology}", problem, remedy)
-    return InputError(f"--topology={topology}", problem, "take a larger slice, or a smaller batch or model")
+    return InputError(
+        f"--topology={topology}", problem, "take a larger slice, or a smaller batch or model"
+    )

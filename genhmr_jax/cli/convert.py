@@ -1,11 +1,13 @@
-"""`genhmr convert`: a PyTorch checkpoint of this field becomes a model folder of ours. No PyTorch is needed.
+"""`genhmr convert`: a PyTorch checkpoint of this field becomes a model folder of ours. No PyTorch
+is needed.
 
     genhmr convert vitpose-h.pth --out models/vitpose_h
     genhmr convert model.safetensors --out models/dinov2_b
     genhmr convert epoch=35-step=1000000.ckpt --out models/hmr2
     genhmr convert tokenhmr_model.ckpt --tokenizer tokenizer.pth --out models/tokenhmr
 
-What a checkpoint holds beside its networks is left out: the optimiser, the discriminator, and SMPL's arrays, which no exporter may pass on.
+What a checkpoint holds beside its networks is left out: the optimiser, the discriminator, and
+SMPL's arrays, which no exporter may pass on.
 """
 
 import argparse
@@ -32,11 +34,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     no_decoder = "TokenHMR's tokenizer.pth: its decoder is not in the .ckpt"
     parser.add_argument("--tokenizer", default="", type=path_flag, metavar="FILE", help=no_decoder)
     datasets = "0 COCO, 1 AI Challenger, 2 MPII, 3 AP-10K, 4 APT-36K, 5 COCO-WholeBody"
-    parser.add_argument("--expert", type=int, default=0, metavar="N", help=f"of a ViTPose++, whose dataset: {datasets} (default: 0)")
+    parser.add_argument(
+        "--expert",
+        type=int,
+        default=0,
+        metavar="N",
+        help=f"of a ViTPose++, whose dataset: {datasets} (default: 0)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Converts, prints what was loaded and what was not. Raises InputError; then nothing is written."""
+    """Converts, prints what was loaded and what was not. Raises InputError; then nothing is
+    written."""
     from genhmr_jax.io.model_folder import save_params
     from genhmr_jax.systems.convert import convert, sha256, table
 
@@ -44,10 +53,20 @@ def run(args: argparse.Namespace) -> int:
     if out.exists():
         raise InputError(out, "exists already", "choose another folder, or delete it")
     kind, params, spec, report = convert(args.checkpoint, args.tokenizer, args.expert)
-    source = [{"file": pathlib.Path(f).name, "sha256": sha256(f)} for f in (args.checkpoint, args.tokenizer) if f]
-    begun = out.with_name(f"{out.name}.begun")  # a half-written model never has the name that was asked for
+    source = [
+        {"file": pathlib.Path(f).name, "sha256": sha256(f)}
+        for f in (args.checkpoint, args.tokenizer)
+        if f
+    ]
+    begun = out.with_name(
+        f"{out.name}.begun"
+    )  # a half-written model never has the name that was asked for
     try:
-        save_params(begun, {"genhmr": params}, {"kind": kind, "spec": spec, "source": source, "terms": TERMS[kind]})
+        save_params(
+            begun,
+            {"genhmr": params},
+            {"kind": kind, "spec": spec, "source": source, "terms": TERMS[kind]},
+        )
         begun.rename(out)
     finally:
         shutil.rmtree(begun, ignore_errors=True)

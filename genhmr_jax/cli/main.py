@@ -1,4 +1,5 @@
-"""The `genhmr` command. Here are only the flags; the work is imported when it is needed: help is instant."""
+"""The `genhmr` command. Here are only the flags; the work is imported when it is needed: help is
+instant."""
 
 import argparse
 import os
@@ -22,7 +23,8 @@ SAMPLE_PHOTO = Path(genhmr_jax.__file__).parent / "assets" / "sample" / "person.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns the exit code: 0 all well, 1 bad input (one line each on stderr), 2 wrong usage, 130 interrupted."""
+    """Runs the command. Returns the exit code: 0 all well, 1 bad input (one line each on stderr), 2
+    wrong usage, 130 interrupted."""
     terminal.prepare()
     parser = build_parser()
     try:
@@ -35,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     photos = args.command in ("recover", "demo")
     if photos and args.temperature == 0 and args.hypotheses > 1:
-        parser.error("--hypotheses above 1 needs --temperature above 0: without chance all hypotheses are equal")
+        parser.error(
+            "--hypotheses above 1 needs --temperature above 0: without chance all hypotheses are equal"
+        )
     try:
         if photos:
             from genhmr_jax.recover import command
@@ -46,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return sweep_command.run(args)
         args.overrides = overrides
-        return {"aot": aot, "convert": convert, "data": data, "eval": evaluate}[args.command].run(args)
+        return {"aot": aot, "convert": convert, "data": data, "eval": evaluate}[args.command].run(
+            args
+        )
     except InputError as error:
         terminal.complain(error)
         return 1
@@ -66,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags of all commands."""
-    parser = argparse.ArgumentParser(prog="genhmr", description="Generative human mesh recovery: photos in, 3D body meshes out.")
+    parser = argparse.ArgumentParser(
+        prog="genhmr", description="Generative human mesh recovery: photos in, 3D body meshes out."
+    )
     parser.add_argument("--version", action="version", version=f"genhmr {genhmr_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -84,10 +92,16 @@ def build_parser() -> argparse.ArgumentParser:
     keypoints = "2D keypoints to use instead of the detector's: a JSON file of OpenPose, COCO, AlphaPose, MMPose, ..., or a folder of them"
     recover.add_argument("--keypoints", type=path_flag, metavar="JSON", help=keypoints)
     least = "leave out given people whose score is lower (default: %(default)s)"
-    recover.add_argument("--min-score", type=number(float, 0, 1), default=0.2, metavar="S", help=least)
+    recover.add_argument(
+        "--min-score", type=number(float, 0, 1), default=0.2, metavar="S", help=least
+    )
     _add_model_flags(recover)
 
-    demo = commands.add_parser("demo", help="run on the photo that comes with the package", description="Runs on the sample photo.")
+    demo = commands.add_parser(
+        "demo",
+        help="run on the photo that comes with the package",
+        description="Runs on the sample photo.",
+    )
     results = "where the results go (default: %(default)s)"
     demo.add_argument("--out", default="genhmr_demo", type=path_flag, metavar="DIR", help=results)
     demo.set_defaults(images=[str(SAMPLE_PHOTO)], boxes=None, keypoints=None, min_score=0.0)
@@ -135,26 +149,76 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--body", default="neutral", type=path_flag, help=bodies)
     trained = "a trained model (default: the one that comes with the package)"
     parser.add_argument("--checkpoint", type=path_flag, metavar="DIR", help=trained)
-    parser.add_argument("--model", choices=evaluate.MODELS, help="what the checkpoint must be (default: whatever it is)")
-    parser.add_argument("--iterations", type=number(int, 1, 100), metavar="N", help="sampling iterations (default: 1; 5 for hypotheses)")
+    kind = "what the checkpoint must be, such as genhmr (default: whatever it is)"
+    parser.add_argument("--model", type=evaluate.model_kind, metavar="KIND", help=kind)
     parser.add_argument(
-        "--temperature", type=number(float, 0, 100), metavar="T", help="chance in sampling; 0 is none (default: 0, or 1 with --hypotheses)"
+        "--iterations",
+        type=number(int, 1, 100),
+        metavar="N",
+        help="sampling iterations (default: 1; 5 for hypotheses)",
     )
-    parser.add_argument("--hypotheses", type=number(int, 1, 64), default=1, metavar="K", help="bodies sampled per person (default: 1)")
     parser.add_argument(
-        "--refine-steps", type=number(int, 0, 10_000), metavar="N", help="2D refinement steps; 0 is none (default: the model's)"
+        "--temperature",
+        type=number(float, 0, 100),
+        metavar="T",
+        help="chance in sampling; 0 is none (default: 0, or 1 with --hypotheses)",
+    )
+    parser.add_argument(
+        "--hypotheses",
+        type=number(int, 1, 64),
+        default=1,
+        metavar="K",
+        help="bodies sampled per person (default: 1)",
+    )
+    parser.add_argument(
+        "--refine-steps",
+        type=number(int, 0, 10_000),
+        metavar="N",
+        help="2D refinement steps; 0 is none (default: the model's)",
     )
     view = parser.add_mutually_exclusive_group()
-    view.add_argument("--focal", type=number(float, 1, 1e6), metavar="PX", help="focal length, px (default: a guess from the image size)")
-    view.add_argument("--fov", type=number(float, 1, 170), metavar="DEG", help="field of view over the longer side, degrees")
+    view.add_argument(
+        "--focal",
+        type=number(float, 1, 1e6),
+        metavar="PX",
+        help="focal length, px (default: a guess from the image size)",
+    )
+    view.add_argument(
+        "--fov",
+        type=number(float, 1, 170),
+        metavar="DEG",
+        help="field of view over the longer side, degrees",
+    )
     known = "known focal length and principal point of each photo (docs/annotations.md)"
     view.add_argument("--cameras", type=path_flag, metavar="JSON", help=known)
-    parser.add_argument("--principal-point", type=point, metavar="X,Y", help="where the optical axis meets the photo, px (default: middle)")
-    parser.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N", help="random seed (default: 0)")
+    parser.add_argument(
+        "--principal-point",
+        type=point,
+        metavar="X,Y",
+        help="where the optical axis meets the photo, px (default: middle)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=number(int, 0, 2**31 - 1),
+        default=0,
+        metavar="N",
+        help="random seed (default: 0)",
+    )
     most = "most people per photo (default: 10 whom the detector finds, all who are given)"
     parser.add_argument("--max-people", type=number(int, 1, 1000), metavar="N", help=most)
-    parser.add_argument("--context", choices=evaluate.CONTEXTS, default="all", help="show the model the image or the 2D keypoints alone")
-    parser.add_argument("--save", type=mesh_formats, default=(), metavar="FORMATS", help="meshes to write as well: obj,glb,ply")
+    parser.add_argument(
+        "--context",
+        choices=evaluate.CONTEXTS,
+        default="all",
+        help="show the model the image or the 2D keypoints alone",
+    )
+    parser.add_argument(
+        "--save",
+        type=mesh_formats,
+        default=(),
+        metavar="FORMATS",
+        help="meshes to write as well: obj,glb,ply",
+    )
     parser.add_argument("--no-overlay", action="store_true", help="write no overlay picture")
 
 
@@ -168,7 +232,9 @@ def number(kind: type, low: float, high: float) -> Callable[[str], float]:
             value = float("nan")
         if not low <= value <= high:
             what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"must be {what} from {low:.10g} to {high:.10g}, not {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"must be {what} from {low:.10g} to {high:.10g}, not {text!r}"
+            )
         return value
 
     return parse
@@ -187,7 +253,9 @@ def mesh_formats(text: str) -> tuple[str, ...]:
     """An argparse type: a comma-separated choice of MESH_FORMATS."""
     formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
     if unknown := [part for part in formats if part not in MESH_FORMATS]:
-        raise argparse.ArgumentTypeError(f"knows {','.join(MESH_FORMATS)}, not {','.join(unknown)!r}")
+        raise argparse.ArgumentTypeError(
+            f"knows {','.join(MESH_FORMATS)}, not {','.join(unknown)!r}"
+        )
     return formats
 
 

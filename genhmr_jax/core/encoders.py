@@ -1,98 +1,216 @@
-"""Image encoders by name: square crops (B, 256, 256, 3) in 0..1 -> list of maps (B, h, w, C), finest first.
+"""Image encoders by name: from the picture of a person to feature maps.
 
-`blazepose_full` (also heavy, lite): the frozen inner maps of a network trained for pose, like the paper's pose-pretrained ViT.
-It has no parameters of ours: its maps can be computed ahead of training. `vit_s` .. `vit_h` and `dinov2_s` .. `dinov2_l` (models/vit.py)
-carry their parameters in the model; paper scale. `look` is not run at all: its two maps are what the detector's own looks left
-(looks.Looks), in the axes of the region that BlazePose chose, in which the person stands upright.
+* `blazepose_full` (also heavy, lite): the inner maps of a frozen pose network for a crop of the
+  photo, comparable to the paper's pose-pretrained ViT. It adds no parameters to the system, and
+  maps can be computed before training.
+* `detector`: the two maps that BlazePose computed when it detected the person
+  (Detections.features), in the axes of its own region, in which the person is upright. No further
+  network runs on a photo.
+* `vit_s` .. `vit_h`, `dinov2_s` .. `dinov2_l` (nets/vit.py): part of the system, with parameters in
+  its checkpoint. These have the size of the paper's encoder.
+
+A new encoder is a class with the methods of `Encoder`, added by `register`.
 """
 
+import dataclasses
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from genhmr_jax.detect.blazepose_features import CHANNELS, GRID
+from genhmr_jax.detect import blazepose
+from genhmr_jax.detect.blazepose import Evidence
+from genhmr_jax.detect.detections import CHANNELS, GRID, Detections
 from genhmr_jax.geometry import published_crop
 from genhmr_jax.geometry.crop import crop_image
-from genhmr_jax.nets.vit import is_vit
+from genhmr_jax.nets.vit import VitSpec, is_vit
 
 CROP_SIZE = 256
-LOOK = "look"
-INNER = ("inner", "mirrored")
-"""The maps among a look's evidence: large, and kept in float16."""
-STORED = ("maps", "images", *(f"look_{name}" for name in INNER))
-"""Names of what is kept of an image itself; without them a sample shows none."""
 CROPS = ("own", "hmr2")
-"""How a picture is cut: by data/transforms.py, or as HMR2.0 and TokenHMR do (baselines/crop.py)."""
+"""Ways to crop: geometry/crop.py, or that of HMR2.0 and TokenHMR (geometry/published_crop.py)."""
+
+
+class Encoder(Protocol):
+    """An image encoder.
+
+    Attributes:
+      trained: whether it is part of the system, whose input is then the pixels of the crop.
+      upright: whether its maps are in the axes of the detector's region, in which people are
+        upright, and not in those of the crop.
+      channels: of its maps, finest first.
+    """
+
+    trained: bool
+    upright: bool
+    channels: tuple[int, ...]
+
+    def of_photo(
+        self, image: np.ndarray, people: Detections, crops: np.ndarray, rows: int
+    ) -> dict[str, Any]:
+        """Compute its fields of core.inputs.Inputs for the people of a photo, on the host.
+
+        Args:
+          image: uint8 (H, W, 3).
+          people: of the photo.
+          crops: (P, 3) cx, cy, side in px of each person.
+          rows: to return, at least P.
+        """
+
+    def encode(self, pixels: Float[Array, "B 256 256 3"]) -> list[Float[Array, "B h w C"]]:
+        """The maps of crops in 0..1.
+
+        Raises:
+          TypeError: the encoder is part of the system.
+        """
+
+    def stored_shapes(self, rows: int) -> dict[str, Any]:
+        """The fields of data.rows.Rows that hold its output in stored training rows, as shapes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenBlazePose:
+    """The inner maps of a BlazePose at 32 x 32, 16 x 16 and 8 x 8."""
+
+    variant: str
+    trained = upright = False
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of its maps."""
+        return tuple(m.shape[-1] for m in self.stored_shapes(1)["maps"])
+
+    def of_photo(
+        self, image: np.ndarray, people: Detections, crops: np.ndarray, rows: int
+    ) -> dict[str, Any]:
+        """The maps of each crop."""
+        return {"maps": self.encode(jnp.asarray(crop_images(image, crops, rows)))}
+
+    def encode(self, pixels: Float[Array, "B 256 256 3"]) -> list[Float[Array, "B h w C"]]:
+        """The maps."""
+        return blazepose.feature_maps(pixels, self.variant)
+
+    def stored_shapes(self, rows: int) -> dict[str, Any]:
+        """The maps, in float16."""
+        pixels = jax.ShapeDtypeStruct((rows, CROP_SIZE, CROP_SIZE, 3), jnp.float32)
+        maps = jax.eval_shape(self.encode, pixels)
+        return {"maps": [jax.ShapeDtypeStruct(m.shape, jnp.float16) for m in maps]}
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorFeatures:
+    """The maps that the detector has computed for each person."""
+
+    trained, upright = False, True
+    channels = (CHANNELS, CHANNELS)
+
+    def of_photo(
+        self, image: np.ndarray, people: Detections, crops: np.ndarray, rows: int
+    ) -> dict[str, Any]:
+        """The maps; the image weight is 0 for a person whom BlazePose did not detect."""
+        people = people.padded(rows)
+        weight = people.has_features.astype(np.float32)
+        return {"maps": maps_of_features(people.features), "image_weight": weight}
+
+    def encode(self, pixels: Float[Array, "B 256 256 3"]) -> list[Float[Array, "B h w C"]]:
+        """The maps of the crops themselves, in which the person should be upright."""
+        plain, mirrored = (blazepose.feature_maps(p)[-1] for p in (pixels, pixels[:, :, ::-1]))
+        return maps_of_features(jnp.stack([plain, mirrored], 1))
+
+    def stored_shapes(self, rows: int) -> dict[str, Any]:
+        """The detector's Evidence, with the inner maps in float16."""
+        shape = lambda kind, *sizes: jax.ShapeDtypeStruct((rows, *sizes), kind)
+        inner = shape(jnp.float16, GRID, GRID, CHANNELS)
+        evidence = Evidence(
+            landmarks=shape(jnp.float32, blazepose.LANDMARKS, 5),
+            world=shape(jnp.float32, blazepose.LANDMARKS, 3),
+            heat=shape(jnp.float32, blazepose.LANDMARKS, 6),
+            region=shape(jnp.float32, 4),
+            inner=inner,
+            mirrored=inner,
+        )
+        return {"evidence": evidence}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedVit:
+    """A ViT whose parameters are part of the system."""
+
+    name: str
+    crop: str = "own"
+    trained, upright = True, False
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of its one map."""
+        return (VitSpec.named(self.name).width,)
+
+    def of_photo(
+        self, image: np.ndarray, people: Detections, crops: np.ndarray, rows: int
+    ) -> dict[str, Any]:
+        """The pixels of each crop."""
+        return {"images": crop_images(image, crops, rows, self.crop)}
+
+    def encode(self, pixels: Float[Array, "B 256 256 3"]) -> list[Float[Array, "B h w C"]]:
+        """Raise TypeError: the system runs this encoder."""
+        raise TypeError(f"{self.name} is part of a system")
+
+    def stored_shapes(self, rows: int) -> dict[str, Any]:
+        """The pixels of each crop."""
+        return {"images": jax.ShapeDtypeStruct((rows, CROP_SIZE, CROP_SIZE, 3), jnp.uint8)}
+
+
+_ENCODERS: dict[str, Encoder] = {
+    **{f"blazepose_{variant}": FrozenBlazePose(variant) for variant in blazepose.FEATURE_NODES},
+    "detector": DetectorFeatures(),
+}
+
+
+def register(name: str, encoder: Encoder) -> None:
+    """Add an encoder, for `find`."""
+    _ENCODERS[name] = encoder
+
+
+def find(name: str) -> Encoder:
+    """The encoder of this name.
+
+    Raises:
+      ValueError: an unknown name; the message lists the names.
+    """
+    if is_vit(name):
+        VitSpec.named(name)
+        return TrainedVit(name)
+    if name not in _ENCODERS:
+        names = f"{', '.join(_ENCODERS)}, vit_s .. vit_h, dinov2_s .. dinov2_l"
+        raise ValueError(f"unknown image encoder {name!r}: choose among {names}")
+    return _ENCODERS[name]
 
 
 def crop_images(
-    image: np.ndarray, crops: np.ndarray, padded: int, how: str = "own", blur: bool = True
-) -> jax.Array:
-    """The crops of one image as float32 (padded, 256, 256, 3) in 0..1.
+    image: np.ndarray, crops: np.ndarray, rows: int, how: str = "own", blur: bool = True
+) -> Float[np.ndarray, "R 256 256 3"]:
+    """The crops of one image as float32 in 0..1; rows beyond the crops are black.
 
     Args:
       image: uint8 (H, W, 3).
       crops: (P, 3) = cx, cy, side in px.
-      padded: rows to return; those beyond P are black.
+      rows: to return.
       how: one of CROPS.
-      blur: of "hmr2", see baselines/crop.py; "own" has one rule for all sizes.
+      blur: for "hmr2", see geometry/published_crop.py.
     """
     cut = crop_image if how == "own" else functools.partial(published_crop.crop_image, blur=blur)
-    pixels = np.zeros((padded, CROP_SIZE, CROP_SIZE, 3), np.float32)
+    pixels = np.zeros((rows, CROP_SIZE, CROP_SIZE, 3), np.float32)
     for row, crop in enumerate(crops):
         pixels[row] = cut(image, crop, CROP_SIZE)
-    return jnp.asarray(pixels)
+    return pixels
 
 
-def encode(encoder: str, pixels: jax.Array) -> list[jax.Array]:
-    """The maps of a frozen encoder for crops (B, 256, 256, 3) in 0..1. Raises ValueError for an unknown name.
+def maps_of_features(features: Float[Any, "B 2 8 8 288"]) -> list[Float[Any, "B 8 8 288"]]:
+    """The two maps of Detections.features as the input of a network.
 
-    Those of LOOK are of looks at these very crops, in which the person should stand upright.
+    The map of the mirror image is mirrored back, so that locations agree.
     """
-    if encoder == LOOK:
-        plain, mirrored = (encode("blazepose_full", p)[-1] for p in (pixels, pixels[:, :, ::-1]))
-        return maps_of_looks(jnp.stack([plain, mirrored], 1))
-    if not encoder.startswith("blazepose"):
-        raise ValueError(f"{encoder!r} is no frozen encoder: choose look, blazepose_full, blazepose_heavy or blazepose_lite")
-    from genhmr_jax.detect import blazepose
-
-    return blazepose.feature_maps(pixels, encoder.removeprefix("blazepose_"))
-
-
-def stored_shapes(encoder: str, rows: int) -> dict[str, Any]:
-    """What is kept of `rows` crops for training: a frozen encoder's "maps" (float16), or "images" (uint8) for one that is trained.
-
-    Of LOOK it is the evidence of the detector's own look, see blazepose.Landmarks.
-    """
-    if encoder == LOOK:
-        shapes = {"landmarks": (39, 5), "world": (39, 3), "heat": (39, 6), "region": (4,)}
-        shapes |= dict.fromkeys(INNER, (GRID, GRID, CHANNELS))
-        kind = lambda name: jnp.float16 if name in INNER else jnp.float32  # noqa: E731
-        return {f"look_{name}": jax.ShapeDtypeStruct((rows, *shape), kind(name)) for name, shape in shapes.items()}
-    if is_vit(encoder):
-        return {"images": jax.ShapeDtypeStruct((rows, CROP_SIZE, CROP_SIZE, 3), jnp.uint8)}
-    pixels = jax.ShapeDtypeStruct((rows, CROP_SIZE, CROP_SIZE, 3), jnp.float32)
-    maps = jax.eval_shape(lambda p: encode(encoder, p), pixels)
-    return {"maps": [jax.ShapeDtypeStruct(m.shape, jnp.float16) for m in maps]}
-
-
-def maps_of_looks(inner: Float[Array, "B 2 8 8 288"]) -> list[Float[Array, "B 8 8 288"]]:
-    """The two maps of `looks.Looks.inner` as a network sees them: the second mirrored back, so that places agree."""
-    inner = inner.astype(jnp.float32)
-    return [inner[:, 0], inner[:, 1, :, ::-1]]
-
-
-def from_stored(sample: dict[str, Any]) -> dict[str, Any]:
-    """A sample with its kept maps or images as the network takes them: maps in float32, images in 0..1; of looks maps and region."""
-    if "look_region" in sample:
-        kept = {name: value for name, value in sample.items() if not name.startswith("look_")} | {"region": sample["look_region"]}
-        if "look_inner" not in sample:
-            return kept
-        return kept | {"maps": maps_of_looks(jnp.stack([sample[f"look_{name}"] for name in INNER], 1))}
-    if "images" in sample:
-        return sample | {"images": sample["images"].astype(jnp.float32) / 255.0}
-    return sample | {"maps": [m.astype(jnp.float32) for m in sample["maps"]]} if "maps" in sample else sample
+    features = features.astype(np.float32)
+    return [features[:, 0], features[:, 1, :, ::-1]]

@@ -1,7 +1,8 @@
-"""Losses of training (the error measures are in evaluate/metrics.py).
+"""Losses of training (error measures are in geometry/metrics.py).
 
-A batch's loss is a plain sum over its rows of weight x value; `normalised` makes the weights once for the whole batch, so that the parts
-of a batch (on devices, processes, micro-batches) add up to the loss of the whole.
+The loss of a batch is a plain sum over its rows of weight x value. `normalised` computes the
+weights once for the whole batch, so that the losses of its parts (on devices, processes,
+micro-batches) add up to the loss of the whole.
 """
 
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 
 def normalised(weight: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """Weights scaled to the sum 1; all zero when none is positive (a label that no row carries)."""
+    """Weights scaled to the sum 1; all zero if none is positive (no row has the label)."""
     return weight / jnp.maximum(jnp.sum(weight), 1e-8)
 
 
@@ -19,8 +20,13 @@ def row_mean(values: Float[Array, "B *s"]) -> Float[Array, "B"]:
     return jnp.mean(values.reshape(values.shape[0], -1), -1)
 
 
-def token_nll(logits: Float[Array, "B L N"], tokens: Int[Array, "B L"], label_smoothing: float = 0.0) -> Float[Array, "B L"]:
-    """Negative log-likelihood of each token in nats, in float32 (the sum over masked positions is MaskGIT's loss, eq. 2)."""
+def token_nll(
+    logits: Float[Array, "B L N"], tokens: Int[Array, "B L"], label_smoothing: float = 0.0
+) -> Float[Array, "B L"]:
+    """Negative log-likelihood of each token in nats, in float32.
+
+    The sum over masked positions is MaskGIT's loss (Chang et al. 2022, eq. 2).
+    """
     logp = jax.nn.log_softmax(logits.astype(jnp.float32))
     nll = -jnp.take_along_axis(logp, tokens[..., None], -1)[..., 0]
     if label_smoothing:

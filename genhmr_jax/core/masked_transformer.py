@@ -1,10 +1,18 @@
-"""The image-conditioned masked transformer: p(token | visible tokens, image, 2D pose) (GenHMR, stage 2).
+"""The image-conditioned masked transformer: p(token | visible tokens, image, 2D pose) (stage 2).
 
-N x [self-attention over context and pose tokens -> deformable cross-attention of the pose tokens to the image -> MLP], pre-norm,
-and a head to the logits of the codebook. Without an image the cross-attention adds nothing; this is also what dropping the image
-context means in training, per sample.
+The transformer predicts the masked tokens of a pose. Its sequence is the context tokens (2D pose,
+box) and the L pose tokens, each a code id, or the mask id where masked. Every layer is, pre-norm,
 
-With parameters in bfloat16 the products are bfloat16; statistics, softmax, places in the image and logits are float32.
+    self-attention over context and pose tokens
+    -> deformable cross-attention of the pose tokens to the feature maps of the image
+    -> MLP,
+
+and a head gives the logits of the N codes for every pose token. For a sample without an image the
+cross-attention adds nothing. Training drops the image of some samples, so that one network serves
+inputs with and without it. core/sampling.py calls the network repeatedly to sample a pose.
+
+With parameters in bfloat16 the products are bfloat16; statistics, softmax, locations in the image
+and logits are float32.
 """
 
 import dataclasses
@@ -26,9 +34,10 @@ class TransformerSpec:
     """Sizes of the masked transformer.
 
     Attributes:
-      levels: feature maps that the cross-attention reads (0: a model that never sees an image).
-      geometric: input and output know the code vectors, see MaskedTransformer.
-      head_rank: 0 for a full linear head (the paper's), else the logits are products with learned code features of this many dims.
+      levels: number of feature maps of the cross-attention (0: a network without an image).
+      geometric: input and output use the code vectors, see MaskedTransformer.
+      head_rank: 0 for a full linear head (the paper's), else the logits are products with learned
+        code features of this many dims.
     """
 
     width: int = 192
@@ -48,17 +57,21 @@ def _small(scale: float = 0.1):
 
 @jax.custom_vjp
 def product_in_float32(x: Float[Array, "*b C"], w: Float[Array, "C N"]) -> Float[Array, "*b N"]:
-    """x @ w, summed and returned in float32 (bfloat16 logits would be off by 0.4 %), with a backward pass in the type of x and w.
+    """x @ w, summed and returned in float32, with a backward pass in the type of x and w.
 
-    Left to itself, that pass would multiply float32 gradients by bfloat16 arrays, which a GPU does at the speed of float32.
+    bfloat16 logits would have an error of 0.4 %. The default backward pass would multiply float32
+    gradients by bfloat16 arrays, which a GPU does at the speed of float32.
     """
     return jnp.matmul(x, w, preferred_element_type=jnp.float32)
 
 
-def _product_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _product_backward(
+    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, w = kept
     gradient = gradient.astype(x.dtype)
-    (to_x,), (to_w,) = jax.linear_transpose(lambda x: x @ w, x)(gradient), jax.linear_transpose(lambda w: x @ w, w)(gradient)
+    (to_x,) = jax.linear_transpose(lambda x: x @ w, x)(gradient)
+    (to_w,) = jax.linear_transpose(lambda w: x @ w, w)(gradient)
     return to_x, to_w
 
 
@@ -84,10 +97,13 @@ class Block(nnx.Module):
     def __init__(self, spec: TransformerSpec, *, rngs: nnx.Rngs):
         width = spec.width
         self.activation = {"gelu": jax.nn.gelu, "relu": jax.nn.relu}[spec.activation]
-        self.norm_self, self.self_attention = nnx.LayerNorm(width, rngs=rngs), SelfAttention(width, spec.heads, rngs=rngs)
+        self.norm_self = nnx.LayerNorm(width, rngs=rngs)
+        self.self_attention = SelfAttention(width, spec.heads, rngs=rngs)
         if spec.levels:
             self.norm_cross = nnx.LayerNorm(width, rngs=rngs)
-            self.cross_attention = DeformableAttention(width, spec.heads, spec.levels, spec.points, rngs=rngs)
+            self.cross_attention = DeformableAttention(
+                width, spec.heads, spec.levels, spec.points, rngs=rngs
+            )
         self.norm_mlp = nnx.LayerNorm(width, rngs=rngs)
         self.up = nnx.Linear(width, spec.mlp_ratio * width, rngs=rngs)
         self.down = nnx.Linear(spec.mlp_ratio * width, width, kernel_init=_small(), rngs=rngs)
@@ -100,37 +116,61 @@ class Block(nnx.Module):
         values: list[jax.Array] | None,
         image_weight: Float[Array, "B"] | None,
     ) -> Float[Array, "B S C"]:
-        """`values` (B, H, W, N, D) as the cross-attention made them of the image's maps, or the maps (B, H, W, C), or None."""
+        """One layer.
+
+        Args:
+          x: context tokens, then pose tokens.
+          context_length: number of context tokens.
+          reference: reference points of the pose tokens in the image, in (0, 1).
+          values: values (B, H, W, N, D) of this layer's cross-attention, or the maps (B, H, W, C)
+            that it computes them from, or None without an image.
+          image_weight: 1 for samples with an image, 0 for the others.
+        """
         x = x + self.self_attention(self.norm_self(x))
         if values is not None:
             if values[0].ndim == 4:
                 values = self.cross_attention.values(values)
             pose = x[:, context_length:]
-            seen = self.cross_attention(self.norm_cross(pose), reference, values) * image_weight[:, None, None].astype(x.dtype)
-            x = jnp.concatenate([x[:, :context_length], pose + seen], 1)
+            from_image = self.cross_attention(self.norm_cross(pose), reference, values)
+            from_image = from_image * image_weight[:, None, None].astype(x.dtype)
+            x = jnp.concatenate([x[:, :context_length], pose + from_image], 1)
         return x + self.down(self.activation(self.up(self.norm_mlp(x))))
 
 
 class MaskedTransformer(nnx.Module):
-    """Logits of every pose token, given some of them.
+    """Logits of every pose token, given the visible ones.
 
-    The codes are vectors with a geometry; with `spec.geometric` the input embedding and the head use it: a token enters as a linear
-    map (one for each position) of its code vector, and the logits get a term w . [v, |v|^2] with w linear in the hidden state, which can
-    express any isotropic Gaussian around a predicted embedding. Besides that, the usual embedding table and linear head.
+    Every token has an embedding from a table, and the head is linear. With `spec.geometric` both
+    also use the code vectors v: a token adds a linear map of its code vector to the embedding (one
+    map for each position), and the logits get a term w . [v, |v|^2] with w linear in the hidden
+    state. This term can express any isotropic Gaussian around a predicted embedding.
     """
 
-    def __init__(self, spec: TransformerSpec, length: int, codebook_size: int, code_dim: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        spec: TransformerSpec,
+        length: int,
+        codebook_size: int,
+        code_dim: int,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.spec, self.length = spec, length
         width, normal = spec.width, nnx.initializers.normal(0.02)
         self.embed = nnx.Param(normal(rngs.params(), (codebook_size + 1, width)))
         self.position = nnx.Param(normal(rngs.params(), (length, width)))
         if spec.levels:
-            # Reference points start on a grid over the crop and are learned (kept in (0, 1) by a sigmoid).
-            self.reference = nnx.Param(jax.random.uniform(rngs.params(), (length, 2), minval=-1.0, maxval=1.0))
+            # Reference points are learned; a sigmoid limits them to (0, 1). They are random at
+            # first, near the middle of the crop.
+            self.reference = nnx.Param(
+                jax.random.uniform(rngs.params(), (length, 2), minval=-1.0, maxval=1.0)
+            )
         if spec.geometric:
             self.code_in = nnx.Param(normal(rngs.params(), (length, code_dim, width)))
             self.code_out = nnx.Param(0.3 * normal(rngs.params(), (length, width, code_dim + 1)))
-        self.blocks = nnx.Dict({f"block_{i:02d}": Block(spec, rngs=rngs) for i in range(spec.layers)})
+        self.blocks = nnx.Dict(
+            {f"block_{i:02d}": Block(spec, rngs=rngs) for i in range(spec.layers)}
+        )
         self.norm = nnx.LayerNorm(width, rngs=rngs)
         if spec.head_rank:
             self.head = nnx.Linear(width, spec.head_rank, rngs=rngs)
@@ -139,15 +179,18 @@ class MaskedTransformer(nnx.Module):
             self.head = nnx.Linear(width, codebook_size, kernel_init=_small(0.01), rngs=rngs)
         self.prior = nnx.Param(jnp.zeros((length, codebook_size)))
 
-    def image_values(self, maps: list[Float[Array, "B H W C"]], remat: str = "none") -> list[list[jax.Array]]:
-        """What each layer's cross-attention reads of the image; computed once per image.
+    def image_values(
+        self, maps: list[Float[Array, "B H W C"]], remat: str = "none"
+    ) -> list[list[jax.Array]]:
+        """The inputs of each layer's cross-attention; computed once per image.
 
-        With remat "blocks" these are the maps themselves: each layer makes its values of them, forward and again backward, and what is
-        kept does not grow with the layers.
+        With remat "blocks" these are the maps themselves: each layer computes its values from them,
+        forward and again backward, so that the stored memory does not grow with the layers.
         """
+        layers = range(self.spec.layers)
         if remat == "blocks":
-            return [maps] * self.spec.layers
-        return [self.blocks[f"block_{i:02d}"].cross_attention.values(maps) for i in range(self.spec.layers)]
+            return [maps for _ in layers]
+        return [self.blocks[f"block_{i:02d}"].cross_attention.values(maps) for i in layers]
 
     def __call__(
         self,
@@ -158,29 +201,33 @@ class MaskedTransformer(nnx.Module):
         image_weight: Float[Array, "B"] | None = None,
         remat: str = "none",
     ) -> Float[Array, "B L N"]:
-        """Logits in float32.
+        """The logits, in float32.
 
         Args:
-          tokens: ids, N (the size of the codebook) where unknown.
+          tokens: ids; N (the size of the codebook) where masked.
           vectors: the codebook.
           context: context tokens (2D pose, box), already embedded.
-          image_values: from `image_values`, or None for no image at all.
-          image_weight: 1 where the sample's image is seen, 0 where it is dropped (default: all seen).
-          remat: "blocks" keeps each layer's input alone for the backward pass.
+          image_values: of the method `image_values`, or None without an image.
+          image_weight: 1 for samples with an image, 0 where it is dropped (default: 1).
+          remat: "blocks" stores only each layer's input for the backward pass.
 
         Raises:
           ValueError: unknown remat.
         """
+        # 1. Embed the tokens. The scale of the codes depends on the tokenizer: they are normalised
+        # to mean 0 and deviation 1.
         x = self.embed[...][tokens] + self.position[...]
-        # Codes have whatever scale the tokenizer gave them: here they enter with mean 0 and deviation 1.
         codes = (vectors - jnp.mean(vectors, 0)) / (jnp.std(vectors, 0) + 1e-6)
         if self.spec.geometric:
             padded = jnp.concatenate([codes, jnp.zeros_like(codes[:1])]).astype(x.dtype)
             x = x + jnp.einsum("bld,ldc->blc", padded[tokens], self.code_in[...])
         x = by_rows(jnp.concatenate([context, x], 1))
+
+        # 2. Apply the layers.
         reference = None
         if image_values is not None:
-            reference = jnp.broadcast_to(jax.nn.sigmoid(self.reference[...].astype(jnp.float32)), (tokens.shape[0], self.length, 2))
+            points = jax.nn.sigmoid(self.reference[...].astype(jnp.float32))
+            reference = jnp.broadcast_to(points, (tokens.shape[0], self.length, 2))
             image_weight = jnp.ones(tokens.shape[0]) if image_weight is None else image_weight
         if remat == "blocks":
             x = self._scanned(x, context.shape[1], reference, image_values, image_weight)
@@ -190,6 +237,8 @@ class MaskedTransformer(nnx.Module):
                 block = checkpointed(functools.partial(self._block, i, context.shape[1]), remat)
                 x = block(x, reference, values, image_weight)
         x = self.norm(x[:, context.shape[1] :])
+
+        # 3. Logits of the pose tokens.
         if self.spec.head_rank:
             logits = product_in_float32(self.head(x), self.code_features[...])
         else:
@@ -197,22 +246,30 @@ class MaskedTransformer(nnx.Module):
         logits = by_rows(logits + self.prior[...])
         if self.spec.geometric:
             norm = jnp.sum(codes**2, -1, keepdims=True)
-            features = jnp.concatenate([codes, (norm - jnp.mean(norm)) / (jnp.std(norm) + 1e-6)], -1)
+            norm = (norm - jnp.mean(norm)) / (jnp.std(norm) + 1e-6)
+            features = jnp.concatenate([codes, norm], -1)
             projected = jnp.einsum("blc,lcd->bld", x, self.code_out[...])
             logits = logits + product_in_float32(projected, features.astype(x.dtype).T)
         return logits
 
-    def _scanned(self, x, context_length: int, reference, image_values, image_weight) -> Float[Array, "B S C"]:
-        """All layers under one scan, each rematerialised: the program has the size of one layer, and compiles as fast."""
-        values = None if image_values is None else image_values[0]  # the maps, the same for every layer
+    def _scanned(
+        self, x, context_length: int, reference, image_values, image_weight
+    ) -> Float[Array, "B S C"]:
+        """All layers in one scan, each rematerialised: the program has the size of one layer."""
+        maps = None if image_values is None else image_values[0]  # the same for every layer
         graph, _ = nnx.split(self.blocks["block_00"])
         states = [nnx.split(self.blocks[f"block_{i:02d}"])[1] for i in range(self.spec.layers)]
 
         def layer(x: jax.Array, state: nnx.State) -> tuple[jax.Array, None]:
             block = nnx.merge(graph, state)
-            return by_rows(block(by_rows(x), context_length, reference, by_rows(values), image_weight)), None
+            x = block(by_rows(x), context_length, reference, by_rows(maps), image_weight)
+            return by_rows(x), None
 
-        return jax.lax.scan(checkpointed(layer, "blocks", scanned=True), x, jax.tree.map(lambda *a: jnp.stack(a), *states))[0]
+        layer = checkpointed(layer, "blocks", scanned=True)
+        return jax.lax.scan(layer, x, jax.tree.map(lambda *a: jnp.stack(a), *states))[0]
 
-    def _block(self, i: int, context_length: int, x, reference, values, image_weight) -> Float[Array, "B S C"]:
-        return by_rows(self.blocks[f"block_{i:02d}"](by_rows(x), context_length, reference, by_rows(values), image_weight))
+    def _block(
+        self, i: int, context_length: int, x, reference, values, image_weight
+    ) -> Float[Array, "B S C"]:
+        block = self.blocks[f"block_{i:02d}"]
+        return by_rows(block(by_rows(x), context_length, reference, by_rows(values), image_weight))

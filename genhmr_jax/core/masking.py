@@ -1,24 +1,35 @@
-"""Masks of the masked transformer's training: which tokens are hidden, which visible ones are wrong. One random key for each row."""
+"""Random masks for training the masked transformer, one key for each row."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from genhmr_jax.core.sampling import SCHEDULES
+from genhmr_jax.core.choices import SCHEDULES
 
 BINS = 4  # of the mask ratio, for the accuracy that training logs
 
 
 def random_mask(
-    keys: Array, length: int, *, schedule: str = "cosine", min_ratio: float = 0.0, all_masked: float = 0.0
+    keys: Array,
+    length: int,
+    *,
+    schedule: str = "cosine",
+    min_ratio: float = 0.0,
+    all_masked: float = 0.0,
 ) -> Bool[Array, "B L"]:
-    """True where a token is masked: ceil(gamma(tau) L) random positions, tau ~ U(0, 1) (MaskGIT, Chang et al. 2022).
+    """True at masked tokens: ceil(gamma(tau) L) random positions with tau ~ U(0, 1).
+
+    As in MaskGIT (Chang et al. 2022).
 
     Args:
       keys: (B,) typed keys.
-      schedule: gamma, by its name in sampling.SCHEDULES; "cosine" is cos(pi tau / 2).
-      min_ratio: the least share of masked tokens.
-      all_masked: share of rows with every token masked.
+      length: L.
+      schedule: gamma, by its name in choices.SCHEDULES; "cosine" is cos(pi tau / 2).
+      min_ratio: the smallest share of masked tokens.
+      all_masked: share of rows in which every token is masked.
+
+    Raises:
+      ValueError: unknown schedule.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown mask schedule {schedule!r}: choose among {', '.join(SCHEDULES)}")
@@ -33,9 +44,15 @@ def random_mask(
     return jax.vmap(row)(keys)
 
 
-def visible_tokens(keys: Array, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], codes: int, corrupt: float) -> Int[Array, "B L"]:
-    """What the transformer is given: `codes` (the mask id) where masked; elsewhere the token, or in a share of up to `corrupt` of the
-    places (a random share for each row) a random one, so that it learns not to trust its own earlier mistakes (MMM)."""
+def visible_tokens(
+    keys: Array, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], codes: int, corrupt: float
+) -> Int[Array, "B L"]:
+    """The input tokens of the transformer: `codes`, the mask id, where masked.
+
+    Of the other tokens a share is replaced by random ones, so that the transformer learns to
+    correct its own earlier errors (MMM, Pinyoanuntapong et al. 2024). The share is uniform in [0,
+    `corrupt`], drawn for each row.
+    """
 
     def row(key: jax.Array, ids: jax.Array) -> jax.Array:
         k = jax.random.split(key, 3)
@@ -46,9 +63,10 @@ def visible_tokens(keys: Array, tokens: Int[Array, "B L"], mask: Bool[Array, "B 
 
 
 def ratio_bins(mask: Bool[Array, "B L"]) -> Float[Array, "B BINS"]:
-    """Weights with which the number of right masked tokens of each row adds up to the accuracy of a bin of mask ratios.
+    """Weights of the rows' numbers of correct masked tokens, which add up to accuracies.
 
-    Bin i holds the ratios (i / BINS, (i + 1) / BINS]. A bin without rows gives NaN: there is no accuracy.
+    There is one accuracy for each bin of mask ratios; bin i holds the ratios (i / BINS,
+    (i + 1) / BINS]. The accuracy of a bin without rows is NaN.
     """
     count = jnp.sum(mask, -1, dtype=jnp.float32)
     which = jnp.clip(jnp.ceil(count / mask.shape[-1] * BINS) - 1, 0, BINS - 1)

@@ -1,7 +1,9 @@
-"""Built datasets: the records of a source as a TensorFlow Datasets (array_record) dataset, without TensorFlow.
+"""Built datasets: the records of a source as a TensorFlow Datasets (array_record) dataset, without
+TensorFlow.
 
-Each split of a source is a dataset of its own, `DATA_DIR/NAME/SPLIT/VERSION`: whoever has only the test set builds only that. Records keep
-the order of the release; shuffling is the reader's. Images stay the bytes of the original file, and are not decoded here.
+Each split of a source is a dataset of its own, `DATA_DIR/NAME/SPLIT/VERSION`: whoever has only the
+test set builds only that. Records keep the order of the release; shuffling is the reader's. Images
+stay the bytes of the original file, and are not decoded here.
 """
 
 import contextlib
@@ -26,7 +28,13 @@ SKIPPED = "skipped.txt"
 
 
 def build(
-    name: str, manual_dir: str | Path, data_dir: str | Path, split: str, *, skip_bad: bool = False, overwrite: bool = False
+    name: str,
+    manual_dir: str | Path,
+    data_dir: str | Path,
+    split: str,
+    *,
+    skip_bad: bool = False,
+    overwrite: bool = False,
 ) -> tuple[int, Report]:
     """Builds a split of a source. A split that is there already is left alone unless `overwrite`.
 
@@ -34,13 +42,15 @@ def build(
       name: of the source (see `genhmr data list`).
       manual_dir: where the official releases lie.
       data_dir: where built datasets go.
-      skip_bad: list bad records in the report, and in skipped.txt beside the records, instead of stopping at the first.
+      skip_bad: list bad records in the report, and in skipped.txt beside the records, instead of
+        stopping at the first.
 
     Returns:
       How many records the split has, and the report (empty if the split was there already).
 
     Raises:
-      InputError: no such source or split, a part of the release is missing, or a record is bad. No records are left behind then.
+      InputError: no such source or split, a part of the release is missing, or a record is bad. No
+        records are left behind then.
     """
     source = find(name)
     report = source.report(skip_bad)
@@ -48,24 +58,42 @@ def build(
         raise InputError(name, f"has no split {split!r}", f"it has {', '.join(source.splits)}")
     folder = built_dir(data_dir, name, split)
     if overwrite or not _is_built(folder):
-        _build(source, functools.partial(source.records, manual_dir, split, report), Path(data_dir), split)
+        _build(
+            source,
+            functools.partial(source.records, manual_dir, split, report),
+            Path(data_dir),
+            split,
+        )
         if report.listed:
             (folder / SKIPPED).write_text(report.summary() + "\n")
     return len(open_built(data_dir, name, split)), report
 
 
-def _build(source: Source, make_records: Callable[[], Iterator[Record]], data_dir: Path, split: str) -> None:
-    """Builds beside the other datasets, then moves the whole into its place: only then does what was there before go."""
+def _build(
+    source: Source, make_records: Callable[[], Iterator[Record]], data_dir: Path, split: str
+) -> None:
+    """Builds beside the other datasets, then moves the whole into its place: only then does what
+    was there before go."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=f".building-{source.name}-", dir=data_dir)
     except OSError as error:
-        raise InputError(data_dir, f"cannot be written ({error.strerror})", "choose another --data-dir") from error
-    with scratch as folder, contextlib.redirect_stdout(io.StringIO()):  # tfds tells of downloads, though there are none
-        builder = _builder_class(source.name)(data_dir=folder, config=split, file_format="array_record")
+        raise InputError(
+            data_dir, f"cannot be written ({error.strerror})", "choose another --data-dir"
+        ) from error
+    with (
+        scratch as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):  # tfds tells of downloads, though there are none
+        builder = _builder_class(source.name)(
+            data_dir=folder, config=split, file_format="array_record"
+        )
         builder.make_records = make_records
-        _tfds().disable_progress_bar()  # ours, over the records, ends its line before an error is told
-        builder.download_and_prepare(download_dir=Path(folder) / "downloads", file_format="array_record")
+        # ours, over the records, ends its line before an error is told
+        _tfds().disable_progress_bar()
+        builder.download_and_prepare(
+            download_dir=Path(folder) / "downloads", file_format="array_record"
+        )
         place = built_dir(data_dir, source.name, split)
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.is_dir():
@@ -87,12 +115,17 @@ def open_built(data_dir: str | Path, name: str, split: str) -> "Built":
     source = find(name)
     folder = built_dir(data_dir, name, split)
     if not _is_built(folder):
-        raise InputError(folder, "is no built dataset", f"build it: genhmr data build {name} --manual-dir DIR --data-dir {data_dir}")
+        raise InputError(
+            folder,
+            "is no built dataset",
+            f"build it: genhmr data build {name} --manual-dir DIR --data-dir {data_dir}",
+        )
     return Built(source, folder, split)
 
 
 class Built:
-    """The records of a built split by number, in the order of the release; each has the fields of its schema (sources/records.py).
+    """The records of a built split by number, in the order of the release; each has the fields of
+    its schema (sources/records.py).
 
     Arrays are numpy, text is str, images are bytes. Safe to read from several threads.
     """
@@ -111,8 +144,13 @@ class Built:
         return self._decoded(self._data[int(index)])
 
     def __iter__(self) -> Iterator[Record]:
-        for start in range(0, len(self), 256):  # a block at a time: a read of many is faster than many reads
-            yield from map(self._decoded, self._data.__getitems__(list(range(start, min(start + 256, len(self))))))
+        for start in range(
+            0, len(self), 256
+        ):  # a block at a time: a read of many is faster than many reads
+            yield from map(
+                self._decoded,
+                self._data.__getitems__(list(range(start, min(start + 256, len(self))))),
+            )
 
     def _decoded(self, row: dict[str, Any]) -> Record:
         return {name: _decoded(row[name], field) for name, field in self._fields.items()}
@@ -136,10 +174,13 @@ def _features(source: Source) -> Any:
     def feature(field: Field) -> Any:
         if field.dtype == "str":
             return features.Text()
-        # A Tensor of strings holds any bytes; an Image feature would insist on an image in every record, and decode it.
+        # A Tensor of strings holds any bytes; an Image feature would insist on an image in every
+        # record, and decode it.
         return features.Tensor(shape=field.shape, dtype=numbers.get(field.dtype, np.str_))
 
-    return features.FeaturesDict({name: feature(field) for name, field in fields_of(source.kind).items()})
+    return features.FeaturesDict(
+        {name: feature(field) for name, field in fields_of(source.kind).items()}
+    )
 
 
 @functools.cache
@@ -152,7 +193,9 @@ def _builder_class(source_name: str) -> type:
         VERSION = tfds.core.Version(VERSION)
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=split) for split in source.splits]
         MANUAL_DOWNLOAD_INSTRUCTIONS = source.layout
-        url_infos: dict = {}  # nothing is downloaded; else tfds looks for checksums with a package that it does not install
+        # nothing is downloaded; else tfds looks for checksums with a package that it does not
+        # install
+        url_infos: dict = {}
 
         def _info(self) -> Any:
             return tfds.core.DatasetInfo(
@@ -169,19 +212,28 @@ def _builder_class(source_name: str) -> type:
 
         def _generate_examples(self) -> Iterator[tuple[int, Record]]:
             records = self.make_records()
-            with tqdm.tqdm(records, desc=f"{self.name} {self.builder_config.name}", unit=" records", disable=None, leave=False) as bar:
+            with tqdm.tqdm(
+                records,
+                desc=f"{self.name} {self.builder_config.name}",
+                unit=" records",
+                disable=None,
+                leave=False,
+            ) as bar:
                 yield from enumerate(bar)
 
     return Builder
 
 
 def _tfds() -> types.ModuleType:
-    """tensorflow_datasets, imported late: machines that only run the model need no data packages."""
+    """tensorflow_datasets, imported late: machines that only run the model need no data
+    packages."""
     try:
         import array_record  # noqa: F401
         import tensorflow_datasets
     except ImportError as error:
         raise InputError(
-            "built datasets", f"need a package that is not installed ({error.name})", "pip install 'genhmr_jax[data]'"
+            "built datasets",
+            f"need a package that is not installed ({error.name})",
+            "pip install 'genhmr_jax[data]'",
         ) from error
     return tensorflow_datasets

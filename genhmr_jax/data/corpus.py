@@ -1,4 +1,5 @@
-"""Writing the pose corpus that training reads (poses.load_corpus), from built pose datasets, weighted as papers weigh them."""
+"""Writing the pose corpus that training reads (poses.load_corpus), from built pose datasets,
+weighted as papers weigh them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,11 @@ def parse_weights(text: str) -> dict[str, float | None]:
     for part in text.split(","):
         name, given, number = part.strip().partition("=")
         if find(name).kind != "poses":
-            raise InputError(name, "is a dataset of people in images, not of poses", "`genhmr data list` shows the kinds")
+            raise InputError(
+                name,
+                "is a dataset of people in images, not of poses",
+                "`genhmr data list` shows the kinds",
+            )
         if name in weights:
             raise InputError("--source", f"names {name} twice", "name each dataset once")
         try:
@@ -31,13 +36,18 @@ def parse_weights(text: str) -> dict[str, float | None]:
         except ValueError:
             weights[name] = float("nan")
         if weights[name] is not None and not 0 < weights[name] < float("inf"):
-            raise InputError("--source", f"the weight of {name} is {number!r}", "weights are numbers above 0: amass=0.8")
+            raise InputError(
+                "--source",
+                f"the weight of {name} is {number!r}",
+                "weights are numbers above 0: amass=0.8",
+            )
     return weights
 
 
 def write_corpus(data_dir: str | Path, weights: Mapping[str, float | None], out: str | Path) -> str:
-    """Writes `out` (.npz): poses (N, 72) float32, split (N,) 0 train / 1 val, seq_id (N,), sequences (clips by seq_id), and if a weight is
-    known, weight (N,): the chance of each training pose, 0 for validation.
+    """Writes `out` (.npz): poses (N, 72) float32, split (N,) 0 train / 1 val, seq_id (N,),
+    sequences (clips by seq_id), and if a weight is known, weight (N,): the chance of each training
+    pose, 0 for validation.
 
     Args:
       data_dir: where the pose datasets are built.
@@ -47,15 +57,22 @@ def write_corpus(data_dir: str | Path, weights: Mapping[str, float | None], out:
       What was written, in lines.
 
     Raises:
-      InputError: a dataset is not built, several datasets of which one has no weight, or `out` is no .npz.
+      InputError: a dataset is not built, several datasets of which one has no weight, or `out` is
+        no .npz.
     """
     out = Path(out)
     if out.suffix != ".npz":
         raise InputError(out, "is no .npz", "give a name that ends in .npz")
     if len(weights) > 1:
-        unknown = [name for name, weight in weights.items() if weight is None and not find(name).weights]
+        unknown = [
+            name for name, weight in weights.items() if weight is None and not find(name).weights
+        ]
         if unknown:
-            raise InputError("--source", f"no paper gives weights for {', '.join(unknown)}", f"give one: {unknown[0]}=0.2")
+            raise InputError(
+                "--source",
+                f"no paper gives weights for {', '.join(unknown)}",
+                f"give one: {unknown[0]}=0.2",
+            )
     poses, splits, chances, clips, lines = [], [], [], [], []
     for name, weight in weights.items():
         for number, split in enumerate(SPLITS):
@@ -75,7 +92,12 @@ def write_corpus(data_dir: str | Path, weights: Mapping[str, float | None], out:
                 lines.append(f"{name} val: {len(part)} poses")
             chances.append(chance)
     names, seq_id = np.unique(np.array(clips), return_inverse=True)
-    arrays = {"poses": np.concatenate(poses), "split": np.concatenate(splits), "seq_id": seq_id.astype(np.int32), "sequences": names}
+    arrays = {
+        "poses": np.concatenate(poses),
+        "split": np.concatenate(splits),
+        "seq_id": seq_id.astype(np.int32),
+        "sequences": names,
+    }
     if len(weights) > 1 or any(weight or find(name).weights for name, weight in weights.items()):
         total = np.concatenate(chances)
         arrays["weight"] = (total / max(total.sum(), 1e-12)).astype(np.float32)
@@ -86,7 +108,9 @@ def write_corpus(data_dir: str | Path, weights: Mapping[str, float | None], out:
 
 def _open(data_dir: str | Path, source: Source, split: str) -> Built | None:
     """A built split; None if only the validation split is not there."""
-    if split == "val" and (split not in source.splits or not built_dir(data_dir, source.name, split).is_dir()):
+    if split == "val" and (
+        split not in source.splits or not built_dir(data_dir, source.name, split).is_dir()
+    ):
         return None
     return open_built(data_dir, source.name, split)
 
@@ -100,13 +124,19 @@ def _read(built: Built) -> tuple[np.ndarray, list[str]]:
 
 
 def _chances(source: Source, weight: float | None, sequences: list[str]) -> tuple[np.ndarray, str]:
-    """The chance of each training pose of a source, and what to tell: sets by their published weights, the poses of a set all alike.
+    """The chance of each training pose of a source, and what to tell: sets by their published
+    weights, the poses of a set all alike.
 
-    A set without a published weight counts as the smallest that has one. Without published weights all poses are alike.
+    A set without a published weight counts as the smallest that has one. Without published weights
+    all poses are alike.
     """
-    sets, index, count = np.unique([name.split("/")[0] for name in sequences], return_inverse=True, return_counts=True)
+    sets, index, count = np.unique(
+        [name.split("/")[0] for name in sequences], return_inverse=True, return_counts=True
+    )
     if not source.weights:
-        return np.full(len(sequences), (weight or 1.0) / len(sequences)), f", weight {weight}" if weight else ""
+        return np.full(
+            len(sequences), (weight or 1.0) / len(sequences)
+        ), f", weight {weight}" if weight else ""
     smallest = min(source.weights.values())
     share = np.array([source.weights.get(name, smallest) for name in sets])
     if weight is not None:

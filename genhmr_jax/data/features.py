@@ -1,10 +1,13 @@
-"""Rendered images as training samples: what the frozen parts (detector, image encoder) make of them, computed once ahead of training.
+"""Detections and encoder outputs of rendered images, computed once ahead of training.
 
     python -m genhmr_jax.data.features --images runs/images --out runs/features --split train
 
-Of the split val every image is detected as in use. For training nobody is searched: the detector looks at the person in a region as wrong
-as its own second look has them, which takes a third of the time; with an encoder also at the mirror image.
-A split's folder holds one .npy for each array, read memory-mapped: a set may be larger than memory.
+Images of split val go through the whole detector, as in use. For training there is no search for
+people: the person's region is known up to an error like that of the detector, which takes a third
+of the time. With an encoder, the mirror images are detected too.
+
+The folder of a split holds one .npy for each array. They are memory-mapped, so that a set may be
+larger than memory.
 """
 
 import argparse
@@ -20,40 +23,40 @@ import numpy as np
 import smpl_jax
 from tqdm import tqdm
 
-from genhmr_jax import detect
 from genhmr_jax.core import encoders
 from genhmr_jax.data.packing import PersonIndex, pack
 from genhmr_jax.data.poses import sample_hash
+from genhmr_jax.data.rows import Rows, from_arrays, is_of_encoder, to_arrays
 from genhmr_jax.data.synthetic.generate import Sample, mirrored
 from genhmr_jax.data.synthetic.write import read_shard
-from genhmr_jax.detect import blazepose
-from genhmr_jax.detect.detector import Look
-from genhmr_jax.geometry import camera
+from genhmr_jax.detect import blazepose, detector
+from genhmr_jax.detect.blazepose import Evidence
+from genhmr_jax.detect.detector import PoseEstimate
+from genhmr_jax.geometry.camera import CropCamera, crop_around
 from genhmr_jax.geometry.crop import crop_image
 from genhmr_jax.geometry.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.folders import find_files
 from genhmr_jax.io.paths import path_argument
-from genhmr_jax.nets.vit import is_vit
 
-CHUNK = 32
-OF_ENCODERS = ("map_", "look_", "images")  # how arrays begin that an encoder made
-# How the region of the detector's second look lies to that of the true keypoints, on rendered people: shift in sides, logarithm of the
-# side, angle in radians.
-REGION_MEAN, REGION_DEVIATION = np.array([0.0, 0.003, -0.025, 0.0]), np.array([0.012, 0.015, 0.06, 0.055])
+CHUNK = 32  # crops that are encoded at once
+DETECTOR = "detector"  # the encoder whose output is the detector's evidence
+# Error of the detector's region against that of the true keypoints, measured on rendered people:
+# shift in sides, logarithm of the side, angle in radians.
+REGION_MEAN = np.array([0.0, 0.003, -0.025, 0.0])
+REGION_DEVIATION = np.array([0.012, 0.015, 0.06, 0.055])
 _to_matrices = jax.jit(smpl_jax.rotations.axis_angle_to_matrix)
-_crop_around, _to_weak = jax.jit(camera.crop_around), jax.jit(camera.translation_to_weak)
 
 
 class FeatureSet:
-    """The samples of a split, in the form that data/views.py gives (keypoints as detected), with what an encoder made of them.
+    """The rows of a split: keypoints as detected, and the output of an encoder.
 
     Args:
-      encoder: the one that is expected: "none" reads nothing of any encoder; None reads what there is.
+      encoder: the expected one; "none" reads no encoder's output, None reads what is there.
 
     Raises:
-      InputError: no finished set is there, or one of another encoder.
+      InputError: there is no finished set, or it is of another encoder.
     """
 
     def __init__(self, folder: str | pathlib.Path, encoder: str | None = None):
@@ -63,138 +66,185 @@ class FeatureSet:
         meta = json.loads((folder / "done.json").read_text())
         self.size, self.encoder = meta["samples"], meta["encoder"]
         if encoder not in (None, "none", self.encoder):
-            raise InputError(folder, f"holds what {self.encoder} makes of images, not {encoder}", f"{remedy} --encoder {encoder}")
-        wanted = [name for name in meta["arrays"] if encoder != "none" or not name.startswith(OF_ENCODERS)]
+            problem = f"holds the output of {self.encoder}, not of {encoder}"
+            raise InputError(folder, problem, f"{remedy} --encoder {encoder}")
+        wanted = [name for name in meta["arrays"] if encoder != "none" or not is_of_encoder(name)]
         self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in wanted}
-        self.people = PersonIndex(np.ones(self.size, np.int64))  # each image was kept for one person
+        self.people = PersonIndex(np.ones(self.size, np.int64))  # one person an image
 
-    def rows(self, index: np.ndarray) -> dict:
-        """The samples at these indices."""
-        sample = {name: np.asarray(array[index]) for name, array in self.arrays.items() if not name.startswith("map_")}
-        maps = [np.asarray(self.arrays[name][index]) for name in sorted(self.arrays) if name.startswith("map_")]
-        return sample | ({"maps": maps} if maps else {})
+    def rows(self, index: np.ndarray) -> Rows:
+        """The rows at these indices."""
+        return from_arrays({name: np.asarray(array[index]) for name, array in self.arrays.items()})
 
     def source(self, size: int, seed: int) -> "FeatureSource":
-        """Training batches of `size` samples, drawn at random."""
+        """Training batches of `size` rows, drawn at random."""
         return FeatureSource(self, size, seed)
 
-    def all_batches(self, size: int) -> list[dict]:
-        """Every sample once, in batches of `size`, with "weight" (size,) float32: 1, and 0 where the last batch is padded."""
-        return [self.rows(part.image) | {"weight": part.weight} for part in pack(self.people.counts, size)]
+    def all_batches(self, size: int) -> list[Rows]:
+        """Every row once, in batches of `size`.
+
+        `weight` (size,) float32 is 1, and 0 where the last batch is padded.
+        """
+        return [
+            dataclasses.replace(self.rows(part.image), weight=part.weight)
+            for part in pack(self.people.counts, size)
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSource:
-    """Samples drawn from a feature set, each with its global "number" (b,) uint32; a data.pipeline.Source."""
+    """Rows drawn from a feature set, each with its global number; a data.pipeline.Source."""
 
     features: FeatureSet
     size: int
     seed: int
 
-    def load(self, numbers: np.ndarray) -> dict:
-        """The samples with these global numbers (b,)."""
-        image, _ = self.features.people.locate((sample_hash(numbers, self.seed) * len(self.features.people)).astype(np.int64))
-        return self.features.rows(image) | {"number": np.asarray(numbers).astype(np.uint32)}
+    def load(self, numbers: np.ndarray) -> Rows:
+        """The rows with these global numbers (b,)."""
+        drawn = (sample_hash(numbers, self.seed) * len(self.features.people)).astype(np.int64)
+        image, _ = self.features.people.locate(drawn)
+        number = np.asarray(numbers).astype(np.uint32)
+        return dataclasses.replace(self.features.rows(image), number=number)
 
-    def shapes(self) -> dict:
-        """Of one sample."""
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.features.rows(np.zeros(1, np.int64)))
-        return one | {"number": jax.ShapeDtypeStruct((), np.uint32)}
+    def shapes(self) -> Rows:
+        """Shapes of one row."""
+        shape = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        return jax.tree.map(shape, self.load(np.zeros(1, np.int64)))
 
 
-def compute(images: pathlib.Path, out: pathlib.Path, split: str, encoder: str, workers: int = 1) -> int:
-    """Detects, crops and encodes every image of a split; images in which the detector sees nobody are left out. Returns how many stay.
+def compute(
+    images: pathlib.Path, out: pathlib.Path, split: str, encoder: str, workers: int = 1
+) -> int:
+    """Detects, crops and encodes every image of a split.
 
-    One shard of images after the other becomes a part of its own: a stopped run goes on where it was.
+    Images in which nobody is detected are left out. Each shard of images becomes one part, so that
+    a stopped run continues where it was.
 
     Args:
-      encoder: of models/image_encoder.py, "none" for keypoints alone, or "look".
+      encoder: of core/encoders.py; "none" for keypoints alone.
       workers: processes.
 
+    Returns:
+      the number of rows.
+
     Raises:
-      InputError: no images there, none with a person that is found, or parts made with another encoder.
+      InputError: there are no images, nobody is detected in any, or the parts are of another
+        encoder.
     """
     folder = out / split
     parts = folder / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     files = find_files(images / split, "*.npz")
     if not files:
-        raise InputError(images / split, "holds no shards of synthetic images", "make them with python -m genhmr_jax.data.synthetic.write")
+        raise InputError(
+            images / split,
+            "holds no shards of synthetic images",
+            "make them with python -m genhmr_jax.data.synthetic.write",
+        )
     left = [file for file in files if not (parts / file.name).is_file()]
+    jobs = [(file, parts / file.name, encoder, split == "train") for file in left]
     if workers > 1 and left:
         # Fresh processes: threads of JAX do not survive a fork.
-        with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            jobs = [pool.submit(_compute_part, file, parts / file.name, encoder, split == "train") for file in left]
-            for job in tqdm(concurrent.futures.as_completed(jobs), total=len(jobs), unit="shard"):
+        fresh = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(workers, fresh) as pool:
+            running = [pool.submit(_compute_part, *job) for job in jobs]
+            done = concurrent.futures.as_completed(running)
+            for job in tqdm(done, total=len(running), unit="shard"):
                 job.result()
     else:
-        for file in tqdm(left, unit="shard"):
-            _compute_part(file, parts / file.name, encoder, split == "train")
+        for job in tqdm(jobs, unit="shard"):
+            _compute_part(*job)
     return _join([parts / file.name for file in files], folder, encoder)
 
 
 def _compute_part(file: pathlib.Path, part: pathlib.Path, encoder: str, training: bool) -> None:
-    """One shard's rows, and its encoder's maps (or crops), in one .npz."""
-    rows, crops = [], []
+    """Writes the rows of one shard, with its encoder's output, into one .npz."""
+    found, crops = [], []
     for number, encoded in enumerate(read_shard(file)):
+        # Keypoints are mirrored in training (data/turns.py); an encoder's output cannot be.
         sample = encoded.sample
-        # Keypoints are mirrored in training (data/turn.py); what an encoder made of a picture cannot be.
         both = (sample,) if encoder == "none" else (sample, mirrored(sample))
-        seen = _looked_at(both, np.random.default_rng([int(file.stem), number])) if training else _detected(sample)
-        for sample, look in seen:
-            rows.append(_row(sample, look))
-            if encoder == encoders.LOOK:
-                rows[-1] |= {f"look_{name}": value for name, value in look.evidence.items()}
+        rng = np.random.default_rng([int(file.stem), number])
+        for person, pose in _in_known_regions(both, rng) if training else _detected(sample):
+            row = _row(person, pose)
+            if encoder == DETECTOR:
+                row = dataclasses.replace(row, evidence=_stored(pose.evidence))
             elif encoder != "none":
-                crops.append(crop_image(sample.image, rows[-1]["crop"], encoders.CROP_SIZE))
-    arrays = {name: np.stack([row[name] for row in rows]).astype(np.float32) for name in rows[0]} if rows else {}
-    arrays |= {name: arrays[name].astype(np.float16) for name in encoders.STORED if name in arrays}  # of looks
-    maps = [_encode(encoder, crops[i : i + CHUNK]) for i in range(0, len(crops), CHUNK)]
-    for level in range(len(maps[0]) if maps else 0):  # an encoder that trains with the model gets the pixels
-        arrays["images" if is_vit(encoder) else f"map_{level}"] = np.concatenate([m[level] for m in maps])
+                crops.append(crop_image(person.image, row.view.crop, encoders.CROP_SIZE))
+            found.append(row)
+    rows = jax.tree.map(lambda *x: np.stack(x), *found) if found else None
+    if crops:
+        chunks = [_encode(encoder, crops[i : i + CHUNK]) for i in range(0, len(crops), CHUNK)]
+        levels = [np.concatenate(level) for level in zip(*chunks, strict=True)]
+        # The pixels of the crops, for an encoder that is part of the model.
+        trained = encoders.find(encoder).trained
+        output = {"images": levels[0]} if trained else {"maps": levels}
+        rows = dataclasses.replace(rows, **output)
+    arrays = {} if rows is None else to_arrays(rows)
     with atomic_path(part) as temporary, open(temporary, "wb") as opened:
         np.savez(opened, encoder=np.array(encoder), **arrays)
 
 
-def _row(sample: Sample, look: Look) -> dict[str, np.ndarray]:
-    """Labels of a sample around what was detected of it, in the form that data/views.py gives."""
-    size, keypoints = np.full(2, sample.image.shape[0], np.float32), _sure(look.keypoints)
-    crop = np.asarray(_crop_around(keypoints[:, :2], keypoints[:, 2]))
-    pose = np.concatenate([sample.global_orient, sample.body_pose]).reshape(24, 3)
-    place = (np.asarray(value, np.float32) for value in (sample.translation, crop, size, sample.focal))
-    return {
-        "rotmats": np.asarray(_to_matrices(pose)),
-        "betas": sample.betas,
-        "joints": sample.joints - sample.translation,
-        "keypoints": keypoints,
-        "keypoints3d": look.keypoints3d,
-        "points2d": sample.keypoints[:, :2],
-        "crop": crop,
-        "weak_camera": np.asarray(_to_weak(*place)),
-        "focal": np.float32(sample.focal),
-        "image_size": size,
-    }
+def _row(sample: Sample, pose: PoseEstimate) -> Rows:
+    """The detected keypoints of a sample with its true labels, without a row axis."""
+    keypoints = _sure(pose.keypoints)
+    view = CropCamera(
+        crop=crop_around(keypoints[:, :2], keypoints[:, 2]),
+        focal=np.array(sample.focal, np.float32),
+        centre=np.full(2, sample.image.shape[0] / 2, np.float32),
+    )
+    angles = np.concatenate([sample.global_orient, sample.body_pose]).reshape(24, 3)
+    row = Rows(
+        view=view,
+        rotmats=np.asarray(_to_matrices(angles)),
+        betas=sample.betas,
+        joints=sample.joints - sample.translation,
+        keypoints=keypoints,
+        keypoints3d=pose.keypoints3d,
+        points2d=sample.keypoints[:, :2],
+        weak_camera=view.weak(np.asarray(sample.translation, np.float32)),
+    )
+    return jax.tree.map(np.float32, row)
+
+
+def _stored(evidence: Evidence) -> Evidence:
+    """Evidence in the types of DetectorFeatures.stored_shapes."""
+    shapes = encoders.find(DETECTOR).stored_shapes(1)["evidence"]
+    return jax.tree.map(lambda x, shape: np.asarray(x, shape.dtype), evidence, shapes)
 
 
 def _join(parts: list[pathlib.Path], folder: pathlib.Path, encoder: str) -> int:
-    """Parts -> one .npy for each array, written piece by piece: a set may be larger than memory. Returns the number of samples."""
+    """Joins parts into one .npy for each array, part by part; returns the number of rows."""
+    # 1. Check that all parts hold the same arrays, and count their rows.
     counts, shapes = [], {}
     for part in parts:
         with np.load(part, allow_pickle=False) as data:
             if str(data["encoder"]) != encoder:
-                raise InputError(part, f"was made with the encoder {data['encoder']}, not {encoder}", "choose another --out")
+                problem = f"was made with the encoder {data['encoder']}, not {encoder}"
+                raise InputError(part, problem, "choose another --out")
             counts.append(len(data["focal"]) if "focal" in data else 0)
-            found = {name: ((array := data[name]).shape[1:], array.dtype) for name in data.files if name != "encoder"}
+            found = {
+                name: ((array := data[name]).shape[1:], array.dtype)
+                for name in data.files
+                if name != "encoder"
+            }
             if counts[-1] and found != (shapes or found):
                 raise InputError(
-                    part, "holds other arrays than the parts before it: another version made it", "delete the parts of one version"
+                    part,
+                    "holds other arrays than the parts before it: another version made it",
+                    "delete the parts of one version",
                 )
             shapes = found or shapes
     if not shapes:
-        raise InputError(folder, "the detector sees nobody in any image", "look at the images")
-    (folder / "done.json").unlink(missing_ok=True)  # an earlier, smaller set: not done until all arrays are written again
+        raise InputError(folder, "nobody is detected in any image", "check the images")
+
+    # 2. Copy. An earlier, smaller set counts as unfinished until all arrays are written again.
+    (folder / "done.json").unlink(missing_ok=True)
     ends, total = np.cumsum(counts), sum(counts)
-    whole = {n: np.lib.format.open_memmap(folder / f"{n}.npy", "w+", t, (total, *shape)) for n, (shape, t) in shapes.items()}
+    whole = {
+        n: np.lib.format.open_memmap(folder / f"{n}.npy", "w+", t, (total, *shape))
+        for n, (shape, t) in shapes.items()
+    }
     for part, end, count in zip(parts, ends, counts, strict=True):
         if count:
             with np.load(part, allow_pickle=False) as data:
@@ -202,62 +252,86 @@ def _join(parts: list[pathlib.Path], folder: pathlib.Path, encoder: str) -> int:
                     array[end - count : end] = data[name]
     for array in whole.values():
         array.flush()
-    (folder / "done.json").write_text(json.dumps({"samples": total, "encoder": encoder, "arrays": sorted(shapes)}))
+    meta = {"samples": total, "encoder": encoder, "arrays": sorted(shapes)}
+    (folder / "done.json").write_text(json.dumps(meta))
     return total
 
 
 def _sure(keypoints: np.ndarray) -> np.ndarray:
-    """Keypoints (..., 3), all zero where the detector is not sure enough."""
+    """Keypoints (..., 3), all zero below the least confidence."""
     return np.where(keypoints[..., 2:] >= MIN_CONFIDENCE, keypoints, 0.0).astype(np.float32)
 
 
-def _detected(sample: Sample) -> list[tuple[Sample, Look]]:
-    """The sample with the detector's look at its person, the one nearest to the visible true keypoints; [] if there is none."""
-    people = detect.looks(sample.image, max_people=3)
-    seen = sample.keypoints[:, 2] > 0
-    if not people or not seen.any():
+def _detected(sample: Sample) -> list[tuple[Sample, PoseEstimate]]:
+    """The sample with the estimate of its person, found as in use; [] if the person is not found.
+
+    Of several people it is the one closest to the visible true keypoints.
+    """
+    people = [person.pose for person in detector.find_people(sample.image, max_people=3)[0]]
+    visible = sample.keypoints[:, 2] > 0
+    if not people or not visible.any():
         return []
-    keypoints = _sure(np.stack([look.keypoints for look in people]))
-    both = seen & (keypoints[..., 2] > 0)
+    keypoints = _sure(np.stack([pose.keypoints for pose in people]))
+    both = visible & (keypoints[..., 2] > 0)
     distance = np.linalg.norm(keypoints[..., :2] - sample.keypoints[None, :, :2], axis=-1)
-    error = np.where(both.sum(1) >= MIN_KEYPOINTS, (distance * both).sum(1) / np.maximum(both.sum(1), 1), np.inf)
+    mean = (distance * both).sum(1) / np.maximum(both.sum(1), 1)
+    error = np.where(both.sum(1) >= MIN_KEYPOINTS, mean, np.inf)
     best = int(np.argmin(error))
-    near = error[best] < np.ptp(sample.keypoints[:, :2], axis=0).max() / 4
-    return [(sample, people[best])] if near else []
+    close = error[best] < np.ptp(sample.keypoints[:, :2], axis=0).max() / 4
+    return [(sample, people[best])] if close else []
 
 
-def _looked_at(samples: tuple[Sample, ...], rng: np.random.Generator) -> list[tuple[Sample, Look]]:
-    """Each sample with a look in the region of its true keypoints, moved at random; without those of whom nothing is seen."""
-    seen = []
+def _in_known_regions(
+    samples: tuple[Sample, ...], rng: np.random.Generator
+) -> list[tuple[Sample, PoseEstimate]]:
+    """Each sample with the estimate in the region of its true keypoints, moved at random.
+
+    Samples of which nothing is detected are left out.
+    """
+    found = []
     for sample in samples:
         if (sample.keypoints[:, 2] > 0).sum() < MIN_KEYPOINTS:
             continue
         x, y, log_side, angle = REGION_MEAN + REGION_DEVIATION * rng.standard_normal(4)
         region = blazepose.region_of(sample.keypoints[:, :2], DETECTED)
         middle = region.to_image(blazepose.SIZE * (0.5 + np.array([x, y])))
-        look = detect.look_at(sample.image, blazepose.Region(*middle, region.side * np.exp(log_side), region.angle + angle))
-        if look.person >= detect.IS_PERSON and (_sure(look.keypoints)[:, 2] > 0).sum() >= MIN_KEYPOINTS:
-            seen.append((sample, look))
-    return seen
+        moved = blazepose.Region(*middle, region.side * np.exp(log_side), region.angle + angle)
+        pose = detector.in_region(sample.image, moved)
+        enough = (_sure(pose.keypoints)[:, 2] > 0).sum() >= MIN_KEYPOINTS
+        if pose.person >= detector.IS_PERSON and enough:
+            found.append((sample, pose))
+    return found
 
 
 def _encode(encoder: str, crops: list[np.ndarray]) -> list[np.ndarray]:
-    """Maps of some crops, float16; for an encoder that trains with the model the crops themselves, uint8."""
-    if is_vit(encoder):
+    """Maps of up to CHUNK crops, float16, or the crops as uint8 for an encoder of the model."""
+    if encoders.find(encoder).trained:
         return [np.round(255 * np.stack(crops)).astype(np.uint8)]
     pixels = np.zeros((CHUNK, *crops[0].shape), np.float32)
     pixels[: len(crops)] = crops
-    return [np.asarray(m, np.float16)[: len(crops)] for m in jax.device_get(encoders.encode(encoder, jnp.asarray(pixels)))]
+    maps = jax.device_get(encoders.find(encoder).encode(jnp.asarray(pixels)))
+    return [np.asarray(m, np.float16)[: len(crops)] for m in maps]
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Compute detections and image features ahead of training.")
-    parser.add_argument("--images", type=path_argument, required=True, help="folder that holds train/ and val/ shards")
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        description="Compute detections and image features ahead of training."
+    )
+    parser.add_argument(
+        "--images",
+        type=path_argument,
+        required=True,
+        help="folder that holds train/ and val/ shards",
+    )
     parser.add_argument("--out", type=path_argument, required=True)
     parser.add_argument("--split", choices=("train", "val"), required=True)
-    about = "or none: keypoints alone; look: what the lifter learns from; vit_s .. vit_h: the crops themselves"
-    parser.add_argument("--encoder", default="blazepose_full", help=about)
+    parser.add_argument(
+        "--encoder",
+        default="blazepose_full",
+        help="none: keypoints alone; detector: the detector's outputs; blazepose_full: maps of "
+        "crops; vit_s .. vit_h: the pixels of crops",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes")
     args = parser.parse_args()
     try:

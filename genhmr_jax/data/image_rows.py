@@ -1,14 +1,13 @@
-"""Rows of images with labels, for every stage that is trained on them: where a config says they come from, and what form they have.
+"""Labelled image rows for every stage that trains on them: their origin and form, from a config.
 
-They are photos of a mixture of people (`data.people`, `data.mixture`: data/people.py, rendered people among them), or stored crops or what
-a frozen encoder made of them (`data.images`: train/features.py).
+They are photos of a mixture of people (`data.people`, `data.mixture`: data/people.py, with rendered
+people among them), or stored crops or encoder outputs (`data.images`: data/features.py).
 """
 
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -16,36 +15,48 @@ import ml_collections
 from jaxtyping import Array, Float
 
 from genhmr_jax.core import encoders
-from genhmr_jax.data import poses
+from genhmr_jax.data import augment, people, poses
+from genhmr_jax.data.features import FeatureSet
+from genhmr_jax.data.pipeline import Source
+from genhmr_jax.data.rows import Rows, to_arrays
+from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+from genhmr_jax.data.synthetic.rendered import Rendered
 from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageRows:
-    """The image rows of a training; nothing is opened before it is asked for.
+    """The image rows of a training run; no data is opened before it is needed.
 
     Attributes:
       config: of the stage: `image_batch_size` (0: no images), `seed`, `data`, `evaluate_poses`.
-      encoder: whose maps, or whose crops, stored rows hold (models/image_encoder.py); "none" reads neither.
-      lifted: whether the model reads the detector's keypoints in 3D, which sets of earlier versions lack.
+      encoder: whose output the stored rows hold (core/encoders.py); "none" reads no output.
 
     Raises:
-      InputError: images are asked for, but the config names none, or two kinds.
+      InputError: the config needs images but names no source of them, or two.
     """
 
     config: ml_collections.ConfigDict
     encoder: str
-    lifted: bool = False
 
     def __post_init__(self) -> None:
-        if self.size and not (self.config.data.images or self.are_photos):
-            remedy = "give --config.data.images=DIR, --config.data.people=DIR or --config.data.mixture=rendered"
-            raise InputError("--config.image_batch_size", "asks for images but there are none", remedy)
-        if self.size and self.config.data.images and self.config.data.people:
-            problem = f"names stored rows beside the photos of --config.data.people={self.config.data.people}"
-            raise InputError(f"--config.data.images={self.config.data.images}", problem, "leave one of them empty: --config.data.people=")
+        data = self.config.data
+        if self.size and not (data.images or self.are_photos):
+            choices = "--config.data.people=DIR or --config.data.mixture=rendered"
+            raise InputError(
+                "--config.image_batch_size",
+                "asks for images but there are none",
+                f"give --config.data.images=DIR, {choices}",
+            )
+        if self.size and data.images and data.people:
+            raise InputError(
+                f"--config.data.images={data.images}",
+                f"names stored rows beside the photos of --config.data.people={data.people}",
+                "leave one of them empty: --config.data.people=",
+            )
 
     @property
     def size(self) -> int:
@@ -54,61 +65,89 @@ class ImageRows:
 
     @functools.cached_property
     def are_photos(self) -> bool:
-        """Whether they are people of a mixture, whose 2D keypoints are labels, and not stored rows, whose keypoints are detected."""
-        from genhmr_jax.data import people
+        """Whether the rows are people of a mixture, and not stored rows.
 
+        The 2D keypoints of a mixture are labels; those of stored rows are detected.
+        """
         mixture = self.config.data.mixture  # "" where a stage learns from stored rows only
-        return bool(self.config.data.people) or bool(mixture) and set(people.parse_mixture(mixture)) == {people.RENDERED}
+        only_rendered = bool(mixture) and set(people.parse_mixture(mixture)) == {people.RENDERED}
+        return bool(self.config.data.people) or only_rendered
 
     @functools.cached_property
-    def stored(self) -> dict[str, Any]:
-        """The stored rows by split: train.features.FeatureSet; {} for photos."""
+    def stored(self) -> dict[str, FeatureSet]:
+        """The stored rows by split; {} for photos.
+
+        Raises:
+          InputError: there is no finished set of this encoder, or it lacks an array of `shapes`.
+        """
         if not self.size or self.are_photos:
             return {}
-        from genhmr_jax.data.features import FeatureSet
-
         folder = pathlib.Path(self.config.data.images)
         stored = {split: FeatureSet(folder / split, self.encoder) for split in ("train", "val")}
-        needed = {"keypoints3d"} if self.lifted else set()
-        needed |= set(encoders.stored_shapes(self.encoder, 1)) if self.encoder == encoders.LOOK else set()
-        for split, rows in stored.items():
-            if missing := sorted(needed - set(rows.arrays)):
-                remedy = "make it again with python -m genhmr_jax.data.features"
-                raise InputError(folder / split, f"lacks {', '.join(missing)}: an earlier version wrote it", remedy)
+        needed = set(to_arrays(self.shapes())) - {"number"}
+        for split, found in stored.items():
+            if missing := sorted(needed - set(found.arrays)):
+                raise InputError(
+                    folder / split,
+                    f"lacks {', '.join(missing)}: another version wrote it",
+                    "make it again with python -m genhmr_jax.data.features",
+                )
         return stored
 
-    def source(self) -> Any:
-        """The training rows: a data.pipeline.Source. Opens the data, for validation too: what is missing shall stop the run now."""
-        _ = self._measured_on
+    def source(self, exact: Collection[str] | None = None) -> Source:
+        """The training rows.
+
+        Opens the validation data too, so that a run with missing data stops at its start.
+
+        Args:
+          exact: of photos: names of the datasets whose bodies were measured (`Rows.exact`).
+        """
+        _ = self._validation_dataset
         if not self.are_photos:
             return self.stored["train"].source(self.size, self.config.seed)
-        from genhmr_jax.data import augment, people
-
         data = self.config.data
         mixture = people.open_mixture(data.people, data.mixture, rendered=self._rendered)
         spec = augment.AugmentSpec(**data.augment.to_dict())
-        return people.PeopleSource(mixture, self.size, self.config.seed, load_body(data.body), spec)
+        return people.PeopleSource(
+            mixture, self.size, self.config.seed, load_body(data.body), spec, exact
+        )
 
-    def shapes(self) -> dict[str, Any]:
-        """A batch as ShapeDtypeStructs, without opening any data."""
+    def shapes(self, exact: bool = False) -> Rows:
+        """A batch as ShapeDtypeStructs; opens no data.
+
+        Args:
+          exact: whether photos have `Rows.exact`.
+        """
         if self.are_photos:
-            from genhmr_jax.data import people
-
-            rows = people.row_shapes() | {"number": jax.ShapeDtypeStruct((), jnp.uint32)}
-            return {name: jax.ShapeDtypeStruct((self.size, *row.shape), row.dtype) for name, row in rows.items()}
+            return people.batch_shapes(self.size, exact=exact)
         k = len(DETECTED)
-        floats = {"rotmats": (24, 3, 3), "betas": (10,), "joints": (24, 3), "keypoints": (k, 3), "keypoints3d": (k, 3)}
-        floats |= {"points2d": (k, 2), "crop": (3,), "weak_camera": (3,), "focal": (), "image_size": (2,)}
-        rows = {name: jax.ShapeDtypeStruct((self.size, *shape), jnp.float32) for name, shape in floats.items()}
-        rows["number"] = jax.ShapeDtypeStruct((self.size,), jnp.uint32)
-        return rows | (encoders.stored_shapes(self.encoder, self.size) if self.encoder != "none" else {})
+        shape = lambda *sizes, kind=jnp.float32: jax.ShapeDtypeStruct((self.size, *sizes), kind)
+        stored = (
+            encoders.find(self.encoder).stored_shapes(self.size) if self.encoder != "none" else {}
+        )
+        return Rows(
+            view=CropCamera(shape(3), shape(), shape(2)),
+            rotmats=shape(24, 3, 3),
+            betas=shape(10),
+            joints=shape(24, 3),
+            keypoints=shape(k, 3),
+            keypoints3d=shape(k, 3),
+            points2d=shape(k, 2),
+            weak_camera=shape(3),
+            number=shape(kind=jnp.uint32),
+            **stored,
+        )
 
-    def validation(self, place: Callable[[Any], Any]) -> Iterator[dict[str, Any]]:
-        """The validation rows in batches, placed, without augmentation, each row with its "weight" in a mean error of joints, and its
-        "weight2d" in one of keypoints.
+    def validation(self, place: Callable[[Rows], Rows]) -> Iterator[Rows]:
+        """Placed validation batches without augmentation.
 
-        `evaluate_poses` records of `data.people_val`, of which those whose joints are not all known have no "weight"; where it is "", all
-        stored rows of split val; where there are none either, no batch at all.
+        They are `evaluate_poses` records of `data.people_val`, or, where that is "", all stored
+        rows of split val. Without either there is no batch. `weight` and `weight2d` hold each row's
+        weight in mean errors of joints and of keypoints: `weight` is 0 for a record whose 24 joints
+        are not all known, `weight2d` for one without a labelled keypoint.
+
+        Args:
+          place: puts a batch on the devices.
 
         Raises:
           InputError: `data.people_val` is no dataset, or no record has all 24 joints or a keypoint.
@@ -116,44 +155,55 @@ class ImageRows:
         config = self.config
         if not (self.size and config.data.people_val):
             for batch in self.stored["val"].all_batches(self.size) if self.stored else ():
-                yield place(batch | {"weight2d": batch["weight"]})
+                yield place(dataclasses.replace(batch, weight2d=batch.weight))
             return
-        from genhmr_jax.data import people
-
         total = 0.0
-        for batch in people.all_batches(self._measured_on, self.size, config.evaluate_poses, load_body(config.data.body)):
-            batch["weight2d"] = batch["weight"] * (batch["points2d_confidence"] > 0).any(1)
-            batch["weight"] *= (batch["joints_confidence"] > 0).all(1)
-            total += batch["weight"].sum() + batch["weight2d"].sum()
-            yield place(batch)
+        for batch in people.all_batches(
+            self._validation_dataset, self.size, config.evaluate_poses, load_body(config.data.body)
+        ):
+            weight2d = batch.weight * (batch.points2d_confidence > 0).any(1)
+            weight = batch.weight * (batch.joints_confidence > 0).all(1)
+            total += weight.sum() + weight2d.sum()
+            yield place(dataclasses.replace(batch, weight=weight, weight2d=weight2d))
         if not total:
-            raise InputError(config.data.people_val, "has neither poses with shapes nor keypoints", "give a dataset that has")
+            raise InputError(
+                config.data.people_val,
+                "has neither poses with shapes nor keypoints",
+                "give a dataset that has",
+            )
 
     @functools.cached_property
-    def _measured_on(self) -> Any:
+    def _validation_dataset(self) -> people.Dataset | None:
         """The dataset that `data.people_val` names, or None."""
         if not self.config.data.people_val:
             return None
-        from genhmr_jax.data import people
-
         name, _, split = self.config.data.people_val.partition(":")
-        datasets = people.open_mixture(self.config.data.people, name, split or "val", self._rendered)
+        datasets = people.open_mixture(
+            self.config.data.people, name, split or "val", self._rendered
+        )
         if len(datasets) > 1:
-            raise InputError("--config.data.people_val", f"{name!r} is several datasets", "give one, such as threedpw:validation")
+            raise InputError(
+                "--config.data.people_val",
+                f"{name!r} is several datasets",
+                "give one, such as threedpw:validation",
+            )
         return datasets[0]
 
-    def _rendered(self, split: str) -> Any:
-        """People of the pose corpus, rendered when they are asked for."""
-        from genhmr_jax.data.synthetic.backgrounds import Backgrounds
-        from genhmr_jax.data.synthetic.rendered import Rendered
-
+    def _rendered(self, split: str) -> people.Records:
+        """People of the pose corpus, each rendered when it is read."""
         data = self.config.data
-        corpus, backgrounds = poses.load_corpus(data.poses, split), Backgrounds(data.backgrounds)
-        return Rendered(corpus, split, self.config.seed, load_body(data.body), backgrounds, on_device=data.render_on_device)
+        return Rendered(
+            poses.load_corpus(data.poses, split),
+            split,
+            self.config.seed,
+            load_body(data.body),
+            Backgrounds(data.backgrounds),
+            on_device=data.render_on_device,
+        )
 
 
 def rooted(joints: Float[Array, "B 24 3"], known: Float[Array, "B 24"]) -> Float[Array, "B 24 3"]:
-    """Joints relative to the pelvis; where a dataset does not know it, to the middle of the hips."""
+    """Joints relative to the pelvis, or to the middle of the hips where the pelvis is unknown."""
     hips = jnp.mean(joints[:, 1:3], 1, keepdims=True)
     return joints - jnp.where(known[:, :1, None] > 0, joints[:, :1], hips)
 

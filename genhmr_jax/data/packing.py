@@ -1,4 +1,5 @@
-"""Images carry any number of people; the network takes fixed batches of people. Which person is where, and batches without gaps."""
+"""Images carry any number of people; the network takes fixed batches of people. Which person is
+where, and batches without gaps."""
 
 import dataclasses
 
@@ -22,7 +23,9 @@ class PersonIndex:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def locate(self, numbers: Int[np.ndarray, "..."]) -> tuple[Int[np.ndarray, "..."], Int[np.ndarray, "..."]]:
+    def locate(
+        self, numbers: Int[np.ndarray, "..."]
+    ) -> tuple[Int[np.ndarray, "..."], Int[np.ndarray, "..."]]:
         """Person numbers, any shape -> their image, and which of its people each is.
 
         Raises:
@@ -30,14 +33,17 @@ class PersonIndex:
         """
         numbers = np.asarray(numbers, np.int64)
         if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
-            raise IndexError(f"person numbers go from 0 to {len(self) - 1}, asked for {numbers.min()} to {numbers.max()}")
+            raise IndexError(
+                f"person numbers go from 0 to {len(self) - 1}, asked for {numbers.min()} to {numbers.max()}"
+            )
         image = np.searchsorted(self._ends, numbers, side="right")
         return image, numbers - (self._ends[image] - self.counts[image])
 
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """A batch of people: row i is person `person[i]` of image `image[i]`; weight 1, or 0 where the last batch is filled up."""
+    """A batch of people: row i is person `person[i]` of image `image[i]`; weight 1, or 0 where the
+    last batch is filled up."""
 
     image: Int[np.ndarray, " size"]
     person: Int[np.ndarray, " size"]
@@ -45,9 +51,11 @@ class Packed:
 
 
 def pack(counts: Int[np.ndarray, " images"], size: int) -> list[Packed]:
-    """Everybody once, in order, in batches of exactly `size` people; an image's people may lie in two batches.
+    """Everybody once, in order, in batches of exactly `size` people; an image's people may lie in
+    two batches.
 
-    Only the last batch may have padding: the last person again, with weight 0. The batches depend on nothing but the counts.
+    Only the last batch may have padding: the last person again, with weight 0. The batches depend
+    on nothing but the counts.
     """
     index = PersonIndex(counts)
     packed = []

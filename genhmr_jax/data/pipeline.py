@@ -1,7 +1,8 @@
 """From sources of samples to the global batches of a training step.
 
-A source is a pure function of the global sample number (step x batch size + row), so the global batch of a step is the same for any number
-of processes: each loads the rows that its devices hold, and a run resumes from its step alone.
+A source is a pure function of the global sample number (step x batch size + row), so the global
+batch of a step is the same for any number of processes: each loads the rows that its devices hold,
+and a run resumes from its step alone.
 """
 
 import collections
@@ -17,7 +18,8 @@ from jax.sharding import NamedSharding
 
 from genhmr_jax.io.errors import InputError
 
-Rows = dict[str, Any]  # arrays with the same leading axis, or lists of such arrays
+Samples = Any
+"""A pytree of arrays with the same leading axis."""
 
 
 class Source(Protocol):
@@ -25,15 +27,18 @@ class Source(Protocol):
 
     size: int  # rows of the global batch
 
-    def load(self, numbers: np.ndarray) -> Rows:
-        """The samples with these global numbers (b,): arrays (b, ...). Pure, and safe to call from several threads."""
+    def load(self, numbers: np.ndarray) -> Samples:
+        """The samples with these global numbers (b,): arrays (b, ...). Pure, and safe to call from
+        several threads."""
 
-    def shapes(self) -> Rows:
-        """Shape and dtype (jax.ShapeDtypeStruct) of each array of one sample, without the row axis."""
+    def shapes(self) -> Samples:
+        """Shape and dtype (jax.ShapeDtypeStruct) of each array of one sample, without the row
+        axis."""
 
 
 def check_divides(size: int, sharding: NamedSharding, where: str) -> None:
-    """Raises InputError unless a batch of `size` rows divides over the mesh axes that `sharding` splits its first axis by."""
+    """Raises InputError unless a batch of `size` rows divides over the mesh axes that `sharding`
+    splits its first axis by."""
     axes = sharding.spec[0] if len(sharding.spec) else None
     axes = (axes,) if isinstance(axes, str) else axes or ()
     parts = math.prod(sharding.mesh.shape[axis] for axis in axes)
@@ -41,13 +46,21 @@ def check_divides(size: int, sharding: NamedSharding, where: str) -> None:
         below, above = size // parts * parts, (size // parts + 1) * parts
         nearest = f"{below} or {above}" if below > 0 else f"{above}"
         split = " x ".join(f"{axis} {sharding.mesh.shape[axis]}" for axis in axes)
-        raise InputError(where, f"a batch of {size} does not divide into {parts} parts (mesh {split})", f"use {nearest}")
+        raise InputError(
+            where,
+            f"a batch of {size} does not divide into {parts} parts (mesh {split})",
+            f"use {nearest}",
+        )
 
 
-def local_rows(sharding: NamedSharding, size: int, devices: Sequence[jax.Device] | None = None) -> np.ndarray:
-    """The rows (b,) int64 of a global batch of `size` that these devices hold, in ascending order; default: this process's devices.
+def local_rows(
+    sharding: NamedSharding, size: int, devices: Sequence[jax.Device] | None = None
+) -> np.ndarray:
+    """The rows (b,) int64 of a global batch of `size` that these devices hold, in ascending order;
+    default: this process's devices.
 
-    They need not be contiguous: on a TPU pod a host's 2 x 2 chips lie in several rows of the chip grid, and the mesh runs along it.
+    They need not be contiguous: on a TPU pod a host's 2 x 2 chips lie in several rows of the chip
+    grid, and the mesh runs along it.
     """
     if devices is None:
         indices = sharding.addressable_devices_indices_map((size,))
@@ -61,16 +74,24 @@ def local_rows(sharding: NamedSharding, size: int, devices: Sequence[jax.Device]
 
 
 class Batches:
-    """Iterator over the global batches of steps `first_step`..`last_step` - 1: {source name: arrays (size, ...), sharded over rows}.
+    """Iterator over the global batches of steps `first_step`..`last_step` - 1: {source name: arrays
+    (size, ...), sharded over rows}.
 
-    Threads load, and one thread puts batches on the devices, `prefetch` of them ahead of the caller.
+    Threads load, and one thread puts batches on the devices, `prefetch` of them ahead of the
+    caller.
 
     Raises:
       InputError: a source's batch does not divide over the mesh.
     """
 
     def __init__(
-        self, sources: dict[str, Source], sharding: NamedSharding, first_step: int, last_step: int, threads: int = 4, prefetch: int = 2
+        self,
+        sources: dict[str, Source],
+        sharding: NamedSharding,
+        first_step: int,
+        last_step: int,
+        threads: int = 4,
+        prefetch: int = 2,
     ):
         for name, source in sources.items():
             check_divides(source.size, sharding, f"source {name!r}")
@@ -78,7 +99,8 @@ class Batches:
         self._rows = {name: local_rows(sharding, source.size) for name, source in sources.items()}
         self._next, self._asked, self._last = first_step, first_step, last_step
         host = _grain_batches if importlib.util.find_spec("grain") else _thread_batches
-        # Each thread has a batch of its own in the works, so fewer than `threads` of them would leave threads idle.
+        # Each thread has a batch of its own in the works, so fewer than `threads` of them would
+        # leave threads idle.
         self._host = host(self._load, first_step, last_step, threads, max(threads, prefetch))
         self._mover = concurrent.futures.ThreadPoolExecutor(1, "to-device")
         self._ahead: collections.deque[concurrent.futures.Future] = collections.deque()
@@ -87,7 +109,7 @@ class Batches:
     def __iter__(self) -> "Batches":
         return self
 
-    def __next__(self) -> dict[str, Rows]:
+    def __next__(self) -> dict[str, Samples]:
         if self._next >= self._last:
             self.close()
             raise StopIteration
@@ -105,7 +127,8 @@ class Batches:
         return batch
 
     def state(self) -> dict[str, int]:
-        """Where the caller is: the step of the batch that it gets next. The same on all processes, whatever is prefetched."""
+        """Where the caller is: the step of the batch that it gets next. The same on all processes,
+        whatever is prefetched."""
         return {"next_index": self._next}
 
     def close(self) -> None:
@@ -114,20 +137,25 @@ class Batches:
         self._mover.shutdown(wait=True, cancel_futures=True)
         self._host.close()
 
-    def _load(self, step: int) -> dict[str, Rows]:
-        return {name: source.load(step * source.size + self._rows[name]) for name, source in self._sources.items()}
+    def _load(self, step: int) -> dict[str, Samples]:
+        return {
+            name: source.load(step * source.size + self._rows[name])
+            for name, source in self._sources.items()
+        }
 
-    def _move_next(self) -> dict[str, Rows]:
+    def _move_next(self) -> dict[str, Samples]:
         return {name: self._to_devices(name, rows) for name, rows in next(self._host).items()}
 
-    def _to_devices(self, name: str, rows: Rows) -> Rows:
+    def _to_devices(self, name: str, rows: Samples) -> Samples:
         """This process's rows -> global arrays."""
         held, size = self._rows[name], self._sources[name].size
 
         def place(local: np.ndarray) -> jax.Array:
             def part(index: tuple[slice, ...]) -> np.ndarray:
                 start, stop, _ = index[0].indices(size)
-                at = int(np.searchsorted(held, start))  # a device's rows are contiguous, and this process holds all of them
+                at = int(
+                    np.searchsorted(held, start)
+                )  # a device's rows are contiguous, and this process holds all of them
                 return local[at : at + stop - start]
 
             return jax.make_array_from_callback((size, *local.shape[1:]), self._sharding, part)
@@ -136,7 +164,12 @@ class Batches:
 
 
 def batches(
-    sources: dict[str, Source], sharding: NamedSharding, first_step: int, last_step: int, threads: int = 4, prefetch: int = 2
+    sources: dict[str, Source],
+    sharding: NamedSharding,
+    first_step: int,
+    last_step: int,
+    threads: int = 4,
+    prefetch: int = 2,
 ) -> Batches:
     """The global batches of the steps `first_step`..`last_step` - 1.
 
@@ -152,17 +185,23 @@ def batches(
     return Batches(sources, sharding, first_step, last_step, threads, prefetch)
 
 
-def _grain_batches(load: Callable[[int], Any], first: int, last: int, threads: int, buffered: int) -> Iterator[Any]:
+def _grain_batches(
+    load: Callable[[int], Any], first: int, last: int, threads: int, buffered: int
+) -> Iterator[Any]:
     import grain  # imported late: machines that only run the model need no data packages
 
     dataset = grain.MapDataset.range(last).map(load)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffered if threads else 0)
+    options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=buffered if threads else 0
+    )
     iterator = iter(dataset.to_iter_dataset(options))
     iterator.set_state({"next_index": first})
     return iterator
 
 
-def _thread_batches(load: Callable[[int], Any], first: int, last: int, threads: int, buffered: int) -> Iterator[Any]:
+def _thread_batches(
+    load: Callable[[int], Any], first: int, last: int, threads: int, buffered: int
+) -> Iterator[Any]:
     """The same without grain."""
     if not threads:
         yield from map(load, range(first, last))

@@ -1,15 +1,18 @@
-"""The pose corpus: an npz of SMPL poses with a train/validation split, and the order in which poses are drawn.
+"""The pose corpus: an npz of SMPL poses with a train/validation split, and the order in which poses
+are drawn.
 
-The order is a pure function of (seed, global sample number): the same for any number of processes, and a run resumes from its
-step alone.
+The order is a pure function of (seed, global sample number): the same for any number of processes,
+and a run resumes from its step alone.
 """
 
 import dataclasses
 import functools
 import pathlib
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, UInt
 
 from genhmr_jax.io.errors import InputError
 
@@ -27,57 +30,83 @@ class PoseCorpus:
         return np.cumsum(self.weights)
 
     def draw(self, numbers: np.ndarray, seed: int) -> np.ndarray:
-        """Indices into the corpus of the samples with these global numbers (any shape of integers)."""
-        return np.minimum(np.searchsorted(self._upper_ends, sample_hash(numbers, seed), side="right"), len(self.poses) - 1)
+        """Indices into the corpus of the samples with these global numbers (any shape of
+        integers)."""
+        return np.minimum(
+            np.searchsorted(self._upper_ends, sample_hash(numbers, seed), side="right"),
+            len(self.poses) - 1,
+        )
 
 
 def sample_hash(numbers: np.ndarray, seed: int) -> np.ndarray:
     """A hash of each number to [0, 1): splitmix64 (Steele, Lea, Flood 2014), vectorised."""
     with np.errstate(over="ignore"):
-        x = np.asarray(numbers, np.uint64) + np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(0x9E3779B97F4A7C15)
+        x = (
+            np.asarray(numbers, np.uint64)
+            + np.uint64(seed) * np.uint64(0xD1342543DE82EF95)
+            + np.uint64(0x9E3779B97F4A7C15)
+        )
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x = x ^ (x >> np.uint64(31))
     return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def load_corpus(path: str | pathlib.Path, split: str, *, max_clip_share: float = 0.02) -> PoseCorpus:
+def load_corpus(
+    path: str | pathlib.Path, split: str, *, max_clip_share: float = 0.02
+) -> PoseCorpus:
     """Load one split of a pose corpus.
 
     Args:
-      path: "made-up" (see `made_up_poses`), or an npz:
-        ``poses`` (N, 72) axis-angle, ``split`` (N,) 0 train / 1 val and ``seq_id`` (N,), as docs/training.md describes it, and perhaps
-        ``weight`` (N,), as `genhmr data poses` writes it: the chances of the training poses, which then stand for themselves.
+      path: "made-up" (see `made_up_poses`), or an npz: ``poses`` (N, 72) axis-angle, ``split`` (N,)
+        0 train / 1 val and ``seq_id`` (N,), as docs/training.md describes it, and perhaps
+        ``weight`` (N,), as `genhmr data poses` writes it: the chances of the training poses, which
+        then stand for themselves.
       split: "train" or "val".
-      max_clip_share: weight that a single motion clip may have at most, where the file has no ``weight``; long clips (dances, climbing)
-        would else drown the rest.
-        Poses of the validation split all weigh the same.
+      max_clip_share: weight that a single motion clip may have at most, where the file has no
+        ``weight``; long clips (dances, climbing) would else drown the rest. Poses of the validation
+        split all weigh the same.
 
     Raises:
-      InputError: no such file, a missing key, poses that are not (N, 72) finite numbers, or a weight that is negative.
+      InputError: no such file, a missing key, poses that are not (N, 72) finite numbers, or a
+        weight that is negative.
     """
     if str(path) == "made-up":
         poses = made_up_poses(split)
         return PoseCorpus(poses, np.full(len(poses), 1.0 / len(poses)))
     path = pathlib.Path(path)
     if not path.is_file():
-        raise InputError(path, "no such pose corpus", "give the npz with --config.data.poses=FILE (docs/training.md says how to make one)")
+        raise InputError(
+            path,
+            "no such pose corpus",
+            "give the npz with --config.data.poses=FILE (docs/training.md says how to make one)",
+        )
     with np.load(path, allow_pickle=False) as data:
         missing = {"poses", "split", "seq_id"} - set(data)
         if missing:
-            raise InputError(path, f"keys missing: {', '.join(sorted(missing))}", "see docs/training.md for the keys of a pose corpus")
+            raise InputError(
+                path,
+                f"keys missing: {', '.join(sorted(missing))}",
+                "see docs/training.md for the keys of a pose corpus",
+            )
         keep = data["split"] == ("train", "val").index(split)
         poses, clips = np.asarray(data["poses"][keep], np.float32), data["seq_id"][keep]
         weight = np.asarray(data["weight"][keep], np.float64) if "weight" in data else None
     if poses.ndim != 2 or poses.shape[1] != 72 or not len(poses) or not np.isfinite(poses).all():
         raise InputError(
-            path, f"poses of split {split!r} have shape {poses.shape} or are not finite", "poses are (N, 72) axis-angle in radians"
+            path,
+            f"poses of split {split!r} have shape {poses.shape} or are not finite",
+            "poses are (N, 72) axis-angle in radians",
         )
     if split == "val":
         return PoseCorpus(poses, np.full(len(poses), 1.0 / len(poses)))
     if weight is not None:
         if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.sum() > 0):
-            raise InputError(path, "weight has numbers that are no chances", "write it again with `genhmr data poses`")
+            raise InputError(
+                path,
+                "weight has numbers that are no chances",
+                "write it again with `genhmr data poses`",
+            )
         return PoseCorpus(poses, weight / weight.sum())
     _, clip, count = np.unique(clips, return_inverse=True, return_counts=True)
     # A clip weighs like the square root of its length (capped), its poses share that weight.
@@ -88,32 +117,41 @@ def load_corpus(path: str | pathlib.Path, split: str, *, max_clip_share: float =
 
 
 def made_up_poses(split: str, count: int = 1000) -> np.ndarray:
-    """Poses (count, 72) of nobody: upright, joints turned at random by about 0.3 rad. For trying out the training, and for no model."""
+    """Poses (count, 72) of nobody: upright, joints turned at random by about 0.3 rad. For trying
+    out the training, and for no model."""
     poses = np.random.default_rng(("train", "val").index(split)).normal(0, 0.3, (count, 72))
     poses[:, :3] *= 0.2
     return poses.astype(np.float32)
 
 
+class PoseRows(NamedTuple):
+    """pose: (B, 72) axis-angle, radians, y up. number: (B,) uint32, the global sample number, from
+    which random keys follow."""
+
+    pose: Float[Array, "B 72"]
+    number: UInt[Array, "B"]
+
+
 @dataclasses.dataclass(frozen=True)
 class PoseSource:
-    """Poses drawn from a corpus, in batches of `size`: {"pose": (b, 72) float32, "number": (b,) uint32}; a data.pipeline.Source.
-
-    "number" is the global sample number, from which augmentation takes its random key.
-    """
+    """Poses drawn from a corpus, in batches of `size`: `PoseRows`; a data.pipeline.Source."""
 
     corpus: PoseCorpus
     size: int
     seed: int
 
-    def load(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+    def load(self, numbers: np.ndarray) -> PoseRows:
         """The samples with these global numbers (b,)."""
-        return {"pose": self.corpus.poses[self.corpus.draw(numbers, self.seed)], "number": np.asarray(numbers).astype(np.uint32)}
+        chosen = self.corpus.draw(numbers, self.seed)
+        return PoseRows(self.corpus.poses[chosen], np.asarray(numbers).astype(np.uint32))
 
-    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def shapes(self) -> PoseRows:
         """Of one sample."""
         return batch_shapes()
 
 
-def batch_shapes(*rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(*rows: int) -> PoseRows:
     """What a PoseSource loads for a batch of `rows`; without an argument, one sample."""
-    return {"pose": jax.ShapeDtypeStruct((*rows, 72), np.float32), "number": jax.ShapeDtypeStruct(rows, np.uint32)}
+    return PoseRows(
+        jax.ShapeDtypeStruct((*rows, 72), np.float32), jax.ShapeDtypeStruct(rows, np.uint32)
+    )

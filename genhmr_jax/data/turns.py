@@ -1,6 +1,8 @@
-"""Detected people, mirrored and turned about the optical axis: exact new views of stored rows, whose pictures are not needed any more.
+"""Detected people, mirrored and turned about the optical axis: exact new views of stored rows,
+whose pictures are not needed any more.
 
-A turn about the optical axis and a mirror image are the two changes of a camera under which every label follows without rendering again.
+A turn about the optical axis and a mirror image are the two changes of a camera under which every
+label follows without rendering again.
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ from jaxtyping import Array
 from smpl_jax import rotations
 from smpl_jax.keypoints import SMPL24_FLIP
 
+from genhmr_jax.data.rows import Rows
 from genhmr_jax.data.views import mirror_rotmats
 from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.keypoints import DETECTED_FLIP
@@ -18,7 +21,8 @@ from genhmr_jax.geometry.keypoints import DETECTED_FLIP
 
 @dataclasses.dataclass(frozen=True)
 class TurnSpec:
-    """How stored rows are changed: turn in radians, jitter in crop sides, jitter3d in metres, the rest shares of samples or of sides."""
+    """How stored rows are changed: turn in radians, jitter in crop sides, jitter3d in metres, the
+    rest shares of samples or of sides."""
 
     mirror: float = 0.5
     turn: float = 0.25
@@ -29,15 +33,13 @@ class TurnSpec:
     crop_jitter: float = 0.08
 
 
-def turn_row(row: dict[str, Array], key: jax.Array, spec: TurnSpec) -> dict[str, Array]:
-    """One stored row (train/features.py) as another camera would have seen it; crop and camera follow the keypoints.
+def turn_row(row: Rows, key: jax.Array, spec: TurnSpec) -> Rows:
+    """One stored row (data/features.py), without a row axis, as another camera would have seen it.
 
-    Args:
-      row: rotmats (24, 3, 3), joints (24, 3) m, keypoints (K, 3) px, keypoints3d (K, 3) m, points2d (K, 2) px, crop (3,), weak_camera (3,),
-        focal (), image_size (2,); what else it holds stays.
+    Crop and camera follow the keypoints; labels that do not change stay.
     """
     k = jax.random.split(key, 7)
-    centre, known = row["image_size"] / 2.0, row["keypoints"][:, 2:] > 0
+    view, centre, known = row.view, row.view.centre, row.keypoints[:, 2:] > 0
     flip = jax.random.bernoulli(k[0], spec.mirror)
     angle = spec.turn * jax.random.normal(k[1])
     turn = rotations.axis_angle_to_matrix(angle * jnp.array([0.0, 0.0, 1.0]))
@@ -49,25 +51,35 @@ def turn_row(row: dict[str, Array], key: jax.Array, spec: TurnSpec) -> dict[str,
         points = jnp.where(flip, points[order] * jnp.array([-1.0, 1.0, 1.0])[:n], points)
         return points @ turn[:n, :n].T
 
-    translation = camera.weak_to_translation(row["weak_camera"], row["crop"], row["image_size"], row["focal"])
-    pelvis = row["joints"][0]  # a root rotation leaves it where it is
-    placed = moved(row["joints"] + translation, joints_flip)
-    rotmats = jnp.where(flip, mirror_rotmats(row["rotmats"]), row["rotmats"])
+    translation = view.translation(row.weak_camera)
+    pelvis = row.joints[0]  # a root rotation leaves it where it is
+    placed = moved(row.joints + translation, joints_flip)
+    rotmats = jnp.where(flip, mirror_rotmats(row.rotmats), row.rotmats)
     rotmats = rotmats.at[0].set(turn @ rotmats[0])
 
-    known = jnp.where(flip, known[sides], known) & ~jax.random.bernoulli(k[2], spec.drop, known.shape)
-    confidence = jnp.where(flip, row["keypoints"][sides, 2:], row["keypoints"][:, 2:])
-    seen = moved(row["keypoints"][:, :2] - centre, sides) + centre
-    seen = seen + spec.jitter * row["crop"][2] * jax.random.normal(k[3], seen.shape)
+    known = jnp.where(flip, known[sides], known) & ~jax.random.bernoulli(
+        k[2], spec.drop, known.shape
+    )
+    confidence = jnp.where(flip, row.keypoints[sides, 2:], row.keypoints[:, 2:])
+    seen = moved(row.keypoints[:, :2] - centre, sides) + centre
+    seen = seen + spec.jitter * row.view.crop[2] * jax.random.normal(k[3], seen.shape)
     keypoints = jnp.where(known, jnp.concatenate([seen, confidence], -1), 0.0)
 
-    lifted = moved(row["keypoints3d"], sides)
+    lifted = moved(row.keypoints3d, sides)
     guessed = jnp.any(lifted != 0) & ~jax.random.bernoulli(k[4], spec.drop3d)
     lifted = jnp.where(guessed, lifted + spec.jitter3d * jax.random.normal(k[5], lifted.shape), 0.0)
 
     crop = camera.crop_around(keypoints[:, :2], keypoints[:, 2])
     jitter = spec.crop_jitter * jax.random.uniform(k[6], (3,), minval=-1.0, maxval=1.0)
     crop = jnp.concatenate([crop[:2] + jitter[:2] * crop[2], (crop[2] * (1.0 + jitter[2]))[None]])
-    weak = camera.translation_to_weak(placed[0] - pelvis, crop, row["image_size"], row["focal"])
-    changed = {"rotmats": rotmats, "joints": placed - placed[0] + pelvis, "keypoints": keypoints, "keypoints3d": lifted}
-    return row | changed | {"points2d": moved(row["points2d"] - centre, sides) + centre, "crop": crop, "weak_camera": weak}
+    view = dataclasses.replace(view, crop=crop)
+    return dataclasses.replace(
+        row,
+        view=view,
+        rotmats=rotmats,
+        joints=placed - placed[0] + pelvis,
+        keypoints=keypoints,
+        keypoints3d=lifted,
+        points2d=moved(row.points2d - centre, sides) + centre,
+        weak_camera=view.weak(placed[0] - pelvis),
+    )

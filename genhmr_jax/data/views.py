@@ -1,33 +1,41 @@
-"""Views of people, made on the device: a pose, a shape and a camera become noisy 2D keypoints and their exact labels.
+"""Views of people, made on the device: a pose, a shape and a camera become noisy 2D keypoints and
+their exact labels.
 
-This is the training input of the masked transformer when there is no image, and the model of what a 2D detector gets wrong:
-jitter, gross outliers, left/right swaps, drop-outs, occluded areas and truncation by the image border. Pure functions of
-(pose, key); one key per sample.
+This is the training input of the masked transformer when there is no image, and the model of what a
+2D detector gets wrong: jitter, gross outliers, left/right swaps, drop-outs, occluded areas and
+truncation by the image border. Pure functions of (pose, key); one key per sample.
 """
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float
 from smpl_jax import rotations
 from smpl_jax.keypoints import SMPL24_FLIP
 
+from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_points
 
-TO_CAMERA = jnp.array([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])  # y up, z to the viewer -> y down, z away
+TO_CAMERA = np.diag(np.float32([1, -1, -1]))
+"""From y up, z towards the viewer, to y down, z away from the camera."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ViewSpec:
-    """How views are sampled. Lengths of noise are shares of the crop side (256 px); angles in radians."""
+    """How views are sampled. Lengths of noise are shares of the crop side (256 px); angles in
+    radians."""
 
     mirror: float = 0.5
     tilt_pitch: float = 0.15
     tilt_roll: float = 0.08
-    free_rotation: float = 0.06  # share of samples turned by any rotation (handstands, people lying, odd cameras)
+    free_rotation: float = (
+        0.06  # share of samples turned by any rotation (handstands, people lying, odd cameras)
+    )
     pose_noise: float = 0.03  # radians added to each body joint
     betas: float = 1.0
     focal_low: float = 0.7  # focal length over the image diagonal, log-uniform
@@ -46,24 +54,33 @@ class ViewSpec:
     truncate: float = 0.2
     crop_jitter: float = 0.08
     hide_feet_hands: float = 0.1  # such detectors give the COCO 17 only
-    lift_noise: float = 0.1  # error of a 3D guess over the distance from mid-hip, across the view; twice that in depth
+    # error of a 3D guess over the distance from mid-hip, across the view; twice that in depth
+    lift_noise: float = 0.1
     lift_turn: float = 0.12  # radians by which a whole 3D guess is turned
     lift_unknown: float = 0.15  # share of samples without a 3D guess
 
 
-_LEGS = tuple(i for i, n in enumerate(DETECTED) if any(w in n for w in ("knee", "ankle", "toe", "heel")))
+_LEGS = tuple(
+    i for i, n in enumerate(DETECTED) if any(w in n for w in ("knee", "ankle", "toe", "heel"))
+)
 _ARMS = tuple(i for i, n in enumerate(DETECTED) if any(w in n for w in ("elbow", "wrist", "index")))
 _FACE = tuple(i for i, n in enumerate(DETECTED) if any(w in n for w in ("nose", "eye", "ear")))
 
 
 _LIMBS = tuple(
-    0 if i in _FACE else 1 if "shoulder" in n or "hip" in n else 2 + ("right" in n) + 2 * (i in _LEGS) for i, n in enumerate(DETECTED)
+    0
+    if i in _FACE
+    else 1
+    if "shoulder" in n or "hip" in n
+    else 2 + ("right" in n) + 2 * (i in _LEGS)
+    for i, n in enumerate(DETECTED)
 )
 HIPS = tuple(i for i, n in enumerate(DETECTED) if n.endswith("hip"))
 
 
 def mirror_rotmats(rotmats: Float[Array, "24 3 3"]) -> Float[Array, "24 3 3"]:
-    """The pose seen in a mirror across x = 0: joints change sides, rotations are conjugated by diag(-1, 1, 1)."""
+    """The pose seen in a mirror across x = 0: joints change sides, rotations are conjugated by
+    diag(-1, 1, 1)."""
     m = jnp.array([-1.0, 1.0, 1.0])
     return rotmats[jnp.array(SMPL24_FLIP)] * m[:, None] * m[None, :]
 
@@ -74,45 +91,67 @@ def random_rotation(key: jax.Array) -> Float[Array, "3 3"]:
     return rotations.quaternion_to_matrix(q / jnp.linalg.norm(q))
 
 
-def augment_pose(pose: Float[Array, "72"], key: jax.Array, spec: ViewSpec) -> Float[Array, "24 3 3"]:
-    """A corpus pose (y up) -> rotation matrices in camera coordinates: mirrored or not, turned, tilted, with noise in the joints."""
+def augment_pose(
+    pose: Float[Array, "72"], key: jax.Array, spec: ViewSpec
+) -> Float[Array, "24 3 3"]:
+    """A corpus pose (y up) -> rotation matrices in camera coordinates: mirrored or not, turned,
+    tilted, with noise in the joints."""
     k = jax.random.split(key, 7)
     noise = spec.pose_noise * jax.random.normal(k[0], (23, 3))
     rotmats = rotations.axis_angle_to_matrix(pose.reshape(24, 3))
     rotmats = rotmats.at[1:].set(rotmats[1:] @ rotations.axis_angle_to_matrix(noise))
     rotmats = jnp.where(jax.random.bernoulli(k[1], spec.mirror), mirror_rotmats(rotmats), rotmats)
     yaw = jax.random.uniform(k[2], (), minval=-jnp.pi, maxval=jnp.pi)
-    pitch, roll = spec.tilt_pitch * jax.random.normal(k[3]), spec.tilt_roll * jax.random.normal(k[4])
+    pitch, roll = (
+        spec.tilt_pitch * jax.random.normal(k[3]),
+        spec.tilt_roll * jax.random.normal(k[4]),
+    )
     zero = jnp.zeros(())
     turn = rotations.axis_angle_to_matrix(
-        jnp.stack([jnp.stack([pitch, zero, zero]), jnp.stack([zero, zero, roll]), jnp.stack([zero, yaw, zero])])
+        jnp.stack(
+            [
+                jnp.stack([pitch, zero, zero]),
+                jnp.stack([zero, zero, roll]),
+                jnp.stack([zero, yaw, zero]),
+            ]
+        )
     )
     upright = turn[0] @ turn[1] @ turn[2]
     root = jnp.where(jax.random.bernoulli(k[5], spec.free_rotation), random_rotation(k[6]), upright)
     return rotmats.at[0].set(TO_CAMERA @ root @ rotmats[0])
 
 
-def place(joints: Float[Array, "K 3"], key: jax.Array, spec: ViewSpec) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Puts a body (points relative to the model origin, metres) before a camera: translation (3,), focal (px), image size (2,)."""
+def place(
+    joints: Float[Array, "K 3"], key: jax.Array, spec: ViewSpec
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Puts a body (points relative to the model origin, metres) before a camera: translation (3,),
+    focal (px), image size (2,)."""
     k = jax.random.split(key, 5)
-    log_uniform = lambda key, a, b: jnp.exp(jax.random.uniform(key, (), minval=jnp.log(a), maxval=jnp.log(b)))  # noqa: E731
+    log_uniform = lambda key, a, b: jnp.exp(
+        jax.random.uniform(key, (), minval=jnp.log(a), maxval=jnp.log(b))
+    )
     aspect = log_uniform(k[0], 0.6, 1.7)
     size = 1000.0 * jnp.stack([jnp.sqrt(aspect), 1.0 / jnp.sqrt(aspect)])
     focal = log_uniform(k[1], spec.focal_low, spec.focal_high) * jnp.linalg.norm(size)
     extent = jnp.max(jnp.max(joints, 0)[:2] - jnp.min(joints, 0)[:2])
     share = log_uniform(k[2], spec.height_low, spec.height_high)
-    depth = focal * extent / (share * jnp.min(size)) - jnp.min(joints[:, 2])  # the nearest point decides: nobody stands behind the camera
+    depth = focal * extent / (share * jnp.min(size)) - jnp.min(
+        joints[:, 2]
+    )  # the nearest point decides: nobody stands behind the camera
     centre = spec.off_centre * jax.random.uniform(k[3], (2,), minval=-1.0, maxval=1.0) * size
     middle = (jnp.max(joints, 0)[:2] + jnp.min(joints, 0)[:2]) / 2.0
     return jnp.concatenate([centre / focal * depth - middle, depth[None]]), focal, size
 
 
-def detector_noise(points: Float[Array, "K 2"], side: Float[Array, ""], key: jax.Array, spec: ViewSpec) -> Float[Array, "K 3"]:
-    """True keypoints in px -> what a detector reports (K, 3) px and confidence. `side`: px of the crop that noise is measured in."""
+def detector_noise(
+    points: Float[Array, "K 2"], side: Float[Array, ""], key: jax.Array, spec: ViewSpec
+) -> Float[Array, "K 3"]:
+    """True keypoints in px -> what a detector reports (K, 3) px and confidence. `side`: px of the
+    crop that noise is measured in."""
     k = jax.random.split(key, 20)
     n = len(DETECTED)
-    uniform = lambda i, shape=(), a=0.0, b=1.0: jax.random.uniform(k[i], shape, minval=a, maxval=b)  # noqa: E731
-    flag = lambda i, p, shape=(): jax.random.bernoulli(k[i], p, shape)  # noqa: E731
+    uniform = lambda i, shape=(), a=0.0, b=1.0: jax.random.uniform(k[i], shape, minval=a, maxval=b)
+    flag = lambda i, p, shape=(): jax.random.bernoulli(k[i], p, shape)
 
     flipped = points[jnp.array(DETECTED_FLIP)]
     arms = jnp.zeros(n, bool).at[jnp.array(_ARMS)].set(True)
@@ -124,13 +163,18 @@ def detector_noise(points: Float[Array, "K 2"], side: Float[Array, ""], key: jax
     per_joint = jnp.exp(0.4 * jax.random.normal(k[4], (n, 1)))
     outlier = flag(5, spec.outlier, (n,))
 
-    # An occluder hides a rectangle of the crop: the detector guesses there, with low confidence, or says nothing.
+    # An occluder hides a rectangle of the crop: the detector guesses there, with low confidence, or
+    # says nothing.
     centre, half = uniform(6, (2,), -0.5, 0.5), uniform(7, (2,), 0.05, 0.35)
     middle = (jnp.max(points, 0) + jnp.min(points, 0)) / 2.0
     inside = jnp.all(jnp.abs((points - middle) / side - centre) < half, -1)
     hidden = inside & flag(8, spec.occlude)
     # Truncation: one side of the crop lies outside the picture.
-    axis, direction, cut = flag(9, 0.7).astype(jnp.int32), jnp.where(flag(10, 0.7), 1.0, -1.0), uniform(11, (), 0.0, 0.4)
+    axis, direction, cut = (
+        flag(9, 0.7).astype(jnp.int32),
+        jnp.where(flag(10, 0.7), 1.0, -1.0),
+        uniform(11, (), 0.0, 0.4),
+    )
     along = ((points - middle) / side)[:, axis] * direction
     outside = (along > cut) & flag(12, spec.truncate)
 
@@ -148,11 +192,15 @@ def detector_noise(points: Float[Array, "K 2"], side: Float[Array, ""], key: jax
     return jnp.concatenate([jnp.where(dropped[:, None], 0.0, noisy), confidence[:, None]], -1)
 
 
-def lifted_keypoints(points: Float[Array, "K 3"], key: jax.Array, spec: ViewSpec) -> Float[Array, "K 3"]:
-    """What a network that guesses 3D keypoints from the picture says: metres from mid-hip, or all zero for nothing.
+def lifted_keypoints(
+    points: Float[Array, "K 3"], key: jax.Array, spec: ViewSpec
+) -> Float[Array, "K 3"]:
+    """What a network that guesses 3D keypoints from the picture says: metres from mid-hip, or all
+    zero for nothing.
 
-    Fitted to BlazePose's guesses on rendered people: too flat by a sixth, a scale off by 8 %, the whole turned a little, and errors that
-    grow along the limbs, are twice as large in depth, and are mostly common to a limb.
+    Fitted to BlazePose's guesses on rendered people: too flat by a sixth, a scale off by 8 %, the
+    whole turned a little, and errors that grow along the limbs, are twice as large in depth, and
+    are mostly common to a limb.
 
     Args:
       points: true keypoints, metres, camera coordinates.
@@ -165,20 +213,19 @@ def lifted_keypoints(points: Float[Array, "K 3"], key: jax.Array, spec: ViewSpec
     error = reach * size * (0.8 * common + 0.6 * jax.random.normal(k[2], points.shape))
     turn = rotations.axis_angle_to_matrix(spec.lift_turn * jax.random.normal(k[3], (3,)))
     scale = jnp.exp(0.08 * jax.random.normal(k[4])) * jnp.array([1.0, 1.0, 0.85])
-    return jnp.where(jax.random.bernoulli(k[5], spec.lift_unknown), 0.0, points @ turn.T * scale + error)
+    return jnp.where(
+        jax.random.bernoulli(k[5], spec.lift_unknown), 0.0, points @ turn.T * scale + error
+    )
 
 
-def make_view(body: smpl_jax.SmplModel, pose: Float[Array, "72"], key: jax.Array, spec: ViewSpec) -> dict[str, jax.Array]:
-    """One training sample from one corpus pose.
+def make_view(
+    body: smpl_jax.SmplModel, pose: Float[Array, "72"], key: jax.Array, spec: ViewSpec
+) -> Rows:
+    """One training row, without a row axis, from one corpus pose.
 
     Args:
-      body: a keypoint model (body.keypoints.keypoint_model).
+      body: a keypoint model (geometry.keypoints.keypoint_model).
       pose: axis-angle, radians, y up.
-
-    Returns:
-      rotmats (24, 3, 3) camera coordinates; betas (10,); joints (24, 3) metres, relative to the model origin; keypoints (K, 3) px and
-      confidence, as detected; keypoints3d (K, 3) metres, as guessed (`lifted_keypoints`); points2d (K, 2) px, true; crop (3,) px;
-      weak_camera (3,); focal () px; image_size (2,) px.
     """
     k = jax.random.split(key, 6)
     rotmats = augment_pose(pose, k[0], spec)
@@ -186,35 +233,39 @@ def make_view(body: smpl_jax.SmplModel, pose: Float[Array, "72"], key: jax.Array
     output = smpl_jax.forward(body, betas, rotmats)
     points = keypoint_points(body, output, DETECTED)
     translation, focal, size = place(jnp.concatenate([output.joints, points]), k[2], spec)
-    points2d = camera.project(points + translation, focal, size / 2.0)
+    centre = size / 2.0
+    points2d = camera.project(points + translation, focal, centre)
     true_crop = camera.crop_around(points2d, jnp.ones(len(DETECTED)))
     keypoints = detector_noise(points2d, true_crop[2], k[3], spec)
     crop = camera.crop_around(keypoints[:, :2], keypoints[:, 2])
     jitter = spec.crop_jitter * jax.random.uniform(k[4], (3,), minval=-1.0, maxval=1.0)
     crop = jnp.where(jnp.sum(keypoints[:, 2] > 0) >= 3, crop, true_crop)
     crop = jnp.concatenate([crop[:2] + jitter[:2] * crop[2], (crop[2] * (1.0 + jitter[2]))[None]])
-    return {
-        "rotmats": rotmats,
-        "betas": betas,
-        "joints": output.joints,
-        "keypoints": keypoints,
-        "keypoints3d": lifted_keypoints(points, k[5], spec),
-        "points2d": points2d,
-        "crop": crop,
-        "weak_camera": camera.translation_to_weak(translation, crop, size, focal),
-        "focal": focal,
-        "image_size": size,
-    }
+    view = CropCamera(crop, focal, centre)
+    return Rows(
+        view=view,
+        rotmats=rotmats,
+        betas=betas,
+        joints=output.joints,
+        keypoints=keypoints,
+        points2d=points2d,
+        weak_camera=view.weak(translation),
+        keypoints3d=lifted_keypoints(points, k[5], spec),
+    )
 
 
 def make_views(
-    body: smpl_jax.SmplModel, poses: Float[Array, "B 72"], numbers: Array, stream: Array, spec: ViewSpec
-) -> dict[str, jax.Array]:
+    body: smpl_jax.SmplModel,
+    poses: Float[Array, "B 72"],
+    numbers: Array,
+    stream: Array,
+    spec: ViewSpec,
+) -> Rows:
     """`make_view` for a batch.
 
     Args:
-      stream: a typed key, of random_streams.stream; sample i uses fold_in(stream, numbers[i]), so it does not depend on the
-        rest of the batch.
+      stream: a typed key, of random_streams.stream; sample i uses fold_in(stream, numbers[i]), so
+        it does not depend on the rest of the batch.
     """
-    view = lambda pose, number: make_view(body, pose, jax.random.fold_in(stream, number), spec)  # noqa: E731
+    view = lambda pose, number: make_view(body, pose, jax.random.fold_in(stream, number), spec)
     return jax.vmap(view)(poses, numbers)

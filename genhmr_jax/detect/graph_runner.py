@@ -1,7 +1,9 @@
-"""Runs the converted 2D networks: a pure function over a list of TensorFlow operations, to be jitted, batched and differentiated.
+"""Runs the converted 2D networks: a pure function over a list of TensorFlow operations, to be
+jitted, batched and differentiated.
 
-A network file (`tools/build_eyes.py` writes it) is an npz of float16 weights plus the graph as JSON. Weights are computed with in
-float32. Values that depend on shapes only stay NumPy arrays while the graph is traced, so reshapes and ranges are static.
+A network file (`tools/build_eyes.py` writes it) is an npz of float16 weights plus the graph as
+JSON. Weights are computed with in float32. Values that depend on shapes only stay NumPy arrays
+while the graph is traced, so reshapes and ranges are static.
 """
 
 import dataclasses
@@ -67,29 +69,49 @@ def load(name: str) -> tuple[Graph, dict[str, Array]]:
     """
     path = Path(name) if str(name).endswith(".npz") else ASSETS / f"{name}.npz"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such network; make it with `python tools/build_eyes.py --models {path.stem}`")
+        raise FileNotFoundError(
+            f"{path}: no such network; make it with `python tools/build_eyes.py --models {path.stem}`"
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             description = json.loads(file["graph"].tobytes())
-            with jax.ensure_compile_time_eval():  # real arrays, also if a function under `jit` is the first to ask
-                weights = {key: jnp.asarray(file[key], jnp.float32) for key in file.files if key != "graph"}
-        nodes = tuple(Node(name, op, tuple(inputs), attributes) for name, op, inputs, attributes in description["nodes"])
+            with (
+                jax.ensure_compile_time_eval()
+            ):  # real arrays, also if a function under `jit` is the first to ask
+                weights = {
+                    key: jnp.asarray(file[key], jnp.float32) for key in file.files if key != "graph"
+                }
+        nodes = tuple(
+            Node(name, op, tuple(inputs), attributes)
+            for name, op, inputs, attributes in description["nodes"]
+        )
         if unknown := {node.op for node in nodes} - {*OPERATIONS, "Placeholder", "Weight", "Const"}:
             raise ValueError(f"operations {', '.join(sorted(unknown))} are not supported")
         return Graph(nodes, tuple(description["inputs"]), description["outputs"]), weights
     except (KeyError, TypeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a network file ({error}); make it again with tools/build_eyes.py") from error
+        raise ValueError(
+            f"{path}: not a network file ({error}); make it again with tools/build_eyes.py"
+        ) from error
 
 
-def run(graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+def run(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    inputs: Mapping[str, Array],
+    outputs: Sequence[str] | None = None,
+) -> dict[str, Array]:
     """Values of a network.
 
     Args:
       graph, weights: of `load`.
       inputs: by name; images are (B, H, W, 3), where MoveNet takes B = 1 only.
-      outputs: names of outputs or of inner nodes; default: all outputs. Only what they need is computed.
+      outputs: names of outputs or of inner nodes; default: all outputs. Only what they need is
+        computed.
     """
-    names = {name: graph.outputs.get(name, name) for name in (graph.outputs if outputs is None else outputs)}
+    names = {
+        name: graph.outputs.get(name, name)
+        for name in (graph.outputs if outputs is None else outputs)
+    }
     values: dict[str, Any] = {}
     for node in graph.needed(list(names.values())):
         if node.op == "Placeholder":
@@ -106,7 +128,16 @@ def run(graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array],
     return {name: values[node] for name, node in names.items()}
 
 
-def _convolution(x: Array, kernel: Array, bias: Array, *, strides, padding: str, dilations=(1, 1, 1, 1), fused_ops=()) -> Array:
+def _convolution(
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    *,
+    strides,
+    padding: str,
+    dilations=(1, 1, 1, 1),
+    fused_ops=(),
+) -> Array:
     if kernel.shape[:2] == (1, 1) and tuple(strides) == (1, 1, 1, 1):
         # On a CPU a matrix product is faster than XLA's convolution; elsewhere it is the same.
         y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0], precision=lax.Precision.HIGHEST)
@@ -117,32 +148,72 @@ def _convolution(x: Array, kernel: Array, bias: Array, *, strides, padding: str,
 
 def _xla_convolution(x: Array, kernel: Array, strides, padding: str, **options) -> Array:
     layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=layout, precision=lax.Precision.HIGHEST, **options)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        dimension_numbers=layout,
+        precision=lax.Precision.HIGHEST,
+        **options,
+    )
 
 
-def _depthwise(x: Array, kernel: Array, bias: Array | None = None, *, strides, padding: str, dilations=(1, 1, 1, 1), fused_ops=()) -> Array:
+def _depthwise(
+    x: Array,
+    kernel: Array,
+    bias: Array | None = None,
+    *,
+    strides,
+    padding: str,
+    dilations=(1, 1, 1, 1),
+    fused_ops=(),
+) -> Array:
     rows, columns, channels, multiplier = kernel.shape
     if multiplier != 1 or tuple(dilations) != (1, 1, 1, 1):
-        raise ValueError("depthwise convolutions with a channel multiplier or a dilation are not supported")
+        raise ValueError(
+            "depthwise convolutions with a channel multiplier or a dilation are not supported"
+        )
     strides = tuple(strides[1:3])
     if jax.default_backend() == "cpu":
         y = _shifted_sum(x, kernel[..., 0], strides, padding)
     else:
-        y = _xla_convolution(x, kernel.reshape(rows, columns, 1, channels), strides, padding, feature_group_count=channels)
+        y = _xla_convolution(
+            x,
+            kernel.reshape(rows, columns, 1, channels),
+            strides,
+            padding,
+            feature_group_count=channels,
+        )
     return _finish(y, bias, fused_ops)
 
 
-def _shifted_sum(x: Float[Array, "B H W C"], kernel: Float[Array, "R S C"], strides: tuple[int, int], padding: str) -> Array:
-    """A depthwise convolution as a sum of shifted slices: XLA's own is about ten times slower on a CPU."""
+def _shifted_sum(
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "R S C"],
+    strides: tuple[int, int],
+    padding: str,
+) -> Array:
+    """A depthwise convolution as a sum of shifted slices: XLA's own is about ten times slower on a
+    CPU."""
     shape = kernel.shape[:2]
     if padding == "SAME":
-        sums = [max((-(-n // stride) - 1) * stride + window - n, 0) for n, window, stride in zip(x.shape[1:3], shape, strides, strict=True)]
+        sums = [
+            max((-(-n // stride) - 1) * stride + window - n, 0)
+            for n, window, stride in zip(x.shape[1:3], shape, strides, strict=True)
+        ]
         x = jnp.pad(x, ((0, 0), *((n // 2, n - n // 2) for n in sums), (0, 0)))
-    height, width = ((n - window) // stride + 1 for n, window, stride in zip(x.shape[1:3], shape, strides, strict=True))
+    height, width = (
+        (n - window) // stride + 1
+        for n, window, stride in zip(x.shape[1:3], shape, strides, strict=True)
+    )
     total = 0.0
     for i in range(shape[0]):
         for j in range(shape[1]):
-            rows, columns = (slice(at, at + (n - 1) * s + 1, s) for at, n, s in ((i, height, strides[0]), (j, width, strides[1])))
+            rows, columns = (
+                slice(at, at + (n - 1) * s + 1, s)
+                for at, n, s in ((i, height, strides[0]), (j, width, strides[1]))
+            )
             total += x[:, rows, columns] * kernel[i, j]
     return total
 
@@ -158,13 +229,21 @@ def _max_pool(x: Array, *, ksize, strides, padding: str) -> Array:
     return lax.reduce_window(x, -jnp.inf, lax.max, tuple(ksize), tuple(strides), padding)
 
 
-def _resize_bilinear(x: Array, size: np.ndarray, *, align_corners: bool = False, half_pixel_centers: bool = False) -> Array:
-    rows, columns = (_interpolation(n, int(m), align_corners, half_pixel_centers) for n, m in zip(x.shape[1:3], size, strict=True))
+def _resize_bilinear(
+    x: Array, size: np.ndarray, *, align_corners: bool = False, half_pixel_centers: bool = False
+) -> Array:
+    rows, columns = (
+        _interpolation(n, int(m), align_corners, half_pixel_centers)
+        for n, m in zip(x.shape[1:3], size, strict=True)
+    )
     return jnp.einsum("yh,bhwc,xw->byxc", rows, x, columns, precision=lax.Precision.HIGHEST)
 
 
-def _interpolation(size_in: int, size_out: int, align_corners: bool, half_pixel_centers: bool) -> Float[np.ndarray, "out in"]:
-    """Weights of linear interpolation along one axis, by TensorFlow's three conventions of where samples lie."""
+def _interpolation(
+    size_in: int, size_out: int, align_corners: bool, half_pixel_centers: bool
+) -> Float[np.ndarray, "out in"]:
+    """Weights of linear interpolation along one axis, by TensorFlow's three conventions of where
+    samples lie."""
     at = np.arange(size_out, dtype=np.float64)
     if align_corners and size_out > 1:
         at *= (size_in - 1) / (size_out - 1)
@@ -176,9 +255,22 @@ def _interpolation(size_in: int, size_out: int, align_corners: bool, half_pixel_
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size_in))).astype(np.float32)
 
 
-def _strided_slice(x, begin, end, strides, *, begin_mask=0, end_mask=0, ellipsis_mask=0, new_axis_mask=0, shrink_axis_mask=0):
+def _strided_slice(
+    x,
+    begin,
+    end,
+    strides,
+    *,
+    begin_mask=0,
+    end_mask=0,
+    ellipsis_mask=0,
+    new_axis_mask=0,
+    shrink_axis_mask=0,
+):
     index: list[Any] = []
-    for i, (first, last, step) in enumerate(zip(begin.tolist(), end.tolist(), strides.tolist(), strict=True)):
+    for i, (first, last, step) in enumerate(
+        zip(begin.tolist(), end.tolist(), strides.tolist(), strict=True)
+    ):
         bit = 1 << i
         if ellipsis_mask & bit:
             index.append(...)
@@ -187,13 +279,16 @@ def _strided_slice(x, begin, end, strides, *, begin_mask=0, end_mask=0, ellipsis
         elif shrink_axis_mask & bit:
             index.append(first)
         else:
-            index.append(slice(None if begin_mask & bit else first, None if end_mask & bit else last, step))
+            index.append(
+                slice(None if begin_mask & bit else first, None if end_mask & bit else last, step)
+            )
     result = x[tuple(index)]
     return np.asarray(result) if isinstance(x, np.ndarray) else result
 
 
 def _either(function):
-    """Calls function(xp, ...) with xp = NumPy where all values are known while tracing, so that the result is known too, else jax.numpy."""
+    """Calls function(xp, ...) with xp = NumPy where all values are known while tracing, so that the
+    result is known too, else jax.numpy."""
 
     def apply(*values, **attributes):
         known = all(isinstance(value, (np.ndarray, np.generic)) for value in values)

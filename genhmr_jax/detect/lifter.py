@@ -1,4 +1,4 @@
-"""The shipped lifter (models/lifter.py) at work on BlazePose's looks."""
+"""The shipped lifter (lifter_net.py) at work on the outputs of BlazePose."""
 
 import functools
 import importlib.resources
@@ -10,26 +10,33 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from genhmr_jax.detect.blazepose import EVIDENCE, SIZE, Landmarks, Region
+from genhmr_jax.detect.blazepose import SIZE, Landmarks, Region
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.model_folder import load_meta, load_params
 
 FOLDER = pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "lifter"))
-"""A model folder of the stage "lifter" (configs/lifter.py)."""
+"""A model folder of the stage "lifter" (configs/lifter/rendered_people.py)."""
 
 
-def keypoints(found: Landmarks, region: Region) -> tuple[Float[np.ndarray, "23 2"], Float[np.ndarray, "23 3"]]:
+def keypoints(
+    found: Landmarks, region: Region
+) -> tuple[Float[np.ndarray, "23 2"], Float[np.ndarray, "23 3"]]:
     """The DETECTED keypoints of our body.
 
-    They are the lifter's, or BlazePose's own landmarks where the lifter does not know the network that looked.
+    They are the lifter's, or BlazePose's own landmarks where the lifter was not trained on that
+    network.
 
     Returns:
       px of the image; metres from mid-hip: x right, y down, z away from the camera.
     """
-    if not found.evidence["inner"].size:
+    evidence = found.evidence
+    if not evidence.inner.size:
         return found.named(DETECTED)[:, :2], found.named_world(DETECTED)
-    inputs = [np.asarray(found.evidence[name], np.float32)[None] for name in EVIDENCE]
-    points2d, points3d = (np.asarray(points[0], np.float64) for points in _lift()(_params(), *inputs))
+    arrays = (evidence.landmarks, evidence.world, evidence.heat, evidence.inner)
+    inputs = [np.asarray(array, np.float32)[None] for array in arrays]
+    points2d, points3d = (
+        np.asarray(points[0], np.float64) for points in _lift()(_params(), *inputs)
+    )
     turned = np.concatenate([points3d[:, :2] @ region.axes().T, points3d[:, 2:]], -1)
     return region.to_image((points2d + 0.5) * SIZE), turned
 

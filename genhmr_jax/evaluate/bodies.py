@@ -1,4 +1,5 @@
-"""The bodies and joint regressors that a protocol measures with: the user's SMPL, or the free body of each gender."""
+"""The bodies and joint regressors of the protocols: the user's SMPL, or the free body of each
+gender."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,10 @@ GENDERS = ("neutral", "male", "female")
 
 @dataclasses.dataclass(frozen=True)
 class RegressorFile:
-    """A matrix (joints, vertices) that makes joints of posed vertices: the file's name, its joints, and where it comes from."""
+    """A file with a matrix (joints, vertices) that maps posed vertices to joints.
+
+    file: its name. joints: how many. source: where to get it.
+    """
 
     file: str
     joints: int
@@ -33,12 +37,14 @@ class RegressorFile:
 REGRESSORS = {
     "J19": RegressorFile("SMPL_to_J19.pkl", 19, "the data of 4D-Humans (hmr2_data.tar.gz)"),
     "H36M": RegressorFile("J_regressor_h36m.npy", 17, "the data of SPIN (fetch_data.sh)"),
-    "J24": RegressorFile("SMPL_NEUTRAL.pkl", 24, "https://smpl.is.tue.mpg.de"),  # the J_regressor inside
+    # The J_regressor inside:
+    "J24": RegressorFile("SMPL_NEUTRAL.pkl", 24, "https://smpl.is.tue.mpg.de"),
 }
 
 
 class Posed(NamedTuple):
-    """vertices (B, V, 3) and joints (B, 24, 3), metres; rotations (B, 24, 3, 3) of the joints relative to the camera."""
+    """vertices (B, V, 3) and joints (B, 24, 3), metres; rotations (B, 24, 3, 3) of the joints
+    relative to the camera."""
 
     vertices: Float[Array, "B V 3"]
     joints: Float[Array, "B 24 3"]
@@ -47,14 +53,19 @@ class Posed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Bodies:
-    """Bodies by gender, regressors by name, and in words whose they are."""
+    """Bodies by gender, regressors by name, and their origin in words."""
 
     models: Mapping[str, SmplModel]
     regressors: Mapping[str, Float[Array, "K V"]]
     origin: str
 
-    def pose(self, pose: Float[np.ndarray, "B 72"], betas: Float[np.ndarray, "B 10"], genders: Iterable[str]) -> Posed:
-        """Each row on the body of its gender; the model's origin is left where it is (protocols align their points).
+    def pose(
+        self,
+        pose: Float[np.ndarray, "B 72"],
+        betas: Float[np.ndarray, "B 10"],
+        genders: Iterable[str],
+    ) -> Posed:
+        """Each row on the body of its gender, without translation: protocols align their points.
 
         Args:
           pose: axis-angle, radians; the root in camera coordinates.
@@ -66,8 +77,10 @@ class Bodies:
         result: Posed | None = None
         for gender in sorted(set(genders)):
             found = _pose(self.models[gender], pose, betas)
+            if result is None:
+                result = found
             rows = np.array([g == gender for g in genders])
-            result = found if result is None else jax.tree.map(lambda a, b, r=rows: _choose(r, b, a), result, found)
+            result = jax.tree.map(lambda old, new, r=rows: _choose(r, new, old), result, found)
         return result
 
 
@@ -83,43 +96,59 @@ def _choose(rows: np.ndarray, yes: Array, no: Array) -> Array:
     return jnp.where(rows.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
 
 
-def load_bodies(body_dir: str | Path | None, regressors: Iterable[str] = (), genders: Iterable[str] = GENDERS) -> Bodies:
-    """The bodies of a folder, SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, and the regressors beside them.
+def load_bodies(
+    body_dir: str | Path | None, regressors: Iterable[str] = (), genders: Iterable[str] = GENDERS
+) -> Bodies:
+    """The bodies of a folder, SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, and its regressors.
 
     Args:
-      body_dir: the folder, or None for the free body of each gender (which has no published regressors).
+      body_dir: the folder, or None for the free body of each gender (which has no published
+        regressors).
       regressors: keys of REGRESSORS.
       genders: of GENDERS.
 
     Raises:
-      InputError: files are missing (all of them are named), or one is no such file.
+      InputError: files are missing (all of them are named), or the content of one is wrong.
     """
+    # 1. Without a folder: the free bodies.
     regressors, genders = list(dict.fromkeys(regressors)), list(genders)
     if body_dir is None:
         if regressors:
             wanted = ", ".join(sorted({REGRESSORS[name].file for name in regressors}))
-            raise InputError("--body-dir", "is not given", f"this protocol needs your SMPL files and {wanted}: name their folder")
+            remedy = f"this protocol needs your SMPL files and {wanted}: name their folder"
+            raise InputError("--body-dir", "is not given", remedy)
         return Bodies({gender: load_body(gender) for gender in genders}, {}, "free body")
+
+    # 2. Name all missing files.
     folder = Path(body_dir)
     paths = {gender: _body_file(folder, gender) for gender in genders}
-    missing = [f"SMPL_{gender.upper()}.pkl (https://smpl.is.tue.mpg.de)" for gender, path in paths.items() if path is None]
+    missing = [
+        f"SMPL_{gender.upper()}.pkl (https://smpl.is.tue.mpg.de)"
+        for gender, path in paths.items()
+        if path is None
+    ]
     for name in regressors:
         spec = REGRESSORS[name]
         if name != "J24" and not (folder / spec.file).is_file():
             missing.append(f"{spec.file} ({spec.source})")
     if missing:
-        raise InputError(folder, f"lacks {', '.join(missing)}", "put them there; .npz bodies will do as well")
+        remedy = "put them there; .npz bodies will do as well"
+        raise InputError(folder, f"lacks {', '.join(missing)}", remedy)
+
+    # 3. Load.
     models = {gender: load_body(path) for gender, path in paths.items()}
     sizes = {model.num_vertices for model in models.values()}
     if len(sizes) > 1:
-        raise InputError(folder, f"its bodies have {sorted(sizes)} vertices", "give the same body model for all genders")
+        problem = f"its bodies have {sorted(sizes)} vertices"
+        raise InputError(folder, problem, "give the same body model for all genders")
     vertices = sizes.pop()
     matrices = {name: jnp.asarray(_regressor(folder, name, vertices)) for name in regressors}
     return Bodies(models, matrices, f"SMPL of {folder.name}")
 
 
 def _body_file(folder: Path, gender: str) -> Path | None:
-    return next((path for suffix in ("pkl", "npz") if (path := folder / f"SMPL_{gender.upper()}.{suffix}").is_file()), None)
+    paths = (folder / f"SMPL_{gender.upper()}.{suffix}" for suffix in ("pkl", "npz"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _regressor(folder: Path, name: str, vertices: int) -> np.ndarray:
@@ -139,8 +168,11 @@ def _regressor(folder: Path, name: str, vertices: int) -> np.ndarray:
     except (OSError, UnsafePickle, KeyError, TypeError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(path, f"holds no joint regressor ({error})", f"get it again from {spec.source}") from error
-    if matrix.shape != (spec.joints, vertices) or not np.isfinite(matrix).all():
-        problem = f"is a matrix of shape {matrix.shape}, not of ({spec.joints}, {vertices}) finite numbers"
-        raise InputError(path, problem, f"get it again from {spec.source}, and give the bodies that it belongs to")
+        problem = f"holds no joint regressor ({error})"
+        raise InputError(path, problem, f"get it again from {spec.source}") from error
+    wanted = (spec.joints, vertices)
+    if matrix.shape != wanted or not np.isfinite(matrix).all():
+        problem = f"is a matrix of shape {matrix.shape}, not of {wanted} finite numbers"
+        remedy = f"get it again from {spec.source}, and give the bodies that it belongs to"
+        raise InputError(path, problem, remedy)
     return matrix

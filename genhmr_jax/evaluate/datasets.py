@@ -1,4 +1,5 @@
-"""What `genhmr eval --dataset` knows: which split of which source, under which protocols. Only names: no heavy import."""
+"""The data sets of `genhmr eval --dataset`: which split of which source, under which protocols.
+Names alone, without heavy imports."""
 
 import dataclasses
 
@@ -10,8 +11,8 @@ class EvalDataset:
     Attributes:
       source: of data/sources.
       split: of that source.
-      published: protocols that papers use, which need SMPL and perhaps a regressor.
-      free: protocols that need nothing.
+      published: protocols of papers, which need SMPL and perhaps a regressor.
+      free: protocols that need no licensed file.
       frames_per_second: of a video; 0 for single images.
     """
 
@@ -24,7 +25,9 @@ class EvalDataset:
 
 DATASETS = {
     "3dpw": EvalDataset("threedpw", "test", ("hmr2", "spin"), ("joints24",), 30.0),
-    "3dpw-hmr2": EvalDataset("hmr2_eval", "threedpw_test", ("hmr2-keypoints", "hmr2"), ("joints24",)),
+    "3dpw-hmr2": EvalDataset(
+        "hmr2_eval", "threedpw_test", ("hmr2-keypoints", "hmr2"), ("joints24",)
+    ),
     "emdb1": EvalDataset("emdb", "emdb1", ("emdb", "emdb-official"), ("joints24",), 30.0),
     "emdb2": EvalDataset("emdb", "emdb2", ("emdb", "emdb-official"), ("joints24",), 30.0),
     "emdb-hmr2": EvalDataset("hmr2_eval", "emdb", ("emdb",), ("joints24",)),
@@ -35,4 +38,4 @@ DATASETS = {
     "mpi-inf-3dhp": EvalDataset("mpi_inf_3dhp", "test", ("mpi-inf-3dhp",), ("limbs12",)),
 }
 BENCHMARKS = ("synthetic", "photos")
-"""Free test sets, which evaluate/benchmark.py measures in its own way."""
+"""Free test sets: evaluate/benchmark.py and evaluate/photos.py."""

@@ -1,7 +1,8 @@
-"""Evaluation protocols: small named objects that say in one paragraph what they measure, and do exactly that.
+"""Evaluation protocols: which points are compared with which labels, and how errors are averaged.
 
-Published numbers differ by tens of millimetres between protocols: which joints, by which regressor, of which gender's body, relative to
-which pelvis, averaged over what. A protocol fixes all of it; its text is printed and stored with every result.
+Published numbers differ by tens of millimetres between protocols: which joints, by which regressor,
+of which gender's body, relative to which pelvis, averaged over what. A protocol fixes all of it.
+Its text describes it in one paragraph, which is printed and stored with every result.
 """
 
 import dataclasses
@@ -11,13 +12,15 @@ from smpl_jax.keypoints import BODY44, EXTRA19, SMPL24
 from genhmr_jax.evaluate.bodies import REGRESSORS
 
 H36M_TO_J17 = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10, 0, 7, 9)
-"""SPIN's order of Human3.6M's 17 joints: 12 limb joints, neck, top of head; then pelvis, spine, jaw."""
+"""SPIN's order of Human3.6M's 17 joints: 12 limb joints, neck, top of head; then pelvis, spine,
+jaw."""
 J24_TO_J17 = (*range(13), 18, 14, 16, 17)
 """The same joints among SPIN's 24 labels, whose first 19 are EXTRA19."""
 MAJOR_JOINTS = (0, 1, 2, 4, 5, 16, 17, 18, 19)
 """The joints of SMPL whose orientations the 3DPW challenge and EMDB compare."""
 STILL_JOINTS = (0, 7, 8, 10, 11, 20, 21, 22, 23)
-"""Joints that EMDB leaves out of the jitter (as zeros, which its mean over 24 joints still counts)."""
+"""Joints that EMDB leaves out of the jitter (as zeros, which its mean over 24 joints still
+counts)."""
 LIMBS12 = EXTRA19[:12]
 _EXTRA_OF_44 = tuple(BODY44.index(name) for name in EXTRA19)
 
@@ -27,13 +30,15 @@ class Protocol:
     """What is compared with what.
 
     Attributes:
-      name: as --protocol takes it.
-      text: one paragraph for people: joints, pelvis, regressor, gender, alignment, averaging.
-      points: where the predicted points come from: a regressor of REGRESSORS on posed vertices, or "skeleton": SMPL's 24 joints as posed.
+      name: the value of --protocol.
+      text: one paragraph: joints, pelvis, regressor, gender, alignment, averaging.
+      points: where the predicted points come from: a regressor of REGRESSORS on posed vertices, or
+        "skeleton": SMPL's 24 joints as posed.
       joints: which of the points are compared.
       pelvis: of the points; several: their mean.
-      truth: "body" (the labelled pose and shape on the body of the labelled gender, its points made like the predicted ones),
-        "keypoints3d" (the labels' own 3D points), or "joints24" (the labels' own 24 joints; a body where they have none).
+      truth: "body" (the labelled pose and shape on the body of the labelled gender, with points
+        that are made like the predicted ones), "keypoints3d" (labelled 3D points), or "joints24"
+        (24 labelled joints; a body where they are missing).
       truth_joints, truth_pelvis: of BODY44, if the truth is keypoints3d.
       mesh: vertices are compared too (MVE), where the label is a body.
       measures: beyond MPJPE and PA-MPJPE: "pck", "angles", "accel" (mean over the steps of all
@@ -70,9 +75,11 @@ _PA = "PA: one similarity transform (scale, rotation, shift; no reflection) for 
 _ALL = (
     Protocol(
         name="hmr2",
-        text="HMR2.0 and TokenHMR on 3DPW. Points: SMPL_to_J19 on posed vertices; prediction on neutral SMPL, truth on SMPL of the "
-        "labelled gender. 14 joints: 12 limb joints, LSP's neck, Human3.6M's head (25 to 36, 37, 43 of the 44 keypoints); pelvis: "
-        f"keypoint 39, subtracted from both. {_PA} MVE: vertices relative to keypoint 39. Mean over joints, then over all frames.",
+        text="HMR2.0 and TokenHMR on 3DPW. Points: SMPL_to_J19 on posed vertices; "
+        "prediction on neutral SMPL, truth on SMPL of the labelled gender. 14 "
+        "joints: 12 limb joints, LSP's neck, Human3.6M's head (25 to 36, 37, 43 of "
+        f"the 44 keypoints); pelvis: keypoint 39, subtracted from both. {_PA} MVE: "
+        "vertices relative to keypoint 39. Mean over joints, then over all frames.",
         points="J19",
         joints=_J14,
         pelvis=_PELVIS19,
@@ -81,9 +88,11 @@ _ALL = (
     ),
     Protocol(
         name="hmr2-keypoints",
-        text="HMR2.0 on its own evaluation files and on Human3.6M. Predicted points: SMPL_to_J19 on the posed vertices of neutral SMPL; "
-        "truth: the 3D keypoints of the label file. 14 joints: 12 limb joints, LSP's neck, Human3.6M's head (25 to 36, 37, 43 of the "
-        f"44 keypoints); pelvis: keypoint 39, subtracted from both. {_PA} Mean over joints, then over all frames.",
+        text="HMR2.0 on its own evaluation files and on Human3.6M. Predicted points: "
+        "SMPL_to_J19 on the posed vertices of neutral SMPL; truth: the 3D keypoints "
+        "of the label file. 14 joints: 12 limb joints, LSP's neck, Human3.6M's head "
+        "(25 to 36, 37, 43 of the 44 keypoints); pelvis: keypoint 39, subtracted "
+        f"from both. {_PA} Mean over joints, then over all frames.",
         points="J19",
         joints=_J14,
         pelvis=_PELVIS19,
@@ -93,9 +102,11 @@ _ALL = (
     ),
     Protocol(
         name="spin",
-        text="SPIN and PARE on 3DPW. Points: J_regressor_h36m on posed vertices; prediction on neutral SMPL, truth on SMPL of the labelled"
-        f" gender. 14 joints: H36M_TO_J14 (LSP's); pelvis: joint 0 of the 17, subtracted from both. {_PA} MVE: vertices relative to "
-        "joint 0. Mean over joints, then over all frames.",
+        text="SPIN and PARE on 3DPW. Points: J_regressor_h36m on posed vertices; "
+        "prediction on neutral SMPL, truth on SMPL of the labelled gender. 14 "
+        "joints: H36M_TO_J14 (LSP's); pelvis: joint 0 of the 17, subtracted from "
+        f"both. {_PA} MVE: vertices relative to joint 0. Mean over joints, then over "
+        "all frames.",
         points="H36M",
         joints=H36M_TO_J17[:14],
         pelvis=(0,),
@@ -104,9 +115,11 @@ _ALL = (
     ),
     Protocol(
         name="spin-h36m",
-        text="SPIN on Human3.6M (protocol 1: all cameras, protocol 2: the frontal one; every fifth frame of S9 and S11). Predicted points:"
-        " J_regressor_h36m on the posed vertices of neutral SMPL; truth: the joints of the motion capture. 14 joints: H36M_TO_J14 "
-        f"(LSP's); pelvis: Human3.6M's, subtracted from both. {_PA} Mean over joints, then over all frames.",
+        text="SPIN on Human3.6M (protocol 1: all cameras, protocol 2: the frontal one; "
+        "every fifth frame of S9 and S11). Predicted points: J_regressor_h36m on the "
+        "posed vertices of neutral SMPL; truth: the joints of the motion capture. 14 "
+        "joints: H36M_TO_J14 (LSP's); pelvis: Human3.6M's, subtracted from both. "
+        f"{_PA} Mean over joints, then over all frames.",
         points="H36M",
         joints=H36M_TO_J17[:14],
         pelvis=(0,),
@@ -116,9 +129,11 @@ _ALL = (
     ),
     Protocol(
         name="mpi-inf-3dhp",
-        text="SPIN on the test set of MPI-INF-3DHP. Predicted points: J_regressor_h36m on the posed vertices of neutral SMPL; truth: the "
-        f"labelled joints. 17 joints: H36M_TO_J17; pelvis: Human3.6M's, subtracted from both. {_PA} PCK: share of joints within 150 "
-        "mm; AUC: its mean over 0, 5, ..., 150 mm; both without PA. Mean over joints, then over all frames.",
+        text="SPIN on the test set of MPI-INF-3DHP. Predicted points: J_regressor_h36m on "
+        "the posed vertices of neutral SMPL; truth: the labelled joints. 17 joints: "
+        f"H36M_TO_J17; pelvis: Human3.6M's, subtracted from both. {_PA} PCK: share of "
+        "joints within 150 mm; AUC: its mean over 0, 5, ..., 150 mm; both without "
+        "PA. Mean over joints, then over all frames.",
         points="H36M",
         joints=H36M_TO_J17,
         pelvis=(0,),
@@ -129,9 +144,11 @@ _ALL = (
     ),
     Protocol(
         name="emdb",
-        text="TokenHMR on EMDB. Points: the 24 rows of neutral SMPL's J_regressor on posed vertices; prediction on neutral SMPL, truth on "
-        f"SMPL of the labelled gender. 24 joints; pelvis: the mean of the two hips, subtracted from both. {_PA} MVE: vertices relative"
-        " to that pelvis. Good frames only. Mean over joints, then over all frames.",
+        text="TokenHMR on EMDB. Points: the 24 rows of neutral SMPL's J_regressor on "
+        "posed vertices; prediction on neutral SMPL, truth on SMPL of the labelled "
+        "gender. 24 joints; pelvis: the mean of the two hips, subtracted from both. "
+        f"{_PA} MVE: vertices relative to that pelvis. Good frames only. Mean over "
+        "joints, then over all frames.",
         points="J24",
         joints=tuple(range(24)),
         pelvis=_HIPS,
@@ -139,13 +156,16 @@ _ALL = (
     ),
     Protocol(
         name="emdb-official",
-        text="EMDB's own evaluation. Points: SMPL's 24 joints as posed; prediction on neutral SMPL, truth on SMPL of the labelled gender. "
-        "Pelvis: the mean of the two hips, subtracted from both. PA: one similarity transform of the joints for each frame, also for "
-        "vertices and angles. MPJAE: angle between the orientations of nine major joints in the "
-        "camera. Good frames only. Mean over joints, then over all frames. Jitter: third "
-        "difference of the predicted joints in the camera, SMPL's translation zero, from each good "
-        "frame of a sequence to the next one, whatever lies between them; nine joints count as "
-        "still; 10 m/s^3; mean over joints and steps, then over sequences.",
+        text="EMDB's own evaluation. Points: SMPL's 24 joints as posed; prediction on "
+        "neutral SMPL, truth on SMPL of the labelled gender. Pelvis: the mean of the "
+        "two hips, subtracted from both. PA: one similarity transform of the joints "
+        "for each frame, also for vertices and angles. MPJAE: angle between the "
+        "orientations of nine major joints in the camera. Good frames only. Mean "
+        "over joints, then over all frames. Jitter: third difference of the "
+        "predicted joints in the camera, SMPL's translation zero, from each good "
+        "frame of a sequence to the next one, whatever lies between them; nine "
+        "joints count as still; 10 m/s^3; mean over joints and steps, then over "
+        "sequences.",
         points="skeleton",
         joints=tuple(range(24)),
         pelvis=_HIPS,
@@ -154,9 +174,11 @@ _ALL = (
     ),
     Protocol(
         name="joints24",
-        text="Free of licences, comparable with no published number. Points: the 24 joints of SMPL's skeleton as posed; truth: the labels'"
-        " own 24 joints, or where they have none the labelled pose and shape on the body of the labelled gender. Pelvis: joint 0, "
-        f"subtracted from both. {_PA} Mean over joints, then over all frames.",
+        text="Free of licences, comparable with no published number. Points: the 24 "
+        "joints of SMPL's skeleton as posed; truth: the labels' own 24 joints, or "
+        "where they have none the labelled pose and shape on the body of the "
+        f"labelled gender. Pelvis: joint 0, subtracted from both. {_PA} Mean over "
+        "joints, then over all frames.",
         points="skeleton",
         joints=tuple(range(24)),
         pelvis=(0,),
@@ -164,9 +186,11 @@ _ALL = (
     ),
     Protocol(
         name="limbs12",
-        text="Free of licences, comparable with no published number. Points: the 12 limb joints (ankles, knees, hips, wrists, elbows, "
-        "shoulders) of SMPL's skeleton as posed; truth: the labelled joints of these names, which motion capture puts a few "
-        f"centimetres elsewhere. Pelvis: the mean of the two hips, subtracted from both. {_PA} Mean over joints, then over all frames.",
+        text="Free of licences, comparable with no published number. Points: the 12 limb "
+        "joints (ankles, knees, hips, wrists, elbows, shoulders) of SMPL's skeleton "
+        "as posed; truth: the labelled joints of these names, which motion capture "
+        "puts a few centimetres elsewhere. Pelvis: the mean of the two hips, "
+        f"subtracted from both. {_PA} Mean over joints, then over all frames.",
         points="skeleton",
         joints=tuple(SMPL24.index(name) for name in LIMBS12),
         pelvis=_HIPS,

@@ -1,23 +1,150 @@
-"""One evaluation: records stream in, a predictor sees them, protocols measure, and one dictionary with all figures comes out."""
+"""The evaluation on labelled data sets: records in, predicted batch by batch, measured under
+protocols; one dictionary of all figures out."""
 
 import dataclasses
 import itertools
+import typing
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import smpl_jax
 
+from genhmr_jax.core.refinement import RefineSpec
+from genhmr_jax.core.system import PhotoCamera
 from genhmr_jax.data.sources import Record, Report
-from genhmr_jax.evaluate import measuring
+from genhmr_jax.evaluate import measuring, predictions
 from genhmr_jax.evaluate.bodies import Bodies
-from genhmr_jax.evaluate.predictors import Predictor, Sight
+from genhmr_jax.evaluate.predictions import Prediction, Prepared, TestImage
 from genhmr_jax.evaluate.protocols import Protocol
 from genhmr_jax.geometry.metrics import Means
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.images import open_bytes
+from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
-_WORDS = ("sequence", "gender")
-_ARRAYS = ("global_orient", "body_pose", "betas", "has_pose", "has_betas", "keypoints3d", "joints24_3d")
+_FIELDS = ("sequence", "gender", "frame", "person")
+_ARRAYS = (
+    "global_orient",
+    "body_pose",
+    "betas",
+    "has_pose",
+    "has_betas",
+    "keypoints3d",
+    "joints24_3d",
+)
+
+
+class Predictor(typing.Protocol):
+    """Prepares records one by one, then predicts batches of them under each of its settings."""
+
+    labels: tuple[str, ...]
+
+    def prepare(self, record: Record) -> Prepared:
+        """The record's person, one row. Raises InputError for a bad record."""
+
+    def predict(self, prepared: Prepared, numbers: np.ndarray) -> Iterator[tuple[str, Prediction]]:
+        """The bodies under each setting, by its label.
+
+        Args:
+          numbers: of the records, for the random draws.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanPose:
+    """The baseline that every model must beat: the mean pose and shape for everyone."""
+
+    body: smpl_jax.SmplModel
+    labels = ("mean pose",)
+
+    def prepare(self, record: Record) -> Prepared:
+        """A person who counts as found; the image is not read."""
+        return Prepared(None, None, None, np.array([True]), np.array([1]), np.array([0.0]))
+
+    def predict(self, prepared: Prepared, numbers: np.ndarray) -> Iterator[tuple[str, Prediction]]:
+        """The same for all."""
+        yield self.labels[0], predictions.mean_pose(self.body, len(numbers))
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelPredictor:
+    """A trained model: the person's box from the labels, the 2D keypoints in it from our own
+    detector.
+
+    Attributes:
+      recoverer: the model with the body of the protocols.
+      iterations: each T of uncertainty-guided sampling to evaluate.
+      refine_steps: of the refinement; each T is evaluated with 0 steps and with these.
+      true_focal: take focal length and principal point of the labels where they have them, in place
+        of a guess from the image size.
+      options: everything else.
+    """
+
+    recoverer: Recoverer
+    iterations: tuple[int, ...] = (1, 3, 5, 10)
+    refine_steps: int = RefineSpec.steps
+    true_focal: bool = False
+    options: RecoverOptions = RecoverOptions()
+
+    @property
+    def settings(self) -> dict[str, RecoverOptions]:
+        """Label -> options."""
+        return predictions.settings(self.iterations, self.refine_steps, self.options)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the settings."""
+        return tuple(self.settings)
+
+    def prepare(self, record: Record) -> Prepared:
+        """Decodes the image and detects the 2D keypoints of the person in the labelled box.
+
+        Published regressors get the crop of their own evaluation (geometry/published_crop.py).
+
+        Raises:
+          InputError: the record has no image, or it cannot be decoded, or the box lies outside.
+        """
+        name = f"{record['sequence']}, frame {record['frame']}, person {record['person']}"
+        where = f"{name} ({record['image_name']})"
+        camera = None
+        if self.true_focal and record["has_intrinsics"]:
+            matrix = record["intrinsics"]
+            camera = PhotoCamera(float(matrix[0, 0]), tuple(matrix[:2, 2].tolist()))
+        image = decode(record["image"], where)
+        test_image = TestImage(image, box=record["box"], camera=camera)
+        try:
+            return predictions.prepare(
+                self.recoverer, [test_image], self.options, published_crop=True
+            )
+        except ValueError as error:
+            raise InputError(where, str(error), "leave it out with --skip-bad") from error
+
+    def predict(self, prepared: Prepared, numbers: np.ndarray) -> Iterator[tuple[str, Prediction]]:
+        """The bodies under each setting."""
+        for label, options in self.settings.items():
+            how = {"batch": len(numbers)}
+            yield label, predictions.solve(self.recoverer, prepared, options, numbers, **how)
+
+
+def decode(data: bytes, where: object) -> np.ndarray:
+    """An encoded image as uint8 (H, W, 3) RGB; EXIF turns are not applied, as by all makers of
+    these datasets.
+
+    Raises:
+      InputError: empty, no image, or damaged.
+    """
+    if not data:
+        raise InputError(where, "has no image", "evaluate a source that has images")
+    try:
+        with open_bytes(data) as image:
+            return np.ascontiguousarray(image.convert("RGB"))
+    except Exception as error:  # Pillow's decoders raise many types on broken files
+        problem = f"its image cannot be decoded ({error})"
+        raise InputError(
+            where, problem, "download it again, or leave it out with --skip-bad"
+        ) from error
 
 
 @dataclasses.dataclass
@@ -49,43 +176,52 @@ def evaluate(
     limit: int | None = None,
     frames_per_second: float = 0.0,
 ) -> dict[str, Any]:
-    """Measures a predictor. Neither the batch size nor the number of processes changes the figures (each sequence is of one process).
+    """Measures a predictor. Neither the batch size nor the number of processes changes the figures
+    (each sequence belongs to one process).
 
     Args:
       records: person records (data/sources/records.py), in the release's order.
       predictor: a model or a baseline.
       bodies: that the protocols need.
       protocols: at least one.
-      report: images that cannot be decoded are treated as it says.
-      batch_size: people at a time; the last batch is filled up, and the filling weighs nothing.
+      report: decides what happens to images that cannot be decoded.
+      batch_size: people at a time; the last batch is filled up with rows of weight 0.
       limit: only the first so many records.
       frames_per_second: of videos; 0 measures no motion.
 
     Returns:
-      {"people": how many, "not_found": by the detector, "seconds": {label: a person}, "protocols": {name: {"text", "people" (with the
-      label that it needs), "results": {label: {measure: mean}}}}}.
+      {"people": how many, "not_found": by the detector, "seconds": {label: a person}, "protocols":
+      {name: {"text", "people" (with the label that it needs), "results": {label: {measure:
+      mean}}}}}.
 
     Raises:
       InputError: a record is bad.
     """
-    sheets = {protocol.name: {label: _Sheet() for label in predictor.labels} for protocol in protocols}
+    sheets = {p.name: {label: _Sheet() for label in predictor.labels} for p in protocols}
     clock, first = Means(), True
-    for rows, sights, numbers, weight in _batches(_seen(records, predictor, report, limit), batch_size):
+    for rows, prepared, numbers, weight in _batches(
+        _prepared(records, predictor, report, limit), batch_size
+    ):
+        # 1. Labels as points.
         truths = {p.name: measuring.truth(p, bodies, rows) for p in protocols}
+
+        # 2. Predict. The first batch twice: the clock does not count compilation.
         if first:
-            list(predictor.predict(sights, numbers))  # compiles: the clock shall measure work
+            list(predictor.predict(prepared, numbers))
         first = False
-        clock.add({"found": [sight.found for sight in sights]}, weight)
-        for label, prediction in predictor.predict(sights, numbers):
-            shared = prediction.seconds / len(sights)
-            clock.add({f"seconds {label}": [sight.seconds + shared for sight in sights]}, weight)
-            posed = bodies.pose(prediction.pose, prediction.betas, ["neutral"] * len(sights))
+        clock.add({"found": prepared.found}, weight)
+        for label, prediction in predictor.predict(prepared, numbers):
+            clock.add({f"seconds {label}": prepared.seconds + prediction.seconds}, weight)
+
+            # 3. Measure.
+            posed = bodies.pose(prediction.pose, prediction.betas, ["neutral"] * len(numbers))
             for protocol in protocols:
                 sheet, truth = sheets[protocol.name][label], truths[protocol.name]
                 errors = measuring.measure(protocol, bodies, posed, truth)
                 sheet.means.add(errors, truth.weight * weight)
                 if frames_per_second and {"accel", "jitter"} & set(protocol.measures):
-                    points = measuring.compared_points(protocol, measuring.all_points(protocol, bodies, posed))
+                    every = measuring.all_points(protocol, bodies, posed)
+                    points = measuring.compared_points(protocol, every)
                     arrays = map(np.asarray, (points, truth.points, posed.joints))
                     _follow(sheet.tracks, rows, truth.weight * weight, *arrays)
     clock = clock.across_processes()
@@ -98,32 +234,37 @@ def evaluate(
     }
 
 
-def _seen(records: Iterable[Record], predictor: Predictor, report: Report, limit: int | None) -> Iterator[tuple[int, Record, Sight]]:
-    """This process's records with their numbers and what the predictor saw of them."""
+def _prepared(
+    records: Iterable[Record], predictor: Predictor, report: Report, limit: int | None
+) -> Iterator[tuple[int, Record, Prepared]]:
+    """This process's records with their numbers, prepared."""
     first = True
     for number, record in enumerate(itertools.islice(records, limit)):
         if zlib.crc32(record["sequence"].encode()) % jax.process_count() != jax.process_index():
             continue
-        sight = None
+        prepared = None
         with report.skipping():
-            sight = predictor.see(record)
+            prepared = predictor.prepare(record)
             if first:
-                sight = predictor.see(record)  # the first time, the detector was compiled
+                prepared = predictor.prepare(record)  # the first time, the detector was compiled
             first = False
-        if sight is not None:
-            yield number, record, sight
+        if prepared is not None:
+            yield number, record, prepared
 
 
-def _batches(seen: Iterable[tuple[int, Record, Sight]], size: int) -> Iterator[tuple[dict[str, Any], list[Sight], np.ndarray, np.ndarray]]:
-    """Stacked labels, sights, numbers, and weights: 0 for the copies of the last record that fill up the last batch."""
-    seen = iter(seen)
-    while batch := list(itertools.islice(seen, size)):
+def _batches(
+    records: Iterable[tuple[int, Record, Prepared]], size: int
+) -> Iterator[tuple[dict[str, Any], Prepared, np.ndarray, np.ndarray]]:
+    """Stacked labels, prepared people, numbers, and weights: 0 for the copies of the last record
+    that fill up the last batch."""
+    records = iter(records)
+    while batch := list(itertools.islice(records, size)):
         weight = (np.arange(size) < len(batch)).astype(np.float64)
         batch += [batch[-1]] * (size - len(batch))
-        numbers, records, sights = zip(*batch, strict=True)
-        rows: dict[str, Any] = {name: [record[name] for record in records] for name in (*_WORDS, "frame", "person")}
-        rows |= {name: np.stack([record[name] for record in records]) for name in _ARRAYS}
-        yield rows, list(sights), np.array(numbers), weight
+        numbers, labels, prepared = zip(*batch, strict=True)
+        rows: dict[str, Any] = {name: [label[name] for label in labels] for name in _FIELDS}
+        rows |= {name: np.stack([label[name] for label in labels]) for name in _ARRAYS}
+        yield rows, predictions.joined(prepared), np.array(numbers), weight
 
 
 def _follow(
@@ -143,8 +284,10 @@ def _follow(
         track.joints.append(joints[i])
 
 
-def _figures(protocol: Protocol, sheets: Mapping[str, _Sheet], frames_per_second: float) -> dict[str, Any]:
-    """What the result says about one protocol."""
+def _figures(
+    protocol: Protocol, sheets: Mapping[str, _Sheet], frames_per_second: float
+) -> dict[str, Any]:
+    """The figures of one protocol."""
     results, people = {}, 0.0
     for label, sheet in sheets.items():
         for track in sheet.tracks.values():

@@ -1,15 +1,23 @@
-"""Evaluation of trained models. Here are only the settings, without JAX: sweeps check theirs against them before anything runs."""
+"""Settings of `evaluate.views`, for its command line and for sweeps. JAX is not imported: sweeps
+check their settings before anything runs."""
 
 import argparse
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from genhmr_jax.core.choices import DECODE_RULES, SCHEDULES
 from genhmr_jax.io.config_files import nearest
 from genhmr_jax.io.errors import InputError
 
-RULES = ("expected", "final", "hard")
-SCHEDULES = ("cosine", "linear", "square", "cubic", "sqrt")  # sampling.SCHEDULES
+_LEAST = {
+    "iterations": 1,
+    "temperature": 0,
+    "refine_steps": 0,
+    "prior_pose": 0,
+    "views": 1,
+    "batch_size": 1,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,11 +26,11 @@ class Settings:
 
     Attributes:
       iterations: T of uncertainty-guided sampling.
-      rule: what is decoded, see predict.sample_bodies.
-      schedule: share of tokens still masked after each iteration.
+      rule: what is decoded, one of core.choices.DECODE_RULES.
+      schedule: share of tokens still masked after each iteration, of core.choices.SCHEDULES.
       temperature: 0 takes the most probable tokens.
       refine_steps: gradient steps of the 2D refinement.
-      prior_pose: lambda of the refinement, the weight that keeps the pose near the sampled one.
+      prior_pose: lambda of the refinement, the weight that keeps the pose close to the sampled one.
       views: how many simulated views (all images of a set are used).
       batch_size: views at a time; it changes the seconds, not the errors.
       seed: of the views and of sampling.
@@ -40,38 +48,53 @@ class Settings:
 
     @staticmethod
     def of(values: Mapping[str, Any], where: object = "evaluate") -> "Settings":
-        """Settings with some values changed. Raises InputError for an unknown name (with the nearest), or a value that cannot be."""
+        """Settings with some values changed.
+
+        Raises:
+          InputError: an unknown name (with the nearest), or a value of a wrong type or range.
+        """
         fields = {f.name: f.type for f in dataclasses.fields(Settings)}
         for name, value in values.items():
             if name not in fields:
-                raise InputError(where, f"evaluation has no setting {name!r}", nearest(name, fields))
+                problem = f"evaluation has no setting {name!r}"
+                raise InputError(where, problem, nearest(name, fields))
             kind = fields[name]
-            if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
-                raise InputError(where, f"{name} cannot be {value!r}", f"give it as {kind.__name__}, like {getattr(Settings, name)!r}")
+            allowed = (int, float) if kind is float else kind
+            if isinstance(value, bool) or not isinstance(value, allowed):
+                remedy = f"give it as {kind.__name__}, like {getattr(Settings, name)!r}"
+                raise InputError(where, f"{name} cannot be {value!r}", remedy)
         settings = Settings(**values)
-        for name, low in (("iterations", 1), ("temperature", 0), ("refine_steps", 0), ("prior_pose", 0), ("views", 1), ("batch_size", 1)):
-            if not getattr(settings, name) >= low:
-                raise InputError(where, f"{name} is {getattr(settings, name)}", f"give at least {low}")
-        for name, known in (("rule", RULES), ("schedule", SCHEDULES)):
-            if getattr(settings, name) not in known:
-                raise InputError(where, f"{name} is {getattr(settings, name)!r}", nearest(getattr(settings, name), known))
+        for name, low in _LEAST.items():
+            value = getattr(settings, name)
+            if not value >= low:
+                raise InputError(where, f"{name} is {value}", f"give at least {low}")
+        for name, known in (("rule", DECODE_RULES), ("schedule", SCHEDULES)):
+            value = getattr(settings, name)
+            if value not in known:
+                raise InputError(where, f"{name} is {value!r}", nearest(value, known))
         return settings
 
     @staticmethod
     def add_flags(parser: argparse.ArgumentParser) -> None:
         """A flag for each setting: --refine-steps=50."""
         for field in dataclasses.fields(Settings):
-            flag = "--" + field.name.replace("_", "-")
             parser.add_argument(
-                flag, type=field.type, default=field.default, metavar=field.type.__name__.upper(), help="default: %(default)s"
+                "--" + field.name.replace("_", "-"),
+                type=field.type,
+                default=field.default,
+                metavar=field.type.__name__.upper(),
+                help="default: %(default)s",
             )
 
     @staticmethod
     def from_args(args: argparse.Namespace) -> "Settings":
         """From the flags of `add_flags`. Raises InputError."""
-        return Settings.of({f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)}, "evaluate")
+        return Settings.of({f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
 
     def flags(self) -> list[str]:
-        """The flags that say this, those that differ from the defaults alone."""
-        changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
-        return [f"--{name.replace('_', '-')}={value}" for name, value in changed.items()]
+        """The flags of `add_flags` for the settings that differ from the defaults."""
+        return [
+            f"--{f.name.replace('_', '-')}={getattr(self, f.name)}"
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != f.default
+        ]

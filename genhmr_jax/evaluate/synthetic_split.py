@@ -1,4 +1,5 @@
-"""The free test set: rendered people of validation subjects, always the same, made on the user's machine, known by a hash."""
+"""The free test set: rendered people of validation subjects. It is always the same, is made on the
+user's machine, and has a hash."""
 
 import dataclasses
 import hashlib
@@ -8,18 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from genhmr_jax.data import poses
 from genhmr_jax.data.synthetic.generate import Sample
 from genhmr_jax.data.synthetic.write import read_shards, write_split
+from genhmr_jax.evaluate.predictions import TestImage
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 
-VERSION = 1  # of the set: another one is another set, whose numbers must not be compared
+VERSION = 1  # of the set: numbers of different versions must not be compared
 COUNT = 200
 SEED = 2026  # no training data is rendered with it
 SIZE = 320  # px
+BOX_MARGIN = 1.1  # of the box of the true keypoints, which lie inside the body
 _SEEDED = ("global_orient", "body_pose", "betas", "focal")
 
 
@@ -30,7 +34,8 @@ class Split:
     Attributes:
       samples: images with their labels.
       indices: of the poses among the validation poses of the corpus.
-      facts: what is printed and stored with every result: version, seed, count, size, hash, mean_pixel.
+      facts: what is printed and stored with every result: version, seed, count, size, hash,
+        mean_pixel.
     """
 
     samples: list[Sample]
@@ -38,8 +43,37 @@ class Split:
     facts: dict[str, Any]
 
 
-def open_split(folder: str | pathlib.Path, corpus: str | pathlib.Path | None = None, count: int = COUNT) -> Split:
-    """The test set in a folder; what is not there yet is rendered (a stopped rendering goes on).
+def as_test_image(
+    sample: Sample, *, with_box: bool = False, with_keypoints: bool = False
+) -> TestImage:
+    """A sample as a test image.
+
+    Args:
+      with_box: the detector gets the true box.
+      with_keypoints: the model gets all true 2D keypoints, hidden ones too, and not the detector's.
+    """
+    seen = np.append(sample.keypoints[:, :2], np.ones((len(sample.keypoints), 1)), axis=1)
+    return TestImage(
+        sample.image,
+        keypoints=sample.keypoints,
+        box=true_box(sample) if with_box else None,
+        given=seen.astype(np.float32) if with_keypoints else None,
+    )
+
+
+def true_box(sample: Sample) -> Float[np.ndarray, "4"]:
+    """The box, px, of the true keypoints, hidden ones too, enlarged by BOX_MARGIN and cut by the
+    image."""
+    low, high = sample.keypoints[:, :2].min(0), sample.keypoints[:, :2].max(0)
+    centre, half = (low + high) / 2, BOX_MARGIN * (high - low) / 2
+    box = np.concatenate([centre - half, centre + half])
+    return np.clip(box, 0, np.tile(sample.image.shape[1::-1], 2)).astype(np.float32)
+
+
+def open_split(
+    folder: str | pathlib.Path, corpus: str | pathlib.Path | None = None, count: int = COUNT
+) -> Split:
+    """The test set in a folder. Missing images are rendered; a rendering that was stopped goes on.
 
     Args:
       folder: the data directory; each version and count of the set has its own folder in it.
@@ -47,46 +81,71 @@ def open_split(folder: str | pathlib.Path, corpus: str | pathlib.Path | None = N
       count: how many images. The first N images are the same for every count.
 
     Raises:
-      InputError: the set is not there and no corpus is given, or it is damaged, or it was made of other poses.
+      InputError: the set is not there and no corpus is given, or it is damaged, or it was made of
+        other poses.
     """
+    # 1. The first images of the whole set, where that is there.
     home, whole = (pathlib.Path(folder) / f"synthetic-test-v{VERSION}-{n}" for n in (count, COUNT))
     if count < COUNT and (whole / "split.json").exists():
         full = open_split(folder, corpus, COUNT)
         return _split(full.samples[:count], full.indices[:count])
+
+    # 2. Compare the stored set with the corpus.
     card = home / "split.json"
     validation = poses.load_corpus(corpus, "val") if corpus else None
     made_of = hashlib.sha256(validation.poses.tobytes()).hexdigest()[:16] if corpus else None
     stored = _read_card(card) if card.exists() else None
     if stored is None and validation is None:
-        raise InputError(home, "holds no synthetic test set", "give a pose corpus with --poses, of which it is rendered")
+        remedy = "give a pose corpus with --poses, of which it is rendered"
+        raise InputError(home, "holds no synthetic test set", remedy)
     if stored is not None and made_of is not None and stored["corpus"] != made_of:
-        raise InputError(home, "was made of other poses than --poses has", "choose another --data-dir, or leave out --poses")
+        remedy = "choose another --data-dir, or leave out --poses"
+        raise InputError(home, "was made of other poses than --poses has", remedy)
+
+    # 3. Render what is missing, and read all.
     if stored is None:
         _write(home, card, pathlib.Path(corpus), made_of, count)
         stored = _read_card(card)
     samples, indices = list(read_shards(home / "val")), np.array(stored["indices"], np.int64)
-    if len(samples) != count or len(indices) != count or split_hash(samples, indices) != stored["hash"]:
-        raise InputError(home, "is not the test set that split.json describes", "delete this folder, so that it is rendered again")
+    complete = len(samples) == len(indices) == count
+    if not complete or split_hash(samples, indices) != stored["hash"]:
+        remedy = "delete this folder, so that it is rendered again"
+        raise InputError(home, "is not the test set that split.json describes", remedy)
     return _split(samples, indices)
 
 
 def _split(samples: list[Sample], indices: np.ndarray) -> Split:
     mean_pixel = round(float(np.mean([sample.image.mean() for sample in samples])), 2)
-    facts = {"version": VERSION, "seed": SEED, "count": len(samples), "size": SIZE, "hash": split_hash(samples, indices)}
-    return Split(samples, indices, facts | {"mean_pixel": mean_pixel})
+    facts = {
+        "version": VERSION,
+        "seed": SEED,
+        "count": len(samples),
+        "size": SIZE,
+        "hash": split_hash(samples, indices),
+        "mean_pixel": mean_pixel,
+    }
+    return Split(samples, indices, facts)
 
 
-def _write(home: pathlib.Path, card: pathlib.Path, corpus: pathlib.Path, made_of: str, count: int) -> None:
-    """Renders the images (before procedural rooms, which are the same everywhere) and then writes the card."""
+def _write(
+    home: pathlib.Path, card: pathlib.Path, corpus: pathlib.Path, made_of: str, count: int
+) -> None:
+    """Renders the images (with procedural backgrounds, which are the same everywhere) and then
+    writes the card."""
     started = home / "corpus.txt"
     if started.exists() and started.read_text() != made_of:
-        raise InputError(home, "was begun with other poses than --poses has", "delete this folder, or choose another --data-dir")
+        remedy = "delete this folder, or choose another --data-dir"
+        raise InputError(home, "was begun with other poses than --poses has", remedy)
     home.mkdir(parents=True, exist_ok=True)
     with atomic_path(started) as temporary:
         temporary.write_text(made_of)
     write_split(home, "val", count, str(corpus), seed=SEED, size=SIZE)
     indices = poses.load_corpus(corpus, "val").draw(np.arange(count), SEED)
-    facts = {"corpus": made_of, "hash": split_hash(list(read_shards(home / "val")), indices), "indices": indices.tolist()}
+    facts = {
+        "corpus": made_of,
+        "hash": split_hash(list(read_shards(home / "val")), indices),
+        "indices": indices.tolist(),
+    }
     with atomic_path(card) as temporary:
         temporary.write_text(json.dumps(facts) + "\n")
 
@@ -94,17 +153,24 @@ def _write(home: pathlib.Path, card: pathlib.Path, corpus: pathlib.Path, made_of
 def _read_card(card: pathlib.Path) -> dict[str, Any]:
     try:
         stored = json.loads(card.read_text())
-        return {"corpus": str(stored["corpus"]), "hash": str(stored["hash"]), "indices": [int(i) for i in stored["indices"]]}
+        return {
+            "corpus": str(stored["corpus"]),
+            "hash": str(stored["hash"]),
+            "indices": [int(i) for i in stored["indices"]],
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(card, f"does not describe a test set ({error})", "delete its folder, so that it is rendered again") from error
+        problem = f"does not describe a test set ({error})"
+        remedy = "delete its folder, so that it is rendered again"
+        raise InputError(card, problem, remedy) from error
 
 
 def split_hash(samples: Sequence[Sample], indices: Sequence[int] | np.ndarray) -> str:
-    """16 hexadecimal digits: two people with the same hash compare on the same people in the same cameras.
+    """16 hexadecimal digits, equal for two sets of the same people in the same cameras.
 
-    SHA-256 over the version, the pose indices, the body and the labels that follow from seeds alone (root, pose, shape, focal length),
-    rounded to thousandths. Joints and pixels follow from them by arithmetic whose last digits differ between machines, and rounding
-    does not hide that; `mean_pixel` beside the hash tells whether the pictures were drawn alike.
+    SHA-256 over the version, the pose indices, the body and the labels that follow from seeds alone
+    (root, pose, shape, focal length), rounded to thousandths. Joints and pixels follow from them by
+    arithmetic whose last digits differ between machines, and rounding does not hide that; by
+    `mean_pixel` beside the hash the images can be compared.
     """
     digest = hashlib.sha256(f"synthetic-test-v{VERSION}".encode())
     digest.update(np.asarray(indices, "<i8").tobytes())

@@ -1,4 +1,4 @@
-"""The published numbers beside which ours are printed, how far each can be trusted, and the tables."""
+"""The published numbers beside which ours are printed, how reliable each is, and the tables."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,9 @@ NOTES = "third-party reading notes of the paper, unverified"
 class Published:
     """A row of somebody's table, mm; None where it has no number.
 
-    `protocols`: those of ours under which it was (or is said to have been) measured.
+    Attributes:
+      protocols: those of ours under which it was (or is said to have been) measured.
+      grade: how reliable the row is: OWN, SECOND or NOTES.
     """
 
     method: str
@@ -52,18 +54,29 @@ PUBLISHED = (
 """BioPose is not among them: no number of it could be confirmed."""
 
 HEADS = {
-    "mpjpe_mm": "MPJPE, mm", "pa_mpjpe_mm": "PA-MPJPE, mm", "mve_mm": "MVE, mm", "pa_mve_mm": "PA-MVE, mm", "mpjae_deg": "MPJAE, deg",
-    "pa_mpjae_deg": "PA-MPJAE, deg", "pck150": "PCK, %", "auc": "AUC, %", "accel_mm": "accel, mm/frame²", "jitter": "jitter, 10 m/s³",
-}  # fmt: skip
+    "mpjpe_mm": "MPJPE, mm",
+    "pa_mpjpe_mm": "PA-MPJPE, mm",
+    "mve_mm": "MVE, mm",
+    "pa_mve_mm": "PA-MVE, mm",
+    "mpjae_deg": "MPJAE, deg",
+    "pa_mpjae_deg": "PA-MPJAE, deg",
+    "pck150": "PCK, %",
+    "auc": "AUC, %",
+    "accel_mm": "accel, mm/frame²",
+    "jitter": "jitter, 10 m/s³",
+}
+"""Measures in the order of their columns."""
 
 
 def published(dataset: str, protocol: str) -> list[Published]:
-    """The rows that can stand beside results on this dataset under this protocol."""
+    """The rows that are comparable with results on this dataset under this protocol."""
     return [row for row in PUBLISHED if dataset in row.datasets and protocol in row.protocols]
 
 
-def table(dataset: str, protocol: str, figures: Mapping[str, Any], seconds: Mapping[str, float]) -> str:
-    """Markdown: our settings, then the published rows, which say how far they can be trusted.
+def table(
+    dataset: str, protocol: str, figures: Mapping[str, Any], seconds: Mapping[str, float]
+) -> str:
+    """Markdown: our settings, then the published rows with their grades.
 
     Args:
       dataset: of datasets.DATASETS.
@@ -73,15 +86,17 @@ def table(dataset: str, protocol: str, figures: Mapping[str, Any], seconds: Mapp
     """
     columns = [name for name in HEADS if any(name in row for row in figures["results"].values())]
     heads = ["", *(HEADS[name] for name in columns), "ms a person", "source"]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    lines = [line(*heads), line(*["---"] * len(heads))]
+    number = lambda value: "" if value is None else f"{value:.1f}"
     for label, row in figures["results"].items():
-        cells = [f"{row[name]:.1f}" if name in row else "" for name in columns]
-        lines.append(_line([label, *cells, f"{1000 * seconds[label]:.0f}", "measured here"]))
+        cells = [number(row.get(name)) for name in columns]
+        lines.append(line(label, *cells, f"{1000 * seconds[label]:.0f}", "measured here"))
     for row in published(dataset, protocol):
-        values = (getattr(row, name, None) for name in columns)
-        lines.append(_line([row.method, *("" if v is None else f"{v:.1f}" for v in values), "", row.grade]))
+        cells = [number(getattr(row, name, None)) for name in columns]
+        lines.append(line(row.method, *cells, "", row.grade))
     return "\n".join(lines)
 
 
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def line(*cells: object) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"

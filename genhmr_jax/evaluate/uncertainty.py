@@ -1,6 +1,8 @@
-"""Does confidence predict error? Rank correlation, calibration, sparsification, and best-of-K against the most confident of K.
+"""Whether confidence predicts error: rank correlation, calibration, sparsification, and best-of-K
+against the most confident of K.
 
-Arrays in, plain numbers out. Confidence c (0..1) is `People.joint_confidence`: the probability that a joint is right; errors are mm.
+Arrays in, plain numbers out. Confidence c (0..1) is `People.joint_confidence`: the probability that
+the error of a joint is at most NEAR_MM; errors are mm.
 """
 
 import pathlib
@@ -10,25 +12,33 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from genhmr_jax.core.confidence import NEAR
+from genhmr_jax.evaluate.tables import line
 from genhmr_jax.io.atomic import atomic_path
-from genhmr_jax.systems.genhmr.system import NEAR
 
 BINS = 10
-NEAR_MM = 1000 * NEAR  # "right": what a confidence is the probability of
+NEAR_MM = 1000 * NEAR
+CHOICES = ("best", "most_confident", "lowest_loss", "any")
+"""How one of K hypotheses is chosen, see `hypotheses`."""
 
 
 def rank_correlation(confidence: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"]) -> float:
-    """Spearman's correlation of doubt (1 - c) and error: 1 where the less confident is always the worse; NaN where either is constant."""
+    """Spearman's correlation of 1 - c and error: 1 where the less confident one is always the worse
+    one; NaN where either is constant."""
     confidence, error = np.ravel(confidence), np.ravel(error)
     if len(error) < 2 or not np.ptp(confidence) or not np.ptp(error):
         return float("nan")
     return float(stats.spearmanr(-confidence, error).statistic)
 
 
-def by_quantile(confidence: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"], bins: int = BINS) -> list[dict[str, float]]:
-    """Means of equally large groups, from the least to the most confident: {"confidence", "error_mm", "within", "count"}.
+def by_quantile(
+    confidence: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"], bins: int = BINS
+) -> list[dict[str, float]]:
+    """Means of equally large groups, from the least to the most confident: {"confidence",
+    "error_mm", "within", "count"}.
 
-    "within": share of errors of at most NEAR_MM. Groups are cut by rank; equal confidences keep their order.
+    "within": share of errors of at most NEAR_MM. Groups are cut by rank; equal confidences keep
+    their order.
     """
     order = np.argsort(np.ravel(confidence), kind="stable")
     confidence, error = np.ravel(confidence)[order], np.ravel(error)[order]
@@ -45,16 +55,20 @@ def by_quantile(confidence: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"
 
 
 def calibration_error(groups: list[dict[str, float]]) -> float:
-    """Expected calibration error of "within NEAR_MM" (Naeini et al. 2015): mean of |confidence - within| over groups of `by_quantile`."""
+    """Expected calibration error of "within NEAR_MM" (Naeini et al. 2015): mean of |confidence -
+    within| over groups of `by_quantile`."""
     gaps = [abs(group["confidence"] - group["within"]) for group in groups]
     return float(np.average(gaps, weights=[group["count"] for group in groups]))
 
 
-def sparsification(score: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
-    """Mean error of what remains after the k highest-scored are taken away, k = 0..N-1, over the mean error of all.
+def sparsification(
+    score: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"]
+) -> Float[np.ndarray, "N"]:
+    """Mean error of the rest when the k highest-scored are removed, k = 0..N-1, over the mean error
+    of all.
 
     Args:
-      score: what is taken away first; the doubt, or for the oracle the error itself.
+      score: -c, or for the oracle the error itself.
       error: not all zero.
     """
     error = np.ravel(error)[np.argsort(-np.ravel(score), kind="stable")]
@@ -63,22 +77,28 @@ def sparsification(score: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"])
 
 
 def sparsification_area(confidence: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"]) -> float:
-    """AUSE (Ilg et al. 2018): mean gap between the curves by doubt and by error; 0 for perfect doubt. Chance: `chance_area`."""
+    """AUSE (Ilg et al. 2018): mean gap between the curves by confidence and by error; 0 where they
+    agree. Chance: `chance_area`."""
     if not np.any(error):
         return float("nan")
-    return float(np.mean(sparsification(-np.ravel(confidence), error) - sparsification(error, error)))
+    by_confidence = sparsification(-np.ravel(confidence), error)
+    return float(np.mean(by_confidence - sparsification(error, error)))
 
 
 def chance_area(error: Float[np.ndarray, "N"]) -> float:
-    """AUSE of a doubt that knows nothing: its curve is flat at 1 in expectation."""
+    """AUSE of a random confidence: its curve is flat at 1 in expectation."""
     return float(np.mean(1.0 - sparsification(error, error))) if np.any(error) else float("nan")
 
 
-def expected_pick(errors: Float[np.ndarray, "N K"], score: Float[np.ndarray, "N K"], count: int) -> Float[np.ndarray, "N"]:
-    """Expected error of the one with the highest score among `count` of the K hypotheses, over all choices of `count` out of K.
+def expected_pick(
+    errors: Float[np.ndarray, "N K"], score: Float[np.ndarray, "N K"], count: int
+) -> Float[np.ndarray, "N"]:
+    """Expected error of the one with the highest score among `count` of the K hypotheses, over all
+    choices of `count` out of K.
 
-    The hypothesis at rank i (0 is the highest) is the one picked in C(K - 1 - i, count - 1) of the C(K, count) choices; a score of
-    -errors gives best-of-count. No further sampling is needed, and no chance is left.
+    The hypothesis at rank i (0 is the highest) is the one picked in C(K - 1 - i, count - 1) of the
+    C(K, count) choices; a score of -errors gives best-of-count. The expectation is exact, without
+    sampling.
 
     Raises:
       ValueError: count is not from 1 to K.
@@ -93,11 +113,14 @@ def expected_pick(errors: Float[np.ndarray, "N K"], score: Float[np.ndarray, "N 
     return np.take_along_axis(errors, order, 1) @ (chance * count / total)
 
 
-def measure(confidence: Float[np.ndarray, "N 24"], errors: Float[np.ndarray, "N 24"], names: tuple[str, ...]) -> dict[str, Any]:
-    """All figures of N people: {"joints": all joints pooled, "people": their means, "per_joint": {name: ...}}.
+def measure(
+    confidence: Float[np.ndarray, "N 24"], errors: Float[np.ndarray, "N 24"], names: tuple[str, ...]
+) -> dict[str, Any]:
+    """All figures of N people: {"joints": all joints pooled, "people": their means, "per_joint":
+    {name: ...}}.
 
-    Each holds "mean_error_mm", "spearman", "ause", "ause_chance"; the first two also "deciles" (`by_quantile`), and "joints" the
-    "calibration_error".
+    Each holds "mean_error_mm", "spearman", "ause", "ause_chance"; the first two also "deciles"
+    (`by_quantile`), and "joints" the "calibration_error".
 
     Args:
       confidence: of each joint.
@@ -105,11 +128,14 @@ def measure(confidence: Float[np.ndarray, "N 24"], errors: Float[np.ndarray, "N 
       names: of the 24 joints.
     """
     pooled = _figures(confidence, errors) | {"deciles": by_quantile(confidence, errors)}
-    people = _figures(confidence.mean(1), errors.mean(1)) | {"deciles": by_quantile(confidence.mean(1), errors.mean(1))}
+    means = confidence.mean(1), errors.mean(1)
+    people = _figures(*means) | {"deciles": by_quantile(*means)}
     return {
         "joints": pooled | {"calibration_error": calibration_error(pooled["deciles"])},
         "people": people,
-        "per_joint": {name: _figures(confidence[:, i], errors[:, i]) for i, name in enumerate(names)},
+        "per_joint": {
+            name: _figures(confidence[:, i], errors[:, i]) for i, name in enumerate(names)
+        },
     }
 
 
@@ -122,11 +148,15 @@ def _figures(confidence: np.ndarray, error: np.ndarray) -> dict[str, float]:
     }
 
 
-def hypotheses(errors: Float[np.ndarray, "N K"], confidence: Float[np.ndarray, "N K"]) -> list[dict[str, float]]:
-    """Mean error, mm, of the one chosen among k = 1, 2, 4, ... K hypotheses: {"k", "best", "most_confident", "lowest_loss", "any"}.
+def hypotheses(
+    errors: Float[np.ndarray, "N K"], confidence: Float[np.ndarray, "N K"]
+) -> list[dict[str, float]]:
+    """Mean error, mm, of the one chosen among k = 1, 2, 4, ... K hypotheses: {"k", "best",
+    "most_confident", "lowest_loss", "any"}.
 
     Args:
-      errors: of each hypothesis, ordered by refinement loss (the lowest first), as `People` has them.
+      errors: of each hypothesis, ordered by refinement loss (the lowest first), as `People` has
+        them.
       confidence: their mean confidence.
     """
     total = errors.shape[1]
@@ -135,14 +165,23 @@ def hypotheses(errors: Float[np.ndarray, "N K"], confidence: Float[np.ndarray, "
     scores = {"best": -errors, "most_confident": confidence, "lowest_loss": by_loss}
     return [
         {"k": count}
-        | {name: float(expected_pick(errors, score, count).mean()) for name, score in scores.items()}
+        | {
+            name: float(expected_pick(errors, score, count).mean())
+            for name, score in scores.items()
+        }
         | {"any": float(errors.mean())}
         for count in counts
     ]
 
 
-def plot(report: dict[str, Any], confidence: Float[np.ndarray, "N 24"], errors: Float[np.ndarray, "N 24"], file: pathlib.Path) -> bool:
-    """Draws calibration, sparsification and the choice among hypotheses into a PNG. False where matplotlib is not installed.
+def plot(
+    report: dict[str, Any],
+    confidence: Float[np.ndarray, "N 24"],
+    errors: Float[np.ndarray, "N 24"],
+    file: pathlib.Path,
+) -> bool:
+    """Draws calibration, sparsification and the choice among hypotheses into a PNG. False where
+    matplotlib is not installed.
 
     Args:
       report: of `measure`, and "hypotheses" of `hypotheses` where there are any.
@@ -156,23 +195,30 @@ def plot(report: dict[str, Any], confidence: Float[np.ndarray, "N 24"], errors: 
         return False
     figure = Figure(figsize=(12, 3.6), layout="constrained", dpi=110)
     left, middle, right = figure.subplots(1, 3)
-    deciles = report["joints"]["deciles"]
-    left.plot([d["confidence"] for d in deciles], [d["error_mm"] for d in deciles], "o-", label="mean error, mm")
+
+    # 1. Error, and share of small errors, over confidence.
+    column = lambda name: [group[name] for group in report["joints"]["deciles"]]
+    left.plot(column("confidence"), column("error_mm"), "o-", label="mean error, mm")
     left.set(xlabel="confidence of the joint (deciles)", ylabel="error, mm", title="calibration")
     share = left.twinx()
-    share.plot([d["confidence"] for d in deciles], [d["within"] for d in deciles], "s--", color="C1")
+    share.plot(column("confidence"), column("within"), "s--", color="C1")
     share.plot([0, 1], [0, 1], ":", color="grey")
     share.set(ylabel=f"share within {NEAR_MM:.0f} mm (dashed)", ylim=(0, 1.02), xlim=(0, 1))
-    doubt = -confidence.ravel()
-    for label, score in (("by doubt", doubt), ("by error (oracle)", errors.ravel())):
+
+    # 2. Error of the rest when the least confident joints are removed.
+    for label, score in (("by confidence", -confidence.ravel()), ("by error", errors.ravel())):
         curve = sparsification(score, errors)
         middle.plot(np.arange(len(curve)) / len(curve), curve, label=label)
     middle.axhline(1.0, color="grey", linestyle=":", label="by chance")
-    middle.set(xlabel="share of joints taken away", ylabel="error of the rest / of all", title=f"sparsification: AUSE {_ause(report)}")
+    title = f"sparsification: AUSE {_ause(report)}"
+    middle.set(xlabel="share of joints removed", ylabel="error of the rest / of all", title=title)
     middle.legend(fontsize=8)
-    for name in ("best", "most_confident", "lowest_loss", "any") if report.get("hypotheses") else ():
-        rows = report["hypotheses"]
-        right.plot([row["k"] for row in rows], [row[name] for row in rows], "o-", markersize=4, label=name.replace("_", " "))
+
+    # 3. The error of the chosen hypothesis.
+    rows = report.get("hypotheses", [])
+    for name in CHOICES if rows else ():
+        values, label = [row[name] for row in rows], name.replace("_", " ")
+        right.plot([row["k"] for row in rows], values, "o-", markersize=4, label=label)
         right.legend(fontsize=8)
     right.set(xlabel="hypotheses K", ylabel="PA-MPJPE, mm", title="the one chosen of K")
     with atomic_path(file) as temporary:
@@ -180,33 +226,37 @@ def plot(report: dict[str, Any], confidence: Float[np.ndarray, "N 24"], errors: 
     return True
 
 
-def _ause(report: dict[str, Any]) -> str:
-    figures = report["joints"]
+def _ause(report: dict[str, Any], of: str = "joints") -> str:
+    figures = report[of]
     return f"{figures['ause']:.3f} (chance {figures['ause_chance']:.3f})"
 
 
 def table(report: dict[str, Any]) -> str:
-    """Markdown: what `measure` found, for people; the figures of each joint; the choice among hypotheses."""
+    """Markdown: the figures of all joints, of people and of each joint, and the choice among
+    hypotheses."""
     joints, people = report["joints"], report["people"]
+    deciles = joints["deciles"]
     lines = [
-        f"Confidence and PA error: Spearman {joints['spearman']:.3f} over joints, {people['spearman']:.3f} over people; AUSE "
-        f"{_ause(report)} over joints, {people['ause']:.3f} (chance {people['ause_chance']:.3f}) over people; calibration error of "
-        f"'within {NEAR_MM:.0f} mm' {joints['calibration_error']:.3f}.",
+        f"Confidence and PA error: Spearman {joints['spearman']:.3f} over joints, "
+        f"{people['spearman']:.3f} over people; AUSE {_ause(report)} over joints, "
+        f"{_ause(report, 'people')} over people; calibration error of 'within {NEAR_MM:.0f} mm' "
+        f"{joints['calibration_error']:.3f}.",
         "",
-        "| decile of confidence | " + " | ".join(str(i + 1) for i in range(len(joints["deciles"]))) + " |",
-        "|---" * (len(joints["deciles"]) + 1) + "|",
-        "| confidence | " + " | ".join(f"{d['confidence']:.2f}" for d in joints["deciles"]) + " |",
-        "| error of the joint, mm | " + " | ".join(f"{d['error_mm']:.0f}" for d in joints["deciles"]) + " |",
-        f"| share within {NEAR_MM:.0f} mm | " + " | ".join(f"{d['within']:.2f}" for d in joints["deciles"]) + " |",
+        line("decile of confidence", *range(1, len(deciles) + 1)),
+        "|---" * (len(deciles) + 1) + "|",
+        line("confidence", *(f"{d['confidence']:.2f}" for d in deciles)),
+        line("error of the joint, mm", *(f"{d['error_mm']:.0f}" for d in deciles)),
+        line(f"share within {NEAR_MM:.0f} mm", *(f"{d['within']:.2f}" for d in deciles)),
         "",
         "| joint | error, mm | Spearman | AUSE | chance |",
         "|---|---|---|---|---|",
     ]
     for name, row in report["per_joint"].items():
-        lines.append(f"| {name} | {row['mean_error_mm']:.1f} | {row['spearman']:.2f} | {row['ause']:.3f} | {row['ause_chance']:.3f} |")
+        area = f"{row['ause']:.3f} | {row['ause_chance']:.3f}"
+        lines.append(f"| {name} | {row['mean_error_mm']:.1f} | {row['spearman']:.2f} | {area} |")
     if rows := report.get("hypotheses"):
-        lines += ["", "| PA-MPJPE, mm, of K hypotheses | " + " | ".join(f"K={row['k']}" for row in rows) + " |"]
+        lines += ["", line("PA-MPJPE, mm, of K hypotheses", *(f"K={row['k']}" for row in rows))]
         lines += ["|---" * (len(rows) + 1) + "|"]
-        for name in ("best", "most_confident", "lowest_loss", "any"):
-            lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(f"{row[name]:.1f}" for row in rows) + " |")
+        for name in CHOICES:
+            lines.append(line(name.replace("_", " "), *(f"{row[name]:.1f}" for row in rows)))
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Which body: the free ones that ship with the package, or the user's own SMPL file."""
+"""The bodies: free ones that ship with the package, or the user's own SMPL file."""
 
 import dataclasses
 import functools
@@ -17,19 +17,24 @@ _BODIES = importlib.resources.files("genhmr_jax").joinpath("assets", "body")
 
 def available_bodies() -> tuple[str, ...]:
     """Names of the bodies that ship with the package."""
-    return tuple(sorted(Path(file.name).stem for file in _BODIES.iterdir() if file.name.endswith(".npz")))
+    files = (file.name for file in _BODIES.iterdir())
+    return tuple(sorted(Path(name).stem for name in files if name.endswith(".npz")))
 
 
 def load_body(name_or_path: str | Path = "neutral") -> SmplModel:
-    """A body by name ("neutral", "male", "female", or "lite": a quarter of the vertices) or from a file (SMPL .pkl or .npz).
+    """Load a body by name or from a file (SMPL .pkl or .npz); it is read once and cached.
 
-    Read once, then kept. The free bodies share SMPL's joints and pose parameters, not its betas or its
-    vertices. Every body has 10 shape directions (zero where its file holds fewer) and all surface
-    keypoints: where neither the file names a vertex nor SMPL's vertex ids hold, it is the one nearest
-    to where the free body has the keypoint (landmarks.py).
+    The free bodies share SMPL's joints and pose parameters, not its betas or its vertices. Every
+    body has 10 shape directions (zero where its file holds fewer) and all surface keypoints. If
+    the file does not name the vertex of a keypoint, and the body is not SMPL's mesh, the vertex is
+    found by comparison with the free body (landmarks.py).
+
+    Args:
+      name_or_path: "neutral", "male", "female", "lite" (a quarter of the vertices), or a path.
 
     Raises:
-      InputError: neither a shipped body nor a file that holds a body; says where to get SMPL.
+      InputError: neither a shipped body nor a file that holds a body; the message has the address
+        at which SMPL is published.
     """
     if str(name_or_path) in available_bodies():
         with importlib.resources.as_file(_BODIES.joinpath(f"{name_or_path}.npz")) as path:
@@ -42,19 +47,20 @@ def load_body(name_or_path: str | Path = "neutral") -> SmplModel:
         raise InputError(name_or_path, "is a folder", f"give the file in it{example}")
     if not path.is_file():
         choices = ", ".join(available_bodies())
-        raise InputError(
-            name_or_path, "no such body", f"choose {choices}, or give the path of an SMPL file from https://smpl.is.tue.mpg.de"
-        )
+        source = "https://smpl.is.tue.mpg.de"
+        remedy = f"choose {choices}, or give the path of an SMPL file from {source}"
+        raise InputError(name_or_path, "no such body", remedy)
     try:
         return _load(path.resolve(), path.stat().st_mtime_ns)
     except ValueError as error:
         problem = str(error).removeprefix(f"{path.resolve()}: ")
-        raise InputError(path, problem, f"or use a shipped body: {', '.join(available_bodies())}") from error
+        remedy = f"or use a shipped body: {', '.join(available_bodies())}"
+        raise InputError(path, problem, remedy) from error
 
 
 @functools.lru_cache(maxsize=8)
 def _load(path: Path, modified: int) -> SmplModel:
-    """`modified` is there for the cache alone: a file that was replaced is read again."""
+    """Load a file. `modified` is part of the cache key: a file that was replaced is read again."""
     model = smpl_jax.load(path)
     if not landmarks.missing(model):
         return model

@@ -1,7 +1,7 @@
-"""The square crop around a person: an anti-aliased bilinear warp in plain NumPy.
+"""The square crop around a person: anti-aliased bilinear resampling in NumPy.
 
-Pixel centres lie at +0.5: the image spans [0, W] x [0, H], and the centre of crop pixel j is the image point
-x = cx - side / 2 + (j + 0.5) * side / size.
+Pixel centres are at +0.5: the image spans [0, W] x [0, H], and the centre of crop pixel j is the
+image point x = cx - side / 2 + (j + 0.5) * side / size.
 """
 
 import math
@@ -12,15 +12,18 @@ from jaxtyping import Float, UInt8
 DEFAULT_SIZE = 256
 
 
-def crop_image(image: UInt8[np.ndarray, "H W 3"], crop: Float[np.ndarray, "3"], size: int = DEFAULT_SIZE) -> Float[np.ndarray, "S S 3"]:
-    """Cuts a square out of an image and scales it to `size` x `size`.
+def crop_image(
+    image: UInt8[np.ndarray, "H W 3"], crop: Float[np.ndarray, "3"], size: int = DEFAULT_SIZE
+) -> Float[np.ndarray, "S S 3"]:
+    """Cut a square out of an image and scale it to `size` x `size`.
 
-    Enlarging is bilinear interpolation. When shrinking by r, the bilinear surface is averaged over sqrt(r^2 - 1) pixels, so
-    the two meet at r = 1 (a crop that lies on the pixel grid is copied exactly) and linear ramps stay exact at every r.
+    Enlarging is bilinear interpolation. When the image shrinks by r, the bilinear surface is
+    averaged over sqrt(r^2 - 1) pixels. Both are equal at r = 1 (a crop on the pixel grid is copied
+    exactly), and linear ramps stay exact at every r.
 
     Args:
       image: uint8 RGB.
-      crop: centre x, centre y, side, px; may reach outside the image, which is black there.
+      crop: centre x, centre y, side, px. Outside the image the crop is black.
       size: side of the result, px.
 
     Returns:
@@ -31,19 +34,23 @@ def crop_image(image: UInt8[np.ndarray, "H W 3"], crop: Float[np.ndarray, "3"], 
     """
     centre_x, centre_y, side = (float(value) for value in crop)
     if not all(map(math.isfinite, (centre_x, centre_y, side))) or side <= 0:
-        raise ValueError(f"crop must be finite with a positive side, not {centre_x, centre_y, side}")
+        raise ValueError(
+            f"crop must be finite with a positive side, not {centre_x, centre_y, side}"
+        )
     rows, row_weights = _taps(centre_y, side, size, image.shape[0])
     columns, column_weights = _taps(centre_x, side, size, image.shape[1])
-    left, right = int(columns.min()), int(columns.max()) + 1  # the first pass needs only these columns
+    # The first pass, down the rows, needs only these columns.
+    left = int(columns.min())
+    right = int(columns.max()) + 1
     strip = _weighted_sum(image[:, left:right], rows, row_weights)
     crop_columns_first = _weighted_sum(strip.transpose(1, 0, 2), columns - left, column_weights)
     return np.ascontiguousarray(crop_columns_first.transpose(1, 0, 2)) / np.float32(255)
 
 
 def _taps(centre: float, side: float, size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (size, taps) of the image pixels on one axis that make each crop pixel, and their weights.
+    """Indices (size, taps) of the image pixels of each crop pixel on one axis, and their weights.
 
-    Pixels outside the image keep weight zero and an index inside it.
+    Pixels outside the image have weight zero and an index inside it.
     """
     scale = side / size
     width = math.sqrt(max(scale * scale - 1.0, 0.0))
@@ -54,7 +61,8 @@ def _taps(centre: float, side: float, size: int, length: int) -> tuple[np.ndarra
     if width < 1e-3:
         weights = np.maximum(1.0 - np.abs(distance), 0.0)
     else:
-        weights = (_hat_integral(distance + width / 2) - _hat_integral(distance - width / 2)) / width
+        weights = _hat_integral(distance + width / 2) - _hat_integral(distance - width / 2)
+        weights /= width
     weights[(indices < 0) | (indices >= length)] = 0.0
     return np.clip(indices, 0, length - 1), weights.astype(np.float32)
 
@@ -66,7 +74,7 @@ def _hat_integral(t: np.ndarray) -> np.ndarray:
 
 
 def _weighted_sum(array: np.ndarray, indices: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """sum over taps of weights (size, taps) x array[indices]: (size, W, C) float32."""
+    """Sum over taps of weights (size, taps) x array[indices]: (size, W, C) float32."""
     total = np.zeros((len(indices), *array.shape[1:]), np.float32)
     for tap in range(indices.shape[1]):
         total += weights[:, tap, None, None] * array[indices[:, tap]]

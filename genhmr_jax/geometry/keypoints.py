@@ -1,30 +1,38 @@
-"""Keypoint sets by name: what the system detects, where each keypoint lies on a body, and left/right flips."""
+"""Keypoint sets by name, the locations of keypoints on a body, and left/right flips."""
 
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+import smpl_jax
 from jaxtyping import Array, Float
 from smpl_jax import SmplModel, SmplOutput
-from smpl_jax.keypoints import COCO17, JOINT_OF_KEYPOINT, OPENPOSE25, VERTEX_OF_KEYPOINT, flip_permutation
+from smpl_jax.keypoints import COCO17, JOINT_OF_KEYPOINT, VERTEX_OF_KEYPOINT, flip_permutation
 
-DETECTED = (*COCO17, "left_big_toe", "right_big_toe", "left_heel", "right_heel", "left_index", "right_index")
-"""The 23 keypoints that the system detects and conditions on: COCO's 17, then toes, heels and the tips of the index fingers."""
+from genhmr_jax.geometry.camera import CropCamera
+
+DETECTED = (
+    *COCO17,
+    *("left_big_toe", "right_big_toe", "left_heel", "right_heel", "left_index", "right_index"),
+)
+"""The 23 detected keypoints: COCO's 17, then toes, heels and the tips of the index fingers."""
 
 DETECTED_FLIP = flip_permutation(DETECTED)
-"""`keypoints[..., DETECTED_FLIP, :]` renames left and right after an image was flipped."""
+"""`keypoints[..., DETECTED_FLIP, :]` swaps left and right after an image was flipped."""
 
-MIN_CONFIDENCE = 0.1  # detected keypoints below it count as not seen
-MIN_KEYPOINTS = 4  # a person with fewer seen keypoints is not recovered
-
-NAMED_SETS = {"detected": DETECTED, "coco17": COCO17, "openpose25": OPENPOSE25}
+MIN_CONFIDENCE = 0.1  # keypoints below it count as not detected
+MIN_KEYPOINTS = 4  # a person with fewer detected keypoints is not recovered
 
 
-def keypoint_points(model: SmplModel, output: SmplOutput, names: Sequence[str] = DETECTED) -> Float[Array, "*batch K 3"]:
-    """Named keypoints of a posed body, metres: its joints, and for nose, eyes, ears, toes, heels and finger tips its own vertices.
+def keypoint_points(
+    model: SmplModel, output: SmplOutput, names: Sequence[str] = DETECTED
+) -> Float[Array, "*batch K 3"]:
+    """Named keypoints of a posed body, metres.
+
+    Nose, eyes, ears, toes, heels and finger tips are vertices of the body; the others are joints.
 
     Args:
-      model: the body that made the output; whole, or reduced by `keypoint_model`.
+      model: the body of the output; whole, or reduced by `keypoint_model`.
       output: of smpl_jax.forward.
       names: e.g. DETECTED, smpl_jax.keypoints.COCO17 or OPENPOSE25.
 
@@ -39,30 +47,32 @@ def keypoint_points(model: SmplModel, output: SmplOutput, names: Sequence[str] =
         elif JOINT_OF_KEYPOINT.get(name) in joints:
             points.append(output.joints[..., joints[JOINT_OF_KEYPOINT[name]], :])
         else:
-            raise ValueError(f"this body has no keypoint {name!r}: known are {', '.join(known_keypoints(model))}")
+            names = ", ".join(known_keypoints(model))
+            raise ValueError(f"this body has no keypoint {name!r}: choose among {names}")
     return jnp.stack(points, axis=-2)
 
 
 def known_keypoints(model: SmplModel) -> tuple[str, ...]:
-    """Names that `keypoint_points` knows for this body."""
+    """Names of the keypoints of this body, for `keypoint_points`."""
     surface = [name for name, vertex in VERTEX_OF_KEYPOINT.items() if vertex in model.vertex_ids]
     skeleton = [name for name, joint in JOINT_OF_KEYPOINT.items() if joint in model.joint_names]
     return tuple(skeleton + surface)
 
 
 def keypoint_model(model: SmplModel) -> SmplModel:
-    """The body reduced to the vertices that stand for keypoints (21 instead of thousands), for `keypoint_points`."""
+    """The body reduced to its 21 vertices that are keypoints, for `keypoint_points`."""
     return model.subset(list(dict.fromkeys(index for _, index in model.named_vertices)))
 
 
 def surface_model(model: SmplModel, points: int = 500) -> SmplModel:
-    """The body reduced to the vertices that stand for keypoints and to `points` vertices spread evenly over its surface."""
+    """The body reduced to its keypoints and `points` vertices spread evenly over its surface."""
     template = np.asarray(model.template).T
-    distance, chosen = np.full(len(template), np.inf), [index for _, index in model.named_vertices]
+    distance = np.full(len(template), np.inf)
+    chosen = [index for _, index in model.named_vertices]
     for index in chosen:
         distance = np.minimum(distance, np.sum((template - template[index]) ** 2, -1))
     for _ in range(min(points, len(template))):
-        chosen.append(int(distance.argmax()))  # the farthest from all so far
+        chosen.append(int(distance.argmax()))  # the vertex farthest from all chosen ones
         distance = np.minimum(distance, np.sum((template - template[chosen[-1]]) ** 2, -1))
     return model.subset(list(dict.fromkeys(chosen)))
 
@@ -74,8 +84,35 @@ def match(names_from: Sequence[str], names_to: Sequence[str]) -> tuple[int, ...]
 
 
 def keypoint_bounds(keypoints: Float[np.ndarray, "P K 3"]) -> Float[np.ndarray, "P 4"]:
-    """Boxes (P, 4) xyxy px around each person's known keypoints (confidence above 0); zeros where none is known."""
+    """Boxes (P, 4) xyxy px around each person's keypoints of confidence above 0, or zeros."""
     known = keypoints[..., 2:] > 0
-    low, high = (np.where(known, keypoints[..., :2], far) for far in (np.inf, -np.inf))
+    low, high = (np.where(known, keypoints[..., :2], limit) for limit in (np.inf, -np.inf))
     bounds = np.concatenate([low.min(1), high.max(1)], -1)
     return np.where(known.any(1), bounds, 0.0).astype(np.float32)
+
+
+def project_keypoints(
+    model: SmplModel, output: SmplOutput, weak: Float[Array, "*b 3"], view: CropCamera
+) -> Float[Array, "*b K 2"]:
+    """Project the DETECTED keypoints of a posed body to px.
+
+    Args:
+      model: the body of the output.
+      output: of smpl_jax.forward.
+      weak: the weak camera of the crop of `view`.
+    """
+    points = keypoint_points(model, output, DETECTED)
+    return view.project(points + view.translation(weak)[..., None, :])
+
+
+def project_body(
+    model: SmplModel,
+    rotmats: Float[Array, "*b 24 3 3"],
+    betas: Float[Array, "*b 10"],
+    weak: Float[Array, "*b 3"],
+    view: CropCamera,
+) -> tuple[Float[Array, "*b K 2"], Float[Array, "*b V 2"]]:
+    """Pose a body, and project its DETECTED keypoints and its vertices to px."""
+    output = smpl_jax.forward(model, betas, rotmats)
+    vertices = output.vertices + view.translation(weak)[..., None, :]
+    return project_keypoints(model, output, weak, view), view.project(vertices)

@@ -1,6 +1,6 @@
-"""Surface keypoints (nose, eyes, ears, toes, heels, finger tips) of a body.
+"""Vertices of the surface keypoints (nose, eyes, ears, toes, heels, finger tips) of a body.
 
-For bodies whose file does not name the vertices that stand for them.
+For bodies whose file does not name these vertices.
 """
 
 import numpy as np
@@ -14,22 +14,23 @@ def missing(model: SmplModel) -> tuple[str, ...]:
 
 
 def like(model: SmplModel, reference: SmplModel) -> tuple[tuple[str, int], ...]:
-    """Vertices for the missing keypoints: those nearest to where the reference body has them.
+    """Find vertices for the missing keypoints by comparison with a reference body.
 
-    Both bodies are in SMPL's rest pose. A keypoint is taken relative to the joint that moves it
-    most, scaled by the ratio of the bodies' heights, and sought among the vertices that the same joint
-    moves most. Between the free bodies, which name their vertices, that is exact for equal shapes
-    (neutral, lite), and off by at most 15 mm (the heels) from neutral to male or female.
+    Both bodies are in SMPL's rest pose. The location of a keypoint relative to the joint that moves
+    it most is scaled by the ratio of the bodies' heights. The result is the nearest vertex among
+    those that the same joint moves most. Between the free bodies, which name their vertices, this
+    is exact for equal shapes (neutral, lite); from neutral to male or female the largest error is
+    15 mm (the heels).
 
     Args:
       model: the body.
-      reference: a body that names all of them.
+      reference: a body that names all of these vertices.
 
     Returns:
       (name, vertex) of each missing keypoint.
     """
-    template, joints, owner = _parts(model)
-    other_template, other_joints, other_owner = _parts(reference)
+    template, joints, owner = _rest_pose(model)
+    other_template, other_joints, other_owner = _rest_pose(reference)
     scale = np.ptp(template[:, 1]) / np.ptp(other_template[:, 1])
     found = []
     for name in missing(model):
@@ -43,10 +44,7 @@ def like(model: SmplModel, reference: SmplModel) -> tuple[tuple[str, int], ...]:
     return tuple(found)
 
 
-def _parts(model: SmplModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices (V, 3) and joints (J, 3) at rest, metres; the joint (V,) that moves each most."""
-    return (
-        np.asarray(model.template).T,
-        np.asarray(model.joint_template),
-        np.asarray(model.weights).argmax(0),
-    )
+def _rest_pose(model: SmplModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices (V, 3), joints (J, 3), metres, and the joint (V,) that moves each vertex most."""
+    vertices = np.asarray(model.template).T
+    return vertices, np.asarray(model.joint_template), np.asarray(model.weights).argmax(0)

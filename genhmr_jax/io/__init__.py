@@ -1,1 +1,1 @@
-"""Files, paths, terminal and caches: what knows nothing of bodies."""
+"""Files, paths, terminal output and caches. Nothing here depends on bodies or networks."""

@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees a half-written one."""
+"""Atomic writing of files: a reader finds the old file or the whole new one."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from genhmr_jax.io.errors import InputError
 
-_LONGEST_SUFFIX = 16  # bytes; no format that is written here has a longer one
+_LONGEST_SUFFIX = 16  # bytes; every format that is written here has a shorter one
 _REMEDIES = {
     errno.ENOSPC: "free some space, or choose another output directory",
     errno.EDQUOT: "free some space, or choose another output directory",
@@ -21,15 +21,15 @@ _REMEDIES = {
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a temporary path beside `path`, and renames it to `path` when the block ends well.
+    """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
 
-    When it does not, the temporary file is removed. Its name keeps the suffix, since image and mesh
-    writers choose the format by it.
+    When the block fails, the temporary file is removed. Its name keeps the suffix, because image
+    and mesh writers choose the format by the suffix.
 
     Raises:
-      InputError: `path` cannot be written: its directory, its name, or the room on the disk. Also
-        when the block finds that out; other errors of the block, those of other files among them,
-        are raised as they are.
+      InputError: `path` cannot be written: its directory, its name, or the space on the disk is
+        the reason. The same holds for such an error inside the block. Other errors of the block,
+        including those of other files, are raised unchanged.
     """
     path = Path(path)
     suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_SUFFIX else ""
@@ -41,9 +41,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(
-            temporary, 0o666 & ~_umask()
-        )  # mkstemp makes private files; results are ordinary ones
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files
         os.replace(temporary, path)
     except OSError as error:
         if error.errno is None or error.filename not in (None, name, temporary):
@@ -54,10 +52,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike) -> Path:
-    """The path of a file that is to be written after long work: what would fail then fails now.
+    """Check before long work that a file can be written after it, and return its path.
 
     Raises:
-      InputError: no such directory, no permission, no room at all, a name that is too long, or a
+      InputError: no such directory, no permission, no space at all, a name that is too long, or a
         folder of this name.
     """
     path = Path(path)
@@ -73,7 +71,7 @@ def check_writable(path: str | os.PathLike) -> Path:
 
 
 def cannot_write(path: str | os.PathLike, error: OSError) -> InputError:
-    """The one line for a file that could not be written."""
+    """The InputError for a file that could not be written."""
     reason = error.strerror or str(error)
     if error.errno == errno.ENAMETOOLONG:
         length = len(os.fsencode(Path(path).name))
@@ -88,14 +86,14 @@ def cannot_write(path: str | os.PathLike, error: OSError) -> InputError:
 
 
 def disk_error(error: BaseException, where: object) -> InputError | None:
-    """The one line for an error of the disk: it is full, a path is not there, a permission.
+    """The InputError for an error of the file system: a full disk, a missing path, a permission.
 
     Libraries that write files themselves raise a ValueError or a RuntimeError that quotes the
-    system's words.
+    message of the operating system.
 
     Args:
-      error: what was raised.
-      where: what the program was writing, where the error names no file.
+      error: the exception.
+      where: what the program was writing, for an error that names no file.
 
     Returns:
       None for any other error.
@@ -113,7 +111,7 @@ def disk_error(error: BaseException, where: object) -> InputError | None:
 
 
 def _umask() -> int:
-    """The process's umask (the only portable way to read it is to set it)."""
+    """The umask of this process (the only portable way to read it is to set it)."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,7 +1,7 @@
-"""XLA programs kept on disk, so that the second call of the command starts at once.
+"""A cache of compiled XLA programs on disk, so that the second call of a command starts at once.
 
-Where the programs cannot be kept, or are damaged, a command is as slow as without a cache, and
-otherwise the same.
+Where programs cannot be stored, or are damaged, a command is as slow as without a cache. Nothing
+else changes.
 """
 
 import os
@@ -13,32 +13,32 @@ from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import expand
 from genhmr_jax.io.terminal import complain
 
-_TROUBLE = re.compile(
+_CACHE_WARNING = re.compile(
     r"Error (reading|writing) persistent compilation cache entry for '(.*?)': (.*)", re.DOTALL
 )
-"""What jax warns of (`_cache_read` and `_cache_write` in jax/_src/compiler.py): the program's name,
-or its name and key, and the error."""
+"""A warning of jax's cache (`_cache_read` and `_cache_write` in jax/_src/compiler.py).
+
+It has the program's name, or its name and key, and the error.
+"""
 
 
 def cache_directory() -> Path | None:
     """$GENHMR_CACHE, or genhmr_jax in the user's cache directory ($XDG_CACHE_HOME, ~/.cache).
 
     None where there is no home directory. A relative $XDG_CACHE_HOME is ignored, as the XDG base
-    directory specification asks.
+    directory specification requires.
     """
     try:
         if given := os.environ.get("GENHMR_CACHE"):
             return Path(expand(given)).absolute()
         general = Path(expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
-        return (
-            general if general.is_absolute() else Path(expand("~/.cache"))
-        ) / "genhmr_jax"  # the standard has relative ones ignored
+        return (general if general.is_absolute() else Path(expand("~/.cache"))) / "genhmr_jax"
     except InputError:
         return None
 
 
 def usable(directory: Path) -> bool:
-    """Whether the directory is there, or can be made, and can be written to."""
+    """Whether the directory exists, or can be made, and can be written to."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -47,50 +47,53 @@ def usable(directory: Path) -> bool:
 
 
 def enable() -> Path | None:
-    """Makes jax keep its compiled programs in `cache_directory()`.
+    """Make jax store its compiled programs in `cache_directory()`.
 
-    Entries are for one version of jaxlib and one kind of processor, which are parts of the hash in
-    their names. Damaged ones are deleted when they are met, and written anew. A disk that is full
-    costs one line on stderr.
+    An entry is for one version of jaxlib and one kind of processor: both are parts of the hash in
+    its name. Damaged entries are deleted when they are found, and written again. A full disk
+    causes one line on stderr.
 
     Returns:
-      The directory, or None where it cannot be written to: no error.
+      The directory, or None where it cannot be written to: that is no error.
     """
-    place = cache_directory()
-    if place is None or not usable(place / "xla"):
+    directory = cache_directory()
+    if directory is None or not usable(directory / "xla"):
         return None
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(place / "xla"))
+    programs = directory / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(programs))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    # XLA's own files of what it measured on a GPU: one that cannot be read or written stops a
+    # XLA's own files of GPU measurements: a file that cannot be read or written would stop a
     # compilation (TryToFindInFileBasedCacheIfEnabled in XLA's autotuner_util.cc).
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    _watch(place / "xla")
-    return place / "xla"
+    _repair_on_warnings(programs)
+    return programs
 
 
-def _watch(directory: Path) -> None:
-    """Deals with what jax warns of on every call, and never mends.
+def _repair_on_warnings(directory: Path) -> None:
+    """Delete the damaged entries of which jax warns.
 
-    jax never writes an entry whose file is there already. So the file of a program that could not
-    be read, or was written by half, is deleted: after an error of reading jax compiles the program
-    and writes it. Another process that writes the same file at this moment loses its entry, no more.
+    jax repeats such a warning on every call, because it never replaces an existing entry. After
+    the file is deleted, jax compiles the program and writes the entry again. If another process
+    writes the same file at this moment, that process loses its entry, and nothing else.
     """
-    show_others, told = warnings.showwarning, []
+    show_others, reported = warnings.showwarning, []
 
     def show(message: Warning | str, *details: object, **more: object) -> None:
-        trouble = _TROUBLE.match(str(message))
-        if trouble is None:
+        found = _CACHE_WARNING.match(str(message))
+        if found is None:
             show_others(message, *details, **more)
             return
-        kind, program, error = trouble.groups()
-        _forget(directory, program)
-        if kind == "writing" and not told:
-            told.append(error)
+        kind, program, error = found.groups()
+        _delete_entries(directory, program)
+        if kind == "writing" and not reported:
+            reported.append(error)
             reason = " ".join(re.sub(r"^\w+: (\[Errno \d+\] )?", "", error).split())
-            problem = f"compiled programs cannot be kept ({reason})"
-            remedy = "every call compiles anew; make room, or set GENHMR_CACHE to another folder"
+            problem = f"compiled programs cannot be stored ({reason})"
+            remedy = (
+                "every call compiles again; free some space, or set GENHMR_CACHE to another folder"
+            )
             complain(InputError(directory, problem, remedy))
 
     warnings.showwarning = show
@@ -99,8 +102,8 @@ def _watch(directory: Path) -> None:
     )
 
 
-def _forget(directory: Path, program: str) -> None:
-    """Deletes the entries of a program, which may be several.
+def _delete_entries(directory: Path, program: str) -> None:
+    """Delete all entries of a program.
 
     Args:
       directory: of the entries.
@@ -112,4 +115,4 @@ def _forget(directory: Path, program: str) -> None:
             if entry.fullmatch(file.name):
                 file.unlink(missing_ok=True)
     except OSError:
-        pass  # what cannot be deleted costs a compilation on each call, as without a cache
+        pass  # an entry that stays costs a compilation on each call, as without a cache

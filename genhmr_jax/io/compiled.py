@@ -1,7 +1,4 @@
-"""numba's compiler as this project uses it.
-
-Threads may run side by side, and machine code is kept on disk where that is possible.
-"""
+"""Compilation of kernels with numba: without the interpreter lock, and cached on disk."""
 
 import contextlib
 from collections.abc import Callable
@@ -16,18 +13,19 @@ from genhmr_jax.io.paths import expand
 
 
 def compiled(function: Callable) -> Callable:
-    """Compiles a kernel with numba, without the interpreter's lock.
+    """Compile a kernel with numba; it runs without the interpreter lock.
 
-    The machine code is kept in NUMBA_CACHE_DIR, beside the source, or in our own cache
-    (`cache_directory`). Where none of these can be written to, or what is kept there is damaged,
-    the kernel is compiled anew, in about two seconds.
+    The machine code is stored in NUMBA_CACHE_DIR, beside the source, or in our own cache
+    (`cache_directory`). Where none of these can be written to, or the stored code is damaged, the
+    kernel is compiled again, in about two seconds.
     """
     kernel = numba.njit(nogil=True)(function)
     folder = _folder(Path(function.__code__.co_filename))
     if folder is None:
         return kernel
     given = numba.config.CACHE_DIR
-    # numba reads it here alone. Its own last choice is "~/.cache", also where ~ cannot be expanded.
+    # numba reads this value in enable_caching only. Its own last choice is "~/.cache", even where
+    # ~ cannot be expanded.
     numba.config.CACHE_DIR = folder
     try:
         kernel.enable_caching()
@@ -40,21 +38,20 @@ def compiled(function: Callable) -> Callable:
 
 
 def _folder(source: Path) -> str | None:
-    """The folder for numba; "" is __pycache__ beside the source. None: none can be written to."""
+    """The folder for numba; "" is __pycache__ beside the source. None: no folder is writable."""
     with contextlib.suppress(InputError):
         if numba.config.CACHE_DIR and usable(given := Path(expand(numba.config.CACHE_DIR))):
             return str(given)
     if usable(source.parent / "__pycache__"):
         return ""
-    place = cache_directory()
-    return str(place / "numba") if place is not None and usable(place / "numba") else None
+    directory = cache_directory()
+    if directory is None or not usable(directory / "numba"):
+        return None
+    return str(directory / "numba")
 
 
 class _OptionalCache:
-    """A cache of numba whose errors (files cut short, a full disk) do not stop the program.
-
-    All else is that of the numba cache.
-    """
+    """A numba cache whose errors (truncated files, a full disk) do not stop the program."""
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
@@ -63,7 +60,7 @@ class _OptionalCache:
         return getattr(self._cache, name)
 
     def load_overload(self, *args: Any) -> Any:
-        """The kept code, or None. What cannot be read is emptied, to be written again."""
+        """The stored code, or None. A cache that cannot be read is emptied, to be written again."""
         try:
             return self._cache.load_overload(*args)
         except Exception:  # a damaged pickle can raise nearly anything
@@ -72,6 +69,6 @@ class _OptionalCache:
             return None
 
     def save_overload(self, *args: Any) -> None:
-        """Keeps the code, if that is possible."""
+        """Store the code, if that is possible."""
         with contextlib.suppress(Exception):
             self._cache.save_overload(*args)

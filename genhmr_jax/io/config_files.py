@@ -1,11 +1,15 @@
-"""Config files (configs/X.py:arg) for programs that are not absl apps, with the overrides that `--config.a.b=v` would make.
+"""Config files (configs/SYSTEM/RECIPE.py), and overrides of their fields (`--config.a.b=v`).
 
-It imports no JAX: commands read configs before they know whether there is anything to compute.
+A config file is read by its path, from any working directory; configs/ is no package. A recipe
+takes the fields of another file with `start_from`.
+
+This module does not import JAX: commands read configs before they compute anything.
 """
 
 import ast
 import difflib
 import importlib.util
+import inspect
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,17 +25,19 @@ Overrides = Mapping[str, Any] | Sequence[str]
 
 
 def load_config(name: str, overrides: Overrides = ()) -> ml_collections.ConfigDict:
-    """The config that `--config=NAME` with overrides gives to a training.
+    """Load the config that a training with `--config=NAME` and overrides uses.
 
     Args:
       name: "path/to/file.py" or "path/to/file.py:arg".
-      overrides: {"a.b": value}, or texts "a.b=value" or "--config.a.b=value", read as the type that the field has.
+      overrides: {"a.b": value}, or texts "a.b=value" or "--config.a.b=value", parsed as the type
+        of the field.
 
     Returns:
       the config, locked.
 
     Raises:
-      InputError: no such file, argument or field (the nearest names are given), or a value of another type.
+      InputError: no such file, argument or field (the message has the nearest names), or a value
+        of another type.
     """
     config = call(name, "get_config")
     config.lock()
@@ -39,47 +45,77 @@ def load_config(name: str, overrides: Overrides = ()) -> ml_collections.ConfigDi
     return config
 
 
-def call(name: str, function: str) -> Any:
-    """What `function` of "path/to/file.py:arg" returns for the argument. It may refuse one by ValueError("... choose a, b or c").
+def start_from(here: str, name: str) -> ml_collections.ConfigDict:
+    """The config of another file, for a recipe to change: `c = start_from(__file__, "base.py")`.
+
+    Args:
+      here: `__file__` of the recipe.
+      name: "file.py" or "file.py:arg"; its path is relative to the folder of the recipe.
 
     Raises:
-      InputError: no such file or argument (the nearest names are given), or a file without the function.
+      InputError: no such file, or it cannot be run.
+      ValueError: the file does not have this argument.
+    """
+    file, _, arg = name.partition(":")
+    get_config = load_module(pathlib.Path(here).parent / file, "get_config").get_config
+    return get_config(arg) if arg else get_config()
+
+
+def call(name: str, function: str) -> Any:
+    """The result of `function` of "path/to/file.py:arg" for the argument.
+
+    The function refuses an unknown argument with ValueError("... choose a, b or c").
+
+    Raises:
+      InputError: no such file or argument (the nearest names are given), or a file without the
+        function.
     """
     file, _, arg = str(name).partition(":")
-    module = load_module(file, function)
+    found = getattr(load_module(file, function), function)
+    if arg and not inspect.signature(found).parameters:
+        remedy = _other_files(pathlib.Path(file).with_name(f"{arg}.py"))
+        raise InputError(file, f"takes no argument, but {arg!r} was given", remedy)
     try:
-        return getattr(module, function)(arg) if arg else getattr(module, function)()
+        return found(arg) if arg else found()
+    except InputError:
+        raise
     except ValueError as error:
         known = _choices(str(error))
-        raise InputError(file, f"has no argument {arg!r}", nearest(arg, known) if known else f"it says: {error}") from error
+        remedy = nearest(arg, known) if known else f"the file reports: {error}"
+        raise InputError(file, f"has no argument {arg!r}", remedy) from error
 
 
 def load_module(file: str | pathlib.Path, function: str) -> ModuleType:
-    """The Python file of a config or a sweep; it must define `function`.
+    """Import the Python file of a config or a sweep, which must define `function`.
 
     Raises:
-      InputError: no such file, one that cannot be run, or that lacks the function.
+      InputError: the file does not exist, cannot be run, or lacks the function.
     """
     path = pathlib.Path(file)
     if not path.is_file():
-        others = [str(p) for p in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
-        raise InputError(file, "no such config file", nearest(str(path), others) if others else f"there is no folder {path.parent}")
+        raise InputError(file, "no such config file", _other_files(path))
     spec = importlib.util.spec_from_file_location(f"genhmr_config_{path.stem}", path)
     try:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    except Exception as error:  # anything may be wrong with a file that a person wrote
-        raise InputError(file, f"cannot be run as Python ({type(error).__name__}: {error})", "correct the file") from error
+    except Exception as error:  # code that a user wrote can raise anything
+        problem = f"cannot be run as Python ({type(error).__name__}: {error})"
+        raise InputError(file, problem, "correct the file") from error
     if not hasattr(module, function):
         raise InputError(file, f"defines no {function}()", f"see {path.parent} for files that do")
     return module
 
 
-def apply_overrides(config: ml_collections.ConfigDict, overrides: Overrides, where: object = "config") -> None:
-    """Sets fields of a config in place, checked as ml_collections does: an int may stand for a float, nothing else for another type.
+def apply_overrides(
+    config: ml_collections.ConfigDict, overrides: Overrides, where: object = "config"
+) -> None:
+    """Set fields of a config in place.
+
+    Types are checked as ml_collections does: an int is accepted for a float, and no other type for
+    another one.
 
     Raises:
-      InputError: an unknown field (with the nearest ones), or a value of another type.
+      InputError: an unknown field (the message has the nearest ones), or a value of another type.
     """
     for field, value in _pairs(overrides, where):
         old = field_value(config, field, where)
@@ -91,16 +127,23 @@ def apply_overrides(config: ml_collections.ConfigDict, overrides: Overrides, whe
                 value = tuple(value) if isinstance(value, list | tuple) else value
             _inner(config, path)[last] = value
         except (TypeError, ValueError) as error:
-            raise InputError(where, f"{field} cannot be {value!r}", f"give it as {type(old).__name__}, like {old!r}") from error
+            remedy = f"give it as {type(old).__name__}, like {old!r}"
+            raise InputError(where, f"{field} cannot be {value!r}", remedy) from error
 
 
 def field_value(config: ml_collections.ConfigDict, field: str, where: object = "config") -> Any:
-    """The value of "a.b". Raises InputError when there is no such field, or it is a group of fields."""
+    """The value of the field "a.b".
+
+    Raises:
+      InputError: there is no such field, or it is a group of fields.
+    """
     known = field_names(config)
     if field not in known:
         inside = [name for name in known if name.startswith(field + ".")]
-        remedy = f"it is a group: give one of {', '.join(inside[:6])}" if inside else nearest(field, known)
-        raise InputError(where, f"has no field {field!r}", remedy)
+        group = f"it is a group: give one of {', '.join(inside[:6])}"
+        raise InputError(
+            where, f"has no field {field!r}", group if inside else nearest(field, known)
+        )
     *path, last = field.split(".")
     return _inner(config, path)[last]
 
@@ -109,18 +152,21 @@ def field_names(config: ml_collections.ConfigDict) -> list[str]:
     """All fields, as "a.b"."""
     names = []
     for key, value in config.items():
-        names += [f"{key}.{name}" for name in field_names(value)] if isinstance(value, ml_collections.ConfigDict) else [key]
+        if isinstance(value, ml_collections.ConfigDict):
+            names += [f"{key}.{name}" for name in field_names(value)]
+        else:
+            names.append(key)
     return names
 
 
 def parse_value(text: str, old: Any, field: str, where: object) -> Any:
-    """A text that a person typed, as the type of the value `old` that it replaces.
+    """Parse a text that the user typed as the type of the value `old` that it replaces.
 
-    A `~` is expanded at the start of a text and after its commas: fields of text are paths, lists of
+    A `~` is expanded at the start of a text and after its commas: text fields are paths, lists of
     paths, or names.
 
     Raises:
-      InputError: it cannot be of that type, or there is no home directory.
+      InputError: the text cannot be of that type, or there is no home directory.
     """
     if isinstance(old, str):
         return ",".join(expand(part) for part in text.split(","))
@@ -129,27 +175,58 @@ def parse_value(text: str, old: Any, field: str, where: object) -> Any:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, KeyError) as error:
-        raise InputError(where, f"{field} cannot be {text!r}", f"give it as {type(old).__name__}, like {old!r}") from error
+        remedy = f"give it as {type(old).__name__}, like {old!r}"
+        raise InputError(where, f"{field} cannot be {text!r}", remedy) from error
     return (value,) if isinstance(old, tuple) and not isinstance(value, list | tuple) else value
 
 
 def override_flags(overrides: Mapping[str, Any]) -> list[str]:
-    """{"a.b": v} -> ["--config.a.b=v"], as genhmr_jax.main (absl, ml_collections) reads them. No shell quoting."""
-    return [f"--config.{field}={value if isinstance(value, str) else repr(value)}" for field, value in overrides.items()]
+    """{"a.b": v} -> ["--config.a.b=v"], as genhmr_jax.main reads them. No shell quoting."""
+    return [
+        f"--config.{field}={value if isinstance(value, str) else repr(value)}"
+        for field, value in overrides.items()
+    ]
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:
-    """The remedy for a name that is unknown: the nearest known names, or the first dozen when none is near."""
+    """The remedy for an unknown name: similar known names, or the first twelve of all."""
     known = list(dict.fromkeys(known))
     by_end = {name.rsplit(".", 1)[-1]: name for name in known}
-    near = difflib.get_close_matches(wanted, known, 3, 0.5) or [by_end[n] for n in difflib.get_close_matches(wanted, by_end, 3, 0.6)]
+    near = difflib.get_close_matches(wanted, known, 3, 0.5) or [
+        by_end[n] for n in difflib.get_close_matches(wanted, by_end, 3, 0.6)
+    ]
+    return _named(near, known)
+
+
+def _other_files(path: pathlib.Path) -> str:
+    """The remedy for a file that does not exist: existing files with similar names.
+
+    They are in its folder, in the folder of its name (configs/NAME.py), or in a folder of a
+    similar name.
+    """
+    folder = path.parent
+    if path.with_suffix("").is_dir():
+        folder = path.with_suffix("")
+    elif not folder.is_dir() and folder.parent.is_dir():
+        known = [p.name for p in folder.parent.iterdir() if p.is_dir()]
+        for name in difflib.get_close_matches(folder.name, known, 1):
+            folder = folder.parent / name
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    files = {p.stem: str(p) for p in sorted(folder.glob("*.py"))}
+    near = difflib.get_close_matches(path.stem, files, 3, 0.5)
+    return _named([files[name] for name in near], list(files.values()))
+
+
+def _named(near: list[str], known: list[str]) -> str:
+    """A remedy that lists the similar names, or the first twelve of `known` if there are none."""
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"choose among {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
 
 
 class _Text(str):
-    """A value as a person typed it."""
+    """A value as the user typed it."""
 
 
 def _pairs(overrides: Overrides, where: object) -> list[tuple[str, Any]]:
@@ -159,7 +236,7 @@ def _pairs(overrides: Overrides, where: object) -> list[tuple[str, Any]]:
     for text in overrides:
         field, equals, value = text.removeprefix("--config.").partition("=")
         if not equals:
-            raise InputError(where, f"what is {text!r}?", "give FIELD=VALUE")
+            raise InputError(where, f"{text!r} is not an override", "give FIELD=VALUE")
         pairs.append((field, _Text(value)))
     return pairs
 
@@ -171,6 +248,6 @@ def _inner(config: ml_collections.ConfigDict, path: list[str]) -> ml_collections
 
 
 def _choices(message: str) -> list[str]:
-    """The names in a config's own complaint, "...: choose a, b or c"."""
+    """The names in the error message of a config, "...: choose a, b or c"."""
     found = re.search(r"choose (?:among )?(.+)$", message)
     return re.split(r", (?:or )?| or ", found.group(1)) if found else []

@@ -1,13 +1,13 @@
-"""The one error that people see for bad input: what file, what is wrong, what to do."""
+"""The error for bad input: the file, the problem, and the remedy."""
 
 
 class InputError(ValueError):
-    """Bad input from a person: shown as one line on stderr, never as a traceback.
+    """Bad input from the user: shown as one line on stderr, never as a traceback.
 
     Args:
-      where: the file (or flag) at fault.
+      where: the file (or flag) that is wrong.
       problem: what is wrong with it.
-      remedy: what the person can do.
+      remedy: what the user can do.
     """
 
     def __init__(self, where: object, problem: str, remedy: str) -> None:
@@ -16,4 +16,4 @@ class InputError(ValueError):
 
 
 class Preempted(Exception):
-    """The machine was asked for back: the state is saved, and the same command goes on with it."""
+    """The job was preempted: the state is saved, and the same command resumes from it."""

@@ -1,4 +1,4 @@
-"""The files in folders of the user, without what systems leave there. No heavy import."""
+"""Files in folders of the user, without those that operating systems add. No heavy import."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ _LEFTOVERS = {  # in small letters
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder of this name is no part of a release, but was left there by a system.
+    """Whether an operating system, not the user, has made a file or folder of this name.
 
-    macOS leaves ._NAME, .DS_Store and __MACOSX; Windows and network disks have others. No release has
-    names that begin with a dot.
+    macOS makes ._NAME, .DS_Store and __MACOSX; Windows and network disks make others. No release of
+    a dataset has names that begin with a dot.
     """
     return name.startswith(".") or name.lower() in _LEFTOVERS
 
@@ -20,7 +20,7 @@ def is_leftover(name: str) -> bool:
 def find_files(root: Path, pattern: str) -> list[Path]:
     """The files and folders below `root` that match a pattern of Path.glob, sorted.
 
-    Leftovers of systems and what lies in them are passed over.
+    Leftovers and everything inside them are skipped.
     """
     found = ((path, path.relative_to(root).parts) for path in root.glob(pattern))
     return sorted(path for path, parts in found if not any(map(is_leftover, parts)))

@@ -1,4 +1,4 @@
-"""Which photos files and folders stand for, and what their results are called."""
+"""The photos in files and folders, and the names of their results."""
 
 import dataclasses
 import os
@@ -14,12 +14,13 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"),
     *(".jp2", ".j2k", ".jpx", ".jpf", ".mpo", ".apng", ".tga", ".ppm", ".pgm", ".pnm"),
 )
-"""Of the files in a folder that are read as photos. A file that is named itself may be called anything."""
+"""Suffixes of the files in a folder that are read as photos. A file given by name may have any."""
 OVERLAY_SUFFIX = "_overlay.png"
 OVERLAY_MARK = "genhmr_jax overlay"
-"""Text in the head of every overlay (PNG, "Software"), by which it is told from a photo of the user with such a name."""
-_RESULTS = (".npz", ".json", ".obj", ".glb", ".ply")  # of our own, or of tools around: no photos, not worth a word
-_CONVERT = "convert what is a photo to JPEG or PNG, or give its name"
+"""Text in the header of every overlay (PNG, "Software"); a photo with such a name lacks it."""
+# Results of this package and of related tools: no photos, and skipped without a note.
+_RESULTS = (".npz", ".json", ".obj", ".glb", ".ply")
+_CONVERT = "convert photos among them to JPEG or PNG, or give their names"
 _LONGEST_STEM = 200  # bytes; file systems allow 255, and outputs add to it
 _LISTED = 8  # names in a line about files that are passed over
 
@@ -34,12 +35,12 @@ class ImageFile:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What paths stand for.
+    """The photos of the given paths.
 
     Attributes:
       files: in the order given, folders sorted by name, each file once.
       errors: one for each path that does not exist, and each folder without any photo.
-      passed_over: what is in the folders and is not read, by folder.
+      passed_over: files in the folders that are not read, by folder.
     """
 
     files: list[Path]
@@ -47,7 +48,7 @@ class Found:
     passed_over: dict[Path, list[Path]]
 
     def notes(self) -> list[str]:
-        """One line for each folder in which something is passed over."""
+        """One line for each folder in which files are passed over."""
         return [
             f"{folder}: passed over {_names(inside)}; {_CONVERT}"
             for folder, inside in self.passed_over.items()
@@ -55,9 +56,10 @@ class Found:
 
 
 def find_images(paths: Iterable[str | os.PathLike]) -> Found:
-    """Finds the photos that files and folders (not their subfolders) stand for.
+    """Find the photos in the given files and folders (not in subfolders).
 
-    In a folder these are the files with one of SUFFIXES, but no overlays that `genhmr recover` wrote, nor files of that name.
+    In a folder these are the files with one of SUFFIXES, without overlays that `genhmr recover`
+    wrote and without other files of such a name.
     """
     found: dict[Path, Path] = {}
     errors, passed_over = [], {}
@@ -86,14 +88,18 @@ def list_images(paths: Iterable[str | os.PathLike]) -> tuple[list[ImageFile], li
     return name_outputs(found.files), found.errors
 
 
-def name_outputs(files: Sequence[Path], refused: Callable[[str], bool] = lambda stem: False) -> list[ImageFile]:
-    """Each photo with an output stem that no other one has.
+def name_outputs(
+    files: Sequence[Path], refused: Callable[[str], bool] = lambda stem: False
+) -> list[ImageFile]:
+    """Give each photo a unique output stem.
 
-    `x.jpg` and `x.png` become `x_jpg` and `x_png`; `a/x.jpg` and `b/x.jpg` become `a_x` and `b_x`. Upper and lower case count as
-    alike (macOS, Windows). Stems are cut where the names of outputs would be too long for a file system.
+    `x.jpg` and `x.png` become `x_jpg` and `x_png`; `a/x.jpg` and `b/x.jpg` become `a_x` and `b_x`.
+    Upper and lower case are treated as equal (macOS, Windows). Stems are shortened where the names
+    of outputs would be too long for a file system.
 
     Args:
-      refused: whether outputs of a stem must not be written, because they would overwrite what they must not.
+      refused: whether outputs of a stem must not be written, because they would overwrite files
+        that must stay.
     """
     schemes = (
         lambda path: f"{path.stem}_{path.suffix[1:].lower()}",
@@ -104,7 +110,10 @@ def name_outputs(files: Sequence[Path], refused: Callable[[str], bool] = lambda 
     for scheme in schemes:
         counts = Counter(stem.lower() for stem in stems)
         kept = [counts[stem.lower()] == 1 and not refused(stem) for stem in stems]
-        stems = [stem if keep else _cut(scheme(path)) for path, stem, keep in zip(files, stems, kept, strict=True)]
+        stems = [
+            stem if keep else _cut(scheme(path))
+            for path, stem, keep in zip(files, stems, kept, strict=True)
+        ]
     taken: set[str] = set()
     for index, stem in enumerate(stems):
         while stem.lower() in taken or refused(stem):
@@ -115,7 +124,7 @@ def name_outputs(files: Sequence[Path], refused: Callable[[str], bool] = lambda 
 
 
 def _cut(stem: str) -> str:
-    """The stem, or as much of its beginning as the names of outputs have room for."""
+    """The stem, shortened to its first _LONGEST_STEM bytes."""
     data = os.fsencode(stem)
     return stem if len(data) <= _LONGEST_STEM else data[:_LONGEST_STEM].decode(errors="ignore")
 
@@ -130,7 +139,7 @@ def is_overlay(path: Path) -> bool:
 
 
 def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The photos of a folder and what else is there that somebody might miss, both sorted."""
+    """The photos of a folder, and the other files that a user may expect to be read; sorted."""
     images, others = [], []
     for path in sorted(folder.iterdir()):
         if is_leftover(path.name):
@@ -147,7 +156,7 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _names(paths: Sequence[Path]) -> str:
-    """Some file names and how many more there are."""
+    """The first file names, and how many more there are."""
     names = [path.name if _is_file(path) else f"{path.name}/" for path in paths[:_LISTED]]
     return ", ".join(names) + (f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else "")
 
@@ -165,7 +174,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _mode(path: Path) -> int | None:
-    """A path's kind; None where there is no such path, or none that can be asked for (too long a name, a NUL in it)."""
+    """The mode of a path; None if it does not exist or cannot exist (too long, a NUL in it)."""
     try:
         return path.stat().st_mode
     except (OSError, ValueError):

@@ -1,4 +1,7 @@
-"""Reading photos safely: any common file in, `uint8 (H, W, 3)` RGB in upright orientation out, or one clear error."""
+"""Safe reading of photos: any common format becomes upright `uint8 (H, W, 3)` RGB.
+
+A file that cannot be read gives one clear InputError.
+"""
 
 import contextlib
 import io
@@ -16,7 +19,7 @@ from genhmr_jax.io.errors import InputError
 
 MIN_SIDE = 16  # px: a person in fewer pixels cannot be recovered
 MAX_SIDE = 16_000  # px
-MAX_PIXELS = 150_000_000  # stays below the 178 million at which Pillow itself refuses (decompression bombs)
+MAX_PIXELS = 150_000_000  # below the 178 million at which Pillow refuses (decompression bombs)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -26,14 +29,15 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by EXIF's orientation."""
+"""EXIF orientation -> the operation that makes a picture upright."""
 
 
 def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
-    """Reads a photo as `uint8 (H, W, 3)` RGB.
+    """Read a photo as `uint8 (H, W, 3)` RGB.
 
-    EXIF's orientation is applied; nothing else of EXIF is read. Grey, palette, CMYK and 16-bit images become 8-bit RGB; transparency
-    is laid over white; of an animation the first frame is taken.
+    EXIF's orientation is applied; nothing else of EXIF is read. Grey, palette, CMYK and 16-bit
+    images become 8-bit RGB; transparent images are composited over white; only the first frame of
+    an animation is read.
 
     Args:
       path: an image file of any format that Pillow reads.
@@ -47,9 +51,10 @@ def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def upright_file(path: str | os.PathLike) -> tuple[bytes, tuple[int, int]]:
-    """A photo as the bytes of an upright JPEG or PNG without metadata, and its width and height in px.
+    """The bytes of an upright JPEG or PNG without metadata, and its width and height in px.
 
-    Pixels are encoded anew (JPEG of quality 95) only where the photo is turned, or is not an RGB or grey JPEG or PNG.
+    Pixels are encoded again (JPEG of quality 95) only if the photo is rotated, or is not an RGB or
+    grey JPEG or PNG.
 
     Raises:
       InputError: as `read_image` does.
@@ -57,11 +62,11 @@ def upright_file(path: str | os.PathLike) -> tuple[bytes, tuple[int, int]]:
     path = Path(path)
     data = _read(path)
     with _opened(path, data) as (image, orientation):
-        as_it_is = image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L") and orientation == 1
-        as_it_is &= not image.has_transparency_data
+        plain = image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L")
+        plain &= orientation == 1 and not image.has_transparency_data
         pixels = _upright_rgb(path, image, orientation)
     size = pixels.shape[1], pixels.shape[0]
-    if as_it_is:
+    if plain:
         return metadata.split(data).data, size
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=95, subsampling=0)
@@ -69,16 +74,20 @@ def upright_file(path: str | os.PathLike) -> tuple[bytes, tuple[int, int]]:
 
 
 def open_bytes(data: bytes) -> Image.Image:
-    """A picture in memory as Pillow opens it, without its metadata: not turned, not decoded yet.
+    """Open a picture in memory with Pillow, without its metadata: not rotated, not decoded yet.
 
     Raises:
-      Exception: of many types, where it is no picture (Pillow's format plug-ins differ).
+      Exception: of many types, if it is no picture (Pillow's format plug-ins differ).
     """
     return Image.open(io.BytesIO(metadata.split(data).data))
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of an image file. Raises InputError."""
+    """The bytes of an image file.
+
+    Raises:
+      InputError: it cannot be read.
+    """
     if path.is_dir():
         raise InputError(path, "is a directory, not an image", "give an image file")
     try:
@@ -86,32 +95,42 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise InputError(path, "no such file", "check the path") from error
     except OSError as error:
-        raise InputError(path, f"cannot be read ({(error.strerror or 'error').lower()})", "check the path and its permissions") from error
+        problem = f"cannot be read ({(error.strerror or 'error').lower()})"
+        raise InputError(path, problem, "check the path and its permissions") from error
 
 
 @contextlib.contextmanager
 def _opened(path: Path, data: bytes) -> Iterator[tuple[Image.Image, int]]:
-    """A decoded image of acceptable size and its orientation 1..8. Raises InputError."""
+    """Yield a decoded image of acceptable size, and its orientation 1..8.
+
+    Raises:
+      InputError: no image, damaged, or of another size.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on metadata and palettes; our own limits are stricter than its size warning
+        # Pillow warns of odd metadata and palettes, and of a size above our own stricter limits.
+        warnings.simplefilter("ignore")
         encoded, orientation = metadata.split(data)
         try:
             image = Image.open(io.BytesIO(encoded))
         except Image.DecompressionBombError as error:
-            raise InputError(path, f"is larger than {MAX_PIXELS / 1e6:.0f} megapixels", _smaller()) from error
+            problem = f"is larger than {MAX_PIXELS / 1e6:.0f} megapixels"
+            raise InputError(path, problem, _smaller()) from error
         except Exception as error:  # Pillow's format plug-ins raise many types on broken headers
-            raise InputError(path, "is not an image that can be read", "convert it to JPEG or PNG") from error
+            problem, remedy = "is not an image that can be read", "convert it to JPEG or PNG"
+            raise InputError(path, problem, remedy) from error
         with image:
             _check_size(path, *image.size)
             try:
                 image.load()
-            except Exception as error:  # OSError, SyntaxError, struct.error, zlib.error, ...: decoders differ
-                raise InputError(path, f"is damaged or truncated ({error})", "copy or export the image again") from error
+            except Exception as error:  # decoders raise OSError, SyntaxError, zlib.error, ...
+                problem = f"is damaged or truncated ({error})"
+                raise InputError(path, problem, "copy or export the image again") from error
             yield image, orientation or _orientation(image)
 
 
 def _orientation(image: Image.Image) -> int:
-    """The orientation of an open image whose format keeps it elsewhere (WebP, AVIF); TIFF is turned while it is loaded."""
+    """The orientation of an open image whose format stores it elsewhere (WebP, AVIF)."""
+    # Pillow rotates a TIFF while it loads it.
     if image.format == "TIFF":
         return 1
     exif, xmp = image.info.get("exif"), image.info.get("xmp")
@@ -127,9 +146,10 @@ def _upright_rgb(path: Path, image: Image.Image, orientation: int) -> UInt8[np.n
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
-    """Refuses from the header alone, before any pixel is decoded."""
+    """Refuse an image by the size in its header, before any pixel is decoded."""
     if min(width, height) < MIN_SIDE:
-        raise InputError(path, f"is only {width} x {height} px", f"give an image of at least {MIN_SIDE} px a side")
+        remedy = f"give an image of at least {MIN_SIDE} px a side"
+        raise InputError(path, f"is only {width} x {height} px", remedy)
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(path, f"is {width} x {height} px", _smaller())
 
@@ -140,14 +160,16 @@ def _smaller() -> str:
 
 def _to_rgb(path: Path, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     """8-bit RGB of an image in any Pillow mode."""
+    remedy = "convert it to an 8-bit image"
     if image.mode == "F":
-        raise InputError(path, "has floating-point pixels, whose range is unknown", "convert it to an 8-bit image")
+        raise InputError(path, "has floating-point pixels, whose range is unknown", remedy)
     if image.mode.startswith("I"):  # 16-bit grey: I;16, I;16B, or I (32-bit storage)
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
-            raise InputError(path, "has pixels of more than 16 bits", "convert it to an 8-bit image")
+            raise InputError(path, "has pixels of more than 16 bits", remedy)
         return np.repeat((grey / 257 + 0.5).astype(np.uint8)[..., None], 3, axis=2)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
+        white = Image.new("RGBA", rgba.size, "white")
+        return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
     return np.asarray(image.convert("RGB"))

@@ -1,6 +1,7 @@
-"""What a picture file holds beside its pixels: only the orientation is read, and nothing else of it reaches the decoder.
+"""Metadata of picture files: the orientation is read, and the rest is removed before decoding.
 
-EXIF blocks are damaged in many photos (by editors, messengers, recovery tools). A decoder that parses them loses the picture with them.
+EXIF blocks are damaged in many photos (by editors, messengers, recovery tools). A decoder that
+parses a damaged block fails to decode the picture.
 """
 
 import re
@@ -17,30 +18,37 @@ _MOST_TAGS = 1000
 _LONGEST_TEXT = 1 << 24  # bytes of a compressed PNG text
 _XMP = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])")
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PIXEL_CHUNKS = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}  # ancillary chunks that pixels depend on: transparency, animation
-_PIXEL_SEGMENTS = {0xE0, 0xEE}  # APP segments that pixels depend on: JFIF, Adobe's colour transform
+# Ancillary PNG chunks that pixels depend on: transparency, animation.
+_PIXEL_CHUNKS = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
+# APP segments of JPEG that pixels depend on: JFIF, Adobe's colour transform.
+_PIXEL_SEGMENTS = {0xE0, 0xEE}
 
 
 class Split(NamedTuple):
-    """The encoded picture without metadata, and its orientation 1..8 as in EXIF; None where the format has it elsewhere."""
+    """The encoded picture without metadata, and its EXIF orientation 1..8.
+
+    The orientation is None where the format stores it elsewhere.
+    """
 
     data: bytes
     orientation: int | None
 
 
 def split(data: bytes) -> Split:
-    """Takes a picture file apart.
+    """Remove the metadata of a picture file, and read the orientation from it.
 
-    JPEG loses its comments and all APP segments but those that pixels depend on, PNG its ancillary chunks, AVIF its EXIF item (in
-    which the orientation does not count), TIFF the tags that point to EXIF. Other files stay as they are: their decoders do not
-    parse EXIF.
+    Removed are: from JPEG the comments and the APP segments that pixels do not depend on; from PNG
+    the ancillary chunks; from AVIF the EXIF item (whose orientation has no effect); from TIFF the
+    tags that point to EXIF. Other files stay unchanged: their decoders do not parse EXIF.
     """
     if data[:2] == b"\xff\xd8":
         return _split_jpeg(data)
     if data[:8] == _PNG:
         return _split_png(data)
     if data[4:8] == b"ftyp":
-        hidden = re.sub(rb"(infe(?:\x02.{3}.{4}|\x03.{3}.{6}))Exif", rb"\1free", data, flags=re.DOTALL)
+        hidden = re.sub(
+            rb"(infe(?:\x02.{3}.{4}|\x03.{3}.{6}))Exif", rb"\1free", data, flags=re.DOTALL
+        )
         return Split(hidden, None)
     if data[:4] in (b"II*\0", b"MM\0*"):
         return Split(_without_sub_ifds(data), None)
@@ -48,9 +56,10 @@ def split(data: bytes) -> Split:
 
 
 def orientation_of_exif(block: bytes) -> int | None:
-    """The orientation 1..8 in an EXIF block, with or without "Exif" before it; None where it cannot be read.
+    """The orientation 1..8 in an EXIF block, or None where it cannot be read.
 
-    The first directory alone is read, entry by entry: whatever is wrong with other tags does not matter.
+    The block may start with "Exif". Only the first directory is read, entry by entry, so that
+    damage to other tags has no effect.
     """
     while block.startswith(b"Exif\0\0"):
         block = block[6:]
@@ -63,13 +72,16 @@ def orientation_of_exif(block: bytes) -> int | None:
 
 
 def orientation_of_xmp(text: bytes) -> int | None:
-    """The orientation 1..8 in XMP's text, or None."""
+    """The orientation 1..8 in an XMP text, or None."""
     found = _XMP.search(text)
     return int(found[1]) if found else None
 
 
 def _entries(block: bytes) -> Iterator[tuple[int, str]]:
-    """Positions of the 12-byte entries of a TIFF block's first directory, as far as the block reaches, and its byte order."""
+    """Positions of the 12-byte entries of a TIFF block's first directory, and its byte order.
+
+    Entries beyond the end of the block are left out.
+    """
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None or len(block) < 10 or block[2:4] not in (b"*\0", b"\0*"):
         return
@@ -85,7 +97,7 @@ def _entries(block: bytes) -> Iterator[tuple[int, str]]:
 
 
 def _split_jpeg(data: bytes) -> Split:
-    """The segments before the first scan are copied or left out one by one; from there on everything is kept."""
+    """Copy or leave out each segment before the first scan, and copy everything after it."""
     kept, exif, xmp, position = [data[:2]], [], [], 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -108,7 +120,10 @@ def _split_jpeg(data: bytes) -> Split:
 
 
 def _split_png(data: bytes) -> Split:
-    """Critical chunks and those that concern pixels are copied; a damaged chunk and what follows it stay for the decoder to judge."""
+    """Copy critical chunks and those that pixels depend on.
+
+    A damaged chunk and everything after it are copied too: the decoder decides about them.
+    """
     kept, exif, xmp, position = [data[:8]], [], [], 8
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")
@@ -133,12 +148,13 @@ def _split_png(data: bytes) -> Split:
 
 def _first(exif: list[bytes], xmp: list[bytes]) -> int | None:
     """The first orientation that can be read: EXIF comes before XMP."""
-    found = [orientation_of_exif(block) for block in exif] + [orientation_of_xmp(text) for text in xmp]
+    found = [orientation_of_exif(block) for block in exif]
+    found += [orientation_of_xmp(text) for text in xmp]
     return next((value for value in found if value is not None), None)
 
 
 def _png_text(kind: bytes, content: bytes) -> tuple[bytes, bytes]:
-    """Keyword and text of a PNG text chunk; an empty text where it cannot be decompressed."""
+    """Keyword and text of a PNG text chunk; the text is empty if it cannot be decompressed."""
     name, _, rest = content.partition(b"\0")
     if kind == b"tEXt":
         return name, rest
@@ -157,7 +173,7 @@ def _inflated(data: bytes) -> bytes:
 
 
 def _unhex(text: bytes) -> bytes:
-    """ImageMagick's raw profile: a name, a length, and the bytes in hexadecimal."""
+    """The bytes of ImageMagick's raw profile: a name, a length, and hexadecimal digits."""
     parts = text.split(None, 2)
     try:
         return bytes.fromhex(parts[2].decode("ascii")) if len(parts) == 3 else b""

@@ -1,4 +1,4 @@
-"""A trained model as a folder for use: config.json (specs, measured quality) and params (orbax arrays in the types they have)."""
+"""The folder of a trained model: config.json (specs, measured quality) and params (orbax)."""
 
 import json
 import os
@@ -14,33 +14,42 @@ from genhmr_jax.io.errors import InputError
 
 
 def absolute(directory: str | os.PathLike) -> epath.Path:
-    """A local path made absolute (orbax wants that), or a gs:// path as it is."""
+    """A local path made absolute (orbax requires it), or a gs:// path unchanged."""
     path = os.fspath(directory)
     return epath.Path(path if "://" in path else os.path.abspath(path))
 
 
 def save_params(directory: str | os.PathLike, params: Any, meta: dict) -> None:
-    """Writes a model for use: orbax arrays, in the types they have, in DIR/params; and DIR/config.json (specs, measured quality).
+    """Write a model folder: the arrays to DIR/params, in their own types, and DIR/config.json.
+
+    In a run of several processes all of them must call this function, and the first one writes.
 
     Args:
-      params: host arrays, whole. In a run of several processes all of them call this, and the first one writes.
+      params: whole arrays on the host.
+      meta: the content of config.json.
     """
     directory = absolute(directory)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", jax.device_get(params), force=True)
     if jax.process_index() > 0:
         return
-    # Orbax writes the absolute path into its mark of success; a model that is passed on need not tell where it was made.
+    # Orbax writes the absolute path into its success marker. A published model must not contain the
+    # path at which it was made.
     (directory / "params" / "commit_success.txt").write_text("Checkpoint commit was successful\n")
     (directory / "config.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
 
 
 def load_meta(directory: str | os.PathLike) -> dict:
-    """DIR/config.json of a model. Raises InputError when DIR is no model."""
+    """The content of a model's config.json.
+
+    Raises:
+      InputError: the directory is no model.
+    """
     directory = absolute(directory)
     file = directory / "config.json"
     if not file.is_file():
-        raise InputError(directory, "is not a genhmr_jax model (no config.json)", "give the `model` folder of a training's --workdir")
+        problem = "is not a genhmr_jax model (no config.json)"
+        raise InputError(directory, problem, "give the `model` folder of a training's --workdir")
     try:
         return json.loads(file.read_text())
     except ValueError as error:
@@ -48,33 +57,40 @@ def load_meta(directory: str | os.PathLike) -> dict:
 
 
 def load_params(directory: str | os.PathLike, like: Any) -> Any:
-    """The arrays of a model directory as float32, in the shape of `like` (arrays or ShapeDtypeStructs).
+    """Load the arrays of a model folder into the structure and types of `like`.
+
+    Args:
+      like: arrays or ShapeDtypeStructs.
 
     Raises:
       InputError: the arrays are missing, damaged, or do not fit `like`; the first misfit is named.
     """
     directory = absolute(directory)
-    remedy = "config.json and params must come from the same export"
     stored = _read(directory)
     wanted, have = _by_name(like), _by_name(stored)
     for name in wanted | have:
         if name not in have or name not in wanted:
-            raise InputError(directory, f"does not fit its config: {name} is {'missing' if name not in have else 'unknown'}", remedy)
-        if have[name].shape != wanted[name].shape:
-            raise InputError(directory, f"does not fit its config: {name} is {have[name].shape}, not {wanted[name].shape}", remedy)
+            misfit = f"{name} is {'missing' if name not in have else 'unknown'}"
+        elif have[name].shape != wanted[name].shape:
+            misfit = f"{name} is {have[name].shape}, not {wanted[name].shape}"
+        else:
+            continue
+        remedy = "config.json and params must come from the same export"
+        raise InputError(directory, f"does not fit its config: {misfit}", remedy)
     leaves = [jnp.asarray(have[name], w.dtype) for name, w in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def warm_start(directory: str | os.PathLike, params: Any) -> tuple[Any, dict[str, list[str]]]:
-    """Takes over every array of a stage-2 model folder that fits `params`, and says which did not.
+    """Load every array of a stage-2 model folder that fits `params`, and report the others.
 
     Args:
-      params: arrays; what is taken over gets their shardings.
+      params: arrays; loaded arrays get their shardings.
 
     Returns:
-      the new params, and names under "loaded", "grown" (`params` has more rows: those beyond the folder's are 0, so that a network with
-      more inputs starts as the same function), "missing" (not in the folder: left as they are), "misfit" (of another shape), "unused".
+      the new params, and names under "loaded", "grown" (`params` has more rows: those beyond the
+      folder's are 0, so that a network with more inputs starts as the same function), "missing"
+      (not in the folder: unchanged), "misfit" (of another shape), "unused".
     """
     wanted, have = _by_name(params), _by_name(_read(absolute(directory))["genhmr"])
     report = {
@@ -83,7 +99,9 @@ def warm_start(directory: str | os.PathLike, params: Any) -> tuple[Any, dict[str
         "grown": [n for n in wanted if n in have and _has_grown(have[n].shape, wanted[n].shape)],
         "unused": [n for n in have if n not in wanted],
     }
-    report["misfit"] = [n for n in wanted if n in have and n not in report["loaded"] + report["grown"]]
+    report["misfit"] = [
+        n for n in wanted if n in have and n not in report["loaded"] + report["grown"]
+    ]
 
     def like(old: jax.Array, new: Any) -> jax.Array:
         new = np.asarray(new, old.dtype)
@@ -101,7 +119,8 @@ def _has_grown(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
 
 def _by_name(tree: Any) -> dict[str, Any]:
     """Leaves by their path, in the tree's order."""
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def _read(directory: epath.Path) -> Any:
@@ -110,6 +129,5 @@ def _read(directory: epath.Path) -> Any:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(directory / "params")
     except Exception as error:  # orbax raises many kinds for a damaged folder
-        raise InputError(
-            directory / "params", f"cannot be read ({type(error).__name__})", "export the model again, or copy it whole"
-        ) from error
+        problem, remedy = f"cannot be read ({type(error).__name__})", "export or copy it again"
+        raise InputError(directory / "params", problem, remedy) from error

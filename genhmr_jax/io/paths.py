@@ -1,6 +1,6 @@
-"""Paths as people type them. No heavy import.
+"""Paths as users type them. No heavy import.
 
-bash leaves the `~` of `--flag=~/x` alone, and a quoted `~` too: it is expanded here.
+bash does not expand the `~` of `--flag=~/x`, nor a quoted `~`: it is expanded here.
 """
 
 import argparse
@@ -17,10 +17,10 @@ class FlagError(Exception):
 
 
 def home(user: str = "") -> str | None:
-    """The home directory of `user`, or of who runs this process; None if there is none.
+    """The home directory of `user`, or of the user of this process; None if there is none.
 
-    That is $HOME, or else the one of the user database. A container may run under a user id without
-    a name, and $HOME may be unset, empty or relative.
+    It is $HOME, else the entry of the user database. A container may run under a user id without a
+    name, and $HOME may be unset, empty or relative.
     """
     given = os.environ.get("HOME", "")
     if not user and os.path.isabs(given):
@@ -38,13 +38,13 @@ def home(user: str = "") -> str | None:
 
 
 def expand(path: str | os.PathLike) -> str:
-    """The path with a leading `~` or `~user` replaced by the home directory.
+    """Replace a leading `~` or `~user` of a path by the home directory.
 
-    What exists under the name `~user` in the working directory is meant itself; a folder called
-    `~` must be given as `./~`.
+    A file that is called `~user` in the working directory takes precedence. A folder called `~`
+    must be given as `./~`.
 
     Raises:
-      InputError: nobody knows that home directory.
+      InputError: that home directory is unknown.
     """
     text = os.fspath(path)
     if not text.startswith("~"):
@@ -54,20 +54,19 @@ def expand(path: str | os.PathLike) -> str:
         return text
     folder = home(first[1:])
     if folder is None and first == "~":
-        raise InputError(
-            text, "there is no home directory (HOME is not set)", "give the whole path, or set HOME"
-        )
+        problem = "there is no home directory (HOME is not set)"
+        raise InputError(text, problem, "give the whole path, or set HOME")
     if folder is None:
         problem = f"there is neither a file {first!r} here nor a user {first[1:]!r}"
-        raise InputError(text, problem, "check the path, or give the whole of it")
+        raise InputError(text, problem, "check the path, or give the whole path")
     rest = rest.lstrip("/")
     return os.path.join(folder, rest) if rest else folder
 
 
 def photo_path(text: str) -> str:
-    """An argparse type: the path of one photo of several, expanded, or as it is.
+    """An argparse type: the path of one photo of several, expanded if that is possible.
 
-    One that is wrong must not stop the others; it is reported when the photo is looked for.
+    A wrong path must not stop the other photos. It is reported when the photo is opened.
     """
     try:
         return expand(text)
@@ -76,7 +75,7 @@ def photo_path(text: str) -> str:
 
 
 def path_argument(text: str) -> str:
-    """An argparse type: a path, expanded, for programs that show what is wrong as a wrong usage."""
+    """An argparse type: a path, expanded, for programs that report a wrong path as wrong usage."""
     try:
         return expand(text)
     except InputError as error:
@@ -87,7 +86,7 @@ def path_flag(text: str) -> str:
     """An argparse type: a path, expanded.
 
     Raises:
-      FlagError: as `expand`; the program that parses shows its text as one line.
+      FlagError: for an error of `expand`; the program prints its text as one line.
     """
     try:
         return expand(text)

@@ -1,4 +1,4 @@
-"""Lines for the user, on stdout and stderr. What is printed never decides whether the work succeeded."""
+"""Lines for the user, on stdout and stderr. A failure to print never stops the work."""
 
 import contextlib
 import os
@@ -10,10 +10,11 @@ from genhmr_jax.io.errors import InputError
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Prints one line on a stream (default: stdout), also under a progress bar.
+    """Print one line on a stream (default: stdout), also under a progress bar.
 
-    Characters that the stream cannot encode, and those that control a terminal, are shown escaped. Where nobody reads the
-    stream any more (a closed pipe, a closed terminal, a full disk) the line is lost and the work goes on.
+    Characters that the stream cannot encode, and those that control a terminal, are escaped. Where
+    the stream cannot be written (a closed pipe, a closed terminal, a full disk), the line is lost
+    and the work continues.
     """
     stream = sys.stdout if stream is None else stream
     if stream is None:  # pythonw, or started with a closed stdout
@@ -35,10 +36,10 @@ def complain(text: str | InputError) -> None:
 
 
 def printable(text: str, encoding: str = "utf-8") -> str:
-    """The text with escapes in place of what a terminal would obey or cannot show.
+    """The text with unprintable characters escaped.
 
-    These are control characters, characters that change the direction of writing, bytes of file names that are no text, and
-    characters that `encoding` lacks.
+    These are control characters, characters that change the direction of writing, bytes of file
+    names that are no text, and characters that `encoding` lacks.
     """
     escaped = "".join(_escaped(character) for character in text)
     return escaped.encode(encoding, "backslashreplace").decode(encoding)
@@ -48,20 +49,22 @@ def _escaped(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is no text, as Python keeps it in file names
         return f"\\x{code - 0xDC00:02x}"
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-    return character
+    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return character
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def prepare() -> None:
-    """Makes both standard streams show what they cannot encode escaped, whoever prints."""
+    """Make both standard streams escape the characters that they cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def silence(stream: TextIO) -> None:
-    """Sends what is still written to a broken stream nowhere, so that Python does not stumble over it at its end."""
+    """Redirect a broken stream to the null device, so that Python does not fail at exit."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -1,10 +1,12 @@
-"""Reads the tensors out of PyTorch's checkpoint files without PyTorch, and without running anything that is in them.
+"""Tensors of PyTorch checkpoint files, read without PyTorch and without running code in the file.
 
-A checkpoint is a pickle that names storages, and the raw storages. Here every name in the pickle is looked up in a fixed table; names of
-known training libraries (yacs, omegaconf, Lightning, ...) become dead objects that keep nothing but their state; any other name is refused
-before it is touched. Tensors are read when they are asked for: an optimiser state costs nothing.
+A checkpoint is a pickle that names storages, and the raw storages. Every name in the pickle is
+looked up in a fixed table. Names of known training libraries (yacs, omegaconf, Lightning, ...)
+become inert objects that hold only their state. Any other name is refused before it is resolved.
+A tensor is read when it is loaded, so that an optimiser state costs nothing.
 
-Formats: the zip of PyTorch >= 1.6, and the stream of pickles before it (torch/serialization.py says how both are laid out).
+Formats: the zip of PyTorch >= 1.6, and the older stream of pickles (torch/serialization.py
+documents both layouts).
 """
 
 import collections
@@ -39,8 +41,9 @@ DTYPES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-# Modules whose objects lie in training checkpoints beside the weights: configs, paths, schedules. They are carried along dead.
-CARRIED = {
+# Modules whose objects are in training checkpoints beside the weights: configs, paths, schedules.
+# They become Inert.
+INERT_MODULES = {
     "argparse",
     "collections",
     "lightning",
@@ -55,14 +58,17 @@ CARRIED = {
 
 
 class _Sealed(type):
-    """A class that a pickle cannot change: the BUILD opcode may set attributes on anything it has in hand, classes included."""
+    """A class that a pickle cannot change.
+
+    The BUILD opcode can set attributes on any object of the unpickler's stack, including classes.
+    """
 
     def __setattr__(cls, name: str, value: object) -> None:
         raise pickle.UnpicklingError(f"it tries to change {cls.__name__}.{name}")
 
 
-class Dead(dict, metaclass=_Sealed):
-    """An object of a library that is not here: what it would have held as a dictionary, and its `state`. It does nothing."""
+class Inert(dict, metaclass=_Sealed):
+    """An object of a library that is not installed: its attributes as a dictionary, and `state`."""
 
     def __init__(self, *args: object) -> None:
         super().__init__()
@@ -77,23 +83,23 @@ class Dead(dict, metaclass=_Sealed):
         raise pickle.UnpicklingError(f"it tries to set {name}")
 
     def __reduce__(self) -> tuple:
-        raise pickle.PicklingError("a dead object is not written again")
+        raise pickle.PicklingError("an inert object is not written again")
 
     def __hash__(self) -> int:  # some are keys of dictionaries
         return id(self)
 
     def append(self, item: object) -> None:
-        """Items of a list that the object would have been are dropped."""
+        """Drop an item: the object may have been a list."""
 
     def extend(self, items: object) -> None:
-        """The same, several at a time."""
+        """Drop several items."""
 
     add = append
 
 
 @dataclasses.dataclass(frozen=True)
 class _StorageType:
-    """torch.FloatStorage and its kin: names a dtype."""
+    """The type of a storage, such as torch.FloatStorage: a dtype."""
 
     dtype: np.dtype
 
@@ -103,7 +109,7 @@ class _StorageType:
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """Numbers in the file: `read()` gives them all, flat."""
+    """Numbers in the file: `read()` returns all of them as a flat array."""
 
     dtype: np.dtype
     count: int
@@ -115,7 +121,7 @@ class _Storage:
 
 @dataclasses.dataclass(frozen=True)
 class LazyTensor:
-    """A tensor in a file: shape and dtype are known, `load()` reads it."""
+    """A tensor in a file: shape and dtype are known, and `load()` reads the numbers."""
 
     storage: _Storage
     offset: int
@@ -123,27 +129,31 @@ class LazyTensor:
     strides: tuple[int, ...]
 
     def __setstate__(self, state: object) -> None:
-        """A parameter's own attributes are of no use."""
+        """Ignore the attributes of a parameter."""
 
     @property
     def dtype(self) -> np.dtype:
-        """As stored."""
+        """The type of the stored numbers."""
         return self.storage.dtype
 
     @property
     def size(self) -> int:
-        """How many numbers."""
+        """The number of entries."""
         return math.prod(self.shape)
 
     def load(self) -> np.ndarray:
-        """The numbers, in their own type. Raises InputError when the file is cut off."""
+        """Read the numbers, in their stored type."""
         flat = self.storage.read()
-        itemsize = flat.itemsize
-        strides = tuple(itemsize * step for step in self.strides)
-        return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False).copy()
+        strides = tuple(flat.itemsize * step for step in self.strides)
+        view = np.lib.stride_tricks.as_strided(
+            flat[self.offset :], self.shape, strides, writeable=False
+        )
+        return view.copy()
 
 
-def _rebuild_tensor(storage: object, offset: object, shape: object, strides: object, *_: object) -> LazyTensor:
+def _rebuild_tensor(
+    storage: object, offset: object, shape: object, strides: object, *_: object
+) -> LazyTensor:
     """`torch._utils._rebuild_tensor_v2`: a view of a storage, which must lie inside it."""
     if not isinstance(storage, _Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
@@ -153,12 +163,14 @@ def _rebuild_tensor(storage: object, offset: object, shape: object, strides: obj
         raise pickle.UnpicklingError(f"a tensor of shape {shape} with strides {strides}")
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + 1
     if math.prod(shape) and last > storage.count:
-        raise pickle.UnpicklingError(f"a tensor of shape {shape} that is larger than its storage of {storage.count}")
+        raise pickle.UnpicklingError(
+            f"a tensor of shape {shape} that is larger than its storage of {storage.count}"
+        )
     return LazyTensor(storage, offset, shape, strides)
 
 
 def _sealed(function: Callable[..., Any]) -> type:
-    """A function as a class that a pickle can call, and cannot change."""
+    """Wrap a function in a class that a pickle can call but cannot change."""
 
     def new(_: type, *args: object) -> Any:
         return function(*args)
@@ -171,7 +183,7 @@ def _first(data: object, *_: object) -> object:
 
 
 def _nothing(*_: object) -> None:
-    """Devices of torch: of no use here."""
+    """Stand-in for torch.device, which is not needed."""
 
 
 def _size(items: object = ()) -> tuple:
@@ -179,9 +191,9 @@ def _size(items: object = ()) -> tuple:
 
 
 def _latin_bytes(text: str, encoding: str = "latin1") -> bytes:
-    """`_codecs.encode`: how bytes are written into old pickle protocols."""
+    """`_codecs.encode`, with which old pickle protocols store bytes."""
     if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
+        raise pickle.UnpicklingError(f"it requests the codec {encoding!r}")
     return text.encode("latin1")
 
 
@@ -194,13 +206,16 @@ _ALLOWED: dict[tuple[str, str], type] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("_codecs", "encode"): _sealed(_latin_bytes),
 }
-# Plain containers that pickles name; what only carries types along is dead.
+# Builtin names in pickles; those that only describe a type become Inert.
 _BUILTINS: dict[str, type] = {
     "set": set,
     "frozenset": frozenset,
-    **{name: Dead for name in ("dict", "int", "list", "object", "str", "tuple")},
+    **{name: Inert for name in ("dict", "int", "list", "object", "str", "tuple")},
 }
-_TORCH_DTYPES = {"bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint8"}
+_TORCH_DTYPES = {
+    *("bfloat16", "bool", "float16", "float32", "float64"),
+    *("int16", "int32", "int64", "int8", "uint8"),
+}
 
 
 class _Unpickler(pickle.Unpickler):
@@ -214,12 +229,14 @@ class _Unpickler(pickle.Unpickler):
         if module == "torch" and name in DTYPES:
             return _StorageType(DTYPES[name])
         if module == "torch" and name in _TORCH_DTYPES:
-            return Dead
+            return Inert
         if module in ("builtins", "__builtin__") and name in _BUILTINS:
             return _BUILTINS[name]
-        if module.split(".")[0] in CARRIED:
-            return Dead
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no checkpoint of weights needs")
+        if module.split(".")[0] in INERT_MODULES:
+            return Inert
+        raise pickle.UnpicklingError(
+            f"it requests {module}.{name}, which no checkpoint of weights needs"
+        )
 
     def persistent_load(self, identity: Any) -> _Storage:
         kind, storage_type, key, *rest = identity
@@ -229,30 +246,38 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read(path: str | os.PathLike) -> Any:
-    """What `torch.save` wrote: dictionaries and lists with `LazyTensor` in them.
+    """The content of a checkpoint: dictionaries and lists with `LazyTensor` in them.
 
     Raises:
-      InputError: no such file, no checkpoint of PyTorch, cut off, or a pickle that asks for anything but weights and configs.
+      InputError: no such file, no checkpoint of PyTorch, truncated, or a pickle that requests
+        anything but weights and configs.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise InputError(path, "no such file", "give the .ckpt or .pth file as it was published")
-    remedy = "download it again from its authors; a file that asks for more than weights is not opened"
     try:
         return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
     except InputError:
         raise
     except Exception as error:  # a broken pickle can raise nearly anything
-        raise InputError(path, f"refused, or not a PyTorch checkpoint ({type(error).__name__}: {error})", remedy) from error
+        problem = f"refused, or not a PyTorch checkpoint ({type(error).__name__}: {error})"
+        remedy = (
+            "download it again from its authors; a file that requests more than weights is refused"
+        )
+        raise InputError(path, problem, remedy) from error
 
 
 def _read_zip(path: pathlib.Path) -> Any:
     with zipfile.ZipFile(path) as archive:
-        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
+        names = archive.namelist()
+        pickles = [name for name in names if name.endswith("/data.pkl") or name == "data.pkl"]
         if len(pickles) != 1:
-            raise pickle.UnpicklingError("no data.pkl in the archive (TorchScript files hold code and are not read)")
+            raise pickle.UnpicklingError(
+                "no data.pkl in the archive (TorchScript files hold code and are not read)"
+            )
         folder = pickles[0].removesuffix("data.pkl")
-        if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+        byteorder = f"{folder}byteorder"
+        if byteorder in names and archive.read(byteorder) != b"little":
             raise pickle.UnpicklingError("it was written on a big-endian machine")
 
         def storage(dtype: np.dtype, key: str, count: int) -> _Storage:
@@ -270,33 +295,43 @@ def _read_zip(path: pathlib.Path) -> Any:
 
 
 def _read_legacy(path: pathlib.Path) -> Any:
-    places: dict[str, int] = {}  # key -> where its numbers start; known only after the pickle
+    starts: dict[str, int] = {}  # key -> offset of its numbers in the file; follows the pickles
 
     def storage(dtype: np.dtype, key: str, count: int) -> _Storage:
         def load() -> np.ndarray:
-            return np.fromfile(path, dtype, count, offset=places[key])
+            return np.fromfile(path, dtype, count, offset=starts[key])
 
         found = _Storage(dtype, count, load)
         named.setdefault(key, found)
         return found
 
-    def plain(*_: object) -> _Storage:
-        raise pickle.UnpicklingError("a storage where none belongs")
+    def no_storage(*_: object) -> _Storage:
+        raise pickle.UnpicklingError("an unexpected storage")
 
     named: dict[str, _Storage] = {}
     with open(path, "rb") as file:
-        if _Unpickler(file, plain).load() != LEGACY_MAGIC or _Unpickler(file, plain).load() != LEGACY_PROTOCOL:
-            raise pickle.UnpicklingError("neither a zip nor a stream of PyTorch's")
-        _Unpickler(file, plain).load()  # the writer's byte order and sizes of integers
+        # 1. The header: a magic number, the protocol, the writer's byte order and integer sizes.
+        if (
+            _Unpickler(file, no_storage).load() != LEGACY_MAGIC
+            or _Unpickler(file, no_storage).load() != LEGACY_PROTOCOL
+        ):
+            raise pickle.UnpicklingError("neither a zip nor a stream of PyTorch")
+        _Unpickler(file, no_storage).load()
+        # 2. The content, which names storages.
         content = _Unpickler(file, storage).load()
+        # 3. The storages: their keys, then for each one its count and its numbers.
         end = path.stat().st_size
-        for key in _Unpickler(file, plain).load():
+        for key in _Unpickler(file, no_storage).load():
             (count,) = np.frombuffer(file.read(8), "<i8")
-            places[str(key)] = file.tell()
-            if (known := named.get(str(key))) is not None and (count != known.count or file.tell() + count * known.dtype.itemsize > end):
-                raise pickle.UnpicklingError(f"storage {key} holds {count} numbers, not {known.count}, or is cut off")
+            starts[str(key)] = file.tell()
+            if (known := named.get(str(key))) is not None and (
+                count != known.count or file.tell() + count * known.dtype.itemsize > end
+            ):
+                raise pickle.UnpicklingError(
+                    f"storage {key} holds {count} numbers, not {known.count}, or is truncated"
+                )
             file.seek(count * (known.dtype.itemsize if known else 1), os.SEEK_CUR)
-        if missing := set(named) - set(places):
+        if missing := set(named) - set(starts):
             raise pickle.UnpicklingError(f"storage {sorted(missing)[0]} is missing")
     return content
 
@@ -316,10 +351,13 @@ _SAFETENSORS = {
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, LazyTensor]:
-    """The tensors of a .safetensors file by name (https://github.com/huggingface/safetensors: header length, JSON header, numbers).
+    """The tensors of a .safetensors file by name.
+
+    The format is a header length, a JSON header, and the numbers
+    (https://github.com/huggingface/safetensors).
 
     Raises:
-      InputError: no such file, not this format, or cut off.
+      InputError: no such file, not this format, or truncated.
     """
     path, remedy = pathlib.Path(path), "download it again"
     if not path.is_file():
@@ -330,24 +368,32 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, LazyTensor]:
         if not 2 <= length <= size - 8:
             raise InputError(path, "is no safetensors file", remedy)
         try:
-            header = {name: value for name, value in json.loads(file.read(length)).items() if name != "__metadata__"}
+            header = {
+                name: value
+                for name, value in json.loads(file.read(length)).items()
+                if name != "__metadata__"
+            }
             found = {}
             for name, entry in header.items():
-                dtype, shape, (start, stop) = np.dtype(_SAFETENSORS[entry["dtype"]]), tuple(entry["shape"]), entry["data_offsets"]
-                if min(shape, default=0) < 0 or stop - start != math.prod(shape) * dtype.itemsize or start < 0:
+                dtype = np.dtype(_SAFETENSORS[entry["dtype"]])
+                shape = tuple(entry["shape"])
+                start, stop = entry["data_offsets"]
+                fits = stop - start == math.prod(shape) * dtype.itemsize
+                if min(shape, default=0) < 0 or start < 0 or not fits:
                     raise ValueError(f"{name} of shape {shape} in {stop - start} bytes")
                 found[name] = _safetensor(path, dtype, shape, 8 + length + start)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(path, f"is no safetensors file ({error})", remedy) from error
     if size < 8 + length + max((value["data_offsets"][1] for value in header.values()), default=0):
-        raise InputError(path, "is cut off", remedy)
+        raise InputError(path, "is truncated", remedy)
     return found
 
 
 def _safetensor(path: pathlib.Path, dtype: np.dtype, shape: tuple[int, ...], at: int) -> LazyTensor:
     strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
     count = math.prod(shape)
-    return LazyTensor(_Storage(dtype, count, lambda: np.fromfile(path, dtype, count, offset=at)), 0, shape, strides)
+    storage = _Storage(dtype, count, lambda: np.fromfile(path, dtype, count, offset=at))
+    return LazyTensor(storage, 0, shape, strides)
 
 
 def tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, LazyTensor]]:

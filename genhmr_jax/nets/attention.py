@@ -1,13 +1,15 @@
-"""Attention, for every network here: the fast kernel of the platform where there is one for these arrays, else products and a softmax.
+"""Attention of all networks here: a fused kernel where the platform has one, else plain products.
 
-On a GPU: cuDNN's flash attention (`jax.nn.dot_product_attention`), which never writes the scores to memory. It takes bfloat16 and
-float16 and heads of up to 128 numbers, a multiple of 8 (a ViT-H's have 80); it needs compute capability 8.0 (Ampere). Short sequences
-and those with a mask stay with XLA. Its gradients are summed in no fixed order; XLA_FLAGS=--xla_gpu_deterministic_ops=true makes
-them repeatable.
+On a GPU: cuDNN's flash attention (`jax.nn.dot_product_attention`), which never writes the scores to
+memory. It takes bfloat16 and float16, and heads of at most 128 numbers, a multiple of 8 (those of a
+ViT-H have 80). It needs compute capability 8.0 (Ampere). XLA computes short sequences and those
+with a mask. The order in which cuDNN sums gradients varies;
+XLA_FLAGS=--xla_gpu_deterministic_ops=true makes them repeatable.
 
-On a TPU: XLA. Flash and splash attention of `jax.experimental.pallas` want sequences and heads in multiples of 128: the 192 tokens of a
-ViT-H would become 256, its heads of 80 become 128, 2.8 times the work in the products and more traffic, while XLA holds most scores
-in the memory on the chip (benchmarks/attention_aot.py; docs/pretrained.md has the numbers).
+On a TPU: XLA. Flash and splash attention of `jax.experimental.pallas` require sequences and heads
+in multiples of 128. The 192 tokens of a ViT-H would be padded to 256 and its heads from 80 to 128:
+2.8 times the work in the products, and more memory traffic, while XLA keeps most scores in on-chip
+memory (benchmarks/attention_aot.py; docs/pretrained.md has the numbers).
 """
 
 import functools
@@ -16,17 +18,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-SHORT = 128  # tokens: below, the scores are few and a kernel of its own costs more to start than it saves
+# Tokens. Below this length a separate kernel costs more to launch than it saves.
+SHORT = 128
 LARGEST_HEAD = 128
 
 
 def attention(
-    q: Float[Array, "B T N H"], k: Float[Array, "B S N H"], v: Float[Array, "B S N H"], mask: Bool[Array, "B #N #T S"] | None = None
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S N H"],
+    v: Float[Array, "B S N H"],
+    mask: Bool[Array, "B #N #T S"] | None = None,
 ) -> Float[Array, "B T N H"]:
     """softmax(q k^T / sqrt(H)) v for each of N heads, the softmax in float32 (Vaswani et al. 2017).
 
     Args:
-      mask: False where a query does not see a key.
+      q: queries.
+      k: keys.
+      v: values.
+      mask: False where a query must not attend to a key.
     """
     if mask is None and flash_fits(q, k) and cudnn_runs():
         return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
@@ -34,24 +43,27 @@ def attention(
 
 
 def reference(
-    q: Float[Array, "B T N H"], k: Float[Array, "B S N H"], v: Float[Array, "B S N H"], mask: Bool[Array, "B #N #T S"] | None = None
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S N H"],
+    v: Float[Array, "B S N H"],
+    mask: Bool[Array, "B #N #T S"] | None = None,
 ) -> Float[Array, "B T N H"]:
-    """`attention` written out in plain products, which XLA compiles for any platform, type and shape."""
+    """`attention` in plain products, which XLA compiles for any platform, type and shape."""
     return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="xla")
 
 
 def flash_fits(q: Float[Array, "B T N H"], k: Float[Array, "B S N H"]) -> bool:
-    """Whether cuDNN's flash attention takes such arrays (types, shapes), and they are long enough to be worth it."""
+    """Whether cuDNN's flash attention accepts these types and shapes, and is faster for them."""
     head = q.shape[-1]
     types = q.dtype == k.dtype and q.dtype in (jnp.bfloat16, jnp.float16)
     return types and head % 8 == 0 and head <= LARGEST_HEAD and min(q.shape[1], k.shape[1]) >= SHORT
 
 
 def cudnn_runs() -> bool:
-    """Whether programs that are traced now run on GPUs with cuDNN's flash attention.
+    """Whether a program that is traced now will run on a GPU with cuDNN's flash attention.
 
-    A program is traced for the platform that it will run on: `genhmr aot`, which compiles for TPUs that are not here, makes the CPU the
-    only platform that JAX sees.
+    A program is traced on the platform on which it will run. The exception is `genhmr aot`, which
+    compiles for absent TPUs: it makes the CPU the only platform of JAX.
     """
     chosen = jax.config.jax_default_device
     if chosen is not None and getattr(chosen, "platform", chosen) not in ("gpu", "cuda"):
@@ -61,7 +73,7 @@ def cudnn_runs() -> bool:
 
 @functools.cache
 def _has_flash_attention(device: jax.Device) -> bool:
-    """NVIDIA's, of Ampere or later. AMD's GPUs are called "gpu" too."""
+    """Whether a "gpu" is NVIDIA's, of Ampere or later (the name covers AMD's GPUs too)."""
     if "cuda" not in device.client.platform_version:
         return False
     return tuple(int(part) for part in device.compute_capability.split(".")) >= (8, 0)

@@ -1,4 +1,4 @@
-"""Rematerialisation: what the backward pass computes again in place of keeping it in memory."""
+"""Rematerialisation: the backward pass recomputes activations in place of storing them."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,13 @@ CHOICES = ("none", "blocks")
 
 
 def checkpointed(function: Callable, remat: str, *, scanned: bool = False) -> Callable:
-    """The function itself ("none"), or one of which the backward pass keeps the arguments alone ("blocks").
+    """Wrap a function so that only its arguments are stored for the backward pass.
 
     Args:
-      scanned: the function is the body of a `lax.scan`, whose loop already keeps XLA from merging the second computation with the first.
+      function: any function of arrays.
+      remat: "blocks"; "none" returns the function unchanged.
+      scanned: the function is the body of a `lax.scan`. The loop already prevents XLA from merging
+        the second computation with the first.
 
     Raises:
       ValueError: another choice.

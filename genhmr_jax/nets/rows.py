@@ -1,6 +1,7 @@
-"""Rows stay where they are: what a model tells the compiler when it runs on a mesh.
+"""The sharding of activations on a mesh: by rows.
 
-Left to itself, XLA lets the sharding of the parameters win: it then splits activations by feature and gives every device the whole batch.
+Without such a constraint XLA follows the sharding of the parameters: it splits activations by
+feature and gives every device the whole batch.
 """
 
 from typing import TypeVar
@@ -8,12 +9,16 @@ from typing import TypeVar
 import jax
 from jax.sharding import PartitionSpec
 
-AXES = ("data", "fsdp")  # of the mesh, over which the rows of a batch are split
+AXES = ("data", "fsdp")  # mesh axes over which the rows of a batch are split
 T = TypeVar("T")
 
 
 def by_rows(tree: T) -> T:
-    """Arrays (rows, ..) split by rows alone; as they are where no mesh with these axes is in use (`jax.sharding.use_abstract_mesh`)."""
+    """Constrain arrays (rows, ..) to be split by rows only.
+
+    Without a mesh that has these axes (`jax.sharding.use_abstract_mesh`) arrays are unchanged.
+    """
     if not set(AXES) <= set(jax.sharding.get_abstract_mesh().axis_names):
         return tree
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec(AXES, *(None,) * (x.ndim - 1))), tree)
+    spec = lambda x: PartitionSpec(AXES, *(None,) * (x.ndim - 1))
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec(x)), tree)

@@ -2,10 +2,12 @@
 
 Pre-norm blocks, exact GELU, LayerNorm eps 1e-6.
 
-* ViTPose, HMR2, TokenHMR (`vit_s` .. `vit_h`): patch convolution 16x16 with padding 2; learned positions whose class slot is added to
-  every patch. For ViT-H: 256x192 px -> 16x12 patches of 1280 channels, 630,912,000 parameters.
-* DINOv2 (`dinov2_s` .. `dinov2_l`; Oquab et al. 2023, without registers): patches of 14x14; a class token beside them, which is not in the
-  map; a learned scale of what each branch adds. 252x196 px -> 18x14 patches: 2 px of a crop above and below are not seen; no resizing.
+* ViTPose, HMR2, TokenHMR (`vit_s` .. `vit_h`): a patch convolution of 16x16 with padding 2; learned
+  positions, and that of the class token is added to every patch. For ViT-H: 256x192 px -> 16x12
+  patches of 1280 channels, 630,912,000 parameters.
+* DINOv2 (`dinov2_s` .. `dinov2_l`; Oquab et al. 2023, without registers): patches of 14x14; a class
+  token, which is not part of the map; a learned scale of the output of each branch. 252x196 px ->
+  18x14 patches: the crop is not resized, and 2 px at its top and bottom are cut off.
 """
 
 import dataclasses
@@ -19,8 +21,9 @@ from genhmr_jax.nets.attention import attention
 from genhmr_jax.nets.remat import checkpointed
 from genhmr_jax.nets.rows import by_rows
 
-SIZES = {"s": (384, 12, 12), "b": (768, 12, 12), "l": (1024, 24, 16), "h": (1280, 32, 16)}  # width, depth, heads
-DINOV2_SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}  # a giant has another MLP (SwiGLU)
+# Width, depth, heads. DINOv2's giant is not supported: its MLP is another one (SwiGLU).
+SIZES = {"s": (384, 12, 12), "b": (768, 12, 12), "l": (1024, 24, 16), "h": (1280, 32, 16)}
+DINOV2_SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -29,8 +32,10 @@ class VitSpec:
     """Sizes of a ViT; `image` is (height, width) in px.
 
     Attributes:
-      class_token: a token beside the patches, with the first position; without it that position is added to every patch.
-      layer_scale: what a branch adds is multiplied by a learned number for each channel (Touvron et al. 2021, CaiT).
+      class_token: a token before the patches, with the first position. Without it, that position
+        is added to every patch.
+      layer_scale: the output of a branch is multiplied by a learned number for each channel
+        (Touvron et al. 2021, CaiT).
     """
 
     width: int = 768
@@ -44,14 +49,19 @@ class VitSpec:
 
     @staticmethod
     def named(name: str, **overrides) -> "VitSpec":
-        """An encoder by its name ("vit_h", "dinov2_b"), or one of ViTPose's by its letter. Raises ValueError for another name."""
+        """The sizes of an encoder by its name ("vit_h", "dinov2_b"), or of a ViTPose by its letter.
+
+        Raises:
+          ValueError: another name.
+        """
         family, _, size = name.rpartition("_")
         if family in ("", "vit") and size in SIZES:
             return VitSpec(*SIZES[size], **overrides)
         if family == "dinov2" and size in DINOV2_SIZES:
-            form = {"image": (252, 196), "patch": 14, "padding": 0, "class_token": True, "layer_scale": True}
+            form = {"image": (252, 196), "patch": 14, "padding": 0}
+            form |= {"class_token": True, "layer_scale": True}
             return VitSpec(*DINOV2_SIZES[size], **form | overrides)
-        names = [*SIZES, *(f"vit_{size}" for size in SIZES), *(f"dinov2_{size}" for size in DINOV2_SIZES)]
+        names = [*SIZES, *(f"vit_{s}" for s in SIZES), *(f"dinov2_{s}" for s in DINOV2_SIZES)]
         raise ValueError(f"unknown ViT {name!r}: choose among {', '.join(names)}")
 
     @property
@@ -61,7 +71,7 @@ class VitSpec:
 
 
 def is_vit(encoder: str) -> bool:
-    """Whether a config's encoder is one of these, which are part of the model and trained with it."""
+    """Whether the encoder of a config is a ViT, which is part of the model and trained with it."""
     return encoder.startswith(("vit_", "dinov2_"))
 
 
@@ -69,7 +79,8 @@ class LayerScale(nnx.Module):
     """x times a learned number for each channel."""
 
     def __init__(self, width: int):
-        self.scale = nnx.Param(jnp.full(width, 1e-5))  # as DINOv2 was trained: a deep network starts near the identity
+        # The initial value of DINOv2: a deep network is initially close to the identity.
+        self.scale = nnx.Param(jnp.full(width, 1e-5))
 
     def __call__(self, x: Float[Array, "*b C"]) -> Float[Array, "*b C"]:
         return x * self.scale[...]
@@ -79,43 +90,57 @@ class VitBlock(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, spec: VitSpec, *, rngs: nnx.Rngs):
-        self.heads = spec.heads
-        self.norm1, self.norm2 = nnx.LayerNorm(spec.width, epsilon=1e-6, rngs=rngs), nnx.LayerNorm(spec.width, epsilon=1e-6, rngs=rngs)
-        self.qkv, self.proj = nnx.Linear(spec.width, 3 * spec.width, rngs=rngs), nnx.Linear(spec.width, spec.width, rngs=rngs)
-        self.fc1, self.fc2 = nnx.Linear(spec.width, 4 * spec.width, rngs=rngs), nnx.Linear(4 * spec.width, spec.width, rngs=rngs)
+        self.heads, width = spec.heads, spec.width
+        self.norm1 = nnx.LayerNorm(width, epsilon=1e-6, rngs=rngs)
+        self.norm2 = nnx.LayerNorm(width, epsilon=1e-6, rngs=rngs)
+        self.qkv = nnx.Linear(width, 3 * width, rngs=rngs)
+        self.proj = nnx.Linear(width, width, rngs=rngs)
+        self.fc1 = nnx.Linear(width, 4 * width, rngs=rngs)
+        self.fc2 = nnx.Linear(4 * width, width, rngs=rngs)
         self.layer_scale = spec.layer_scale
         if spec.layer_scale:
-            self.scale1, self.scale2 = LayerScale(spec.width), LayerScale(spec.width)
+            self.scale1, self.scale2 = LayerScale(width), LayerScale(width)
 
-    def __call__(self, x: Float[Array, "B S C"], drop_path: Float[Array, "B 2"] | None = None) -> Float[Array, "B S C"]:
-        """`drop_path`: what each sample's attention and MLP branch are multiplied with."""
-        q, k, v = jnp.split(self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3 * self.heads, -1), 3, axis=2)
+    def __call__(
+        self, x: Float[Array, "B S C"], drop_path: Float[Array, "B 2"] | None = None
+    ) -> Float[Array, "B S C"]:
+        """One layer. `drop_path` are factors of each sample's attention and MLP branch."""
+        qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3 * self.heads, -1)
+        q, k, v = jnp.split(qkv, 3, axis=2)
         branch = self.proj(attention(q, k, v).reshape(x.shape))
         x = x + self._kept(self.scale1(branch) if self.layer_scale else branch, drop_path, 0)
         branch = self.fc2(jax.nn.gelu(self.fc1(self.norm2(x)), approximate=False))
         return x + self._kept(self.scale2(branch) if self.layer_scale else branch, drop_path, 1)
 
-    def _kept(self, branch: Float[Array, "B S C"], drop_path: Float[Array, "B 2"] | None, i: int) -> Float[Array, "B S C"]:
-        return branch if drop_path is None else (branch * drop_path[:, i, None, None]).astype(branch.dtype)
+    def _kept(
+        self, branch: Float[Array, "B S C"], drop_path: Float[Array, "B 2"] | None, i: int
+    ) -> Float[Array, "B S C"]:
+        if drop_path is None:
+            return branch
+        return (branch * drop_path[:, i, None, None]).astype(branch.dtype)
 
 
 class Vit(nnx.Module):
     """Images (B, H, W, 3), normalised with the ImageNet mean and deviation -> [map (B, h, w, C)].
 
-    `blocks` is one VitBlock whose arrays have a leading axis of `depth`, one entry a layer. A scan runs over it: the program has the size
-    of one layer, and under FSDP one layer at a time is gathered.
+    `blocks` is one VitBlock whose arrays have a leading axis of `depth`, one entry for each layer.
+    A scan runs over it: the program has the size of one layer, and under FSDP one layer at a time
+    is gathered.
     """
 
     def __init__(self, spec: VitSpec, *, rngs: nnx.Rngs):
-        self.spec, pad = spec, (spec.padding, spec.padding)
-        self.patch = nnx.Conv(3, spec.width, (spec.patch, spec.patch), strides=(spec.patch, spec.patch), padding=(pad, pad), rngs=rngs)
-        positions = spec.grid[0] * spec.grid[1] + 1
-        self.position = nnx.Param(nnx.initializers.truncated_normal(0.02)(rngs.params(), (positions, spec.width)))
+        self.spec, pad, patch = spec, (spec.padding, spec.padding), (spec.patch, spec.patch)
+        self.patch = nnx.Conv(3, spec.width, patch, strides=patch, padding=(pad, pad), rngs=rngs)
+        positions = (spec.grid[0] * spec.grid[1] + 1, spec.width)
+        normal = nnx.initializers.truncated_normal(0.02)
+        self.position = nnx.Param(normal(rngs.params(), positions))
         if spec.class_token:
-            self.class_token = nnx.Param(nnx.initializers.normal(1e-6)(rngs.params(), (spec.width,)))
-        block = lambda key: nnx.split(VitBlock(spec, rngs=nnx.Rngs(key)))  # noqa: E731
+            normal = nnx.initializers.normal(1e-6)
+            self.class_token = nnx.Param(normal(rngs.params(), (spec.width,)))
+        block = lambda key: nnx.split(VitBlock(spec, rngs=nnx.Rngs(key)))
         graph, _ = nnx.eval_shape(lambda: block(0))
-        self.blocks = nnx.merge(graph, jax.vmap(lambda key: block(key)[1])(jax.random.split(rngs.params(), spec.depth)))
+        keys = jax.random.split(rngs.params(), spec.depth)
+        self.blocks = nnx.merge(graph, jax.vmap(lambda key: block(key)[1])(keys))
         self.norm = nnx.LayerNorm(spec.width, epsilon=1e-6, rngs=rngs)
 
     def __call__(
@@ -123,13 +148,16 @@ class Vit(nnx.Module):
         images: Float[Array, "B H W 3"],
         drop_path: Float[Array, "B depth 2"] | None = None,
         remat: str = "none",
-        still: int = 0,
+        frozen_layers: int = 0,
     ) -> list[Float[Array, "B h w C"]]:
-        """
+        """The feature map, in a list of one.
+
         Args:
+          images: of the size `spec.image`.
           drop_path: from `drop_path_factors`, in training.
-          remat: "blocks" keeps each layer's input alone for the backward pass.
-          still: no gradient goes into the first so many layers, nor to what comes before them: nothing of them is kept or computed again.
+          remat: "blocks" stores only each layer's input for the backward pass.
+          frozen_layers: number of first layers without gradient. Nothing of them, nor of the patch
+            embedding, is stored or computed again.
 
         Raises:
           ValueError: unknown remat.
@@ -145,9 +173,9 @@ class Vit(nnx.Module):
             return by_rows(nnx.merge(graph, state)(by_rows(x), factor)), None
 
         arrays = (layers, factors)
-        if still:
-            x, _ = jax.lax.scan(layer, x, jax.tree.map(lambda a: a[:still], arrays))
-            x, arrays = jax.lax.stop_gradient(x), jax.tree.map(lambda a: a[still:], arrays)
+        if frozen_layers:
+            x, _ = jax.lax.scan(layer, x, jax.tree.map(lambda a: a[:frozen_layers], arrays))
+            x, arrays = jax.lax.stop_gradient(x), jax.tree.map(lambda a: a[frozen_layers:], arrays)
         x, _ = jax.lax.scan(checkpointed(layer, remat, scanned=True), x, arrays)
         return [self.norm(x[:, 1:] if self.spec.class_token else x).reshape(shape)]
 
@@ -156,17 +184,22 @@ class Vit(nnx.Module):
         position = self.position[...]
         if not self.spec.class_token:
             return patches + position[1:] + position[:1]
-        first = jnp.broadcast_to(self.class_token[...] + position[0], (patches.shape[0], 1, patches.shape[-1]))
+        first = jnp.broadcast_to(
+            self.class_token[...] + position[0], (patches.shape[0], 1, patches.shape[-1])
+        )
         return jnp.concatenate([first, patches + position[1:]], 1)
 
 
 def drop_path_factors(keys: Array, depth: int, rate: float) -> Float[Array, "B depth 2"]:
-    """What stochastic depth (Huang et al. 2016) multiplies the branches of a ViT with: 0 (dropped) or 1 / (share that is kept).
+    """Factors of a ViT's branches in stochastic depth (Huang et al. 2016).
 
-    The share that is dropped grows linearly from 0 in the first layer to `rate` in the last (timm's rule).
+    A factor is 0 (dropped) or 1 / (share that is kept). The dropped share grows linearly from 0 in
+    the first layer to `rate` in the last (timm's rule).
 
     Args:
-      keys: (B,), one a sample: what a sample gets does not depend on the rest of the batch.
+      keys: (B,), one for each sample, so that a sample does not depend on the rest of the batch.
+      depth: number of layers.
+      rate: of the last layer.
 
     Raises:
       ValueError: a rate outside [0, 1).
@@ -178,7 +211,12 @@ def drop_path_factors(keys: Array, depth: int, rate: float) -> Float[Array, "B d
 
 
 def normalise(crops: Float[Array, "B 256 256 3"], spec: VitSpec) -> Float[Array, "B H W 3"]:
-    """Square crops in 0..1 -> ViT input: ImageNet mean and deviation, and the middle of the crop that the ViT sees (cut once, here)."""
-    top, left = ((have - want) // 2 for have, want in zip(crops.shape[1:3], spec.image, strict=True))
+    """Convert square crops in 0..1 to the input of a ViT.
+
+    They are normalised with the ImageNet mean and deviation, and cut to the middle of size
+    `spec.image`.
+    """
+    top = (crops.shape[1] - spec.image[0]) // 2
+    left = (crops.shape[2] - spec.image[1]) // 2
     whole = (crops - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
     return whole[:, top : top + spec.image[0], left : left + spec.image[1]]

@@ -9,7 +9,8 @@ import numpy as np
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 
-# Shapes by name: P people, K keypoints, V vertices, F faces, H hypotheses, S refinement steps + 1, T tokens.
+# Shapes by name: P people, K keypoints, V vertices, F faces, H hypotheses, S refinement steps + 1,
+# T tokens.
 SHAPES = {
     "boxes": ("P", 4),
     "given_index": ("P",),
@@ -41,7 +42,13 @@ SHAPES = {
     "hypothesis_confidence": ("P", "H", 24),
 }
 _DTYPES = {
-    **{"keypoint_names": np.str_, "joint_names": np.str_, "image_size": np.int32, "faces": np.int32, "tokens": np.int32},
+    **{
+        "keypoint_names": np.str_,
+        "joint_names": np.str_,
+        "image_size": np.int32,
+        "faces": np.int32,
+        "tokens": np.int32,
+    },
     **{"given_index": np.int32, "left_out": np.int32},
 }
 
@@ -50,15 +57,17 @@ _DTYPES = {
 class People:
     """The P people of one photo. Every array is NumPy; floats are float32.
 
-    Pixels are those of the original photo (a pixel's centre is at +0.5). Camera coordinates: x right, y down, z forward,
-    metres; pixel = focal_length * X / Z + principal_point. `len(people)` is P.
+    Pixels are those of the original photo (a pixel's centre is at +0.5). Camera coordinates: x
+    right, y down, z forward, metres; pixel = focal_length * X / Z + principal_point. `len(people)`
+    is P.
 
     Attributes:
       boxes: (P, 4) x0, y0, x1, y1, px.
-      given_index: (P,) which of the boxes or keypoints that were given each person is, counted from 0; -1 for people whom the
-        detector found.
+      given_index: (P,) which of the boxes or keypoints that were given each person is, counted from
+        0; -1 for people whom the detector found.
       left_out: () how many people were found or given beyond `max_people`.
-      keypoints2d: (P, K, 3) the 2D keypoints that the body was fitted to: x px, y px, confidence 0..1.
+      keypoints2d: (P, K, 3) the 2D keypoints that the body was fitted to: x px, y px, confidence
+        0..1.
       keypoint_names: (K,).
       global_orient: (P, 3) root rotation, axis-angle, radians, in camera coordinates.
       body_pose: (P, 69) 23 joint rotations, axis-angle, radians.
@@ -71,8 +80,9 @@ class People:
       vertices: (P, V, 3) camera coordinates, metres.
       joints: (P, 24, 3) camera coordinates, metres.
       joints2d: (P, 24, 2) px.
-      joint_confidence: (P, 24) 0..1, by the network's own doubt the probability that the joint is within 100 mm once the pose is aligned;
-        NaN of a regressor (HMR2.0, TokenHMR), which does not say.
+      joint_confidence: (P, 24) 0..1, by the network's own doubt the probability that the joint is
+        within 100 mm once the pose is aligned; NaN of a regressor (HMR2.0, TokenHMR), which does
+        not say.
       faces: (F, 3) vertex indices.
       joint_names: (24,).
       projected_keypoints: (P, K, 2) the body's own `keypoint_names` points, projected, px.
@@ -80,7 +90,8 @@ class People:
       tokens: (P, T) pose token ids.
       refine_loss: (P, S) refinement loss before the first and after each step.
       vertex_std: (P, V) spread of the hypotheses about their mean, mm.
-      hypothesis_global_orient, hypothesis_body_pose, hypothesis_joints, hypothesis_confidence: (P, H, ...) the sampled hypotheses,
+      hypothesis_global_orient, hypothesis_body_pose, hypothesis_joints, hypothesis_confidence: (P,
+      H, ...) the sampled hypotheses,
         that of the lowest refinement loss first.
     """
 
@@ -114,7 +125,8 @@ class People:
     hypothesis_confidence: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        """Turns every field into a NumPy array of its type and checks that all shapes agree (ValueError)."""
+        """Turns every field into a NumPy array of its type and checks that all shapes agree
+        (ValueError)."""
         if self.principal_point is None:
             object.__setattr__(self, "principal_point", np.asarray(self.image_size) / 2.0)
         if self.given_index is None:
@@ -132,7 +144,9 @@ class People:
             for length, symbol in zip(array.shape, shape, strict=True):
                 expected = symbol if isinstance(symbol, int) else sizes.setdefault(symbol, length)
                 if length != expected:
-                    raise ValueError(f"People.{name}: shape {array.shape} does not match {shape} with {sizes}")
+                    raise ValueError(
+                        f"People.{name}: shape {array.shape} does not match {shape} with {sizes}"
+                    )
             object.__setattr__(self, name, array)
 
     def __len__(self) -> int:
@@ -165,7 +179,9 @@ class People:
                 found = {name: file[name] for name in SHAPES if name in file.files}
         except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise InputError(path, "is not an .npz file of people", remedy) from error
-        required = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+        required = {
+            field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING
+        }
         if missing := sorted(required - found.keys()):
             raise InputError(path, f"lacks {', '.join(missing)}", remedy)
         try:
@@ -174,7 +190,8 @@ class People:
             raise InputError(path, str(error), remedy) from error
 
     def reprojection_error(self, refined: bool = True, min_confidence: float = 0.3) -> np.ndarray:
-        """Mean distance between the body's projected keypoints and the 2D keypoints, px, per person.
+        """Mean distance between the body's projected keypoints and the 2D keypoints, px, per
+        person.
 
         Args:
           refined: the final body, or the body before refinement.
@@ -190,5 +207,7 @@ class People:
         distance = np.linalg.norm(points - self.keypoints2d[..., :2], axis=-1)
         seen = self.keypoints2d[..., 2] >= min_confidence
         known = seen.any(axis=1)
-        errors[known] = (np.where(seen, distance, 0).sum(axis=1)[known] / seen.sum(axis=1)[known]).astype(np.float32)
+        errors[known] = (
+            np.where(seen, distance, 0).sum(axis=1)[known] / seen.sum(axis=1)[known]
+        ).astype(np.float32)
         return errors

@@ -1,4 +1,5 @@
-"""What is left of a photo when its people are recovered: a summary line, pictures and mesh files, written whole or not at all."""
+"""What is left of a photo when its people are recovered: a summary line, pictures and mesh files,
+written whole or not at all."""
 
 import os
 import re
@@ -15,7 +16,8 @@ from genhmr_jax.recover.people import People
 
 
 def summary(people: People) -> str:
-    """How many people, how sure, and how far the body's keypoints lie from the detected ones before and after refinement."""
+    """How many people, how sure, and how far the body's keypoints lie from the detected ones before
+    and after refinement."""
     text = f"{len(people)} {'person' if len(people) == 1 else 'people'}"
     if people.left_out:
         text += f" ({people.left_out} more left out, see --max-people)"
@@ -44,7 +46,13 @@ def draw(pixels: np.ndarray, people: People) -> np.ndarray:
     """The photo with the meshes over it, and a side view: uint8 (H, W, 3)."""
     from genhmr_jax.render.overlay import overlay_with_side
 
-    return overlay_with_side(pixels, people.vertices, people.faces, float(people.focal_length), tuple(people.principal_point.tolist()))
+    return overlay_with_side(
+        pixels,
+        people.vertices,
+        people.faces,
+        float(people.focal_length),
+        tuple(people.principal_point.tolist()),
+    )
 
 
 def save_png(path: Path, pixels: np.ndarray) -> None:
@@ -69,7 +77,8 @@ def save_meshes(out: Path, stem: str, people: People, formats: tuple[str, ...]) 
 
 
 def make_writable(directory: str | os.PathLike) -> Path:
-    """Makes the output directory and tries to write there, so that hours of work do not end in an error.
+    """Makes the output directory and tries to write there, so that hours of work do not end in an
+    error.
 
     Raises:
       InputError: it cannot be made or written to.
@@ -83,23 +92,34 @@ def make_writable(directory: str | os.PathLike) -> Path:
     except FileExistsError as error:
         raise InputError(path, "is a file, not a directory", "choose another --out") from error
     except OSError as error:
-        raise InputError(path, f"cannot be written to ({error.strerror})", "choose another --out") from error
+        raise InputError(
+            path, f"cannot be written to ({error.strerror})", "choose another --out"
+        ) from error
 
 
 def would_overwrite(out: Path, inputs: Iterable[str | os.PathLike]) -> Callable[[str], bool]:
-    """A function of an output stem: whether results of that name would overwrite an input, or a picture of the user.
+    """A function of an output stem: whether results of that name would overwrite an input, or a
+    picture of the user.
 
     Args:
       out: the output directory.
       inputs: photos and all other files that are read, or that lie in a folder of photos.
     """
     here = os.path.realpath(out)
-    paths = {spelled for path in inputs for spelled in (os.path.abspath(path), os.path.realpath(path))}
-    names = {os.path.basename(path).lower() for path in paths if os.path.realpath(os.path.dirname(path)) == here}
+    paths = {
+        spelled for path in inputs for spelled in (os.path.abspath(path), os.path.realpath(path))
+    }
+    names = {
+        os.path.basename(path).lower()
+        for path in paths
+        if os.path.realpath(os.path.dirname(path)) == here
+    }
 
     def is_taken(stem: str) -> bool:
         stem, overlay = stem.lower(), out / f"{stem}{OVERLAY_SUFFIX}"
         result = re.compile(re.escape(stem) + r"(\.npz|_overlay\.png|_\d+\.(obj|glb|ply))")
-        return any(result.fullmatch(name) for name in names) or (os.path.exists(overlay) and not is_overlay(overlay))
+        return any(result.fullmatch(name) for name in names) or (
+            os.path.exists(overlay) and not is_overlay(overlay)
+        )
 
     return is_taken

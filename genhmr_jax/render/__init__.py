@@ -1,1 +1,1 @@
-"""Pictures and mesh files."""
+"""Rendering of meshes: pictures, silhouettes, and mesh files."""

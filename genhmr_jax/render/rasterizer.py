@@ -1,7 +1,7 @@
-"""A z-buffer triangle rasteriser in numba: no GL, no display, no system package.
+"""A z-buffer triangle rasteriser in numba: it needs no GL, no display and no system package.
 
-Triangles that cross the near plane are clipped, not dropped. Barycentric coordinates are perspective-correct and refer to the original
-triangle, also where it was clipped.
+Triangles that cross the near plane are clipped, not dropped. Barycentric coordinates are
+perspective-correct and refer to the original triangle, also where it was clipped.
 """
 
 import math
@@ -20,7 +20,10 @@ def _clip(a, b, near):
 
 @compiled
 def _fill(face, corner, weight, focal, cx, cy, face_id, depth, bary):
-    """Draws one triangle that lies wholly before the camera. corner (3, 3) camera metres; weight (3, 3): its corners' barycentrics."""
+    """Draw one triangle that is entirely in front of the near plane.
+
+    corner (3, 3): camera coordinates, metres. weight (3, 3): the corners' barycentric coordinates.
+    """
     height, width = face_id.shape
     x = np.empty(3)
     y = np.empty(3)
@@ -30,7 +33,7 @@ def _fill(face, corner, weight, focal, cx, cy, face_id, depth, bary):
     area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
     if not abs(area) >= 1e-12:  # degenerate, or not a number
         return
-    # Clamped in floating point: a corner near the camera may project further away than an integer can say.
+    # Clipped as floats: the projection of a corner close to the camera may exceed an integer.
     x0 = int(math.floor(min(max(min(x[0], x[1], x[2]) - 0.5, 0.0), width)))
     x1 = int(math.ceil(max(min(max(x[0], x[1], x[2]) + 0.5, width), 0.0)))
     y0 = int(math.floor(min(max(min(y[0], y[1], y[2]) - 0.5, 0.0), height)))
@@ -56,6 +59,7 @@ def _fill(face, corner, weight, focal, cx, cy, face_id, depth, bary):
 
 @compiled
 def _draw(points, faces, focal, cx, cy, near, face_id, depth, bary):
+    """Draw all triangles into face_id, depth and bary, clipped at the near plane."""
     corner = np.empty((3, 3))
     polygon = np.empty((4, 3))
     weights = np.empty((4, 3))
@@ -74,7 +78,8 @@ def _draw(points, faces, focal, cx, cy, near, face_id, depth, bary):
         if behind == 0:
             _fill(face, corner, identity, focal, cx, cy, face_id, depth, bary)
             continue
-        count = 0  # Sutherland-Hodgman against z = near
+        # The polygon of three or four corners in front of z = near (Sutherland-Hodgman).
+        count = 0
         for i in range(3):
             j = (i + 1) % 3
             if corner[i, 2] > near:
@@ -102,39 +107,35 @@ def rasterize(
     *,
     near: float = 0.05,
 ) -> tuple[Int[np.ndarray, "H W"], Float[np.ndarray, "H W"], Float[np.ndarray, "H W 3"]]:
-    """Which face each pixel sees.
+    """Find the visible face of each pixel.
 
     Args:
       points: camera coordinates, metres (x right, y down, z forward).
       faces: vertex indices; both sides are drawn.
       focal: px.
+      width, height: of the image, px.
       centre: principal point in px; default the middle of the image.
-      near: metres; what is nearer is cut away.
+      near: metres; closer parts are clipped.
 
     Returns:
-      face_id (H, W) int32, -1 where nothing is; depth (H, W) metres, inf where nothing is; perspective-correct barycentrics (H, W, 3).
+      face_id (H, W) int32, -1 without a face; depth (H, W) metres, inf without a face;
+      perspective-correct barycentric coordinates (H, W, 3).
     """
     cx, cy = centre if centre is not None else (width / 2.0, height / 2.0)
     face_id = np.full((height, width), -1, np.int32)
     depth = np.full((height, width), np.inf, np.float32)
     bary = np.zeros((height, width, 3), np.float32)
-    _draw(
-        np.ascontiguousarray(points, np.float64),
-        np.ascontiguousarray(faces, np.int64),
-        float(focal),
-        float(cx),
-        float(cy),
-        near,
-        face_id,
-        depth,
-        bary,
-    )
+    points, faces = np.ascontiguousarray(points, np.float64), np.ascontiguousarray(faces, np.int64)
+    _draw(points, faces, float(focal), float(cx), float(cy), near, face_id, depth, bary)
     return face_id, depth, bary
 
 
-def vertex_normals(points: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Float[np.ndarray, "V 3"]:
-    """Area-weighted unit normals; outward for faces that are counter-clockwise seen from outside."""
+def vertex_normals(
+    points: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
+) -> Float[np.ndarray, "V 3"]:
+    """Area-weighted unit normals, outward if faces are counter-clockwise from outside."""
     corners = points[faces]
     face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.stack([np.bincount(faces.ravel(), np.repeat(face[:, k], 3), len(points)) for k in range(3)], -1)
+    total = lambda k: np.bincount(faces.ravel(), np.repeat(face[:, k], 3), len(points))
+    normals = np.stack([total(k) for k in range(3)], -1)
     return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)

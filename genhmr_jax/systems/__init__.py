@@ -1,1 +1,2 @@
-"""One folder a paper: network, use and training of each system, and the registry that finds them."""
+"""One folder a paper: network, use and training of each system, and the registry that finds
+them."""

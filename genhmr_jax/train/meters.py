@@ -1,4 +1,5 @@
-"""How fast a training goes: samples a second, milliseconds a step, model FLOPs utilisation, memory."""
+"""How fast a training goes: samples a second, milliseconds a step, model FLOPs utilisation,
+memory."""
 
 import contextlib
 import resource
@@ -12,7 +13,8 @@ from genhmr_jax.train.peak_flops import peak_flops
 
 
 class Meter:
-    """Counts steps and the time they take. Not counted: the first step, which compiles, and what is done while `paused`.
+    """Counts steps and the time they take. Not counted: the first step, which compiles, and what is
+    done while `paused`.
 
     Args:
       samples: rows of a step, over all devices.
@@ -52,8 +54,9 @@ class Meter:
         """Since the last call.
 
         Returns:
-          samples_per_s, step_ms (not before a second step is done); mfu, the share of the devices' bfloat16 peak that the model's own FLOPs
-          are (where the peak is known); device_gib and device_peak_gib, of the fullest local device (where it tells); host_peak_gib.
+          samples_per_s, step_ms (not before a second step is done); mfu, the share of the devices'
+          bfloat16 peak that the model's own FLOPs are (where the peak is known); device_gib and
+          device_peak_gib, of the fullest local device (where it tells); host_peak_gib.
         """
         found = {}
         if self._steps:
@@ -67,7 +70,9 @@ class Meter:
             if all(key in stats for stats in memory):
                 found[name] = max(stats[key] for stats in memory) / 2**30
         # Linux counts in KiB, macOS in bytes.
-        found["host_peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+        found["host_peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            2**30 if sys.platform == "darwin" else 2**20
+        )
         return found
 
     def _restart(self) -> None:

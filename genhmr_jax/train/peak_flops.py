@@ -1,8 +1,10 @@
-"""The peak of each kind of device, for model FLOPs utilisation and for programs compiled ahead. No JAX here."""
+"""The peak of each kind of device, for model FLOPs utilisation and for programs compiled ahead. No
+JAX here."""
 
-# Dense bfloat16 FLOP/s of one device by a part of its device_kind, the more special names first. TPU: "Peak compute per chip" of Google
-# Cloud's documentation (v4, v5e, v5p, v6e); NVIDIA: data sheets, "BFLOAT16 Tensor Core" without sparsity (A100; H100 SXM, PCIe and NVL;
-# H200 SXM and NVL). JAX calls v5e "TPU v5 lite", v5p "TPU v5" and v6e "TPU v6 lite".
+# Dense bfloat16 FLOP/s of one device by a part of its device_kind, the more special names first.
+# TPU: "Peak compute per chip" of Google Cloud's documentation (v4, v5e, v5p, v6e); NVIDIA: data
+# sheets, "BFLOAT16 Tensor Core" without sparsity (A100; H100 SXM, PCIe and NVL; H200 SXM and NVL).
+# JAX calls v5e "TPU v5 lite", v5p "TPU v5" and v6e "TPU v6 lite".
 PEAK_FLOPS = {
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
@@ -23,4 +25,6 @@ PEAK_FLOPS = {
 
 def peak_flops(device_kind: str) -> float | None:
     """Dense bfloat16 FLOP/s of a device; None where it is not known (a CPU, say)."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if name.lower() in device_kind.lower()), None)
+    return next(
+        (peak for name, peak in PEAK_FLOPS.items() if name.lower() in device_kind.lower()), None
+    )

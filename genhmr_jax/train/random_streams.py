@@ -1,7 +1,8 @@
 """Named random streams of one seed.
 
-`seed + 1`, `seed + 2`, ... gives the same key to two purposes as soon as two places choose the same number, and the same
-keys to neighbouring seeds. A stream is found by its name instead; each name belongs to one purpose.
+`seed + 1`, `seed + 2`, ... gives the same key to two purposes as soon as two places choose the same
+number, and the same keys to neighbouring seeds. A stream is found by its name instead; each name
+belongs to one purpose.
 """
 
 import jax

@@ -1,4 +1,5 @@
-"""One training step as a pure function: prepare, loss and gradient in micro-batches, AdamW, moving average.
+"""One training step as a pure function: prepare, loss and gradient in micro-batches, AdamW, moving
+average.
 
 state = {"step", "params", "ema", "extra", "opt_state"}, plain dicts of arrays.
 """
@@ -13,7 +14,7 @@ import optax
 
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.train import lora
-from genhmr_jax.train.optim import hold
+from genhmr_jax.train.optim import stop_frozen_gradients
 from genhmr_jax.train.random_streams import stream
 from genhmr_jax.train.task import Task
 
@@ -22,23 +23,33 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def init_state(task: Task, optimizer: optax.GradientTransformation, seed: int) -> State:
-    """The state before the first step. Pure: jit it with the shardings that the arrays shall have."""
+    """The state before the first step. Pure: jit it with the shardings that the arrays shall
+    have."""
     params, extra = task.init(stream(seed, "parameters"))
-    return {"step": jnp.zeros((), jnp.int32), "params": params, "ema": params, "extra": extra, "opt_state": optimizer.init(params)}
+    return {
+        "step": jnp.zeros((), jnp.int32),
+        "params": params,
+        "ema": params,
+        "extra": extra,
+        "opt_state": optimizer.init(params),
+    }
 
 
 def value_and_grad(task: Task, config: ml_collections.ConfigDict) -> Callable:
-    """(params, extra, frozen, sample) -> ((loss, parts), gradient), computed in `config.precision`, with float32 parameters and gradient.
+    """(params, extra, frozen, sample) -> ((loss, parts), gradient), computed in `config.precision`,
+    with float32 parameters and gradient.
 
     Raises:
       InputError: unknown precision.
     """
     if config.precision not in PRECISIONS:
-        raise InputError("--config.precision", f"is {config.precision!r}", f"choose {' or '.join(PRECISIONS)}")
+        raise InputError(
+            "--config.precision", f"is {config.precision!r}", f"choose {' or '.join(PRECISIONS)}"
+        )
     compute = PRECISIONS[config.precision]
 
     def loss(params: Any, extra: Any, frozen: Any, sample: Any) -> tuple[jax.Array, dict[str, Any]]:
-        params = lora.merge(hold(params, config.optim), config.lora)
+        params = lora.merge(stop_frozen_gradients(params, config.optim), config.lora)
         # Cast while still split over fsdp: what is gathered then has half the bytes.
         params = jax.tree.map(lambda p: p.astype(compute) if p.dtype == jnp.float32 else p, params)
         return task.loss(params, extra, frozen, sample)
@@ -47,13 +58,19 @@ def value_and_grad(task: Task, config: ml_collections.ConfigDict) -> Callable:
 
 
 def in_micro_batches(grad: Callable, count: int, constrain: Callable[[Any], Any]) -> Callable:
-    """`grad` over `count` micro-batches, one after the other: the same result, since a batch's loss is a sum over its rows.
+    """`grad` over `count` micro-batches, one after the other: the same result, since a batch's loss
+    is a sum over its rows.
 
-    Micro-batch i takes the rows i, i + count, ...: so each device's share of it lies on that device.
+    Micro-batch i takes the rows i, i + count, ...: so each device's share of it lies on that
+    device.
     """
 
-    def run(params: Any, extra: Any, frozen: Any, sample: Any) -> tuple[tuple[jax.Array, dict[str, Any]], Any]:
-        parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), sample)
+    def run(
+        params: Any, extra: Any, frozen: Any, sample: Any
+    ) -> tuple[tuple[jax.Array, dict[str, Any]], Any]:
+        parts = jax.tree.map(
+            lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), sample
+        )
 
         def one(total: Any, part: Any) -> tuple[Any, Any]:
             (loss, found), grads = grad(params, extra, frozen, constrain(part))
@@ -71,7 +88,10 @@ def in_micro_batches(grad: Callable, count: int, constrain: Callable[[Any], Any]
 
 
 def make_step(
-    task: Task, optimizer: optax.GradientTransformation, config: ml_collections.ConfigDict, constrain: Callable[[Any], Any] = lambda x: x
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    config: ml_collections.ConfigDict,
+    constrain: Callable[[Any], Any] = lambda x: x,
 ) -> Callable[[State, Any, Any], tuple[State, dict]]:
     """The training step (state, batch, frozen) -> (state, metrics), to be jitted.
 
@@ -88,11 +108,23 @@ def make_step(
         (loss, found), grads = grad(state["params"], state["extra"], frozen, sample)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        # Early on the average follows the parameters closely: (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage.
+        # Early on the average follows the parameters closely: (1 + n) / (10 + n), as in
+        # TensorFlow's ExponentialMovingAverage.
         decay = jnp.minimum(config.optim.ema_decay, (1.0 + state["step"]) / (10.0 + state["step"]))
         ema = optax.incremental_update(params, state["ema"], 1.0 - decay)
         extra, more = task.next_extra(state["extra"], found["carry"], key)
-        state = {"step": state["step"] + 1, "params": params, "ema": ema, "extra": extra, "opt_state": opt_state}
-        return state, {"loss": loss, "grad_norm": optax.tree.norm(grads), "terms": found["terms"], "metrics": found["metrics"] | more}
+        state = {
+            "step": state["step"] + 1,
+            "params": params,
+            "ema": ema,
+            "extra": extra,
+            "opt_state": opt_state,
+        }
+        return state, {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(grads),
+            "terms": found["terms"],
+            "metrics": found["metrics"] | more,
+        }
 
     return step

@@ -27,7 +27,8 @@ class Writers:
     """Writes scalars of a run.
 
     Args:
-      workdir: gets metrics.jsonl, one JSON object a line (an existing file is continued), and tensorboard/.
+      workdir: gets metrics.jsonl, one JSON object a line (an existing file is continued), and
+        tensorboard/.
       steps: of the whole run, for the time that is left.
       tensorboard: also as TensorBoard events (needs tensorboardX).
       wandb: also to this W&B project (needs wandb); "" for not.
@@ -37,13 +38,23 @@ class Writers:
       InputError: a package that was asked for is not installed.
     """
 
-    def __init__(self, workdir: str | os.PathLike, steps: int, *, tensorboard: bool = False, wandb: str = "", enabled: bool = True):
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        steps: int,
+        *,
+        tensorboard: bool = False,
+        wandb: str = "",
+        enabled: bool = True,
+    ):
         self._enabled, self._steps, self._workdir = enabled, steps, epath.Path(workdir)
         self._events = self._run = self._bar = None
         if not enabled:
             return
         self._first, self._started = 0, time.monotonic()
-        self._tensorboard = _package("tensorboardX", "--config.log.tensorboard") if tensorboard else None
+        self._tensorboard = (
+            _package("tensorboardX", "--config.log.tensorboard") if tensorboard else None
+        )
         if wandb:
             self._run = _start_wandb(wandb, self._workdir)
         self._workdir.mkdir(parents=True, exist_ok=True)
@@ -52,7 +63,8 @@ class Writers:
             self._bar = tqdm(total=steps, unit="step", dynamic_ncols=True)
 
     def resumed(self, step: int) -> None:
-        """Marks that the run goes on from `step`: lines above it that name a later step are of an attempt that was lost.
+        """Marks that the run goes on from `step`: lines above it that name a later step are of an
+        attempt that was lost.
 
         TensorBoard hides these. To be called before the first `write`.
         """
@@ -61,22 +73,30 @@ class Writers:
         self._first = step
         self._lines.append({"event": "resumed", "step": step})
         if self._bar is not None:
-            self._bar.n = self._bar.initial = self._bar.last_print_n = step  # steps of before do not count as speed
+            self._bar.n = self._bar.initial = self._bar.last_print_n = (
+                step  # steps of before do not count as speed
+            )
             self._bar.refresh()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Logs scalars (numbers or jax arrays) of a step; in metrics.jsonl, null is what was no finite number."""
+        """Logs scalars (numbers or jax arrays) of a step; in metrics.jsonl, null is what was no
+        finite number."""
         if not self._enabled:
             return
         values = {name: float(value) for name, value in jax.device_get(values).items()}
         # Nine digits tell any two float32 numbers apart.
-        plain = {name: float(f"{value:.9g}") if math.isfinite(value) else None for name, value in values.items()}
+        plain = {
+            name: float(f"{value:.9g}") if math.isfinite(value) else None
+            for name, value in values.items()
+        }
         self._lines.append({"step": step} | plain)
         self._show(step, values)
         if self._tensorboard is not None:
             if self._events is None:
                 folder = os.fspath(self._workdir / "tensorboard")
-                self._events = self._tensorboard.SummaryWriter(folder, purge_step=self._first + 1 if self._first else None)
+                self._events = self._tensorboard.SummaryWriter(
+                    folder, purge_step=self._first + 1 if self._first else None
+                )
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
         if self._run is not None:
@@ -120,12 +140,16 @@ class Writers:
 
 
 class _Lines:
-    """JSON lines, appended to a local file. A bucket knows no appending: there the whole file is written, once a minute and at the end."""
+    """JSON lines, appended to a local file. A bucket knows no appending: there the whole file is
+    written, once a minute and at the end."""
 
     def __init__(self, path: epath.Path):
         self._path, self._file = path, None
         if "://" in os.fspath(path):
-            self._lines, self._written = path.read_text().splitlines() if path.exists() else [], time.monotonic()
+            self._lines, self._written = (
+                path.read_text().splitlines() if path.exists() else [],
+                time.monotonic(),
+            )
             return
         # A killed run may have left half a line: the next one starts on a line of its own.
         half = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
@@ -154,7 +178,8 @@ class _Lines:
 
 
 def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that make one unbroken run: those of attempts that were lost, and half lines, are left out."""
+    """The lines of metrics.jsonl that make one unbroken run: those of attempts that were lost, and
+    half lines, are left out."""
     rows: list[dict[str, Any]] = []
     for line in (epath.Path(workdir) / "metrics.jsonl").read_text().splitlines():
         try:
@@ -179,4 +204,8 @@ def _package(name: str, flag: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise InputError(flag, f"needs {name}, which is not installed", f"pip install {name}, or leave the flag out") from error
+        raise InputError(
+            flag,
+            f"needs {name}, which is not installed",
+            f"pip install {name}, or leave the flag out",
+        ) from error

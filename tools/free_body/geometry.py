@@ -14,11 +14,14 @@ def skew(vector: np.ndarray) -> np.ndarray:
     """The matrix of the cross product with (..., 3)."""
     x, y, z = np.moveaxis(vector, -1, 0)
     zero = np.zeros_like(x)
-    return np.stack([np.stack([zero, -z, y], -1), np.stack([z, zero, -x], -1), np.stack([-y, x, zero], -1)], -2)
+    return np.stack(
+        [np.stack([zero, -z, y], -1), np.stack([z, zero, -x], -1), np.stack([-y, x, zero], -1)], -2
+    )
 
 
 def frame(along: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Orthonormal frame (..., 3, 3) with columns: along, normal made orthogonal to it, their cross product."""
+    """Orthonormal frame (..., 3, 3) with columns: along, normal made orthogonal to it, their cross
+    product."""
     along = unit(along)
     normal = unit(normal - np.sum(normal * along, -1, keepdims=True) * along)
     return np.stack([along, normal, np.cross(along, normal)], -1)

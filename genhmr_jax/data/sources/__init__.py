@@ -1,4 +1,4 @@
-"""The datasets that people have, by name: what to download, and how it is read. See docs/data.md."""
+"""The datasets by name: what to download, and how it is read (docs/data.md)."""
 
 import difflib
 import types
@@ -19,10 +19,20 @@ from genhmr_jax.data.sources import (
     threedpw,
     tokenhmr_poses,
 )
+from genhmr_jax.data.sources.records import PersonRecord, PoseRecord
 from genhmr_jax.data.sources.source import MissingError, Record, Report, Source
 from genhmr_jax.io.errors import InputError
 
-__all__ = ["SOURCES", "MissingError", "Record", "Report", "Source", "find"]
+__all__ = [
+    "SOURCES",
+    "MissingError",
+    "PersonRecord",
+    "PoseRecord",
+    "Record",
+    "Report",
+    "Source",
+    "find",
+]
 
 _MODULES: tuple[types.ModuleType, ...] = (  # each has SOURCES, a tuple
     amass,
@@ -41,16 +51,22 @@ _MODULES: tuple[types.ModuleType, ...] = (  # each has SOURCES, a tuple
     synthetic,
 )
 
-SOURCES: dict[str, Source] = {source.name: source for module in _MODULES for source in module.SOURCES}
+SOURCES: dict[str, Source] = {
+    source.name: source for module in _MODULES for source in module.SOURCES
+}
 
 
 def find(name: str) -> Source:
     """The source of this name.
 
     Raises:
-      InputError: there is none; the nearest names are shown.
+      InputError: the name is unknown; the error lists the most similar names.
     """
     if name not in SOURCES:
         near = difflib.get_close_matches(name, SOURCES, n=3, cutoff=0.4) or sorted(SOURCES)
-        raise InputError(name, "is no known dataset", f"did you mean {', '.join(near)}? `genhmr data list` shows all")
+        raise InputError(
+            name,
+            "is not a known dataset",
+            f"did you mean {', '.join(near)}? `genhmr data list` shows all",
+        )
     return SOURCES[name]

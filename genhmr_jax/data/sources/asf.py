@@ -1,8 +1,9 @@
-"""Acclaim skeletons (.asf) and their motions (.amc), as the CMU Graphics Lab motion capture database has them.
+"""Acclaim skeletons (.asf) and motions (.amc) of the CMU Graphics Lab motion capture database.
 
-A bone has a direction and a length at rest, in world axes, and an `axis`: Euler angles of the frame C in which its angles are measured. Its
-rotation is C R C^-1, R = Rz Ry Rx of the degrees of freedom that it has. In a SkeletonMotion each bone is a joint, at the bone's start, of
-the bone's name; a bone without children ends in a joint NAME_end.
+A bone has a direction and a length at rest, in world axes, and an `axis`: Euler angles of the frame
+C in which its angles are measured. Its rotation is C R C^-1, with R = Rz Ry Rx of its degrees of
+freedom. In a SkeletonMotion each bone is a joint of the same name at the bone's start; a bone
+without children ends in a joint NAME_end.
 """
 
 import dataclasses
@@ -17,11 +18,19 @@ from genhmr_jax.io.errors import InputError
 
 _ROOT = "root"
 _REMEDY = "download it again from http://mocap.cs.cmu.edu"
+_DEGREES = "only degrees are supported, the unit of CMU's files"
 
 
 @dataclasses.dataclass
 class Bone:
-    """A bone of an .asf: unit direction and length at rest, the Euler angles of its frame (degrees), its degrees of freedom."""
+    """A bone of an .asf.
+
+    Attributes:
+      direction: unit vector at rest.
+      length: at rest.
+      axis: Euler angles of its frame, degrees.
+      freedom: of "rx", "ry", "rz", its degrees of freedom.
+    """
 
     direction: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(3))
     length: float = 0.0
@@ -31,7 +40,14 @@ class Bone:
 
 @dataclasses.dataclass
 class Skeleton:
-    """An .asf: bones by name, each bone's parent (the root's bones have "root"), and the order of the root's six numbers."""
+    """An .asf.
+
+    Attributes:
+      bones: by name.
+      parent: of each bone; "root" for those at the root.
+      root_order: of the root's six numbers.
+      root_axis: Euler angles of the root's frame, degrees.
+    """
 
     bones: dict[str, Bone] = dataclasses.field(default_factory=dict)
     parent: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -40,10 +56,10 @@ class Skeleton:
 
 
 def read_asf(path: Path) -> Skeleton:
-    """An .asf file whose angles are degrees and whose axis orders are XYZ, as all of CMU's are.
+    """Reads an .asf file in degrees with the axis order XYZ, as in all files of CMU.
 
     Raises:
-      InputError: unreadable, other units or orders, or a bone without a place in the hierarchy.
+      InputError: unreadable, other units or orders, or a bone outside the hierarchy.
     """
     skeleton, section, bone, name = Skeleton(), "", Bone(), ""
     for where, words in _lines(path):
@@ -52,7 +68,7 @@ def read_asf(path: Path) -> Skeleton:
             if key.startswith(":"):
                 section = key
             elif section == ":units" and key == "angle" and rest[0].lower() != "deg":
-                raise InputError(where, f"angles are in {rest[0]}", "only files in degrees are read, as CMU's are")
+                raise InputError(where, f"angles are in {rest[0]}", _DEGREES)
             elif section == ":root":
                 _root_line(skeleton, key, rest, where)
             elif section == ":bonedata":
@@ -70,21 +86,34 @@ def read_asf(path: Path) -> Skeleton:
             if isinstance(error, InputError):
                 raise
             raise InputError(where, f"cannot be read: {' '.join(words)!r}", _REMEDY) from error
-    strangers = [name for name in skeleton.bones if name not in skeleton.parent]
-    unknown = [name for pair in skeleton.parent.items() for name in pair if name != _ROOT and name not in skeleton.bones]
-    if not skeleton.bones or strangers or unknown:
-        raise InputError(path, f"bones without a place in one tree: {', '.join(strangers + unknown) or 'all'}", _REMEDY)
-    for bone in skeleton.bones.values():
-        check_sane(np.concatenate([bone.axis, bone.direction * bone.length, skeleton.root_axis]), path)
-    _ordered(skeleton, path)
+    _check_tree(skeleton, path)
     return skeleton
+
+
+def _check_tree(skeleton: Skeleton, path: Path) -> None:
+    """Raises InputError unless the bones form one tree, with sane numbers."""
+    outside = [name for name in skeleton.bones if name not in skeleton.parent]
+    outside += [
+        name
+        for pair in skeleton.parent.items()
+        for name in pair
+        if name != _ROOT and name not in skeleton.bones
+    ]
+    if not skeleton.bones or outside:
+        problem = f"bones outside of one tree: {', '.join(outside) or 'all'}"
+        raise InputError(path, problem, _REMEDY)
+    for bone in skeleton.bones.values():
+        numbers = [bone.axis, bone.direction * bone.length, skeleton.root_axis]
+        check_sane(np.concatenate(numbers), path)
+    _ordered(skeleton, path)
 
 
 def _root_line(skeleton: Skeleton, key: str, rest: list[str], where: str) -> None:
     if key == "order":
         skeleton.root_order = tuple(word.lower() for word in rest)
         if sorted(skeleton.root_order) != ["rx", "ry", "rz", "tx", "ty", "tz"]:
-            raise InputError(where, f"the root's order is {' '.join(rest)}", "it must be three positions and three angles")
+            problem = f"the root's order is {' '.join(rest)}"
+            raise InputError(where, problem, "it must be three positions and three angles")
     elif key == "axis":
         _check_xyz(rest[0], where)
     elif key == "orientation":
@@ -102,19 +131,22 @@ def _bone_line(bone: Bone, key: str, rest: list[str], where: str) -> None:
     elif key == "dof":
         bone.freedom = tuple(word.lower() for word in rest)
         if set(bone.freedom) - {"rx", "ry", "rz"}:
-            raise InputError(where, f"degrees of freedom {' '.join(rest)}", "bones may turn (rx, ry, rz), not stretch")
+            problem = f"degrees of freedom {' '.join(rest)}"
+            raise InputError(where, problem, "bones may turn (rx, ry, rz), not stretch")
 
 
 def _check_xyz(order: str, where: str) -> None:
     if order.upper() != "XYZ":
-        raise InputError(where, f"the axis order is {order}", "only XYZ is read, as CMU's files have it")
+        remedy = "only XYZ is supported, the order of CMU's files"
+        raise InputError(where, f"the axis order is {order}", remedy)
 
 
 def read_amc(path: Path, skeleton: Skeleton) -> SkeletonMotion:
-    """A motion of the skeleton.
+    """Reads a motion of the skeleton.
 
     Raises:
-      InputError: unreadable, no frames, radians, a bone of the skeleton missing in a frame, or a wrong count of numbers.
+      InputError: unreadable, no frames, radians, a bone of the skeleton is missing in a frame, or a
+        wrong number of values.
     """
     names = _ordered(skeleton, path)
     widths = {_ROOT: 6} | {name: len(skeleton.bones[name].freedom) for name in names}
@@ -123,7 +155,7 @@ def read_amc(path: Path, skeleton: Skeleton) -> SkeletonMotion:
     for where, words in _lines(path):
         if words[0].startswith(":"):
             if words[0].upper() == ":RADIANS":
-                raise InputError(where, "angles are in radians", "only files in degrees are read, as CMU's are")
+                raise InputError(where, "angles are in radians", _DEGREES)
         elif len(words) == 1 and words[0].isdigit():
             _check_frame(values, frames, where)
             frames += 1
@@ -147,46 +179,58 @@ def read_amc(path: Path, skeleton: Skeleton) -> SkeletonMotion:
 
 
 def _check_frame(values: dict[str, list[list[float]]], frames: int, where: object) -> None:
+    """Raises InputError unless every bone has the values of so many frames."""
     if short := [name for name, rows in values.items() if len(rows) != frames]:
-        raise InputError(where, f"frame {frames} has no {', '.join(short)}", "it is perhaps cut off: " + _REMEDY)
+        problem = f"frame {frames} has no {', '.join(short)}"
+        raise InputError(where, problem, f"it is perhaps cut off: {_REMEDY}")
 
 
 def _ordered(skeleton: Skeleton, where: object) -> list[str]:
     """Names of the bones, parents first."""
     order, last = [], [_ROOT]
     while last:
-        last = [name for name, parent in skeleton.parent.items() if parent in last and name not in order]
+        last = [
+            name for name, parent in skeleton.parent.items() if parent in last and name not in order
+        ]
         order += last
     if len(order) != len(skeleton.bones):
         raise InputError(where, "the hierarchy is not one tree", _REMEDY)
     return order
 
 
-def _motion(skeleton: Skeleton, bones: list[str], values: dict[str, np.ndarray], frames: int) -> SkeletonMotion:
+def _motion(
+    skeleton: Skeleton, bones: list[str], values: dict[str, np.ndarray], frames: int
+) -> SkeletonMotion:
+    """The motion of the values (frames, width) of each bone."""
+    rest = {name: bone.direction * bone.length for name, bone in skeleton.bones.items()}
+    rest[_ROOT] = np.zeros(3)
+    # 1. The root.
     names, parents, offsets = [_ROOT], [-1], [np.zeros(3)]
-    place = dict(zip(skeleton.root_order, values[_ROOT].T, strict=True))
-    turns = [_turn(skeleton.root_axis, np.stack([place[key] for key in ("rx", "ry", "rz")], 1))]
-    rest = {_ROOT: np.zeros(3)} | {name: bone.direction * bone.length for name, bone in skeleton.bones.items()}
+    column = dict(zip(skeleton.root_order, values[_ROOT].T, strict=True))
+    root = np.stack([column[key] for key in ("tx", "ty", "tz")], 1)
+    turns = [_turn(skeleton.root_axis, np.stack([column[key] for key in ("rx", "ry", "rz")], 1))]
+    # 2. A joint at the start of each bone.
     for name in bones:
         bone, parent = skeleton.bones[name], skeleton.parent[name]
         angles = np.zeros((frames, 3))
-        for column, freedom in enumerate(bone.freedom):
-            angles[:, "xyz".index(freedom[1])] = values[name][:, column]
+        for i, freedom in enumerate(bone.freedom):
+            angles[:, "xyz".index(freedom[1])] = values[name][:, i]
         names.append(name)
         parents.append(names.index(parent))
         offsets.append(rest[parent])
         turns.append(_turn(bone.axis, angles))
+    # 3. A joint at the end of each bone without children.
     for name in (name for name in bones if name not in skeleton.parent.values()):
         names.append(f"{name}_end")
         parents.append(names.index(name))
         offsets.append(rest[name])
         turns.append(np.broadcast_to(np.eye(3), (frames, 3, 3)))
-    root = np.stack([place[key] for key in ("tx", "ty", "tz")], 1)
     return SkeletonMotion(tuple(names), tuple(parents), np.stack(offsets), np.stack(turns, 1), root)
 
 
 def _turn(axis: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """C R C^-1 of Euler angles (N, 3) in degrees; "xyz" in small letters turns about fixed axes: Rz Ry Rx."""
+    """C R C^-1 of Euler angles (N, 3) in degrees, R = Rz Ry Rx."""
+    # Lower-case "xyz" means fixed axes.
     frame = Rotation.from_euler("xyz", axis, degrees=True)
     return (frame * Rotation.from_euler("xyz", angles, degrees=True) * frame.inv()).as_matrix()
 
@@ -196,7 +240,8 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     try:
         text = path.read_text(encoding="latin1")
     except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", "check the path and its permissions") from error
+        problem = f"cannot be read ({error.strerror})"
+        raise InputError(path, problem, "check the path and its permissions") from error
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split("#")[0].split()
         if words:

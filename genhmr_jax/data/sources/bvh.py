@@ -1,7 +1,8 @@
 """BioVision hierarchies (.bvh): a skeleton and its motion in one text file.
 
-A joint's rotation is the product of its rotation channels in the order of the file, for column vectors: "Zrotation Yrotation Xrotation" is
-Rz Ry Rx. Position channels of joints other than the root are read over: bones do not stretch. End sites are joints NAME_end.
+A joint's rotation is the product of its rotation channels in the order of the file, for column
+vectors: "Zrotation Yrotation Xrotation" is Rz Ry Rx. Position channels of joints other than the
+root are ignored, since bones do not stretch. End sites are joints NAME_end.
 """
 
 from collections.abc import Iterator
@@ -18,28 +19,31 @@ _CHANNELS = {f"{axis}{kind}" for axis in "xyz" for kind in ("position", "rotatio
 
 
 def read_bvh(path: Path) -> SkeletonMotion:
-    """A .bvh file; the root's position is the sum of its offset and its position channels.
+    """Reads a .bvh file; the root's position is the sum of its offset and its position channels.
 
     Raises:
-      InputError: unreadable, no frames, cut off, or a line with a wrong count of numbers.
+      InputError: unreadable, no frames, incomplete, or a line with a wrong number of values.
     """
     try:
         lines = path.read_text(encoding="latin1").splitlines()
     except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", "check the path and its permissions") from error
+        problem = f"cannot be read ({error.strerror})"
+        raise InputError(path, problem, "check the path and its permissions") from error
     start = next((i for i, line in enumerate(lines) if line.strip().upper() == "MOTION"), None)
     if start is None:
-        raise InputError(path, "has no MOTION", f"it is no .bvh, or only half of one: {_AGAIN}")
+        remedy = f"it is not a .bvh, or is incomplete: {_AGAIN}"
+        raise InputError(path, "has no MOTION", remedy)
     names, parents, offsets, channels = _hierarchy(path, lines[:start])
     check_sane(np.array(offsets), path)
     values = _values(path, lines, start, sum(map(len, channels)))
-    rotations, root, column = np.broadcast_to(np.eye(3), (len(values), len(names), 3, 3)).copy(), None, 0
+    rotations = np.broadcast_to(np.eye(3), (len(values), len(names), 3, 3)).copy()
+    root, column = None, 0
     for j, kinds in enumerate(channels):
         own = values[:, column : column + len(kinds)]
         column += len(kinds)
         turning = [i for i, kind in enumerate(kinds) if kind.endswith("rotation")]
         if turning:
-            # Capital letters: about axes that turn along, so the first channel is the leftmost factor.
+            # Upper-case letters mean moving axes: the first channel is the leftmost factor.
             order = "".join(kinds[i][0] for i in turning).upper()
             rotations[:, j] = Rotation.from_euler(order, own[:, turning], degrees=True).as_matrix()
         if j == 0:
@@ -50,8 +54,10 @@ def read_bvh(path: Path) -> SkeletonMotion:
     return SkeletonMotion(tuple(names), tuple(parents), np.array(offsets), rotations, root)
 
 
-def _hierarchy(path: Path, lines: list[str]) -> tuple[list[str], list[int], list[list[float]], list[list[str]]]:
-    """Names, parents, offsets, and channels (in small letters) of the joints, in the order of the file."""
+def _hierarchy(
+    path: Path, lines: list[str]
+) -> tuple[list[str], list[int], list[list[float]], list[list[str]]]:
+    """Names, parents, offsets and lower-case channels of the joints, in the order of the file."""
     names: list[str] = []
     parents: list[int] = []
     offsets: list[list[float]] = []
@@ -78,14 +84,15 @@ def _hierarchy(path: Path, lines: list[str]) -> tuple[list[str], list[int], list
         except (ValueError, IndexError) as error:
             raise InputError(where, f"cannot be read: {' '.join(words)!r}", _AGAIN) from error
     if not names or stack or parents.count(-1) != 1:
-        raise InputError(path, "has no whole hierarchy of one root", _AGAIN)
+        raise InputError(path, "has no complete hierarchy of one root", _AGAIN)
     return names, parents, offsets, channels
 
 
 def _values(path: Path, lines: list[str], start: int, width: int) -> np.ndarray:
     """The channels (N, width) of all frames."""
     head = [line.split() for line in lines[start + 1 : start + 3]]
-    if len(head) < 2 or head[0][:1] != ["Frames:"] or head[1][:2] != ["Frame", "Time:"] or not head[0][-1].isdigit():
+    has_head = len(head) == 2 and head[0][:1] == ["Frames:"] and head[1][:2] == ["Frame", "Time:"]
+    if not has_head or not head[0][-1].isdigit():
         raise InputError(f"{path}: line {start + 2}", "Frames: and Frame Time: are missing", _AGAIN)
     count, rows = int(head[0][-1]), []
     for number, line in enumerate(lines[start + 3 :], start + 4):
@@ -96,12 +103,14 @@ def _values(path: Path, lines: list[str], start: int, width: int) -> np.ndarray:
         except ValueError as error:
             raise InputError(f"{path}: line {number}", "is not made of numbers", _AGAIN) from error
         if len(row) != width:
-            raise InputError(f"{path}: line {number}", f"has {len(row)} numbers for {width} channels", f"it is perhaps cut off: {_AGAIN}")
+            problem = f"has {len(row)} numbers for {width} channels"
+            raise InputError(f"{path}: line {number}", problem, f"it is perhaps cut off: {_AGAIN}")
         rows.append(row)
     if not rows:
         raise InputError(path, "is an empty sequence (0 frames)", _AGAIN)
     if len(rows) != count:
-        raise InputError(path, f"has {len(rows)} frames but says {count}", f"it is perhaps cut off: {_AGAIN}")
+        problem = f"has {len(rows)} frames, but its header has {count}"
+        raise InputError(path, problem, f"it is perhaps cut off: {_AGAIN}")
     check_sane(np.array(rows), path)
     return np.array(rows)
 

@@ -1,8 +1,9 @@
 """The evaluation files of 4D-Humans and TokenHMR: one npz of labels per dataset, images beside it.
 
-`scale` is in PIXELS here (their loader divides it by 200), except in TokenHMR's npz of EMDB, where it is already over 200. As in their
-loader, the 3D confidences of OpenPose's neck to left ankle (1..14) are dropped: those of the 19 extra joints are the better labels.
-Poses are in camera coordinates; 3D keypoints are metres in camera orientation. TokenHMR's EMDB has projected joints (keypoints_2d)
+`scale` is in PIXELS (their loader divides it by 200), except in TokenHMR's npz of EMDB, where it is
+in units of 200 px. As in their loader, the 3D confidences of OpenPose's neck to left ankle (1..14)
+are dropped, since the labels of the 19 extra joints are better. Poses are in camera coordinates; 3D
+keypoints are metres in camera orientation. TokenHMR's EMDB has projected joints (keypoints_2d)
 instead of body and extra keypoints. Pixels are as annotated.
 """
 
@@ -24,14 +25,20 @@ from genhmr_jax.data.sources.photos import (
     read_photo,
 )
 from genhmr_jax.data.sources.reading import numbers, read_npz
-from genhmr_jax.data.sources.records import person_record
-from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.data.sources.records import PersonRecord, person_record
+from genhmr_jax.data.sources.source import Report, Source
 from genhmr_jax.io.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationFile:
-    """Where a split lies: the npz (the first that is there), its images, and what a scale of 1 means in px."""
+    """The files of a split.
+
+    Attributes:
+      files: names of the npz; the first that exists is read.
+      images: folder of its images.
+      pixels: px of a scale of 1.
+    """
 
     files: tuple[str, ...]
     images: str
@@ -39,6 +46,7 @@ class EvaluationFile:
 
     @property
     def unit(self) -> str:
+        """The unit of a scale in words."""
         return "in pixels" if self.pixels == 1.0 else f"in units of {self.pixels:.0f} px"
 
 
@@ -52,8 +60,8 @@ FILES = {
 }
 
 _LABELS = (
-    "body_pose", "has_body_pose", "betas", "has_betas", "gender", "body_keypoints_2d", "extra_keypoints_2d", "body_keypoints_3d",
-    "extra_keypoints_3d", "keypoints_2d",
+    "body_pose", "has_body_pose", "betas", "has_betas", "gender", "body_keypoints_2d",
+    "extra_keypoints_2d", "body_keypoints_3d", "extra_keypoints_3d", "keypoints_2d",
 )  # fmt: skip
 
 _LAYOUTS = {
@@ -62,46 +70,50 @@ _LAYOUTS = {
     44: lambda points: points,
     45: keypoints_of_smpl45,
 }
-"""What a number of keypoints means: SMPL's joints, OpenPose's, BODY44, SMPL's joints and vertices."""
+"""Keypoints by their number: SMPL's joints, OpenPose's, BODY44, SMPL's joints and vertices."""
 
 
 def imgname_text(name: object) -> str:
-    """The name of an image: some files were written by Python 2 and hold bytes."""
+    """The name of an image, from text or from bytes (files of Python 2)."""
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
 
 
 def check_lengths(arrays: dict[str, np.ndarray], where: object) -> int:
-    """How many rows all arrays have.
+    """The number of rows of all arrays.
 
     Raises:
-      InputError: none, or not all the same number.
+      InputError: there are no rows, or the arrays differ in length.
     """
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     count = lengths["imgname"]
     if wrong := [f"{name} {length}" for name, length in lengths.items() if length != count]:
-        raise InputError(where, f"its arrays differ in length: imgname {count}, but {', '.join(wrong)}", "download it again")
+        problem = f"its arrays differ in length: imgname {count}, but {', '.join(wrong)}"
+        raise InputError(where, problem, "download it again")
     if not count:
         raise InputError(where, "is empty", "download it again")
     return count
 
 
-def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
+def _read(root: Path, split: str, report: Report) -> Iterator[PersonRecord]:
     spec = FILES[split]
     path = next((root / name for name in spec.files if (root / name).is_file()), None)
     if path is None:
-        report.missing(root / spec.files[0], f"no such file, which split {split} is")
+        report.missing(root / spec.files[0], f"no such file, for split {split}")
     report.require(root / spec.images)
     arrays = read_npz(path, ("imgname", "center", "scale"), _LABELS)
     for row in range(check_lengths(arrays, path)):
         name, record = imgname_text(arrays["imgname"][row]), None
         where = f"{path}: record {row} ({name})"
         with report.skipping():
-            record = _record({key: array[row] for key, array in arrays.items()}, row, name, root / spec.images, split, spec, where)
+            labels = {key: array[row] for key, array in arrays.items()}
+            record = _record(labels, row, name, root / spec.images, split, spec, where)
         if record is not None:
             yield record
 
 
-def _record(row: dict, number: int, name: str, images: Path, split: str, spec: EvaluationFile, where: str) -> Record:
+def _record(
+    row: dict, number: int, name: str, images: Path, split: str, spec: EvaluationFile, where: str
+) -> PersonRecord:
     image = read_photo(images, name, where)
     size = photo_size(image, where)
     labels = {}
@@ -131,27 +143,31 @@ def _flag(row: dict, name: str, where: str) -> bool:
 
 
 def _keypoints2d(row: dict, where: str) -> np.ndarray:
+    """(44, 3) of the projected joints, or of body and extra keypoints."""
     if "keypoints_2d" not in row:
         return _both(row, "2d", 3, where)
     points = numbers(row["keypoints_2d"], (None, None), "keypoints_2d", where)
-    if points.shape[1] == 2:  # projections: all of them are known
+    if points.shape[1] == 2:  # projections: all are known
         points = np.concatenate([points, np.ones((len(points), 1))], -1)
     if points.shape[1] != 3 or len(points) not in _LAYOUTS:
-        raise InputError(where, f"keypoints_2d has shape {points.shape}", f"it must have {', '.join(map(str, _LAYOUTS))} points")
+        remedy = f"it must have {', '.join(map(str, _LAYOUTS))} points"
+        raise InputError(where, f"keypoints_2d has shape {points.shape}", remedy)
     return _LAYOUTS[len(points)](known_only(points))
 
 
 def _keypoints3d(row: dict, where: str) -> np.ndarray:
+    """(44, 4) of body and extra keypoints, without OpenPose's neck to left ankle."""
     points = _both(row, "3d", 4, where)
     points[1:15] = 0
     return points
 
 
 def _both(row: dict, kind: str, columns: int, where: str) -> np.ndarray:
-    """(44, columns): OpenPose's 25, then the 19 extra ones; zero where the file has none."""
+    """(44, columns): OpenPose's 25, then the 19 extra ones; zero where the file lacks them."""
     parts = []
     for name, count in ((f"body_keypoints_{kind}", 25), (f"extra_keypoints_{kind}", 19)):
-        parts.append(numbers(row[name], (count, columns), name, where) if name in row else np.zeros((count, columns)))
+        shape = (count, columns)
+        parts.append(numbers(row[name], shape, name, where) if name in row else np.zeros(shape))
     return known_only(np.concatenate(parts))
 
 
@@ -161,10 +177,15 @@ SOURCES = (
         kind="people",
         splits=tuple(FILES),
         folder="hmr2_evaluation_data",
-        layout="The evaluation labels of 4D-Humans (https://github.com/shubham-goel/4D-Humans, hmr2_evaluation_data.tar.gz: 3dpw_test.npz, "
-        "h36m_val_p2.npz, coco_val.npz, posetrack_2018_val.npz, hr-lspet_train.npz) or of TokenHMR (https://tokenhmr.is.tue.mpg.de, "
-        "test.tar.gz: 3dpw_test.npz, emdb.npz), unpacked as hmr2_evaluation_data in the manual directory, with the images of each dataset "
-        "from its own site inside: 3DPW/imageFiles, h36m/images, coco/val2014, posetrack_data, hr-lspet, EMDB/P0 to EMDB/P9.",
+        layout=(
+            "The evaluation labels of 4D-Humans (https://github.com/shubham-goel/4D-Humans, "
+            "hmr2_evaluation_data.tar.gz: 3dpw_test.npz, h36m_val_p2.npz, coco_val.npz, "
+            "posetrack_2018_val.npz, hr-lspet_train.npz) or of TokenHMR "
+            "(https://tokenhmr.is.tue.mpg.de, test.tar.gz: 3dpw_test.npz, emdb.npz), unpacked as "
+            "hmr2_evaluation_data in the manual directory, with the images of each dataset from "
+            "its own site inside: 3DPW/imageFiles, h36m/images, coco/val2014, posetrack_data, "
+            "hr-lspet, EMDB/P0 to EMDB/P9."
+        ),
         licence="non-commercial research; the images are under the terms of their datasets",
         citation="Goel et al., Humans in 4D, ICCV 2023; Dwivedi et al., TokenHMR, CVPR 2024",
         read=_read,

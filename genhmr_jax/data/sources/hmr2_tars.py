@@ -1,9 +1,9 @@
-"""The training shards of 4D-Humans (HMR2.0): WebDataset tars with an image and a pickled list of people per sample.
+"""The training shards of 4D-Humans (HMR2.0): WebDataset tars of images and pickled people.
 
-Each sample is KEY.jpg (.jpeg, .png), KEY.data.pyd and perhaps KEY.detection.npz with masks. A person's `scale` is width and height over
-200 px; `extra_info["fitting_loss"]` is an array of objects without axes that holds a dictionary.
-3D keypoints are metres in camera orientation; poses are in camera coordinates; pixels are as
-annotated.
+Each sample is KEY.jpg (.jpeg, .png), KEY.data.pyd and optionally KEY.detection.npz with masks. A
+person's `scale` is width and height over 200 px; `extra_info["fitting_loss"]` is an array of
+objects without axes that holds a dictionary. 3D keypoints are metres in camera orientation; poses
+are in camera coordinates; pixels are as annotated.
 """
 
 import functools
@@ -31,8 +31,8 @@ from genhmr_jax.data.sources.reading import (
     read_pickle,
     tar_samples,
 )
-from genhmr_jax.data.sources.records import person_record
-from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.data.sources.records import PersonRecord, person_record
+from genhmr_jax.data.sources.source import Report, Source
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.folders import find_files
 
@@ -74,7 +74,7 @@ def sample_image(sample: dict[str, bytes], where: object) -> bytes:
     """The image of a sample.
 
     Raises:
-      InputError: it has none.
+      InputError: it has no image.
     """
     for field in IMAGE_FIELDS:
         if field in sample:
@@ -92,23 +92,24 @@ def sample_people(sample: dict[str, bytes], where: object) -> list[dict[str, Any
         raise InputError(where, f"has no data.pyd, only {', '.join(sorted(sample))}", _AGAIN)
     people = read_pickle(sample["data.pyd"], where)
     if not isinstance(people, list | tuple | np.ndarray):
-        raise InputError(where, f"data.pyd holds a {type(people).__name__} instead of a list of people", _AGAIN)
+        problem = f"data.pyd holds a {type(people).__name__} instead of a list of people"
+        raise InputError(where, problem, _AGAIN)
     return [bare(person) for person in people]
 
 
 def shard_samples(path: Path, report: Report) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The samples of a shard up to its first fault, which goes to the report."""
+    """The samples of a shard up to its first error, which goes to the report."""
     with report.skipping():
         yield from tar_samples(path)
 
 
-def _read(folder: str, root: Path, split: str, report: Report) -> Iterator[Record]:
+def _read(folder: str, root: Path, split: str, report: Report) -> Iterator[PersonRecord]:
     shards = _shards(root, report)
     filters = LabelFilters(histogram=_histogram(root.parent.parent / HISTOGRAM))
     yield from _read_shards(shards, folder, filters, report)
 
 
-def _read_own(root: Path, split: str, report: Report) -> Iterator[Record]:
+def _read_own(root: Path, split: str, report: Report) -> Iterator[PersonRecord]:
     yield from _read_shards(_shards(report.require(root / split), report), split, None, report)
 
 
@@ -119,12 +120,14 @@ def _shards(root: Path, report: Report) -> list[Path]:
     return shards
 
 
-def _read_shards(shards: list[Path], sequence: str, filters: LabelFilters | None, report: Report) -> Iterator[Record]:
-    """The records of all shards; `sequence` is theirs, `filters` None keeps all labels."""
+def _read_shards(
+    shards: list[Path], sequence: str, filters: LabelFilters | None, report: Report
+) -> Iterator[PersonRecord]:
+    """The records of all shards, of one `sequence`; `filters` None keeps all labels."""
     for shard in shards:
         for key, sample in shard_samples(shard, report):
             where = f"{shard}: {key}"
-            if filters and key in CORRUPT:  # expected: the reading goes on without skip_bad, too
+            if filters and key in CORRUPT:  # known: listed, but no error without skip_bad
                 name = f"{report.dataset}: {where}"
                 report.listed.append(f"{name}: is left out: 4D-Humans lists it as corrupt")
                 continue
@@ -132,14 +135,15 @@ def _read_shards(shards: list[Path], sequence: str, filters: LabelFilters | None
             with report.skipping():
                 people, image = sample_people(sample, where), sample_image(sample, where)
                 size = photo_size(image, where)
-                if "detection.npz" in sample:
-                    masks = read_npz(sample["detection.npz"], ["masks"], where=f"{where}.detection.npz")["masks"]
+                if (data := sample.get("detection.npz")) is not None:
+                    masks = read_npz(data, ["masks"], where=f"{where}.detection.npz")["masks"]
             if not size[0]:
                 continue
             for number, person in enumerate(people):
                 record = None
+                name = f"{where}, person {number}"
                 with report.skipping():
-                    record = _record(person, number, sequence, key, image, size, masks, f"{where}, person {number}")
+                    record = _record(person, number, sequence, key, image, size, masks, name)
                     if filters:
                         record = filters.apply(record, _reprojection_loss(person, where))
                 if record is not None:
@@ -147,17 +151,29 @@ def _read_shards(shards: list[Path], sequence: str, filters: LabelFilters | None
 
 
 def _histogram(path: Path) -> PoseHistogram | None:
+    """The histogram in a file, or None with a warning if there is no file."""
     if path.is_file():
         return PoseHistogram.load(path)
-    warnings.warn(f"{path} is not there: improbable poses are kept, which 4D-Humans drops", stacklevel=2)
+    problem = f"{path} is not there: improbable poses are kept, which 4D-Humans drops"
+    warnings.warn(problem, stacklevel=2)
     return None
 
 
-def _record(person: dict, number: int, sequence: str, key: str, image: bytes, size: tuple[int, int], masks: Any, where: str) -> Record:
-    get = lambda name: entry(person, name, where)  # noqa: E731
+def _record(
+    person: dict,
+    number: int,
+    sequence: str,
+    key: str,
+    image: bytes,
+    size: tuple[int, int],
+    masks: Any,
+    where: str,
+) -> PersonRecord:
+    get = lambda name: entry(person, name, where)
     pose = numbers(get("body_pose"), (72,), "body_pose", where)
     extra = optional_entry(person, "extra_info", where)
-    has_pose, has_betas = (float(flat_numbers(get(name), 1, name, where)[0] > 0) for name in ("has_body_pose", "has_betas"))
+    flag = lambda name: float(flat_numbers(get(name), 1, name, where)[0] > 0)
+    has_pose, has_betas = flag("has_body_pose"), flag("has_betas")
     return person_record(
         where,
         image=image,
@@ -178,7 +194,7 @@ def _record(person: dict, number: int, sequence: str, key: str, image: bytes, si
 
 
 def _reprojection_loss(person: dict, where: str) -> float | None:
-    """Of the fit behind the pseudo-labels, NaN or infinite if it failed; None if there was none."""
+    """The loss of the fit behind the pseudo-labels, NaN or infinite if it failed; None: no fit."""
     fit = optional_entry(optional_entry(person, "extra_info", where), "fitting_loss", where)
     loss = optional_entry(fit, "reprojection_loss", where)
     if loss is None:
@@ -187,6 +203,7 @@ def _reprojection_loss(person: dict, where: str) -> float | None:
 
 
 def _mask(masks: np.ndarray | None, extra: Any, size: tuple[int, int], where: str) -> bytes:
+    """The mask that a person's `extra_info` refers to, as PNG; b"" if there is none."""
     index = optional_entry(extra, "detection_npz_idx", where)
     if masks is None or index is None:
         return b""
@@ -197,12 +214,17 @@ def _mask(masks: np.ndarray | None, extra: Any, size: tuple[int, int], where: st
 
 
 def _source(name: str) -> Source:
+    """A source of _FOLDERS."""
     folder, what, count = _FOLDERS[name]
-    corrupt = " Shards 002994 to 003000 are broken on the server: build with --skip-bad." if name == "hmr2_insta" else ""
+    corrupt = ""
+    if name == "hmr2_insta":
+        corrupt = " Shards 002994 to 003000 are broken on the server: build with --skip-bad."
     layout = (
-        f"{what} as training shards of 4D-Humans: run fetch_training_data.sh of https://github.com/shubham-goel/4D-Humans, which makes "
-        f"hmr2_training_data/dataset_tars/{folder}/000000.tar to {count - 1:06d}.tar and hmr2_training_data/{HISTOGRAM}; put "
-        f"hmr2_training_data into the manual directory.{corrupt}"
+        f"{what} as training shards of 4D-Humans: run fetch_training_data.sh of "
+        "https://github.com/shubham-goel/4D-Humans, which makes "
+        f"hmr2_training_data/dataset_tars/{folder}/000000.tar to {count - 1:06d}.tar and "
+        f"hmr2_training_data/{HISTOGRAM}; put hmr2_training_data into the manual "
+        f"directory.{corrupt}"
     )
     return Source(
         name=name,
@@ -211,7 +233,10 @@ def _source(name: str) -> Source:
         folder=f"hmr2_training_data/dataset_tars/{folder}",
         layout=layout,
         licence="that of the images' dataset; the labels are for non-commercial research",
-        citation="Goel et al., Humans in 4D: Reconstructing and Tracking Humans with Transformers, ICCV 2023",
+        citation=(
+            "Goel et al., Humans in 4D: Reconstructing and Tracking Humans with Transformers, "
+            "ICCV 2023"
+        ),
         read=functools.partial(_read, folder),
     )
 
@@ -221,12 +246,16 @@ _OWN = Source(
     kind="people",
     splits=("train", "val"),
     folder="own_tars",
-    layout="Your own labelled photos in the form of 4D-Humans' shards: own_tars/train/*.tar (and own_tars/val/*.tar) in the manual "
-    "directory. For each photo KEY a tar holds, next to each other, KEY.jpg (or .jpeg, .png) and KEY.data.pyd, a pickled list with a "
-    "dictionary per person: keypoints_2d (44, 3) px and confidence, keypoints_3d (44, 4) metres and confidence, center (2,) px, scale (2,) "
-    "width and height of the box over 200 px, body_pose (72,) axis-angle with the root in camera coordinates, betas (10,), has_body_pose "
-    "and has_betas (0 or 1). Zeros where nothing is known; no label is filtered. `tar --sort=name -cf own_tars/train/000000.tar FOLDER` "
-    "makes one.",
+    layout=(
+        "Your own labelled photos in the form of 4D-Humans' shards: own_tars/train/*.tar (and "
+        "own_tars/val/*.tar) in the manual directory. For each photo KEY a tar holds, next to "
+        "each other, KEY.jpg (or .jpeg, .png) and KEY.data.pyd, a pickled list with a dictionary "
+        "per person: keypoints_2d (44, 3) px and confidence, keypoints_3d (44, 4) metres and "
+        "confidence, center (2,) px, scale (2,) width and height of the box over 200 px, "
+        "body_pose (72,) axis-angle with the root in camera coordinates, betas (10,), "
+        "has_body_pose and has_betas (0 or 1). Zeros where nothing is known; no label is "
+        "filtered. `tar --sort=name -cf own_tars/train/000000.tar FOLDER` makes one."
+    ),
     licence="yours",
     citation="",
     read=_read_own,

@@ -1,8 +1,9 @@
-"""MOYO (Tripathi et al., CVPR 2023): yoga, as the SMPL fits of the release: one pickle for each clip.
+"""MOYO (Tripathi et al., CVPR 2023): yoga, as the SMPL fits of the release, one pickle a clip.
 
-A clip is a dictionary of `global_orient` (N, 3), `body_pose` (N, 69; 63 in some copies) axis-angle radians, `transl` (N, 3) metres and
-`betas` (N, 10). The world's z is taken to point up, as in AMASS, which the same software (MoSh++) made. Frames are kept by TokenHMR's rule:
-10 % is cut at each end, then every 5th.
+A clip is a dictionary of `global_orient` (N, 3), `body_pose` (N, 69; 63 in some copies) axis-angle
+radians, `transl` (N, 3) metres and `betas` (N, 10). The world is assumed to be z-up, as in AMASS,
+which the same software (MoSh++) made. Frames are kept by TokenHMR's rule: 10 % is cut at each end,
+and every 5th frame is kept.
 """
 
 from collections.abc import Iterator
@@ -18,17 +19,19 @@ from genhmr_jax.data.sources.motion import (
     z_up_to_y_up,
 )
 from genhmr_jax.data.sources.reading import entry, numbers, read_pickle
-from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.data.sources.records import PoseRecord
+from genhmr_jax.data.sources.source import Report, Source
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.folders import find_files, find_folders
 
 TRIM, EVERY, WEIGHT = 0.1, 5, 0.16
 
-LAYOUT = """MOYO: register at https://moyo.is.tue.mpg.de, download the SMPL fits (mosh_smpl) of the split, and unpack them, so that there is
-MANUAL_DIR/moyo/mosh_smpl/train/CLIP.pkl and MANUAL_DIR/moyo/mosh_smpl/val/CLIP.pkl"""
+LAYOUT = """MOYO: register at https://moyo.is.tue.mpg.de, download the SMPL fits (mosh_smpl) of the
+split, and unpack them, so that there is MANUAL_DIR/moyo/mosh_smpl/train/CLIP.pkl and
+MANUAL_DIR/moyo/mosh_smpl/val/CLIP.pkl"""
 
 
-def read(root: Path, split: str, report: Report) -> Iterator[Record]:
+def read(root: Path, split: str, report: Report) -> Iterator[PoseRecord]:
     """The kept frames of all clips of a split; `sequence` is MOYO/CLIP."""
     if not (root / "mosh_smpl").is_dir():
         others = [path.name for path in find_folders(root) if path.name.startswith("mosh")]
@@ -39,7 +42,7 @@ def read(root: Path, split: str, report: Report) -> Iterator[Record]:
             yield from _clip(file, report)
 
 
-def _clip(file: Path, report: Report) -> Iterator[Record]:
+def _clip(file: Path, report: Report) -> Iterator[PoseRecord]:
     clip = read_pickle(file)
     if isinstance(clip, dict) and "fullpose" in clip and "body_pose" not in clip:
         remedy = "download the SMPL fits (mosh_smpl) instead"
@@ -58,14 +61,14 @@ def _clip(file: Path, report: Report) -> Iterator[Record]:
 
 SOURCES = (
     Source(
-        "moyo",
-        "poses",
-        ("train", "val"),
-        LAYOUT,
-        "MOYO licence: non-commercial scientific research",
-        "Tripathi et al., 3D Human Pose Estimation via Intuitive Physics, CVPR 2023",
-        read,
-        "moyo",
-        {"MOYO": WEIGHT},
+        name="moyo",
+        kind="poses",
+        splits=("train", "val"),
+        layout=LAYOUT,
+        licence="MOYO licence: non-commercial scientific research",
+        citation="Tripathi et al., 3D Human Pose Estimation via Intuitive Physics, CVPR 2023",
+        read=read,
+        folder="moyo",
+        weights={"MOYO": WEIGHT},
     ),
 )

@@ -1,4 +1,7 @@
-"""Reading files of strangers: pickles, npz archives and tar shards. Nothing in them is ever run, and every fault names its file."""
+"""Readers of untrusted files: pickles, npz archives and tar shards.
+
+Nothing in them is ever run, and every error names its file.
+"""
 
 import io
 import lzma
@@ -17,56 +20,79 @@ from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.folders import is_leftover
 
 _AGAIN = "download it again"
+_OFFICIAL = "is this the official release?"
 
 
 def read_pickle(source: str | Path | bytes, where: object = None) -> Any:
-    """What a pickle holds: dictionaries, lists, text, numbers and numpy arrays, also those of Python 2 and of objects.
+    """The content of a pickle: dictionaries, lists, text, numbers and NumPy arrays.
+
+    Pickles of Python 2 and arrays of objects are read too.
 
     Args:
       source: a file, or its bytes.
       where: the name in errors; default: the file.
 
     Raises:
-      InputError: unreadable, or the pickle asks for anything but data: nothing in it was run.
+      InputError: unreadable, or the pickle has anything but data; nothing in it was run.
     """
     where = where or ("pickle" if isinstance(source, bytes) else source)
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         return bare(load_data_pickle(data))
     except OSError as error:
-        raise InputError(where, f"cannot be read ({error.strerror})", "check the path and its permissions") from error
+        raise InputError(
+            where, f"cannot be read ({error.strerror})", "check the path and its permissions"
+        ) from error
     except UnsafePickle as error:
-        raise InputError(where, f"is not a data pickle: {error}", f"nothing in it was run; if it is broken, {_AGAIN}") from error
+        raise InputError(
+            where,
+            f"is not a data pickle: {error}",
+            f"nothing in it was run; if it is broken, {_AGAIN}",
+        ) from error
 
 
-def read_npz(source: str | Path | bytes, keys: Sequence[str], optional: Sequence[str] = (), where: object = None) -> dict[str, np.ndarray]:
-    """The arrays of an npz under `keys`, and those under `optional` that it has; arrays of objects hold plain data (see read_pickle).
+def read_npz(
+    source: str | Path | bytes,
+    keys: Sequence[str],
+    optional: Sequence[str] = (),
+    where: object = None,
+) -> dict[str, np.ndarray]:
+    """The arrays of an npz under `keys`, and those under `optional` that it has.
+
+    Arrays of objects hold plain data (see read_pickle).
 
     Raises:
-      InputError: unreadable, half a file, a key is missing, or an object in it is not data.
+      InputError: unreadable, incomplete, a key is missing, or an object in it is not data.
     """
     where = where or ("npz" if isinstance(source, bytes) else source)
     try:
-        with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with zipfile.ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             if missing := [key for key in keys if key not in members]:
-                raise InputError(
-                    where,
-                    f"has no {', '.join(missing)} (it has {', '.join(sorted(members)[:20])})",
-                    "is this the file of the official release that the dataset's description names?",
-                )
-            wanted = [key for key in (*keys, *optional) if key in members]
+                has = ", ".join(sorted(members)[:20])
+                problem = f"has no {', '.join(missing)} (it has {has})"
+                remedy = "is this the file that the dataset's description names?"
+                raise InputError(where, problem, remedy)
             arrays = {}
-            for key in wanted:
-                with archive.open(members[key]) as file:
-                    arrays[key] = read_npy(file, members[key].file_size)
+            for key in (key for key in (*keys, *optional) if key in members):
+                with archive.open(members[key]) as member:
+                    arrays[key] = read_npy(member, members[key].file_size)
             return arrays
     except UnsafePickle as error:
-        raise InputError(where, f"is not plain data: {error}", f"nothing in it was run; if it is broken, {_AGAIN}") from error
+        raise InputError(
+            where,
+            f"is not plain data: {error}",
+            f"nothing in it was run; if it is broken, {_AGAIN}",
+        ) from error
     except InputError:
-        raise  # it is a ValueError too, as is the one above
+        raise  # a subclass of ValueError, as UnsafePickle is
     except OSError as error:
-        raise InputError(where, f"cannot be read ({error.strerror or error})", "check the path and its permissions") from error
+        raise InputError(
+            where,
+            f"cannot be read ({error.strerror or error})",
+            "check the path and its permissions",
+        ) from error
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         raise InputError(where, f"is not a whole npz ({error})", _AGAIN) from error
     except ValueError as error:
@@ -76,11 +102,12 @@ def read_npz(source: str | Path | bytes, keys: Sequence[str], optional: Sequence
 def tar_samples(path: str | Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The samples of a WebDataset shard, in order: (key, {field: bytes}).
 
-    Neighbouring files of one basename are a sample: "dir/a.b.jpg" has key "dir/a" and field "b.jpg". Compressed tars are read as well.
+    Successive files of one basename are a sample: "dir/a.b.jpg" has key "dir/a" and field "b.jpg".
+    Compressed tars are read as well.
 
     Raises:
-      InputError: not a tar, half of one, or an entry whose path or kind is not that of a plain file within the shard. What came before
-        has been yielded then.
+      InputError: not a tar, an incomplete one, or an entry that is not a plain file within the
+        shard. The samples before it have been yielded then.
     """
     key, fields = "", {}
     for name, data in _tar_files(Path(path)):
@@ -99,36 +126,39 @@ def tar_samples(path: str | Path) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of each plain file of a tar; the end of the tar must be there."""
+    """(name, content) of each plain file of a tar; the tar must be complete."""
     try:
         with tarfile.open(path, "r:*") as archive:
             while (member := archive.next()) is not None:
-                archive.members = []  # else it remembers every entry of a shard of gigabytes
+                archive.members = []  # else it keeps every entry in memory
                 if member.isdir():
                     continue
                 name = PurePosixPath(member.name)
                 if not member.isreg() or name.is_absolute() or ".." in name.parts:
-                    raise InputError(f"{path}: {member.name}", "is no plain file inside the shard", "do not trust this tar")
+                    problem = "is not a plain file inside the shard"
+                    raise InputError(f"{path}: {member.name}", problem, "do not trust this tar")
                 if any(map(is_leftover, name.parts)):
                     continue
                 content = archive.extractfile(member).read()
                 if len(content) != member.size:
                     raise EOFError(f"{member.name} ends early")
                 yield str(name), content
-            # tarfile takes a cut between two files for the end: a whole tar ends in blocks of zeros.
+            # tarfile takes a cut between two files for the end, but a complete tar ends in blocks
+            # of zeros.
             archive.fileobj.seek(archive.offset)
             if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise EOFError("its end is missing")
-            while archive.fileobj.read(1 << 20):  # gzip, bzip2 and xz compare their checksum when they have read all
-                pass
+            while archive.fileobj.read(1 << 20):
+                pass  # gzip, bzip2 and xz check their checksum at the end
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-        raise InputError(path, f"is not a whole tar ({error})", f"it was perhaps downloaded by half: {_AGAIN}") from error
+        remedy = f"the download is perhaps incomplete: {_AGAIN}"
+        raise InputError(path, f"is not a whole tar ({error})", remedy) from error
 
 
 def bare(value: Any) -> Any:
-    """The object that an array of objects without axes holds; anything else as it is.
+    """The object inside an array of objects without axes; other values are returned unchanged.
 
-    NumPy makes such an array of whatever is no array: `np.array({...})`, `np.savez(path, x={...})`.
+    NumPy makes such an array of what is not an array: `np.array({...})`, `np.savez(path, x={...})`.
     """
     while isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind == "O":
         value = value[()]
@@ -136,21 +166,23 @@ def bare(value: Any) -> Any:
 
 
 def entry(content: Any, key: str, where: object) -> Any:
-    """content[key] of an untrusted dictionary, both made `bare`.
+    """content[key] of an untrusted dictionary, with `bare` applied to both.
 
     Raises:
       InputError: not a dictionary, or no such key.
     """
     content = bare(content)
     if not isinstance(content, dict):
-        raise InputError(where, f"holds a {type(content).__name__} instead of a dictionary", "is this the official release?")
+        problem = f"holds a {type(content).__name__} instead of a dictionary"
+        raise InputError(where, problem, _OFFICIAL)
     if key not in content:
-        raise InputError(where, f"has no {key} (it has {', '.join(sorted(map(str, content))[:20])})", "is this the official release?")
+        has = ", ".join(sorted(map(str, content))[:20])
+        raise InputError(where, f"has no {key} (it has {has})", _OFFICIAL)
     return bare(content[key])
 
 
 def optional_entry(content: Any, key: str, where: object) -> Any:
-    """As `entry`, but None if there is no such key, or if `content` itself is None.
+    """As `entry`, but None if the key is missing or `content` is None.
 
     Raises:
       InputError: neither a dictionary nor None.
@@ -162,7 +194,7 @@ def optional_entry(content: Any, key: str, where: object) -> Any:
 
 
 def numbers(value: Any, shape: tuple[int | None, ...], name: str, where: object) -> np.ndarray:
-    """The value as float64, its shape checked; None in `shape` is any length.
+    """The value as float64 with a checked shape; None in `shape` is any length.
 
     Raises:
       InputError: not numbers, or another shape.
@@ -170,8 +202,12 @@ def numbers(value: Any, shape: tuple[int | None, ...], name: str, where: object)
     try:
         array = np.asarray(bare(value), np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(where, f"{name} is not made of numbers ({error})", "is this the official release?") from error
-    if array.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=True)):
+        problem = f"{name} is not made of numbers ({error})"
+        raise InputError(where, problem, _OFFICIAL) from error
+    fits = array.ndim == len(shape) and all(
+        want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
         wanted = ", ".join("N" if n is None else str(n) for n in shape)
         raise InputError(where, f"{name} has shape {array.shape}", f"it must have shape ({wanted})")
     return array

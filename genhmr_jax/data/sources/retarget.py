@@ -1,13 +1,15 @@
 """From the motion of another skeleton to SMPL's 24 joint rotations.
 
-A source joint's rotation relative to its rest pose, G(t), becomes SMPL's as G(t) A: the constant A turns SMPL's limb at rest into the
-source's limb at rest, so that each thigh, shin, upper arm and forearm points exactly where the source's points. What is approximate:
+A source joint's rotation relative to its rest pose, G(t), becomes SMPL's G(t) A. The constant A
+turns SMPL's limb at rest into the source's limb at rest, so that each thigh, shin, upper arm and
+forearm has exactly the source's direction. Approximations:
 
-* trunk, head and collars: A is the identity, since both rest poses stand upright and look along +z; the spine's shares of a bend are the
-  source's;
-* feet: only the splay of the legs at rest is undone, flat at rest is taken to mean the same;
+* trunk, head and collars: A is the identity, since both rest poses stand upright and face +z; a
+  bend is distributed over the spine as in the source;
+* feet: only the splay of the legs at rest is removed; feet that are flat at rest are assumed in
+  both skeletons;
 * wrists follow the forearm at rest; the two hand joints do not turn;
-* collars move only if the source recorded it (CMU did not: there they are still, and the shoulder has all of the motion).
+* collars move only if the source recorded it. CMU did not: its shoulders have all of the motion.
 """
 
 import dataclasses
@@ -20,7 +22,8 @@ from smpl_jax.keypoints import SMPL24, SMPL24_PARENTS
 from genhmr_jax.data.sources.skeleton import SkeletonMotion
 from genhmr_jax.io.errors import InputError
 
-# SMPL's limbs at rest, from a joint to the next (metres of an average adult, rounded to 5 mm), and the joint before in the limb.
+# SMPL's limbs at rest: the vector from a joint to the next, metres of an average adult, rounded to
+# 5 mm.
 REST_LIMBS = {
     "left_hip": (0.040, -0.380, 0.005),
     "right_hip": (-0.040, -0.380, 0.005),
@@ -31,15 +34,17 @@ REST_LIMBS = {
     "left_elbow": (0.255, 0.010, -0.005),
     "right_elbow": (-0.255, 0.010, -0.005),
 }
-_BEFORE = {"knee": "hip", "elbow": "shoulder"}
+_BEFORE = {"knee": "hip", "elbow": "shoulder"}  # the previous joint of the limb
+_RELEASE = "is it of the release that the dataset's description names?"
 
 
 @dataclasses.dataclass(frozen=True)
 class JointMap:
-    """How a skeleton's joints are SMPL's.
+    """The correspondence between a skeleton's joints and SMPL's.
 
     Attributes:
-      joints: SMPL joint -> the source joint that turns it. SMPL joints that are not there turn with their parent.
+      joints: SMPL joint -> the source joint that turns it. Other SMPL joints turn with their
+        parent.
       limbs: SMPL joint of REST_LIMBS -> the source joints at the limb's two ends.
     """
 
@@ -47,15 +52,17 @@ class JointMap:
     limbs: Mapping[str, tuple[str, str]]
 
     def missing(self, names: tuple[str, ...]) -> list[str]:
-        """Source joints that a skeleton lacks."""
+        """Source joints that a skeleton with these `names` lacks."""
         needed = {*self.joints.values(), *(name for pair in self.limbs.values() for name in pair)}
         return sorted(needed - set(names))
 
 
 def both_sides(names: Mapping[str, str], left: str, right: str) -> dict[str, str]:
-    """The left side's names, and the same for the right: a leading `left` of a source name becomes `right`."""
+    """Names of both sides, from those of the left; `left`, `right`: prefixes of source names."""
     mirrored = {
-        smpl.replace("left_", "right_"): right + source.removeprefix(left) for smpl, source in names.items() if smpl.startswith("left_")
+        smpl.replace("left_", "right_"): right + source.removeprefix(left)
+        for smpl, source in names.items()
+        if smpl.startswith("left_")
     }
     return dict(names) | mirrored
 
@@ -67,13 +74,14 @@ def to_smpl(motion: SkeletonMotion, joint_map: JointMap, where: object) -> np.nd
       InputError: the skeleton lacks a joint, or a limb has no length.
     """
     if missing := joint_map.missing(motion.names):
-        raise InputError(where, f"the skeleton has no {', '.join(missing)}", "is it of the release that the dataset's description names?")
+        raise InputError(where, f"the skeleton has no {', '.join(missing)}", _RELEASE)
     _, turned = motion.forward()
     corrections = _corrections(motion, joint_map, where)
     world = np.empty((len(turned), 24, 3, 3))
     for j, (name, parent) in enumerate(zip(SMPL24, SMPL24_PARENTS, strict=True)):
         if name in joint_map.joints:
-            world[:, j] = turned[:, motion.names.index(joint_map.joints[name])] @ corrections.get(name, np.eye(3))
+            source = motion.names.index(joint_map.joints[name])
+            world[:, j] = turned[:, source] @ corrections.get(name, np.eye(3))
         else:
             world[:, j] = world[:, parent]
     local = world.copy()
@@ -82,15 +90,24 @@ def to_smpl(motion: SkeletonMotion, joint_map: JointMap, where: object) -> np.nd
     return Rotation.from_matrix(local.reshape(-1, 3, 3)).as_rotvec().reshape(-1, 72)
 
 
-def _corrections(motion: SkeletonMotion, joint_map: JointMap, where: object) -> dict[str, np.ndarray]:
-    """A of each SMPL joint that needs one. Down a limb, each is the smallest turn on top of the last: no twist creeps in."""
-    still = dataclasses.replace(motion, rotations=np.broadcast_to(np.eye(3), (1, len(motion.names), 3, 3)), root=np.zeros((1, 3)))
-    rest = dict(zip(motion.names, still.forward()[0][0], strict=True))
+def _corrections(
+    motion: SkeletonMotion, joint_map: JointMap, where: object
+) -> dict[str, np.ndarray]:
+    """A of each SMPL joint that needs one.
+
+    Along a limb, each is the smallest turn after the previous one, so that there is no twist.
+    """
+    at_rest = dataclasses.replace(
+        motion,
+        rotations=np.broadcast_to(np.eye(3), (1, len(motion.names), 3, 3)),
+        root=np.zeros((1, 3)),
+    )
+    rest = dict(zip(motion.names, at_rest.forward()[0][0], strict=True))
     corrections: dict[str, np.ndarray] = {}
     for name, (start, end) in joint_map.limbs.items():
         limb = rest[end] - rest[start]
         if np.linalg.norm(limb) < 1e-9:
-            raise InputError(where, f"the limb {start}-{end} has no length", "is it of the release that the dataset's description names?")
+            raise InputError(where, f"the limb {start}-{end} has no length", _RELEASE)
         side, part = name.split("_")
         above = corrections[f"{side}_{_BEFORE[part]}"] if part in _BEFORE else np.eye(3)
         corrections[name] = above @ _smallest_turn(np.array(REST_LIMBS[name]), above.T @ limb)
@@ -110,5 +127,8 @@ def _smallest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     if sine < 1e-12:
         if start @ end > 0:
             return np.eye(3)
-        axis, sine = np.cross(start, np.eye(3)[np.argmin(np.abs(start))]), 0.0  # opposite: any axis across does
-    return Rotation.from_rotvec(axis / np.linalg.norm(axis) * np.arctan2(sine, start @ end)).as_matrix()
+        # Opposite directions: any perpendicular axis will do.
+        axis = np.cross(start, np.eye(3)[np.argmin(np.abs(start))])
+        sine = 0.0
+    angle = np.arctan2(sine, start @ end)
+    return Rotation.from_rotvec(axis / np.linalg.norm(axis) * angle).as_matrix()

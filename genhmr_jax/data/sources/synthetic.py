@@ -1,13 +1,15 @@
-"""Synthetic people, as `python -m genhmr_jax.data.synthetic.write` leaves them: shards of images with exact labels."""
+"""Synthetic people: shards of images with exact labels, of genhmr_jax.data.synthetic.write."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from genhmr_jax.data.sources.source import Record, Report, Source
+from genhmr_jax.data.sources.records import PersonRecord
+from genhmr_jax.data.sources.source import Report, Source
 
 
-def _read(root: Path, split: str, report: Report) -> Iterator[Record]:
-    from genhmr_jax.data.synthetic.rendered import record_of  # imported late: the renderer is of no use to other sources
+def _read(root: Path, split: str, report: Report) -> Iterator[PersonRecord]:
+    # Imported late: the other sources do not need the renderer.
+    from genhmr_jax.data.synthetic.rendered import record_of
     from genhmr_jax.data.synthetic.write import read_encoded
 
     folder = report.require(root / split)
@@ -26,8 +28,11 @@ SOURCES = (
         kind="people",
         splits=("train", "val"),
         folder="synthetic",
-        layout="Rendered people: python -m genhmr_jax.data.synthetic.write --out MANUAL_DIR/synthetic --split train --count 10000 "
-        "--poses POSES.npz (and --split val); docs/data.md says what a pose corpus is.",
+        layout=(
+            "Rendered people: python -m genhmr_jax.data.synthetic.write --out "
+            "MANUAL_DIR/synthetic --split train --count 10000 --poses POSES.npz (and --split "
+            "val); docs/data.md says what a pose corpus is."
+        ),
         licence="yours: free body (CC0), your poses and backgrounds",
         citation="this package",
         read=_read,

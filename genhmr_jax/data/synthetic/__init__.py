@@ -1,1 +1,2 @@
-"""Images of synthetic people, with exact labels: the free body (or SMPL) in corpus poses, with procedural skin, hair and clothes."""
+"""Images of synthetic people, with exact labels: the free body (or SMPL) in corpus poses, with
+procedural skin, hair and clothes."""

@@ -1,6 +1,8 @@
-"""Backgrounds and their light: random crops of a folder of photos (tools/fetch_backgrounds.py makes one), or procedural rooms.
+"""Backgrounds and their light: random crops of a folder of photos (tools/fetch_backgrounds.py makes
+one), or procedural rooms.
 
-The folder may say in lights.json how each picture's surroundings light a body: irradiance in nine spherical harmonics (light.py).
+The folder may say in lights.json how each picture's surroundings light a body: irradiance in nine
+spherical harmonics (light.py).
 """
 
 import hashlib
@@ -24,10 +26,16 @@ class Backgrounds:
         self.lights: list[np.ndarray | None] = []
         if folder:
             known = _read_lights(pathlib.Path(folder) / "lights.json")
-            files = [p for p in find_files(pathlib.Path(folder), "*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
+            files = [
+                p
+                for p in find_files(pathlib.Path(folder), "*")
+                if p.suffix.lower() in (".jpg", ".jpeg", ".png")
+            ]
             if not files:
                 raise InputError(
-                    folder, "holds no background images", "give a folder of JPEG or PNG files, or none for procedural backgrounds"
+                    folder,
+                    "holds no background images",
+                    "give a folder of JPEG or PNG files, or none for procedural backgrounds",
                 )
             for file in files:
                 image = Image.fromarray(read_image(file))
@@ -39,11 +47,16 @@ class Backgrounds:
         """16 hexadecimal digits that differ where pictures or lights do."""
         digest = hashlib.sha256()
         for image, known in zip(self.images, self.lights, strict=True):
-            digest.update(str(image.shape).encode() + image[::16, ::16].tobytes() + (b"" if known is None else known.tobytes()))
+            digest.update(
+                str(image.shape).encode()
+                + image[::16, ::16].tobytes()
+                + (b"" if known is None else known.tobytes())
+            )
         return digest.hexdigest()[:16]
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """A random background, float32 (size, size, 3) in 0..1, and the irradiance there (9, 3), None where it is not known."""
+        """A random background, float32 (size, size, 3) in 0..1, and the irradiance there (9, 3),
+        None where it is not known."""
         if not self.images or rng.random() < 0.1:
             return _room(rng, size), None
         chosen = rng.integers(len(self.images))
@@ -51,11 +64,18 @@ class Backgrounds:
         height, width = image.shape[:2]
         side = int(min(height, width) * rng.uniform(0.4, 1.0))
         x, y = rng.integers(0, width - side + 1), rng.integers(0, height - side + 1)
-        crop = Image.fromarray(image[y : y + side, x : x + side]).resize((size, size), Image.Resampling.BILINEAR)
+        crop = Image.fromarray(image[y : y + side, x : x + side]).resize(
+            (size, size), Image.Resampling.BILINEAR
+        )
         pixels = np.asarray(crop, np.float32) / 255.0
         if rng.random() < 0.5:
-            pixels, known = pixels[:, ::-1], None if known is None else known * light.MIRROR[:, None]
-        return np.clip(pixels * (rng.uniform(0.75, 1.2) * rng.uniform(0.92, 1.08, 3)).astype(np.float32), 0, 1), known
+            pixels, known = (
+                pixels[:, ::-1],
+                None if known is None else known * light.MIRROR[:, None],
+            )
+        return np.clip(
+            pixels * (rng.uniform(0.75, 1.2) * rng.uniform(0.92, 1.08, 3)).astype(np.float32), 0, 1
+        ), known
 
 
 def _read_lights(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -63,11 +83,26 @@ def _read_lights(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
     try:
-        lights = {name: np.asarray(values, np.float64) for name, values in json.loads(path.read_text()).items()}
+        lights = {
+            name: np.asarray(values, np.float64)
+            for name, values in json.loads(path.read_text()).items()
+        }
     except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(path, f"cannot be read ({error})", "make the backgrounds again with tools/fetch_backgrounds.py") from error
-    if bad := [name for name, values in lights.items() if values.shape != (9, 3) or not np.isfinite(values).all()]:
-        raise InputError(path, f"the light of {bad[0]} is not 9 x 3 numbers", "make the backgrounds again with tools/fetch_backgrounds.py")
+        raise InputError(
+            path,
+            f"cannot be read ({error})",
+            "make the backgrounds again with tools/fetch_backgrounds.py",
+        ) from error
+    if bad := [
+        name
+        for name, values in lights.items()
+        if values.shape != (9, 3) or not np.isfinite(values).all()
+    ]:
+        raise InputError(
+            path,
+            f"the light of {bad[0]} is not 9 x 3 numbers",
+            "make the backgrounds again with tools/fetch_backgrounds.py",
+        )
     return lights
 
 
@@ -77,7 +112,9 @@ def _room(rng: np.random.Generator, size: int) -> np.ndarray:
     wall = rng.uniform(0.3, 0.9) * rng.uniform(0.85, 1.1, 3)
     floor = rng.uniform(0.15, 0.6) * rng.uniform(0.8, 1.15, 3)
     horizon = rng.uniform(0.5, 0.9)
-    picture = np.where(y < horizon, wall * (0.8 + 0.4 * y), floor * (1.3 - 0.5 * y)) * np.ones((size, size, 3), np.float32)
+    picture = np.where(y < horizon, wall * (0.8 + 0.4 * y), floor * (1.3 - 0.5 * y)) * np.ones(
+        (size, size, 3), np.float32
+    )
     for _ in range(rng.integers(0, 7)):
         x0, y0 = rng.integers(0, size, 2)
         w, h = rng.integers(size // 20, size // 2, 2)

@@ -1,4 +1,5 @@
-"""Rendered people as person records (data/sources/records.py): made when they are asked for, by number, or read from shards."""
+"""Rendered people as person records (data/sources/records.py): made when they are asked for, by
+number, or read from shards."""
 
 import dataclasses
 import functools
@@ -21,7 +22,9 @@ from genhmr_jax.render import device_rasterizer, rasterizer
 SPLITS = ("train", "val")
 ENDLESS = 1 << 24  # records of a set that is rendered when asked: no training sees them all
 # Which detected keypoint each of the 44 is, in either of its halves; -1: none.
-_OF_44 = np.maximum(match(DETECTED, BODY44), match(DETECTED, [name.removeprefix("openpose_") for name in BODY44]))
+_OF_44 = np.maximum(
+    match(DETECTED, BODY44), match(DETECTED, [name.removeprefix("openpose_") for name in BODY44])
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Encoded:
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """Scenes by number, each a function of (split, seed, number): the same in every process, thread and order. Safe in threads.
+    """Scenes by number, each a function of (split, seed, number): the same in every process, thread
+    and order. Safe in threads.
 
     Attributes:
       corpus: of the split; poses are drawn with its weights.
@@ -67,7 +71,9 @@ class Rendered:
         rng = np.random.default_rng([SPLITS.index(self.split), self.seed, number])
         pose = self.corpus.poses[self.corpus.draw(np.array(number), self.seed)]
         draw = device_rasterizer.rasterize if self.on_device else rasterizer.rasterize
-        sample = render_sample(self.body, self._wardrobe, pose, rng, self.backgrounds, self.spec, draw)
+        sample = render_sample(
+            self.body, self._wardrobe, pose, rng, self.backgrounds, self.spec, draw
+        )
         image, mask = io.BytesIO(), io.BytesIO()
         Image.fromarray(sample.image).save(image, "JPEG", quality=int(rng.integers(70, 96)))
         Image.fromarray(np.where(sample.mask, 255, 0).astype(np.uint8)).save(mask, "PNG")
@@ -75,7 +81,8 @@ class Rendered:
 
 
 def record_of(encoded: Encoded, sequence: str, number: int) -> dict[str, Any]:
-    """A sample as a person record: every label is exact; keypoints that cannot be seen have confidence 0, joints are known all the same.
+    """A sample as a person record: every label is exact; keypoints that cannot be seen have
+    confidence 0, joints are known all the same.
 
     Raises:
       InputError: the sample is not finite.
@@ -102,6 +109,8 @@ def record_of(encoded: Encoded, sequence: str, number: int) -> dict[str, Any]:
         body_pose=sample.body_pose,
         betas=sample.betas,
         translation=sample.translation,
-        intrinsics=np.array([[sample.focal, 0, width / 2], [0, sample.focal, height / 2], [0, 0, 1]]),
+        intrinsics=np.array(
+            [[sample.focal, 0, width / 2], [0, sample.focal, height / 2], [0, 0, 1]]
+        ),
         mask=encoded.mask,
     )

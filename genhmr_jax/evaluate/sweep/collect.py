@@ -1,4 +1,5 @@
-"""One table and one plot of what a sweep has measured so far: OUT/table.md, OUT/table.csv, OUT/plot.png."""
+"""One table and one plot of what a sweep has measured so far: OUT/table.md, OUT/table.csv,
+OUT/plot.png."""
 
 import csv
 import dataclasses
@@ -17,11 +18,14 @@ STAGES = ("sampled", "refined")
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """What is known of a point: how many seeds are done, the mean of each figure, and how far the mean PA-MPJPE can be trusted.
+    """What is known of a point: how many seeds are done, the mean of each figure, and how far the
+    mean PA-MPJPE can be trusted.
 
     Attributes:
-      values: {column: mean over seeds}; columns are "tokenizer_mpjpe_mm" and "CONTEXT/STAGE/FIGURE".
-      spread: {"CONTEXT/STAGE": mm}: standard deviation over seeds; with one seed, the standard error over views.
+      values: {column: mean over seeds}; columns are "tokenizer_mpjpe_mm" and
+        "CONTEXT/STAGE/FIGURE".
+      spread: {"CONTEXT/STAGE": mm}: standard deviation over seeds; with one seed, the standard
+        error over views.
     """
 
     row: Row
@@ -36,7 +40,8 @@ def collect(plan: Plan) -> list[Line]:
 
 
 def write(plan: Plan, lines: list[Line]) -> list[pathlib.Path]:
-    """Writes table.md, table.csv and, where matplotlib is installed and something is measured, plot.png. Returns what was written."""
+    """Writes table.md, table.csv and, where matplotlib is installed and something is measured,
+    plot.png. Returns what was written."""
     files = [plan.out / "table.md", plan.out / "table.csv"]
     for file, text in zip(files, (markdown(plan, lines), _csv(plan, lines)), strict=True):
         with atomic_path(file) as temporary:
@@ -55,30 +60,46 @@ def write(plan: Plan, lines: list[Line]) -> list[pathlib.Path]:
 
 def contexts(lines: list[Line]) -> list[str]:
     """What the models were shown, in the order of the evaluations: "keypoints", "image", ..."""
-    return list(dict.fromkeys(name.split("/")[0] for line in lines for name in line.values if "/" in name))
+    return list(
+        dict.fromkeys(name.split("/")[0] for line in lines for name in line.values if "/" in name)
+    )
 
 
 def markdown(plan: Plan, lines: list[Line]) -> str:
     """The table, rounded; a point that is not measured has dashes."""
     shown = contexts(lines) or ["keypoints"]
-    label = lambda c: f"{c}: " if len(shown) > 1 else ""  # noqa: E731
+    label = lambda c: f"{c}: " if len(shown) > 1 else ""
     head = [plan.sweep.axis, "tokenizer MPJPE"]
-    head += [f"{label(c)}{figure} {stage}" for c in shown for stage in STAGES for figure in ("PA-MPJPE", "MPJPE")]
+    head += [
+        f"{label(c)}{figure} {stage}"
+        for c in shown
+        for stage in STAGES
+        for figure in ("PA-MPJPE", "MPJPE")
+    ]
     head += [f"{label(c)}ms a view" for c in shown]
     rows = []
     for line in lines:
-        get = lambda name, scale=1.0, line=line: f"{scale * line.values[name]:.1f}" if name in line.values else "-"  # noqa: E731
+        get = lambda name, scale=1.0, line=line: (
+            f"{scale * line.values[name]:.1f}" if name in line.values else "-"
+        )
         cells = [line.row.point.name, get("tokenizer_mpjpe_mm")]
         for c in shown:
             for stage in STAGES:
                 pa, spread = get(f"{c}/{stage}/pa_mpjpe_mm"), line.spread.get(f"{c}/{stage}")
-                cells += [pa if spread is None else f"{pa} ± {spread:.1f}", get(f"{c}/{stage}/mpjpe_mm")]
+                cells += [
+                    pa if spread is None else f"{pa} ± {spread:.1f}",
+                    get(f"{c}/{stage}/mpjpe_mm"),
+                ]
         rows.append(cells + [get(f"{c}/refined/seconds_per_view", 1000.0) for c in shown])
     seeds = len(plan.rows[0].evaluations)
-    note = f"standard deviation over {seeds} seeds" if seeds > 1 else "standard error over the views"
+    note = (
+        f"standard deviation over {seeds} seeds" if seeds > 1 else "standard error over the views"
+    )
     missing = [line.row.point.name for line in lines if line.seeds < seeds]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
-    return f"{text}\n\nErrors in mm; ± is the {note}.\n" + (f"Not complete: {', '.join(missing)}.\n" if missing else "")
+    return f"{text}\n\nErrors in mm; ± is the {note}.\n" + (
+        f"Not complete: {', '.join(missing)}.\n" if missing else ""
+    )
 
 
 def _line(plan: Plan, row: Row) -> Line:
@@ -97,14 +118,22 @@ def _line(plan: Plan, row: Row) -> Line:
     for name, values in found.items():
         if name.endswith("/pa_mpjpe_mm"):
             place = name.removesuffix("/pa_mpjpe_mm")
-            spread[place] = float(np.std(values, ddof=1)) if len(values) > 1 else found[f"{place}/pa_mpjpe_standard_error_mm"][0]
-    return Line(row, len(done), {name: float(np.mean(values)) for name, values in found.items()}, spread)
+            spread[place] = (
+                float(np.std(values, ddof=1))
+                if len(values) > 1
+                else found[f"{place}/pa_mpjpe_standard_error_mm"][0]
+            )
+    return Line(
+        row, len(done), {name: float(np.mean(values)) for name, values in found.items()}, spread
+    )
 
 
 def _tokenizer_error(model: pathlib.Path) -> float | None:
     """What stage 1 measured of its tokenizer."""
     file = model / "config.json"
-    measured: dict[str, Any] = json.loads(file.read_text()).get("measured", {}) if file.is_file() else {}
+    measured: dict[str, Any] = (
+        json.loads(file.read_text()).get("measured", {}) if file.is_file() else {}
+    )
     return measured.get("val_mpjpe_mm")
 
 
@@ -115,12 +144,20 @@ def _csv(plan: Plan, lines: list[Line]) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["point", plan.sweep.axis, "seeds", *columns])
     for line in lines:
-        table.writerow([line.row.point.name, line.row.point.x, line.seeds, *(line.values.get(name, "") for name in columns)])
+        table.writerow(
+            [
+                line.row.point.name,
+                line.row.point.x,
+                line.seeds,
+                *(line.values.get(name, "") for name in columns),
+            ]
+        )
     return text.getvalue()
 
 
 def _plot(plan: Plan, lines: list[Line], file: pathlib.Path) -> None:
-    """PA-MPJPE and MPJPE over the axis: sampled dashed, refined solid, a colour for each context."""
+    """PA-MPJPE and MPJPE over the axis: sampled dashed, refined solid, a colour for each
+    context."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=110)
@@ -134,8 +171,21 @@ def _plot(plan: Plan, lines: list[Line], file: pathlib.Path) -> None:
             label = f"{context}, {stage}" if len(shown) > 1 else stage
             for axes, kind in ((left, "pa_mpjpe_mm"), (right, "mpjpe_mm")):
                 values = [line.values.get(f"{context}/{stage}/{kind}", np.nan) for line in done]
-                error = [line.spread.get(f"{context}/{stage}", 0.0) for line in done] if axes is left else None
-                axes.errorbar(places, values, error, fmt=f"o{style}", color=f"C{i}", label=label, markersize=4, capsize=2)
+                error = (
+                    [line.spread.get(f"{context}/{stage}", 0.0) for line in done]
+                    if axes is left
+                    else None
+                )
+                axes.errorbar(
+                    places,
+                    values,
+                    error,
+                    fmt=f"o{style}",
+                    color=f"C{i}",
+                    label=label,
+                    markersize=4,
+                    capsize=2,
+                )
     for axes, title in ((left, "PA-MPJPE, mm"), (right, "MPJPE, mm")):
         if plan.sweep.log_axis and not names:
             axes.set_xscale("log", base=2)

@@ -21,16 +21,37 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="an override for every point: data.poses=FILE (both stages), tokenizer.steps=1000, genhmr.steps=500, evaluate.views=256",
     )
-    add("--seeds", type=int, default=1, metavar="N", help="train every point with N seeds; the table shows means (default: 1)")
+    add(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train every point with N seeds; the table shows means (default: 1)",
+    )
     trained = "a trained tokenizer for all points, in place of training one"
     add("--tokenizer", default="", type=path_flag, metavar="DIR", help=trained)
     given = "evaluate this stage-2 model at every point; 'default' is the packaged one"
     add("--checkpoint", default="", type=path_flag, metavar="DIR", help=given)
-    add("--jobs", type=int, metavar="N", help="how many runs at a time (default: here 1, on a cluster all)")
-    add("--devices", default="", metavar="LIST", help="GPUs to deal out to the runs: 0,1,2,3 with --jobs 4 gives each run one")
+    add(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="how many runs at a time (default: here 1, on a cluster all)",
+    )
+    add(
+        "--devices",
+        default="",
+        metavar="LIST",
+        help="GPUs to deal out to the runs: 0,1,2,3 with --jobs 4 gives each run one",
+    )
     add("--dry-run", action="store_true", help="print what would run, and stop")
     add("--collect", action="store_true", help="only write the table and the plot of what is done")
-    add("--backend", choices=BACKENDS, default="local", help="run here, or write jobs for a cluster into DIR (default: local)")
+    add(
+        "--backend",
+        choices=BACKENDS,
+        default="local",
+        help="run here, or write jobs for a cluster into DIR (default: local)",
+    )
     add(
         "--option",
         action="append",
@@ -38,5 +59,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="of the cluster, may be repeated. slurm: an #SBATCH line, --option=--gpus=1; gke: topology=2x4; xmanager: a100=1",
     )
-    add("--image", default="", metavar="IMAGE", help="gke, xmanager: the container image (launch/Dockerfile)")
-    add("--remote-out", default="", metavar="DIR", help="gke, xmanager: where the machines see --out: /gcs/BUCKET/sweep")
+    add(
+        "--image",
+        default="",
+        metavar="IMAGE",
+        help="gke, xmanager: the container image (launch/Dockerfile)",
+    )
+    add(
+        "--remote-out",
+        default="",
+        metavar="DIR",
+        help="gke, xmanager: where the machines see --out: /gcs/BUCKET/sweep",
+    )

@@ -1,4 +1,5 @@
-"""A sweep as GKE JobSets, one for each node, and a script that applies them kind after kind. Compare launch/jobset.yaml."""
+"""A sweep as GKE JobSets, one for each node, and a script that applies them kind after kind.
+Compare launch/jobset.yaml."""
 
 import argparse
 import json
@@ -9,9 +10,16 @@ from genhmr_jax.evaluate.sweep.plan import Node, Plan
 from genhmr_jax.io.config_files import nearest
 from genhmr_jax.io.errors import InputError
 
-OPTIONS = {"accelerator": "tpu-v5-lite-podslice", "topology": "2x2", "hosts": "1", "chips": "4", "service_account": "genhmr"}
+OPTIONS = {
+    "accelerator": "tpu-v5-lite-podslice",
+    "topology": "2x2",
+    "hosts": "1",
+    "chips": "4",
+    "service_account": "genhmr",
+}
 
-# In a JobSet, one failing pod restarts all pods of the node; 75 is a training that was told to stop and has saved.
+# In a JobSet, one failing pod restarts all pods of the node; 75 is a training that was told to stop
+# and has saved.
 TEMPLATE = """\
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
@@ -71,7 +79,8 @@ def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
 
     Args:
       plan: nodes that are done (as far as can be seen from here) are left out.
-      args: `image`; `remote_out`, /gcs/BUCKET/FOLDER; `option`, KEY=VALUE for each of OPTIONS that is to differ.
+      args: `image`; `remote_out`, /gcs/BUCKET/FOLDER; `option`, KEY=VALUE for each of OPTIONS that
+        is to differ.
       collect: arguments of python that write the table.
 
     Raises:
@@ -82,7 +91,11 @@ def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
     for text in args.option:
         key, _, value = text.partition("=")
         if key not in OPTIONS or not value:
-            raise InputError(f"--option {text}", "is no setting of a GKE job", nearest(key, OPTIONS) + " (KEY=VALUE)")
+            raise InputError(
+                f"--option {text}",
+                "is no setting of a GKE job",
+                nearest(key, OPTIONS) + " (KEY=VALUE)",
+            )
         options[key] = value
     folder = plan.out / "gke"
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,10 +112,15 @@ def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
 
 def _jobset(node: Node, image: str, bucket: str, options: dict[str, str]) -> str:
     # A JSON string is a YAML string: no quoting to get wrong. hosts and chips are numbers there.
-    quoted = {key: json.dumps(value) if key not in ("hosts", "chips") else int(value) for key, value in options.items()}
+    quoted = {
+        key: json.dumps(value) if key not in ("hosts", "chips") else int(value)
+        for key, value in options.items()
+    }
     command = f". launch/env/$ACCELERATOR.sh && exec {shlex.join(['python', *command_of(node)])}"
     names = {"name": node.key, "image": json.dumps(image), "command": json.dumps(command)}
-    return TEMPLATE.format(**names, mount=json.dumps(f"/gcs/{bucket}"), bucket=json.dumps(bucket), **quoted)
+    return TEMPLATE.format(
+        **names, mount=json.dumps(f"/gcs/{bucket}"), bucket=json.dumps(bucket), **quoted
+    )
 
 
 def _apply(groups: list[list[Node]]) -> str:
@@ -113,7 +131,12 @@ def _apply(groups: list[list[Node]]) -> str:
     ]
     lines += ['here="$(cd "$(dirname "$0")" && pwd)"', "wait_for() {", '  for name in "$@"; do']
     state = "kubectl get jobset \"$name\" -o jsonpath='{.status.terminalState}'"
-    lines += [f'    until [ -n "$({state})" ]; do sleep 20; done', f'    echo "$name: $({state})"', "  done", "}"]
+    lines += [
+        f'    until [ -n "$({state})" ]; do sleep 20; done',
+        f'    echo "$name: $({state})"',
+        "  done",
+        "}",
+    ]
     for nodes in groups:
         lines += [f'kubectl apply -f "$here/{node.key}.yaml"' for node in nodes]
         lines.append(f"wait_for {' '.join(node.key for node in nodes)}")

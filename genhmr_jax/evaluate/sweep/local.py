@@ -38,10 +38,13 @@ class Outcome:
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def run(plan: Plan, launch: Launch, jobs: int, say: Callable[[str], None] = print, pause: float = 0.2) -> Outcome:
+def run(
+    plan: Plan, launch: Launch, jobs: int, say: Callable[[str], None] = print, pause: float = 0.2
+) -> Outcome:
     """Runs what is not done, `jobs` at a time; a failure stops only what needs it.
 
-    On KeyboardInterrupt (also SIGTERM) the running processes are told to stop, and get a minute to save.
+    On KeyboardInterrupt (also SIGTERM) the running processes are told to stop, and get a minute to
+    save.
     """
     outcome, running, slots = Outcome(), {}, list(range(jobs))
     todo = {key: node for key, node in plan.nodes.items() if not node.done}
@@ -80,7 +83,8 @@ def run(plan: Plan, launch: Launch, jobs: int, say: Callable[[str], None] = prin
 
 
 def launcher(plan: Plan, devices: list[str], jobs: int) -> Launch:
-    """Starts a node as a process whose output goes to OUT/logs/KEY.log; `devices` are dealt out evenly to the slots."""
+    """Starts a node as a process whose output goes to OUT/logs/KEY.log; `devices` are dealt out
+    evenly to the slots."""
     logs = plan.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     (plan.out / "runs").mkdir(exist_ok=True)
@@ -89,9 +93,14 @@ def launcher(plan: Plan, devices: list[str], jobs: int) -> Launch:
         mine = {"CUDA_VISIBLE_DEVICES": ",".join(devices[slot::jobs])} if devices else {}
         environment: Mapping[str, str] = os.environ | mine
         with open(logs / f"{node.key}.log", "ab") as log:
-            # A session of its own: Ctrl-C reaches this process alone, which then tells the others to save.
+            # A session of its own: Ctrl-C reaches this process alone, which then tells the others
+            # to save.
             return subprocess.Popen(
-                [sys.executable, *node.command], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                [sys.executable, *node.command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
             )
 
     return launch
@@ -109,7 +118,9 @@ def alone(out: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(out, "another genhmr sweep is running there", "wait for it, or give another --out") from error
+            raise InputError(
+                out, "another genhmr sweep is running there", "wait for it, or give another --out"
+            ) from error
         yield
 
 
@@ -138,7 +149,8 @@ def _stop(processes: list[Process], patience: float = 60.0) -> None:
 
 @contextlib.contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM acts like Ctrl-C, so that no process is left behind. (Only a program's main thread may say so.)"""
+    """SIGTERM acts like Ctrl-C, so that no process is left behind. (Only a program's main thread
+    may say so.)"""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,5 @@
-"""A sweep as SLURM jobs: one array for each kind of node, one after the other, then the table. Shell scripts that a person can read."""
+"""A sweep as SLURM jobs: one array for each kind of node, one after the other, then the table.
+Shell scripts that a person can read."""
 
 import argparse
 import os
@@ -27,14 +28,18 @@ def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
       InputError: an option that is none.
     """
     if wrong := [text for text in args.option if not text.startswith("-") or "\n" in text]:
-        raise InputError(f"--option {wrong[0]}", "is no option of sbatch", "write it as --option=--partition=gpu")
+        raise InputError(
+            f"--option {wrong[0]}", "is no option of sbatch", "write it as --option=--partition=gpu"
+        )
     folder = plan.out / "slurm"
     folder.mkdir(parents=True, exist_ok=True)
     (plan.out / "logs").mkdir(exist_ok=True)
     (plan.out / "runs").mkdir(exist_ok=True)
     for old in folder.glob("*.sbatch"):
         old.unlink()
-    kinds = {kind: [n for n in plan.nodes.values() if n.kind == kind and not n.done] for kind in KINDS}
+    kinds = {
+        kind: [n for n in plan.nodes.values() if n.kind == kind and not n.done] for kind in KINDS
+    }
     for kind, nodes in kinds.items():
         if nodes:
             (folder / f"{kind}.sbatch").write_text(_array(plan, kind, nodes, args))
@@ -50,7 +55,12 @@ def _head(plan: Plan, name: str, log: str, lines: list[str]) -> str:
     log = str((plan.out / "logs" / log).absolute())
     settings = [f"--job-name=sweep-{name}", f"--output={log}", "--open-mode=append", *lines]
     return "\n".join(
-        ["#!/usr/bin/env bash", *(f"#SBATCH {line}" for line in settings), "set -uo pipefail", f"cd {shlex.quote(os.getcwd())}"]
+        [
+            "#!/usr/bin/env bash",
+            *(f"#SBATCH {line}" for line in settings),
+            "set -uo pipefail",
+            f"cd {shlex.quote(os.getcwd())}",
+        ]
     )
 
 
@@ -62,8 +72,12 @@ def _array(plan: Plan, kind: str, nodes: list[Node], args: argparse.Namespace) -
     for i, node in enumerate(nodes):
         needs = " ".join(_quoted(plan.nodes[need].marker) for need in node.needs)
         command = shlex.join([sys.executable, *node.command])
-        cases.append(f"{i}) # {node.key}\n  marker={_quoted(node.marker)}\n  needs=({needs})\n  command=({command})\n  ;;")
-    one = "" if kind in TRAININGS else " --nodes=1 --ntasks=1"  # only trainings know how to be several processes
+        cases.append(
+            f"{i}) # {node.key}\n  marker={_quoted(node.marker)}\n  needs=({needs})\n  command=({command})\n  ;;"
+        )
+    one = (
+        "" if kind in TRAININGS else " --nodes=1 --ntasks=1"
+    )  # only trainings know how to be several processes
     body = f"""
 case "$SLURM_ARRAY_TASK_ID" in
 {chr(10).join(cases)}
@@ -86,9 +100,24 @@ exit "$code"
 
 
 def _collect(plan: Plan, collect: list[str], args: argparse.Namespace) -> str:
-    places = ("--partition", "-p", "--account", "-A", "--qos", "-q", "--time", "-t")  # a table needs no GPU
-    lines = ["--ntasks=1", *(text for text in args.option if text.replace("=", " ").split()[0] in places)]
-    return _head(plan, "collect", "collect.log", lines) + f"\n{shlex.join([sys.executable, *collect])}\n"
+    places = (
+        "--partition",
+        "-p",
+        "--account",
+        "-A",
+        "--qos",
+        "-q",
+        "--time",
+        "-t",
+    )  # a table needs no GPU
+    lines = [
+        "--ntasks=1",
+        *(text for text in args.option if text.replace("=", " ").split()[0] in places),
+    ]
+    return (
+        _head(plan, "collect", "collect.log", lines)
+        + f"\n{shlex.join([sys.executable, *collect])}\n"
+    )
 
 
 def _submit(kinds: list[str]) -> str:

@@ -70,7 +70,11 @@ def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
     for text in args.option:
         key, _, value = text.partition("=")
         if not key.isidentifier() or not value:
-            raise InputError(f"--option {text}", "is no resource", "give KEY=VALUE as xm.JobRequirements takes it, like a100=1")
+            raise InputError(
+                f"--option {text}",
+                "is no resource",
+                "give KEY=VALUE as xm.JobRequirements takes it, like a100=1",
+            )
         requirements[key] = int(value) if value.isdigit() else value
     groups = [{node.key: command_of(node) for node in nodes} for nodes in stages(plan)]
     file = plan.out / "xmanager_launch.py"

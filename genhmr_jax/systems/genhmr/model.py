@@ -1,10 +1,11 @@
-"""GenHMR put together: image and 2D pose -> context; context and tokens -> logits; embeddings -> rotations.
+"""GenHMR put together: image and 2D pose -> context; context and tokens -> logits; embeddings ->
+rotations.
 
-Pure functions of (model, arrays). The model is an nnx module merged from a graph definition and a plain dict of arrays; it carries no
-random state and no config object.
+Pure functions of (model, arrays). The model is an nnx module merged from a graph definition and a
+plain dict of arrays; it carries no random state and no config object.
 
-It computes in the type of its parameters (float32 or bfloat16): inputs are cast to it where they enter. What a loss reads, logits, betas
-and camera, is float32.
+It computes in the type of its parameters (float32 or bfloat16): inputs are cast to it where they
+enter. What a loss reads, logits, betas and camera, is float32.
 """
 
 import dataclasses
@@ -15,19 +16,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from genhmr_jax.core.encoders import LOOK
+from genhmr_jax.core import encoders
 from genhmr_jax.core.masked_transformer import MaskedTransformer, TransformerSpec
 from genhmr_jax.core.tokenizer import PoseTokenizer, TokenizerSpec
-from genhmr_jax.detect.blazepose_features import CHANNELS
-from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.nets.heads import ShapeCameraHead
 from genhmr_jax.nets.mlp import ResidualMlp
 from genhmr_jax.nets.pyramid import ProjectLevels, SimplePyramid
 from genhmr_jax.nets.remat import checkpointed
-from genhmr_jax.nets.vit import Vit, VitSpec, is_vit, normalise
+from genhmr_jax.nets.vit import Vit, VitSpec, normalise
 
-METRES = 0.3
-"""Keypoints in 3D are divided by this: about their deviation."""
+KEYPOINT3D_SCALE = 0.3
+"""Metres, about the deviation of keypoints in 3D, by which they are divided."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,21 +36,24 @@ class GenHmrSpec:
 
     Attributes:
       num_keypoints: K of the 2D pose context; 0 makes an image-only model (the paper's setting).
-      keypoints3d: whether the context also takes the same keypoints in 3D, as the detector guesses them.
-      context: "mlp" turns all keypoints into `context_tokens` tokens; "keypoints" gives one token to each keypoint.
-      encoder: a frozen encoder of models/image_encoder.py ("look": the detector's own looks), whose maps are inputs, or one that is part of
-        the model, see models/vit.py: "vit_s" .. "vit_h", "dinov2_s" .. "dinov2_l".
-      encoder_channels: channels of the image encoder's maps, finest first; () makes a model without image.
-      pyramid: "project" (maps at several scales) or "simple" (a ViT's single map, at `pyramid_scales`).
-      box_token: a context token of the box information alone (CLIFF, Li et al. 2022), after those in which it is mixed with the keypoints.
-        The context of an image-only model is that token already.
+      keypoints3d: whether the context also takes the same keypoints in 3D, as the detector guesses
+        them.
+      context_tokens: tokens that all keypoints become.
+      encoder: of core/encoders.py; its maps are inputs, but those of a ViT, which is part of the
+        model.
+      encoder_channels: channels of the image encoder's maps, finest first; () makes a model without
+        image.
+      pyramid: "project" (maps at several scales) or "simple" (a ViT's single map, at
+        `pyramid_scales`).
+      box_token: a context token of the box information alone (CLIFF, Li et al. 2022), after those
+        in which it is mixed with the keypoints. The context of an image-only model is that token
+        already.
     """
 
     tokenizer: TokenizerSpec = TokenizerSpec()
     transformer: TransformerSpec = TransformerSpec()
     num_keypoints: int = 23
     keypoints3d: bool = False
-    context: str = "mlp"
     context_tokens: int = 6
     context_width: int = 512
     context_depth: int = 3
@@ -61,39 +64,62 @@ class GenHmrSpec:
     box_token: bool = False
 
     def __post_init__(self) -> None:
-        levels = 0 if not self.encoder_channels else len(self.encoder_channels) if self.pyramid == "project" else len(self.pyramid_scales)
+        levels = (
+            0
+            if not self.encoder_channels
+            else len(self.encoder_channels)
+            if self.pyramid == "project"
+            else len(self.pyramid_scales)
+        )
         if self.transformer.levels != levels:
-            object.__setattr__(self, "transformer", dataclasses.replace(self.transformer, levels=levels))
-        if self.context not in ("mlp", "keypoints") or self.pyramid not in ("project", "simple"):
-            raise ValueError(f"context {self.context!r} must be 'mlp' or 'keypoints', pyramid {self.pyramid!r} 'project' or 'simple'")
-        if self.trains_encoder and self.encoder_channels != (width := VitSpec.named(self.encoder).width,):
-            raise ValueError(f"encoder {self.encoder!r} has one map of {width} channels, not {self.encoder_channels}")
-        if self.upright and self.encoder_channels != (CHANNELS, CHANNELS):
-            raise ValueError(f"encoder {LOOK!r} has two maps of {CHANNELS} channels, not {self.encoder_channels}")
+            object.__setattr__(
+                self, "transformer", dataclasses.replace(self.transformer, levels=levels)
+            )
+        if self.pyramid not in ("project", "simple"):
+            raise ValueError(f"pyramid {self.pyramid!r} must be 'project' or 'simple'")
+        if self.trains_encoder and self.encoder_channels != (
+            width := VitSpec.named(self.encoder).width,
+        ):
+            raise ValueError(
+                f"encoder {self.encoder!r} has one map of {width} channels, not {self.encoder_channels}"
+            )
+        if self.upright and self.encoder_channels != encoders.find(self.encoder).channels:
+            raise ValueError(
+                f"encoder {self.encoder!r} has maps of {encoders.find(self.encoder).channels} channels, not {self.encoder_channels}"
+            )
         if self.keypoints3d and not self.num_keypoints:
             raise ValueError("keypoints3d adds to the 2D keypoints: set num_keypoints")
         if not self.num_keypoints and not levels:
-            raise ValueError("a model without keypoints and without image sees nothing: set num_keypoints or encoder_channels")
+            raise ValueError(
+                "a model without keypoints and without image sees nothing: set num_keypoints or encoder_channels"
+            )
         if self.box_token and not self.num_keypoints:
-            raise ValueError("box_token: the context of a model without keypoints is a token of the box already")
+            raise ValueError(
+                "box_token: the context of a model without keypoints is a token of the box already"
+            )
 
     @property
     def upright(self) -> bool:
-        """Whether people are seen upright, in the region of the detector's look (`camera.upright`), and not in the axes of the photo."""
-        return bool(self.encoder_channels) and self.encoder == LOOK
+        """Whether the network sees people upright, in the detector's region (CropCamera.upright),
+        and not in the axes of the photo."""
+        return bool(self.encoder_channels) and encoders.find(self.encoder).upright
 
     @property
     def trains_encoder(self) -> bool:
         """Whether the image encoder is part of the model, and its input the pixels of the crop."""
-        return bool(self.encoder_channels) and is_vit(self.encoder)
+        return bool(self.encoder_channels) and encoders.find(self.encoder).trained
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "GenHmrSpec":
         """The inverse of `dataclasses.asdict`, also after a trip through JSON."""
-        tuples = lambda d: {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}  # noqa: E731
+        tuples = lambda d: {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
         values = tuples(values)
         return GenHmrSpec(
-            **values | {"tokenizer": TokenizerSpec(**tuples(values["tokenizer"])), "transformer": TransformerSpec(**values["transformer"])}
+            **values
+            | {
+                "tokenizer": TokenizerSpec(**tuples(values["tokenizer"])),
+                "transformer": TransformerSpec(**values["transformer"]),
+            }
         )
 
 
@@ -103,34 +129,41 @@ class Encoded:
     """What the decoder needs of an input; computed once, before sampling."""
 
     context: jax.Array  # (B, S, C)
-    image_values: list[list[jax.Array]] | None  # for each layer of the transformer, see MaskedTransformer.image_values
+    image_values: (
+        list[list[jax.Array]] | None
+    )  # for each layer of the transformer, see MaskedTransformer.image_values
     image_weight: jax.Array | None  # (B,)
     betas: jax.Array  # (B, 10)
     weak_camera: jax.Array  # (B, 3)
 
 
 class ContextEncoder(nnx.Module):
-    """2D pose (x, y in crop coordinates [-1, 1], confidence) and box information -> context tokens, in the type of the parameters.
+    """2D pose (x, y in crop coordinates [-1, 1], confidence) and box information -> context tokens,
+    in the type of the parameters.
 
-    With `spec.keypoints3d` also the keypoints in 3D (metres from mid-hip; all zero: not known) and whether they are known.
+    With `spec.keypoints3d` also the keypoints in 3D (metres from mid-hip; all zero: not known) and
+    whether they are known.
     """
 
     def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
         self.spec, width, k = spec, spec.transformer.width, spec.num_keypoints
-        if spec.context == "mlp" or not k:
-            self.tokens = spec.context_tokens if k else 1
-            size_in = 3 * k + 3 + (3 * k + 1 if spec.keypoints3d else 0)
-            self.mlp = ResidualMlp(size_in, spec.context_width if k else width, spec.context_depth, self.tokens * width, rngs=rngs)
-        else:
-            self.point, self.box = nnx.Linear(3, width, rngs=rngs), nnx.Linear(3, width, rngs=rngs)
-            if spec.keypoints3d:
-                self.point3d = nnx.Linear(3, width, use_bias=False, rngs=rngs)  # what is not known, zero, adds nothing
-            self.name = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (k + 1, width)))
+        self.tokens = spec.context_tokens if k else 1
+        size_in = 3 * k + 3 + (3 * k + 1 if spec.keypoints3d else 0)
+        self.mlp = ResidualMlp(
+            size_in,
+            spec.context_width if k else width,
+            spec.context_depth,
+            self.tokens * width,
+            rngs=rngs,
+        )
         if spec.box_token:
             self.box_alone = nnx.Linear(3, width, rngs=rngs)
 
     def __call__(
-        self, keypoints: Float[Array, "B K 3"] | None, box: Float[Array, "B 3"], keypoints3d: Float[Array, "B K 3"] | None = None
+        self,
+        keypoints: Float[Array, "B K 3"] | None,
+        box: Float[Array, "B 3"],
+        keypoints3d: Float[Array, "B K 3"] | None = None,
     ) -> Float[Array, "B S C"]:
         context = self._mixed(keypoints, box, keypoints3d)
         if not self.spec.box_token:
@@ -138,24 +171,24 @@ class ContextEncoder(nnx.Module):
         return jnp.concatenate([context, self.box_alone(box.astype(context.dtype))[:, None]], 1)
 
     def _mixed(
-        self, keypoints: Float[Array, "B K 3"] | None, box: Float[Array, "B 3"], keypoints3d: Float[Array, "B K 3"] | None
+        self,
+        keypoints: Float[Array, "B K 3"] | None,
+        box: Float[Array, "B 3"],
+        keypoints3d: Float[Array, "B K 3"] | None,
     ) -> Float[Array, "B S C"]:
         batch = box.shape[0]
         if not self.spec.num_keypoints:
             return self.mlp(box).reshape(batch, self.tokens, -1)
+        parts = [keypoints.reshape(batch, -1), box]
         if self.spec.keypoints3d:
-            lifted = jnp.zeros(keypoints.shape) if keypoints3d is None else keypoints3d / METRES
-        if self.spec.context == "mlp":
-            parts = [keypoints.reshape(batch, -1), box]
-            if self.spec.keypoints3d:
-                parts += [lifted.reshape(batch, -1), jnp.any(lifted != 0, (1, 2))[:, None].astype(lifted.dtype)]
-            return self.mlp(jnp.concatenate(parts, -1)).reshape(batch, self.tokens, -1)
-        seen = keypoints[..., 2:] > 0
-        keypoints, box = keypoints.astype(self.name[...].dtype), box.astype(self.name[...].dtype)
-        points = jnp.where(seen, self.point(keypoints), 0.0) + self.name[...][:-1]
-        if self.spec.keypoints3d:
-            points = points + self.point3d(lifted.astype(points.dtype))
-        return jnp.concatenate([points, (self.box(box) + self.name[...][-1])[:, None]], 1)
+            lifted = (
+                jnp.zeros(keypoints.shape)
+                if keypoints3d is None
+                else keypoints3d / KEYPOINT3D_SCALE
+            )
+            is_known = jnp.any(lifted != 0, (1, 2))[:, None].astype(lifted.dtype)
+            parts += [lifted.reshape(batch, -1), is_known]
+        return self.mlp(jnp.concatenate(parts, -1)).reshape(batch, self.tokens, -1)
 
 
 class GenHmr(nnx.Module):
@@ -171,9 +204,13 @@ class GenHmr(nnx.Module):
             if spec.pyramid == "project":
                 self.pyramid = ProjectLevels(spec.encoder_channels, width, rngs=rngs)
             else:
-                self.pyramid = SimplePyramid(spec.encoder_channels[-1], width, spec.pyramid_scales, rngs=rngs)
+                self.pyramid = SimplePyramid(
+                    spec.encoder_channels[-1], width, spec.pyramid_scales, rngs=rngs
+                )
         t = spec.tokenizer
-        self.transformer = MaskedTransformer(spec.transformer, t.length, t.codebook_size, t.code_dim, rngs=rngs)
+        self.transformer = MaskedTransformer(
+            spec.transformer, t.length, t.codebook_size, t.code_dim, rngs=rngs
+        )
         self.head = ShapeCameraHead(width, heads, rngs=rngs)
 
     def encode(
@@ -187,28 +224,34 @@ class GenHmr(nnx.Module):
         keypoints3d: Float[Array, "B K 3"] | None = None,
         drop_path: Float[Array, "B depth 2"] | None = None,
         remat: str = "none",
-        still: int = 0,
+        frozen_layers: int = 0,
     ) -> Encoded:
         """
         Args:
-          keypoints: in crop coordinates, as `normalize_keypoints` gives them; confidence 0 = not seen.
-          box: `camera.box_information`.
+          keypoints: in crop coordinates, as `normalize_keypoints` gives them; confidence 0 = not
+            seen.
+          box: CropCamera.box_information.
           maps: the image encoder's maps, finest first, or None when there is no image.
           image_weight: 0 where a sample's image is to be ignored.
           images: crops in 0..1, in place of the maps, for an encoder that is part of the model.
-          keypoints3d: metres from mid-hip, x right, y down, z away from the camera; all zero, or None: not known. Read by a model with
-            `spec.keypoints3d`.
+          keypoints3d: metres from mid-hip, x right, y down, z away from the camera; all zero, or
+            None: not known. Read by a model with `spec.keypoints3d`.
           drop_path: `vit.drop_path_factors`, when such an encoder is trained.
-          remat: "blocks" keeps little for the backward pass: what goes into each layer of that encoder, into the pyramid and out of it.
-          still: so many first layers of that encoder get no gradient, see `Vit`.
+          remat: "blocks" keeps little for the backward pass: what goes into each layer of that
+            encoder, into the pyramid and out of it.
+          frozen_layers: first layers of that encoder that get no gradient, see `Vit`.
 
         Raises:
           ValueError: unknown remat.
         """
         if images is not None:
-            maps = self.encoder(normalise(images, self.encoder.spec), drop_path, remat, still)
+            maps = self.encoder(
+                normalise(images, self.encoder.spec), drop_path, remat, frozen_layers
+            )
         context = self.context(keypoints, box, keypoints3d)
-        levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps) if maps is not None else None
+        levels = (
+            checkpointed(lambda maps: self.pyramid(maps), remat)(maps) if maps is not None else None
+        )
         values = self.transformer.image_values(levels, remat) if levels is not None else None
         if values is not None and image_weight is None:
             image_weight = jnp.ones(box.shape[0])
@@ -216,23 +259,43 @@ class GenHmr(nnx.Module):
         return Encoded(context, values, image_weight, betas, weak)
 
     def logits(
-        self, tokens: Int[Array, "B L"], vectors: Float[Array, "N D"], encoded: Encoded, *, remat: str = "none"
+        self,
+        tokens: Int[Array, "B L"],
+        vectors: Float[Array, "N D"],
+        encoded: Encoded,
+        *,
+        remat: str = "none",
     ) -> Float[Array, "B L N"]:
-        """p(token | visible tokens, image, 2D pose), as logits in float32. `remat` as in `encode`."""
-        return self.transformer(tokens, vectors, encoded.context, encoded.image_values, encoded.image_weight, remat)
+        """p(token | visible tokens, image, 2D pose), as logits in float32. `remat` as in
+        `encode`."""
+        return self.transformer(
+            tokens, vectors, encoded.context, encoded.image_values, encoded.image_weight, remat
+        )
 
 
-def normalize_keypoints(keypoints: Float[Array, "B K 3"], crop: Float[Array, "B 3"]) -> Float[Array, "B K 3"]:
-    """Keypoints in px -> crop coordinates in [-1, 1] (held in [-2, 2]); those of confidence 0 become all zero."""
-    points = jnp.clip(camera.to_crop(keypoints[..., :2], crop), -2.0, 2.0)
+def normalize_keypoints(
+    keypoints: Float[Array, "B K 3"], view: CropCamera
+) -> Float[Array, "B K 3"]:
+    """Keypoints in px -> crop coordinates in [-1, 1] (held in [-2, 2]); those of confidence 0
+    become all zero."""
+    points = jnp.clip(view.to_crop(keypoints[..., :2]), -2.0, 2.0)
     seen = keypoints[..., 2:] > 0
     return jnp.where(seen, jnp.concatenate([points, keypoints[..., 2:]], -1), 0.0)
 
 
 def graphs(spec: GenHmrSpec) -> tuple[nnx.GraphDef, nnx.GraphDef, dict[str, Any]]:
-    """Structure without arrays: (graph of GenHmr, graph of PoseTokenizer, shapes of {"genhmr", "tokenizer", "codebook"})."""
+    """Structure without arrays: (graph of GenHmr, graph of PoseTokenizer, shapes of {"genhmr",
+    "tokenizer", "codebook"})."""
     model_graph, model = nnx.split(nnx.eval_shape(lambda: GenHmr(spec, rngs=nnx.Rngs(0))))
-    tokenizer_graph, tokenizer = nnx.split(nnx.eval_shape(lambda: PoseTokenizer(spec.tokenizer, rngs=nnx.Rngs(0))))
-    vectors = jax.ShapeDtypeStruct((spec.tokenizer.codebook_size, spec.tokenizer.code_dim), jnp.float32)
-    shapes = {"genhmr": nnx.to_pure_dict(model), "tokenizer": nnx.to_pure_dict(tokenizer), "codebook": {"vectors": vectors}}
+    tokenizer_graph, tokenizer = nnx.split(
+        nnx.eval_shape(lambda: PoseTokenizer(spec.tokenizer, rngs=nnx.Rngs(0)))
+    )
+    vectors = jax.ShapeDtypeStruct(
+        (spec.tokenizer.codebook_size, spec.tokenizer.code_dim), jnp.float32
+    )
+    shapes = {
+        "genhmr": nnx.to_pure_dict(model),
+        "tokenizer": nnx.to_pure_dict(tokenizer),
+        "codebook": {"vectors": vectors},
+    }
     return model_graph, tokenizer_graph, shapes

@@ -1,11 +1,10 @@
-"""From crop inputs to bodies: encode once, sample, decode (the network's part of `recover`, and what training evaluates).
+"""GenHMR as a core.system.System: encode once, sample tokens, decode them with the frozen
+tokenizer.
 
-Pure and jittable; `Networks` bundles the graph definitions, `params` is {"genhmr", "tokenizer", "codebook": {"vectors"}}.
+Pure and jittable. `params` is {"genhmr", "tokenizer", "codebook": {"vectors"}}.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,122 +12,194 @@ import jax.numpy as jnp
 import numpy as np
 import smpl_jax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from genhmr_jax.core import encoders, sampling
+from genhmr_jax.core import confidence, encoders, sampling, silhouette_term
+from genhmr_jax.core.choices import DECODE_RULES
+from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.core.refinement import RefineSpec
+from genhmr_jax.core.system import Latents, Params, PhotoCamera
+from genhmr_jax.detect.detections import Detections
 from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE
 from genhmr_jax.geometry.metrics import distances, procrustes
 from genhmr_jax.systems.genhmr.model import Encoded, GenHmrSpec, graphs, normalize_keypoints
 
-DRAWS = 16
-NEAR = 0.1  # metres
-DECODE_RULES = ("expected", "final", "hard")
-CONTEXTS = ("all", "image", "keypoints")
-"""What a network may be shown of a person, see `shown`."""
+KIND = "genhmr"
+DRAWS = 16  # poses whose spread is the confidence
 
 
 @dataclasses.dataclass(frozen=True)
-class Networks:
-    """Structure of the networks of a spec, without arrays.
+class GenHmrSystem:
+    """The networks of a spec, without arrays.
 
-    `remat` ("none" or "blocks", see models/remat.py) and `still` (first layers of the encoder without gradient) are for training.
+    Attributes:
+      spec: sizes.
+      model, tokenizer: their structure.
+      shapes: of the parameters.
+      remat: "none" or "blocks" (nets/remat.py), in training.
+      frozen_layers: first layers of the encoder that get no gradient, in training.
     """
 
     spec: GenHmrSpec
     model: nnx.GraphDef
     tokenizer: nnx.GraphDef
-    shapes: dict[str, Any] = dataclasses.field(compare=False)
+    shapes: Params = dataclasses.field(compare=False)
     remat: str = "none"
-    still: int = 0
+    frozen_layers: int = 0
+
+    kind = KIND
+    needs_box = False  # the crop follows from the keypoints
+    samples = True
+    refine_steps = RefineSpec.steps
 
     @staticmethod
-    def of(spec: GenHmrSpec, remat: str = "none") -> "Networks":
-        """Networks of a spec."""
-        return Networks(spec, *graphs(spec), remat)
-
-    def decode(self, params: dict[str, Any], embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
-        """Token embeddings -> rotation matrices, by the frozen tokenizer; the root's in the axes in which the network sees, see `turn`."""
-        return nnx.merge(self.tokenizer, params["tokenizer"]).decode(embeddings)
-
-    def encode(self, params: dict[str, Any], inputs: dict[str, Any]) -> Encoded:
-        """Encodes inputs: keypoints (B, K, 3) px; crop (B, 3); image_size (B, 2); focal (B,).
-
-        Optional inputs: keypoints3d (B, K, 3) metres, maps, image_weight, images, drop_path, as `GenHmr.encode` has them; region (B, 4),
-        see `camera.upright`, for a model that sees upright people (`GenHmrSpec.upright`); without it the crop is the region.
-        """
-        own = self._upright(inputs) if self.spec.upright else inputs
-        keypoints = normalize_keypoints(own["keypoints"], own["crop"]) if self.spec.num_keypoints else None
-        box = camera.box_information(own["crop"], own["image_size"], own["focal"])
-        model = nnx.merge(self.model, params["genhmr"])
-        optional = (own.get(name) for name in ("maps", "image_weight", "images"))
-        others = {name: own.get(name) for name in ("keypoints3d", "drop_path")}
-        encoded = model.encode(keypoints, box, *optional, **others, remat=self.remat, still=self.still)
-        if not self.spec.upright:
-            return encoded
-        translation = camera.weak_to_translation(encoded.weak_camera, own["crop"], own["image_size"], own["focal"])
-        translation = jnp.einsum("bij,bj->bi", self.turn(inputs), translation)
-        weak = camera.translation_to_weak(translation, inputs["crop"], inputs["image_size"], inputs["focal"])
-        return dataclasses.replace(encoded, weak_camera=weak)
-
-    def turn(self, inputs: dict[str, Any]) -> Float[Array, "B 3 3"] | None:
-        """The rotation from the axes in which the network sees its people to the camera's; None where these are the same."""
-        return camera.upright(_region(inputs), inputs["image_size"])[0] if self.spec.upright else None
-
-    def _upright(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Inputs as a camera sees them that is turned about its axis until the person stands upright, and whose crop is the region."""
-        turn, crop = camera.upright(_region(inputs), inputs["image_size"])
-        own = inputs | {"crop": crop}
-        if self.spec.num_keypoints:
-            middle = inputs["image_size"][:, None] / 2.0
-            points = (inputs["keypoints"][..., :2] - middle) @ turn[:, :2, :2] + middle
-            own["keypoints"] = jnp.concatenate([points, inputs["keypoints"][..., 2:]], -1)
-            if inputs.get("keypoints3d") is not None:
-                own["keypoints3d"] = inputs["keypoints3d"] @ turn
-        return own
-
-    def decoder(self, params: dict[str, Any], inputs: dict[str, Any]) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
-        """`decode` for the people of these inputs, into the axes of the camera."""
-        turn = self.turn(inputs)
-        if turn is None:
-            return functools.partial(self.decode, params)
-
-        def decode(embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
-            rotmats = self.decode(params, embeddings)
-            return rotmats.at[:, 0].set(turn @ rotmats[:, 0])
-
-        return decode
-
-    @property
-    def refine_steps(self) -> int:
-        """Steps of the 2D refinement when nobody asks for another number."""
-        return RefineSpec.steps
-
-    crops_by_box = False  # the crop follows from the keypoints
-    crop = "own"  # one of encoders.CROPS
+    def of(spec: GenHmrSpec, remat: str = "none") -> "GenHmrSystem":
+        """The system of a spec."""
+        return GenHmrSystem(spec, *graphs(spec), remat)
 
     @property
     def contexts(self) -> tuple[str, ...]:
-        """Which of CONTEXTS it can do with."""
-        spec = self.spec
-        return ("all", *(["image"] if spec.encoder_channels else []), *(["keypoints"] if spec.num_keypoints else []))
+        """Which of core.inputs.CONTEXTS it can do with."""
+        image = ["image"] if self.spec.encoder_channels else []
+        return ("all", *image, *(["keypoints"] if self.spec.num_keypoints else []))
 
-    def sample(self, params: dict[str, Any], encoded: Encoded, keys: Array, **how: Any) -> tuple[sampling.Samples, Array]:
-        """`sample_bodies` of these networks."""
-        return sample_bodies(self, params, encoded, keys, **how)
-
-    def joint_confidence(
+    def prepare(
         self,
-        params: dict[str, Any],
+        image: np.ndarray,
+        people: Detections,
+        photo: PhotoCamera,
+        rows: int,
+        *,
+        published_crop: bool = False,
+    ) -> Inputs:
+        """See core.system.System. The crop is around the seen keypoints."""
+        height, width = image.shape[:2]
+        people = people.padded(rows)
+        seen = np.where(
+            people.keypoints[..., 2:] >= MIN_CONFIDENCE, people.keypoints, np.float32(0)
+        )
+        crop = camera.crop_around(seen[..., :2], seen[..., 2])
+        view = photo.of_crops(crop)
+        inputs = Inputs(
+            view=view,
+            keypoints=seen,
+            keypoints3d=people.keypoints3d,
+            silhouette=silhouette_term.targets(people, crop, width, height),
+        )
+        if not self.spec.encoder_channels:
+            return inputs
+        encoder = encoders.find(self.spec.encoder)
+        if encoder.upright:
+            upright_crop = np.pad(crop, ((0, 0), (0, 1)))
+            region = np.where(people.has_features[:, None], people.regions, upright_crop)
+            inputs = dataclasses.replace(inputs, view=dataclasses.replace(view, region=region))
+        return dataclasses.replace(inputs, **encoder.of_photo(image, people, crop, rows))
+
+    def encode(self, params: Params, inputs: Inputs) -> Encoded:
+        """Context tokens, image values, shape and camera."""
+        view = inputs.view
+        own, turn = inputs, None
+        if self.spec.upright:
+            turn, own = _upright(inputs)
+        keypoints = None
+        if self.spec.num_keypoints:
+            keypoints = normalize_keypoints(own.keypoints, own.view)
+        model = nnx.merge(self.model, params["genhmr"])
+        encoded = model.encode(
+            keypoints,
+            own.view.box_information(),
+            own.maps,
+            own.image_weight,
+            own.images,
+            keypoints3d=own.keypoints3d,
+            drop_path=own.drop_path,
+            remat=self.remat,
+            frozen_layers=self.frozen_layers,
+        )
+        if turn is None:
+            return encoded
+        # The camera was estimated for the region; the answer is relative to the crop of the photo.
+        translation = jnp.einsum("bij,bj->bi", turn, own.view.translation(encoded.weak_camera))
+        return dataclasses.replace(encoded, weak_camera=view.weak(translation))
+
+    def logits(
+        self, params: Params, tokens: Int[Array, "B L"], encoded: Encoded
+    ) -> Float[Array, "B L N"]:
+        """Logits of every token, given the visible ones (mask id where masked)."""
+        model = nnx.merge(self.model, params["genhmr"])
+        return model.logits(tokens, params["codebook"]["vectors"], encoded, remat=self.remat)
+
+    def sample(
+        self,
+        params: Params,
+        encoded: Encoded,
+        keys: Array,
+        *,
+        iterations: Any = 5,
+        temperature: Any = 0.0,
+        distinct: bool = False,
+        rule: str | None = None,
+        schedule: str = "cosine",
+    ) -> Latents:
+        """Uncertainty-guided sampling (core/sampling.py).
+
+        Args:
+          rule: "hard" decodes the kept codes; "expected" the expected embedding of the step in
+            which each token was kept; "final" that of the last step for every token, so that early
+            tokens are revised by all that was kept later. None: hypotheses are hard, because they
+            must differ, and one answer is expected, because the mean serves it best.
+          schedule: one of sampling.SCHEDULES.
+
+        Raises:
+          ValueError: unknown rule or schedule.
+        """
+        rule = rule or ("hard" if distinct else "expected")
+        if rule not in DECODE_RULES:
+            raise ValueError(
+                f"unknown decode rule {rule!r}: choose among {', '.join(DECODE_RULES)}"
+            )
+        vectors = params["codebook"]["vectors"]
+        samples = sampling.sample(
+            lambda tokens: self.logits(params, tokens, encoded),
+            vectors,
+            keys,
+            self.spec.tokenizer.length,
+            iterations=iterations,
+            temperature=temperature,
+            schedule=schedule,
+        )
+        decoded = {"expected": samples.expected, "final": samples.final}
+        return Latents(decoded.get(rule, vectors[samples.tokens]), samples.tokens)
+
+    def pose(
+        self, params: Params, embeddings: Float[Array, "B L D"], view: CropCamera
+    ) -> Float[Array, "B 24 3 3"]:
+        """Embeddings to rotation matrices, by the frozen tokenizer; see core.system.System."""
+        rotmats = self.decode(params, embeddings)
+        if not self.spec.upright:
+            return rotmats
+        return rotmats.at[:, 0].set(view.upright()[0] @ rotmats[:, 0])
+
+    def decode(self, params: Params, embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
+        """As `pose`, but the root in the axes in which the network sees the person."""
+        return nnx.merge(self.tokenizer, params["tokenizer"]).decode(embeddings)
+
+    def confidence(
+        self,
+        params: Params,
         encoded: Encoded,
         body: smpl_jax.SmplModel,
         rotmats: Float[Array, "B 24 3 3"],
         keys: Array,
     ) -> Float[Array, "B 24"]:
-        """The probability that each joint of an answer lies within NEAR metres of the truth, by the network's own doubt.
+        """Probability that each joint lies within confidence.NEAR of the truth, from the spread of
+        the network's own samples.
 
-        DRAWS poses are drawn from the token probabilities before anything is kept, and aligned to the answer; a joint's mean squared
-        distance from them is the variance of a Gaussian, whose share within NEAR is Maxwell's distribution function.
+        DRAWS poses are drawn from the token probabilities before any token is kept, and aligned to
+        the answer; the mean squared distance of a joint from them is taken for its mean squared
+        error.
 
         Args:
           body: a keypoint model, for its joints.
@@ -142,72 +213,34 @@ class Networks:
 
         def squared_distance(total: jax.Array, draw: jax.Array) -> tuple[jax.Array, None]:
             tokens = jnp.argmax(logits + sampling.gumbel(keys, draw, logits.shape[1:]), -1)
-            joints = smpl_jax.forward(body, encoded.betas, self.decode(params, vectors[tokens])).joints
+            joints = smpl_jax.forward(
+                body, encoded.betas, self.decode(params, vectors[tokens])
+            ).joints
             return total + distances(procrustes(joints, answer)(joints), answer) ** 2, None
 
         total, _ = jax.lax.scan(squared_distance, jnp.zeros(answer.shape[:2]), jnp.arange(DRAWS))
-        x = NEAR / jnp.sqrt(total / (3 * DRAWS) + 1e-12)
-        return jax.lax.erf(x / np.sqrt(2)) - np.sqrt(2 / np.pi) * x * jnp.exp(-(x**2) / 2)
-
-    def logits(self, params: dict[str, Any], tokens: Array, encoded: Encoded) -> Float[Array, "B L N"]:
-        """Logits of every token."""
-        return nnx.merge(self.model, params["genhmr"]).logits(tokens, params["codebook"]["vectors"], encoded, remat=self.remat)
+        return confidence.within(total / DRAWS)
 
 
-def _region(inputs: dict[str, Any]) -> Float[Array, "B 4"]:
-    """Where people were looked at; where nobody looked, as in simulated views, the crop."""
-    return inputs["region"] if "region" in inputs else jnp.pad(inputs["crop"], ((0, 0), (0, 1)))
+def _upright(inputs: Inputs) -> tuple[Float[Array, "B 3 3"], Inputs]:
+    """Inputs of a camera that is turned about its axis until the person stands upright, and whose
+    crop is the region.
 
-
-def shown(inputs: dict[str, Any], context: str) -> dict[str, Any]:
-    """Inputs of `Networks.encode`, or stored rows, of which only a part is shown: the image alone, the 2D pose alone, or all.
-
-    Raises:
-      ValueError: unknown context.
+    Also the rotation from its axes to the camera's.
     """
-    if context not in CONTEXTS:
-        raise ValueError(f"unknown context {context!r}: choose among {', '.join(CONTEXTS)}")
-    if context == "image":
-        return inputs | {name: jnp.zeros_like(inputs[name]) for name in ("keypoints", "keypoints3d") if name in inputs}
-    hidden = encoders.STORED if context == "keypoints" else ()
-    return {name: value for name, value in inputs.items() if name not in hidden}
+    turn, view = inputs.view.upright()
+    own = dataclasses.replace(inputs, view=view)
+    if inputs.keypoints is not None:
+        middle = view.centre[:, None]
+        points = (inputs.keypoints[..., :2] - middle) @ turn[:, :2, :2] + middle
+        own = dataclasses.replace(
+            own, keypoints=jnp.concatenate([points, inputs.keypoints[..., 2:]], -1)
+        )
+    if inputs.keypoints3d is not None:
+        own = dataclasses.replace(own, keypoints3d=inputs.keypoints3d @ turn)
+    return turn, own
 
 
-def repeat_encoded(encoded: Encoded, times: int) -> Encoded:
-    """Each example `times` times in a row (for several hypotheses); the image was encoded once."""
-    return jax.tree.map(lambda x: jnp.repeat(x, times, 0), encoded)
-
-
-def sample_bodies(
-    networks: Networks,
-    params: dict[str, Any],
-    encoded: Encoded,
-    keys: Array,
-    *,
-    iterations: Any = 5,
-    temperature: Any = 0.0,
-    rule: str = "expected",
-    schedule: str = "cosine",
-    trace_length: int = 0,
-) -> tuple[sampling.Samples, Float[Array, "B L D"]]:
-    """Uncertainty-guided sampling; returns the samples and the embeddings to decode.
-
-    Args:
-      keys: (B,), one per example.
-      rule: "hard" decodes the kept codes; "expected" the expected embedding of the step in which each token was kept; "final" that
-        of the last step for every token: what was kept early is revised in the light of all that was kept later.
-    """
-    if rule not in DECODE_RULES:
-        raise ValueError(f"unknown decode rule {rule!r}: choose among {', '.join(DECODE_RULES)}")
-    vectors = params["codebook"]["vectors"]
-    samples = sampling.sample(
-        lambda tokens: networks.logits(params, tokens, encoded),
-        vectors,
-        keys,
-        networks.spec.tokenizer.length,
-        iterations=iterations,
-        temperature=temperature,
-        schedule=schedule,
-        trace_length=trace_length,
-    )
-    return samples, {"expected": samples.expected, "final": samples.final}.get(rule, vectors[samples.tokens])
+def make_system(spec: dict[str, Any]) -> GenHmrSystem:
+    """The system of the spec in a model's config.json; for systems/registry.py."""
+    return GenHmrSystem.of(GenHmrSpec.from_dict(spec))

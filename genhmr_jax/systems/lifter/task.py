@@ -1,4 +1,4 @@
-"""The stage of the lifter (models/lifter.py): supervised on looks at rendered people."""
+"""The lifter's stage (detect/lifter_net.py): supervised on detections of rendered people."""
 
 import dataclasses
 import functools
@@ -12,20 +12,44 @@ import smpl_jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from genhmr_jax.data.features import DETECTOR
 from genhmr_jax.data.image_rows import ImageRows
+from genhmr_jax.data.rows import Rows
 from genhmr_jax.data.views import HIPS
-from genhmr_jax.detect.blazepose import EVIDENCE, SIZE, from_landmarks
+from genhmr_jax.detect.blazepose import SIZE, Evidence, from_landmarks
 from genhmr_jax.detect.lifter_net import Lifter, LifterSpec
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model, keypoint_points
-from genhmr_jax.geometry.metrics import mpjpe, pa_mpjpe
 from genhmr_jax.io.model_folder import save_params
 from genhmr_jax.train.random_streams import stream
+from genhmr_jax.train.task import Place, Task
+from genhmr_jax.train.validation import ROWS, means, pose_errors
 
-FAR = 0.2  # sides of the region: a keypoint that is farther off counts as if it were this far
+MOST_2D = 0.2
+"""Sides of the region at which the 2D error of a keypoint is clipped."""
 
 
-class LifterTask:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """B prepared rows.
+
+    Attributes:
+      evidence: BlazePose's outputs, float32.
+      points2d: true keypoints in sides of the region from its middle, in its axes.
+      points3d: metres from mid-hip, in the axes of the region.
+      keys: (B,), for dropout.
+      weight: of each row; they sum to 1.
+    """
+
+    evidence: Evidence
+    points2d: Float[Array, "B 23 2"]
+    points3d: Float[Array, "B 23 3"]
+    keys: Array
+    weight: Float[Array, "B"]
+
+
+class LifterTask(Task):
     """L1 of the keypoints in 2D (sides of the region) and in 3D (metres)."""
 
     def __init__(self, config: ml_collections.ConfigDict):
@@ -33,7 +57,7 @@ class LifterTask:
         self.spec = LifterSpec(**config.model.to_dict())
         self.graph, _ = nnx.split(nnx.eval_shape(lambda: Lifter(self.spec, rngs=nnx.Rngs(0))))
         self.frozen = {"body": keypoint_model(load_body(config.data.body))}
-        self.images = ImageRows(config, "look")
+        self.images = ImageRows(config, DETECTOR)
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         """New parameters, whose first answer is BlazePose's own."""
@@ -42,81 +66,102 @@ class LifterTask:
         params["mlp"]["out"]["kernel"] = 0.01 * params["mlp"]["out"]["kernel"]
         return params, {}
 
-    def warm_start(self, params: Any) -> Any:
-        return params
-
-    def without_remat(self) -> "LifterTask":
-        return self
-
     def sources(self) -> dict[str, Any]:
         return {"images": self.images.source()}
 
     def batch_shapes(self) -> dict[str, Any]:
         return {"images": self.images.shapes()}
 
-    def prepare(self, frozen: Any, batch: Any) -> dict[str, jax.Array]:
+    def prepare(self, frozen: Any, batch: dict[str, Rows]) -> Sample:
         rows = batch["images"]
-        base, size = stream(self.config.seed, "augmentation"), rows["number"].shape[0]
-        keys = jax.vmap(lambda number: jax.random.fold_in(base, number))(rows["number"])
-        return _evidence(rows) | self._truth(frozen, rows) | {"keys": keys, "weight": jnp.full(size, 1.0 / size)}
+        base = stream(self.config.seed, "augmentation")
+        keys = jax.vmap(lambda number: jax.random.fold_in(base, number))(rows.number)
+        weight = jnp.full(rows.size, 1.0 / rows.size)
+        return Sample(_evidence(rows), *_truth(frozen["body"], rows), keys, weight)
 
-    def _truth(self, frozen: Any, rows: dict[str, Array]) -> dict[str, Array]:
-        """points2d (B, 23, 2) and points3d (B, 23, 3) as the lifter shall find them."""
-        output = smpl_jax.forward(frozen["body"], rows["betas"], rows["rotmats"])
-        points = keypoint_points(frozen["body"], output, DETECTED)
-        points = points - jnp.mean(points[:, jnp.array(HIPS)], 1, keepdims=True)
-        x, y, side, angle = (rows["look_region"][:, i, None] for i in range(4))
-        cos, sin = jnp.cos(angle), jnp.sin(angle)
-        turn = lambda p, q: (cos * p + sin * q, cos * q - sin * p)  # noqa: E731  the image's axes -> the region's
-        flat = turn((rows["points2d"][..., 0] - x) / side, (rows["points2d"][..., 1] - y) / side)
-        return {"points2d": jnp.stack(flat, -1), "points3d": jnp.stack([*turn(points[..., 0], points[..., 1]), points[..., 2]], -1)}
-
-    def loss(self, params: Any, extra: Any, frozen: Any, sample: Any) -> tuple[jax.Array, dict[str, Any]]:
-        model, weight = nnx.merge(self.graph, params), sample["weight"]
-        points2d, points3d = model(*(sample[name] for name in EVIDENCE), sample["keys"])
+    def loss(
+        self, params: Any, extra: Any, frozen: Any, sample: Sample
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        points2d, points3d = self._lift(params, sample.evidence, sample.keys)
+        gap2d = jnp.minimum(jnp.abs(points2d - sample.points2d), MOST_2D)
+        gap3d = jnp.abs(points3d - sample.points3d)
         terms = {
-            "points2d": jnp.sum(weight * jnp.mean(jnp.minimum(jnp.abs(points2d - sample["points2d"]), FAR), (1, 2))),
-            "points3d": jnp.sum(weight * jnp.mean(jnp.abs(points3d - sample["points3d"]), (1, 2))),
+            "points2d": jnp.sum(sample.weight * jnp.mean(gap2d, (1, 2))),
+            "points3d": jnp.sum(sample.weight * jnp.mean(gap3d, (1, 2))),
         }
-        return sum(self.config.loss[name] * value for name, value in terms.items()), {"terms": terms, "metrics": {}, "carry": {}}
+        total = sum(self.config.loss[name] * value for name, value in terms.items())
+        return total, {"terms": terms, "metrics": {}, "carry": {}}
 
-    def next_extra(self, extra: Any, carry: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-        return extra, {}
+    def _lift(self, params: Any, evidence: Evidence, keys: Array | None = None) -> tuple:
+        inputs = (evidence.landmarks, evidence.world, evidence.heat, evidence.inner)
+        return nnx.merge(self.graph, params)(*inputs, keys)
 
     @functools.cached_property
     def _measure(self):
         @jax.jit
-        def measure(params: Any, frozen: Any, rows: dict[str, Array]) -> dict[str, jax.Array]:
-            seen, truth = _evidence(rows), self._truth(frozen, rows)
+        def measure(params: Any, body: smpl_jax.SmplModel, rows: Rows) -> dict[str, jax.Array]:
+            evidence, (true2d, true3d) = _evidence(rows), _truth(body, rows)
             named = jnp.asarray(from_landmarks(DETECTED), jnp.float32)
-            found = {
-                "": nnx.merge(self.graph, params)(*seen.values()),
-                "blazepose_": (named @ (seen["heat"][..., :2] / SIZE - 0.5), named @ seen["world"]),
+            blazepose2d = named @ (evidence.heat[..., :2] / SIZE - 0.5)
+            answers = {
+                "": self._lift(params, evidence),
+                "blazepose_": (blazepose2d, named @ evidence.world),
             }
-            sums = {"rows": jnp.sum(rows["weight"])}
-            for name, (points2d, points3d) in found.items():
-                errors = {
-                    "mpjpe": 1000 * mpjpe(points3d, truth["points3d"]),
-                    "pa_mpjpe": 1000 * pa_mpjpe(points3d, truth["points3d"]),
-                    "keypoints2d": 100 * jnp.median(jnp.linalg.norm(points2d - truth["points2d"], axis=-1), -1),
-                }
-                sums |= {name + error: jnp.sum(rows["weight"] * value) for error, value in errors.items()}
+            sums = {}
+            for name, (points2d, points3d) in answers.items():
+                gap2d = jnp.linalg.norm(points2d - true2d, axis=-1)
+                errors = pose_errors(points3d, true3d, rows.weight)
+                errors["keypoints2d"] = jnp.sum(rows.weight * 100 * jnp.median(gap2d, -1))
+                sums[ROWS] = errors.pop(ROWS)
+                sums |= {name + error: value for error, value in errors.items()}
             return sums
 
         return measure
 
-    def evaluate(self, params: Any, extra: Any, frozen: Any, place: Any) -> dict[str, float]:
-        """Of the lifter and of BlazePose itself on validation looks: MPJPE and PA-MPJPE of the 23 keypoints in mm, and the mean of
-        each person's median error in 2D, in % of the region's side."""
+    def evaluate(self, params: Any, extra: Any, frozen: Any, place: Place) -> dict[str, float]:
+        """Errors of the lifter, and of BlazePose itself, on validation rows.
+
+        MPJPE and PA-MPJPE of the 23 keypoints in mm, and the mean of each person's median error in
+        2D, in % of the region's side.
+        """
         batches = self.images.stored["val"].all_batches(self.images.size)
-        sums = [place.host(self._measure(params, frozen, place(batch))) for batch in batches]
-        total = {name: sum(float(s[name]) for s in sums) for name in sums[0]}
-        return {f"val_{name}": value / total["rows"] for name, value in total.items() if name != "rows"}
+        sums = [place.host(self._measure(params, frozen["body"], place(rows))) for rows in batches]
+        return {f"val_{name}": value for name, value in means(sums).items()}
 
-    def export(self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]) -> None:
+    def export(
+        self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]
+    ) -> None:
         meta = {"kind": "lifter", "spec": dataclasses.asdict(self.spec), "measured": measured}
-        save_params(directory, {"lifter": jax.tree.map(lambda x: x.astype(jnp.float16), params)}, meta)
+        halves = jax.tree.map(lambda x: x.astype(jnp.float16), params)
+        save_params(directory, {"lifter": halves}, meta)
 
 
-def _evidence(rows: dict[str, Array]) -> dict[str, Float[Array, "B *s"]]:
-    return {name: rows[f"look_{name}"].astype(jnp.float32) for name in EVIDENCE}
+def make_task(config: ml_collections.ConfigDict) -> LifterTask:
+    """The task of a config."""
+    return LifterTask(config)
+
+
+def abstract_task(config: ml_collections.ConfigDict, *_: ml_collections.ConfigDict) -> LifterTask:
+    """The same: the lifter is trained over no other model."""
+    return LifterTask(config)
+
+
+def _evidence(rows: Rows) -> Evidence:
+    """What the lifter is given, float32."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32), rows.evidence)
+
+
+def _truth(
+    body: smpl_jax.SmplModel, rows: Rows
+) -> tuple[Float[Array, "B 23 2"], Float[Array, "B 23 3"]]:
+    """True keypoints in 2D and 3D, in the form of the lifter's outputs."""
+    output = smpl_jax.forward(body, rows.betas, rows.rotmats)
+    points = keypoint_points(body, output, DETECTED)
+    points = points - jnp.mean(points[:, jnp.array(HIPS)], 1, keepdims=True)
+    x, y, side, angle = (rows.evidence.region[:, i, None] for i in range(4))
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    # From the axes of the image to those of the region.
+    turn = lambda p, q: (cos * p + sin * q, cos * q - sin * p)
+    flat = turn((rows.points2d[..., 0] - x) / side, (rows.points2d[..., 1] - y) / side)
+    solid = (*turn(points[..., 0], points[..., 1]), points[..., 2])
+    return jnp.stack(flat, -1), jnp.stack(solid, -1)

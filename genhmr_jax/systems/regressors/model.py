@@ -52,15 +52,6 @@ class RegressorSpec:
         named = VitSpec.named(self.encoder)
         return dataclasses.replace(named, depth=self.encoder_depth or named.depth)
 
-    @property
-    def encoder_channels(self) -> tuple[int]:
-        """It sees an image, as a GenHmrSpec says it..."""
-        return (VitSpec.named(self.encoder).width,)
-
-    trains_encoder = True  # ... through an encoder of its own, ...
-    num_keypoints = 0  # ... and no keypoints
-    keypoints3d = upright = False
-
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "RegressorSpec":
         """From `dataclasses.asdict`, as config.json has it.
@@ -78,19 +69,30 @@ class Regressor(nnx.Module):
 
     def __init__(self, spec: RegressorSpec, *, rngs: nnx.Rngs):
         self.encoder = Vit(spec.vit, rngs=rngs)
-        make = TokenHmrHead if spec.kind == "tokenhmr" else lambda decoder, rngs: Hmr2Head(decoder, spec.layout, rngs=rngs)
+        make = (
+            TokenHmrHead
+            if spec.kind == "tokenhmr"
+            else lambda decoder, rngs: Hmr2Head(decoder, spec.layout, rngs=rngs)
+        )
         self.head = make(spec.decoder, rngs=rngs)
 
     def __call__(
-        self, images: Float[Array, "B 256 256 3"], drop_path: Float[Array, "B depth 2"] | None = None, remat: str = "none", still: int = 0
+        self,
+        images: Float[Array, "B 256 256 3"],
+        drop_path: Float[Array, "B depth 2"] | None = None,
+        remat: str = "none",
+        frozen_layers: int = 0,
     ) -> Body:
-        """The bodies. `drop_path`, `remat` and `still` are those of `Vit`, in training."""
-        (features,) = self.encoder(normalise(images, self.encoder.spec), drop_path, remat, still)
+        """The bodies. `drop_path`, `remat` and `frozen_layers` are those of `Vit`, in training."""
+        (features,) = self.encoder(
+            normalise(images, self.encoder.spec), drop_path, remat, frozen_layers
+        )
         return self.head(by_rows(features.reshape(features.shape[0], -1, features.shape[-1])))
 
 
 def graph(spec: RegressorSpec) -> tuple[nnx.GraphDef, Any]:
-    """Structure and the shapes of the parameters as nested dictionaries, without making any array."""
+    """Structure and the shapes of the parameters as nested dictionaries, without making any
+    array."""
     structure, state = nnx.split(nnx.eval_shape(lambda: Regressor(spec, rngs=nnx.Rngs(0))))
     return structure, nnx.to_pure_dict(state)
 

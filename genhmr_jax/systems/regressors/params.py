@@ -1,4 +1,5 @@
-"""HMR2.0's and TokenHMR's heads and TokenHMR's tokenizer: their names -> ours (models/baselines/)."""
+"""HMR2.0's and TokenHMR's heads and TokenHMR's tokenizer: their names -> ours
+(models/baselines/)."""
 
 from genhmr_jax.io.torch_layouts import Rules
 
@@ -28,8 +29,18 @@ DECODER: Rules = [
     *_linear(f"{_LAYER}.2.fn.net.0", "decoder.layers.layer_{n}.up"),
     *_linear(f"{_LAYER}.2.fn.net.3", "decoder.layers.layer_{n}.down"),
 ]
-MEAN: Rules = [("init_body_pose", "mean.pose"), ("init_betas", "mean.betas"), ("init_cam", "mean.camera")]
-HMR2_HEAD: Rules = [*DECODER, *MEAN, *_linear("decpose", "pose"), *_linear("decshape", "betas"), *_linear("deccam", "camera")]
+MEAN: Rules = [
+    ("init_body_pose", "mean.pose"),
+    ("init_betas", "mean.betas"),
+    ("init_cam", "mean.camera"),
+]
+HMR2_HEAD: Rules = [
+    *DECODER,
+    *MEAN,
+    *_linear("decpose", "pose"),
+    *_linear("decshape", "betas"),
+    *_linear("deccam", "camera"),
+]
 
 _MIXER = "decpose.mixer_head.{n}"
 TOKENHMR_HEAD: Rules = [
@@ -54,14 +65,23 @@ TOKENHMR_HEAD: Rules = [
 
 
 def _stack(side: str) -> Rules:
-    """What encoder and decoder of the tokenizer share: a convolution, four resized ones, and the last."""
-    middle = [rule for i in range(4) for rule in _linear(f"{side}.{side}.{3 * i + 3}", f"resized.conv_{i}")]
+    """What encoder and decoder of the tokenizer share: a convolution, four resized ones, and the
+    last."""
+    middle = [
+        rule
+        for i in range(4)
+        for rule in _linear(f"{side}.{side}.{3 * i + 3}", f"resized.conv_{i}")
+    ]
     return [*_linear(f"{side}.{side}.0", "inp"), *middle, *_linear(f"{side}.{side}.15", "out")]
 
 
 def _blocks(theirs: str) -> Rules:
     """The residual blocks of either side."""
-    return [rule for conv in ("conv1", "conv2") for rule in _linear(f"{theirs}.model.{{n}}.{conv}", f"blocks.blocks.block_{{n}}.{conv}")]
+    return [
+        rule
+        for conv in ("conv1", "conv2")
+        for rule in _linear(f"{theirs}.model.{{n}}.{conv}", f"blocks.blocks.block_{{n}}.{conv}")
+    ]
 
 
 TOKEN_ENCODER: Rules = [

@@ -1,6 +1,7 @@
 """The transformer decoder that HMR2.0 and TokenHMR share: one learned query reads the image.
 
-The query is Linear(1, width) of a zero plus a position: a learned vector written in two parts, kept so because checkpoints have both.
+The query is Linear(1, width) of a zero plus a position: a learned vector written in two parts, kept
+so because checkpoints have both.
 """
 
 import dataclasses
@@ -26,28 +27,39 @@ class QueryDecoderSpec:
 
 
 class QueryLayer(nnx.Module):
-    """Self-attention, cross-attention to the image, MLP; each x + f(norm(x)). LayerNorm's epsilon is 1e-5 here, not the ViT's 1e-6."""
+    """Self-attention, cross-attention to the image, MLP; each x + f(norm(x)). LayerNorm's epsilon
+    is 1e-5 here, not the ViT's 1e-6."""
 
     def __init__(self, spec: QueryDecoderSpec, *, rngs: nnx.Rngs):
         inner = spec.heads * spec.head_dim
         self.heads = spec.heads
-        norm = lambda: nnx.LayerNorm(spec.width, epsilon=1e-5, rngs=rngs)  # noqa: E731
-        free = lambda i, o: nnx.Linear(i, o, use_bias=False, rngs=rngs)  # noqa: E731
+        norm = lambda: nnx.LayerNorm(spec.width, epsilon=1e-5, rngs=rngs)
+        free = lambda i, o: nnx.Linear(i, o, use_bias=False, rngs=rngs)
         self.self_norm, self.cross_norm, self.mlp_norm = norm(), norm(), norm()
-        self.self_qkv, self.self_out = free(spec.width, 3 * inner), nnx.Linear(inner, spec.width, rngs=rngs)
+        self.self_qkv, self.self_out = (
+            free(spec.width, 3 * inner),
+            nnx.Linear(inner, spec.width, rngs=rngs),
+        )
         self.cross_q, self.cross_kv = free(spec.width, inner), free(spec.context, 2 * inner)
         self.cross_out = nnx.Linear(inner, spec.width, rngs=rngs)
-        self.up, self.down = nnx.Linear(spec.width, spec.mlp, rngs=rngs), nnx.Linear(spec.mlp, spec.width, rngs=rngs)
+        self.up, self.down = (
+            nnx.Linear(spec.width, spec.mlp, rngs=rngs),
+            nnx.Linear(spec.mlp, spec.width, rngs=rngs),
+        )
 
-    def __call__(self, x: Float[Array, "B Q C"], context: Float[Array, "B S E"]) -> Float[Array, "B Q C"]:
+    def __call__(
+        self, x: Float[Array, "B Q C"], context: Float[Array, "B S E"]
+    ) -> Float[Array, "B Q C"]:
         q, k, v = jnp.split(self.self_qkv(self.self_norm(x)), 3, -1)
         x = x + self.self_out(self._attend(q, k, v))
         k, v = jnp.split(self.cross_kv(context), 2, -1)
         x = x + self.cross_out(self._attend(self.cross_q(self.cross_norm(x)), k, v))
         return x + self.down(jax.nn.gelu(self.up(self.mlp_norm(x)), approximate=False))
 
-    def _attend(self, q: Float[Array, "B Q I"], k: Float[Array, "B S I"], v: Float[Array, "B S I"]) -> Float[Array, "B Q I"]:
-        split = lambda t: t.reshape(*t.shape[:2], self.heads, -1)  # noqa: E731
+    def _attend(
+        self, q: Float[Array, "B Q I"], k: Float[Array, "B S I"], v: Float[Array, "B S I"]
+    ) -> Float[Array, "B Q I"]:
+        split = lambda t: t.reshape(*t.shape[:2], self.heads, -1)
         return attention(split(q), split(k), split(v)).reshape(q.shape)
 
 
@@ -57,7 +69,9 @@ class QueryDecoder(nnx.Module):
     def __init__(self, spec: QueryDecoderSpec, *, rngs: nnx.Rngs):
         self.query = nnx.Linear(1, spec.width, rngs=rngs)
         self.position = nnx.Param(0.02 * jax.random.normal(rngs.params(), (spec.width,)))
-        self.layers = nnx.Dict({f"layer_{i}": QueryLayer(spec, rngs=rngs) for i in range(spec.layers)})
+        self.layers = nnx.Dict(
+            {f"layer_{i}": QueryLayer(spec, rngs=rngs) for i in range(spec.layers)}
+        )
 
     def __call__(self, context: Float[Array, "B S E"]) -> Float[Array, "B C"]:
         dtype = self.position[...].dtype

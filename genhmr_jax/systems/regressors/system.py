@@ -1,77 +1,119 @@
-"""HMR2.0 and TokenHMR behind the interface of predict.Networks: what `recover` needs of a network, without sampling.
+"""HMR2.0 and TokenHMR as core.system.System: one answer, without sampling.
 
-The "token embeddings" of a regressor are its 24 rotations in 6D, and decoding them is Gram-Schmidt: so the 2D refinement works on them as
-it does on tokens.
+The "embeddings" of a regressor are its 24 rotations in 6D, and decoding them is Gram-Schmidt: the
+2D refinement works on them as it does on tokens. `params` is {"genhmr": {"encoder", "head"}}.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+import smpl_jax
 from flax import nnx
 from jaxtyping import Array, Float
 from smpl_jax import rotations
 
+from genhmr_jax.core import encoders, silhouette_term
+from genhmr_jax.core.inputs import Inputs
+from genhmr_jax.core.system import Latents, Params, PhotoCamera
+from genhmr_jax.detect.detections import Detections
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE
 from genhmr_jax.systems.regressors.model import RegressorSpec, graph
 
 
-class Regressed(NamedTuple):
-    """What the network says of B crops: rotations in 6D ("rows"), shape, weak camera."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Regressed:
+    """What the network estimates of B crops: rotations in 6D ("rows"), shape, weak camera."""
 
     rot6d: Float[Array, "B 24 6"]
     betas: Float[Array, "B 10"]
     weak_camera: Float[Array, "B 3"]
 
 
-class OneAnswer(NamedTuple):
-    """In place of samples: no tokens."""
-
-    tokens: Array
-
-
 @dataclasses.dataclass(frozen=True)
-class RegressorNetworks:
-    """Structure of a regressor, without arrays; `params` is {"genhmr": {"encoder", "head"}}."""
+class RegressorSystem:
+    """The network of a spec, without arrays."""
 
     spec: RegressorSpec
     model: nnx.GraphDef
-    shapes: dict[str, Any] = dataclasses.field(compare=False)
+    shapes: Params = dataclasses.field(compare=False)
 
-    refine_steps = 0  # the published models do not refine
-    crops_by_box = True  # the square around the person's box
+    needs_box = True  # it crops the square around the person's box
+    samples = False
     contexts = ("all", "image")
-
-    @property
-    def crop(self) -> str:
-        """How its pictures are cut, one of image_encoder.CROPS."""
-        return self.spec.crop
+    refine_steps = 0  # the published models do not refine
 
     @staticmethod
-    def of(spec: RegressorSpec) -> "RegressorNetworks":
-        """Networks of a spec."""
+    def of(spec: RegressorSpec) -> "RegressorSystem":
+        """The system of a spec."""
         model, shapes = graph(spec)
-        return RegressorNetworks(spec, model, {"genhmr": shapes})
+        return RegressorSystem(spec, model, {"genhmr": shapes})
 
-    def encode(self, params: dict[str, Any], inputs: dict[str, Any]) -> Regressed:
-        """The body of each crop. inputs: "images" (B, 256, 256, 3) in 0..1."""
-        body = nnx.merge(self.model, params["genhmr"])(inputs["images"])
-        return Regressed(rotations.matrix_to_rot6d(body.rotmats, "rows"), body.betas, body.weak_camera)
+    @property
+    def kind(self) -> str:
+        """ "hmr2" or "tokenhmr"."""
+        return self.spec.kind
 
-    def sample(self, params: dict[str, Any], encoded: Regressed, keys: Array, **how: Any) -> tuple[OneAnswer, Float[Array, "B 24 6"]]:
+    def prepare(
+        self,
+        image: np.ndarray,
+        people: Detections,
+        photo: PhotoCamera,
+        rows: int,
+        *,
+        published_crop: bool = False,
+    ) -> Inputs:
+        """See core.system.System. The crop is the square around the box, cut as in the training of
+        the weights."""
+        height, width = image.shape[:2]
+        crops = np.array([camera.square_around(box) for box in people.boxes], np.float32).reshape(
+            -1, 3
+        )
+        padded = people.padded(rows)
+        seen = np.where(
+            padded.keypoints[..., 2:] >= MIN_CONFIDENCE, padded.keypoints, np.float32(0)
+        )
+        crop = camera.crop_around(seen[..., :2], seen[..., 2])  # of the empty rows
+        crop[: len(crops)] = np.where(crops[:, 2:] > 0, crops, crop[: len(crops)])
+        # Their demo smooths large crops, their evaluation does not (geometry/published_crop.py).
+        blur = not published_crop
+        images = encoders.crop_images(image, crop[: len(people)], rows, self.spec.crop, blur)
+        silhouette = silhouette_term.targets(padded, crop, width, height)
+        return Inputs(photo.of_crops(crop), keypoints=seen, images=images, silhouette=silhouette)
+
+    def encode(self, params: Params, inputs: Inputs) -> Regressed:
+        """The body of each crop."""
+        body = nnx.merge(self.model, params["genhmr"])(inputs.images)
+        rot6d = rotations.matrix_to_rot6d(body.rotmats, "rows")
+        return Regressed(rot6d, body.betas, body.weak_camera)
+
+    def sample(self, params: Params, encoded: Regressed, keys: Array, **how: Any) -> Latents:
         """The one answer; keys and settings of sampling change nothing."""
-        rows = encoded.rot6d.shape[0]
-        return OneAnswer(jnp.zeros((rows, 0), jnp.int32)), encoded.rot6d
+        return Latents(encoded.rot6d, jnp.zeros((encoded.rot6d.shape[0], 0), jnp.int32))
 
-    def decode(self, params: dict[str, Any], embeddings: Float[Array, "B 24 6"]) -> Float[Array, "B 24 3 3"]:
-        """6D rotations -> matrices."""
+    def pose(
+        self, params: Params, embeddings: Float[Array, "B 24 6"], view: CropCamera
+    ) -> Float[Array, "B 24 3 3"]:
+        """6D rotations to matrices."""
         return rotations.rot6d_to_matrix(embeddings, "rows")
 
-    def decoder(self, params: dict[str, Any], inputs: dict[str, Any]) -> Callable[[Float[Array, "B 24 6"]], Float[Array, "B 24 3 3"]]:
-        """`decode`, whatever the inputs are."""
-        return functools.partial(self.decode, params)
-
-    def joint_confidence(self, params: dict[str, Any], encoded: Regressed, body: Any, rotmats: Array, keys: Array) -> Float[Array, "B 24"]:
-        """NaN: a regressor does not say."""
+    def confidence(
+        self,
+        params: Params,
+        encoded: Regressed,
+        body: smpl_jax.SmplModel,
+        rotmats: Array,
+        keys: Array,
+    ) -> Float[Array, "B 24"]:
+        """NaN: a regressor has no estimate of it."""
         return jnp.full(rotmats.shape[:2], jnp.nan)
+
+
+def make_system(spec: dict[str, Any]) -> RegressorSystem:
+    """The system of the spec in a model's config.json; for systems/registry.py."""
+    return RegressorSystem.of(RegressorSpec.from_dict(spec))

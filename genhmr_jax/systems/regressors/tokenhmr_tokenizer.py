@@ -13,11 +13,15 @@ from smpl_jax import rotations
 
 BODY_JOINTS, TOKENS, CODES, CODE_DIM, WIDTH = 21, 160, 2048, 256, 512
 UP_TO = (40, 80, 160, 320)  # the encoder stretches 21 joints to these, then halves
-DOWN_TO = tuple(int(n) for n in np.linspace(BODY_JOINTS, TOKENS, 4, endpoint=False))[::-1]  # 125, 90, 55, 21
+DOWN_TO = tuple(int(n) for n in np.linspace(BODY_JOINTS, TOKENS, 4, endpoint=False))[
+    ::-1
+]  # 125, 90, 55, 21
 
 
 def _conv(size_in: int, size_out: int, kernel: int, rngs: nnx.Rngs, **others: object) -> nnx.Conv:
-    return nnx.Conv(size_in, size_out, (kernel,), padding=others.pop("padding", "SAME"), rngs=rngs, **others)
+    return nnx.Conv(
+        size_in, size_out, (kernel,), padding=others.pop("padding", "SAME"), rngs=rngs, **others
+    )
 
 
 def nearest_resize(x: Float[Array, "B n C"], length: int) -> Float[Array, "B m C"]:
@@ -29,8 +33,11 @@ class ResidualBlocks(nnx.Module):
     """x + conv1(relu(conv3(relu(x)))) twice, dilated by 3, then by 1."""
 
     def __init__(self, *, rngs: nnx.Rngs):
-        block = lambda dilation: nnx.Dict(  # noqa: E731
-            {"conv1": _conv(WIDTH, WIDTH, 3, rngs, kernel_dilation=dilation), "conv2": _conv(WIDTH, WIDTH, 1, rngs)}
+        block = lambda dilation: nnx.Dict(
+            {
+                "conv1": _conv(WIDTH, WIDTH, 3, rngs, kernel_dilation=dilation),
+                "conv2": _conv(WIDTH, WIDTH, 1, rngs),
+            }
         )
         self.blocks = nnx.Dict({"block_0": block(3), "block_1": block(1)})
 
@@ -45,7 +52,9 @@ class TokenEncoder(nnx.Module):
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.inp = _conv(6, WIDTH, 3, rngs)
-        self.resized = nnx.Dict({f"conv_{i}": _conv(WIDTH, WIDTH, 3, rngs) for i in range(len(UP_TO))})
+        self.resized = nnx.Dict(
+            {f"conv_{i}": _conv(WIDTH, WIDTH, 3, rngs) for i in range(len(UP_TO))}
+        )
         self.halve = _conv(WIDTH, WIDTH, 4, rngs, strides=2, padding=((1, 1),))
         self.blocks, self.out = ResidualBlocks(rngs=rngs), _conv(WIDTH, CODE_DIM, 3, rngs)
 
@@ -66,8 +75,14 @@ class TokenDecoder(nnx.Module):
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.inp = _conv(CODE_DIM, WIDTH, 3, rngs)
-        self.resized = nnx.Dict({f"conv_{i}": _conv(WIDTH, WIDTH, 3, rngs) for i in range(len(DOWN_TO))})
-        self.blocks, self.mix, self.out = ResidualBlocks(rngs=rngs), _conv(WIDTH, WIDTH, 3, rngs), _conv(WIDTH, 6, 3, rngs)
+        self.resized = nnx.Dict(
+            {f"conv_{i}": _conv(WIDTH, WIDTH, 3, rngs) for i in range(len(DOWN_TO))}
+        )
+        self.blocks, self.mix, self.out = (
+            ResidualBlocks(rngs=rngs),
+            _conv(WIDTH, WIDTH, 3, rngs),
+            _conv(WIDTH, 6, 3, rngs),
+        )
 
     def __call__(self, embeddings: Float[Array, "B 160 256"]) -> Float[Array, "B 21 6"]:
         x = jax.nn.relu(self.inp(embeddings))

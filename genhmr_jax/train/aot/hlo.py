@@ -1,7 +1,7 @@
 """Reads the text of a compiled XLA program: instructions, and how often each computation runs.
 
-XLA's own counts (`compiled.cost_analysis()`) take the body of a loop once. The text has the loops, so what is counted here is multiplied
-by their turns.
+XLA's own counts (`compiled.cost_analysis()`) take the body of a loop once. The text has the loops,
+so what is counted here is multiplied by their turns.
 """
 
 import dataclasses
@@ -10,8 +10,23 @@ import math
 import re
 from collections.abc import Iterator
 
-BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
-BYTES |= {"s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16} | {f"f8{kind}": 1 for kind in ("e4m3", "e4m3fn", "e5m2", "e4m3b11fnuz")}
+BYTES = {
+    "pred": 1,
+    "s4": 0.5,
+    "u4": 0.5,
+    "s8": 1,
+    "u8": 1,
+    "s16": 2,
+    "u16": 2,
+    "bf16": 2,
+    "f16": 2,
+    "s32": 4,
+    "u32": 4,
+    "f32": 4,
+}
+BYTES |= {"s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16} | {
+    f"f8{kind}": 1 for kind in ("e4m3", "e4m3fn", "e5m2", "e4m3b11fnuz")
+}
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](\{[^}]*\})?")
 _NAME = re.compile(r"%([\w.\-]+)")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
@@ -19,7 +34,8 @@ _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One array: element type, dimensions, and whether it lies in the chip's on-core memory (space S(1) and up) and not in HBM."""
+    """One array: element type, dimensions, and whether it lies in the chip's on-core memory (space
+    S(1) and up) and not in HBM."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -36,7 +52,8 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line: `shapes` are the arrays of its result (several for a tuple), `operands` names, `attributes` the text after them."""
+    """One line: `shapes` are the arrays of its result (several for a tuple), `operands` names,
+    `attributes` the text after them."""
 
     name: str
     opcode: str
@@ -72,25 +89,35 @@ class Module:
 
     @functools.cached_property
     def times(self) -> dict[str, int]:
-        """How often each computation runs in one call of the program. Of a conditional every branch counts."""
+        """How often each computation runs in one call of the program. Of a conditional every branch
+        counts."""
         times: dict[str, int] = {}
         waiting = [(self.entry, 1)]
         while waiting:
             name, count = waiting.pop()
             times[name] = times.get(name, 0) + count
             for instruction in self.computations[name].values():
-                waiting += [(callee, count * turns) for callee, turns in self._callees(name, instruction)]
+                waiting += [
+                    (callee, count * turns) for callee, turns in self._callees(name, instruction)
+                ]
         return times
 
     @functools.cached_property
     def fused(self) -> frozenset[str]:
         """Computations inside fusions: what they compute stays on the core."""
-        found, waiting = set(), [i.called("calls") for _, i in self.instructions() if i.opcode == "fusion"]
+        found, waiting = (
+            set(),
+            [i.called("calls") for _, i in self.instructions() if i.opcode == "fusion"],
+        )
         while waiting:
             name = waiting.pop()
             if name in self.computations and name not in found:
                 found.add(name)
-                waiting += [callee for i in self.computations[name].values() for callee, _ in self._callees(name, i)]
+                waiting += [
+                    callee
+                    for i in self.computations[name].values()
+                    for callee, _ in self._callees(name, i)
+                ]
         return frozenset(found)
 
     def instructions(self) -> Iterator[tuple[str, Instruction]]:
@@ -102,10 +129,17 @@ class Module:
     def _callees(self, name: str, instruction: Instruction) -> list[tuple[str, int]]:
         if instruction.opcode == "while":
             turns = self.turns(name, instruction)
-            return [(instruction.called("body"), turns), (instruction.called("condition"), turns + 1)]
+            return [
+                (instruction.called("body"), turns),
+                (instruction.called("condition"), turns + 1),
+            ]
         if instruction.opcode == "conditional":
             listed = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
-            branches = _NAME.findall(listed[1]) if listed else [instruction.called(f"{way}_computation") for way in ("true", "false")]
+            branches = (
+                _NAME.findall(listed[1])
+                if listed
+                else [instruction.called(f"{way}_computation") for way in ("true", "false")]
+            )
             return [(branch, 1) for branch in branches]
         if instruction.opcode in ("fusion", "call", "async-start", "custom-call"):
             callee = instruction.called("calls") or instruction.called("to_apply")
@@ -113,18 +147,33 @@ class Module:
         return []
 
     def turns(self, name: str, loop: Instruction) -> int:
-        """Turns of a while loop: as XLA states them, else from a condition `counter < constant` and the counter's start; 1 if unknown."""
+        """Turns of a while loop: as XLA states them, else from a condition `counter < constant` and
+        the counter's start; 1 if unknown."""
         stated = re.search(r'known_trip_count\\?"?:\{\\?"?n\\?"?:\\?"?(\d+)', loop.attributes)
         if stated:
             return int(stated[1])
-        condition, body = self.computations[loop.called("condition")], self.computations[loop.called("body")]
+        condition, body = (
+            self.computations[loop.called("condition")],
+            self.computations[loop.called("body")],
+        )
         compare = _follow(condition, next(i for i in condition.values() if i.root))
-        if compare is not None and compare.opcode == "fusion":  # a fused comparison: its arguments in the order of the parameters
+        if (
+            compare is not None and compare.opcode == "fusion"
+        ):  # a fused comparison: its arguments in the order of the parameters
             inner = self.computations[compare.called("calls")]
             root = next(i for i in inner.values() if i.root)
-            order = [compare.operands[int(inner[o].argument)] for o in root.operands if inner[o].opcode == "parameter"]
+            order = [
+                compare.operands[int(inner[o].argument)]
+                for o in root.operands
+                if inner[o].opcode == "parameter"
+            ]
             compare = dataclasses.replace(root, operands=tuple(order))
-        if compare is None or compare.opcode != "compare" or "direction=LT" not in compare.attributes or len(compare.operands) != 2:
+        if (
+            compare is None
+            or compare.opcode != "compare"
+            or "direction=LT" not in compare.attributes
+            or len(compare.operands) != 2
+        ):
             return 1
         counter, limit = (_follow(condition, condition[o]) for o in compare.operands)
         index = re.search(r"index=(\d+)", counter.attributes)
@@ -147,12 +196,19 @@ class Module:
         if made.opcode != "tuple":
             return 0
         value = _follow(body, body[made.operands[position]])
-        return int(value.argument) if value.opcode == "constant" and re.fullmatch(r"-?\d+", value.argument) else 0
+        return (
+            int(value.argument)
+            if value.opcode == "constant" and re.fullmatch(r"-?\d+", value.argument)
+            else 0
+        )
 
 
 def _follow(body: dict[str, Instruction], instruction: Instruction) -> Instruction:
     """The instruction whose value this one merely passes on."""
-    while instruction.opcode in ("copy", "bitcast", "convert", "copy-done", "copy-start") and instruction.operands:
+    while (
+        instruction.opcode in ("copy", "bitcast", "convert", "copy-done", "copy-start")
+        and instruction.operands
+    ):
         instruction = body[instruction.operands[0]]
     return instruction
 
@@ -162,7 +218,12 @@ def parse(text: str) -> Module:
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():
-        if not line.startswith((" ", "}")) and line.endswith("{") and "(" in line and not line.startswith("HloModule"):
+        if (
+            not line.startswith((" ", "}"))
+            and line.endswith("{")
+            and "(" in line
+            and not line.startswith("HloModule")
+        ):
             head = line.removeprefix("ENTRY ").lstrip("%")
             name = re.split(r"[ (]", head, maxsplit=1)[0]
             current = computations.setdefault(name, {})
@@ -179,7 +240,13 @@ def _instruction(name: str, rest: str, root: bool) -> Instruction:
     closed = _closing(rest, opened)
     inside = rest[opened + 1 : closed]
     return Instruction(
-        name, rest[end:opened].strip(), arrays(rest[:end]), tuple(_NAME.findall(inside)), inside.strip(), rest[closed + 1 :], root
+        name,
+        rest[end:opened].strip(),
+        arrays(rest[:end]),
+        tuple(_NAME.findall(inside)),
+        inside.strip(),
+        rest[closed + 1 :],
+        root,
     )
 
 
@@ -196,7 +263,11 @@ def _closing(text: str, opened: int) -> int:
 def arrays(text: str) -> tuple[Shape, ...]:
     """The arrays in the text of a type: f32[2,3]{1,0:T(8,128)S(1)}, or a tuple of such."""
     return tuple(
-        Shape(dtype, tuple(int(n) for n in dims.split(",") if n), bool(re.search(r"S\([1-9]", layout or "")))
+        Shape(
+            dtype,
+            tuple(int(n) for n in dims.split(",") if n),
+            bool(re.search(r"S\([1-9]", layout or "")),
+        )
         for dtype, dims, layout in _ARRAY.findall(text)
         if dtype in BYTES
     )

@@ -1,4 +1,4 @@
-"""The inference step on a mesh, by shapes alone: encode, sample, decode, pose the body, refine (what `recover` does with the crops)."""
+"""The inference step on a mesh, from shapes alone: core.solve, as `recover` runs it."""
 
 import dataclasses
 from typing import Any
@@ -6,22 +6,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import smpl_jax
+import numpy as np
 from jax.sharding import Mesh
 
-from genhmr_jax.core import encoders
-from genhmr_jax.core.refinement import RefineSpec, refine
+from genhmr_jax.core.inputs import Inputs
+from genhmr_jax.core.refinement import RefineSpec
+from genhmr_jax.core.solve import SolveOptions, solve
+from genhmr_jax.core.system import PhotoCamera, System
+from genhmr_jax.detect.detections import Detections
 from genhmr_jax.geometry.bodies import load_body
-from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model
-from genhmr_jax.systems.genhmr.system import Networks, sample_bodies
+from genhmr_jax.geometry.keypoints import surface_model
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.train import mesh as meshes
+from genhmr_jax.train.task import Task
 
 ITERATIONS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Inference:
-    """step: (params, body, keypoint_body, inputs) -> arrays; shapes: those four, with shardings."""
+    """step: (params, body, surface, inputs, numbers) -> core.solve.Solved.
+
+    shapes: of these five, with shardings.
+    """
 
     step: Any
     shapes: tuple[Any, ...]
@@ -31,55 +38,62 @@ class Inference:
         return self.step.lower(*self.shapes)
 
 
-def build(task: Any, config: ml_collections.ConfigDict, mesh: Mesh, rows: int) -> Inference:
-    """The inference step for `rows` crops over data x fsdp. Parameters are bfloat16, as the exported model's, split by training's rules.
+def build(task: Task, config: ml_collections.ConfigDict, mesh: Mesh, rows: int) -> Inference:
+    """The inference step for `rows` people over data x fsdp.
 
-    Args:
-      task: the stage-2 task.
+    Trained parameters are bfloat16, as the exported model's, and are split by the rules of
+    training; those that training only reads are whole on every device.
 
     Raises:
-      InputError: rows that do not divide over the mesh.
+      InputError: rows that do not divide over the mesh, or a task without an inference step.
     """
-    meshes.check_batch("image_batch_size" if config.image_batch_size else "batch_size", rows, mesh)
-    networks = Networks.of(task.spec)
-    with_place = lambda tree, place: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)  # noqa: E731
+    system = task.system
+    if system is None:
+        problem = f"a {config.stage} has no inference step"
+        raise InputError("--what=infer", problem, "give --what=train")
+    field = "image_batch_size" if config.get("image_batch_size") else "batch_size"
+    meshes.check_batch(field, rows, mesh)
     whole, split = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+
+    def on(place: Any, tree: Any) -> Any:
+        struct = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+        return jax.tree.map(struct, tree)
+
     rules = (*((pattern, tuple(axes)) for pattern, axes in config.sharding_rules), *meshes.RULES)
-    places = meshes.param_shardings(networks.shapes["genhmr"], mesh, rules, config.mesh.fsdp_min_size)
-    params = {
-        "genhmr": jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=s), networks.shapes["genhmr"], places),
-        "tokenizer": with_place(networks.shapes["tokenizer"], whole),
-        "codebook": with_place(networks.shapes["codebook"], whole),
-    }
+    bfloat16 = lambda x, place: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=place)
+
+    def of_part(name: str, shapes: Any) -> Any:
+        if name in task.frozen:
+            return on(whole, shapes)
+        places = meshes.param_shardings(shapes, mesh, rules, config.mesh.fsdp_min_size)
+        return jax.tree.map(bfloat16, shapes, places)
+
+    params = {name: of_part(name, shapes) for name, shapes in system.shapes.items()}
     body = load_body(config.data.body)
-    bodies = tuple(with_place(b, whole) for b in (body, keypoint_model(body)))
-    step = jax.jit(_step(networks, mesh), out_shardings=split)
-    return Inference(step, (params, *bodies, with_place(_inputs(task, rows), split)))
+    inputs = on(split, input_shapes(system, rows))
+    numbers = on(split, jax.ShapeDtypeStruct((rows,), jnp.uint32))
+    shapes = (params, on(whole, body), on(whole, surface_model(body)), inputs, numbers)
+    return Inference(jax.jit(make_step(system, mesh), out_shardings=split), shapes)
 
 
-def _inputs(task: Any, rows: int) -> dict[str, Any]:
-    shapes = {"keypoints": (rows, len(DETECTED), 3), "crop": (rows, 3), "image_size": (rows, 2), "focal": (rows,)}
-    inputs: dict[str, Any] = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
-    inputs["number"] = jax.ShapeDtypeStruct((rows,), jnp.uint32)
-    if task.spec.encoder_channels:
-        inputs |= encoders.stored_shapes(task.spec.encoder, rows)
-    return inputs
+def input_shapes(system: System, rows: int) -> Inputs:
+    """The inputs of `rows` people, as shapes.
+
+    They are without the masks of silhouettes, which a photo may lack.
+    """
+    image, camera = np.zeros((64, 64, 3), np.uint8), PhotoCamera(64.0, (32.0, 32.0))
+    one = system.prepare(image, Detections.empty(1), camera, 1)
+    one = dataclasses.replace(one, silhouette=None)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), one)
 
 
-def _step(networks: Networks, mesh: Mesh) -> Any:
-    def step(params: Any, body: Any, keypoint_body: Any, inputs: dict[str, Any]) -> dict[str, jax.Array]:
+def make_step(system: System, mesh: Mesh) -> Any:
+    """The function that `Inference.step` compiles."""
+    options = SolveOptions(iterations=ITERATIONS, refine=RefineSpec(steps=system.refine_steps))
+
+    def step(params: Any, body: Any, surface: Any, inputs: Inputs, numbers: jax.Array) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(0), n))(inputs["number"])
-            inputs = encoders.from_stored({k: v for k, v in inputs.items() if k != "number"})
-            encoded = networks.encode(params, inputs)
-            samples, embeddings = sample_bodies(networks, params, encoded, keys, iterations=ITERATIONS)
-            view = {name: inputs[name] for name in ("crop", "image_size", "focal")}
-            decode = networks.decoder(params, inputs)
-            start = (embeddings, encoded.betas, encoded.weak_camera)
-            refined = refine(decode, keypoint_body, *start, inputs["keypoints"], view, RefineSpec())
-            rotmats = decode(refined.embeddings)
-            output = smpl_jax.forward(body, refined.betas, rotmats)
-        found = {"vertices": output.vertices, "joints": output.joints, "rotmats": rotmats, "betas": refined.betas}
-        return found | {"weak_camera": refined.weak_camera, "tokens": samples.tokens}
+            keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(0), n))(numbers)
+            return solve(system, params, body, surface, inputs, keys, options)
 
     return step

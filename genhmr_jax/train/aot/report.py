@@ -17,7 +17,8 @@ from genhmr_jax.train.aot.topology import offline
 
 
 class OutOfMemory(Exception):
-    """The program does not fit a chip. needed: bytes of HBM, as far as the compiler says; what: "arguments" or "temporaries"."""
+    """The program does not fit a chip. needed: bytes of HBM, as far as the compiler says; what:
+    "arguments" or "temporaries"."""
 
     def __init__(self, needed: float, what: str, message: str):
         super().__init__(message)
@@ -26,14 +27,18 @@ class OutOfMemory(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """One compiled step; bytes, FLOPs and seconds are of one chip and one step, but `model_flops`, which are of the whole batch.
+    """One compiled step; bytes, FLOPs and seconds are of one chip and one step, but `model_flops`,
+    which are of the whole batch.
 
     Attributes:
       model_flops: matrix FLOPs that the model asks for, without what is computed again.
-      flops: matrix FLOPs that the compiled program does, with everything computed again or on several chips alike.
-      hbm: arguments, outputs, aliased (outputs in the place of arguments), temporaries, code, total, limit.
+      flops: matrix FLOPs that the compiled program does, with everything computed again or on
+        several chips alike.
+      hbm: arguments, outputs, aliased (outputs in the place of arguments), temporaries, code,
+        total, limit.
       traffic: estimate of bytes through HBM.
-      collectives: for each kind, how many run, the bytes that a chip sends, and their seconds at full speed of the links.
+      collectives: for each kind, how many run, the bytes that a chip sends, and their seconds at
+        full speed of the links.
     """
 
     chips: int
@@ -51,17 +56,24 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return dataclasses.asdict(self) | {"step_seconds": {"overlapped": self.bounds.overlapped, "serial": self.bounds.serial}}
+        return dataclasses.asdict(self) | {
+            "step_seconds": {"overlapped": self.bounds.overlapped, "serial": self.bounds.serial}
+        }
 
 
 def argument_bytes(shapes: Any) -> int:
     """Bytes on one device of a tree of ShapeDtypeStructs with shardings."""
     leaves = [x for x in jax.tree.leaves(shapes) if hasattr(x, "sharding")]
-    size = lambda x: 4 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize  # noqa: E731
-    return sum(math.prod(x.sharding.shard_shape(x.shape) if x.sharding else x.shape) * size(x) for x in leaves)
+    size = lambda x: 4 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape) if x.sharding else x.shape) * size(x)
+        for x in leaves
+    )
 
 
-def compile_report(lowered: jax.stages.Lowered, chip: Chip, shape: Sequence[int], mesh: Mesh, model_flops: float) -> Report:
+def compile_report(
+    lowered: jax.stages.Lowered, chip: Chip, shape: Sequence[int], mesh: Mesh, model_flops: float
+) -> Report:
     """Compiles (minutes, for a big model) and measures the program.
 
     Raises:
@@ -90,9 +102,13 @@ def compile_report(lowered: jax.stages.Lowered, chip: Chip, shape: Sequence[int]
     }
     hbm |= {"total": sum(hbm.values()) - 2 * hbm["aliased"], "limit": chip.hbm}
     chips = mesh.devices.size
-    mfu = lambda s: model_flops / (chips * chip.flops * s)  # noqa: E731
+    mfu = lambda s: model_flops / (chips * chip.flops * s)
     kinds = {
-        kind: {"times": times, "bytes": sent, "seconds": sum(seconds(chip, c, shape, coordinates) for c in found if c.kind == kind)}
+        kind: {
+            "times": times,
+            "bytes": sent,
+            "seconds": sum(seconds(chip, c, shape, coordinates) for c in found if c.kind == kind),
+        }
         for kind, times, sent in hlo_cost.by_kind(found)
     }
     return Report(
@@ -112,19 +128,22 @@ def compile_report(lowered: jax.stages.Lowered, chip: Chip, shape: Sequence[int]
 
 
 def out_of_memory(message: str) -> OutOfMemory:
-    """From the compiler's words: 'required for HLO temporaries (88.00G) exceeds available HBM (15.75G)' or 'Used 17.2G of 15.75G'."""
+    """From the compiler's words: 'required for HLO temporaries (88.00G) exceeds available HBM
+    (15.75G)' or 'Used 17.2G of 15.75G'."""
     units = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
     found = re.search(r"required for ([\w ]*?)\(([\d.]+)([KMGT]?)B?\) exceeds", message)
     if found:
         what = "arguments" if "argument" in found[1] else "temporaries"
         return OutOfMemory(float(found[2]) * units[found[3]], what, message)
     used = re.search(r"[Uu]sed ([\d.]+)([KMGT]?)B? of", message)
-    return OutOfMemory(float(used[1]) * units[used[2]] if used else math.nan, "temporaries", message)
+    return OutOfMemory(
+        float(used[1]) * units[used[2]] if used else math.nan, "temporaries", message
+    )
 
 
 def describe(report: Report, title: str) -> str:
     """The report as text for people."""
-    gib = lambda n: f"{n / GIB:.2f} GiB"  # noqa: E731
+    gib = lambda n: f"{n / GIB:.2f} GiB"
     hbm, bounds = report.hbm, report.bounds
     mesh = " x ".join(f"{axis} {n}" for axis, n in report.mesh.items())
     lines = [
@@ -148,5 +167,8 @@ def describe(report: Report, title: str) -> str:
         f"  MFU at most        {100 * report.mfu:.1f} % ({100 * report.mfu_serial:.1f} % without overlap)",
         "  biggest temporaries",
     ]
-    lines += [f"    {b.bytes / 2**20:9.1f} MiB  {b.shape}{f' x {b.count}' if b.count > 1 else ''}  {b.op_name}" for b in report.biggest]
+    lines += [
+        f"    {b.bytes / 2**20:9.1f} MiB  {b.shape}{f' x {b.count}' if b.count > 1 else ''}  {b.op_name}"
+        for b in report.biggest
+    ]
     return "\n".join(lines)

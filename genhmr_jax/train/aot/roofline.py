@@ -1,7 +1,9 @@
-"""How fast a compiled step could be at best, and how that scales: compute, memory and network against what a chip can do.
+"""How fast a compiled step could be at best, and how that scales: compute, memory and network
+against what a chip can do.
 
-These are bounds and predictions, not measurements. A ring passes (n - 1)/n of an array on in an all-gather or a reduce-scatter and twice
-that in an all-reduce (Thakur, Rabenseifner & Gropp 2005); an all-to-all is bound by the middle of its longest axis.
+These are bounds and predictions, not measurements. A ring passes (n - 1)/n of an array on in an
+all-gather or a reduce-scatter and twice that in an all-reduce (Thakur, Rabenseifner & Gropp 2005);
+an all-to-all is bound by the middle of its longest axis.
 """
 
 import dataclasses
@@ -57,21 +59,27 @@ def roofline(
     return Roofline(flops / chip.flops, hbm_bytes / chip.hbm_bandwidth, ici)
 
 
-def seconds(chip: Chip, collective: Collective, shape: Sequence[int], coordinates: Sequence[Sequence[int]]) -> float:
-    """Time of a collective at full speed of its links. A permute is taken as one link in one direction."""
+def seconds(
+    chip: Chip, collective: Collective, shape: Sequence[int], coordinates: Sequence[Sequence[int]]
+) -> float:
+    """Time of a collective at full speed of its links. A permute is taken as one link in one
+    direction."""
     if collective.kind == "collective-permute":
         return collective.sent / chip.link
     members = [tuple(coordinates[i])[: len(shape)] for i in collective.groups[0]]
     bandwidth = collective_bandwidth(chip, shape, members)
     if collective.kind == "all-to-all":
-        longest = max(max(m[i] for m in members) - min(m[i] for m in members) + 1 for i in range(len(shape)))
+        longest = max(
+            max(m[i] for m in members) - min(m[i] for m in members) + 1 for i in range(len(shape))
+        )
         return collective.times * collective.bytes * max(longest, 2) / (8 * chip.link)
     return collective.sent / bandwidth
 
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What each chip does in a step, whatever their number (weak scaling: the batch of a chip stays).
+    """What each chip does in a step, whatever their number (weak scaling: the batch of a chip
+    stays).
 
     Attributes:
       local: seconds of compute or memory, the larger.
@@ -92,7 +100,8 @@ class Load:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A prediction: seconds of a step by resource, efficiency = t(1)/t(n) with all traffic hidden where it can be, and with none."""
+    """A prediction: seconds of a step by resource, efficiency = t(1)/t(n) with all traffic hidden
+    where it can be, and with none."""
 
     chips: int
     slices: int
@@ -106,8 +115,9 @@ class Point:
 def weak_scaling(chip: Chip, load: Load, chips: int) -> Point:
     """The same batch on every chip, more chips.
 
-    Every micro-batch, as the step is compiled, parameters are gathered over `fsdp` (forward, and again backward), gradients scattered over
-    it and then summed over `data`, all in bfloat16; beyond a pod each chip sends its share over DCN.
+    Every micro-batch, as the step is compiled, parameters are gathered over `fsdp` (forward, and
+    again backward), gradients scattered over it and then summed over `data`, all in bfloat16;
+    beyond a pod each chip sends its share over DCN.
     """
     slices = math.ceil(chips / chip.pod)
     inside = chips // slices
@@ -120,7 +130,9 @@ def weak_scaling(chip: Chip, load: Load, chips: int) -> Point:
     dcn = load.accumulate * 2 * 2 * load.params / inside * (slices - 1) / slices / chip.dcn
     needed = Load.STATE_BYTES * load.params / shards + load.bytes_aside
     together = load.local / max(load.local, ici + dcn)
-    return Point(chips, slices, ici, dcn, together, load.local / (load.local + ici + dcn), needed <= chip.hbm)
+    return Point(
+        chips, slices, ici, dcn, together, load.local / (load.local + ici + dcn), needed <= chip.hbm
+    )
 
 
 def slice_shape(chip: Chip, chips: int) -> tuple[int, ...]:
@@ -133,7 +145,8 @@ def slice_shape(chip: Chip, chips: int) -> tuple[int, ...]:
 
 
 def _neighbours(chip: Chip, shape: Sequence[int], count: int) -> float:
-    """Bytes/s of a group of `count` chips that fill one axis of a slice after the other, the last axis first."""
+    """Bytes/s of a group of `count` chips that fill one axis of a slice after the other, the last
+    axis first."""
     extents = []
     for size in reversed(shape):
         extents.append(math.gcd(size, count))

@@ -33,16 +33,17 @@ def load(path: str | Path, num_betas: int = 10) -> SmplModel:
     """Reads a body.
 
     Args:
-      path: an official SMPL .pkl (as released: Python 2 pickles with chumpy and scipy objects in it,
-        neither of which is needed here), an official .npz, an .npz of all that was in a .pkl, or an
-        .npz of another body with the same keys. Pickles, and objects in an .npz, are read by an
-        unpickler that builds arrays and nothing else.
-      num_betas: how many shape directions the model has. Official files hold 10 or 300; further ones
-        are left out, and where a file holds fewer the rest is zero.
+      path: an official SMPL .pkl (as released: Python 2 pickles with chumpy and scipy objects in
+        it, neither of which is needed here), an official .npz, an .npz of all that was in a .pkl,
+        or an .npz of another body with the same keys. Pickles, and objects in an .npz, are read by
+        an unpickler that builds arrays and nothing else.
+      num_betas: how many shape directions the model has. Official files hold 10 or 300; further
+        ones are left out, and where a file holds fewer the rest is zero.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: not an SMPL body, or a pickle that asks for anything but arrays. The message says what is wrong and where to get the file.
+      ValueError: not an SMPL body, or a pickle that asks for anything but arrays. The message says
+        what is wrong and where to get the file.
     """
     path = Path(path)
     if not path.is_file():
@@ -63,7 +64,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
                         arrays[key] = _table(read_npy(file, members[key].file_size))
     except UnsafePickle as error:
         raise ValueError(f"{path}: refused: {error}; {_WHERE}") from error
-    except Exception as error:  # a damaged archive can raise nearly anything, zlib.error and MemoryError among it
+    except (
+        Exception
+    ) as error:  # a damaged archive can raise nearly anything, zlib.error and MemoryError among it
         raise ValueError(f"{path}: not a readable .npz of arrays ({error}); {_WHERE}") from error
     if not arrays and inside:
         remedy = f"unpack it, and give the body's file, such as {inside[0]}"
@@ -85,7 +88,9 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     except UnsafePickle as error:
         raise ValueError(f"{path}: refused: {error}; {_WHERE}") from error
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
 
 
 def _check_kind(path: Path, data: bytes) -> None:
@@ -108,10 +113,14 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
     if missing:
         raise ValueError(f"{path}: not an SMPL body, it lacks {', '.join(missing)}; {_WHERE}")
     try:
-        template, shapedirs, posedirs, regressor, weights = (np.asarray(arrays[key], np.float64) for key in _KEYS[:5])
+        template, shapedirs, posedirs, regressor, weights = (
+            np.asarray(arrays[key], np.float64) for key in _KEYS[:5]
+        )
         (vertices, _), (_, joints) = template.shape, weights.shape
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not an SMPL body, v_template or weights is no table of numbers ({error}); {_WHERE}") from error
+        raise ValueError(
+            f"{path}: not an SMPL body, v_template or weights is no table of numbers ({error}); {_WHERE}"
+        ) from error
     kintree, faces = (_whole_numbers(path, key, arrays[key]) for key in ("kintree_table", "f"))
     if posedirs.shape == (9 * (joints - 1), 3 * vertices):  # as PyPI's smplx keeps them
         posedirs = posedirs.T.reshape(vertices, 3, -1)
@@ -140,14 +149,20 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
             problem = f"{key} has shape {found[key].shape} instead of {shape}"
             raise ValueError(f"{path}: not an SMPL body, {problem}; {_WHERE}")
     if joints != len(SMPL24) or tuple(map(str, arrays.get("joint_names", SMPL24))) != SMPL24:
-        raise ValueError(f"{path}: its joints are not SMPL's {len(SMPL24)} (SMPL-H, SMPL-X and MANO are not read); {_WHERE}")
-    if not all(np.all(np.isfinite(array)) for array in (template, shapedirs, posedirs, regressor, weights)):
+        raise ValueError(
+            f"{path}: its joints are not SMPL's {len(SMPL24)} (SMPL-H, SMPL-X and MANO are not read); {_WHERE}"
+        )
+    if not all(
+        np.all(np.isfinite(array)) for array in (template, shapedirs, posedirs, regressor, weights)
+    ):
         raise ValueError(f"{path}: holds numbers that are not finite; {_WHERE}")
     shapedirs = shapedirs[..., :num_betas]
     shapedirs = np.pad(shapedirs, ((0, 0), (0, 0), (0, num_betas - shapedirs.shape[-1])))
     directions = np.concatenate([shapedirs, posedirs], axis=-1)
-    with jax.ensure_compile_time_eval():  # so that a body loaded inside `jit` still holds arrays, not tracers
-        to_jax = lambda array: jnp.asarray(np.ascontiguousarray(array), jnp.float32)  # noqa: E731
+    with (
+        jax.ensure_compile_time_eval()
+    ):  # so that a body loaded inside `jit` still holds arrays, not tracers
+        to_jax = lambda array: jnp.asarray(np.ascontiguousarray(array), jnp.float32)
         return SmplModel(
             template=to_jax(template.T),
             directions=to_jax(directions.transpose(2, 1, 0)),
@@ -170,8 +185,16 @@ def _whole_numbers(path: Path, key: str, array: np.ndarray) -> np.ndarray:
 
 
 def _faces(path: Path, faces: np.ndarray, vertices: int) -> np.ndarray:
-    if faces.ndim != 2 or faces.shape[1] != 3 or faces.size == 0 or faces.min() < 0 or faces.max() >= vertices:
-        raise ValueError(f"{path}: not an SMPL body, f is no list of triangles of its {vertices} vertices; {_WHERE}")
+    if (
+        faces.ndim != 2
+        or faces.shape[1] != 3
+        or faces.size == 0
+        or faces.min() < 0
+        or faces.max() >= vertices
+    ):
+        raise ValueError(
+            f"{path}: not an SMPL body, f is no list of triangles of its {vertices} vertices; {_WHERE}"
+        )
     return faces
 
 
@@ -179,11 +202,15 @@ def _parents(path: Path, kintree_table: np.ndarray) -> tuple[int, ...]:
     parents = kintree_table[0].tolist()
     parents[0] = -1  # stored as -1 or as 2^32 - 1
     if any(not 0 <= parent < joint for joint, parent in enumerate(parents[1:], start=1)):
-        raise ValueError(f"{path}: not an SMPL body, in kintree_table a parent does not come before its child; {_WHERE}")
+        raise ValueError(
+            f"{path}: not an SMPL body, in kintree_table a parent does not come before its child; {_WHERE}"
+        )
     return tuple(parents)
 
 
-def _named_vertices(path: Path, arrays: Mapping[str, np.ndarray], vertices: int) -> tuple[tuple[str, int], ...]:
+def _named_vertices(
+    path: Path, arrays: Mapping[str, np.ndarray], vertices: int
+) -> tuple[tuple[str, int], ...]:
     if "vertex_ids" in arrays and "vertex_ids_names" in arrays:
         names = arrays["vertex_ids_names"]
         indices = _whole_numbers(path, "vertex_ids", arrays["vertex_ids"])

@@ -1,7 +1,8 @@
-"""Names of SMPL's joints and of the keypoint sets of this field, the vertices behind them, and their left/right flips.
+"""Names of SMPL's joints and of the keypoint sets of this field, the vertices behind them, and
+their left/right flips.
 
-Everything is by name; index lists are computed, so that a set can be checked by reading it. Only names and numbers that every user of
-SMPL needs are here, no model data.
+Everything is by name; index lists are computed, so that a set can be checked by reading it. Only
+names and numbers that every user of SMPL needs are here, no model data.
 """
 
 import numpy as np
@@ -30,10 +31,12 @@ EXTRA19 = (
     "left_shoulder", "left_elbow", "left_wrist", "neck_lsp", "head_top_lsp", "pelvis_mpii", "thorax_mpii", "spine_h36m", "jaw_h36m",
     "head_h36m",
 )  # fmt: skip
-"""The rows of SMPL_to_J19.pkl, a 19 x 6890 regressor on posed vertices (bring your own); names say whose definition it is."""
+"""The rows of SMPL_to_J19.pkl, a 19 x 6890 regressor on posed vertices (bring your own); names say
+whose definition it is."""
 
 BODY44 = tuple(f"openpose_{name}" for name in OPENPOSE25) + EXTRA19
-"""The 44 joints of SPIN, HMR2 and TokenHMR: OpenPose's 25, then the 19 above. Their pelvis is `pelvis_mpii`, index 39."""
+"""The 44 joints of SPIN, HMR2 and TokenHMR: OpenPose's 25, then the 19 above. Their pelvis is
+`pelvis_mpii`, index 39."""
 
 SMPL_VERTEX_IDS = {
     "nose": 332, "reye": 6260, "leye": 2800, "rear": 4071, "lear": 583,
@@ -41,7 +44,8 @@ SMPL_VERTEX_IDS = {
     "lthumb": 2746, "lindex": 2319, "lmiddle": 2445, "lring": 2556, "lpinky": 2673,
     "rthumb": 6191, "rindex": 5782, "rmiddle": 5905, "rring": 6016, "rpinky": 6133,
 }  # fmt: skip
-"""Vertices of the 6890-vertex SMPL mesh that stand for surface keypoints, in the order in which joints 24..44 are usually appended."""
+"""Vertices of the 6890-vertex SMPL mesh that stand for surface keypoints, in the order in which
+joints 24..44 are usually appended."""
 
 SMPL45 = SMPL24 + tuple(SMPL_VERTEX_IDS)
 
@@ -52,7 +56,8 @@ VERTEX_OF_KEYPOINT = {
     "left_thumb": "lthumb", "left_index": "lindex", "left_middle": "lmiddle", "left_ring": "lring", "left_pinky": "lpinky",
     "right_thumb": "rthumb", "right_index": "rindex", "right_middle": "rmiddle", "right_ring": "rring", "right_pinky": "rpinky",
 }  # fmt: skip
-"""Keypoint names that lie on the surface -> the names of their vertices. left_index is the tip of the index finger, and so on."""
+"""Keypoint names that lie on the surface -> the names of their vertices. left_index is the tip of
+the index finger, and so on."""
 
 JOINT_OF_KEYPOINT = {name: name for name in SMPL24} | {"mid_hip": "pelvis"}
 """Keypoint names that are joints of the skeleton -> the joint's name."""
@@ -68,7 +73,8 @@ def mirrored_name(name: str) -> str:
 
 
 def flip_permutation(names: tuple[str, ...]) -> tuple[int, ...]:
-    """For each name the index of its mirror image: `points[..., flip, :]` renames left and right after an image was flipped.
+    """For each name the index of its mirror image: `points[..., flip, :]` renames left and right
+    after an image was flipped.
 
     Raises:
       ValueError: a name whose mirror image is not in the set.
@@ -94,14 +100,19 @@ def smpl45_index(name: str) -> int:
     Raises:
       KeyError: the keypoint is neither a joint nor one of the 21 vertices.
     """
-    return SMPL45.index(VERTEX_OF_KEYPOINT[name] if name in VERTEX_OF_KEYPOINT else JOINT_OF_KEYPOINT[name])
+    return SMPL45.index(
+        VERTEX_OF_KEYPOINT[name] if name in VERTEX_OF_KEYPOINT else JOINT_OF_KEYPOINT[name]
+    )
 
 
 OPENPOSE25_FROM_SMPL45 = tuple(smpl45_index(name) for name in OPENPOSE25)
 
 
-def flip_pose(pose: Float[Array, "*batch 72"] | Float[Array, "*batch 24 3"]) -> Float[Array, "*batch 72"] | Float[Array, "*batch 24 3"]:
-    """The pose in a mirror (x -> -x): left and right swap, y and z of each axis-angle change sign. In the shape in which it came."""
+def flip_pose(
+    pose: Float[Array, "*batch 72"] | Float[Array, "*batch 24 3"],
+) -> Float[Array, "*batch 72"] | Float[Array, "*batch 24 3"]:
+    """The pose in a mirror (x -> -x): left and right swap, y and z of each axis-angle change sign.
+    In the shape in which it came."""
     joints = pose if pose.shape[-2:] == (24, 3) else pose.reshape(*pose.shape[:-1], 24, 3)
     mirrored = joints[..., np.array(SMPL24_FLIP), :] * np.array([1.0, -1.0, -1.0], np.float32)
     return mirrored.reshape(pose.shape)

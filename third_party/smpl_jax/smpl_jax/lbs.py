@@ -1,10 +1,12 @@
-"""Linear blend skinning: the skeleton, the blend shapes and the skinning, as functions of plain arrays.
+"""Linear blend skinning: the skeleton, the blend shapes and the skinning, as functions of plain
+arrays.
 
 After Loper et al., "SMPL: A Skinned Multi-Person Linear Model", SIGGRAPH Asia 2015.
 
-The layout is chosen for speed. Coordinates are planes, (3, V) instead of (V, 3): every product then runs over the long vertex axis. Shape
-and pose blend shapes are one matrix product. And all products ask for full precision, because the default of TPUs and newer GPUs (bfloat16,
-TF32) moves vertices by millimetres.
+The layout is chosen for speed. Coordinates are planes, (3, V) instead of (V, 3): every product then
+runs over the long vertex axis. Shape and pose blend shapes are one matrix product. And all products
+ask for full precision, because the default of TPUs and newer GPUs (bfloat16, TF32) moves vertices
+by millimetres.
 """
 
 import math
@@ -17,19 +19,25 @@ from jaxtyping import Array, Float
 from smpl_jax.rotations import compose, rotate
 
 _PRECISION = jax.lax.Precision.HIGHEST
-_CPU_CHUNK = 240_000  # vertices (of all bodies together) that a CPU deforms at a time: about 10 MB of blended motions
+# vertices (of all bodies together) that a CPU deforms at a time: about 10 MB of blended motions
+_CPU_CHUNK = 240_000
 
 
 def tree_levels(parents: tuple[int, ...]) -> list[list[int]]:
-    """Joints grouped by their distance from the root, so that a whole level can be computed at once."""
+    """Joints grouped by their distance from the root, so that a whole level can be computed at
+    once."""
     depth: list[int] = []
     for parent in parents:
         depth.append(0 if parent < 0 else depth[parent] + 1)
-    return [[joint for joint, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
+    return [
+        [joint for joint, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)
+    ]
 
 
 def pose_skeleton(
-    parents: tuple[int, ...], rest_joints: Float[Array, "*batch J 3"], rotmats: Float[Array, "*batch J 3 3"]
+    parents: tuple[int, ...],
+    rest_joints: Float[Array, "*batch J 3"],
+    rotmats: Float[Array, "*batch J 3 3"],
 ) -> tuple[Float[Array, "*batch J 3 3"], Float[Array, "*batch J 3"]]:
     """Forward kinematics.
 
@@ -49,14 +57,18 @@ def pose_skeleton(
         slot = jnp.array([above.index(parents[joint]) for joint in level])
         turn, origin = world_rotations[-1][..., slot, :, :], world_positions[-1][..., slot, :]
         world_rotations.append(compose(turn, rotmats[..., joints, :, :]))
-        world_positions.append(origin + rotate(turn, rest_joints[..., joints, :] - rest_joints[..., up, :]))
+        world_positions.append(
+            origin + rotate(turn, rest_joints[..., joints, :] - rest_joints[..., up, :])
+        )
     order = [joint for level in levels for joint in level]
     back = jnp.array([order.index(joint) for joint in range(len(order))])
     batch = jnp.broadcast_shapes(rotmats.shape[:-3], rest_joints.shape[:-2])
-    gather = lambda parts, axis, tail: jnp.concatenate(  # noqa: E731
+    gather = lambda parts, axis, tail: jnp.concatenate(
         [jnp.broadcast_to(part, (*batch, part.shape[axis], *tail)) for part in parts], axis
     )
-    return gather(world_rotations, -3, (3, 3))[..., back, :, :], gather(world_positions, -2, (3,))[..., back, :]
+    return gather(world_rotations, -3, (3, 3))[..., back, :, :], gather(world_positions, -2, (3,))[
+        ..., back, :
+    ]
 
 
 def deform(
@@ -73,14 +85,16 @@ def deform(
       directions: how they move with each feature.
       weights: how much of each joint's motion a vertex follows.
       features: shape coefficients, then the entries of R - 1 of all joints but the root.
-      motions: [R | t] that takes points of the rest pose to the world, for each joint. The same batch axes as features.
+      motions: [R | t] that takes points of the rest pose to the world, for each joint. The same
+        batch axes as features.
     """
     batch, vertices = features.shape[:-1], template.shape[-1]
     chunk = max(1, _CPU_CHUNK // max(1, vertices))
     whole = partial(_deform, template, directions, weights)
     if jax.default_backend() != "cpu" or math.prod(batch) <= chunk:
         return whole(features, motions)
-    # A CPU is nearly twice as fast when the blended motions of a chunk stay in its cache; other devices want it all at once.
+    # A CPU is nearly twice as fast when the blended motions of a chunk stay in its cache; other
+    # devices want it all at once.
     flat = features.reshape(-1, features.shape[-1]), motions.reshape(-1, *motions.shape[-3:])
     return jax.lax.map(lambda one: whole(*one), flat, batch_size=chunk).reshape(*batch, vertices, 3)
 
@@ -92,26 +106,42 @@ def _deform(
     features: Float[Array, "*batch K"],
     motions: Float[Array, "*batch J 3 4"],
 ) -> Float[Array, "*batch V 3"]:
-    # The template is added outside of the product: it is the largest term, and keeps float32's full precision on any device.
+    # The template is added outside of the product: it is the largest term, and keeps float32's full
+    # precision on any device.
     rest = template + jnp.einsum("...k,kcv->...cv", features, directions, precision=_PRECISION)
     x, y, z = rest[..., 0, :], rest[..., 1, :], rest[..., 2, :]
     flat = motions.reshape(*motions.shape[:-2], 12)
     blended = jnp.einsum("...jk,jv->...kv", flat, weights, precision=_PRECISION)
     # Plane by plane: written as a product of small matrices this is four times slower on a CPU.
-    row = lambda i: blended[..., i, :] * x + blended[..., i + 1, :] * y + blended[..., i + 2, :] * z + blended[..., i + 3, :]  # noqa: E731
+    row = lambda i: (
+        blended[..., i, :] * x
+        + blended[..., i + 1, :] * y
+        + blended[..., i + 2, :] * z
+        + blended[..., i + 3, :]
+    )
     return jnp.stack([row(0), row(4), row(8)], axis=-1)
 
 
-def pose_features(betas: Float[Array, "*batch S"], rotmats: Float[Array, "*batch J 3 3"]) -> Float[Array, "*batch K"]:
-    """The shape coefficients and the entries of R - 1 of all joints but the root, K = S + 9 (J - 1). Batch axes broadcast."""
+def pose_features(
+    betas: Float[Array, "*batch S"], rotmats: Float[Array, "*batch J 3 3"]
+) -> Float[Array, "*batch K"]:
+    """The shape coefficients and the entries of R - 1 of all joints but the root, K = S + 9 (J -
+    1). Batch axes broadcast."""
     batch = jnp.broadcast_shapes(betas.shape[:-1], rotmats.shape[:-3])
-    pose = (rotmats[..., 1:, :, :] - jnp.eye(3, dtype=rotmats.dtype)).reshape(*rotmats.shape[:-3], -1)
-    return jnp.concatenate([jnp.broadcast_to(part, (*batch, part.shape[-1])) for part in (betas, pose)], axis=-1)
+    pose = (rotmats[..., 1:, :, :] - jnp.eye(3, dtype=rotmats.dtype)).reshape(
+        *rotmats.shape[:-3], -1
+    )
+    return jnp.concatenate(
+        [jnp.broadcast_to(part, (*batch, part.shape[-1])) for part in (betas, pose)], axis=-1
+    )
 
 
 def rest_to_world(
-    rest_joints: Float[Array, "*batch J 3"], world_rotations: Float[Array, "*batch J 3 3"], world_positions: Float[Array, "*batch J 3"]
+    rest_joints: Float[Array, "*batch J 3"],
+    world_rotations: Float[Array, "*batch J 3 3"],
+    world_positions: Float[Array, "*batch J 3"],
 ) -> Float[Array, "*batch J 3 4"]:
-    """[R | t] of each joint, which takes points around the joint from the rest pose to the world. Batch axes broadcast."""
+    """[R | t] of each joint, which takes points around the joint from the rest pose to the world.
+    Batch axes broadcast."""
     offsets = world_positions - rotate(world_rotations, rest_joints)
     return jnp.concatenate([world_rotations, offsets[..., None]], axis=-1)

@@ -1,13 +1,15 @@
 """Rotations: axis-angle, matrices, 6D and quaternions, with gradients that are finite everywhere.
 
-All functions take any leading batch axes. Axis-angle vectors are in radians; quaternions are (w, x, y, z). A rotation matrix acts on
-column vectors: y = R x.
+All functions take any leading batch axes. Axis-angle vectors are in radians; quaternions are (w, x,
+y, z). A rotation matrix acts on column vectors: y = R x.
 
-Two devices keep gradients finite. Where a formula is 0/0, a Taylor series replaces it, and the unused branch is fed a harmless value
-("double where"): a plain `where` would still multiply that branch's infinite derivative by zero, and give NaN. And a matrix becomes an
-axis-angle through the quaternion, never through arccos of the trace, whose derivative is infinite at 0 and at pi.
+Two devices keep gradients finite. Where a formula is 0/0, a Taylor series replaces it, and the
+unused branch is fed a harmless value ("double where"): a plain `where` would still multiply that
+branch's infinite derivative by zero, and give NaN. And a matrix becomes an axis-angle through the
+quaternion, never through arccos of the trace, whose derivative is infinite at 0 and at pi.
 
-Products of 3x3 matrices are sums of products, not `@`: the default precision of a matrix product is about 1e-3 on TPUs and on newer GPUs.
+Products of 3x3 matrices are sums of products, not `@`: the default precision of a matrix product is
+about 1e-3 on TPUs and on newer GPUs.
 """
 
 import jax
@@ -18,18 +20,23 @@ ROT6D_LAYOUTS = ("columns", "rows", "interleaved")
 _SMALL = 1e-2  # radians squared: below it the series to second order is exact to float32
 
 
-def compose(a: Float[Array, "*batch 3 3"], b: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
+def compose(
+    a: Float[Array, "*batch 3 3"], b: Float[Array, "*batch 3 3"]
+) -> Float[Array, "*batch 3 3"]:
     """The product a b of 3x3 matrices in full precision on every device. Leading axes broadcast."""
     return jnp.sum(a[..., :, :, None] * b[..., None, :, :], axis=-2)
 
 
-def rotate(matrix: Float[Array, "*batch 3 3"], vector: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
+def rotate(
+    matrix: Float[Array, "*batch 3 3"], vector: Float[Array, "*batch 3"]
+) -> Float[Array, "*batch 3"]:
     """The product R v in full precision on every device. Leading axes broadcast."""
     return jnp.sum(matrix * vector[..., None, :], axis=-1)
 
 
 def axis_angle_to_matrix(axis_angle: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3 3"]:
-    """Rodrigues' formula R = I + (sin t / t) K + (1 - cos t) / t^2 K^2, K the cross-product matrix of the vector, t its length."""
+    """Rodrigues' formula R = I + (sin t / t) K + (1 - cos t) / t^2 K^2, K the cross-product matrix
+    of the vector, t its length."""
     x, y, z = axis_angle[..., 0], axis_angle[..., 1], axis_angle[..., 2]
     squared = x * x + y * y + z * z
     small = squared < _SMALL
@@ -47,7 +54,8 @@ def axis_angle_to_matrix(axis_angle: Float[Array, "*batch 3"]) -> Float[Array, "
 
 
 def matrix_to_axis_angle(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3"]:
-    """Axis-angle of length 0..pi. At exactly pi the two possible signs are equally right; one is chosen."""
+    """Axis-angle of length 0..pi. At exactly pi the two possible signs are equally right; one is
+    chosen."""
     return quaternion_to_axis_angle(matrix_to_quaternion(matrix))
 
 
@@ -57,12 +65,15 @@ def axis_angle_to_quaternion(axis_angle: Float[Array, "*batch 3"]) -> Float[Arra
     small = squared < _SMALL
     angle = jnp.sqrt(jnp.where(small, 1.0, squared))
     real = jnp.where(small, 1.0 - squared / 8.0 + squared * squared / 384.0, jnp.cos(0.5 * angle))
-    scale = jnp.where(small, 0.5 - squared / 48.0 + squared * squared / 3840.0, jnp.sin(0.5 * angle) / angle)
+    scale = jnp.where(
+        small, 0.5 - squared / 48.0 + squared * squared / 3840.0, jnp.sin(0.5 * angle) / angle
+    )
     return jnp.concatenate([real, scale * axis_angle], axis=-1)
 
 
 def quaternion_to_axis_angle(quaternion: Float[Array, "*batch 4"]) -> Float[Array, "*batch 3"]:
-    """Axis-angle of length 0..pi. The quaternion need not be of unit length; q and -q give the same rotation."""
+    """Axis-angle of length 0..pi. The quaternion need not be of unit length; q and -q give the same
+    rotation."""
     quaternion = jnp.where(quaternion[..., :1] < 0.0, -quaternion, quaternion)
     real, imaginary = quaternion[..., :1], quaternion[..., 1:]
     squared = jnp.sum(imaginary * imaginary, axis=-1, keepdims=True)
@@ -90,8 +101,9 @@ def quaternion_to_matrix(quaternion: Float[Array, "*batch 4"]) -> Float[Array, "
 def matrix_to_quaternion(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 4"]:
     """Unit quaternion (w, x, y, z) with w >= 0.
 
-    Shepperd's method: 4 q q^T is linear in the matrix, and each of its rows is the quaternion times a number. The row with the largest
-    diagonal has length 2 at least, so that dividing by its length is safe everywhere.
+    Shepperd's method: 4 q q^T is linear in the matrix, and each of its rows is the quaternion times
+    a number. The row with the largest diagonal has length 2 at least, so that dividing by its
+    length is safe everywhere.
     """
     m = [[matrix[..., i, j] for j in range(3)] for i in range(3)]
     wx, wy, wz = m[2][1] - m[1][2], m[0][2] - m[2][0], m[1][0] - m[0][1]
@@ -114,14 +126,17 @@ def matrix_to_quaternion(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*b
 
 
 def rot6d_to_matrix(x: Float[Array, "*batch 6"], layout: str) -> Float[Array, "*batch 3 3"]:
-    """Gram-Schmidt of the 6D representation (Zhou et al., "On the continuity of rotation representations", CVPR 2019).
+    """Gram-Schmidt of the 6D representation (Zhou et al., "On the continuity of rotation
+    representations", CVPR 2019).
 
-    Three incompatible layouts are in use, and a wrong one gives plausible but wrong poses, hence no default:
-      "columns": the first three and the last three numbers are the first two columns (HMR2 / 4D-Humans).
-      "rows": they are the first two rows (TokenHMR, PyTorch3D).
-      "interleaved": read as (3, 2), whose columns are the first two columns (SPIN and its mean parameters).
+    Three incompatible layouts are in use, and a wrong one gives plausible but wrong poses, hence no
+    default:
+      "columns": the first three and the last three numbers are the first two columns (HMR2 /
+      4D-Humans). "rows": they are the first two rows (TokenHMR, PyTorch3D). "interleaved": read as
+      (3, 2), whose columns are the first two columns (SPIN and its mean parameters).
 
-    Any network output is allowed. Where the two vectors are zero or parallel the result is finite but not a rotation.
+    Any network output is allowed. Where the two vectors are zero or parallel the result is finite
+    but not a rotation.
 
     Raises:
       ValueError: unknown layout, or a last axis that is not 6.
@@ -153,11 +168,13 @@ def matrix_to_rot6d(matrix: Float[Array, "*batch 3 3"], layout: str) -> Float[Ar
     return two.reshape(*matrix.shape[:-2], 6)
 
 
-def geodesic_angle(a: Float[Array, "*batch 3 3"], b: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch"]:
+def geodesic_angle(
+    a: Float[Array, "*batch 3 3"], b: Float[Array, "*batch 3 3"]
+) -> Float[Array, "*batch"]:
     """Angle (radians, 0..pi) of the rotation between two rotations.
 
-    Through the quaternion of a^T b, which is accurate for tiny angles, where arccos of the trace is off by 3e-4 rad in float32. The
-    gradient is 0 where a = b.
+    Through the quaternion of a^T b, which is accurate for tiny angles, where arccos of the trace is
+    off by 3e-4 rad in float32. The gradient is 0 where a = b.
     """
     quaternion = matrix_to_quaternion(compose(jnp.swapaxes(a, -1, -2), b))
     squared = jnp.sum(quaternion[..., 1:] ** 2, axis=-1)

@@ -1,9 +1,10 @@
 """Reads the arrays out of the pickles of this field without running anything that is in them.
 
-SMPL's official files are Python 2 pickles of numpy arrays, chumpy arrays and scipy sparse matrices; datasets come as pickles of
-dictionaries, lists, strings, numbers and arrays, which may hold objects. A plain `pickle.load` would need chumpy
-(which no longer installs) and would run whatever a file from the internet asks for. Here every name in a pickle is looked up in a fixed
-table of stand-ins that only hold data; any other name is refused before it is touched.
+SMPL's official files are Python 2 pickles of numpy arrays, chumpy arrays and scipy sparse matrices;
+datasets come as pickles of dictionaries, lists, strings, numbers and arrays, which may hold
+objects. A plain `pickle.load` would need chumpy (which no longer installs) and would run whatever a
+file from the internet asks for. Here every name in a pickle is looked up in a fixed table of
+stand-ins that only hold data; any other name is refused before it is touched.
 """
 
 import io
@@ -20,7 +21,8 @@ class UnsafePickle(ValueError):
 
 
 class _Sealed(type):
-    """A class that a pickle cannot change: the BUILD opcode may set attributes on anything it has in hand, classes included."""
+    """A class that a pickle cannot change: the BUILD opcode may set attributes on anything it has
+    in hand, classes included."""
 
     def __setattr__(cls, name: str, value: object) -> None:
         raise UnsafePickle(f"it tries to change {cls.__name__}.{name}")
@@ -31,7 +33,9 @@ class _Dtype(metaclass=_Sealed):
 
     def __init__(self, code: str, *_: object) -> None:
         self.value: np.dtype | None = None
-        if isinstance(code, str) and re.fullmatch(r"[<>=|]?([biuf][1248]|\?|[SU]\d{1,6}|O8?)", code):
+        if isinstance(code, str) and re.fullmatch(
+            r"[<>=|]?([biuf][1248]|\?|[SU]\d{1,6}|O8?)", code
+        ):
             self.value = np.dtype(code.replace("O8", "O"))
 
     def __setstate__(self, state: tuple) -> None:
@@ -44,14 +48,18 @@ class _Array(metaclass=_Sealed):
 
     def __init__(self, *_: object) -> None:
         self.array: np.ndarray | None = None  # of numbers or strings
-        self.objects: tuple[list, tuple, str] | None = None  # entries, shape and order of an array of objects
+        self.objects: tuple[list, tuple, str] | None = (
+            None  # entries, shape and order of an array of objects
+        )
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, raw = state
         order = "F" if fortran else "C"
         if isinstance(dtype, _Dtype) and dtype.value is not None and dtype.value.kind == "O":
             if not isinstance(raw, list) or len(raw) != math.prod(shape):
-                raise UnsafePickle(f"an array of objects of shape {tuple(shape)} does not fit its entries")
+                raise UnsafePickle(
+                    f"an array of objects of shape {tuple(shape)} does not fit its entries"
+                )
             self.objects = (raw, shape, order)
         else:
             self.array = _from_bytes(raw, dtype, shape, order)
@@ -99,7 +107,8 @@ class _Ch(_Opaque):
 
 
 class _Select(_Opaque):
-    """chumpy.reordering.Select: a.ravel()[idxs].reshape(preferred_shape); SMPL's shapedirs are one."""
+    """chumpy.reordering.Select: a.ravel()[idxs].reshape(preferred_shape); SMPL's shapedirs are
+    one."""
 
 
 class _Csc(_Opaque):
@@ -152,15 +161,19 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
-        if module.split(".")[0] == "chumpy":  # other chumpy expressions hang on entries that are not needed
+        if (
+            module.split(".")[0] == "chumpy"
+        ):  # other chumpy expressions hang on entries that are not needed
             return _Opaque
         raise UnsafePickle(f"the pickle asks for {module}.{name}, which is no array")
 
 
 def load_data_pickle(data: bytes) -> object:
-    """The content of a pickle that holds nothing but data: dictionaries, lists, tuples, sets, text, bytes, numbers and numpy arrays.
+    """The content of a pickle that holds nothing but data: dictionaries, lists, tuples, sets, text,
+    bytes, numbers and numpy arrays.
 
-    Text of Python 2 comes back as latin-1 str. Arrays are read-only; chumpy arrays and sparse matrices come back as numpy arrays.
+    Text of Python 2 comes back as latin-1 str. Arrays are read-only; chumpy arrays and sparse
+    matrices come back as numpy arrays.
 
     Raises:
       UnsafePickle: broken, or something else is in it.
@@ -175,23 +188,34 @@ def load_data_pickle(data: bytes) -> object:
 
 
 def load_smpl_pickle(data: bytes, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays under those of the keys that the pickled dictionary has; sparse matrices come back dense.
+    """The arrays under those of the keys that the pickled dictionary has; sparse matrices come back
+    dense.
 
     Raises:
-      UnsafePickle: broken, not a dictionary, a name outside the table, or an entry that is not an array.
+      UnsafePickle: broken, not a dictionary, a name outside the table, or an entry that is not an
+        array.
     """
     content = _unpickled(data)
     if not isinstance(content, dict):
         raise UnsafePickle(f"it holds a {type(content).__name__} instead of SMPL's dictionary")
-    text = lambda key: key.decode("latin1") if isinstance(key, bytes) else key  # noqa: E731
+    text = lambda key: key.decode("latin1") if isinstance(key, bytes) else key
     content = {text(key): value for key, value in content.items()}
     arrays = {}
     for key in keys:
         if key in content:
             try:
                 arrays[key] = _value(content[key])
-            except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
-                raise UnsafePickle(f"its entry {key} cannot be read as an array ({error})") from error
+            except (
+                KeyError,
+                TypeError,
+                ValueError,
+                IndexError,
+                AttributeError,
+                RecursionError,
+            ) as error:
+                raise UnsafePickle(
+                    f"its entry {key} cannot be read as an array ({error})"
+                ) from error
     return arrays
 
 
@@ -202,11 +226,14 @@ def _unpickled(data: bytes) -> object:
     except UnsafePickle:
         raise
     except Exception as error:  # a broken pickle can raise nearly anything
-        raise UnsafePickle(f"it is not a readable pickle ({type(error).__name__}: {error})") from error
+        raise UnsafePickle(
+            f"it is not a readable pickle ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _plain(node: object, done: dict[int, tuple[object, object]]) -> object:
-    """Stand-ins replaced by arrays. `done` holds (node, result) by id: a node that many point to is turned once."""
+    """Stand-ins replaced by arrays. `done` holds (node, result) by id: a node that many point to is
+    turned once."""
     if node is None or isinstance(node, bool | int | float | complex | str | bytes):
         return node
     if id(node) in done:
@@ -231,7 +258,9 @@ def _plain(node: object, done: dict[int, tuple[object, object]]) -> object:
     elif isinstance(node, bytearray):
         result = bytes(node)
     else:
-        raise UnsafePickle(f"it holds an object of kind {type(node).__name__.lstrip('_')}, not data")
+        raise UnsafePickle(
+            f"it holds an object of kind {type(node).__name__.lstrip('_')}, not data"
+        )
     done[id(node)] = (node, result)
     return result
 
@@ -268,7 +297,9 @@ def dense(parts: Mapping[str, object], by_columns: bool | None = None) -> np.nda
       KeyError, TypeError, ValueError, IndexError: no such parts, or they do not fit together.
     """
     rows, columns = (int(n) for n in parts.get("_shape", parts.get("shape")))
-    if rows * columns > 10_000_000:  # far above SMPL's 24 x 6890: never allocate what a file merely claims
+    if (
+        rows * columns > 10_000_000
+    ):  # far above SMPL's 24 x 6890: never allocate what a file merely claims
         raise ValueError(f"a sparse matrix of {rows} x {columns}")
     matrix, data = np.zeros((rows, columns)), _value(parts["data"])
     if "indptr" not in parts:

@@ -7,17 +7,34 @@ import numpy as np
 import pytest
 import smpl_jax
 from smpl_jax.keypoints import SMPL24, SMPL24_PARENTS, SMPL_VERTEX_IDS
-from smpl_reference import FREE_BODY, Global, Made, python2_array, python2_chumpy, python2_csc, python2_pickle, random_body
+from smpl_reference import (
+    FREE_BODY,
+    Global,
+    Made,
+    python2_array,
+    python2_chumpy,
+    python2_csc,
+    python2_pickle,
+    random_body,
+)
 
 ARRAYS = random_body(betas=12)
 
 
 def official_pickle(arrays=ARRAYS):
-    """An imitation of SMPL_NEUTRAL.pkl: chumpy arrays, a chumpy selection, a scipy matrix, and entries that nobody needs."""
-    chumpy = lambda x: python2_chumpy("chumpy.ch.Ch", {"x": python2_array(x), "_dirty_vars": Made(Global("__builtin__", "set"), ((),))})  # noqa: E731
+    """An imitation of SMPL_NEUTRAL.pkl: chumpy arrays, a chumpy selection, a scipy matrix, and
+    entries that nobody needs."""
+    chumpy = lambda x: python2_chumpy(
+        "chumpy.ch.Ch",
+        {"x": python2_array(x), "_dirty_vars": Made(Global("__builtin__", "set"), ((),))},
+    )
     shapedirs = arrays["shapedirs"]
     kept = np.arange(shapedirs.size).reshape(shapedirs.shape)[..., :11]
-    selection = {"a": chumpy(shapedirs), "idxs": python2_array(kept.ravel()), "preferred_shape": kept.shape}
+    selection = {
+        "a": chumpy(shapedirs),
+        "idxs": python2_array(kept.ravel()),
+        "preferred_shape": kept.shape,
+    }
     return {
         "v_template": chumpy(arrays["v_template"]),
         "shapedirs": python2_chumpy("chumpy.reordering.Select", selection),
@@ -37,7 +54,9 @@ def assert_holds(model, arrays, betas=10):
     directions = np.concatenate([arrays["shapedirs"][..., :betas], arrays["posedirs"]], -1)
     np.testing.assert_allclose(np.transpose(model.directions, (2, 1, 0)), directions, atol=1e-6)
     np.testing.assert_allclose(model.weights.T, arrays["weights"], atol=1e-6)
-    np.testing.assert_allclose(model.joint_template, arrays["J_regressor"] @ arrays["v_template"], atol=1e-6)
+    np.testing.assert_allclose(
+        model.joint_template, arrays["J_regressor"] @ arrays["v_template"], atol=1e-6
+    )
     np.testing.assert_array_equal(model.faces, arrays["f"])
     assert model.parents == SMPL24_PARENTS and model.joint_names == SMPL24
 
@@ -66,7 +85,8 @@ def test_fortran_ordered_and_sparse_row_arrays(tmp_path):
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_pickles_that_python_3_wrote(tmp_path, monkeypatch, protocol):
-    """People clean the official files with Python 3; real pickling, with a chumpy that exists only while it writes."""
+    """People clean the official files with Python 3; real pickling, with a chumpy that exists only
+    while it writes."""
 
     class Ch:
         def __init__(self, x):
@@ -76,7 +96,12 @@ def test_pickles_that_python_3_wrote(tmp_path, monkeypatch, protocol):
     for name in ("chumpy", "chumpy.ch"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     sys.modules["chumpy.ch"].Ch = Ch
-    content = dict(ARRAYS, shapedirs=Ch(ARRAYS["shapedirs"]), note=np.float64(3), names=np.array(["a", "b"], object))
+    content = dict(
+        ARRAYS,
+        shapedirs=Ch(ARRAYS["shapedirs"]),
+        note=np.float64(3),
+        names=np.array(["a", "b"], object),
+    )
     path = tmp_path / "clean.pkl"
     path.write_bytes(pickle.dumps(content, protocol))
     monkeypatch.undo()
@@ -125,13 +150,16 @@ def test_malicious_pickles_are_refused_and_do_nothing(tmp_path, protocol):
     for attack in attacks:
         path = tmp_path / "SMPL_NEUTRAL.pkl"
         path.write_bytes(pickle.dumps({"v_template": attack}, protocol))
-        with pytest.raises(ValueError, match=r"SMPL_NEUTRAL.pkl: refused: the pickle asks for .*smpl.is.tue.mpg.de"):
+        with pytest.raises(
+            ValueError, match=r"SMPL_NEUTRAL.pkl: refused: the pickle asks for .*smpl.is.tue.mpg.de"
+        ):
             smpl_jax.load(path)
     assert not mark.exists()
 
 
 def test_pickles_cannot_change_the_stand_ins(tmp_path):
-    """BUILD with a slot state sets attributes on whatever is on the stack, here on a stand-in class."""
+    """BUILD with a slot state sets attributes on whatever is on the stack, here on a stand-in
+    class."""
     path = tmp_path / "smpl.pkl"
     for name in (
         "chumpy.ch\nCh",
@@ -151,7 +179,16 @@ def test_pickles_cannot_change_the_stand_ins(tmp_path):
 def test_reconstructor_builds_only_stand_ins(tmp_path):
     path = tmp_path / "smpl.pkl"
     for kind in (Global("__builtin__", "set"), Global("numpy", "dtype")):
-        path.write_bytes(python2_pickle({"f": Made(Global("copy_reg", "_reconstructor"), (kind, Global("__builtin__", "object"), None))}))
+        path.write_bytes(
+            python2_pickle(
+                {
+                    "f": Made(
+                        Global("copy_reg", "_reconstructor"),
+                        (kind, Global("__builtin__", "object"), None),
+                    )
+                }
+            )
+        )
         with pytest.raises(ValueError, match="refused: it builds"):
             smpl_jax.load(path)
 
@@ -170,7 +207,9 @@ def test_lying_arrays_are_refused(tmp_path):
         smpl_jax.load(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x02", b"not a pickle at all", b"\x80\x02]q\x00.", b"\x80\x02}q\x00."])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\x02", b"not a pickle at all", b"\x80\x02]q\x00.", b"\x80\x02}q\x00."]
+)
 def test_broken_files_name_the_file_and_the_source(tmp_path, content):
     path = tmp_path / "broken.pkl"
     path.write_bytes(content)
@@ -196,7 +235,9 @@ def test_truncated_files(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"SMPL_MALE.pkl: no such body file; .*https://smpl.is.tue.mpg.de"):
+    with pytest.raises(
+        FileNotFoundError, match=r"SMPL_MALE.pkl: no such body file; .*https://smpl.is.tue.mpg.de"
+    ):
         smpl_jax.load(tmp_path / "SMPL_MALE.pkl")
 
 
@@ -212,7 +253,10 @@ def test_missing_file(tmp_path):
         ({"v_template": np.full((6890, 3), "x")}, "no table of numbers"),
         ({"kintree_table": ARRAYS["kintree_table"][:, ::-1]}, "does not come before its child"),
         ({"joint_names": np.array(SMPL24[::-1])}, "joints are not SMPL's 24"),
-        ({"vertex_ids": np.array([9999]), "vertex_ids_names": np.array(["nose"])}, "outside of its 6890 vertices"),
+        (
+            {"vertex_ids": np.array([9999]), "vertex_ids_names": np.array(["nose"])},
+            "outside of its 6890 vertices",
+        ),
         ({"v_template": np.array([{}], object)}, "no table of numbers"),
     ],
 )

@@ -26,7 +26,33 @@ def test_sets_and_flips(name):
 
 def test_flips_equal_the_published_lists():
     """HMR2's permutations (4D-Humans' configuration) and SMPL's pose flip, number by number."""
-    openpose = [0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21]
+    openpose = [
+        0,
+        1,
+        5,
+        6,
+        7,
+        2,
+        3,
+        4,
+        8,
+        12,
+        13,
+        14,
+        9,
+        10,
+        11,
+        16,
+        15,
+        18,
+        17,
+        22,
+        23,
+        24,
+        19,
+        20,
+        21,
+    ]
     extra = [5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13, 14, 15, 16, 17, 18]
     smpl = [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
     assert list(kp.OPENPOSE25_FLIP) == openpose
@@ -36,7 +62,33 @@ def test_flips_equal_the_published_lists():
 
 
 def test_openpose_from_smpl45_equals_the_published_list():
-    published = [24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34]
+    published = [
+        24,
+        12,
+        17,
+        19,
+        21,
+        16,
+        18,
+        20,
+        0,
+        2,
+        5,
+        8,
+        1,
+        4,
+        7,
+        25,
+        26,
+        27,
+        28,
+        29,
+        30,
+        31,
+        32,
+        33,
+        34,
+    ]
     assert list(kp.OPENPOSE25_FROM_SMPL45) == published
 
 
@@ -58,8 +110,14 @@ def test_flip_pose_mirrors_the_rotation():
     """Mirroring x: R -> M R M, and left and right swap."""
     pose = jnp.asarray(np.random.default_rng(0).normal(size=(2, 24, 3)))
     mirror = np.diag([-1.0, 1.0, 1.0])
-    expected = mirror @ np.asarray(rotations.axis_angle_to_matrix(pose))[:, list(kp.SMPL24_FLIP)] @ mirror
-    np.testing.assert_allclose(rotations.axis_angle_to_matrix(kp.flip_pose(pose)), expected, atol=1e-6)
+    expected = (
+        mirror @ np.asarray(rotations.axis_angle_to_matrix(pose))[:, list(kp.SMPL24_FLIP)] @ mirror
+    )
+    np.testing.assert_allclose(
+        rotations.axis_angle_to_matrix(kp.flip_pose(pose)), expected, atol=1e-6
+    )
     np.testing.assert_allclose(kp.flip_pose(kp.flip_pose(pose)), pose)
     np.testing.assert_allclose(kp.flip_pose(pose.reshape(2, 72)), kp.flip_pose(pose).reshape(2, 72))
-    np.testing.assert_allclose(kp.flip_rotmats(rotations.axis_angle_to_matrix(pose)), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        kp.flip_rotmats(rotations.axis_angle_to_matrix(pose)), expected, atol=1e-6
+    )

@@ -12,7 +12,14 @@ from smpl_reference import FREE_BODY, random_body, reference_forward, rodrigues
 
 TOLERANCE = 1e-5  # metres
 FORWARD = jax.jit(smpl_jax.forward)
-SLOPES = jax.jit(jax.grad(lambda model, betas, pose, probe: jnp.sum(smpl_jax.forward(model, betas, pose).vertices * probe), (1, 2)))
+SLOPES = jax.jit(
+    jax.grad(
+        lambda model, betas, pose, probe: jnp.sum(
+            smpl_jax.forward(model, betas, pose).vertices * probe
+        ),
+        (1, 2),
+    )
+)
 
 
 @functools.cache
@@ -57,8 +64,12 @@ def test_equals_body_models(kind, tmp_path):
     np.savez(tmp_path / "body.npz", **arrays)
     other = peer.SMPL(model_path=tmp_path / "body.npz")
     betas, pose = (np.float32(x) for x in random_input(3))
-    theirs = other.forward_vertices(pose[None, 1:], pelvis_rotation=pose[None, 0], shape=betas[None])[0]
-    np.testing.assert_allclose(smpl_jax.forward(model, betas, pose).vertices, theirs, atol=TOLERANCE)
+    theirs = other.forward_vertices(
+        pose[None, 1:], pelvis_rotation=pose[None, 0], shape=betas[None]
+    )[0]
+    np.testing.assert_allclose(
+        smpl_jax.forward(model, betas, pose).vertices, theirs, atol=TOLERANCE
+    )
 
 
 def test_forms_of_pose_agree():
@@ -73,7 +84,11 @@ def test_forms_of_pose_agree():
 def test_leading_axes_broadcast():
     model = bodies("free")[1]
     rng = np.random.default_rng(0)
-    betas, pose, translation = rng.normal(size=(4, 1, 10)), rng.normal(0, 0.5, (3, 24, 3)), rng.normal(size=(2, 1, 1, 3))
+    betas, pose, translation = (
+        rng.normal(size=(4, 1, 10)),
+        rng.normal(0, 0.5, (3, 24, 3)),
+        rng.normal(size=(2, 1, 1, 3)),
+    )
     output = FORWARD(model, betas, pose, translation)
     assert output.vertices.shape == (2, 4, 3, model.num_vertices, 3)
     assert output.joints.shape == output.rest_joints.shape == (2, 4, 3, 24, 3)
@@ -86,8 +101,14 @@ def test_translation_moves_all_but_the_rest_joints():
     model = bodies("free")[1]
     betas, pose = random_input(1)
     still, moved = (FORWARD(model, betas, pose, t) for t in (None, np.array([1.0, 2.0, 3.0])))
-    np.testing.assert_allclose(moved.vertices - still.vertices, np.broadcast_to([1.0, 2.0, 3.0], still.vertices.shape), atol=2e-6)
-    np.testing.assert_allclose(moved.joints - still.joints, np.broadcast_to([1.0, 2.0, 3.0], (24, 3)), atol=2e-6)
+    np.testing.assert_allclose(
+        moved.vertices - still.vertices,
+        np.broadcast_to([1.0, 2.0, 3.0], still.vertices.shape),
+        atol=2e-6,
+    )
+    np.testing.assert_allclose(
+        moved.joints - still.joints, np.broadcast_to([1.0, 2.0, 3.0], (24, 3)), atol=2e-6
+    )
     np.testing.assert_array_equal(moved.rest_joints, still.rest_joints)
 
 
@@ -120,12 +141,25 @@ def test_posed_joints_equal_those_of_forward():
     rng = np.random.default_rng(0)
     betas = rng.normal(size=(5, 10))
     rotmats = rotations.axis_angle_to_matrix(jnp.asarray(rng.normal(size=(5, 24, 3))))
-    np.testing.assert_allclose(smpl_jax.posed_joints(model, betas, rotmats), smpl_jax.forward(model, betas, rotmats).joints, atol=1e-6)
+    np.testing.assert_allclose(
+        smpl_jax.posed_joints(model, betas, rotmats),
+        smpl_jax.forward(model, betas, rotmats).joints,
+        atol=1e-6,
+    )
 
 
 def test_subset_has_the_same_vertices_joints_and_faces():
     arrays, model = bodies("free")
-    chosen = np.array([arrays["f"][7][0], 6000, arrays["f"][7][1], 12, arrays["f"][7][2], model.vertex_ids["nose"]])
+    chosen = np.array(
+        [
+            arrays["f"][7][0],
+            6000,
+            arrays["f"][7][1],
+            12,
+            arrays["f"][7][2],
+            model.vertex_ids["nose"],
+        ]
+    )
     small = model.subset(chosen)
     betas, pose = random_input(4)
     whole, part = FORWARD(model, betas, pose), FORWARD(small, betas, pose)
@@ -140,7 +174,8 @@ def test_subset_has_the_same_vertices_joints_and_faces():
 
 @pytest.mark.parametrize("scale", [0.0, 1e-4, 0.8, np.pi])
 def test_gradients_are_finite_and_right(scale):
-    """Against central differences of the float64 reference, at zero pose too, where a naive Rodrigues formula gives NaN."""
+    """Against central differences of the float64 reference, at zero pose too, where a naive
+    Rodrigues formula gives NaN."""
     arrays, model = bodies("free")
     rng = np.random.default_rng(5)
     pose = rng.normal(size=(24, 3))
@@ -148,7 +183,9 @@ def test_gradients_are_finite_and_right(scale):
     betas, probe = rng.normal(size=10), rng.normal(size=(model.num_vertices, 3)) / 100
 
     def reference(betas, pose):
-        return np.sum(reference_forward(arrays, betas, np.stack([rodrigues(v) for v in pose]))[0] * probe)
+        return np.sum(
+            reference_forward(arrays, betas, np.stack([rodrigues(v) for v in pose]))[0] * probe
+        )
 
     grad_betas, grad_pose = SLOPES(model, betas, pose, probe)
     assert np.all(np.isfinite(grad_betas)) and np.all(np.isfinite(grad_pose))
@@ -168,8 +205,12 @@ def test_jit_vmap_and_pytree():
     rng = np.random.default_rng(0)
     betas, pose = jnp.asarray(rng.normal(size=(3, 10))), jnp.asarray(rng.normal(size=(3, 72)))
     plain = smpl_jax.forward(model, betas, pose).vertices
-    np.testing.assert_allclose(jax.jit(smpl_jax.forward)(model, betas, pose).vertices, plain, atol=2e-6)
-    np.testing.assert_allclose(jax.vmap(smpl_jax.forward, (None, 0, 0))(model, betas, pose).vertices, plain, atol=2e-6)
+    np.testing.assert_allclose(
+        jax.jit(smpl_jax.forward)(model, betas, pose).vertices, plain, atol=2e-6
+    )
+    np.testing.assert_allclose(
+        jax.vmap(smpl_jax.forward, (None, 0, 0))(model, betas, pose).vertices, plain, atol=2e-6
+    )
     leaves, structure = jax.tree.flatten(model)
     assert len(leaves) == 6 and hash(structure) == hash(jax.tree.structure(model))
     assert jax.tree.unflatten(structure, leaves).joint_names == model.joint_names
@@ -189,7 +230,10 @@ def test_a_body_may_be_loaded_inside_jit():
 def test_half_precision_input_is_computed_in_full():
     model = bodies("free")[1]
     betas, pose = (jnp.asarray(x, jnp.bfloat16) for x in random_input(6))
-    half, full = FORWARD(model, betas, pose), FORWARD(model, betas.astype(jnp.float32), pose.astype(jnp.float32))
+    half, full = (
+        FORWARD(model, betas, pose),
+        FORWARD(model, betas.astype(jnp.float32), pose.astype(jnp.float32)),
+    )
     assert half.vertices.dtype == half.joints.dtype == jnp.float32
     np.testing.assert_allclose(half.vertices, full.vertices, atol=1e-6)
 
@@ -198,7 +242,10 @@ def test_large_batches_are_the_same_in_chunks(monkeypatch):
     """A CPU works in chunks, here of three bodies, the last one smaller."""
     model = bodies("free")[1].subset(np.arange(20))
     rng = np.random.default_rng(0)
-    betas, pose = jnp.asarray(rng.normal(size=(2, 4, 10))), jnp.asarray(rng.normal(0, 0.5, (2, 4, 72)))
+    betas, pose = (
+        jnp.asarray(rng.normal(size=(2, 4, 10))),
+        jnp.asarray(rng.normal(0, 0.5, (2, 4, 72))),
+    )
 
     def slope_and_vertices():
         def loss(pose):

@@ -1,4 +1,5 @@
-"""What the tests compare with: SMPL written plainly in float64 NumPy, random bodies of SMPL's shape, and pickles as Python 2 wrote them."""
+"""What the tests compare with: SMPL written plainly in float64 NumPy, random bodies of SMPL's
+shape, and pickles as Python 2 wrote them."""
 
 import struct
 from pathlib import Path
@@ -10,7 +11,8 @@ FREE_BODY = Path(__file__).resolve().parents[3] / "genhmr_jax/assets/body/neutra
 
 
 def random_body(vertices: int = 6890, betas: int = 10, seed: int = 0) -> dict[str, np.ndarray]:
-    """Arrays of SMPL's shapes with random content: up to four weights a vertex, a sparse joint regressor."""
+    """Arrays of SMPL's shapes with random content: up to four weights a vertex, a sparse joint
+    regressor."""
     rng = np.random.default_rng(seed)
     weights, regressor = np.zeros((vertices, 24)), np.zeros((24, vertices))
     for row in weights:
@@ -24,7 +26,9 @@ def random_body(vertices: int = 6890, betas: int = 10, seed: int = 0) -> dict[st
         "posedirs": rng.normal(0, 0.002, (vertices, 3, 207)),
         "J_regressor": regressor,
         "weights": weights,
-        "kintree_table": np.stack([np.where(parents < 0, 2**32 - 1, parents), np.arange(24)]).astype(np.uint32),
+        "kintree_table": np.stack(
+            [np.where(parents < 0, 2**32 - 1, parents), np.arange(24)]
+        ).astype(np.uint32),
         "f": rng.integers(0, vertices, (2 * vertices - 4, 3)).astype(np.uint32),
     }
 
@@ -38,23 +42,34 @@ def rodrigues(vector: np.ndarray) -> np.ndarray:
     return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
 
 
-def reference_forward(body: dict[str, np.ndarray], betas: np.ndarray, rotmats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and joints of one body, step by step as in the SMPL paper: 4x4 matrices, loops, float64."""
-    arrays = {key: np.asarray(body[key], np.float64) for key in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights")}
+def reference_forward(
+    body: dict[str, np.ndarray], betas: np.ndarray, rotmats: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and joints of one body, step by step as in the SMPL paper: 4x4 matrices, loops,
+    float64."""
+    arrays = {
+        key: np.asarray(body[key], np.float64)
+        for key in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights")
+    }
     shaped = arrays["v_template"] + arrays["shapedirs"][..., : len(betas)] @ betas
     joints = arrays["J_regressor"] @ shaped
     rest = shaped + arrays["posedirs"] @ (rotmats[1:] - np.eye(3)).reshape(-1)
     world = []
     for joint, parent in enumerate(SMPL24_PARENTS):
         local = np.eye(4)
-        local[:3, :3], local[:3, 3] = rotmats[joint], joints[joint] - (joints[parent] if joint else 0)
+        local[:3, :3], local[:3, 3] = (
+            rotmats[joint],
+            joints[joint] - (joints[parent] if joint else 0),
+        )
         world.append(world[parent] @ local if joint else local)
     vertices = np.zeros_like(rest)
     for joint in range(24):
         to_rest = np.eye(4)
         to_rest[:3, 3] = -joints[joint]
         motion = world[joint] @ to_rest
-        vertices += arrays["weights"][:, joint : joint + 1] * (rest @ motion[:3, :3].T + motion[:3, 3])
+        vertices += arrays["weights"][:, joint : joint + 1] * (
+            rest @ motion[:3, :3].T + motion[:3, 3]
+        )
     return vertices, np.array([matrix[:3, 3] for matrix in world])
 
 
@@ -68,15 +83,23 @@ class Global:
 class Made:
     """An object: constructor(*arguments), then its state."""
 
-    def __init__(self, constructor: Global, arguments: tuple, state: object = None, new: bool = False) -> None:
+    def __init__(
+        self, constructor: Global, arguments: tuple, state: object = None, new: bool = False
+    ) -> None:
         self.constructor, self.arguments, self.state, self.new = constructor, arguments, state, new
 
 
 def python2_array(array: np.ndarray) -> Made:
     """How Python 2's numpy pickled an array."""
-    dtype = Made(Global("numpy", "dtype"), (array.dtype.str[1:], 0, 1), (3, "<", None, None, None, -1, -1, 0))
+    dtype = Made(
+        Global("numpy", "dtype"), (array.dtype.str[1:], 0, 1), (3, "<", None, None, None, -1, -1, 0)
+    )
     fresh = (Global("numpy", "ndarray"), (0,), "b")
-    return Made(Global("numpy.core.multiarray", "_reconstruct"), fresh, (1, array.shape, dtype, False, array.tobytes()))
+    return Made(
+        Global("numpy.core.multiarray", "_reconstruct"),
+        fresh,
+        (1, array.shape, dtype, False, array.tobytes()),
+    )
 
 
 def python2_chumpy(name: str, state: dict) -> Made:
@@ -91,7 +114,9 @@ def python2_csc(dense: np.ndarray) -> Made:
         "_shape": dense.shape,
         "data": python2_array(dense.T[columns, rows]),
         "indices": python2_array(rows.astype(np.int32)),
-        "indptr": python2_array(np.searchsorted(columns, np.arange(dense.shape[1] + 1)).astype(np.int32)),
+        "indptr": python2_array(
+            np.searchsorted(columns, np.arange(dense.shape[1] + 1)).astype(np.int32)
+        ),
         "format": "csc",
         "maxprint": 50,
     }
@@ -115,10 +140,14 @@ def _opcodes(item: object) -> bytes:
     if isinstance(item, tuple):
         return b"(" + b"".join(map(_opcodes, item)) + b"t"
     if isinstance(item, dict):
-        return b"}(" + b"".join(_opcodes(key) + _opcodes(value) for key, value in item.items()) + b"u"
+        return (
+            b"}(" + b"".join(_opcodes(key) + _opcodes(value) for key, value in item.items()) + b"u"
+        )
     if isinstance(item, Global):
         return f"c{item.module}\n{item.name}\n".encode()
     if isinstance(item, Made):
-        made = _opcodes(item.constructor) + _opcodes(item.arguments) + (b"\x81" if item.new else b"R")
+        made = (
+            _opcodes(item.constructor) + _opcodes(item.arguments) + (b"\x81" if item.new else b"R")
+        )
         return made if item.state is None else made + _opcodes(item.state) + b"b"
     raise TypeError(type(item))

@@ -1,0 +1,72 @@
+"""The inputs of a system for the people of one or several photos."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from genhmr_jax.core.choices import CONTEXTS
+from genhmr_jax.core.silhouette_term import Silhouette
+from genhmr_jax.geometry.camera import CropCamera
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Inputs of B people. A field that is None is missing for all of them.
+
+    Attributes:
+      view: the photo's camera and the people's crops.
+      keypoints: (B, K, 3) px and confidence; 0 where not detected.
+      keypoints3d: (B, K, 3) metres from mid-hip, x right, y down, z away from the camera; all zero
+        where not known.
+      maps: feature maps (B, H, W, C) of a frozen encoder, finest first.
+      images: (B, 256, 256, 3) crops in 0..1, for an encoder that is part of the system.
+      image_weight: (B,) 0 where the image of a row must be ignored.
+      silhouette: of the people's masks, for the refinement.
+      drop_path: (B, depth, 2) factors of stochastic depth, in training
+        (nets.vit.drop_path_factors).
+    """
+
+    view: CropCamera
+    keypoints: Float[Array, "B K 3"] | None = None
+    keypoints3d: Float[Array, "B K 3"] | None = None
+    maps: list[Float[Array, "B H W C"]] | None = None
+    images: Float[Array, "B 256 256 3"] | None = None
+    image_weight: Float[Array, "B"] | None = None
+    silhouette: Silhouette | None = None
+    drop_path: Float[Array, "B depth 2"] | None = None
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return self.view.crop.shape[0]
+
+
+def conditioned(inputs: Inputs, context: str) -> Inputs:
+    """Hide the inputs that are not in a context.
+
+    Args:
+      inputs: all inputs.
+      context: what to condition on, one of CONTEXTS.
+
+    Raises:
+      ValueError: unknown context.
+    """
+    if context not in CONTEXTS:
+        raise ValueError(f"unknown context {context!r}: choose among {', '.join(CONTEXTS)}")
+    if context == "image":
+        hidden = {
+            name: None if (value := getattr(inputs, name)) is None else jnp.zeros_like(value)
+            for name in ("keypoints", "keypoints3d")
+        }
+        return dataclasses.replace(inputs, **hidden)
+    if context == "keypoints":
+        return dataclasses.replace(inputs, maps=None, images=None)
+    return inputs
+
+
+def repeated(inputs: Inputs, times: int) -> Inputs:
+    """Repeat each row `times` times; the copies of a row are adjacent."""
+    return jax.tree.map(lambda x: jnp.repeat(x, times, 0), inputs)

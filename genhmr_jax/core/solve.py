@@ -1,0 +1,200 @@
+"""From inputs to bodies, for any system: encode, sample, refine, pick the best hypothesis.
+
+This is one jitted program.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import smpl_jax
+from jaxtyping import Array, Float, Int
+from smpl_jax import rotations
+
+from genhmr_jax.core.inputs import Inputs, conditioned, repeated
+from genhmr_jax.core.refinement import RefineSpec, refine
+from genhmr_jax.core.system import Params, System
+from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.geometry.keypoints import project_body, project_keypoints
+
+CONFIDENCE_DRAWS = 2**16
+"""Folded into a key for the draws of the confidence; sampling folds in the smaller step numbers."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Hypotheses:
+    """H sampled bodies of each of B people, ordered by their refinement loss.
+
+    vertex_std: (B, V) mm, of the vertices about their mean. The other fields: see `Solved`.
+    """
+
+    vertex_std: Float[Array, "B V"]
+    global_orient: Float[Array, "B H 3"]
+    body_pose: Float[Array, "B H 69"]
+    joints: Float[Array, "B H 24 3"]
+    confidence: Float[Array, "B H 24"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Solved:
+    """The bodies of B people; recover.people.People documents the fields under the same names."""
+
+    global_orient: Float[Array, "B 3"]
+    body_pose: Float[Array, "B 69"]
+    betas: Float[Array, "B 10"]
+    weak_camera: Float[Array, "B 3"]
+    translation: Float[Array, "B 3"]
+    vertices: Float[Array, "B V 3"]
+    joints: Float[Array, "B 24 3"]
+    joints2d: Float[Array, "B 24 2"]
+    joint_confidence: Float[Array, "B 24"]
+    projected_keypoints: Float[Array, "B K 2"]
+    sampled_keypoints: Float[Array, "B K 2"]
+    tokens: Int[Array, "B T"]
+    refine_loss: Float[Array, "B S"]
+    hypotheses: Hypotheses | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveOptions:
+    """Options of `solve`.
+
+    Attributes:
+      iterations: of sampling, at least 1.
+      temperature: of sampling; 0 takes the most probable tokens.
+      hypotheses: samples for each person; the one with the lowest refined loss is the answer.
+      refine: settings of the refinement.
+      context: what the system is conditioned on, one of core.choices.CONTEXTS.
+    """
+
+    iterations: int = 1
+    temperature: float = 0.0
+    hypotheses: int = 1
+    refine: RefineSpec = RefineSpec()
+    context: str = "all"
+
+
+def solve(
+    system: System,
+    params: Params,
+    body: smpl_jax.SmplModel,
+    surface: smpl_jax.SmplModel,
+    inputs: Inputs,
+    keys: Array,
+    options: SolveOptions,
+) -> Solved:
+    """Recover the bodies of B people.
+
+    Args:
+      system: the system.
+      params: its parameters.
+      body: whose mesh is returned.
+      surface: the same body reduced by geometry.keypoints.surface_model, for the refinement.
+      inputs: of System.prepare; those of several photos may be joined.
+      keys: (B,) typed, one for each row, so that a row does not depend on the other rows.
+      options: one program serves every number of iterations and every temperature.
+    """
+    static = (options.hypotheses, options.refine, options.context)
+    iterations = jnp.asarray(options.iterations)
+    temperature = jnp.asarray(options.temperature, jnp.float32)
+    return _solve(system, params, body, surface, inputs, keys, iterations, temperature, *static)
+
+
+@functools.partial(jax.jit, static_argnames=("system", "hypotheses", "spec", "context"))
+def _solve(
+    system: System,
+    params: Params,
+    body: smpl_jax.SmplModel,
+    surface: smpl_jax.SmplModel,
+    inputs: Inputs,
+    keys: Array,
+    iterations: Array,
+    temperature: Array,
+    hypotheses: int,
+    spec: RefineSpec,
+    context: str,
+) -> Solved:
+    batch, k = inputs.rows, hypotheses
+    # 1. Encode. The refinement uses all keypoints and masks, whatever the context of the system.
+    own = dataclasses.replace(conditioned(inputs, context), silhouette=None)
+    encoded = system.encode(params, own)
+
+    # 2. Sample. From here on every hypothesis is a separate row.
+    view, keypoints, silhouette = repeated((inputs.view, inputs.keypoints, inputs.silhouette), k)
+    keys = jax.vmap(lambda key: jax.random.split(key, k))(keys).reshape(-1)
+    many = repeated(encoded, k)
+    how = {"iterations": iterations, "temperature": temperature, "distinct": k > 1}
+    latents = system.sample(params, many, keys, **how)
+    pose = lambda embeddings: system.pose(params, embeddings, view)
+    sampled = pose(latents.embeddings)
+    sampled_keypoints = project_body(surface, sampled, many.betas, many.weak_camera, view)[0]
+
+    # 3. Refine, and find the best hypothesis of each person.
+    start = (latents.embeddings, many.betas, many.weak_camera)
+    refined = refine(pose, surface, *start, keypoints, view, silhouette, spec)
+    final_loss = jnp.min(refined.loss, 0).reshape(batch, k)
+    best = jnp.argmin(final_loss, 1)
+
+    # 4. Confidence of the sampled pose (the refinement is deterministic).
+    draws = jax.vmap(lambda key: jax.random.fold_in(key, CONFIDENCE_DRAWS))(keys)
+    confidence = system.confidence(params, many, surface, sampled, draws)
+
+    # 5. Bodies of all hypotheses, and the best ones.
+    rotmats = pose(refined.embeddings)
+    everything = _posed(body, rotmats, refined.betas, refined.weak_camera, view) | {
+        "joint_confidence": confidence,
+        "sampled_keypoints": sampled_keypoints,
+        "tokens": latents.tokens,
+        "refine_loss": refined.loss.T,
+    }
+
+    def pick(x: jax.Array) -> jax.Array:
+        """The best hypothesis of each person."""
+        index = best.reshape(-1, *[1] * x.ndim)
+        return jnp.take_along_axis(x.reshape(batch, k, *x.shape[1:]), index, 1)[:, 0]
+
+    several = _hypotheses(everything, final_loss, k) if k > 1 else None
+    return Solved(**{name: pick(value) for name, value in everything.items()}, hypotheses=several)
+
+
+def _posed(
+    body: smpl_jax.SmplModel, rotmats: Array, betas: Array, weak: Array, view: CropCamera
+) -> dict[str, jax.Array]:
+    """Pose bodies in the photo's camera: parameters, mesh, joints and projections for Solved."""
+    output = smpl_jax.forward(body, betas, rotmats)
+    translation = view.translation(weak)
+    joints = output.joints + translation[:, None]
+    axis_angle = rotations.matrix_to_axis_angle(rotmats)
+    return {
+        "global_orient": axis_angle[:, 0],
+        "body_pose": axis_angle[:, 1:].reshape(-1, 69),
+        "betas": betas,
+        "weak_camera": weak,
+        "translation": translation,
+        "vertices": output.vertices + translation[:, None],
+        "joints": joints,
+        "joints2d": view.project(joints),
+        "projected_keypoints": project_keypoints(body, output, weak, view),
+    }
+
+
+def _hypotheses(everything: dict[str, jax.Array], loss: Float[Array, "B H"], k: int) -> Hypotheses:
+    """All hypotheses, ordered by their loss."""
+    batch, order = loss.shape[0], jnp.argsort(loss, 1)
+
+    def ranked(x: jax.Array) -> jax.Array:
+        index = order.reshape(batch, k, *[1] * (x.ndim - 1))
+        return jnp.take_along_axis(x.reshape(batch, k, *x.shape[1:]), index, 1)
+
+    from_pelvis = everything["vertices"] - everything["joints"][:, :1]
+    variance = jnp.var(from_pelvis.reshape(batch, k, *from_pelvis.shape[1:]), 1)
+    return Hypotheses(
+        vertex_std=1000.0 * jnp.sqrt(jnp.sum(variance, -1)),
+        global_orient=ranked(everything["global_orient"]),
+        body_pose=ranked(everything["body_pose"]),
+        joints=ranked(everything["joints"]),
+        confidence=ranked(everything["joint_confidence"]),
+    )

@@ -1,0 +1,133 @@
+"""The interface of a system, as `recover`, `eval` and `aot` use it.
+
+A system turns the detected people of a photo into bodies. It is pure and holds no arrays: `params`
+is a pytree that is passed to every call. core/solve.py runs a system, systems/registry.py finds one
+by its kind, and docs/adding_a_system.md shows how to write one.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import smpl_jax
+from jaxtyping import Array, Float, Int
+
+from genhmr_jax.core.inputs import Inputs
+from genhmr_jax.detect.detections import Detections
+from genhmr_jax.geometry.camera import CropCamera
+
+Params = Any
+"""Nested dictionaries of arrays."""
+
+
+class Encoded(Protocol):
+    """The results that a system computes once from its inputs; a pytree, rows first."""
+
+    betas: Float[Array, "B 10"]
+    weak_camera: Float[Array, "B 3"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Latents:
+    """A sampled answer.
+
+    Attributes:
+      embeddings: (B, L, D) the input of `System.pose`, which the refinement moves.
+      tokens: (B, T) int32 ids; T is 0 for a system without tokens.
+    """
+
+    embeddings: Float[Array, "B L D"]
+    tokens: Int[Array, "B T"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoCamera:
+    """The camera of a photo. focal: px. principal_point: (x, y) px."""
+
+    focal: float
+    principal_point: tuple[float, float]
+
+    def of_crops(self, crops: Float[np.ndarray, "B 3"]) -> CropCamera:
+        """The cameras of B people's crops (centre x, y and side, px), on the host."""
+        rows = len(crops)
+        focal = np.full(rows, self.focal, np.float32)
+        return CropCamera(crops, focal, np.tile(np.float32(self.principal_point), (rows, 1)))
+
+
+class System(Protocol):
+    """A system, hashable: it is a static argument of jitted functions.
+
+    Attributes:
+      kind: its name in systems/registry.py and in the config.json of its models.
+      shapes: its parameters as ShapeDtypeStructs.
+      contexts: those of core.choices.CONTEXTS that it supports.
+      needs_box: whether it crops by the person's box, so that keypoints are not required.
+      samples: whether it is generative, with iterations, hypotheses and a confidence.
+      refine_steps: of the 2D refinement, by default.
+    """
+
+    kind: str
+    shapes: Params
+    contexts: tuple[str, ...]
+    needs_box: bool
+    samples: bool
+    refine_steps: int
+
+    def prepare(
+        self,
+        image: np.ndarray,
+        people: Detections,
+        photo: PhotoCamera,
+        rows: int,
+        *,
+        published_crop: bool = False,
+    ) -> Inputs:
+        """Prepare the inputs of the people of one photo, on the host.
+
+        Inputs of several photos can be joined along the rows.
+
+        Args:
+          image: uint8 (H, W, 3), RGB.
+          people: keypoints below MIN_CONFIDENCE count as not detected.
+          photo: its camera.
+          rows: number of rows to return, at least P; those after the people are empty.
+          published_crop: crop the picture as the published evaluation of an imported model does.
+        """
+
+    def encode(self, params: Params, inputs: Inputs) -> Encoded:
+        """Compute what sampling needs, once for each input."""
+
+    def sample(
+        self,
+        params: Params,
+        encoded: Encoded,
+        keys: Array,
+        *,
+        iterations: int | Int[Array, ""],
+        temperature: float | Float[Array, ""],
+        distinct: bool,
+    ) -> Latents:
+        """Draw one answer for each row.
+
+        Args:
+          keys: (B,) typed, one for each row.
+          iterations, temperature: of sampling; may be traced.
+          distinct: whether the answers are hypotheses, which must differ, or one best answer each.
+        """
+
+    def pose(
+        self, params: Params, embeddings: Float[Array, "B L D"], view: CropCamera
+    ) -> Float[Array, "B 24 3 3"]:
+        """Joint rotations, the root's in the axes of the photo's camera. Differentiable."""
+
+    def confidence(
+        self,
+        params: Params,
+        encoded: Encoded,
+        body: smpl_jax.SmplModel,
+        rotmats: Float[Array, "B 24 3 3"],
+        keys: Array,
+    ) -> Float[Array, "B 24"]:
+        """Probability that each joint of an answer is correct; NaN if there is no estimate."""
