@@ -193,7 +193,8 @@ class OpenCv:
 def our_source(people: list[dict], size: int):
     """The PeopleSource with the other sides' augmentation."""
     from genhmr_jax.data.augment import AugmentSpec
-    from genhmr_jax.data.people import Dataset, PeopleSource
+    from genhmr_jax.data.mixtures import Dataset
+    from genhmr_jax.data.people import PeopleSource
     from genhmr_jax.geometry.bodies import load_body
 
     return PeopleSource(

@@ -13,7 +13,7 @@ import pose_fixtures
 import pytest
 
 from genhmr_jax.cli import main
-from genhmr_jax.data import builders, corpus, people, poses
+from genhmr_jax.data import builders, corpus, mixtures, poses
 from genhmr_jax.data.sources import SOURCES, MissingError, find, records
 from genhmr_jax.data.synthetic.write import write_split
 from genhmr_jax.evaluate.datasets import DATASETS
@@ -124,7 +124,9 @@ def test_bad_records_stop_or_are_listed(tmp_path, capsys):
         capsys.readouterr().err,
         re.MULTILINE,
     )
-    with pytest.raises(InputError, match="is no built dataset; build it: genhmr data build amass"):
+    with pytest.raises(
+        InputError, match="is not a built dataset; build it: genhmr data build amass"
+    ):
         builders.open_built(tmp_path / "data", "amass", "train")
     assert not list((tmp_path / "data").iterdir())  # nothing half-built stays
     assert main.main(["data", "build", "amass", *flags, "--skip-bad"]) == 0
@@ -251,13 +253,13 @@ def test_corpus_of_one_source_without_weights_balances_clips(built_poses, tmp_pa
         ("amass=-1", "a.npz", "the weight of amass is '-1'"),
         ("amass=much", "a.npz", "the weight of amass is 'much'"),
         ("threedpw", "a.npz", "people in images, not of poses"),
-        ("amass", "a.txt", "is no .npz"),
+        ("amass", "a.txt", "is not an .npz"),
     ],
 )
 def test_bad_corpora(built_poses, tmp_path, source, out, message):
     with pytest.raises(InputError, match=message):
         corpus.write_corpus(built_poses, corpus.parse_weights(source), tmp_path / out)
-    with pytest.raises(InputError, match="is no built dataset"):
+    with pytest.raises(InputError, match="is not a built dataset"):
         corpus.write_corpus(tmp_path, {"amass": None}, tmp_path / "a.npz")
 
 
@@ -265,7 +267,7 @@ def test_bad_weights_of_a_corpus_are_told(tmp_path):
     arrays = {"poses": np.zeros((4, 72)), "split": np.zeros(4), "seq_id": np.arange(4)}
     for weight in ([-1, 1, 1, 1], [np.nan, 1, 1, 1], [0, 0, 0, 0]):
         np.savez(tmp_path / "a.npz", **arrays, weight=np.array(weight, np.float32))
-        with pytest.raises(InputError, match="weight has numbers that are no chances"):
+        with pytest.raises(InputError, match="weight has numbers that are not probabilities"):
             poses.load_corpus(tmp_path / "a.npz", "train")
 
 
@@ -308,7 +310,7 @@ def test_the_commands_of_the_docs(manual, tmp_path, monkeypatch, capsys):
             flags_of(words, "config.data.mixture"),
             strict=True,
         ):
-            assert all(len(part.records) for part in people.open_mixture(folder, mixture))
+            assert all(len(part.records) for part in mixtures.open_mixture(folder, mixture))
         for text in flags_of(words, "config.data.people_val"):
             assert len(builders.open_built("data", *text.split(":")))
     for words in evaluation:
@@ -326,6 +328,6 @@ def test_training_reads_a_built_corpus(built_poses, tokenizer_config, tmp_path):
     config = tokenizer_config.copy_and_resolve_references()
     config.data.poses = str(tmp_path / "poses.npz")
     (source,) = registry.make_task(config).sources().values()
-    batch = source.load(np.arange(source.size))["pose"]
+    batch = source.load(np.arange(source.size)).pose
     known = {pose.tobytes() for pose in corpus_poses.poses}
     assert batch.shape == (source.size, 72) and all(pose.tobytes() in known for pose in batch)

@@ -109,7 +109,7 @@ def test_other_warnings_are_shown_as_before(cache):
 
 def test_two_processes_may_share_an_empty_cache(tmp_path):
     program = (
-        "from genhmr_jax import compilation_cache; compilation_cache.enable()\n"
+        "from genhmr_jax.io import compilation_cache; compilation_cache.enable()\n"
         "import jax, jax.numpy as jnp\n"
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)\n"
         "print(float(jax.jit(lambda x: jnp.linalg.inv(x + jnp.eye(4)).sum())(jnp.ones((4, 4)))))"

@@ -11,12 +11,13 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import maxwell
 
 from genhmr_jax.core import sampling
+from genhmr_jax.core.confidence import NEAR
 from genhmr_jax.core.masked_transformer import TransformerSpec
 from genhmr_jax.core.tokenizer import PoseTokenizer, TokenizerSpec
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import keypoint_model
-from genhmr_jax.systems.genhmr import system
 from genhmr_jax.systems.genhmr.model import Encoded, GenHmr, GenHmrSpec
+from genhmr_jax.systems.genhmr.system import DRAWS, GenHmrSystem
 
 SPEC = GenHmrSpec(
     TokenizerSpec(
@@ -30,8 +31,8 @@ SPEC = GenHmrSpec(
 
 
 @pytest.fixture(scope="module")
-def networks():
-    return system.Networks.of(SPEC)
+def system():
+    return GenHmrSystem.of(SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def body():
     return keypoint_model(load_body("lite"))
 
 
-def inputs(networks, params, rows=3):
+def inputs(system, params, rows=3):
     key = jax.random.key(4)
     encoded = Encoded(
         jax.random.normal(key, (rows, 2, 12)),
@@ -62,47 +63,47 @@ def inputs(networks, params, rows=3):
         jnp.zeros((rows, 10)),
         jnp.ones((rows, 3)),
     )
-    rotmats = networks.decode(params, jax.random.normal(key, (rows, SPEC.tokenizer.length, 3)))
+    rotmats = system.decode(params, jax.random.normal(key, (rows, SPEC.tokenizer.length, 3)))
     return encoded, rotmats, jax.random.split(jax.random.key(5), rows)
 
 
-def test_it_is_the_share_of_a_gaussian_around_the_draws(networks, params, body):
-    encoded, rotmats, keys = inputs(networks, params)
-    found = networks.joint_confidence(params, encoded, body, rotmats, keys)
-    logits = networks.logits(params, jnp.full((3, SPEC.tokenizer.length), 12), encoded)
+def test_it_is_the_share_of_a_gaussian_around_the_draws(system, params, body):
+    encoded, rotmats, keys = inputs(system, params)
+    found = system.confidence(params, encoded, body, rotmats, keys)
+    logits = system.logits(params, jnp.full((3, SPEC.tokenizer.length), 12), encoded)
     answer = np.asarray(smpl_jax.forward(body, encoded.betas, rotmats).joints, np.float64)
     squares = np.zeros((3, 24))
-    for draw in range(system.DRAWS):
+    for draw in range(DRAWS):
         tokens = jnp.argmax(logits + sampling.gumbel(keys, draw, logits.shape[1:]), -1)
-        drawn = networks.decode(params, params["codebook"]["vectors"][tokens])
+        drawn = system.decode(params, params["codebook"]["vectors"][tokens])
         joints = np.asarray(smpl_jax.forward(body, encoded.betas, drawn).joints, np.float64)
         for row in range(3):
             a, b = joints[row] - joints[row].mean(0), answer[row] - answer[row].mean(0)
             turned = Rotation.align_vectors(b, a)[0].apply(a)
             scale = (turned * b).sum() / (a**2).sum()
             squares[row] += ((scale * turned - b) ** 2).sum(-1)
-    wanted = maxwell.cdf(system.NEAR, scale=np.sqrt(squares / (3 * system.DRAWS)))
+    wanted = maxwell.cdf(NEAR, scale=np.sqrt(squares / (3 * DRAWS)))
     assert 0.05 < np.ptp(wanted)
     np.testing.assert_allclose(found, wanted, atol=2e-4)
 
 
-def test_a_network_that_is_sure_is_confident_of_its_own_answer_alone(networks, params, body):
-    encoded, _, keys = inputs(networks, params)
+def test_a_network_that_is_sure_is_confident_of_its_own_answer_alone(system, params, body):
+    encoded, _, keys = inputs(system, params)
     sure = params | {
         "genhmr": params["genhmr"]
         | {"transformer": params["genhmr"]["transformer"] | {"prior": _prior(7)}}
     }
     tokens = jnp.full((3, SPEC.tokenizer.length), 7)
-    answer = networks.decode(params, params["codebook"]["vectors"][tokens])
-    assert networks.joint_confidence(sure, encoded, body, answer, keys).min() > 0.999
-    other = networks.decode(params, 5 * params["codebook"]["vectors"][tokens - 4])
-    assert networks.joint_confidence(sure, encoded, body, other, keys).min() < 0.5
+    answer = system.decode(params, params["codebook"]["vectors"][tokens])
+    assert system.confidence(sure, encoded, body, answer, keys).min() > 0.999
+    other = system.decode(params, 5 * params["codebook"]["vectors"][tokens - 4])
+    assert system.confidence(sure, encoded, body, other, keys).min() < 0.5
 
 
-def test_a_row_does_not_depend_on_the_others(networks, params, body):
-    encoded, rotmats, keys = inputs(networks, params)
-    together = networks.joint_confidence(params, encoded, body, rotmats, keys)
-    alone = networks.joint_confidence(
+def test_a_row_does_not_depend_on_the_others(system, params, body):
+    encoded, rotmats, keys = inputs(system, params)
+    together = system.confidence(params, encoded, body, rotmats, keys)
+    alone = system.confidence(
         params, jax.tree.map(lambda x: x[1:2], encoded), body, rotmats[1:2], keys[1:2]
     )
     np.testing.assert_allclose(alone[0], together[1], atol=1e-5)

@@ -96,7 +96,7 @@ def get_config():
 def tokenizer_config(get_config, corpus_file):
     """configs/tokenizer/tiny.py on the made-up corpus. Copy it before changing it."""
     config = get_config("tokenizer/tiny")
-    config.data.poses = str(corpus_file)
+    config.data.poses, config.log_every = str(corpus_file), 1
     return config
 
 

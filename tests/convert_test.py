@@ -135,7 +135,7 @@ def test_tokenhmr(tmp_path):
     file = save(tmp_path / "tokenhmr.ckpt", content, *libraries)
     node = fake("yacs.config", "CfgNode", dict)(ARCH="conv")
     other = save(tmp_path / "tokenizer.pth", {"net": net, "hparams": node}, type(node))
-    with pytest.raises(InputError, match="token decoder lies in another file"):
+    with pytest.raises(InputError, match="token decoder is in another file"):
         convert.convert(str(file))
     kind, params, spec, _ = convert.convert(str(file), str(other))
     assert kind == "tokenhmr" and spec["crop"] == "hmr2"

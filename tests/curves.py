@@ -31,7 +31,7 @@ def curve(
     mesh = meshes.make_mesh(config.mesh, jax.devices()[: data * fsdp * tensor])
     program = programs.build(task, config, mesh)
     state, frozen, losses = program.init(), program.place_frozen(), []
-    for batch in pipeline.batches(task.sources(), meshes.batch_sharding(mesh), 0, config.steps):
+    for batch in pipeline.Batches(task.sources(), meshes.batch_sharding(mesh), 0, config.steps):
         with jax.transfer_guard("disallow"):
             state, metrics = program.step(state, batch, frozen)
         losses.append(metrics["loss"])

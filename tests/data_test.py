@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import smpl_jax
+from smpl_jax.keypoints import flip_rotmats
 
 from genhmr_jax.data import poses, views
 from genhmr_jax.geometry.bodies import load_body
@@ -66,10 +67,14 @@ QUIET = views.ViewSpec(
 )
 
 
+make_views = jax.jit(views.make_views, static_argnames="spec")
+forward = jax.jit(smpl_jax.forward)
+
+
 def test_labels_agree_with_each_other(body, corpus_file):
     batch = poses.load_corpus(corpus_file, "val").poses[:16]
-    rows = views.make_views(body, jnp.asarray(batch), jnp.arange(16), jax.random.key(0), QUIET)
-    output = smpl_jax.forward(body, rows.betas, rows.rotmats)
+    rows = make_views(body, batch, np.arange(16), jax.random.key(0), QUIET)
+    output = forward(body, rows.betas, rows.rotmats)
     np.testing.assert_allclose(output.joints, rows.joints, atol=1e-5)
     translation = rows.view.translation(rows.weak_camera)
     points = rows.view.project(keypoint_points(body, output, DETECTED) + translation[:, None])
@@ -86,31 +91,34 @@ def test_upright_people_stand_upright(body):
     spec = dataclasses.replace(
         QUIET, free_rotation=0.0, tilt_pitch=0.0, tilt_roll=0.0, pose_noise=0.0, mirror=0.0
     )
-    rows = views.make_views(body, jnp.zeros((8, 72)), jnp.arange(8), jax.random.key(0), spec)
-    joints = np.asarray(rows.joints)
+    views_of = lambda poses: views.make_views(
+        body, poses, jnp.arange(len(poses)), jax.random.key(0), spec
+    )
+    joints = np.asarray(jax.jit(lambda poses: views_of(poses).joints)(np.zeros((8, 72))))
     assert (joints[:, 15, 1] < joints[:, 7, 1] - 1.0).all()
 
 
 def test_a_sample_depends_on_its_number_alone(body, corpus_file):
-    batch = jnp.asarray(poses.load_corpus(corpus_file, "val").poses[:6])
-    spec = views.ViewSpec()
-    whole = views.make_views(body, batch, jnp.arange(6), jax.random.key(5), spec)
-    part = views.make_views(body, batch[2:4], jnp.arange(2, 4), jax.random.key(5), spec)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a[2:4], b, rtol=1e-4, atol=1e-4), whole, part
+    """Wherever it stands in a batch, and whatever the rest of the batch is."""
+    batch, numbers = poses.load_corpus(corpus_file, "val").poses[:16], np.arange(16)
+    of = lambda batch, numbers: make_views(
+        body, batch, numbers, jax.random.key(5), views.ViewSpec()
     )
-    other = views.make_views(body, batch, jnp.arange(6) + 100, jax.random.key(5), spec)
+    whole, other = of(batch, numbers), of(batch, numbers + 100)
+    order = np.roll(numbers, 3)
+    moved = of(batch[order], np.where(order < 5, order, order + 50))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[:5], b[3:8], rtol=1e-4, atol=1e-4), whole, moved
+    )
     assert np.abs(np.asarray(whole.rotmats) - np.asarray(other.rotmats)).max() > 0.1
 
 
 def test_mirroring(body):
     pose = 0.4 * jax.random.normal(jax.random.key(0), (24, 3))
     rotmats = smpl_jax.rotations.axis_angle_to_matrix(pose)
-    mirrored = views.mirror_rotmats(rotmats)
-    np.testing.assert_allclose(views.mirror_rotmats(mirrored), rotmats, atol=1e-6)
-    points = lambda r: np.asarray(
-        keypoint_points(body, smpl_jax.forward(body, jnp.zeros(10), r), DETECTED)
-    )
+    mirrored = flip_rotmats(rotmats)
+    np.testing.assert_allclose(flip_rotmats(mirrored), rotmats, atol=1e-6)
+    points = lambda r: np.asarray(keypoint_points(body, forward(body, jnp.zeros(10), r), DETECTED))
     np.testing.assert_allclose(
         points(mirrored) * [-1, 1, 1], points(rotmats)[list(DETECTED_FLIP)], atol=2e-3
     )
@@ -118,16 +126,14 @@ def test_mirroring(body):
 
 def test_detector_noise_has_the_asked_share_of_faults():
     points = jnp.stack([jnp.linspace(0, 100, 23), jnp.linspace(0, 200, 23)], -1)
-    spec = dataclasses.replace(QUIET, drop=0.2)
-    noisy = jax.vmap(lambda k: views.detector_noise(points, jnp.asarray(250.0), k, spec))(
-        jax.random.split(jax.random.key(0), 2000)
-    )
-    np.testing.assert_allclose(np.mean(noisy[..., 2] == 0), 0.2, atol=0.01)
-    swapped = jax.vmap(
-        lambda k: views.detector_noise(
-            points, jnp.asarray(250.0), k, dataclasses.replace(QUIET, swap=1.0)
-        )
-    )(jax.random.split(jax.random.key(0), 50))
+
+    def noisy(spec, count):
+        one = lambda key: views.detector_noise(points, jnp.asarray(250.0), key, spec)
+        return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), count))
+
+    dropped = noisy(dataclasses.replace(QUIET, drop=0.2), 2000)
+    np.testing.assert_allclose(np.mean(dropped[..., 2] == 0), 0.2, atol=0.01)
+    swapped = noisy(dataclasses.replace(QUIET, swap=1.0), 50)
     np.testing.assert_allclose(
         swapped[:, list(DETECTED_FLIP), :2], jnp.broadcast_to(points, (50, 23, 2)), atol=0.01
     )

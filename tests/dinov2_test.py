@@ -9,13 +9,15 @@ import pytest
 from flax import nnx
 from torch_fixtures import save, save_safetensors
 
+from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.core.masked_transformer import TransformerSpec
+from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.nets import vit_params
 from genhmr_jax.nets.vit import Vit, VitSpec, is_vit
 from genhmr_jax.systems import convert
 from genhmr_jax.systems.genhmr.model import GenHmrSpec
-from genhmr_jax.systems.genhmr.system import Networks
+from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
 HUGGING_FACE = {
     "cls_token": "embeddings.cls_token",
@@ -142,21 +144,19 @@ def test_a_model_over_it():
         encoder_channels=(384,),
         pyramid="simple",
     )
-    networks = Networks.of(spec)
-    rows = {
-        "keypoints": (2, 23, 3),
-        "crop": (2, 3),
-        "image_size": (2, 2),
-        "focal": (2,),
-        "images": (2, 256, 256, 3),
-        "drop_path": (2, 12, 2),
-    }
-    inputs = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in rows.items()}
-    encoded = jax.eval_shape(networks.encode, networks.shapes, inputs)
+    system = GenHmrSystem.of(spec)
+    shape = lambda *sizes: jax.ShapeDtypeStruct((2, *sizes), jnp.float32)
+    inputs = Inputs(
+        CropCamera(crop=shape(3), focal=shape(), centre=shape(2)),
+        keypoints=shape(23, 3),
+        images=shape(256, 256, 3),
+        drop_path=shape(12, 2),
+    )
+    encoded = jax.eval_shape(system.encode, system.shapes, inputs)
     assert [values.shape[1:3] for values in encoded.image_values[0]] == [
         (72, 56),
         (36, 28),
         (18, 14),
     ]
-    with pytest.raises(ValueError, match="encoder 'dinov2_b' has one map of 768 channels"):
+    with pytest.raises(ValueError, match=r"encoder 'dinov2_b' has maps of \(768,\) channels"):
         GenHmrSpec(encoder="dinov2_b", encoder_channels=(384,))

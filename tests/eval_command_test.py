@@ -1,6 +1,7 @@
 """`genhmr eval` on tiny datasets in their official layouts: the baseline on each, a predictor that
 knows the truth, and what goes wrong."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -17,15 +18,15 @@ import genhmr_jax
 from genhmr_jax.cli import evaluate as eval_command
 from genhmr_jax.cli import main
 from genhmr_jax.data.sources import find
-from genhmr_jax.evaluate import predictors, runner, tables
+from genhmr_jax.evaluate import predictions, runner, tables
 from genhmr_jax.evaluate.bodies import load_bodies
 from genhmr_jax.evaluate.datasets import DATASETS
-from genhmr_jax.evaluate.predictors import Prediction, Sight
 from genhmr_jax.evaluate.protocols import H36M_TO_J17, J24_TO_J17, PROTOCOLS
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.mean_pose import MEAN_POSE_72
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.recover import photo
+from genhmr_jax.systems import registry
 
 ASSETS = Path(genhmr_jax.__file__).parent / "assets"
 PEOPLE = {"3dpw": 5, "emdb1": 3, "emdb2": 3, "h36m-p1": 4, "h36m-p2": 2, "mpi-inf-3dhp": 2}
@@ -76,31 +77,19 @@ class Knows:
     def __init__(self, people=None):
         self.people = {(p.image_name, p.person): p for p in people or ()}
 
-    def see(self, record):
+    def prepare(self, record):
         truth = self.people.get((record["image_name"], int(record["person"])))
-        if truth is None:
-            return Sight({}, True, 0.25)
-        return Sight({"pose": truth.pose[None], "betas": truth.betas[None]}, True, 0.25)
+        rows = runner.MeanPose(None).prepare(record)
+        inputs = {} if truth is None else {"pose": truth.pose[None], "betas": truth.betas[None]}
+        return dataclasses.replace(rows, inputs=inputs, seconds=np.array([0.25]))
 
-    def predict(self, sights, numbers):
-        if self.people:
-            pose = np.concatenate([sight.view["pose"] for sight in sights])
-            yield (
-                "it",
-                Prediction(
-                    pose,
-                    np.concatenate([sight.view["betas"] for sight in sights]),
-                    0.5 * len(sights),
-                ),
-            )
-        else:
-            pose = np.stack(
-                [
-                    MEAN_POSE_72 + np.random.default_rng(number).normal(0, 0.2, 72)
-                    for number in numbers
-                ]
-            )
-            yield "it", Prediction(pose, np.zeros((len(sights), 10)), 0.5 * len(sights))
+    def predict(self, prepared, numbers):
+        answer = dict(prepared.inputs)
+        if not self.people:
+            draws = [np.random.default_rng(number).normal(0, 0.2, 72) for number in numbers]
+            answer["pose"] = MEAN_POSE_72 + np.stack(draws)
+        mean = predictions.mean_pose(load_body("lite"), len(numbers))
+        yield "it", dataclasses.replace(mean, **answer, seconds=0.5)
 
 
 def evaluate(folder, name, predictor, protocols, body_dir=None, report=None, **how):
@@ -213,8 +202,8 @@ class From(Knows):
         super().__init__()
         self.first = first
 
-    def predict(self, sights, numbers):
-        return super().predict(sights, numbers + self.first)
+    def predict(self, prepared, numbers):
+        return super().predict(prepared, numbers + self.first)
 
 
 def test_frames_are_averaged_and_the_jitter_by_sequence(release, body_dir):
@@ -245,10 +234,10 @@ class Numbered:
     labels = ("it",)
 
     def __init__(self, inner, numbers):
-        self.inner, self.numbers, self.see = inner, numbers, inner.see
+        self.inner, self.numbers, self.prepare = inner, numbers, inner.prepare
 
-    def predict(self, sights, numbers):
-        return self.inner.predict(sights, [next(self.numbers) for _ in numbers])
+    def predict(self, prepared, numbers):
+        return self.inner.predict(prepared, [next(self.numbers) for _ in numbers])
 
 
 def test_limit(release):
@@ -256,9 +245,9 @@ def test_limit(release):
 
 
 class Decodes(Knows):
-    def see(self, record):
-        predictors.decode(record["image"], record["image_name"])
-        return super().see(record)
+    def prepare(self, record):
+        runner.decode(record["image"], record["image_name"])
+        return super().prepare(record)
 
 
 def test_a_damaged_image_is_named_or_skipped(release):
@@ -356,6 +345,15 @@ def test_iterations_are_checked(capsys):
         assert "whole numbers of 1 or more" in capsys.readouterr().err
 
 
+def test_the_kinds_of_models_are_those_of_the_registry(capsys):
+    for command in (["eval", "--dataset=3dpw", "--data-dir=x"], ["demo"]):
+        with pytest.raises(SystemExit):
+            main.main([*command, "--model=spin"])
+        assert (
+            f"must be one of {', '.join(registry.kinds())}, not 'spin'" in capsys.readouterr().err
+        )
+
+
 def test_the_table_shows_what_was_measured_and_who_says_the_rest():
     figures = {"results": {"T=5, with refinement": {"mpjpe_mm": 70.04, "pa_mpjpe_mm": 45.55}}}
     lines = tables.table("emdb1", "emdb", figures, {"T=5, with refinement": 0.1234}).splitlines()
@@ -369,11 +367,11 @@ def test_the_table_shows_what_was_measured_and_who_says_the_rest():
 
 
 def test_the_model_recovers_as_it_does_for_photos():
-    """A record's person is what `recover` says of that box; one whom the detector cannot find is
-    the mean pose."""
+    """A record's person is the one whom `recover` returns for that box; who is not found has the
+    mean pose."""
     recoverer = genhmr_jax.load(body="lite")
     data = (ASSETS / "sample" / "person.jpg").read_bytes()
-    image = predictors.decode(data, "sample")
+    image = runner.decode(data, "sample")
     box = np.array([0.0, 0, image.shape[1], image.shape[0]], np.float32)
     record = {
         "image": data,
@@ -385,7 +383,7 @@ def test_the_model_recovers_as_it_does_for_photos():
     }
     options = photo.RecoverOptions(iterations=2, refine_steps=0)
     wanted = recoverer.recover(image, boxes=box[None], options=options)
-    predictor = predictors.ModelPredictor(recoverer, (1, 2), 30)
+    predictor = runner.ModelPredictor(recoverer, (1, 2), 30)
     assert predictor.labels == (
         "T=1, sampling alone",
         "T=2, sampling alone",
@@ -398,22 +396,22 @@ def test_the_model_recovers_as_it_does_for_photos():
         (1, 30),
         (2, 30),
     ]
-    predictor = predictors.ModelPredictor(recoverer, (2,), 0)
-    sight = predictor.see(record)
-    empty = predictor.see(record | {"image": _grey(image.shape)})
-    assert sight.found and not empty.found and sight.seconds > 0
-    ((label, found),) = predictor.predict([sight], np.array([0]))
+    predictor = runner.ModelPredictor(recoverer, (2,), 0)
+    prepared = predictor.prepare(record)
+    empty = predictor.prepare(record | {"image": _grey(image.shape)})
+    assert prepared.found.all() and not empty.found.any() and prepared.seconds.min() > 0
+    ((label, found),) = predictor.predict(prepared, np.array([0]))
     assert label == "T=2, sampling alone" and found.seconds > 0
     np.testing.assert_allclose(
         found.pose, np.concatenate([wanted.global_orient, wanted.body_pose], -1), atol=2e-3
     )
     np.testing.assert_allclose(found.betas, wanted.betas, atol=2e-3)
-    for _, prediction in predictor.predict([empty], np.array([7])):
+    for _, prediction in predictor.predict(empty, np.array([7])):
         np.testing.assert_array_equal(prediction.pose, MEAN_POSE_72[None])
     with pytest.raises(InputError, match="has no image"):
-        predictor.see(record | {"image": b""})
+        predictor.prepare(record | {"image": b""})
     with pytest.raises(InputError, match="no area inside the image"):
-        predictor.see(record | {"box": box + 5000})
+        predictor.prepare(record | {"box": box + 5000})
 
 
 def _grey(shape):

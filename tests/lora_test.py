@@ -15,7 +15,7 @@ from genhmr_jax.train import lora, step
 from genhmr_jax.train.checkpoint import fingerprint
 from genhmr_jax.train.flops import function_flops
 from genhmr_jax.train.mesh import path_name
-from genhmr_jax.train.optim import frozen_mask, make_optimizer, still_layers
+from genhmr_jax.train.optim import frozen_layers, frozen_mask, make_optimizer
 from genhmr_jax.train.random_streams import stream
 
 ROWS, WIDTH, DEPTH, RANK = 4, 24, 3, 2
@@ -275,16 +275,17 @@ def test_the_last_layers_alone_learn(toy, config, batch):
     assert not any("patch" in name or "position" in name for name in moments)
 
 
-def test_no_backward_pass_through_still_layers(toy, params, batch, config):
+def test_no_backward_pass_through_frozen_layers(toy, params, batch, config):
     """The same output and the same gradient of the last layers, at less work."""
 
-    def output(encoder, still):
+    def output(encoder, frozen):
         return jnp.sum(
-            nnx.merge(toy.graph, encoder)(batch["images"], remat="blocks", still=still)[0] ** 2
+            nnx.merge(toy.graph, encoder)(batch["images"], remat="blocks", frozen_layers=frozen)[0]
+            ** 2
         )
 
     whole, cut = (
-        jax.jit(jax.value_and_grad(functools.partial(output, still=still))) for still in (0, 2)
+        jax.jit(jax.value_and_grad(functools.partial(output, frozen=frozen))) for frozen in (0, 2)
     )
     (value, every), (same, last) = whole(params["encoder"]), cut(params["encoder"])
     np.testing.assert_allclose(value, same, rtol=1e-6)
@@ -294,22 +295,22 @@ def test_no_backward_pass_through_still_layers(toy, params, batch, config):
         assert not mine[:2].any() and np.abs(gradient[:2]).max() > 0
     assert not np.any(last["patch"]["kernel"]) and not np.any(last["position"])
     work = [
-        function_flops(jax.grad(functools.partial(output, still=still)), params["encoder"])
-        for still in (0, 2, 3)
+        function_flops(jax.grad(functools.partial(output, frozen=frozen)), params["encoder"])
+        for frozen in (0, 2, 3)
     ]
     assert work[2] < work[1] < 0.7 * work[0]
     c = config.copy_and_resolve_references()
     c.optim.encoder_layers = 1
-    assert still_layers(c, DEPTH) == 0, "its layers have adapters, which learn"
+    assert frozen_layers(c, DEPTH) == 0, "its layers have adapters, which learn"
     c.lora.rank = 0
-    assert still_layers(c, DEPTH) == 2
+    assert frozen_layers(c, DEPTH) == 2
 
 
 def test_none_of_the_layers_learns(params, config):
     c = config.copy_and_resolve_references()
     c.optim.frozen, c.optim.encoder_layers = (), 0
-    still = {name for name, x in flat(frozen_mask(params, c.optim)).items() if x}
-    assert still == {
+    frozen = {name for name, x in flat(frozen_mask(params, c.optim)).items() if x}
+    assert frozen == {
         name
         for name in flat(params)
         if name.startswith("encoder/") and not name.startswith("encoder/norm/")
@@ -324,7 +325,7 @@ def test_none_of_the_layers_learns(params, config):
         ({"rank": -1}, "lora.rank: is -1"),
     ],
 )
-def test_what_cannot_be_adapted_is_told(toy, params, config, changes, said):
+def test_what_cannot_be_adapted_is_named(toy, params, config, changes, said):
     c = config.copy_and_resolve_references()
     c.lora.update(changes)
     with pytest.raises(InputError, match=said):

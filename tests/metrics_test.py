@@ -260,7 +260,7 @@ def test_a_wrong_value_is_not_hidden():
 
 TOGETHER = """
 import json, jax, numpy as np
-from genhmr_jax.evaluate.metrics import Means
+from genhmr_jax.geometry.metrics import Means
 from genhmr_jax.train import distributed
 distributed.initialize()
 mine = Means()

@@ -8,6 +8,8 @@ import pytest
 
 from genhmr_jax.data.features import FeatureSet
 from genhmr_jax.data.packing import PersonIndex, pack
+from genhmr_jax.data.rows import Rows, to_arrays
+from genhmr_jax.geometry.camera import CropCamera
 
 
 def test_people_are_numbered_image_by_image():
@@ -22,7 +24,7 @@ def test_people_are_numbered_image_by_image():
 
 @pytest.mark.parametrize("number", [-1, 3])
 def test_nobody_by_that_number(number):
-    with pytest.raises(IndexError, match="go from 0 to 2"):
+    with pytest.raises(IndexError, match="numbers are from 0 to 2"):
         PersonIndex(np.array([1, 2])).locate(np.array([0, number]))
 
 
@@ -64,44 +66,53 @@ def test_everybody_once(counts, size, batches):
 
 @pytest.fixture
 def features(tmp_path) -> FeatureSet:
-    """Seven samples with two levels of maps; sample i holds i everywhere."""
-    arrays = {"betas": (10,), "map_0": (4, 4, 2), "map_1": (2, 2, 3)}
-    for name, shape in arrays.items():
-        kind = np.float16 if name.startswith("map_") else np.float32
-        np.save(
-            tmp_path / f"{name}.npy",
-            np.broadcast_to(np.arange(7, dtype=kind).reshape(7, *[1] * len(shape)), (7, *shape)),
-        )
-    (tmp_path / "done.json").write_text(
-        json.dumps({"samples": 7, "encoder": "blazepose_full", "arrays": sorted(arrays)})
+    """Seven rows with two levels of maps; row i holds i everywhere."""
+
+    def array(*shape, kind=np.float32):
+        return np.broadcast_to(np.arange(7, dtype=kind).reshape(7, *[1] * len(shape)), (7, *shape))
+
+    rows = Rows(
+        view=CropCamera(array(3), array(), array(2)),
+        rotmats=array(24, 3, 3),
+        betas=array(10),
+        joints=array(24, 3),
+        keypoints=array(23, 3),
+        points2d=array(23, 2),
+        weak_camera=array(3),
+        maps=[array(4, 4, 2, kind=np.float16), array(2, 2, 3, kind=np.float16)],
     )
+    arrays = to_arrays(rows)
+    for name, values in arrays.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    meta = {"samples": 7, "encoder": "blazepose_full", "arrays": sorted(arrays)}
+    (tmp_path / "done.json").write_text(json.dumps(meta))
     return FeatureSet(tmp_path)
 
 
 def test_all_batches_leave_nobody_out(features):
     batches = features.all_batches(3)
-    weight = np.concatenate([b["weight"] for b in batches])
-    seen = np.concatenate([b["betas"][:, 0] for b in batches])
-    assert [len(b["betas"]) for b in batches] == [3, 3, 3]
-    assert weight.tolist() == [1] * 7 + [0] * 2 and seen[weight > 0].tolist() == list(range(7))
-    np.testing.assert_array_equal(batches[1]["maps"][1][:, 0, 0, 0], [3, 4, 5])
+    weight = np.concatenate([b.weight for b in batches])
+    betas = np.concatenate([b.betas[:, 0] for b in batches])
+    assert [b.size for b in batches] == [3, 3, 3]
+    assert weight.tolist() == [1] * 7 + [0] * 2 and betas[weight > 0].tolist() == list(range(7))
+    np.testing.assert_array_equal(batches[1].maps[1][:, 0, 0, 0], [3, 4, 5])
 
 
 def test_feature_source_is_a_function_of_the_sample_number(features):
     source = features.source(4, seed=1)
     whole, part = source.load(np.arange(200)), source.load(np.array([150, 3]))
-    np.testing.assert_array_equal(part["betas"], whole["betas"][[150, 3]])
-    np.testing.assert_array_equal(
-        part["maps"][0][:, 0, 0, 0], part["betas"][:, 0]
-    )  # a sample's arrays belong together
-    np.testing.assert_array_equal(part["number"], [150, 3])
-    drawn = np.bincount(whole["betas"][:, 0].astype(int), minlength=7)
-    assert drawn.min() > 10  # everybody takes a turn
-    assert (features.source(4, seed=2).load(np.arange(200))["betas"] != whole["betas"]).any()
+    np.testing.assert_array_equal(part.betas, whole.betas[[150, 3]])
+    # The arrays of a row belong together.
+    np.testing.assert_array_equal(part.maps[0][:, 0, 0, 0], part.betas[:, 0])
+    np.testing.assert_array_equal(part.view.crop[:, 0], part.betas[:, 0])
+    np.testing.assert_array_equal(part.number, [150, 3])
+    drawn = np.bincount(whole.betas[:, 0].astype(int), minlength=7)
+    assert drawn.min() > 10  # all rows are drawn
+    assert (features.source(4, seed=2).load(np.arange(200)).betas != whole.betas).any()
 
 
 def test_feature_source_tells_its_shapes(features):
     source = features.source(4, seed=1)
     told = jax.tree.map(lambda s: (s.shape, np.dtype(s.dtype)), source.shapes())
     assert told == jax.tree.map(lambda x: (x.shape[1:], x.dtype), source.load(np.arange(4)))
-    assert told["maps"] == [((4, 4, 2), np.float16), ((2, 2, 3), np.float16)]
+    assert told.maps == [((4, 4, 2), np.float16), ((2, 2, 3), np.float16)]

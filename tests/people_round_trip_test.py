@@ -8,7 +8,6 @@ from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.data import augment, people
 from genhmr_jax.data.sources import find
-from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED
 
@@ -42,34 +41,26 @@ def rows(name, folder, body, augmented):
 def test_posed_joints_land_on_the_labelled_keypoints(tmp_path, body, name, augmented):
     """Within half a pixel of the photo: the body of the row, through the camera of its crop."""
     row, flips = rows(name, tmp_path, body, augmented)
-    assert row["has_camera"].all() and row["has_joints3d"].all()
+    assert row.known.camera.all() and row.known.joints3d.all()
     assert not augmented or len(set(flips)) == 2
-    translation = np.asarray(
-        camera.weak_to_translation(row["weak_camera"], row["crop"], row["image_size"], row["focal"])
-    )
-    joints = row["joints"] + translation[:, None]
-    pixels = (
-        joints[..., :2] / joints[..., 2:] * row["focal"][:, None, None]
-        + row["image_size"][:, None] / 2
-    )
-    known = row["points2d_confidence"][:, POINT] > 0
+    view = row.view
+    joints = row.joints + view.translation(row.weak_camera)[:, None]
+    pixels = joints[..., :2] / joints[..., 2:] * view.focal[:, None, None] + view.centre[:, None]
+    known = row.points2d_confidence[:, POINT] > 0
     assert known.mean() > 0.9
-    assert np.abs(pixels[:, JOINT] - row["points2d"][:, POINT])[known].max() < 0.5
+    assert np.abs(pixels[:, JOINT] - row.points2d[:, POINT])[known].max() < 0.5
 
 
 @pytest.mark.parametrize("name", ["bedlam", "threedpw", "emdb"])
 def test_keypoints_lie_on_the_painted_joints_of_the_crop(tmp_path, body, name):
     row, flips = rows(name, tmp_path, body, augmented=True)
-    ankle, looked = DETECTED.index("left_ankle"), 0
+    ankle, checked = DETECTED.index("left_ankle"), 0
     for i, flip in enumerate(flips):
-        if flip or row["keypoints"][i, ankle, 2] == 0:  # in a mirror the green disc is on the right
+        if flip or row.keypoints[i, ankle, 2] == 0:  # in a mirror the green disc is on the right
             continue
-        x, y = (
-            (row["points2d"][i, ankle] - row["crop"][i, :2] + row["crop"][i, 2] / 2)
-            * 256
-            / row["crop"][i, 2]
-        )
-        red, green, blue = row["images"][i, int(y), int(x)].astype(int)
+        crop = row.view.crop[i]
+        x, y = (row.points2d[i, ankle] - crop[:2] + crop[2] / 2) * 256 / crop[2]
+        red, green, blue = row.images[i, int(y), int(x)].astype(int)
         assert green > red + 80 and green > blue + 80
-        looked += 1
-    assert looked >= 2
+        checked += 1
+    assert checked >= 2

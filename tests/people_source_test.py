@@ -1,6 +1,7 @@
 """Photos of people as training samples: rows whose labels fit each other and the picture, mixtures,
 masks of labels, a training step."""
 
+import dataclasses
 import json
 
 import jax
@@ -14,15 +15,17 @@ from smpl_jax.keypoints import BODY44, SMPL24, SMPL45, VERTEX_OF_KEYPOINT
 
 from genhmr_jax.core import encoders
 from genhmr_jax.core.encoders import CROP_SIZE
-from genhmr_jax.data import people
+from genhmr_jax.data import mixtures, people
 from genhmr_jax.data.augment import Augmentation, AugmentSpec
 from genhmr_jax.data.image_rows import known_mean, rooted
 from genhmr_jax.data.pipeline import Batches
+from genhmr_jax.data.rows import Rows
 from genhmr_jax.data.sources.records import person_record
-from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.errors import InputError
+from genhmr_jax.systems import registry
+from genhmr_jax.systems.genhmr import validation
 from genhmr_jax.systems.genhmr.task import GenHmrTask
 from genhmr_jax.systems.tokenizer.task import TokenizerTask
 from genhmr_jax.train import loop
@@ -65,10 +68,10 @@ def record(person, picture: bytes, **changes) -> dict:
 
 @pytest.fixture(scope="module")
 def dataset(truth):
-    return people.Dataset("studio", [record(*one) for one in truth])
+    return mixtures.Dataset("studio", [record(*one) for one in truth])
 
 
-def rows_of(dataset, augmentations, body) -> dict:
+def rows_of(dataset, augmentations, body) -> Rows:
     samples = people.fetch(dataset, np.arange(len(augmentations)) % len(dataset.records))
     return people.rows_of(list(zip(samples, augmentations, strict=True)), people.Skeleton.of(body))
 
@@ -97,34 +100,18 @@ def test_annotation_to_crop_to_projected_joints_within_half_a_pixel(rows, body):
     }
     names = [index[name] for name in DETECTED]
     for row in range(6):
-        pose = Rotation.from_matrix(rows["rotmats"][row]).as_rotvec().reshape(72)
-        view = {
-            name: jnp.asarray(rows[name][row])
-            for name in ("weak_camera", "crop", "image_size", "focal")
-        }
-        translation = np.asarray(
-            camera.weak_to_translation(
-                **{"weak" if n == "weak_camera" else n: v for n, v in view.items()}
-            )
-        )
-        points = pose_body(arrays, pose, rows["betas"][row].astype(np.float64), translation)
-        projected = camera.project(
-            jnp.asarray(points[names]), view["focal"], view["image_size"] / 2
-        )
-        gap = (
-            (
-                camera.to_crop(np.asarray(projected), rows["crop"][row])
-                - camera.to_crop(rows["points2d"][row], rows["crop"][row])
-            )
-            * CROP_SIZE
-            / 2
-        )
-        gap = np.delete(np.abs(gap), INDICES, 0)
+        pose = Rotation.from_matrix(rows.rotmats[row]).as_rotvec().reshape(72)
+        view = jax.tree.map(lambda x: np.asarray(x[row]), rows.view)  # noqa: B023
+        translation = view.translation(rows.weak_camera[row])
+        points = pose_body(arrays, pose, rows.betas[row].astype(np.float64), translation)
+        projected = np.asarray(view.project(jnp.asarray(points[names])))
+        gap = view.to_crop(projected) - view.to_crop(rows.points2d[row])
+        gap = np.delete(np.abs(gap) * CROP_SIZE / 2, INDICES, 0)
         assert gap.max() < 0.5 and np.median(gap) < 0.05
-        np.testing.assert_allclose(rows["joints"][row] + translation, points[:24], atol=2e-3)
-    for name in ("rotation", "betas", "camera", "joints3d", "joints2d"):
-        assert rows[f"has_{name}"].tolist() == [1.0] * 6
-    assert rows["points2d_confidence"][0].tolist() == [
+        np.testing.assert_allclose(rows.joints[row] + translation, points[:24], atol=2e-3)
+    for label in dataclasses.astuple(rows.known):
+        assert label.tolist() == [1.0] * 6
+    assert rows.points2d_confidence[0].tolist() == [
         float(i not in INDICES) for i in range(len(DETECTED))
     ]
 
@@ -135,18 +122,12 @@ def test_the_picture_goes_where_the_labels_go(rows):
     found = 0
     for row, augmentation in enumerate(AUGMENTATIONS):
         name = "left_wrist" if augmentation.flip else "right_wrist"
-        at = (
-            (
-                rows["points2d"][row, DETECTED.index(name)]
-                - rows["crop"][row, :2]
-                + rows["crop"][row, 2] / 2
-            )
-            * CROP_SIZE
-            / rows["crop"][row, 2]
-        )
+        crop = rows.view.crop[row]
+        at = rows.points2d[row, DETECTED.index(name)] - crop[:2] + crop[2] / 2
+        at = at * CROP_SIZE / crop[2]
         if not (8 < at.min() and at.max() < CROP_SIZE - 8):
             continue
-        pixels = rows["images"][row].astype(int)
+        pixels = rows.images[row].astype(int)
         blue = (pixels[..., 2] > 200) & (pixels[..., :2].max(-1) < 60)  # the noise stays below 190
         y, x = np.nonzero(blue)
         centre = np.array([x.mean(), y.mean()]) + 0.5
@@ -157,23 +138,22 @@ def test_the_picture_goes_where_the_labels_go(rows):
 
 def test_mirrored_rows_mirror_every_label(dataset, body):
     plain, mirrored = (rows_of(dataset, [Augmentation(flip=flip)], body) for flip in (False, True))
-    assert (
-        np.abs(plain["images"][0].astype(int) - mirrored["images"][0, :, ::-1]).mean() < 3
-    )  # the principal point is off by half a pixel
+    # The principal point is off by half a pixel.
+    assert np.abs(plain.images[0].astype(int) - mirrored.images[0, :, ::-1]).mean() < 3
     flip = [
         DETECTED.index(n.replace("left", "?").replace("right", "left").replace("?", "right"))
         for n in DETECTED
     ]
-    x = plain["image_size"][0, 0] - mirrored["points2d"][0, flip, 0]
+    x = 2 * plain.view.centre[0, 0] - mirrored.points2d[0, flip, 0]
     np.testing.assert_allclose(
-        np.delete(x, INDICES), np.delete(plain["points2d"][0, :, 0], INDICES), atol=1e-3
+        np.delete(x, INDICES), np.delete(plain.points2d[0, :, 0], INDICES), atol=1e-3
     )
 
 
 def test_keypoints_are_what_the_crop_shows(dataset, body):
     head, hidden = Augmentation(extreme=0.35), Augmentation(occluders=3, seed=4)
     rows = rows_of(dataset, [head, hidden, Augmentation(scale=1.3)], body)
-    seen, labelled = rows["keypoints"][..., 2] > 0, rows["points2d_confidence"] > 0
+    seen, labelled = rows.keypoints[..., 2] > 0, rows.points2d_confidence > 0
     assert (
         not seen[0, DETECTED.index("left_ankle")]
         and seen[0, DETECTED.index("nose")]
@@ -181,7 +161,7 @@ def test_keypoints_are_what_the_crop_shows(dataset, body):
     )
     assert (seen[1] != labelled[1]).any() and np.array_equal(labelled[1], labelled[0])
     assert np.array_equal(seen[2], labelled[2])
-    np.testing.assert_allclose(rows["keypoints"][2, seen[2], :2], rows["points2d"][2, seen[2]])
+    np.testing.assert_allclose(rows.keypoints[2, seen[2], :2], rows.points2d[2, seen[2]])
 
 
 def test_rows_say_which_labels_are_missing(truth, body):
@@ -202,11 +182,8 @@ def test_rows_say_which_labels_are_missing(truth, body):
         record(person, picture, betas=None),
         record(person, picture, intrinsics=None),
     ]
-    rows = rows_of(people.Dataset("x", records), [Augmentation()] * 6, body)
-    flags = np.stack(
-        [rows[f"has_{name}"] for name in ("rotation", "betas", "camera", "joints3d", "joints2d")],
-        -1,
-    )
+    rows = rows_of(mixtures.Dataset("x", records), [Augmentation()] * 6, body)
+    flags = np.stack(dataclasses.astuple(rows.known), -1)
     assert flags.tolist() == [
         [0, 0, 0, 0, 1],
         [0, 0, 0, 1, 1],
@@ -215,42 +192,40 @@ def test_rows_say_which_labels_are_missing(truth, body):
         [1, 0, 0, 0, 1],
         [1, 1, 0, 1, 1],
     ]
-    assert all(np.isfinite(value).all() for value in rows.values())
-    assert (
-        rows["points2d_confidence"][1].sum() == 12
-    )  # of COCO's names, the other half of BODY44 has twelve limbs
-    np.testing.assert_allclose(rows["joints"][1], measured[:, :3], atol=1e-6)
+    assert all(np.isfinite(value).all() for value in jax.tree.leaves(rows))
+    # Of COCO's names, the other half of BODY44 has twelve limbs.
+    assert rows.points2d_confidence[1].sum() == 12
+    np.testing.assert_allclose(rows.joints[1], measured[:, :3], atol=1e-6)
     known = [SMPL24.index(name) for name in ("left_hip", "right_hip", "left_ankle", "right_ankle")]
-    assert np.flatnonzero(rows["joints_confidence"][2]).tolist() == sorted(known)
+    assert np.flatnonzero(rows.joints_confidence[2]).tolist() == sorted(known)
     hips = person.joints[known] - person.joints[known[:2]].mean(0)
-    np.testing.assert_allclose(
-        rows["joints"][2][known] - rows["joints"][2][known[:2]].mean(0), hips, atol=1e-5
-    )
-    assert rows["focal"][5] == pytest.approx(800) and np.abs(rows["weak_camera"][5]).max() == 0
+    joints = rows.joints[2]
+    np.testing.assert_allclose(joints[known] - joints[known[:2]].mean(0), hips, atol=1e-5)
+    assert rows.view.focal[5] == pytest.approx(800) and np.abs(rows.weak_camera[5]).max() == 0
 
 
 def test_mixtures():
-    for mixture in people.MIXTURES.values():
+    for mixture in mixtures.MIXTURES.values():
         assert sum(mixture.values()) == pytest.approx(1)
     assert (
-        people.parse_mixture("hmr2")["hmr2_ava"] == 0.19
-        and people.parse_mixture("tokenhmr")["bedlam"] == 0.18
+        mixtures.parse_mixture("hmr2")["hmr2_ava"] == 0.19
+        and mixtures.parse_mixture("tokenhmr")["bedlam"] == 0.18
     )
-    assert people.parse_mixture("bedlam, hmr2_aic=0.5") == {"bedlam": 1.0, "hmr2_aic": 0.5}
+    assert mixtures.parse_mixture("bedlam, hmr2_aic=0.5") == {"bedlam": 1.0, "hmr2_aic": 0.5}
     with pytest.raises(
         InputError,
         match="'bedlm' is neither a mixture nor a dataset of people; did you mean bedlam",
     ):
-        people.parse_mixture("bedlm")
+        mixtures.parse_mixture("bedlm")
     for weight in ("0", "-1", "much", "nan", "inf"):
         with pytest.raises(InputError, match="bedlam has the weight"):
-            people.parse_mixture(f"bedlam={weight}")
+            mixtures.parse_mixture(f"bedlam={weight}")
 
 
 def test_samples_are_drawn_by_weight_and_by_number_alone(dataset, body):
     parts = [
-        people.Dataset("one", dataset.records[:2], 0.5),
-        people.Dataset("two", dataset.records[2:], 1.5),
+        mixtures.Dataset("one", dataset.records[:2], 0.5),
+        mixtures.Dataset("two", dataset.records[2:], 1.5),
     ]
     source = people.PeopleSource(parts, 4, 7, body)
     which, index = source.draw(np.arange(20_000))
@@ -261,15 +236,12 @@ def test_samples_are_drawn_by_weight_and_by_number_alone(dataset, body):
     together = source.load(np.array([3, 11, 4, 5]))
     for row, number in enumerate((3, 11, 4, 5)):
         alone = source.load(np.array([number]))
-        for name, value in alone.items():
-            assert np.array_equal(value[0], together[name][row]), name
-    assert (
-        people.PeopleSource(parts, 4, 8, body).load(np.array([3]))["images"]
-        != together["images"][:1]
-    ).any()
-    assert {n: (v.shape[1:], v.dtype) for n, v in together.items()} == {
-        n: (s.shape, s.dtype) for n, s in source.shapes().items()
-    }
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[row]), alone, together)  # noqa: B023
+    other = people.PeopleSource(parts, 4, 8, body).load(np.array([3]))
+    assert (other.images != together.images[:1]).any()
+    assert jax.tree.map(lambda x: (x.shape[1:], x.dtype), together) == jax.tree.map(
+        lambda s: (s.shape, s.dtype), source.shapes()
+    )
 
 
 def test_threads_give_the_same_batches(dataset, body):
@@ -280,37 +252,36 @@ def test_threads_give_the_same_batches(dataset, body):
     threaded = list(Batches({"images": source}, sharding, 0, 4, threads=3))
     for step, batch in enumerate(threaded):
         wanted = source.load(step * 4 + np.arange(4))
-        for name, value in wanted.items():
-            assert np.array_equal(np.asarray(batch["images"][name]), value), name
+        jax.tree.map(np.testing.assert_array_equal, batch["images"], wanted)
 
 
 def test_bad_records_are_named(truth, body):
     person, picture = truth[0]
-    cut = people.Dataset("cut", [record(person, picture[:2000], image_name="a/b.jpg")])
+    cut = mixtures.Dataset("cut", [record(person, picture[:2000], image_name="a/b.jpg")])
     with pytest.raises(
         InputError, match=r"cut: record 0 \(a/b.jpg\): the picture cannot be decoded .* --skip-bad"
     ):
         people.PeopleSource([cut], 1, 0, body).load(np.arange(1))
     with pytest.raises(InputError, match=r"none: record 0 \(a.jpg\): has no picture"):
-        people.PeopleSource([people.Dataset("none", [record(person, b"")])], 1, 0, body).load(
+        people.PeopleSource([mixtures.Dataset("none", [record(person, b"")])], 1, 0, body).load(
             np.arange(1)
         )
     with pytest.raises(
         InputError, match="size: record 0 .*640 x 480 px, its labels are for 480 x 640 px"
     ):
         people.PeopleSource(
-            [people.Dataset("size", [record(person, picture, image_size=(480, 640))])], 1, 0, body
+            [mixtures.Dataset("size", [record(person, picture, image_size=(480, 640))])], 1, 0, body
         ).load(np.arange(1))
     with pytest.raises(InputError, match="empty: holds no records"):
-        people.PeopleSource([people.Dataset("empty", [])], 1, 0, body)
+        people.PeopleSource([mixtures.Dataset("empty", [])], 1, 0, body)
 
 
 def test_everybody_once(dataset, body):
     batches = list(people.all_batches(dataset, 4, 100, body))
-    assert [batch["weight"].tolist() for batch in batches] == [[1, 1, 1, 1], [1, 1, 0, 0]]
-    betas = np.concatenate([batch["betas"] for batch in batches])[:6]
+    assert [batch.weight.tolist() for batch in batches] == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    betas = np.concatenate([batch.betas for batch in batches])[:6]
     np.testing.assert_allclose(betas, [r["betas"] for r in dataset.records])
-    assert sum(batch["weight"].sum() for batch in people.all_batches(dataset, 2, 3, body)) == 3
+    assert sum(batch.weight.sum() for batch in people.all_batches(dataset, 2, 3, body)) == 3
 
 
 @pytest.fixture(scope="module")
@@ -343,10 +314,10 @@ def task(built, get_config, tmp_path_factory):
         "hmr2_coco",
         "threedpw:validation",
     )
-    return GenHmrTask.from_model(config)
+    return registry.make_task(config)
 
 
-def pooled(encoder: str, pixels: jax.Array) -> list[jax.Array]:
+def pooled(encoder: encoders.Encoder, pixels: jax.Array) -> list[jax.Array]:
     """Stands in for BlazePose, which takes long to compile: maps of its shapes."""
     mean = lambda n: pixels.reshape(len(pixels), n, 256 // n, n, 256 // n, 3).mean((2, 4))
     return [jnp.tile(mean(n), c // 3 + 1)[..., :c] for n, c in ((32, 80), (16, 136), (8, 288))]
@@ -354,7 +325,7 @@ def pooled(encoder: str, pixels: jax.Array) -> list[jax.Array]:
 
 def test_training_from_built_datasets(task, monkeypatch):
     """Shapes, a finite gradient that reaches the image branch, and a validation record."""
-    monkeypatch.setattr(encoders, "encode", pooled)
+    monkeypatch.setattr(encoders.FrozenBlazePose, "encode", pooled)
     params, extra = task.init(jax.random.key(0))
     batch = {"images": task.sources()["images"].load(np.arange(4))}
     assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(
@@ -371,29 +342,28 @@ def test_training_from_built_datasets(task, monkeypatch):
         np.abs(level["proj"]["kernel"]).max() > 0 for level in grads["pyramid"]["levels"].values()
     )
 
-    # What stands in the place of labels that a row lacks has no influence.
-    rows, without = batch["images"], {}
-    for name in ("rotation", "betas", "camera", "joints3d"):
-        without[f"has_{name}"] = np.zeros_like(rows[f"has_{name}"])
-        without[f"has_{name}"][0] = 1
+    # The values of labels that a row lacks have no influence.
+    rows = batch["images"]
+    one = np.array([1, 0, 0, 0], np.float32)
+    known = dataclasses.replace(rows.known, rotation=one, betas=one, camera=one, joints3d=one)
     random = np.random.default_rng(0)
-    garbage = {name: rows[name].copy() for name in ("betas", "joints", "weak_camera", "points2d")}
+    replaced = ("betas", "joints", "weak_camera", "points2d")
+    garbage = {name: getattr(rows, name).copy() for name in replaced}
     for name in ("betas", "joints", "weak_camera"):
         garbage[name][1:] = random.normal(0, 1, garbage[name][1:].shape)
     garbage["points2d"][:, INDICES] = 77.0
     losses = [
-        gradient(params, prepare(task.frozen, {"images": rows | without | more}))
+        gradient(params, prepare(task.frozen, {"images": changed}))
         for more in ({}, garbage)
+        for changed in [dataclasses.replace(rows, known=known, **more)]
     ]
     for one, other in zip(*map(jax.tree.leaves, losses), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
-    (photos,) = task._validation_images(Placement(make_mesh(task.config.mesh)))
-    assert (
-        photos["weight"].tolist() == [1, 0, 0, 0]
-        and [m.shape[0] for m in photos["maps"]] == [4] * 3
-        and "images" not in photos
-    )
+    place = Placement(make_mesh(task.config.mesh))
+    (photos,) = validation.validation_images(task._maker, task.images, place)["val_image"].batches
+    assert photos.weight.tolist() == [1, 0, 0, 0] and photos.images is None
+    assert [m.shape[0] for m in photos.maps] == [4] * 3
 
 
 def test_a_run_on_photos(built, task, corpus_file, get_config, tmp_path, monkeypatch):
@@ -418,7 +388,7 @@ def test_a_run_on_photos(built, task, corpus_file, get_config, tmp_path, monkeyp
     monkeypatch.setattr(
         GenHmrTask, "evaluate", lambda *_: {"val": 1.0}
     )  # measuring is tested elsewhere
-    loop.train(GenHmrTask.from_model(config), config, tmp_path)
+    loop.train(registry.make_task(config), config, tmp_path)
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in logged if "image_joints2d" in line]
     assert len(steps) == 2 and all(

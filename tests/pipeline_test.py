@@ -96,7 +96,7 @@ def expected(first: int, last: int) -> list[list[int]]:
 def test_batches_in_order(host, threads, prefetch):
     sharding = row_sharding((1, 1, 1))
     sources = {"a": Numbers(), "b": Numbers(8)}
-    batches = list(pipeline.batches(sources, sharding, 3, 9, threads, prefetch))
+    batches = list(pipeline.Batches(sources, sharding, 3, 9, threads, prefetch))
     assert numbers_of(batches) == expected(3, 9)
     assert np.asarray(batches[1]["b"]["number"]).tolist() == list(range(32, 40))
     for step, batch in enumerate(batches, 3):
@@ -109,18 +109,18 @@ def test_batches_in_order(host, threads, prefetch):
 
 def test_resumed_equals_unbroken(host):
     sharding = row_sharding((1, 1, 1))
-    first = pipeline.batches({"a": Numbers()}, sharding, 0, 10)
+    first = pipeline.Batches({"a": Numbers()}, sharding, 0, 10)
     head = [next(first) for _ in range(4)]
     state = first.state()
     first.close()
-    second = pipeline.batches({"a": Numbers()}, sharding, state["next_index"], 10)
+    second = pipeline.Batches({"a": Numbers()}, sharding, state["next_index"], 10)
     assert state == {"next_index": 4}
     assert numbers_of(head + list(second)) == expected(0, 10)
 
 
 def test_what_is_prefetched_does_not_count(host):
     source = Numbers()
-    batches = pipeline.batches(
+    batches = pipeline.Batches(
         {"a": source}, row_sharding((1, 1, 1)), 5, 100, threads=2, prefetch=3
     )
     assert batches.state() == {"next_index": 5}
@@ -139,7 +139,7 @@ def test_batches_reach_the_device_ahead_of_the_caller(host):
             moved.release()
             return super().load(numbers)
 
-    batches = pipeline.batches(
+    batches = pipeline.Batches(
         {"a": Watched()}, row_sharding((1, 1, 1)), 0, 10, threads=0, prefetch=2
     )
     next(batches)
@@ -155,7 +155,7 @@ def test_an_error_while_loading_reaches_the_caller(host):
                 raise OSError("disk is gone")
             return super().load(numbers)
 
-    batches = pipeline.batches({"a": Broken()}, row_sharding((1, 1, 1)), 0, 5)
+    batches = pipeline.Batches({"a": Broken()}, row_sharding((1, 1, 1)), 0, 5)
     assert numbers_of(itertools.islice(batches, 2)) == expected(0, 2)
     with pytest.raises(OSError, match="disk is gone"):
         next(batches)
@@ -175,8 +175,8 @@ def test_processes_together_load_the_global_batch_eight_devices(eight, shape, co
         for devices in np.split(np.array(eight), processes):
             rows = pipeline.local_rows(sharding, SIZE, devices)
             assert len(rows) == SIZE * max(len(devices) // shape[2], 1) // (shape[0] * shape[1])
-            joined[rows] = source.load(step * SIZE + rows)["pose"]
-        np.testing.assert_array_equal(joined, whole["pose"])
+            joined[rows] = source.load(step * SIZE + rows).pose
+        np.testing.assert_array_equal(joined, whole.pose)
 
 
 def test_rows_of_a_host_need_not_be_contiguous_eight_devices(eight):
@@ -200,7 +200,7 @@ def test_rows_of_a_host_need_not_be_contiguous_eight_devices(eight):
 def test_global_arrays_are_the_same_on_every_mesh_eight_devices(eight, shape):
     shuffled = [eight[i] for i in (3, 1, 7, 0, 5, 2, 6, 4)]
     sharding = row_sharding(shape, shuffled)
-    batches = list(pipeline.batches({"a": Numbers()}, sharding, 2, 4))
+    batches = list(pipeline.Batches({"a": Numbers()}, sharding, 2, 4))
     assert numbers_of(batches) == expected(2, 4)
     assert batches[0]["a"]["number"].sharding == sharding
 
@@ -210,7 +210,7 @@ def test_batch_that_does_not_divide_eight_devices(eight):
         InputError,
         match=r"source 'a': a batch of 18 does not divide into 8 parts \(mesh data 4 x fsdp 2\); use 16 or 24",
     ):
-        pipeline.batches({"a": Numbers(18)}, row_sharding((4, 2, 1)), 0, 1)
+        pipeline.Batches({"a": Numbers(18)}, row_sharding((4, 2, 1)), 0, 1)
     with pytest.raises(InputError, match=r"--config.batch_size: a batch of 3 .*; use 8"):
         pipeline.check_divides(3, row_sharding((8, 1, 1)), "--config.batch_size")
 

@@ -81,15 +81,6 @@ def codes() -> np.ndarray:
     return Uniform(6).normal(0, 1, (2, 160, 256)).astype(np.float32)
 
 
-def rotations() -> np.ndarray:
-    """(2, 21, 3, 3): what the token encoder is given; rows of a matrix are its 6D numbers."""
-    a, b = np.moveaxis(Uniform(7).normal(0, 1, (2, 21, 2, 3)), 2, 0)
-    a = a / np.linalg.norm(a, axis=-1, keepdims=True)
-    b = b - (a * b).sum(-1, keepdims=True) * a
-    b = b / np.linalg.norm(b, axis=-1, keepdims=True)
-    return np.stack([a, b, np.cross(a, b)], -2).astype(np.float32)
-
-
 def picture() -> np.ndarray:
     """uint8 (900, 1400, 3): slopes, edges and texture."""
     y, x, c = np.ogrid[:900, :1400, :3]

@@ -3,6 +3,7 @@
 It ran with OpenCV 4 and scikit-image.
 """
 
+import dataclasses
 import io
 import pathlib
 
@@ -11,18 +12,17 @@ import public_inputs as inputs
 import pytest
 from PIL import Image
 
-from genhmr_jax.detect.blazepose_features import Looks
-from genhmr_jax.detect.masks import Masks
-from genhmr_jax.detect.observed import Observed
-from genhmr_jax.evaluate.predictors import ModelPredictor
+from genhmr_jax.core.system import PhotoCamera
+from genhmr_jax.detect.detections import Detections
+from genhmr_jax.evaluate import predictions
+from genhmr_jax.evaluate.runner import ModelPredictor
 from genhmr_jax.geometry import camera
 from genhmr_jax.geometry import crop as own_crop
 from genhmr_jax.geometry.bodies import load_body
-from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.geometry.published_crop import crop_image
 from genhmr_jax.recover import photo
 from genhmr_jax.systems.regressors.model import RegressorSpec
-from genhmr_jax.systems.regressors.system import RegressorNetworks
+from genhmr_jax.systems.regressors.system import RegressorSystem
 
 PUBLIC = np.load(pathlib.Path(__file__).with_name("public_outputs.npz"))
 BOXES = list(enumerate(inputs.BOXES.items()))
@@ -51,29 +51,28 @@ def test_crops(row, box):
 
 def people_in(boxes):
     """People of whom only the boxes are known."""
-    count = len(boxes)
-    nothing = np.zeros((2, count, len(DETECTED), 3), np.float32)
-    return Observed(np.float32(boxes), *nothing, Masks.none(count), Looks.none(count))
+    return dataclasses.replace(Detections.empty(len(boxes)), boxes=np.float32(boxes))
 
 
-def recoverer(crop):
-    """A regressor without parameters: what it is shown does not depend on them."""
-    return photo.Recoverer(
-        RegressorNetworks.of(RegressorSpec("hmr2", "vit_s", crop=crop)), {}, load_body("lite")
-    )
+def system(crop):
+    """A regressor; its inputs do not depend on parameters."""
+    return RegressorSystem.of(RegressorSpec("hmr2", "vit_s", crop=crop))
+
+
+CAMERA = PhotoCamera(1000.0, (320.0, 240.0))
 
 
 def test_photos_are_cut_as_the_demo_does():
     people = people_in(list(inputs.BOXES.values()))
-    found = recoverer("hmr2").view(inputs.picture(), people, 1000.0, 8)["pixels"]
+    found = system("hmr2").prepare(inputs.picture(), people, CAMERA, 8).images
     assert found.shape == (8, 256, 256, 3) and not found[6:].any()
     for row, wanted in enumerate(PUBLIC["demo"]):
         np.testing.assert_allclose(seen(found[row]), wanted, atol=1e-3)
 
 
 def test_records_are_cut_as_the_evaluation_does(monkeypatch):
-    monkeypatch.setattr(photo.Recoverer, "see", lambda self, image, boxes, *_: people_in(boxes))
-    predictor = ModelPredictor(recoverer("hmr2"))
+    monkeypatch.setattr(predictions, "detect", lambda image, boxes, *_, **__: people_in(boxes))
+    predictor = ModelPredictor(photo.Recoverer(system("hmr2"), {}, load_body("lite")))
     stream = io.BytesIO()
     Image.fromarray(inputs.picture()).save(stream, "PNG")
     record = {
@@ -85,23 +84,25 @@ def test_records_are_cut_as_the_evaluation_does(monkeypatch):
         "has_intrinsics": 0.0,
     }
     for row, (_, box) in BOXES:
-        found = predictor.see(record | {"box": np.float32(box)}).view["pixels"]
+        found = predictor.prepare(record | {"box": np.float32(box)}).inputs.images
         np.testing.assert_allclose(seen(found[0]), PUBLIC["evaluation"][row], atol=1e-3)
 
 
 def test_own_regressors_keep_the_own_crop():
     box = inputs.BOXES["shrunk"]
-    found = recoverer("own").view(inputs.picture(), people_in([box]), 1000.0, 1)["pixels"]
+    found = system("own").prepare(inputs.picture(), people_in([box]), CAMERA, 1).images
     np.testing.assert_array_equal(
         found[0], own_crop.crop_image(inputs.picture(), camera.square_around(np.float32(box)))
     )
 
 
-def test_nobody_has_a_view():
+def test_nobody_has_inputs():
     """Where nobody is found, as happens in a test set, there is an empty row and no error."""
     for crop in ("own", "hmr2"):
-        found = recoverer(crop).view(np.zeros((90, 70, 3), np.uint8), Observed.nobody(), 100.0, 1)
-        assert found["pixels"].shape == (1, 256, 256, 3) and np.isfinite(found["crop"]).all()
+        image = np.zeros((90, 70, 3), np.uint8)
+        for people in (Detections.empty(0), Detections.empty(1)):
+            found = system(crop).prepare(image, people, CAMERA, 1)
+            assert found.images.shape == (1, 256, 256, 3) and np.isfinite(found.view.crop).all()
 
 
 def test_a_crop_beside_the_picture_is_black():

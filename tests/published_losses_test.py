@@ -1,5 +1,6 @@
 """The baselines' losses against terms of their public `compute_loss` (public_outputs.npz)."""
 
+import dataclasses
 import pathlib
 import types
 
@@ -8,9 +9,11 @@ import public_inputs as inputs
 import pytest
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.systems.regressors import task as regressor
+from genhmr_jax.data.rows import Known, Rows
+from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.systems import registry
+from genhmr_jax.systems.regressors import objective
 from genhmr_jax.systems.regressors.heads import Body
-from genhmr_jax.systems.regressors.task import RegressorTask
 
 PUBLIC = np.load(pathlib.Path(__file__).with_name("public_outputs.npz"))
 TERMS = ("joints3d", "joints2d", "orient", "pose", "betas")
@@ -25,33 +28,36 @@ def test_terms(get_config, monkeypatch, name, kind):
     given, config = inputs.labels(), get_config(f"regressors/{name}")
     config.loss.loose.points2d = tuple(given["points2d_thresholds"].tolist())
     config.loss.loose.angles = tuple(given["angle_thresholds"].tolist())
-    task = RegressorTask.from_models(config)
+    task = registry.make_task(config)
     rotmats = as_matrices(given["label_angles"])
     body = Body(
         (rotmats @ as_matrices(given["turns"])).astype(np.float32), given["betas"], given["weak"]
     )
     monkeypatch.setattr(task, "bodies", lambda *_: body)
     monkeypatch.setattr(
-        regressor,
+        objective,
         "smpl_jax",
         types.SimpleNamespace(forward=lambda *_: types.SimpleNamespace(joints=given["joints"])),
     )
-    monkeypatch.setattr(regressor, "keypoint_points", lambda *_: given["points"])
-    rows = {
-        "images": np.zeros((4, 1), np.float32),
-        "rotmats": rotmats.astype(np.float32),
-        "betas": given["label_betas"],
-        "joints": given["label_joints"],
-        "joints_confidence": np.ones((4, 24), np.float32),
-        "points2d": given["label_points2d"],
-        "points2d_confidence": given["confidence"],
-        "crop": np.tile(
-            np.float32([0, 0, 1]), (4, 1)
-        ),  # image px are then crop sides from its middle
-        "exact": given["exact"],
-        "has_rotation": given["has_rotation"],
-        "has_betas": given["has_betas"],
-    }
+    monkeypatch.setattr(objective, "keypoint_points", lambda *_: given["points"])
+    # Image px are crop sides from the crop's middle.
+    crop = np.tile(np.float32([0, 0, 1]), (4, 1))
+    rows = Rows(
+        view=CropCamera(crop, np.ones(4, np.float32), np.zeros((4, 2), np.float32)),
+        rotmats=rotmats.astype(np.float32),
+        betas=given["label_betas"],
+        joints=given["label_joints"],
+        joints_confidence=np.ones((4, 24), np.float32),
+        keypoints=np.zeros((4, 23, 3), np.float32),
+        points2d=given["label_points2d"],
+        points2d_confidence=given["confidence"],
+        weak_camera=given["weak"],
+        exact=given["exact"],
+        known=dataclasses.replace(
+            Known.everything(4), rotation=given["has_rotation"], betas=given["has_betas"]
+        ),
+        images=np.zeros((4, 1), np.float32),
+    )
     _, found = task.loss({}, {}, task.frozen, task.prepare(task.frozen, {"images": rows}))
     for term, wanted in zip(TERMS, PUBLIC[f"{kind}_losses"], strict=True):
         np.testing.assert_allclose(4 * found["terms"][term], wanted, rtol=2e-5, err_msg=term)

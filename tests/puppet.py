@@ -9,8 +9,8 @@ from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.core.solve import Hypotheses, Solved
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.evaluate import predictions
-from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.recover.photo import Recoverer
 
 

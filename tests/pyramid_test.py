@@ -101,7 +101,7 @@ def test_project_levels_of_any_number_of_maps(channels):
     assert [m.shape for m in RUN(model, maps)] == [(1, 2, 2, 3)] * len(channels)
     with pytest.raises(
         ValueError,
-        match=f"{len(channels) + 1} feature maps, but this pyramid was made for {len(channels)}",
+        match=f"{len(channels) + 1} feature maps, but this pyramid has {len(channels)} levels",
     ):
         model([*maps, maps[0]])
 

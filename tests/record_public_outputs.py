@@ -125,7 +125,6 @@ def networks(folder: pathlib.Path) -> dict[str, np.ndarray]:
     from hmr2.models.heads.smpl_head import SMPLTransformerDecoderHead
     from lib.models.backbones.vit import ViT as TokenHmrVit
     from lib.models.heads.token_head import SMPLTokenDecoderHead
-    from tokenization.models.rotation_utils import matrix_to_rotation_6d
     from tokenization.models.vanilla_pose_vqvae import DecodeTokens, VanillaTokenizer
 
     arch = Config(
@@ -152,9 +151,7 @@ def networks(folder: pathlib.Path) -> dict[str, np.ndarray]:
     )
     found = {}
 
-    whole = loaded(VanillaTokenizer(arch, mesh_inference=False), net)
-    six = matrix_to_rotation_6d(torch.from_numpy(inputs.rotations()))
-    found["encoder"] = whole.encoder(six).permute(0, 2, 1)[:, ::16, ::16]
+    loaded(VanillaTokenizer(arch, mesh_inference=False), net)  # checks the names of all tensors
     decoder = DecodeTokens(file)
     found["decoder"] = decoder.decoder(torch.from_numpy(inputs.codes()).permute(0, 2, 1))[
         "pred_pose_body_6d"

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import genhmr_jax
+from genhmr_jax.detect.detector import detect
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.recover import photo
@@ -16,13 +17,8 @@ OPTIONS = photo.RecoverOptions(refine_steps=20)
 
 
 @pytest.fixture(scope="module")
-def recoverer():
-    return genhmr_jax.load(body="lite")
-
-
-@pytest.fixture(scope="module")
-def image():
-    return genhmr_jax.read_image(photo.default_checkpoint().parent / "sample" / "person.jpg")
+def image(sample_image):
+    return sample_image
 
 
 @pytest.fixture(scope="module")
@@ -126,17 +122,17 @@ def test_bad_input(recoverer, image, tmp_path):
 
 
 def test_given_people_are_numbered(recoverer, image, people):
-    """Of three given people the second has too few keypoints, and the smallest one is beyond the
+    """Of four given people the second has too few keypoints, and the smallest ones are beyond the
     most people."""
-    keypoints = np.repeat(people.keypoints2d, 3, 0)
+    keypoints = np.repeat(people.keypoints2d, 4, 0)
     keypoints[1, 3:, 2] = 0
     found = recoverer.recover(image, keypoints=keypoints, options=OPTIONS)
-    assert found.given_index.tolist() == [0, 2] and found.left_out == 0
-    keypoints[0, :, :2] = keypoints[0, :, :2] / 2 + 100
+    assert found.given_index.tolist() == [0, 2, 3] and found.left_out == 0
+    keypoints[[0, 3], :, :2] = keypoints[[0, 3], :, :2] / 2 + 100
     limited = recoverer.recover(
         image, keypoints=keypoints, options=dataclasses.replace(OPTIONS, max_people=1)
     )
-    assert limited.given_index.tolist() == [2] and limited.left_out == 2
+    assert limited.given_index.tolist() == [2] and limited.left_out == 3
     assert people.given_index.tolist() == [-1] and people.left_out == 0
 
 
@@ -180,24 +176,21 @@ def test_a_known_principal_point(people, recoverer, image):
     options = dataclasses.replace(OPTIONS, focal=float(people.focal_length))
     middle = (image.shape[1] / 2 - left, image.shape[0] / 2 - top)
     known = dataclasses.replace(options, principal_point=middle)
-    seen = recoverer.see(image, None, people.keypoints2d, options)
-    assert (
-        seen.keypoints3d.any() and seen.masks.values.any()
-    )  # own keypoints come without: they are the detector's own look
+    detected = detect(image, keypoints=people.keypoints2d)
+    # The user gives keypoints alone: the rest comes from the detector.
+    assert detected.keypoints3d.any() and detected.masks.any() and detected.has_features.all()
 
-    def solved(picture, seen, options):
-        size = picture.shape[1::-1]
-        view = recoverer.view(
-            picture, seen, options.focal_length(*size), 1, options.principal(*size)
-        )
-        return recoverer.solve(recoverer.encode(view), np.arange(1), options)
+    def solved(picture, detected, options):
+        camera = options.camera(*picture.shape[1::-1])
+        inputs = recoverer.system.prepare(picture, detected, camera, 1)
+        return recoverer.solve(inputs, np.arange(1), options)
 
-    whole = solved(image, seen, options)
+    whole = solved(image, detected, options)
     cut, unaware = (
-        solved(image[top:, left:], seen.moved(-left, -top), o) for o in (known, options)
+        solved(image[top:, left:], detected.moved(-left, -top), o) for o in (known, options)
     )
-    np.testing.assert_allclose(cut["joints"], whole["joints"], atol=2e-3)
-    assert np.abs(unaware["translation"] - whole["translation"]).max() > 0.02
+    np.testing.assert_allclose(cut.joints, whole.joints, atol=2e-3)
+    assert np.abs(unaware.translation - whole.translation).max() > 0.02
 
     found = recoverer.recover(image[top:, left:], options=known)
     np.testing.assert_allclose(found.principal_point, middle)

@@ -29,7 +29,8 @@ def decode(embeddings):
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 RUN = jit(functools.partial(refine, decode, BODY), static_argnames="spec")
-PIXELS = jax.jit(
+ROTATIONS = jit(decode)
+PIXELS = jit(
     lambda embeddings, betas, weak, view: project_body(BODY, decode(embeddings), betas, weak, view)[
         0
     ]
@@ -70,8 +71,8 @@ def loss_numpy(start, x, keypoints, spec):
     """The objective of each row, term by term."""
     points, rot0, rot = (
         PIXELS(*x.values(), VIEW),
-        decode(start["embeddings"]),
-        decode(x["embeddings"]),
+        ROTATIONS(start["embeddings"]),
+        ROTATIONS(x["embeddings"]),
     )
     out = []
     for b in range(ROWS):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from smpl_jax.keypoints import BODY44, SMPL24
 
-from genhmr_jax.data import people, poses
+from genhmr_jax.data import mixtures, people, poses
 from genhmr_jax.data.sources import SOURCES
 from genhmr_jax.data.synthetic import write
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
@@ -65,7 +65,7 @@ def test_threads_and_order_change_nothing(scenes):
 
 
 def test_rows_of_training(scenes):
-    source = people.PeopleSource([people.Dataset("rendered", scenes)], 8, 0, load_body("lite"))
+    source = people.PeopleSource([mixtures.Dataset("rendered", scenes)], 8, 0, load_body("lite"))
     rows = source.load(np.arange(8))
     labels = rows.known
     assert rows.images.shape == (8, 256, 256, 3) and all(
@@ -104,12 +104,12 @@ def test_shards_are_a_source(tmp_path, corpus_file):
 
 def test_mixtures_name_it(corpus_file):
     made = []
-    (dataset,) = people.open_mixture(
+    (dataset,) = mixtures.open_mixture(
         "", "rendered", rendered=lambda split: made.append(split) or [1]
     )
     assert dataset.name == "rendered" and made == ["train"]
     with pytest.raises(InputError, match="cannot be rendered here"):
-        people.open_mixture("", "rendered=2")
+        mixtures.open_mixture("", "rendered=2")
 
 
 def test_the_device_draws_the_same_people(corpus_file, scenes):

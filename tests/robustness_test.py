@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 import smpl_jax
-from benchmark_test import Puppet, keypoints_at
+from puppet import Puppet, keypoints_at
 from scipy.spatial.transform import Rotation
 
 from genhmr_jax.data import poses
-from genhmr_jax.evaluate import looking, robustness, synthetic_split
+from genhmr_jax.evaluate import predictions, robustness, synthetic_split
 from genhmr_jax.evaluate.synthetic_split import open_split
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.recover.photo import RecoverOptions
@@ -53,8 +53,8 @@ def test_an_occluder_outside_the_picture_changes_nothing():
     ],
 )
 def test_a_cut_hides_half_of_the_box(side, window):
-    shot = looking.Shot(NOISE, keypoints_at((20, 20))[0], BOX)
-    cut = robustness.cut(shot, side, 0.5)
+    test_image = predictions.TestImage(NOISE, keypoints_at((20, 20))[0], box=BOX)
+    cut = robustness.cut(test_image, side, 0.5)
     assert cut.window == window and cut.image.shape == NOISE.shape
     inside = np.s_[window[1] : window[3], window[0] : window[2]]
     np.testing.assert_array_equal(cut.image[inside], NOISE[inside])
@@ -136,6 +136,7 @@ def swept(corpus_file, tmp_path_factory):
         patch.setattr(robustness, "load_body", lambda: load_body("lite"))
         split = open_split(tmp_path_factory.mktemp("set"), corpus_file, 2)
         model = Puppet(keypoints_at((24, 24)))
+        patch.setattr(predictions, "detect", model.detect)
         return robustness.sweep(model, split, corpus_file, RecoverOptions(), 2), robustness.sweep(
             model, split, None, RecoverOptions(), 2
         )
@@ -168,7 +169,7 @@ def test_the_sweep_covers_every_axis(swept):
     assert all(f"| {axis} | {level} |" in text for axis, levels in axes.items() for level in levels)
 
 
-def test_a_model_that_sees_nothing_is_as_wrong_everywhere(swept):
+def test_a_model_without_input_is_as_wrong_everywhere(swept):
     """The puppet answers the same to every picture: image operations leave its error, renderings of
     other bodies do not."""
     axes = swept[0]["axes"]
@@ -183,13 +184,13 @@ def test_a_model_that_sees_nothing_is_as_wrong_everywhere(swept):
         axes["shape"]["coefficient 0 -2.5"]["mpjpe_mm"]
         != axes["shape"]["coefficient 0 +2.5"]["mpjpe_mm"]
     )
-    shots = 1 + 4 + 5 + 4 + 4 + 4 + 2 + 4  # levels, the occluder in 2 x 2 places
-    assert sum(d["count"] for d in swept[0]["deciles"]) == 2 * shots
+    images = 1 + 4 + 5 + 4 + 4 + 4 + 2 + 4  # levels, the occluder in 2 x 2 places
+    assert sum(d["count"] for d in swept[0]["deciles"]) == 2 * images
 
 
 def test_the_worst_place_is_chosen_for_each_person():
     one, two = (
-        robustness.Found(
+        robustness.Errors(
             np.full((2, 24), p),
             np.array(a)[:, None] * np.ones((2, 24)),
             np.full((2, 24), c),
@@ -204,7 +205,7 @@ def test_the_worst_place_is_chosen_for_each_person():
 
 
 def test_a_model_without_confidences_has_none_in_the_table(swept):
-    unsure = robustness.Found(
+    unsure = robustness.Errors(
         np.ones((2, 24)), np.ones((2, 24)), np.full((2, 24), np.nan), np.array([True, False])
     ).row()
     assert unsure["confidence"] is None and unsure["found"] == 0.5

@@ -197,7 +197,7 @@ def test_half_a_pickle_and_a_trojan(tmp_path, name, file):
     with pytest.raises(InputError, match=path.name):
         records(name, tmp_path, "train")
     path.write_bytes(b"cos\nsystem\n(S'touch trojan'\ntR.")
-    with pytest.raises(InputError, match="asks for os.system"):
+    with pytest.raises(InputError, match="requests os.system"):
         records(name, tmp_path, "train")
     path.unlink()
     if name == "aist":

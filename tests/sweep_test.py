@@ -4,6 +4,8 @@ one real run."""
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -150,7 +152,7 @@ def test_a_trained_tokenizer_or_model_is_used_as_it_is(tmp_path):
     ("text", "said"),
     [
         ("genhmr.stepz=3", "no config has a field 'genhmr.stepz'; did you mean genhmr.steps"),
-        ("evaluate.view=3", "did you mean settings.views"),
+        ("evaluate.view=3", "did you mean evaluate.views"),
         ("data.pose=x", "did you mean data.poses"),
         ("genhmr.steps=few", "steps cannot be 'few'; give it as int"),
         ("evaluate.rule=soft", "rule is 'soft'; choose among expected, final, hard"),
@@ -354,11 +356,22 @@ def test_settings_know_what_the_model_knows():
     from genhmr_jax.evaluate import settings
     from genhmr_jax.systems.genhmr.system import DECODE_RULES
 
-    assert settings.RULES == DECODE_RULES and settings.SCHEDULES == tuple(SCHEDULES)
+    assert settings.DECODE_RULES == DECODE_RULES
+    assert tuple(settings.SCHEDULES) == tuple(SCHEDULES)
     assert (Settings().refine_steps, Settings().prior_pose) == (
         RefineSpec().steps,
         RefineSpec().prior_pose,
     )
+
+
+def test_settings_are_checked_without_jax():
+    code = (
+        "import sys\n"
+        "from genhmr_jax.evaluate.sweep import plan\n"
+        "plan.Settings.of({'rule': 'hard', 'schedule': 'sqrt'})\n"
+        "assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.slow
@@ -367,8 +380,8 @@ def test_a_real_sweep_from_nothing_to_its_table(tmp_path, capsys):
     flags = [
         f"--sweep={UGS}",
         f"--out={tmp_path}",
-        "--set=settings.views=4",
-        "--set=settings.batch_size=4",
+        "--set=evaluate.views=4",
+        "--set=evaluate.batch_size=4",
         "--set=genhmr.batch_size=8",
     ]
     assert main.main(["sweep", *flags]) == 0

@@ -47,7 +47,7 @@ def test_a_closed_stream_loses_the_line_alone():
 def test_a_pipe_that_nobody_reads_changes_neither_work_nor_exit_code(tmp_path, line):
     code = f"""
 import sys
-from genhmr_jax import terminal
+from genhmr_jax.io import terminal
 for i in range(5):
     terminal.{line}(f"line {{i}} " + "x" * 100000)
 open({str(tmp_path / "done")!r}, "w").close()

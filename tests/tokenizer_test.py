@@ -165,7 +165,7 @@ def test_bad_specs():
         TokenizerSpec("transformer")
     with pytest.raises(ValueError, match="6 numbers are needed"):
         TokenizerSpec(part_tokens=(5, 5))
-    with pytest.raises(ValueError, match="sees nothing"):
+    with pytest.raises(ValueError, match="has no input"):
         GenHmrSpec(num_keypoints=0)
     with pytest.raises(ValueError, match="'mlp' or 'keypoints'"):
         GenHmrSpec(context="graph")

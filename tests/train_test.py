@@ -1,6 +1,7 @@
 """Both stages end to end on a tiny corpus: they learn, resume exactly, survive a damaged
 checkpoint, refuse other configs, stop on NaN."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -11,10 +12,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from genhmr_jax.data.rows import Known
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.model_folder import load_meta, load_params
 from genhmr_jax.systems import registry
-from genhmr_jax.systems.genhmr.task import GenHmrTask
+from genhmr_jax.systems.genhmr.samples import Sample
 from genhmr_jax.systems.tokenizer.task import TokenizerTask
 from genhmr_jax.train import loop
 from genhmr_jax.train import mesh as meshes
@@ -87,20 +89,24 @@ class BrokenSource:
 def test_resumed_equals_unbroken(stage, request, tmp_path, caplog):
     config = request.getfixturevalue(f"{stage}_config").copy_and_resolve_references()
     config.log_every = 1
-    task = registry.make_task(config)
-    loop.train(task, config, tmp_path / "whole")
+    task, whole = registry.make_task(config), tmp_path / "whole"
+    if stage == "tokenizer":
+        whole = request.getfixturevalue("trained_tokenizer")
+    else:
+        loop.train(task, config, whole)
     with pytest.raises(Broken):
         loop.train(BreaksAt(task, 14), config, tmp_path / "broken")
     loop.train(task, config, tmp_path / "broken")
-    assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "broken")
+    assert losses_of(whole) == losses_of(tmp_path / "broken")
+    assert len(losses_of(whole)) == config.steps
     assert {"event": "resumed", "step": 10} in rows(tmp_path / "broken")
-    whole, broken = (
-        ocp.StandardCheckpointer().restore(tmp_path / name / "model" / "params")
-        for name in ("whole", "broken")
+    models = (
+        ocp.StandardCheckpointer().restore(workdir / "model" / "params")
+        for workdir in (whole, tmp_path / "broken")
     )
-    jax.tree.map(np.testing.assert_array_equal, whole, broken)
+    jax.tree.map(np.testing.assert_array_equal, *models)
 
-    # The last checkpoint is damaged: the one before it serves, with a warning, and the run ends
+    # The last checkpoint is damaged: the one before it is used, with a warning, and the run ends
     # where it ended.
     for file in (tmp_path / "broken" / "checkpoints" / "20" / "state").glob("**/d/*"):
         file.write_bytes(b"damaged")
@@ -108,9 +114,7 @@ def test_resumed_equals_unbroken(stage, request, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         loop.train(task, config, tmp_path / "broken")
     assert "checkpoint 20 cannot be read" in caplog.text
-    assert losses_of(tmp_path / "broken") == {
-        k: v for k, v in losses_of(tmp_path / "whole").items() if k > 10
-    }
+    assert losses_of(tmp_path / "broken") == {k: v for k, v in losses_of(whole).items() if k > 10}
     shutil.rmtree(tmp_path / "broken" / "checkpoints" / "10")
     for file in (tmp_path / "broken" / "checkpoints" / "20" / "state").glob("**/d/*"):
         file.write_bytes(b"damaged")
@@ -133,15 +137,15 @@ def test_not_a_number_stops_the_run(tokenizer_config, tmp_path):
     config.checkpoint_every = 2
     task = TokenizerTask(config)
 
-    def spoilt(*args):
-        loss, found = TokenizerTask.loss(task, *args)
-        zq = jnp.where(args[3]["number"][0] >= 5 * config.batch_size, jnp.inf, 1.0)
-        return loss * zq, found | {
-            "terms": found["terms"] | {"commit": found["terms"]["commit"] * zq}
-        }
+    def spoilt(params, extra, frozen, sample):
+        sample, numbers = sample
+        loss, found = TokenizerTask.loss(task, params, extra, frozen, sample)
+        factor = jnp.where(numbers[0] >= 5 * config.batch_size, jnp.inf, 1.0)
+        terms = found["terms"] | {"commit": found["terms"]["commit"] * factor}
+        return loss * factor, found | {"terms": terms}
 
     def prepare(frozen, batch):
-        return TokenizerTask.prepare(task, frozen, batch) | {"number": batch["poses"]["number"]}
+        return TokenizerTask.prepare(task, frozen, batch), batch["poses"].number
 
     task.loss, task.prepare = spoilt, prepare
     with pytest.raises(FloatingPointError, match="step 6: loss is inf.*commit is inf"):
@@ -150,57 +154,63 @@ def test_not_a_number_stops_the_run(tokenizer_config, tmp_path):
 
 
 def test_checkpoint_of_another_model_is_refused(trained_tokenizer, genhmr_config):
-    task = GenHmrTask.from_model(genhmr_config)
-    like = {name: task.frozen[name] for name in ("tokenizer", "codebook")}
     with pytest.raises(InputError, match="does not fit its config"):
-        load_params(trained_tokenizer / "model", {"genhmr": task.networks.shapes["genhmr"]} | like)
+        load_params(trained_tokenizer / "model", registry.make_task(genhmr_config).system.shapes)
     config = genhmr_config.copy_and_resolve_references()
     config.tokenizer = "nowhere"
     with pytest.raises(InputError, match="no config.json"):
-        GenHmrTask.from_model(config)
+        registry.make_task(config)
 
 
 def numpy_batch(task):
     return {name: source.load(np.arange(source.size)) for name, source in task.sources().items()}
 
 
+@pytest.fixture(scope="module")
+def prepared(genhmr_config):
+    """A task of stage 2, new parameters, and the samples of its first batch."""
+    task = registry.make_task(genhmr_config)
+    params, _ = jax.jit(task.init)(jax.random.key(0))
+    return task, params, jax.jit(task.prepare)(task.frozen, numpy_batch(task))
+
+
 @pytest.mark.parametrize("sampling", ["expected", "straight_through", "none"])
-def test_gradients_reach_the_transformer(genhmr_config, sampling):
+def test_gradients_reach_the_transformer(genhmr_config, prepared, sampling):
     config = genhmr_config.copy_and_resolve_references()
     config.loss.differentiable_sampling, config.loss.token = sampling, 0.0
-    task = GenHmrTask.from_model(config)
-    params, extra = task.init(jax.random.key(0))
-    sample = jax.jit(task.prepare)(task.frozen, numpy_batch(task))
-    grads = jax.grad(lambda p: task.loss(p, extra, task.frozen, sample)[0])(params)
+    task, (_, params, samples) = registry.make_task(config), prepared
+    loss = lambda params, frozen: task.loss(params, {}, frozen, samples)[0]
+    grads = jax.jit(jax.grad(loss))(params, task.frozen)
     largest = max(float(np.abs(g).max()) for g in jax.tree.leaves(grads["transformer"]))
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     assert (largest > 0) == (sampling != "none")
 
 
-def test_rows_without_a_label_do_not_count(genhmr_config):
+def test_rows_without_a_label_do_not_count(prepared):
     """A term of a batch in which half the rows lack its label is the term of the other half."""
-    task = GenHmrTask.from_model(genhmr_config)
-    params, _ = task.init(jax.random.key(0))
-    sample = jax.jit(task.prepare)(task.frozen, numpy_batch(task))["views"]
+    task, params, samples = prepared
+    rows = samples["views"].rows
     keys = jax.vmap(lambda n: jax.random.split(jax.random.key(n), 5))(
         jnp.arange(16, dtype=jnp.uint32)
     )
     has = (jnp.arange(16) < 8).astype(jnp.float32)
-    marked = sample | {
-        f"has_{name}": has for name in ("rotation", "joints3d", "joints2d", "betas", "camera")
-    }
-    terms = jax.jit(lambda s: task.terms(params, task.frozen, s)[0])
-    found = terms(marked | task._targets(task.frozen, marked, keys))
-    half = jax.tree.map(lambda x: x[:8], sample)
-    wanted = terms(half | task._targets(task.frozen, half, keys[:8]))
+
+    @jax.jit
+    def terms(rows, keys):
+        sample = Sample(rows, task._maker._targets(task.frozen, rows, keys))
+        return task.objective.terms(params, task.frozen, sample)[0]
+
+    found = terms(dataclasses.replace(rows, known=Known(has, has, has, has, has)), keys)
+    wanted = terms(jax.tree.map(lambda x: x[:8], rows), keys[:8])
+    assert set(wanted) == {"token", "betas", "camera", "rotation", "joints3d", "joints2d"}
     for name in wanted:
         np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, err_msg=name)
 
 
-def test_bfloat16_step_keeps_float32_parameters(genhmr_config):
+def test_bfloat16_step_keeps_float32_parameters(genhmr_config, prepared):
     config = genhmr_config.copy_and_resolve_references()
     config.precision = "bfloat16"
-    task = GenHmrTask.from_model(config)
+    task = registry.make_task(config)
     program = programs.build(task, config, meshes.make_mesh(config.mesh))
     state, batch = program.init(), numpy_batch(task)
     before = jax.device_get(state["params"])
@@ -214,8 +224,8 @@ def test_bfloat16_step_keeps_float32_parameters(genhmr_config):
         np.any(a != b)
         for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after["params"]), strict=True)
     )
-    exact, _ = steps.value_and_grad(task, genhmr_config)(
-        before, {}, task.frozen, jax.jit(task.prepare)(task.frozen, batch)
+    exact, _ = jax.jit(steps.value_and_grad(task, genhmr_config))(
+        before, {}, task.frozen, prepared[2]
     )
     np.testing.assert_allclose(metrics["loss"], exact[0], rtol=0.02)
     config.precision = "float8"
@@ -258,5 +268,8 @@ def test_configs_build(get_config, name):
 def test_unknown_stage(get_config):
     config = get_config("tokenizer/tiny")
     config.stage = "three"
-    with pytest.raises(InputError, match="'three'.*'tokenizer', 'genhmr', 'regressor' or 'lifter'"):
+    with pytest.raises(InputError, match="config.stage: is 'three'; it must be one of") as raised:
         registry.make_task(config)
+    assert all(
+        stage in str(raised.value) for stage in ("tokenizer", "genhmr", "regressor", "lifter")
+    )

@@ -27,9 +27,14 @@ def body():
 def row(body):
     pose = 0.3 * jax.random.normal(jax.random.key(1), (72,))
     clean = views.ViewSpec(lift_unknown=0.0, drop=0.0, truncate=0.0, occlude=0.0)
-    return views.make_view(body, pose, jax.random.key(2), clean)
+    make = jax.jit(views.make_view, static_argnames="spec")
+    return make(body, pose, jax.random.key(2), clean)
 
 
+turn_row = jax.jit(turns.turn_row, static_argnames="spec")
+
+
+@jax.jit
 def project(body, row):
     """Joints, metres, and keypoints, px, of the body that a row's labels describe."""
     output = smpl_jax.forward(body, row.betas, row.rotmats)
@@ -41,7 +46,7 @@ def project(body, row):
     [{}, {"turn": 0.7}, {"mirror": 1.0}, {"turn": 0.7, "mirror": 1.0, "crop_jitter": 0.1}],
 )
 def test_labels_agree_with_the_turned_picture(body, row, settings):
-    turned = turns.turn_row(row, jax.random.key(5), dataclasses.replace(UNCHANGED, **settings))
+    turned = turn_row(row, jax.random.key(5), dataclasses.replace(UNCHANGED, **settings))
     joints, points = project(body, turned)
     side = float(turned.view.crop[2])
     # Mirroring takes the body to be the same left and right, which the free body is to a few
@@ -56,9 +61,7 @@ def test_labels_agree_with_the_turned_picture(body, row, settings):
 
 
 def test_detections_move_with_the_labels(row):
-    turned = turns.turn_row(
-        row, jax.random.key(5), dataclasses.replace(UNCHANGED, turn=0.7, mirror=1.0)
-    )
+    turned = turn_row(row, jax.random.key(5), dataclasses.replace(UNCHANGED, turn=0.7, mirror=1.0))
     before = row.keypoints[:, :2] - row.points2d
     after = turned.keypoints[:, :2] - turned.points2d
     assert np.linalg.norm(after, axis=-1).sum() == pytest.approx(
@@ -69,16 +72,14 @@ def test_detections_move_with_the_labels(row):
 
 
 def test_what_is_dropped_is_zero(row):
-    turned = turns.turn_row(
-        row, jax.random.key(6), dataclasses.replace(UNCHANGED, drop=0.5, drop3d=1.0)
-    )
+    turned = turn_row(row, jax.random.key(6), dataclasses.replace(UNCHANGED, drop=0.5, drop3d=1.0))
     gone = turned.keypoints[:, 2] == 0
     assert (
         0 < gone.sum() < len(gone)
         and not turned.keypoints[gone].any()
         and not turned.keypoints3d.any()
     )
-    unknown = turns.turn_row(
+    unknown = turn_row(
         dataclasses.replace(row, keypoints3d=jnp.zeros_like(row.keypoints3d)),
         jax.random.key(6),
         turns.TurnSpec(drop3d=0.0),

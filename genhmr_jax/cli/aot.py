@@ -38,7 +38,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fast",
         action="store_true",
-        help="compile at XLA's level O1: a third of the time, but programs use more memory and overlap less",
+        help="compile at XLA's level O1: a third of the time, but programs use more memory and "
+        "overlap less",
     )
     everything = "write everything here as well"
     parser.add_argument("--json", type=path_flag, metavar="FILE", help=everything)
@@ -77,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(config: Any, under: Sequence[Any], topology: str, what: str, *, fast: bool = False) -> Any:
+def measure(
+    config: Any, under: Sequence[Any], topology: str, what: str, *, fast: bool = False
+) -> Any:
     """Compiles one step and returns its `report.Report`.
 
     Args:
@@ -140,7 +143,10 @@ def too_small(
         if error.needed == error.needed
         else 2
     )
-    problem = f"{error.what} of {error.needed / gib:.2f} GiB do not fit {chip.hbm / gib:.2f} GiB of HBM of a chip"
+    problem = (
+        f"{error.what} of {error.needed / gib:.2f} GiB do not fit {chip.hbm / gib:.2f} GiB of HBM "
+        "of a chip"
+    )
     wider = mesh.shape["fsdp"] * factor
     if error.what == "arguments" and mesh.size % wider == 0:
         return InputError(

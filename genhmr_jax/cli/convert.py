@@ -1,13 +1,12 @@
-"""`genhmr convert`: a PyTorch checkpoint of this field becomes a model folder of ours. No PyTorch
-is needed.
+"""`genhmr convert`: make a model folder from a PyTorch checkpoint, without PyTorch.
 
     genhmr convert vitpose-h.pth --out models/vitpose_h
     genhmr convert model.safetensors --out models/dinov2_b
     genhmr convert epoch=35-step=1000000.ckpt --out models/hmr2
     genhmr convert tokenhmr_model.ckpt --tokenizer tokenizer.pth --out models/tokenhmr
 
-What a checkpoint holds beside its networks is left out: the optimiser, the discriminator, and
-SMPL's arrays, which no exporter may pass on.
+Other parts of a checkpoint are left out: the optimiser, the discriminator, and SMPL's arrays, whose
+licence forbids redistribution.
 """
 
 import argparse
@@ -17,11 +16,14 @@ import shutil
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_flag
 
-# What the authors say of the weights; kept in the model's config.json.
+# The terms of the weights, which are written to the model's config.json.
 TERMS = {
-    "vit": "weights of ViTPose or DINOv2 (both Apache-2.0) or of the checkpoint that they were taken from: see its authors' terms",
-    "hmr2": "4D-Humans / HMR2.0: MIT code, weights trained with SMPL: see its authors' terms and SMPL's licence",
-    "tokenhmr": "TokenHMR: non-commercial scientific research (MPI), weights trained with SMPL: see its authors' terms",
+    "vit": "weights of ViTPose or DINOv2 (both Apache-2.0) or of the checkpoint from which they "
+    "were taken: see its authors' terms",
+    "hmr2": "4D-Humans / HMR2.0: MIT code, weights trained with SMPL: see its authors' terms and "
+    "SMPL's licence",
+    "tokenhmr": "TokenHMR: non-commercial scientific research (MPI), weights trained with SMPL: "
+    "see its authors' terms",
 }
 
 
@@ -31,21 +33,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=path_flag, metavar="FILE", help=published)
     folder = "the model folder to make; must not exist"
     parser.add_argument("--out", required=True, type=path_flag, metavar="DIR", help=folder)
-    no_decoder = "TokenHMR's tokenizer.pth: its decoder is not in the .ckpt"
-    parser.add_argument("--tokenizer", default="", type=path_flag, metavar="FILE", help=no_decoder)
+    tokenizer = "TokenHMR's tokenizer.pth: the .ckpt lacks the decoder"
+    parser.add_argument("--tokenizer", default="", type=path_flag, metavar="FILE", help=tokenizer)
     datasets = "0 COCO, 1 AI Challenger, 2 MPII, 3 AP-10K, 4 APT-36K, 5 COCO-WholeBody"
-    parser.add_argument(
-        "--expert",
-        type=int,
-        default=0,
-        metavar="N",
-        help=f"of a ViTPose++, whose dataset: {datasets} (default: 0)",
-    )
+    expert = f"the expert of a ViTPose++, by its dataset: {datasets} (default: 0)"
+    parser.add_argument("--expert", type=int, default=0, metavar="N", help=expert)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Converts, prints what was loaded and what was not. Raises InputError; then nothing is
-    written."""
+    """Convert, and print the numbers of loaded and unused tensors.
+
+    Raises:
+      InputError: see systems.convert.convert. Then nothing is written.
+    """
     from genhmr_jax.io.model_folder import save_params
     from genhmr_jax.systems.convert import convert, sha256, table
 
@@ -53,24 +53,17 @@ def run(args: argparse.Namespace) -> int:
     if out.exists():
         raise InputError(out, "exists already", "choose another folder, or delete it")
     kind, params, spec, report = convert(args.checkpoint, args.tokenizer, args.expert)
-    source = [
-        {"file": pathlib.Path(f).name, "sha256": sha256(f)}
-        for f in (args.checkpoint, args.tokenizer)
-        if f
-    ]
-    begun = out.with_name(
-        f"{out.name}.begun"
-    )  # a half-written model never has the name that was asked for
+    files = [file for file in (args.checkpoint, args.tokenizer) if file]
+    source = [{"file": pathlib.Path(file).name, "sha256": sha256(file)} for file in files]
+    meta = {"kind": kind, "spec": spec, "source": source, "terms": TERMS[kind]}
+    # A half-written model must not have the name that the user gave.
+    unfinished = out.with_name(f"{out.name}.unfinished")
     try:
-        save_params(
-            begun,
-            {"genhmr": params},
-            {"kind": kind, "spec": spec, "source": source, "terms": TERMS[kind]},
-        )
-        begun.rename(out)
+        save_params(unfinished, {"genhmr": params}, meta)
+        unfinished.rename(out)
     finally:
-        shutil.rmtree(begun, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     print(table(report))
     use = f"--config.init={out}" if kind == "vit" else f"genhmr recover PHOTO --checkpoint {out}"
-    print(f"{out}: {kind}, {report['numbers']:,} numbers; use it by {use}")
+    print(f"{out}: {kind}, {report['numbers']:,} numbers; use it with {use}")
     return 0

@@ -1,5 +1,4 @@
-"""The `genhmr data` command: which datasets are known, building them, and pose corpora from built
-ones."""
+"""The `genhmr data` command: list datasets, build them, and write pose corpora."""
 
 import argparse
 import sys
@@ -9,53 +8,36 @@ from genhmr_jax.io.paths import path_flag
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds them to the parser of the command. No heavy import: --help is instant."""
+    """Add the flags of all actions. No heavy import, so that --help is fast."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    known = actions.add_parser(
-        "list", help="the known datasets; of NAME: what to download, and where to put it"
-    )
+    about = "list the known datasets; for a NAME: what to download, and where to put it"
+    known = actions.add_parser("list", help=about)
     known.add_argument("names", nargs="*", metavar="NAME")
 
-    build = actions.add_parser(
-        "build",
-        help="build datasets from their official releases (array_record, for fast random access)",
-    )
-    build.add_argument("names", nargs="+", metavar="NAME", help="as `genhmr data list` shows them")
+    about = "build datasets from their official releases (array_record, for fast random access)"
+    build = actions.add_parser("build", help=about)
     add = build.add_argument
-    releases = "where the official releases lie"
-    add("--manual-dir", required=True, type=path_flag, metavar="DIR", help=releases)
-    add("--data-dir", required=True, type=path_flag, metavar="DIR", help="where built datasets go")
-    build.add_argument(
-        "--split",
-        action="append",
-        default=[],
-        metavar="SPLIT",
-        help="may be repeated (default: all that are there)",
-    )
-    build.add_argument(
-        "--skip-bad",
-        action="store_true",
-        help="list bad records and go on, instead of stopping at the first",
-    )
-    build.add_argument("--overwrite", action="store_true", help="build again what is built already")
+    add("names", nargs="+", metavar="NAME", help="names as in `genhmr data list`")
+    folder = {"required": True, "type": path_flag, "metavar": "DIR"}
+    add("--manual-dir", **folder, help="folder of the official releases")
+    add("--data-dir", **folder, help="folder for the built datasets")
+    splits = "may be repeated (default: all that exist)"
+    add("--split", action="append", default=[], metavar="SPLIT", help=splits)
+    skip = "list bad records and continue, instead of stopping at the first one"
+    add("--skip-bad", action="store_true", help=skip)
+    add("--overwrite", action="store_true", help="build datasets again that exist already")
 
-    poses = actions.add_parser(
-        "poses", help="write the pose corpus that training reads, from built pose datasets"
-    )
-    built = "where the built datasets are"
-    poses.add_argument("--data-dir", required=True, type=path_flag, metavar="DIR", help=built)
-    poses.add_argument(
-        "--source",
-        required=True,
-        metavar="NAME[=WEIGHT],...",
-        help="such as amass,moyo or cmu_asf=0.7,aist=0.3",
-    )
+    about = "write the pose corpus for training from built pose datasets"
+    add = actions.add_parser("poses", help=about).add_argument
+    add("--data-dir", **folder, help="folder of the built datasets")
+    source = "such as amass,moyo or cmu_asf=0.7,aist=0.3"
+    add("--source", required=True, metavar="NAME[=WEIGHT],...", help=source)
     corpus = "the corpus, for --config.data.poses=FILE.npz"
-    poses.add_argument("--out", required=True, type=path_flag, metavar="FILE.npz", help=corpus)
+    add("--out", required=True, type=path_flag, metavar="FILE.npz", help=corpus)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs an action.
+    """Run an action.
 
     Raises:
       InputError: bad input; the command shows it as one line.
@@ -68,44 +50,35 @@ def _list(args: argparse.Namespace) -> int:
 
     for name in args.names:
         source = find(name)
-        print(
-            f"{source.name}\n\n{source.layout}\n\nsplits: {', '.join(source.splits)}\nlicence: {source.licence}"
-        )
+        print(f"{source.name}\n\n{source.layout}\n\nsplits: {', '.join(source.splits)}")
+        print(f"licence: {source.licence}")
         print(f"cite: {source.citation}\n" if source.citation else "")
     if not args.names:
         width = max(map(len, SOURCES))
         for source in SOURCES.values():
-            print(
-                f"{source.name:{width}}  {source.kind:6}  {', '.join(source.splits):23}  {source.citation}"
-            )
+            splits = ", ".join(source.splits)
+            print(f"{source.name:{width}}  {source.kind:6}  {splits:23}  {source.citation}")
     return 0
 
 
 def _build(args: argparse.Namespace) -> int:
     from genhmr_jax.data.sources import find
 
-    for source in [find(name) for name in args.names]:  # all names are checked first
+    for source in [find(name) for name in args.names]:  # checks all names first
         _build_source(source, args)
     return 0
 
 
 def _build_source(source: Any, args: argparse.Namespace) -> None:
-    """The splits that were asked for; without any, those whose files are there, and at least
-    one."""
+    """Build the given splits; by default all splits whose files exist, but at least one."""
     from genhmr_jax.data.builders import build
     from genhmr_jax.data.sources import MissingError
 
     missing = []
     for split in args.split or source.splits:
+        options = {"skip_bad": args.skip_bad, "overwrite": args.overwrite}
         try:
-            count, report = build(
-                source.name,
-                args.manual_dir,
-                args.data_dir,
-                split,
-                skip_bad=args.skip_bad,
-                overwrite=args.overwrite,
-            )
+            count, report = build(source.name, args.manual_dir, args.data_dir, split, **options)
         except MissingError as error:
             if args.split:
                 raise

@@ -25,10 +25,9 @@ from genhmr_jax.detect import blazepose
 from genhmr_jax.detect.blazepose import Evidence
 from genhmr_jax.detect.detections import CHANNELS, GRID, Detections
 from genhmr_jax.geometry import published_crop
-from genhmr_jax.geometry.crop import crop_image
+from genhmr_jax.geometry.crop import CROP_SIZE, crop_image
 from genhmr_jax.nets.vit import VitSpec, is_vit
 
-CROP_SIZE = 256
 CROPS = ("own", "hmr2")
 """Ways to crop: geometry/crop.py, or that of HMR2.0 and TokenHMR (geometry/published_crop.py)."""
 

@@ -44,7 +44,7 @@ def nearest(vectors: Float[Array, "N D"], z: Float[Array, "*batch D"]) -> Int[Ar
 
 
 def straight_through(z: Float[Array, "*s D"], zq: Float[Array, "*s D"]) -> Float[Array, "*s D"]:
-    """zq in the forward pass; the backward pass hands its gradient to z."""
+    """zq in the forward pass; in the backward pass its gradient is passed to z."""
     return z + jax.lax.stop_gradient(zq - z)
 
 

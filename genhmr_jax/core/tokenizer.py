@@ -125,6 +125,11 @@ class PartsDecoder(nnx.Module):
         return self.coder(z)[:, np.argsort(np.concatenate(PARTS))]
 
 
+def nearest_resize(x: Float[Array, "B n C"], length: int) -> Float[Array, "B m C"]:
+    """Nearest-neighbour resizing of the second axis, as in PyTorch: floor(i * in / out)."""
+    return x[:, np.arange(length) * x.shape[1] // length]
+
+
 class ConvStack(nnx.Module):
     """A stack of 1-D convolutions, channels last.
 
@@ -156,9 +161,7 @@ class ConvStack(nnx.Module):
     def __call__(self, x: Float[Array, "B n i"]) -> Float[Array, "B m o"]:
         x = jax.nn.relu(self.inp(x.astype(self.inp.kernel[...].dtype)))
         for i, length in enumerate(self.lengths):
-            nearest = jnp.arange(length) * x.shape[1] // length  # floor(i * in / out)
-            x = x[:, nearest]
-            x = jax.nn.relu(self.resized[f"conv_{i}"](x))
+            x = jax.nn.relu(self.resized[f"conv_{i}"](nearest_resize(x, length)))
         for _, block in sorted(self.blocks.items()):
             x = x + block["b"](jax.nn.relu(block["a"](jax.nn.relu(x))))
         return self.out(x)

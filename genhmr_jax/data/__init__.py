@@ -1,1 +1,1 @@
-"""Data sets, simulated and rendered people, and the input pipeline."""
+"""Datasets, simulated and rendered people, and the input pipeline."""

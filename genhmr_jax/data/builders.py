@@ -1,9 +1,8 @@
-"""Built datasets: the records of a source as a TensorFlow Datasets (array_record) dataset, without
-TensorFlow.
+"""Built datasets: records of a source as TensorFlow Datasets (array_record), without TensorFlow.
 
-Each split of a source is a dataset of its own, `DATA_DIR/NAME/SPLIT/VERSION`: whoever has only the
-test set builds only that. Records keep the order of the release; shuffling is the reader's. Images
-stay the bytes of the original file, and are not decoded here.
+Each split of a source is a separate dataset, `DATA_DIR/NAME/SPLIT/VERSION`, so that it can be built
+alone. Records keep the order of the release; the reader shuffles. Images stay the bytes of the
+original file and are not decoded here.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ from genhmr_jax.data.sources import Record, Report, Source, find
 from genhmr_jax.data.sources.records import Field, fields_of
 from genhmr_jax.io.errors import InputError
 
-VERSION = "1.0.0"  # of the schema in records.py: a change there is a new version
+VERSION = "1.0.0"  # of the schema in records.py
 SKIPPED = "skipped.txt"
 
 
@@ -36,34 +35,31 @@ def build(
     skip_bad: bool = False,
     overwrite: bool = False,
 ) -> tuple[int, Report]:
-    """Builds a split of a source. A split that is there already is left alone unless `overwrite`.
+    """Builds a split of a source.
 
     Args:
       name: of the source (see `genhmr data list`).
-      manual_dir: where the official releases lie.
-      data_dir: where built datasets go.
+      manual_dir: folder of the official releases.
+      data_dir: folder of the built datasets.
+      split: of the source.
       skip_bad: list bad records in the report, and in skipped.txt beside the records, instead of
         stopping at the first.
+      overwrite: build a split that exists again.
 
     Returns:
-      How many records the split has, and the report (empty if the split was there already).
+      the number of records, and the report (empty if the split existed).
 
     Raises:
       InputError: no such source or split, a part of the release is missing, or a record is bad. No
-        records are left behind then.
+        records are written then.
     """
     source = find(name)
+    source.check_split(split)
     report = source.report(skip_bad)
-    if split not in source.splits:
-        raise InputError(name, f"has no split {split!r}", f"it has {', '.join(source.splits)}")
     folder = built_dir(data_dir, name, split)
     if overwrite or not _is_built(folder):
-        _build(
-            source,
-            functools.partial(source.records, manual_dir, split, report),
-            Path(data_dir),
-            split,
-        )
+        records = functools.partial(source.records, manual_dir, split, report)
+        _build(source, records, Path(data_dir), split)
         if report.listed:
             (folder / SKIPPED).write_text(report.summary() + "\n")
     return len(open_built(data_dir, name, split)), report
@@ -72,33 +68,26 @@ def build(
 def _build(
     source: Source, make_records: Callable[[], Iterator[Record]], data_dir: Path, split: str
 ) -> None:
-    """Builds beside the other datasets, then moves the whole into its place: only then does what
-    was there before go."""
+    """Builds in a temporary folder of `data_dir`, then replaces the previous dataset."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=f".building-{source.name}-", dir=data_dir)
     except OSError as error:
-        raise InputError(
-            data_dir, f"cannot be written ({error.strerror})", "choose another --data-dir"
-        ) from error
-    with (
-        scratch as folder,
-        contextlib.redirect_stdout(io.StringIO()),
-    ):  # tfds tells of downloads, though there are none
-        builder = _builder_class(source.name)(
-            data_dir=folder, config=split, file_format="array_record"
-        )
+        problem = f"cannot be written ({error.strerror})"
+        raise InputError(data_dir, problem, "choose another --data-dir") from error
+    # tfds prints messages about downloads, though there are none.
+    with scratch as folder, contextlib.redirect_stdout(io.StringIO()):
+        form = {"file_format": "array_record"}
+        builder = _builder_class(source.name)(data_dir=folder, config=split, **form)
         builder.make_records = make_records
-        # ours, over the records, ends its line before an error is told
+        # Our own progress bar, over the records, ends its line before an error is printed.
         _tfds().disable_progress_bar()
-        builder.download_and_prepare(
-            download_dir=Path(folder) / "downloads", file_format="array_record"
-        )
-        place = built_dir(data_dir, source.name, split)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.is_dir():
-            shutil.rmtree(place)
-        built_dir(folder, source.name, split).rename(place)
+        builder.download_and_prepare(download_dir=Path(folder) / "downloads", **form)
+        target = built_dir(data_dir, source.name, split)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            shutil.rmtree(target)
+        built_dir(folder, source.name, split).rename(target)
 
 
 def built_dir(data_dir: str | Path, name: str, split: str) -> Path:
@@ -115,19 +104,15 @@ def open_built(data_dir: str | Path, name: str, split: str) -> "Built":
     source = find(name)
     folder = built_dir(data_dir, name, split)
     if not _is_built(folder):
-        raise InputError(
-            folder,
-            "is no built dataset",
-            f"build it: genhmr data build {name} --manual-dir DIR --data-dir {data_dir}",
-        )
+        remedy = f"build it: genhmr data build {name} --manual-dir DIR --data-dir {data_dir}"
+        raise InputError(folder, "is not a built dataset", remedy)
     return Built(source, folder, split)
 
 
 class Built:
-    """The records of a built split by number, in the order of the release; each has the fields of
-    its schema (sources/records.py).
+    """The records of a built split by number, in the order of the release.
 
-    Arrays are numpy, text is str, images are bytes. Safe to read from several threads.
+    Each has the fields of its schema (sources/records.py). Safe to read from several threads.
     """
 
     def __init__(self, source: Source, folder: Path, split: str) -> None:
@@ -144,19 +129,16 @@ class Built:
         return self._decoded(self._data[int(index)])
 
     def __iter__(self) -> Iterator[Record]:
-        for start in range(
-            0, len(self), 256
-        ):  # a block at a time: a read of many is faster than many reads
-            yield from map(
-                self._decoded,
-                self._data.__getitems__(list(range(start, min(start + 256, len(self))))),
-            )
+        for start in range(0, len(self), 256):  # one read of many is faster than many reads
+            block = list(range(start, min(start + 256, len(self))))
+            yield from map(self._decoded, self._data.__getitems__(block))
 
     def _decoded(self, row: dict[str, Any]) -> Record:
         return {name: _decoded(row[name], field) for name, field in self._fields.items()}
 
 
 def _decoded(value: Any, field: Field) -> Any:
+    """A stored value as NumPy array, str or bytes."""
     if field.dtype == "str":
         return value.decode()
     return value if field.dtype == "bytes" else np.asarray(value, field.dtype)
@@ -174,7 +156,7 @@ def _features(source: Source) -> Any:
     def feature(field: Field) -> Any:
         if field.dtype == "str":
             return features.Text()
-        # A Tensor of strings holds any bytes; an Image feature would insist on an image in every
+        # A Tensor of strings holds any bytes; an Image feature would require an image in every
         # record, and decode it.
         return features.Tensor(shape=field.shape, dtype=numbers.get(field.dtype, np.str_))
 
@@ -193,8 +175,7 @@ def _builder_class(source_name: str) -> type:
         VERSION = tfds.core.Version(VERSION)
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=split) for split in source.splits]
         MANUAL_DOWNLOAD_INSTRUCTIONS = source.layout
-        # nothing is downloaded; else tfds looks for checksums with a package that it does not
-        # install
+        # Without it, tfds reads checksums with a package that it does not install.
         url_infos: dict = {}
 
         def _info(self) -> Any:
@@ -204,36 +185,27 @@ def _builder_class(source_name: str) -> type:
                 features=_features(source),
                 citation=source.citation,
                 license=source.licence,
-                disable_shuffling=True,  # frames of a sequence stay neighbours
+                disable_shuffling=True,  # frames of a sequence stay in order
             )
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
             return {self.builder_config.name: self._generate_examples()}
 
         def _generate_examples(self) -> Iterator[tuple[int, Record]]:
-            records = self.make_records()
-            with tqdm.tqdm(
-                records,
-                desc=f"{self.name} {self.builder_config.name}",
-                unit=" records",
-                disable=None,
-                leave=False,
-            ) as bar:
+            title = f"{self.name} {self.builder_config.name}"
+            how = {"desc": title, "unit": " records", "disable": None, "leave": False}
+            with tqdm.tqdm(self.make_records(), **how) as bar:
                 yield from enumerate(bar)
 
     return Builder
 
 
 def _tfds() -> types.ModuleType:
-    """tensorflow_datasets, imported late: machines that only run the model need no data
-    packages."""
+    """tensorflow_datasets, imported late: machines that only run the model do not need it."""
     try:
         import array_record  # noqa: F401
         import tensorflow_datasets
     except ImportError as error:
-        raise InputError(
-            "built datasets",
-            f"need a package that is not installed ({error.name})",
-            "pip install 'genhmr_jax[data]'",
-        ) from error
+        problem = f"need a package that is not installed ({error.name})"
+        raise InputError("built datasets", problem, "pip install 'genhmr_jax[data]'") from error
     return tensorflow_datasets

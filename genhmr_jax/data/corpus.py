@@ -1,5 +1,4 @@
-"""Writing the pose corpus that training reads (poses.load_corpus), from built pose datasets,
-weighted as papers weigh them."""
+"""Writes the pose corpus of poses.load_corpus from built pose datasets, with published weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,17 +17,14 @@ def parse_weights(text: str) -> dict[str, float | None]:
     """ "amass,moyo=0.3" -> {"amass": None, "moyo": 0.3}.
 
     Raises:
-      InputError: a name that is no pose dataset, a name twice, or a weight that is not above 0.
+      InputError: a name that is not a pose dataset or is repeated, or a weight not above 0.
     """
     weights: dict[str, float | None] = {}
     for part in text.split(","):
         name, given, number = part.strip().partition("=")
         if find(name).kind != "poses":
-            raise InputError(
-                name,
-                "is a dataset of people in images, not of poses",
-                "`genhmr data list` shows the kinds",
-            )
+            problem = "is a dataset of people in images, not of poses"
+            raise InputError(name, problem, "`genhmr data list` shows the kinds")
         if name in weights:
             raise InputError("--source", f"names {name} twice", "name each dataset once")
         try:
@@ -36,44 +32,39 @@ def parse_weights(text: str) -> dict[str, float | None]:
         except ValueError:
             weights[name] = float("nan")
         if weights[name] is not None and not 0 < weights[name] < float("inf"):
-            raise InputError(
-                "--source",
-                f"the weight of {name} is {number!r}",
-                "weights are numbers above 0: amass=0.8",
-            )
+            problem = f"the weight of {name} is {number!r}"
+            raise InputError("--source", problem, "weights are numbers above 0: amass=0.8")
     return weights
 
 
 def write_corpus(data_dir: str | Path, weights: Mapping[str, float | None], out: str | Path) -> str:
-    """Writes `out` (.npz): poses (N, 72) float32, split (N,) 0 train / 1 val, seq_id (N,),
-    sequences (clips by seq_id), and if a weight is known, weight (N,): the chance of each training
-    pose, 0 for validation.
+    """Writes a pose corpus from the splits train and val of pose datasets.
+
+    The npz has poses (N, 72) float32, split (N,) 0 train / 1 val, seq_id (N,), sequences (clips by
+    seq_id), and, if there are weights, weight (N,): the probability of each training pose, 0 for
+    validation.
 
     Args:
-      data_dir: where the pose datasets are built.
+      data_dir: the folder of the built datasets.
       weights: of each dataset; None is the sum of the published weights of its sets.
+      out: name of the npz.
 
     Returns:
-      What was written, in lines.
+      a summary of several lines.
 
     Raises:
-      InputError: a dataset is not built, several datasets of which one has no weight, or `out` is
-        no .npz.
+      InputError: a dataset is not built, one of several has no weight, or `out` is not an .npz.
     """
     out = Path(out)
     if out.suffix != ".npz":
-        raise InputError(out, "is no .npz", "give a name that ends in .npz")
-    if len(weights) > 1:
-        unknown = [
-            name for name, weight in weights.items() if weight is None and not find(name).weights
-        ]
-        if unknown:
-            raise InputError(
-                "--source",
-                f"no paper gives weights for {', '.join(unknown)}",
-                f"give one: {unknown[0]}=0.2",
-            )
-    poses, splits, chances, clips, lines = [], [], [], [], []
+        raise InputError(out, "is not an .npz", "give a name that ends in .npz")
+    unknown = [name for name, given in weights.items() if given is None and not find(name).weights]
+    if len(weights) > 1 and unknown:
+        problem = f"no paper gives weights for {', '.join(unknown)}"
+        raise InputError("--source", problem, f"give one: {unknown[0]}=0.2")
+
+    # 1. Read all datasets.
+    poses, splits, probabilities, clips, lines = [], [], [], [], []
     for name, weight in weights.items():
         for number, split in enumerate(SPLITS):
             built = _open(data_dir, find(name), split)
@@ -85,12 +76,14 @@ def write_corpus(data_dir: str | Path, weights: Mapping[str, float | None], out:
             clips += sequences
             splits.append(np.full(len(part), number, np.int8))
             if split == "train":
-                chance, text = _chances(find(name), weight, sequences)
+                probability, text = _probabilities(find(name), weight, sequences)
                 lines.append(f"{name} train: {len(part)} poses{text}")
             else:
-                chance = np.zeros(len(part))
+                probability = np.zeros(len(part))
                 lines.append(f"{name} val: {len(part)} poses")
-            chances.append(chance)
+            probabilities.append(probability)
+
+    # 2. Write them as one corpus.
     names, seq_id = np.unique(np.array(clips), return_inverse=True)
     arrays = {
         "poses": np.concatenate(poses),
@@ -99,7 +92,7 @@ def write_corpus(data_dir: str | Path, weights: Mapping[str, float | None], out:
         "sequences": names,
     }
     if len(weights) > 1 or any(weight or find(name).weights for name, weight in weights.items()):
-        total = np.concatenate(chances)
+        total = np.concatenate(probabilities)
         arrays["weight"] = (total / max(total.sum(), 1e-12)).astype(np.float32)
     with atomic_path(out) as temporary:
         np.savez(temporary, **arrays)
@@ -107,15 +100,15 @@ def write_corpus(data_dir: str | Path, weights: Mapping[str, float | None], out:
 
 
 def _open(data_dir: str | Path, source: Source, split: str) -> Built | None:
-    """A built split; None if only the validation split is not there."""
-    if split == "val" and (
-        split not in source.splits or not built_dir(data_dir, source.name, split).is_dir()
-    ):
+    """A built split, or None for a validation split that is not built."""
+    exists = split in source.splits and built_dir(data_dir, source.name, split).is_dir()
+    if split == "val" and not exists:
         return None
     return open_built(data_dir, source.name, split)
 
 
 def _read(built: Built) -> tuple[np.ndarray, list[str]]:
+    """The poses (N, 72) of a split, and the sequence of each."""
     poses, sequences = np.empty((len(built), 72), np.float32), []
     for i, record in enumerate(built):
         poses[i] = record["pose"]
@@ -123,20 +116,21 @@ def _read(built: Built) -> tuple[np.ndarray, list[str]]:
     return poses, sequences
 
 
-def _chances(source: Source, weight: float | None, sequences: list[str]) -> tuple[np.ndarray, str]:
-    """The chance of each training pose of a source, and what to tell: sets by their published
-    weights, the poses of a set all alike.
+def _probabilities(
+    source: Source, weight: float | None, sequences: list[str]
+) -> tuple[np.ndarray, str]:
+    """The probability of each training pose of a source, and a text for the summary.
 
-    A set without a published weight counts as the smallest that has one. Without published weights
-    all poses are alike.
+    Sets have their published weights, divided equally among their poses. A set without a published
+    weight has the smallest published one. Without published weights all poses are equally probable.
     """
+    count = len(sequences)
+    if not source.weights:
+        text = f", weight {weight}" if weight else ""
+        return np.full(count, (weight or 1.0) / count), text
     sets, index, count = np.unique(
         [name.split("/")[0] for name in sequences], return_inverse=True, return_counts=True
     )
-    if not source.weights:
-        return np.full(
-            len(sequences), (weight or 1.0) / len(sequences)
-        ), f", weight {weight}" if weight else ""
     smallest = min(source.weights.values())
     share = np.array([source.weights.get(name, smallest) for name in sets])
     if weight is not None:

@@ -1,7 +1,7 @@
 """Labelled image rows for every stage that trains on them: their origin and form, from a config.
 
-They are photos of a mixture of people (`data.people`, `data.mixture`: data/people.py, with rendered
-people among them), or stored crops or encoder outputs (`data.images`: data/features.py).
+They are photos of a mixture of people (`data.people`, `data.mixture`: data/mixtures.py, with
+rendered people among them), or stored crops or encoder outputs (`data.images`: data/features.py).
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import ml_collections
 from jaxtyping import Array, Float
 
 from genhmr_jax.core import encoders
-from genhmr_jax.data import augment, people, poses
+from genhmr_jax.data import augment, mixtures, people, poses
 from genhmr_jax.data.features import FeatureSet
 from genhmr_jax.data.pipeline import Source
 from genhmr_jax.data.rows import Rows, to_arrays
@@ -70,8 +70,8 @@ class ImageRows:
         The 2D keypoints of a mixture are labels; those of stored rows are detected.
         """
         mixture = self.config.data.mixture  # "" where a stage learns from stored rows only
-        only_rendered = bool(mixture) and set(people.parse_mixture(mixture)) == {people.RENDERED}
-        return bool(self.config.data.people) or only_rendered
+        names = mixtures.parse_mixture(mixture) if mixture else ()
+        return bool(self.config.data.people) or set(names) == {mixtures.RENDERED}
 
     @functools.cached_property
     def stored(self) -> dict[str, FeatureSet]:
@@ -106,7 +106,7 @@ class ImageRows:
         if not self.are_photos:
             return self.stored["train"].source(self.size, self.config.seed)
         data = self.config.data
-        mixture = people.open_mixture(data.people, data.mixture, rendered=self._rendered)
+        mixture = mixtures.open_mixture(data.people, data.mixture, rendered=self._rendered)
         spec = augment.AugmentSpec(**data.augment.to_dict())
         return people.PeopleSource(
             mixture, self.size, self.config.seed, load_body(data.body), spec, exact
@@ -173,12 +173,12 @@ class ImageRows:
             )
 
     @functools.cached_property
-    def _validation_dataset(self) -> people.Dataset | None:
+    def _validation_dataset(self) -> mixtures.Dataset | None:
         """The dataset that `data.people_val` names, or None."""
         if not self.config.data.people_val:
             return None
         name, _, split = self.config.data.people_val.partition(":")
-        datasets = people.open_mixture(
+        datasets = mixtures.open_mixture(
             self.config.data.people, name, split or "val", self._rendered
         )
         if len(datasets) > 1:
@@ -189,7 +189,7 @@ class ImageRows:
             )
         return datasets[0]
 
-    def _rendered(self, split: str) -> people.Records:
+    def _rendered(self, split: str) -> mixtures.Records:
         """People of the pose corpus, each rendered when it is read."""
         data = self.config.data
         return Rendered(

@@ -1,5 +1,4 @@
-"""Images carry any number of people; the network takes fixed batches of people. Which person is
-where, and batches without gaps."""
+"""Packs the people of images, any number in each, into batches of a fixed size without gaps."""
 
 import dataclasses
 
@@ -11,7 +10,7 @@ class PersonIndex:
     """People numbered over a set of images: image 0's people first, then image 1's, and so on.
 
     Args:
-      counts: people in each image, (images,); an image without people takes no number.
+      counts: people in each image, (images,); an image without people has no numbers.
     """
 
     def __init__(self, counts: Int[np.ndarray, " images"]):
@@ -26,24 +25,25 @@ class PersonIndex:
     def locate(
         self, numbers: Int[np.ndarray, "..."]
     ) -> tuple[Int[np.ndarray, "..."], Int[np.ndarray, "..."]]:
-        """Person numbers, any shape -> their image, and which of its people each is.
+        """Person numbers, any shape -> the image of each, and its index among the image's people.
 
         Raises:
           IndexError: there is no person with such a number.
         """
         numbers = np.asarray(numbers, np.int64)
         if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
-            raise IndexError(
-                f"person numbers go from 0 to {len(self) - 1}, asked for {numbers.min()} to {numbers.max()}"
-            )
+            wrong = f"{numbers.min()} to {numbers.max()} are not"
+            raise IndexError(f"person numbers are from 0 to {len(self) - 1}; {wrong}")
         image = np.searchsorted(self._ends, numbers, side="right")
         return image, numbers - (self._ends[image] - self.counts[image])
 
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """A batch of people: row i is person `person[i]` of image `image[i]`; weight 1, or 0 where the
-    last batch is filled up."""
+    """A batch of people: row i is person `person[i]` of image `image[i]`.
+
+    weight: 1, and 0 where the last batch is padded.
+    """
 
     image: Int[np.ndarray, " size"]
     person: Int[np.ndarray, " size"]
@@ -51,11 +51,10 @@ class Packed:
 
 
 def pack(counts: Int[np.ndarray, " images"], size: int) -> list[Packed]:
-    """Everybody once, in order, in batches of exactly `size` people; an image's people may lie in
-    two batches.
+    """Everybody once, in order, in batches of exactly `size` people.
 
-    Only the last batch may have padding: the last person again, with weight 0. The batches depend
-    on nothing but the counts.
+    An image's people may be in two batches. Only the last batch may have padding: the last person
+    again, with weight 0. The batches depend on the counts alone.
     """
     index = PersonIndex(counts)
     packed = []

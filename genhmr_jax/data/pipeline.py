@@ -28,17 +28,17 @@ class Source(Protocol):
     size: int  # rows of the global batch
 
     def load(self, numbers: np.ndarray) -> Samples:
-        """The samples with these global numbers (b,): arrays (b, ...). Pure, and safe to call from
-        several threads."""
+        """The samples with these global numbers (b,): arrays (b, ...).
+
+        Pure, and safe to call from several threads.
+        """
 
     def shapes(self) -> Samples:
-        """Shape and dtype (jax.ShapeDtypeStruct) of each array of one sample, without the row
-        axis."""
+        """Shapes (jax.ShapeDtypeStruct) of the arrays of one sample, without the row axis."""
 
 
 def check_divides(size: int, sharding: NamedSharding, where: str) -> None:
-    """Raises InputError unless a batch of `size` rows divides over the mesh axes that `sharding`
-    splits its first axis by."""
+    """Raises InputError unless a batch of `size` rows divides over the mesh axes of `sharding`."""
     axes = sharding.spec[0] if len(sharding.spec) else None
     axes = (axes,) if isinstance(axes, str) else axes or ()
     parts = math.prod(sharding.mesh.shape[axis] for axis in axes)
@@ -56,11 +56,14 @@ def check_divides(size: int, sharding: NamedSharding, where: str) -> None:
 def local_rows(
     sharding: NamedSharding, size: int, devices: Sequence[jax.Device] | None = None
 ) -> np.ndarray:
-    """The rows (b,) int64 of a global batch of `size` that these devices hold, in ascending order;
-    default: this process's devices.
+    """The rows (b,) int64 of a global batch that some devices hold, in ascending order.
 
-    They need not be contiguous: on a TPU pod a host's 2 x 2 chips lie in several rows of the chip
-    grid, and the mesh runs along it.
+    They need not be contiguous: on a TPU pod a host's 2 x 2 chips are in several rows of the chip
+    grid, and the mesh follows the grid.
+
+    Args:
+      size: rows of the batch.
+      devices: default: this process's devices.
     """
     if devices is None:
         indices = sharding.addressable_devices_indices_map((size,))
@@ -74,14 +77,19 @@ def local_rows(
 
 
 class Batches:
-    """Iterator over the global batches of steps `first_step`..`last_step` - 1: {source name: arrays
-    (size, ...), sharded over rows}.
+    """Iterator over the global batches of the steps `first_step`..`last_step` - 1.
 
-    Threads load, and one thread puts batches on the devices, `prefetch` of them ahead of the
-    caller.
+    A batch is {source name: arrays (size, ...), sharded over rows}. Threads load batches, and one
+    thread puts them on the devices, `prefetch` of them ahead of the caller.
+
+    Args:
+      sources: by name; each has its own batch size.
+      sharding: of the rows over the mesh; other axes are not split.
+      threads: threads that load; 0 loads in the caller's thread.
+      prefetch: batches kept on the devices ahead of the caller.
 
     Raises:
-      InputError: a source's batch does not divide over the mesh.
+      InputError: a batch size does not divide over the mesh.
     """
 
     def __init__(
@@ -97,10 +105,9 @@ class Batches:
             check_divides(source.size, sharding, f"source {name!r}")
         self._sharding, self._sources = sharding, sources
         self._rows = {name: local_rows(sharding, source.size) for name, source in sources.items()}
-        self._next, self._asked, self._last = first_step, first_step, last_step
+        self._next, self._submitted, self._last = first_step, first_step, last_step
         host = _grain_batches if importlib.util.find_spec("grain") else _thread_batches
-        # Each thread has a batch of its own in the works, so fewer than `threads` of them would
-        # leave threads idle.
+        # Each thread works on one batch, so that a smaller buffer would leave threads idle.
         self._host = host(self._load, first_step, last_step, threads, max(threads, prefetch))
         self._mover = concurrent.futures.ThreadPoolExecutor(1, "to-device")
         self._ahead: collections.deque[concurrent.futures.Future] = collections.deque()
@@ -115,24 +122,23 @@ class Batches:
             raise StopIteration
         if self._closed:
             raise RuntimeError("these batches are closed")
-        while len(self._ahead) <= self._prefetch and self._asked < self._last:
+        while len(self._ahead) <= self._prefetch and self._submitted < self._last:
             self._ahead.append(self._mover.submit(self._move_next))
-            self._asked += 1
+            self._submitted += 1
         try:
             batch = self._ahead.popleft().result()
         except BaseException:
-            self.close()  # a batch is missing: what lies behind it must not pass for it
+            self.close()  # a batch is missing: later batches must not take its step
             raise
         self._next += 1
         return batch
 
     def state(self) -> dict[str, int]:
-        """Where the caller is: the step of the batch that it gets next. The same on all processes,
-        whatever is prefetched."""
+        """The step of the caller's next batch; it does not depend on what is prefetched."""
         return {"next_index": self._next}
 
     def close(self) -> None:
-        """Stops the threads; what was prefetched is lost."""
+        """Stops the threads; prefetched batches are lost."""
         self._closed = True
         self._mover.shutdown(wait=True, cancel_futures=True)
         self._host.close()
@@ -152,10 +158,9 @@ class Batches:
 
         def place(local: np.ndarray) -> jax.Array:
             def part(index: tuple[slice, ...]) -> np.ndarray:
+                # A device's rows are contiguous, and this process holds all of them.
                 start, stop, _ = index[0].indices(size)
-                at = int(
-                    np.searchsorted(held, start)
-                )  # a device's rows are contiguous, and this process holds all of them
+                at = int(np.searchsorted(held, start))
                 return local[at : at + stop - start]
 
             return jax.make_array_from_callback((size, *local.shape[1:]), self._sharding, part)
@@ -163,31 +168,10 @@ class Batches:
         return jax.tree.map(place, rows)
 
 
-def batches(
-    sources: dict[str, Source],
-    sharding: NamedSharding,
-    first_step: int,
-    last_step: int,
-    threads: int = 4,
-    prefetch: int = 2,
-) -> Batches:
-    """The global batches of the steps `first_step`..`last_step` - 1.
-
-    Args:
-      sources: by name; each has a batch size of its own.
-      sharding: how rows lie on the mesh; trailing axes are not split.
-      threads: threads that load; 0 loads in the caller's turn.
-      prefetch: batches kept on the devices ahead of the caller.
-
-    Raises:
-      InputError: a batch size does not divide over the mesh.
-    """
-    return Batches(sources, sharding, first_step, last_step, threads, prefetch)
-
-
 def _grain_batches(
     load: Callable[[int], Any], first: int, last: int, threads: int, buffered: int
 ) -> Iterator[Any]:
+    """Batches of grain."""
     import grain  # imported late: machines that only run the model need no data packages
 
     dataset = grain.MapDataset.range(last).map(load)
@@ -202,7 +186,7 @@ def _grain_batches(
 def _thread_batches(
     load: Callable[[int], Any], first: int, last: int, threads: int, buffered: int
 ) -> Iterator[Any]:
-    """The same without grain."""
+    """The same batches without grain."""
     if not threads:
         yield from map(load, range(first, last))
         return

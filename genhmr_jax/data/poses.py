@@ -1,8 +1,7 @@
-"""The pose corpus: an npz of SMPL poses with a train/validation split, and the order in which poses
-are drawn.
+"""The pose corpus: an npz of SMPL poses with a train/validation split, and draws from it.
 
-The order is a pure function of (seed, global sample number): the same for any number of processes,
-and a run resumes from its step alone.
+A draw is a pure function of (seed, global sample number): it is the same for any number of
+processes, and a run resumes from its step alone.
 """
 
 import dataclasses
@@ -19,23 +18,20 @@ from genhmr_jax.io.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class PoseCorpus:
-    """Poses (N, 72) float32 axis-angle radians, y up, and a sampling weight (N,) that sums to 1."""
+    """Poses (N, 72) float32 axis-angle radians, y up, and sampling weights (N,) that sum to 1."""
 
     poses: np.ndarray
     weights: np.ndarray
 
     @functools.cached_property
     def _upper_ends(self) -> np.ndarray:
-        """(N,): a number of [0, 1) draws the first pose whose entry is above it."""
+        """(N,): a number in [0, 1) draws the first pose whose entry is above it."""
         return np.cumsum(self.weights)
 
     def draw(self, numbers: np.ndarray, seed: int) -> np.ndarray:
-        """Indices into the corpus of the samples with these global numbers (any shape of
-        integers)."""
-        return np.minimum(
-            np.searchsorted(self._upper_ends, sample_hash(numbers, seed), side="right"),
-            len(self.poses) - 1,
-        )
+        """Corpus indices of the samples with these global numbers (integers, any shape)."""
+        chosen = np.searchsorted(self._upper_ends, sample_hash(numbers, seed), side="right")
+        return np.minimum(chosen, len(self.poses) - 1)
 
 
 def sample_hash(numbers: np.ndarray, seed: int) -> np.ndarray:
@@ -58,58 +54,44 @@ def load_corpus(
     """Load one split of a pose corpus.
 
     Args:
-      path: "made-up" (see `made_up_poses`), or an npz: ``poses`` (N, 72) axis-angle, ``split`` (N,)
-        0 train / 1 val and ``seq_id`` (N,), as docs/training.md describes it, and perhaps
-        ``weight`` (N,), as `genhmr data poses` writes it: the chances of the training poses, which
-        then stand for themselves.
+      path: "made-up" (see `made_up_poses`), or an npz (docs/training.md) with ``poses`` (N, 72)
+        axis-angle, ``split`` (N,) 0 train / 1 val, ``seq_id`` (N,), and optionally ``weight`` (N,),
+        the probabilities of the training poses, as `genhmr data poses` writes them.
       split: "train" or "val".
-      max_clip_share: weight that a single motion clip may have at most, where the file has no
-        ``weight``; long clips (dances, climbing) would else drown the rest. Poses of the validation
-        split all weigh the same.
+      max_clip_share: the largest weight of a motion clip, where the file has no ``weight``; else
+        long clips (dances, climbing) would dominate. All validation poses have equal weight.
 
     Raises:
       InputError: no such file, a missing key, poses that are not (N, 72) finite numbers, or a
-        weight that is negative.
+        negative weight.
     """
     if str(path) == "made-up":
         poses = made_up_poses(split)
         return PoseCorpus(poses, np.full(len(poses), 1.0 / len(poses)))
     path = pathlib.Path(path)
     if not path.is_file():
-        raise InputError(
-            path,
-            "no such pose corpus",
-            "give the npz with --config.data.poses=FILE (docs/training.md says how to make one)",
-        )
+        remedy = "give the npz of docs/training.md with --config.data.poses=FILE"
+        raise InputError(path, "no such pose corpus", remedy)
     with np.load(path, allow_pickle=False) as data:
         missing = {"poses", "split", "seq_id"} - set(data)
         if missing:
-            raise InputError(
-                path,
-                f"keys missing: {', '.join(sorted(missing))}",
-                "see docs/training.md for the keys of a pose corpus",
-            )
+            problem = f"keys missing: {', '.join(sorted(missing))}"
+            raise InputError(path, problem, "see docs/training.md for the keys of a pose corpus")
         keep = data["split"] == ("train", "val").index(split)
         poses, clips = np.asarray(data["poses"][keep], np.float32), data["seq_id"][keep]
         weight = np.asarray(data["weight"][keep], np.float64) if "weight" in data else None
     if poses.ndim != 2 or poses.shape[1] != 72 or not len(poses) or not np.isfinite(poses).all():
-        raise InputError(
-            path,
-            f"poses of split {split!r} have shape {poses.shape} or are not finite",
-            "poses are (N, 72) axis-angle in radians",
-        )
+        problem = f"poses of split {split!r} have shape {poses.shape} or are not finite"
+        raise InputError(path, problem, "poses are (N, 72) axis-angle in radians")
     if split == "val":
         return PoseCorpus(poses, np.full(len(poses), 1.0 / len(poses)))
     if weight is not None:
         if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.sum() > 0):
-            raise InputError(
-                path,
-                "weight has numbers that are no chances",
-                "write it again with `genhmr data poses`",
-            )
+            problem = "weight has numbers that are not probabilities"
+            raise InputError(path, problem, "write it again with `genhmr data poses`")
         return PoseCorpus(poses, weight / weight.sum())
     _, clip, count = np.unique(clips, return_inverse=True, return_counts=True)
-    # A clip weighs like the square root of its length (capped), its poses share that weight.
+    # The weight of a clip is the square root of its length (capped), divided among its poses.
     share = np.sqrt(count)
     share = np.minimum(share / share.sum(), max_clip_share)
     weights = (share / count)[clip]
@@ -117,16 +99,19 @@ def load_corpus(
 
 
 def made_up_poses(split: str, count: int = 1000) -> np.ndarray:
-    """Poses (count, 72) of nobody: upright, joints turned at random by about 0.3 rad. For trying
-    out the training, and for no model."""
+    """Random poses (count, 72), upright, joint rotations of about 0.3 rad, to try out training."""
     poses = np.random.default_rng(("train", "val").index(split)).normal(0, 0.3, (count, 72))
     poses[:, :3] *= 0.2
     return poses.astype(np.float32)
 
 
 class PoseRows(NamedTuple):
-    """pose: (B, 72) axis-angle, radians, y up. number: (B,) uint32, the global sample number, from
-    which random keys follow."""
+    """B poses.
+
+    Attributes:
+      pose: (B, 72) axis-angle, radians, y up.
+      number: (B,) uint32, the global sample number, from which random keys follow.
+    """
 
     pose: Float[Array, "B 72"]
     number: UInt[Array, "B"]
@@ -134,7 +119,7 @@ class PoseRows(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PoseSource:
-    """Poses drawn from a corpus, in batches of `size`: `PoseRows`; a data.pipeline.Source."""
+    """Poses drawn from a corpus; a data.pipeline.Source."""
 
     corpus: PoseCorpus
     size: int
@@ -146,12 +131,11 @@ class PoseSource:
         return PoseRows(self.corpus.poses[chosen], np.asarray(numbers).astype(np.uint32))
 
     def shapes(self) -> PoseRows:
-        """Of one sample."""
+        """Shapes of one sample."""
         return batch_shapes()
 
 
 def batch_shapes(*rows: int) -> PoseRows:
-    """What a PoseSource loads for a batch of `rows`; without an argument, one sample."""
-    return PoseRows(
-        jax.ShapeDtypeStruct((*rows, 72), np.float32), jax.ShapeDtypeStruct(rows, np.uint32)
-    )
+    """Shapes of a batch of `rows` of a PoseSource; without an argument, of one sample."""
+    shape = jax.ShapeDtypeStruct
+    return PoseRows(shape((*rows, 72), np.float32), shape(rows, np.uint32))

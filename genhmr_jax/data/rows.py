@@ -1,5 +1,4 @@
-"""Training rows: people in images with their labels, as one typed pytree, and its flat form on
-disk."""
+"""Training rows: people in images with their labels, as a typed pytree and as flat arrays."""
 
 import dataclasses
 from typing import Any
@@ -38,29 +37,26 @@ class Known:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """B people. What is None is not there: a source without images has no images, one with all
-    labels no `known`.
+    """B people. A field is None if the source lacks it: a source with all labels has no `known`.
 
     Attributes:
-      number: (B,) uint32, the global sample number, from which random keys follow.
       view: the photo's camera and the crop.
       rotmats: (B, 24, 3, 3) joint rotations, the root's in camera coordinates.
       betas: (B, 10).
-      joints: (B, 24, 3) metres, relative to the model origin, or to an origin of the release's own.
-      keypoints: (B, K, 3) px and confidence, as detected; of photos: as labelled, where in the
-        crop.
+      joints: (B, 24, 3) metres, relative to the model origin, or to the origin of the release.
+      keypoints: (B, K, 3) px and confidence, as detected; of photos: as labelled, in the crop only.
       points2d: (B, K, 2) px, true.
       weak_camera: (B, 3) of the crop.
+      number: (B,) uint32, the global sample number, from which random keys follow.
       keypoints3d: (B, K, 3) metres from mid-hip, as estimated; all zero: not known.
       joints_confidence, points2d_confidence: (B, 24), (B, K) 0..1 of the labels.
       known: which labels each row carries.
-      exact: (B,) 1 where the body is of a data set that measured it, 0 where it was fitted to 2D
-        keypoints.
+      exact: (B,) 1 where the body was measured, 0 where it was fitted to 2D keypoints.
       images: (B, 256, 256, 3) uint8 crops.
       maps: of a frozen encoder, float16, finest first.
-      evidence: what the detector left of each person.
+      evidence: the detector's outputs for each person.
       weight, weight2d: (B,) of a row in mean errors of joints and of keypoints, in validation; 0 in
-        rows that fill up the last batch.
+        rows that pad the last batch.
     """
 
     view: CropCamera
@@ -89,28 +85,21 @@ class Rows:
 
     @property
     def labels(self) -> Known:
-        """`known`, or that every row carries every label."""
+        """`known`; every label where it is None."""
         return Known.everything(self.size) if self.known is None else self.known
 
     def confidence_of_joints(self) -> Float[Array, "B 24"]:
         """`joints_confidence`, or ones."""
-        return (
-            jnp.ones(self.joints.shape[:2])
-            if self.joints_confidence is None
-            else self.joints_confidence
-        )
+        given = self.joints_confidence
+        return jnp.ones(self.joints.shape[:2]) if given is None else given
 
     def confidence_of_points2d(self) -> Float[Array, "B K"]:
         """`points2d_confidence`, or ones."""
-        return (
-            jnp.ones(self.points2d.shape[:2])
-            if self.points2d_confidence is None
-            else self.points2d_confidence
-        )
+        given = self.points2d_confidence
+        return jnp.ones(self.points2d.shape[:2]) if given is None else given
 
     def inputs(self, **more: Any) -> Inputs:
-        """What a system is given of these rows: maps in float32, images in 0..1, the detector's
-        region.
+        """The inputs of a system: maps in float32, images in 0..1, the detector's region.
 
         Args:
           more: other fields of Inputs (image_weight, drop_path).
@@ -123,17 +112,18 @@ class Rows:
             maps = [m.astype(jnp.float32) for m in maps]
         if images is not None:
             images = images.astype(jnp.float32) / 255.0
-        fields = {
-            "keypoints": self.keypoints,
-            "keypoints3d": self.keypoints3d,
-            "maps": maps,
-            "images": images,
-        }
-        return Inputs(view=view, **fields, **more)
+        return Inputs(
+            view=view,
+            keypoints=self.keypoints,
+            keypoints3d=self.keypoints3d,
+            maps=maps,
+            images=images,
+            **more,
+        )
 
 
 def to_arrays(rows: Rows) -> dict[str, np.ndarray]:
-    """The arrays of rows by flat names, for a file."""
+    """The arrays of rows by flat names, for a file. Raises ValueError for rows with `known`."""
     arrays = {name: getattr(rows.view, name) for name in _VIEW}
     for field in dataclasses.fields(rows):
         value = getattr(rows, field.name)
@@ -145,7 +135,7 @@ def to_arrays(rows: Rows) -> dict[str, np.ndarray]:
                 for part in dataclasses.fields(value)
             }
         elif field.name == "known" and value is not None:
-            raise ValueError("rows with missing labels have no form on disk")
+            raise ValueError("rows with missing labels cannot be stored")
         elif field.name not in ("view", "maps", "evidence", "known") and value is not None:
             arrays[field.name] = value
     return arrays

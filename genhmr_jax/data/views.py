@@ -1,9 +1,8 @@
-"""Views of people, made on the device: a pose, a shape and a camera become noisy 2D keypoints and
-their exact labels.
+"""Simulated views of people, on the device: noisy 2D keypoints with exact labels, from poses.
 
-This is the training input of the masked transformer when there is no image, and the model of what a
-2D detector gets wrong: jitter, gross outliers, left/right swaps, drop-outs, occluded areas and
-truncation by the image border. Pure functions of (pose, key); one key per sample.
+They are the training input of the masked transformer without images, with a model of a 2D
+detector's errors: jitter, outliers, left/right swaps, missing keypoints, occlusion and truncation
+by the image border. Pure functions of (pose, key); one key per sample.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float
 from smpl_jax import rotations
-from smpl_jax.keypoints import SMPL24_FLIP
+from smpl_jax.keypoints import flip_rotmats
 
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry import camera
@@ -27,16 +26,14 @@ TO_CAMERA = np.diag(np.float32([1, -1, -1]))
 
 @dataclasses.dataclass(frozen=True)
 class ViewSpec:
-    """How views are sampled. Lengths of noise are shares of the crop side (256 px); angles in
-    radians."""
+    """How views are sampled. Noise in px is given in crop sides; angles in radians."""
 
     mirror: float = 0.5
     tilt_pitch: float = 0.15
     tilt_roll: float = 0.08
-    free_rotation: float = (
-        0.06  # share of samples turned by any rotation (handstands, people lying, odd cameras)
-    )
-    pose_noise: float = 0.03  # radians added to each body joint
+    # share of samples with a uniform root rotation (handstands, people lying, unusual cameras)
+    free_rotation: float = 0.06
+    pose_noise: float = 0.03  # radians, added to each body joint
     betas: float = 1.0
     focal_low: float = 0.7  # focal length over the image diagonal, log-uniform
     focal_high: float = 3.0
@@ -47,17 +44,17 @@ class ViewSpec:
     jitter_high: float = 0.02
     outlier: float = 0.01
     outlier_size: float = 0.1
-    swap: float = 0.03  # whole-body swap of left and right; half of it again for arms or legs alone
+    swap: float = 0.03  # whole-body swap of left and right; half as often of arms or legs alone
     drop: float = 0.03
     drop_face: float = 0.1
     occlude: float = 0.3
     truncate: float = 0.2
     crop_jitter: float = 0.08
-    hide_feet_hands: float = 0.1  # such detectors give the COCO 17 only
-    # error of a 3D guess over the distance from mid-hip, across the view; twice that in depth
+    hide_feet_hands: float = 0.1  # as by detectors of the COCO 17
+    # error of 3D keypoints over the distance from mid-hip, across the view; twice that in depth
     lift_noise: float = 0.1
-    lift_turn: float = 0.12  # radians by which a whole 3D guess is turned
-    lift_unknown: float = 0.15  # share of samples without a 3D guess
+    lift_turn: float = 0.12  # radians, rotation of all 3D keypoints
+    lift_unknown: float = 0.15  # share of samples without 3D keypoints
 
 
 _LEGS = tuple(
@@ -65,24 +62,19 @@ _LEGS = tuple(
 )
 _ARMS = tuple(i for i, n in enumerate(DETECTED) if any(w in n for w in ("elbow", "wrist", "index")))
 _FACE = tuple(i for i, n in enumerate(DETECTED) if any(w in n for w in ("nose", "eye", "ear")))
-
-
-_LIMBS = tuple(
-    0
-    if i in _FACE
-    else 1
-    if "shoulder" in n or "hip" in n
-    else 2 + ("right" in n) + 2 * (i in _LEGS)
-    for i, n in enumerate(DETECTED)
-)
 HIPS = tuple(i for i, n in enumerate(DETECTED) if n.endswith("hip"))
 
 
-def mirror_rotmats(rotmats: Float[Array, "24 3 3"]) -> Float[Array, "24 3 3"]:
-    """The pose seen in a mirror across x = 0: joints change sides, rotations are conjugated by
-    diag(-1, 1, 1)."""
-    m = jnp.array([-1.0, 1.0, 1.0])
-    return rotmats[jnp.array(SMPL24_FLIP)] * m[:, None] * m[None, :]
+def _limb(index: int, name: str) -> int:
+    """The group of a keypoint; the 3D errors of a group are correlated."""
+    if index in _FACE:
+        return 0
+    if "shoulder" in name or "hip" in name:
+        return 1
+    return 2 + ("right" in name) + 2 * (index in _LEGS)
+
+
+_LIMBS = tuple(_limb(i, n) for i, n in enumerate(DETECTED))
 
 
 def random_rotation(key: jax.Array) -> Float[Array, "3 3"]:
@@ -94,28 +86,23 @@ def random_rotation(key: jax.Array) -> Float[Array, "3 3"]:
 def augment_pose(
     pose: Float[Array, "72"], key: jax.Array, spec: ViewSpec
 ) -> Float[Array, "24 3 3"]:
-    """A corpus pose (y up) -> rotation matrices in camera coordinates: mirrored or not, turned,
-    tilted, with noise in the joints."""
+    """Rotation matrices, in camera coordinates, of a corpus pose (y up) that is changed at random.
+
+    The pose is mirrored or not, turned and tilted, with noise in the joints.
+    """
     k = jax.random.split(key, 7)
     noise = spec.pose_noise * jax.random.normal(k[0], (23, 3))
     rotmats = rotations.axis_angle_to_matrix(pose.reshape(24, 3))
     rotmats = rotmats.at[1:].set(rotmats[1:] @ rotations.axis_angle_to_matrix(noise))
-    rotmats = jnp.where(jax.random.bernoulli(k[1], spec.mirror), mirror_rotmats(rotmats), rotmats)
+    rotmats = jnp.where(jax.random.bernoulli(k[1], spec.mirror), flip_rotmats(rotmats), rotmats)
     yaw = jax.random.uniform(k[2], (), minval=-jnp.pi, maxval=jnp.pi)
-    pitch, roll = (
-        spec.tilt_pitch * jax.random.normal(k[3]),
-        spec.tilt_roll * jax.random.normal(k[4]),
-    )
+    pitch = spec.tilt_pitch * jax.random.normal(k[3])
+    roll = spec.tilt_roll * jax.random.normal(k[4])
     zero = jnp.zeros(())
-    turn = rotations.axis_angle_to_matrix(
-        jnp.stack(
-            [
-                jnp.stack([pitch, zero, zero]),
-                jnp.stack([zero, zero, roll]),
-                jnp.stack([zero, yaw, zero]),
-            ]
-        )
-    )
+    about_x = jnp.stack([pitch, zero, zero])
+    about_z = jnp.stack([zero, zero, roll])
+    about_y = jnp.stack([zero, yaw, zero])
+    turn = rotations.axis_angle_to_matrix(jnp.stack([about_x, about_z, about_y]))
     upright = turn[0] @ turn[1] @ turn[2]
     root = jnp.where(jax.random.bernoulli(k[5], spec.free_rotation), random_rotation(k[6]), upright)
     return rotmats.at[0].set(TO_CAMERA @ root @ rotmats[0])
@@ -124,8 +111,14 @@ def augment_pose(
 def place(
     joints: Float[Array, "K 3"], key: jax.Array, spec: ViewSpec
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Puts a body (points relative to the model origin, metres) before a camera: translation (3,),
-    focal (px), image size (2,)."""
+    """Draws a camera for a body.
+
+    Args:
+      joints: points of the body relative to the model origin, metres.
+
+    Returns:
+      translation (3,) metres, focal length (px), image size (2,) px.
+    """
     k = jax.random.split(key, 5)
     log_uniform = lambda key, a, b: jnp.exp(
         jax.random.uniform(key, (), minval=jnp.log(a), maxval=jnp.log(b))
@@ -135,9 +128,8 @@ def place(
     focal = log_uniform(k[1], spec.focal_low, spec.focal_high) * jnp.linalg.norm(size)
     extent = jnp.max(jnp.max(joints, 0)[:2] - jnp.min(joints, 0)[:2])
     share = log_uniform(k[2], spec.height_low, spec.height_high)
-    depth = focal * extent / (share * jnp.min(size)) - jnp.min(
-        joints[:, 2]
-    )  # the nearest point decides: nobody stands behind the camera
+    # The point closest to the camera has this depth, so that all points are in front of it.
+    depth = focal * extent / (share * jnp.min(size)) - jnp.min(joints[:, 2])
     centre = spec.off_centre * jax.random.uniform(k[3], (2,), minval=-1.0, maxval=1.0) * size
     middle = (jnp.max(joints, 0)[:2] + jnp.min(joints, 0)[:2]) / 2.0
     return jnp.concatenate([centre / focal * depth - middle, depth[None]]), focal, size
@@ -146,42 +138,47 @@ def place(
 def detector_noise(
     points: Float[Array, "K 2"], side: Float[Array, ""], key: jax.Array, spec: ViewSpec
 ) -> Float[Array, "K 3"]:
-    """True keypoints in px -> what a detector reports (K, 3) px and confidence. `side`: px of the
-    crop that noise is measured in."""
+    """Keypoints as a detector would report them, (K, 3) px and confidence.
+
+    Args:
+      points: true keypoints, px.
+      side: of the crop, px; the unit of the noise.
+    """
     k = jax.random.split(key, 20)
     n = len(DETECTED)
     uniform = lambda i, shape=(), a=0.0, b=1.0: jax.random.uniform(k[i], shape, minval=a, maxval=b)
     flag = lambda i, p, shape=(): jax.random.bernoulli(k[i], p, shape)
 
+    # 1. Swap left and right.
     flipped = points[jnp.array(DETECTED_FLIP)]
     arms = jnp.zeros(n, bool).at[jnp.array(_ARMS)].set(True)
     legs = jnp.zeros(n, bool).at[jnp.array(_LEGS)].set(True)
     swapped = flag(0, spec.swap) | (flag(1, spec.swap / 2) & arms) | (flag(2, spec.swap / 2) & legs)
     points = jnp.where(swapped[:, None], flipped, points)
 
+    # 2. Scales of the jitter.
     scale = jnp.exp(uniform(3, a=jnp.log(spec.jitter_low), b=jnp.log(spec.jitter_high)))
     per_joint = jnp.exp(0.4 * jax.random.normal(k[4], (n, 1)))
     outlier = flag(5, spec.outlier, (n,))
 
-    # An occluder hides a rectangle of the crop: the detector guesses there, with low confidence, or
-    # says nothing.
+    # 3. Occlusion: in a rectangle of the crop the detector guesses, with low confidence, or reports
+    # nothing. Truncation: one side of the crop is outside of the picture.
     centre, half = uniform(6, (2,), -0.5, 0.5), uniform(7, (2,), 0.05, 0.35)
     middle = (jnp.max(points, 0) + jnp.min(points, 0)) / 2.0
     inside = jnp.all(jnp.abs((points - middle) / side - centre) < half, -1)
     hidden = inside & flag(8, spec.occlude)
-    # Truncation: one side of the crop lies outside the picture.
-    axis, direction, cut = (
-        flag(9, 0.7).astype(jnp.int32),
-        jnp.where(flag(10, 0.7), 1.0, -1.0),
-        uniform(11, (), 0.0, 0.4),
-    )
+    axis = flag(9, 0.7).astype(jnp.int32)
+    direction = jnp.where(flag(10, 0.7), 1.0, -1.0)
+    cut = uniform(11, (), 0.0, 0.4)
     along = ((points - middle) / side)[:, axis] * direction
     outside = (along > cut) & flag(12, spec.truncate)
 
+    # 4. Locations.
     sigma = side * scale * per_joint * jnp.where(hidden[:, None] | outside[:, None], 4.0, 1.0)
     sigma = jnp.where(outlier[:, None], side * spec.outlier_size, sigma)
     noisy = points + sigma * jax.random.normal(k[13], (n, 2))
 
+    # 5. Confidences, 0 for keypoints that are not reported.
     good, bad = uniform(14, (n,), 0.6, 1.0), uniform(15, (n,), 0.02, 0.5)
     confidence = jnp.where(hidden | outlier & flag(16, 0.5, (n,)), bad, good)
     face = jnp.zeros(n, bool).at[jnp.array(_FACE)].set(True)
@@ -195,12 +192,11 @@ def detector_noise(
 def lifted_keypoints(
     points: Float[Array, "K 3"], key: jax.Array, spec: ViewSpec
 ) -> Float[Array, "K 3"]:
-    """What a network that guesses 3D keypoints from the picture says: metres from mid-hip, or all
-    zero for nothing.
+    """3D keypoints as a network would estimate them, metres from mid-hip; all zero: no estimate.
 
-    Fitted to BlazePose's guesses on rendered people: too flat by a sixth, a scale off by 8 %, the
-    whole turned a little, and errors that grow along the limbs, are twice as large in depth, and
-    are mostly common to a limb.
+    The errors are fitted to BlazePose's on rendered people: depth too small by a sixth, a scale
+    error of 8 %, a small rotation of all keypoints, and errors that grow along the limbs, are twice
+    as large in depth, and are mostly common to a limb.
 
     Args:
       points: true keypoints, metres, camera coordinates.
@@ -213,9 +209,14 @@ def lifted_keypoints(
     error = reach * size * (0.8 * common + 0.6 * jax.random.normal(k[2], points.shape))
     turn = rotations.axis_angle_to_matrix(spec.lift_turn * jax.random.normal(k[3], (3,)))
     scale = jnp.exp(0.08 * jax.random.normal(k[4])) * jnp.array([1.0, 1.0, 0.85])
-    return jnp.where(
-        jax.random.bernoulli(k[5], spec.lift_unknown), 0.0, points @ turn.T * scale + error
-    )
+    unknown = jax.random.bernoulli(k[5], spec.lift_unknown)
+    return jnp.where(unknown, 0.0, points @ turn.T * scale + error)
+
+
+def jittered(crop: Float[Array, "3"], key: jax.Array, amount: float) -> Float[Array, "3"]:
+    """A crop whose centre and side change by up to `amount` of the side, at random."""
+    jitter = amount * jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0)
+    return jnp.concatenate([crop[:2] + jitter[:2] * crop[2], (crop[2] * (1.0 + jitter[2]))[None]])
 
 
 def make_view(
@@ -227,6 +228,7 @@ def make_view(
       body: a keypoint model (geometry.keypoints.keypoint_model).
       pose: axis-angle, radians, y up.
     """
+    # 1. The body and its camera.
     k = jax.random.split(key, 6)
     rotmats = augment_pose(pose, k[0], spec)
     betas = jnp.clip(spec.betas * jax.random.normal(k[1], (10,)), -3.0, 3.0)
@@ -234,14 +236,13 @@ def make_view(
     points = keypoint_points(body, output, DETECTED)
     translation, focal, size = place(jnp.concatenate([output.joints, points]), k[2], spec)
     centre = size / 2.0
+    # 2. Its keypoints, and the crop around the detected ones, if there are enough.
     points2d = camera.project(points + translation, focal, centre)
     true_crop = camera.crop_around(points2d, jnp.ones(len(DETECTED)))
     keypoints = detector_noise(points2d, true_crop[2], k[3], spec)
     crop = camera.crop_around(keypoints[:, :2], keypoints[:, 2])
-    jitter = spec.crop_jitter * jax.random.uniform(k[4], (3,), minval=-1.0, maxval=1.0)
     crop = jnp.where(jnp.sum(keypoints[:, 2] > 0) >= 3, crop, true_crop)
-    crop = jnp.concatenate([crop[:2] + jitter[:2] * crop[2], (crop[2] * (1.0 + jitter[2]))[None]])
-    view = CropCamera(crop, focal, centre)
+    view = CropCamera(jittered(crop, k[4], spec.crop_jitter), focal, centre)
     return Rows(
         view=view,
         rotmats=rotmats,
@@ -264,8 +265,8 @@ def make_views(
     """`make_view` for a batch.
 
     Args:
-      stream: a typed key, of random_streams.stream; sample i uses fold_in(stream, numbers[i]), so
-        it does not depend on the rest of the batch.
+      stream: a typed key of random_streams.stream. Sample i uses fold_in(stream, numbers[i]), so
+        that it does not depend on the rest of the batch.
     """
     view = lambda pose, number: make_view(body, pose, jax.random.fold_in(stream, number), spec)
     return jax.vmap(view)(poses, numbers)

@@ -1,1 +1,1 @@
-"""Finds people and their 2D keypoints, with Google's MoveNet and BlazePose in plain JAX."""
+"""Detection of people and their keypoints, with Google's MoveNet and BlazePose in plain JAX."""

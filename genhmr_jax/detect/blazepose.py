@@ -1,10 +1,10 @@
-"""BlazePose: 39 landmarks of one person in a square region, and its inner maps as a pose-pretrained
-image encoder.
+"""BlazePose: 39 landmarks of one person in a square region, and its inner maps as image features.
 
-Input is a region turned so that the person stands upright in it (MediaPipe's convention): centre at
-mid-hip, mid-hip to mid-shoulder points up, side 2.5 times the distance of the farthest body point.
-The first 33 landmarks are the body, 33 is mid-hip and 34 a point on the circle around the body:
-with these two the network itself says which region it wants to see next.
+The input is a region that is rotated so that the person is upright in it (MediaPipe's convention):
+its centre is mid-hip, the direction from mid-hip to mid-shoulder points up, and its side is 2.5
+times the distance of the farthest body point from mid-hip. The first 33 landmarks are the body, 33
+is mid-hip and 34 a point on the circle around the body. The last two define the region of the next
+pass.
 """
 
 import dataclasses
@@ -23,77 +23,55 @@ SIZE = 256
 LANDMARKS, BODY = 39, 33
 REGION_PER_RADIUS = 2.5
 OUTPUTS = ("ld_3d", "world_3d", "output_poseflag", "activation_segmentation", "activation_heatmap")
-# State names of the maps of 32x32, 16x16 and 8x8. Where there are two, they are joined: the
-# encoder's last map of that resolution, and that of the decoder which carries the coarser maps back
-# up. The heavy network has one map a resolution after its decoder.
+# Node names of the maps of 32x32, 16x16 and 8x8. If there are two, the maps are concatenated: the
+# last one of the encoder at that resolution, and that of the decoder, which upsamples the coarser
+# maps. The heavy network has one map for each resolution, after its decoder.
+_TWO_SIDED = (
+    ("model/add_1/add", "model/add_10/add"),
+    ("model/add_5/add", "model/add_9/add"),
+    ("model/re_lu_41/Relu6",),
+)
 FEATURE_NODES = {
-    "full": (
-        ("model/add_1/add", "model/add_10/add"),
-        ("model/add_5/add", "model/add_9/add"),
-        ("model/re_lu_41/Relu6",),
-    ),
-    "lite": (
-        ("model/add_1/add", "model/add_10/add"),
-        ("model/add_5/add", "model/add_9/add"),
-        ("model/re_lu_41/Relu6",),
-    ),
+    "full": _TWO_SIDED,
+    "lite": _TWO_SIDED,
     "heavy": (("model/add_33/add",), ("model/add_42/add",), ("model/add_51/add",)),
 }
 INDEX = {
-    **{
-        "nose": 0,
-        "left_eye": 2,
-        "right_eye": 5,
-        "left_ear": 7,
-        "right_ear": 8,
-        "left_shoulder": 11,
-        "right_shoulder": 12,
-    },
-    **{
-        "left_elbow": 13,
-        "right_elbow": 14,
-        "left_wrist": 15,
-        "right_wrist": 16,
-        "left_index": 19,
-        "right_index": 20,
-    },
-    **{
-        "left_hip": 23,
-        "right_hip": 24,
-        "left_knee": 25,
-        "right_knee": 26,
-        "left_ankle": 27,
-        "right_ankle": 28,
-    },
-    **{"left_heel": 29, "right_heel": 30, "left_big_toe": 31, "right_big_toe": 32},
-}
-"""Where BlazePose keeps our keypoints. Its "index" is the knuckle of the index finger; ours is the
-finger tip, see `from_landmarks`."""
+    "nose": 0, "left_eye": 2, "right_eye": 5, "left_ear": 7, "right_ear": 8,
+    "left_shoulder": 11, "right_shoulder": 12, "left_elbow": 13, "right_elbow": 14,
+    "left_wrist": 15, "right_wrist": 16, "left_index": 19, "right_index": 20,
+    "left_hip": 23, "right_hip": 24, "left_knee": 25, "right_knee": 26,
+    "left_ankle": 27, "right_ankle": 28, "left_heel": 29, "right_heel": 30,
+    "left_big_toe": 31, "right_big_toe": 32,
+}  # fmt: skip
+"""Our keypoint -> BlazePose's landmark.
+
+Its "index" is the knuckle of the index finger; ours is the finger tip, see `from_landmarks`.
+"""
 TIP_PER_KNUCKLE = 2.0
-WINDOW, CLEAR = (
-    9,
-    0.5,
-    # cells of the heatmap around a landmark, and its least value for a correction, as in MediaPipe's
-    # pose graph
-)
+# Cells of the heatmap around a landmark, and the smallest maximum there for which the landmark is
+# corrected, as in MediaPipe's pose graph.
+WINDOW, CLEAR = 9, 0.5
 INNER = {"blazepose-full": "model/re_lu_41/Relu6"}
-"""The map of 8x8x288 from which the network computes all landmarks, for the network on which the
-lifter was trained (detect/lifter.py)."""
+"""Network -> node of the map of 8x8x288 from which it computes all landmarks.
+
+Only for the network on which the lifter was trained (detect/lifter.py).
+"""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What the network itself put out for a region. Any leading batch axes b.
+    """The raw outputs of the network for a region. Any leading batch axes b.
 
     Attributes:
       landmarks: (*b, 39, 5) x, y in px of its input, z, logits of visibility and of presence.
       world: (*b, 39, 3) metres from mid-hip, in the axes of the region.
       heat: (*b, 39, 6) see `heat_points`.
       region: (*b, 4) x, y, side in px and angle in radians.
-      inner: (*b, 8, 8, 288) see INNER; (0,) of another network.
+      inner: (*b, 8, 8, 288) see INNER; (0,) for another network.
       mirrored: (*b, 8, 8, 288) the inner map of the mirror image, in the axes of its own region;
-        zero where no person was seen there.
+        zero if no person was found there.
     """
 
     landmarks: Float[Array, "*b 39 5"]
@@ -106,8 +84,13 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """A turned square of an image: centre x, y and side in px; `angle` radians, by which the person
-    leans clockwise in the image."""
+    """A rotated square of an image.
+
+    Attributes:
+      x, y: centre, px.
+      side: px.
+      angle: radians by which the person is rotated clockwise in the image.
+    """
 
     x: float
     y: float
@@ -115,57 +98,53 @@ class Region:
     angle: float
 
     def axes(self) -> Float[np.ndarray, "2 2"]:
-        """Columns: the region's right and down in the image."""
+        """The region's directions right and down in the image, as columns."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return np.array([[cos, -sin], [sin, cos]])
 
     def frame(self) -> Float[np.ndarray, "2 3"]:
-        """Where the region lies, as Detections.mask_frames has it."""
+        """The location of the region in the form of Detections.mask_frames."""
         axes = self.axes() * self.side
         return np.concatenate([axes, ([self.x, self.y] - axes.sum(1) / 2)[:, None]], 1)
 
     def to_image(self, points: Float[np.ndarray, "*k 2"]) -> Float[np.ndarray, "*k 2"]:
-        """Points in px of the network's input -> px of the image."""
+        """Convert points in px of the network's input to px of the image."""
         return (points / SIZE - 0.5) * self.side @ self.axes().T + [self.x, self.y]
 
     def crop(self, image: np.ndarray) -> Float[np.ndarray, "256 256 3"]:
         """The network's input: values 0..1, black outside the image. `image`: uint8 (H, W, 3)."""
         picture = Image.fromarray(image)
-        shrink = max(
-            1, int(self.side / SIZE / 1.5)
-        )  # a large region is averaged down first, since sampling alone would alias
+        # A large region is reduced by averaging first, because sampling alone would alias.
+        shrink = max(1, int(self.side / SIZE / 1.5))
         if shrink > 1:
             picture = picture.reduce(shrink)
         scale = self.axes() * (self.side / SIZE / shrink)
         corner = self.to_image(np.zeros(2)) / shrink
         matrix = (*scale[0], corner[0], *scale[1], corner[1])
-        warped = picture.transform(
-            (SIZE, SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
-        )
+        affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+        warped = picture.transform((SIZE, SIZE), affine, matrix, bilinear)
         return np.asarray(warped, np.float32) / 255.0
 
 
 def region_around(
     centre: Float[np.ndarray, "2"], up: Float[np.ndarray, "2"], farthest: float
 ) -> Region:
-    """MediaPipe's region: `centre` mid-hip, `up` a vector from mid-hip towards mid-shoulder,
-    `farthest` the body's radius, in px."""
-    return Region(
-        float(centre[0]),
-        float(centre[1]),
-        max(REGION_PER_RADIUS * float(farthest), 1.0),
-        float(np.arctan2(up[0], -up[1])),
-    )
+    """MediaPipe's region around a body.
+
+    Args:
+      centre: mid-hip, px.
+      up: a vector from mid-hip towards mid-shoulder.
+      farthest: distance of the farthest body point from mid-hip, px.
+    """
+    side, angle = max(REGION_PER_RADIUS * float(farthest), 1.0), float(np.arctan2(up[0], -up[1]))
+    return Region(float(centre[0]), float(centre[1]), side, angle)
 
 
 def region_of(points: Float[np.ndarray, "K 2"], names: tuple[str, ...]) -> Region:
-    """The region of a person of whom all these keypoints are known, hips and shoulders among them;
-    px."""
-    hip, shoulder = (
-        points[[names.index(f"{side}_{name}") for side in ("left", "right")]].mean(0)
-        for name in ("hip", "shoulder")
-    )
-    return region_around(hip, shoulder - hip, np.linalg.norm(points - hip, axis=-1).max())
+    """The region around keypoints, px, which must include hips and shoulders."""
+    middle = lambda name: points[[names.index(f"{s}_{name}") for s in ("left", "right")]].mean(0)
+    hip = middle("hip")
+    return region_around(hip, middle("shoulder") - hip, np.linalg.norm(points - hip, axis=-1).max())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,8 +157,8 @@ class Landmarks:
       person: probability that the region shows a person.
       world: (39, 3) metres from mid-hip; x to the right of the image, y down, z away from the
         camera.
-      mask: (M, M) 0..1, where in the region the person is.
-      evidence: the network's own outputs; `mirrored` is zero.
+      mask: (M, M) probability that a cell of the region belongs to the person.
+      evidence: the network's raw outputs; `mirrored` is zero.
     """
 
     points: Float[np.ndarray, "39 2"]
@@ -195,23 +174,21 @@ class Landmarks:
         return np.concatenate([from_landmarks(names) @ self.points, confidence], -1)
 
     def named_world(self, names: tuple[str, ...]) -> Float[np.ndarray, "K 3"]:
-        """Our keypoints in metres, as `world` has them."""
+        """Our keypoints in metres, in the axes of `world`."""
         return from_landmarks(names) @ self.world
 
     def region(self) -> Region:
-        """The region that the network asks for next."""
-        centre = self.points[33]
-        return region_around(
-            centre, self.points[34] - centre, np.linalg.norm(self.points[34] - centre)
-        )
+        """The region of the next pass."""
+        centre, up = self.points[33], self.points[34] - self.points[33]
+        return region_around(centre, up, np.linalg.norm(up))
 
 
 def from_landmarks(names: tuple[str, ...]) -> Float[np.ndarray, "K 39"]:
-    """What to multiply the 39 landmarks with for our keypoints.
+    """The matrix that maps the 39 landmarks to our keypoints.
 
-    Finger tips are where an outstretched hand would have them, twice as far from the wrist as the
-    knuckle that BlazePose marks (on our body wrist to tip is 0.8 of the forearm; BlazePose's
-    knuckle lies at 0.3 to 0.45 of it).
+    Finger tips are extrapolated for a straight hand: twice as far from the wrist as BlazePose's
+    knuckle. (On our body the distance from wrist to tip is 0.8 of the forearm; BlazePose's knuckle
+    is at 0.3 to 0.45 of it.)
     """
     matrix = np.zeros((len(names), LANDMARKS))
     for row, name in zip(matrix, names, strict=True):
@@ -222,61 +199,58 @@ def from_landmarks(names: tuple[str, ...]) -> Float[np.ndarray, "K 39"]:
 
 
 def landmarks(image: np.ndarray, region: Region, network: str = "blazepose-full") -> Landmarks:
-    """Runs the network on one region of an image, uint8 (H, W, 3)."""
-    *outputs, heat, inner = [
-        np.asarray(value)
-        for value in _landmarks(network)(graph_runner.load(network)[1], region.crop(image)[None])
-    ]
+    """Run the network on one region of an image, uint8 (H, W, 3)."""
+    # 1. The raw outputs.
+    weights, crop = graph_runner.load(network)[1], region.crop(image)[None]
+    *outputs, heat, inner = [np.asarray(value) for value in _landmarks(network)(weights, crop)]
     raw, world, person, mask = (value.astype(np.float64) for value in outputs)
     raw, world = raw.reshape(LANDMARKS, 5), world.reshape(LANDMARKS, 3)
-    where = np.array([region.x, region.y, region.side, region.angle])
-    evidence = Evidence(raw, world, heat, where, inner[0], np.zeros_like(inner[0]))
+    location = np.array([region.x, region.y, region.side, region.angle])
+    evidence = Evidence(raw, world, heat, location, inner[0], np.zeros_like(inner[0]))
+    # 2. Landmarks, corrected by their heatmaps, and in the axes of the image.
     corrected = (np.arange(LANDMARKS) < BODY) & (heat[:, 2] >= CLEAR)
     points = np.where(corrected[:, None], heat[:, :2], raw[:, :2])
-    turned = np.concatenate([world[:, :2] @ region.axes().T, world[:, 2:]], -1)
+    points = region.to_image(points)
+    world = np.concatenate([world[:, :2] @ region.axes().T, world[:, 2:]], -1)
+    # 3. Visibility: visible and present. The mask, averaged over blocks of cells.
     visibility = 1.0 / ((1.0 + np.exp(-raw[:, 3])) * (1.0 + np.exp(-raw[:, 4])))
     coarse = mask.reshape(MASK_SIZE, SIZE // MASK_SIZE, MASK_SIZE, SIZE // MASK_SIZE).mean((1, 3))
-    return Landmarks(
-        region.to_image(points), visibility, float(person[0, 0]), turned, coarse, evidence
-    )
+    return Landmarks(points, visibility, float(person[0, 0]), world, coarse, evidence)
 
 
 def heat_points(
     landmarks: Float[Array, "39 5"], heat: Float[Array, "G G 39"]
 ) -> Float[Array, "39 6"]:
-    """Where the network's heatmaps see its landmarks.
+    """The locations of the landmarks in the network's heatmaps.
 
-    MediaPipe corrects landmarks so (its RefineLandmarksFromHeatmapCalculator, with the same
-    window): halves the error of wrists and knees.
+    MediaPipe corrects landmarks in this way (its RefineLandmarksFromHeatmapCalculator, with the
+    same window). It halves the error of wrists and knees.
 
     Args:
       landmarks: in px of the network's input.
-      heat: 0..1, a map of each landmark.
+      heat: 0..1, one map for each landmark.
 
     Returns:
-      the map's centre of mass in the WINDOW cells around the landmark, x, y in px of the input, and
-      the largest value there (0 and the landmark itself where it lies outside the map); and the
-      place and value of the largest value of the whole map.
+      for each landmark, with x and y in px of the input: x and y of the map's centre of mass in the
+      WINDOW cells around the landmark, and the maximum there (the landmark itself and 0 if it is
+      outside the map); then x, y and value of the maximum of the whole map.
     """
     size = heat.shape[0]
-    cells = jnp.arange(size) * (
-        SIZE / size
-    )  # a cell stands for its upper left corner: on rendered people the shift across is then 0
+    # The location of a cell is its upper left corner: then rendered people have no shift in x.
+    cells = jnp.arange(size) * (SIZE / size)
+    # 1. The centre of mass around each landmark.
     at = jnp.round(landmarks[:, :2] * (size / SIZE))
-    near = jnp.abs(jnp.arange(size)[:, None] - at.T[:, None, :]) <= WINDOW // 2  # (2, G, 39)
-    window = heat * near[1][:, None] * near[0][None]
+    inside = jnp.abs(jnp.arange(size)[:, None] - at.T[:, None, :]) <= WINDOW // 2  # (2, G, 39)
+    window = heat * inside[1][:, None] * inside[0][None]
     mass = jnp.sum(window, (0, 1))
-    centre = (
-        jnp.einsum("ayxk->ka", window * jnp.stack(jnp.meshgrid(cells, cells))[..., None])
-        / jnp.maximum(mass, 1e-6)[:, None]
-    )
-    inside = (mass > 1e-6)[:, None]
+    grid = jnp.stack(jnp.meshgrid(cells, cells))[..., None]
+    centre = jnp.einsum("ayxk->ka", window * grid) / jnp.maximum(mass, 1e-6)[:, None]
+    centre = jnp.where((mass > 1e-6)[:, None], centre, landmarks[:, :2])
+    # 2. The maximum of each map.
     best = jnp.argmax(heat.reshape(-1, heat.shape[-1]), 0)
     peak = jnp.stack([cells[best % size], cells[best // size]], -1)
     values = jnp.max(window, (0, 1))[:, None], jnp.max(heat, (0, 1))[:, None]
-    return jnp.concatenate(
-        [jnp.where(inside, centre, landmarks[:, :2]), values[0], peak, values[1]], -1
-    )
+    return jnp.concatenate([centre, values[0], peak, values[1]], -1)
 
 
 @functools.cache
@@ -286,9 +260,8 @@ def _landmarks(network: str):
     @jax.jit
     def apply(weights: dict[str, Array], crops: Float[Array, "B 256 256 3"]) -> tuple[Array, ...]:
         inner = [INNER[network]] if network in INNER else []
-        result = graph_runner.run(
-            description, weights, {description.inputs[0]: crops}, [*OUTPUTS, *inner]
-        )
+        inputs = {description.inputs[0]: crops}
+        result = graph_runner.run(description, weights, inputs, [*OUTPUTS, *inner])
         *first, heat = (result[name] for name in OUTPUTS)
         heat = heat_points(first[0].reshape(LANDMARKS, 5), heat[0])
         return (*first, heat, result[INNER[network]] if inner else jnp.zeros((1, 0)))
@@ -302,7 +275,7 @@ def feature_maps(
     """Inner maps of BlazePose, as features of a person's crop.
 
     Args:
-      crops: values 0..1, the person upright and filling most of the square.
+      crops: values 0..1; the person should be upright and fill most of the square.
       variant: "full" (shipped), "heavy" or "lite" (made by tools/build_eyes.py).
 
     Returns:
@@ -310,7 +283,8 @@ def feature_maps(
       heavy), see FEATURE_NODES. Differentiable with respect to the crops.
 
     Raises:
-      ValueError: unknown variant. FileNotFoundError: its weights are not there.
+      ValueError: unknown variant.
+      FileNotFoundError: its weights do not exist.
     """
     if variant not in FEATURE_NODES:
         raise ValueError(f"unknown BlazePose {variant!r}: choose among {', '.join(FEATURE_NODES)}")
@@ -323,19 +297,15 @@ def _feature_maps(variant: str):
     groups = FEATURE_NODES[variant]
 
     def batch(weights: dict[str, Array], crops: Array) -> list[Array]:
-        values = graph_runner.run(
-            description,
-            weights,
-            {description.inputs[0]: crops},
-            [name for group in groups for name in group],
-        )
+        names = [name for group in groups for name in group]
+        values = graph_runner.run(description, weights, {description.inputs[0]: crops}, names)
         return [jnp.concatenate([values[name] for name in group], -1) for group in groups]
 
     @jax.jit
     def apply(weights: dict[str, Array], crops: Array) -> list[Array]:
         if jax.default_backend() != "cpu":
             return batch(weights, crops)
-        # One by one, because the maps of one image stay in a CPU's cache: a third faster than a
+        # One image at a time: its maps fit into the cache of a CPU, which is a third faster than a
         # batch of 32.
         maps = jax.lax.map(lambda crop: batch(weights, crop[None]), crops)
         return [m[:, 0] for m in maps]

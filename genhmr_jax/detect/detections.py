@@ -1,4 +1,4 @@
-"""What is detected of the people of a photo, or given by the user. NumPy on the host."""
+"""The detected people of a photo, or those that the user gives. NumPy on the host."""
 
 import dataclasses
 
@@ -8,14 +8,14 @@ from jaxtyping import Bool, Float, Int
 from genhmr_jax.geometry.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS
 
 MASK_SIZE = 128
-"""Cells of a mask's side."""
+"""Number of cells on each side of a mask."""
 GRID, CHANNELS = 8, 288
-"""Cells of a BlazePose feature map's side, and its channels (blazepose.INNER)."""
+"""Cells on each side of BlazePose's inner map, and its channels (blazepose.INNER)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """P people of a photo. Empty rows (all zero) stand for what is not known of a person.
+    """P people of a photo. A row of zeros means that a quantity is not known for a person.
 
     Attributes:
       boxes: (P, 4) xyxy px.
@@ -24,15 +24,15 @@ class Detections:
         keypoint outside the image has confidence 0.
       keypoints3d: (P, 23, 3) the same keypoints in metres from mid-hip, as the lifter estimates
         them: x right, y down, z away from the camera.
-      masks: (P, M, M) probability that a cell shows the person.
+      masks: (P, M, M) probability that a cell belongs to the person.
       mask_frames: (P, 2, 3) location of a mask: px = frame[:, :2] @ (u, v) + frame[:, 2], with u to
         the right and v down, 0..1 in the mask.
       features: (P, 2, 8, 8, 288) BlazePose's inner map of the person's region and of its mirror
         image, each in the axes of its own region.
       regions: (P, 4) those regions: x, y, side in px and angle in radians (blazepose.Region).
-      given: (P,) which of the user's boxes or keypoints a person is; -1: the detector found the
-        person.
-      left_out: how many people more were found or given than were asked for.
+      given: (P,) index of the person among the user's boxes or keypoints; -1: the detector found
+        the person.
+      left_out: number of people who were found or given beyond `max_people`.
     """
 
     boxes: Float[np.ndarray, "P 4"]
@@ -51,7 +51,7 @@ class Detections:
 
     @property
     def has_features(self) -> Bool[np.ndarray, "P"]:
-        """Whether `features` hold anything of each person."""
+        """Whether `features` are known for each person."""
         return self.features.any((1, 2, 3, 4))
 
     def only(self, chosen: np.ndarray | slice | list[int]) -> "Detections":
@@ -59,13 +59,13 @@ class Detections:
         return dataclasses.replace(self, **{name: rows[chosen] for name, rows in self._rows()})
 
     def padded(self, rows: int) -> "Detections":
-        """With empty people after them, `rows` in all."""
+        """The people followed by empty rows, `rows` in all."""
         empty = dict(Detections.empty(rows - len(self))._rows())
         joined = {name: np.concatenate([own, empty[name]]) for name, own in self._rows()}
         return dataclasses.replace(self, **joined)
 
     def moved(self, x: float, y: float) -> "Detections":
-        """The same people in an image whose origin lies (x, y) px further up and left."""
+        """The same people in an image whose origin is (x, y) px further left and up."""
         offset = np.float32([x, y])
         frames = self.mask_frames.copy()
         frames[:, :, 2] += offset
@@ -79,7 +79,7 @@ class Detections:
 
     @staticmethod
     def empty(people: int) -> "Detections":
-        """People of whom nothing is known."""
+        """Rows of people for whom nothing is known."""
         zeros = lambda *shape: np.zeros((people, *shape), np.float32)
         return Detections(
             boxes=zeros(4),
@@ -94,11 +94,11 @@ class Detections:
         )
 
     def _rows(self) -> list[tuple[str, np.ndarray]]:
-        """Every array that has a row a person."""
+        """Every array with one row for each person."""
         names = (field.name for field in dataclasses.fields(self) if field.name != "left_out")
         return [(name, getattr(self, name)) for name in names]
 
 
 def enough_keypoints(keypoints: Float[np.ndarray, "P K 3"]) -> Bool[np.ndarray, "P"]:
-    """Whether enough of each person's keypoints is known to recover a body."""
+    """Whether enough keypoints of each person are known to recover a body."""
     return (keypoints[..., 2] >= MIN_CONFIDENCE).sum(-1) >= MIN_KEYPOINTS

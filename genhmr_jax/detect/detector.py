@@ -1,13 +1,14 @@
-"""Photo to people: boxes by MoveNet multipose, 23 keypoints each by BlazePose and the lifter.
+"""Detection of people: boxes from MoveNet multipose, 23 keypoints from BlazePose and the lifter.
 
-MoveNet's 17 keypoints check those of BlazePose. Boxes and keypoints of the user replace the
-detector's own.
+The confidence of BlazePose's keypoints is reduced where MoveNet's 17 keypoints disagree. Boxes and
+keypoints of the user replace those of the detector.
 """
 
 import dataclasses
 
 import numpy as np
 from jaxtyping import Bool, Float
+from smpl_jax.keypoints import COCO17
 
 from genhmr_jax.detect import blazepose, lifter, movenet
 from genhmr_jax.detect.blazepose import Evidence, Region
@@ -15,28 +16,29 @@ from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_bounds
 
 MOST_PEOPLE = 10
-"""The most people that the detector returns unless another number is given."""
+"""Default limit of the number of detected people."""
 NETWORK = "blazepose-full"
-PASSES = 2  # BlazePose runs again on the region that its first pass asked for
-IS_PERSON = 0.5
-NEAR_MISS = (
-    0.1  # with nobody above the threshold, the best guess above this one counts if BlazePose agrees
-)
+PASSES = 2  # BlazePose runs again on the region that its first pass predicts
+IS_PERSON = 0.5  # BlazePose's probability from which a region counts as a person
+# MoveNet's score from which a person is accepted if BlazePose agrees and no score is above the
+# threshold.
+NEAR_MISS = 0.1
 BOX_MARGIN = 1.25
-# sides of the region: two estimates of a keypoint that are farther apart contradict each other
+# Sides of the region: two estimates of a keypoint at a larger distance contradict each other.
 AGREE = 0.05
-HIPS, SHOULDERS = [11, 12], [5, 6]  # in COCO's order
+HIPS = [COCO17.index("left_hip"), COCO17.index("right_hip")]
+SHOULDERS = [COCO17.index("left_shoulder"), COCO17.index("right_shoulder")]
 
 
 @dataclasses.dataclass(frozen=True)
 class PoseEstimate:
-    """What BlazePose and the lifter estimate of one person.
+    """The estimates of BlazePose and the lifter for one person.
 
     Attributes:
       keypoints: (23, 3) px and confidence, see Detections.
-      keypoints3d: (23, 3) metres; zero where no person was seen.
-      mask: (M, M) and its frame (2, 3), see Detections; the mask is zero where no person was seen.
-      frame: (2, 3).
+      keypoints3d: (23, 3) metres; zero if no person was found in the region.
+      mask: (M, M), see Detections; zero if no person was found in the region.
+      frame: (2, 3) location of the mask, see Detections.
       person: probability that the region shows a person.
       evidence: the outputs of the network, with the inner map of the mirror image.
     """
@@ -67,24 +69,25 @@ def detect(
     threshold: float = 0.2,
     network: str = NETWORK,
 ) -> Detections:
-    """The people of a photo and their keypoints.
+    """Detect the people of a photo and their keypoints.
 
     Args:
       image: uint8 (H, W, 3), RGB, any size.
-      boxes: (P, 4) xyxy px of the user, in place of a search for people. No rows mean that nobody
-        is there.
+      boxes: (P, 4) xyxy px of the user, in place of a search for people. No rows mean that there
+        are no people.
       keypoints: (P, 23, 3) px and confidence of the user, in place of detected ones; with boxes: of
-        the same people. Masks, 3D keypoints and features come from the detector, where it sees the
+        the same people. Masks, 3D keypoints and features come from the detector, if it finds the
         person.
-      max_people: the most people, those of the largest score times box side; None is MOST_PEOPLE of
-        the people whom the detector finds, and everybody who is given.
-      threshold: least score of MoveNet.
-      network: the BlazePose to use, see `graph_runner.load`; the heavy one is slower and more
-        exact, tools/build_eyes.py makes it.
+      max_people: limit of the number of people. Those with the largest score times box side are
+        returned, or the largest boxes of the user. None: MOST_PEOPLE for detected people, no limit
+        for given ones.
+      threshold: smallest score of MoveNet.
+      network: the BlazePose to use, see `graph_runner.load`. The heavy one is slower and more
+        accurate; tools/build_eyes.py makes it.
 
     Raises:
-      ValueError: what is no image; boxes or keypoints of another shape or not finite; boxes outside
-        the image; boxes and keypoints of different numbers of people.
+      ValueError: no image; boxes or keypoints of another shape or not finite; boxes outside the
+        image; boxes and keypoints of different numbers of people.
       FileNotFoundError: there is no such network.
     """
     check_image(image)
@@ -92,13 +95,11 @@ def detect(
         most = MOST_PEOPLE if max_people is None else max_people
         people, left_out = find_people(image, most, threshold, network)
         return dataclasses.replace(_detections(people), left_out=left_out)
-    boxes, keypoints = (
-        _rows("boxes", boxes, (4,)),
-        _rows("keypoints", keypoints, (len(DETECTED), 3)),
-    )
+    boxes = _rows("boxes", boxes, (4,))
+    keypoints = _rows("keypoints", keypoints, (len(DETECTED), 3))
     if boxes is not None and keypoints is not None and len(boxes) != len(keypoints):
         problem = f"{len(boxes)} boxes but keypoints of {len(keypoints)} people are given"
-        raise ValueError(f"{problem}: one box a person is needed")
+        raise ValueError(f"{problem}: one box for each person is needed")
     if boxes is None:
         boxes = keypoint_bounds(keypoints)
     chosen = np.arange(len(boxes))
@@ -117,14 +118,17 @@ def detect(
 def find_people(
     image: np.ndarray, max_people: int = MOST_PEOPLE, threshold: float = 0.2, network: str = NETWORK
 ) -> tuple[list[FoundPerson], int]:
-    """Searches an image, uint8 (H, W, 3), for people. Returns them, and how many people more there
-    are."""
+    """Search an image, uint8 (H, W, 3), for people.
+
+    Returns:
+      at most `max_people` people, and the number of people beyond them.
+    """
     check_image(image)
     boxes, scores, keypoints = movenet.find_people(image, min(threshold, NEAR_MISS))
-    sure = scores >= threshold
-    if not sure.any():
-        return _doubtful_person(image, boxes, scores, keypoints, network), 0
-    boxes, scores, keypoints = boxes[sure], scores[sure], keypoints[sure]
+    accepted = scores >= threshold
+    if not accepted.any():
+        return _uncertain_person(image, boxes, scores, keypoints, network), 0
+    boxes, scores, keypoints = boxes[accepted], scores[accepted], keypoints[accepted]
     order = np.argsort(-scores * np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1)), kind="stable")
     people = [
         FoundPerson(boxes[i], float(scores[i]), _estimate(image, boxes[i], keypoints[i], network))
@@ -134,35 +138,27 @@ def find_people(
 
 
 def in_box(image: np.ndarray, box: np.ndarray, network: str = NETWORK) -> FoundPerson:
-    """The person in a box (4,) xyxy px; the score is BlazePose's that there is one."""
+    """The person in a box (4,) xyxy px; the score is BlazePose's probability of a person."""
     pose = _estimate(image, box, _movenet_in_box(image, box), network)
     return FoundPerson(box, pose.person, pose)
 
 
 def in_region(image: np.ndarray, region: Region, network: str = NETWORK) -> PoseEstimate:
-    """The person in a region, uint8 (H, W, 3), in which one is known to be; MoveNet is not run."""
+    """The person in a region of an image, which must show one; MoveNet is not run."""
     return _pose_estimate(image, blazepose.landmarks(image, region, network), region, network)
 
 
 def check_image(image: np.ndarray) -> None:
-    """Refuses what is not an RGB image: ValueError."""
-    is_rgb = (
-        isinstance(image, np.ndarray)
-        and image.dtype == np.uint8
-        and image.ndim == 3
-        and image.shape[2] == 3
-    )
+    """Raise ValueError if the argument is not an RGB image."""
+    is_array = isinstance(image, np.ndarray)
+    is_rgb = is_array and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     if not is_rgb or 0 in image.shape:
-        found = (
-            f"{image.dtype} {image.shape}"
-            if isinstance(image, np.ndarray)
-            else type(image).__name__
-        )
+        found = f"{image.dtype} {image.shape}" if is_array else type(image).__name__
         raise ValueError(f"the image is {found}: uint8 (height, width, 3), RGB, is needed")
 
 
 def _detections(people: list[FoundPerson]) -> Detections:
-    """One row a person, perhaps of nobody."""
+    """Detections with one row for each person; the list may be empty."""
     found = Detections.empty(len(people))
     for i, person in enumerate(people):
         found.boxes[i], found.scores[i] = person.box, person.score
@@ -178,8 +174,7 @@ def _detections(people: list[FoundPerson]) -> Detections:
 def _around_keypoints(
     image: np.ndarray, boxes: np.ndarray, keypoints: np.ndarray, network: str
 ) -> Detections:
-    """The user's keypoints, with masks, 3D keypoints and features of the detector's own
-    estimates."""
+    """The user's keypoints, with masks, 3D keypoints and features of the detector."""
     found = dataclasses.replace(Detections.empty(len(boxes)), boxes=boxes, keypoints=keypoints)
     usable = np.flatnonzero(enough_keypoints(keypoints) & _inside(boxes, image))
     own = _detections([in_box(image, box, network) for box in boxes[usable]])
@@ -191,8 +186,11 @@ def _around_keypoints(
 def _rows(
     name: str, given: np.ndarray | None, shape: tuple[int, ...]
 ) -> Float[np.ndarray, "P *shape"] | None:
-    """What the user gives as float32, one row a person; an empty list is nobody. Raises
-    ValueError."""
+    """The user's boxes or keypoints as float32, one row for each person.
+
+    Raises:
+      ValueError: no numbers, another shape, or not finite. An empty list is no error.
+    """
     if given is None:
         return None
     try:
@@ -204,28 +202,28 @@ def _rows(
     if rows.shape[1:] != shape or not np.isfinite(rows).all():
         wanted = ", ".join(map(str, ("P", *shape)))
         problem = f"{name} have shape {rows.shape} or are not finite"
-        raise ValueError(f"{problem}: ({wanted}) finite numbers are needed, a row a person")
+        raise ValueError(f"{problem}: ({wanted}) finite numbers are needed, one row a person")
     return rows
 
 
 def _inside(boxes: Float[np.ndarray, "P 4"], image: np.ndarray) -> Bool[np.ndarray, "P"]:
-    """Whether boxes have some area inside the image."""
+    """Whether boxes have an area inside the image."""
     inside = np.clip(boxes, 0, np.tile(image.shape[1::-1], 2))
     return (inside[:, 2:] - inside[:, :2] >= 1).all(-1)
 
 
 def _check_boxes(image: np.ndarray, boxes: np.ndarray) -> None:
-    """Raises ValueError for a box without area inside the image."""
+    """Raise ValueError for a box without area inside the image."""
     if not _inside(boxes, image).all():
         width, height = image.shape[1::-1]
         problem = f"a box has no area inside the image of {width} x {height} px"
         raise ValueError(f"{problem}: give boxes as x0, y0, x1, y1 in px")
 
 
-def _doubtful_person(
+def _uncertain_person(
     image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, keypoints: np.ndarray, network: str
 ) -> list[FoundPerson]:
-    """MoveNet's best near miss, if BlazePose sees a person there."""
+    """The person of MoveNet's highest score, if BlazePose confirms that there is a person."""
     if not len(boxes):
         return []
     pose = _estimate(image, boxes[0], keypoints[0], network)
@@ -233,8 +231,10 @@ def _doubtful_person(
 
 
 def _movenet_in_box(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
-    """MoveNet's keypoints (17, 3) in px of the image for the person in a box, or None if it sees
-    nobody there."""
+    """MoveNet's keypoints (17, 3) in px of the image for the person in a box.
+
+    None if it finds no person there.
+    """
     height, width = image.shape[:2]
     margin = (BOX_MARGIN - 1) / 2 * np.tile(box[2:] - box[:2], 2) * [-1, -1, 1, 1]
     x0, y0, x1, y1 = np.clip(np.round(box + margin), 0, [width, height, width, height]).astype(int)
@@ -252,111 +252,128 @@ def _movenet_in_box(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
 def _estimate(
     image: np.ndarray, box: np.ndarray, coco: np.ndarray | None, network: str
 ) -> PoseEstimate:
-    """The person of a box; `coco`: MoveNet's keypoints (17, 3), or None."""
-    region = _region(box, coco)
+    """Estimate the person of a box.
+
+    Args:
+      image: uint8 (H, W, 3).
+      box: (4,) xyxy px.
+      coco: MoveNet's keypoints (17, 3), or None.
+      network: the BlazePose to use.
+    """
+    next_region = _region(box, coco)
     for _ in range(PASSES):
-        seen = region
-        found = blazepose.landmarks(image, seen, network)
+        region = next_region
+        found = blazepose.landmarks(image, region, network)
         if found.person < IS_PERSON:
             break
-        region = found.region()
-    return _pose_estimate(image, found, seen, network, coco, box)
+        next_region = found.region()
+    return _pose_estimate(image, found, region, network, coco, box)
 
 
 def _pose_estimate(
     image: np.ndarray,
     found: blazepose.Landmarks,
-    seen: Region,
+    region: Region,
     network: str,
     coco: np.ndarray | None = None,
     box: np.ndarray | None = None,
 ) -> PoseEstimate:
-    """What BlazePose found in a region `seen`, checked against MoveNet's keypoints in a box, if
-    there are any."""
-    sure = found.person >= IS_PERSON
+    """Combine BlazePose's landmarks of a region, the lifter, and MoveNet's keypoints if any."""
+    # 1. BlazePose's keypoints, with less confidence where MoveNet's differ.
+    is_person = found.person >= IS_PERSON
     points, points3d = found.named(DETECTED), np.zeros((len(DETECTED), 3))
     if coco is not None:
         points = _combine(points, coco, found.person, box)
+    # 2. The lifter's keypoints, from the region and its mirror image.
     mirrored = np.zeros_like(found.evidence.inner)
-    if sure:
-        other, mirror_region = _mirrored(image, seen, network)
+    if is_person:
+        other, mirror_region = _mirrored(image, region, network)
         points[:, :2], points3d, agreement = _lifted(
-            found, seen, other, mirror_region, image.shape[1], coco
+            found, region, other, mirror_region, image.shape[1], coco
         )
         points[:, 2] *= agreement
         if other.person >= IS_PERSON:
             mirrored = other.evidence.inner
     elif coco is None:
         points[:, 2] *= found.person
+    # 3. Keypoints outside the image have no confidence.
     height, width = image.shape[:2]
     inside = ((points[:, :2] >= 0) & (points[:, :2] <= [width, height])).all(-1)
     points[:, 2] *= inside
     evidence = dataclasses.replace(found.evidence, mirrored=mirrored)
-    return PoseEstimate(points, points3d, found.mask * sure, seen.frame(), found.person, evidence)
+    mask = found.mask * is_person
+    return PoseEstimate(points, points3d, mask, region.frame(), found.person, evidence)
 
 
-def _mirrored(image: np.ndarray, seen: Region, network: str) -> tuple[blazepose.Landmarks, Region]:
-    """What BlazePose finds in the mirror image of the region, and where that region lies in the
-    mirror image of the picture."""
-    region = Region(image.shape[1] - seen.x, seen.y, seen.side, -seen.angle)
-    return blazepose.landmarks(np.ascontiguousarray(image[:, ::-1]), region, network), region
+def _mirrored(
+    image: np.ndarray, region: Region, network: str
+) -> tuple[blazepose.Landmarks, Region]:
+    """BlazePose's landmarks of the mirrored region, and this region in the mirrored picture."""
+    mirror_region = Region(image.shape[1] - region.x, region.y, region.side, -region.angle)
+    picture = np.ascontiguousarray(image[:, ::-1])
+    return blazepose.landmarks(picture, mirror_region, network), mirror_region
 
 
 def _lifted(
     found: blazepose.Landmarks,
-    seen: Region,
+    region: Region,
     other: blazepose.Landmarks,
     mirror_region: Region,
     width: int,
     coco: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The person's keypoints in px (23, 2) and metres (23, 3): means of the estimates of the region
-    and of its mirror image.
+    """The lifter's keypoints, as means of the region's estimate and its mirror image's.
 
-    The errors of the two differ. Where they contradict each other, as when one takes the left leg
-    for the right one, the one that is nearer to MoveNet's (17, 3) counts alone, or the first. Also
-    (23,) 1 where both agree, down to 0.5.
+    The errors of the two estimates differ. If they contradict each other, for example because one
+    confuses the left and the right leg, only one of them counts: the one that is closer to
+    MoveNet's keypoints `coco` (17, 3), or that of the region.
+
+    Returns:
+      keypoints in px (23, 2) and in metres (23, 3), and their agreement (23,): from 0.5 to 1.
     """
-    flip, first = list(DETECTED_FLIP), lifter.keypoints(found, seen)
+    # 1. Both estimates, in the axes of the picture.
+    flip, first = list(DETECTED_FLIP), lifter.keypoints(found, region)
     if other.person < IS_PERSON:
         return *first, np.ones(len(first[0]))
     other2d, other3d = lifter.keypoints(other, mirror_region)
     second = other2d[flip] * [-1, 1] + [width, 0], other3d[flip] * [-1, 1, 1]
+    # 2. Their agreement, and which one counts where they contradict each other.
     gap = np.linalg.norm(first[0] - second[0], axis=-1)
-    agreement = np.exp(-(gap**2) / (AGREE * seen.side) ** 2)
+    agreement = np.exp(-(gap**2) / (AGREE * region.side) ** 2)
     if coco is not None:
-        sure = coco[:, 2] * (1 - agreement[: len(coco)])
+        weight = coco[:, 2] * (1 - agreement[: len(coco)])
         gaps = [
-            np.sum(sure * np.linalg.norm(points[: len(coco)] - coco[:, :2], axis=-1))
+            np.sum(weight * np.linalg.norm(points[: len(coco)] - coco[:, :2], axis=-1))
             for points, _ in (first, second)
         ]
         first, second = (first, second) if gaps[0] <= gaps[1] else (second, first)
-    mean2d, mean3d = (
-        a + agreement[:, None] / 2 * (b - a) for a, b in zip(first, second, strict=True)
-    )
-    return mean2d, mean3d, (1 + agreement) / 2
+    # 3. The mean of both where they agree, the first one where they do not.
+    mean = lambda a, b: a + agreement[:, None] / 2 * (b - a)
+    return mean(first[0], second[0]), mean(first[1], second[1]), (1 + agreement) / 2
 
 
 def _region(box: np.ndarray, coco: np.ndarray | None) -> Region:
-    """BlazePose's first region: by MoveNet's hips and shoulders if it is sure of them, else the
-    box, upright."""
+    """BlazePose's first region: from MoveNet's hips and shoulders if their score is above 0.2.
+
+    Otherwise it is the box, upright.
+    """
     if coco is not None and coco[HIPS, 2].min() > 0.2 and coco[SHOULDERS, 2].min() > 0.2:
         hip, shoulder = coco[HIPS, :2].mean(0), coco[SHOULDERS, :2].mean(0)
-        seen = coco[coco[:, 2] > 0.2, :2]
-        return blazepose.region_around(
-            hip, shoulder - hip, np.linalg.norm(seen - hip, axis=-1).max()
-        )
+        radius = np.linalg.norm(coco[coco[:, 2] > 0.2, :2] - hip, axis=-1).max()
+        return blazepose.region_around(hip, shoulder - hip, radius)
     return Region(*(box[:2] + box[2:]) / 2, BOX_MARGIN * float((box[2:] - box[:2]).max()), 0.0)
 
 
 def _combine(points: np.ndarray, coco: np.ndarray, person: float, box: np.ndarray) -> np.ndarray:
-    """BlazePose's 23 keypoints, less confident where MoveNet's 17 differ; MoveNet's alone if
-    BlazePose saw nobody."""
+    """BlazePose's 23 keypoints, with less confidence where MoveNet's 17 differ.
+
+    They are MoveNet's keypoints if BlazePose found no person.
+    """
     if person < IS_PERSON:
         return np.concatenate([coco, np.zeros((len(DETECTED) - len(coco), 3))])
     tolerance = 0.1 * np.linalg.norm(box[2:] - box[:2])
     distance = np.linalg.norm(points[: len(coco), :2] - coco[:, :2], axis=-1) / tolerance
-    # MoveNet is under-confident: its score is 0.5 where it is right.
-    doubt = np.clip(2 * coco[:, 2], 0, 1) * (1 - np.exp(-(distance**2)))
-    points[: len(coco), 2] *= 1 - doubt
+    # MoveNet is under-confident: the score of a correct keypoint is 0.5.
+    contradiction = np.clip(2 * coco[:, 2], 0, 1) * (1 - np.exp(-(distance**2)))
+    points[: len(coco), 2] *= 1 - contradiction
     return points

@@ -1,9 +1,8 @@
-"""Runs the converted 2D networks: a pure function over a list of TensorFlow operations, to be
-jitted, batched and differentiated.
+"""Runs the converted 2D networks: a pure function that evaluates a list of TensorFlow operations.
 
-A network file (`tools/build_eyes.py` writes it) is an npz of float16 weights plus the graph as
-JSON. Weights are computed with in float32. Values that depend on shapes only stay NumPy arrays
-while the graph is traced, so reshapes and ranges are static.
+It can be jitted, batched and differentiated. A network file (`tools/build_eyes.py` writes it) is an
+npz of float16 weights and the graph as JSON. Computations are in float32. Values that depend only
+on shapes stay NumPy arrays while the graph is traced, so that reshapes and ranges are static.
 """
 
 import dataclasses
@@ -27,7 +26,7 @@ ACTIVATIONS = {"Relu": jax.nn.relu, "Relu6": jax.nn.relu6}
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """One operation: its inputs are names of nodes, "name:1" is the second output of a node."""
+    """One operation. Its inputs are names of nodes; "name:1" is the second output of a node."""
 
     name: str
     op: str
@@ -37,14 +36,18 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """Nodes in an order in which inputs come first."""
+    """A network: its nodes, ordered so that the inputs of a node precede it."""
 
     nodes: tuple[Node, ...]
     inputs: tuple[str, ...]
     outputs: Mapping[str, str]
 
     def needed(self, names: Sequence[str]) -> list[Node]:
-        """The nodes that the named values need, in order. Raises ValueError for an unknown name."""
+        """The nodes that the named values depend on, in order.
+
+        Raises:
+          ValueError: an unknown name.
+        """
         wanted = {name.split(":")[0] for name in names}
         if unknown := wanted - {node.name for node in self.nodes}:
             raise ValueError(f"the graph has no value named {', '.join(sorted(unknown))}")
@@ -58,29 +61,26 @@ class Graph:
 
 @functools.cache
 def load(name: str) -> tuple[Graph, dict[str, Array]]:
-    """A network and its weights (float32), read once.
+    """Load a network and its weights (float32); they are cached.
 
     Args:
       name: of a network in genhmr_jax/assets/eyes ("blazepose-full"), or the path of such a file.
 
     Raises:
-      FileNotFoundError: there is no such file; the message says how to make it.
-      ValueError: the file is not one that tools/build_eyes.py writes.
+      FileNotFoundError: there is no such file; the message has the command that makes it.
+      ValueError: the file was not written by tools/build_eyes.py.
     """
     path = Path(name) if str(name).endswith(".npz") else ASSETS / f"{name}.npz"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such network; make it with `python tools/build_eyes.py --models {path.stem}`"
-        )
+        command = f"python tools/build_eyes.py --models {path.stem}"
+        raise FileNotFoundError(f"{path}: no such network; make it with `{command}`")
     try:
         with np.load(path, allow_pickle=False) as file:
             description = json.loads(file["graph"].tobytes())
-            with (
-                jax.ensure_compile_time_eval()
-            ):  # real arrays, also if a function under `jit` is the first to ask
-                weights = {
-                    key: jnp.asarray(file[key], jnp.float32) for key in file.files if key != "graph"
-                }
+            names = [key for key in file.files if key != "graph"]
+            # Concrete arrays, even if the first call is inside a jitted function.
+            with jax.ensure_compile_time_eval():
+                weights = {key: jnp.asarray(file[key], jnp.float32) for key in names}
         nodes = tuple(
             Node(name, op, tuple(inputs), attributes)
             for name, op, inputs, attributes in description["nodes"]
@@ -89,9 +89,8 @@ def load(name: str) -> tuple[Graph, dict[str, Array]]:
             raise ValueError(f"operations {', '.join(sorted(unknown))} are not supported")
         return Graph(nodes, tuple(description["inputs"]), description["outputs"]), weights
     except (KeyError, TypeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: not a network file ({error}); make it again with tools/build_eyes.py"
-        ) from error
+        remedy = "make it again with tools/build_eyes.py"
+        raise ValueError(f"{path}: not a network file ({error}); {remedy}") from error
 
 
 def run(
@@ -100,18 +99,16 @@ def run(
     inputs: Mapping[str, Array],
     outputs: Sequence[str] | None = None,
 ) -> dict[str, Array]:
-    """Values of a network.
+    """Evaluate a network.
 
     Args:
       graph, weights: of `load`.
-      inputs: by name; images are (B, H, W, 3), where MoveNet takes B = 1 only.
-      outputs: names of outputs or of inner nodes; default: all outputs. Only what they need is
-        computed.
+      inputs: by name; images are (B, H, W, 3). MoveNet requires B = 1.
+      outputs: names of outputs or of inner nodes; default: all outputs. Only the nodes that they
+        depend on are evaluated.
     """
-    names = {
-        name: graph.outputs.get(name, name)
-        for name in (graph.outputs if outputs is None else outputs)
-    }
+    wanted = graph.outputs if outputs is None else outputs
+    names = {name: graph.outputs.get(name, name) for name in wanted}
     values: dict[str, Any] = {}
     for node in graph.needed(list(names.values())):
         if node.op == "Placeholder":
@@ -139,7 +136,8 @@ def _convolution(
     fused_ops=(),
 ) -> Array:
     if kernel.shape[:2] == (1, 1) and tuple(strides) == (1, 1, 1, 1):
-        # On a CPU a matrix product is faster than XLA's convolution; elsewhere it is the same.
+        # On a CPU a matrix product is faster than XLA's convolution; elsewhere there is no
+        # difference.
         y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0], precision=lax.Precision.HIGHEST)
     else:
         y = _xla_convolution(x, kernel, strides[1:3], padding, rhs_dilation=dilations[1:3])
@@ -147,16 +145,8 @@ def _convolution(
 
 
 def _xla_convolution(x: Array, kernel: Array, strides, padding: str, **options) -> Array:
-    layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        padding,
-        dimension_numbers=layout,
-        precision=lax.Precision.HIGHEST,
-        **options,
-    )
+    options |= {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": lax.Precision.HIGHEST}
+    return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
 def _depthwise(
@@ -178,13 +168,8 @@ def _depthwise(
     if jax.default_backend() == "cpu":
         y = _shifted_sum(x, kernel[..., 0], strides, padding)
     else:
-        y = _xla_convolution(
-            x,
-            kernel.reshape(rows, columns, 1, channels),
-            strides,
-            padding,
-            feature_group_count=channels,
-        )
+        kernel = kernel.reshape(rows, columns, 1, channels)
+        y = _xla_convolution(x, kernel, strides, padding, feature_group_count=channels)
     return _finish(y, bias, fused_ops)
 
 
@@ -194,8 +179,10 @@ def _shifted_sum(
     strides: tuple[int, int],
     padding: str,
 ) -> Array:
-    """A depthwise convolution as a sum of shifted slices: XLA's own is about ten times slower on a
-    CPU."""
+    """A depthwise convolution as a sum of shifted slices.
+
+    XLA's own is about ten times slower on a CPU.
+    """
     shape = kernel.shape[:2]
     if padding == "SAME":
         sums = [
@@ -203,17 +190,13 @@ def _shifted_sum(
             for n, window, stride in zip(x.shape[1:3], shape, strides, strict=True)
         ]
         x = jnp.pad(x, ((0, 0), *((n // 2, n - n // 2) for n in sums), (0, 0)))
-    height, width = (
-        (n - window) // stride + 1
-        for n, window, stride in zip(x.shape[1:3], shape, strides, strict=True)
-    )
+    height = (x.shape[1] - shape[0]) // strides[0] + 1
+    width = (x.shape[2] - shape[1]) // strides[1] + 1
     total = 0.0
     for i in range(shape[0]):
         for j in range(shape[1]):
-            rows, columns = (
-                slice(at, at + (n - 1) * s + 1, s)
-                for at, n, s in ((i, height, strides[0]), (j, width, strides[1]))
-            )
+            rows = slice(i, i + (height - 1) * strides[0] + 1, strides[0])
+            columns = slice(j, j + (width - 1) * strides[1] + 1, strides[1])
             total += x[:, rows, columns] * kernel[i, j]
     return total
 
@@ -232,18 +215,16 @@ def _max_pool(x: Array, *, ksize, strides, padding: str) -> Array:
 def _resize_bilinear(
     x: Array, size: np.ndarray, *, align_corners: bool = False, half_pixel_centers: bool = False
 ) -> Array:
-    rows, columns = (
-        _interpolation(n, int(m), align_corners, half_pixel_centers)
-        for n, m in zip(x.shape[1:3], size, strict=True)
-    )
+    convention = (align_corners, half_pixel_centers)
+    rows = _interpolation(x.shape[1], int(size[0]), *convention)
+    columns = _interpolation(x.shape[2], int(size[1]), *convention)
     return jnp.einsum("yh,bhwc,xw->byxc", rows, x, columns, precision=lax.Precision.HIGHEST)
 
 
 def _interpolation(
     size_in: int, size_out: int, align_corners: bool, half_pixel_centers: bool
 ) -> Float[np.ndarray, "out in"]:
-    """Weights of linear interpolation along one axis, by TensorFlow's three conventions of where
-    samples lie."""
+    """Weights of linear interpolation along one axis, in TensorFlow's three conventions."""
     at = np.arange(size_out, dtype=np.float64)
     if align_corners and size_out > 1:
         at *= (size_in - 1) / (size_out - 1)
@@ -268,9 +249,8 @@ def _strided_slice(
     shrink_axis_mask=0,
 ):
     index: list[Any] = []
-    for i, (first, last, step) in enumerate(
-        zip(begin.tolist(), end.tolist(), strides.tolist(), strict=True)
-    ):
+    slices = zip(begin.tolist(), end.tolist(), strides.tolist(), strict=True)
+    for i, (first, last, step) in enumerate(slices):
         bit = 1 << i
         if ellipsis_mask & bit:
             index.append(...)
@@ -279,16 +259,17 @@ def _strided_slice(
         elif shrink_axis_mask & bit:
             index.append(first)
         else:
-            index.append(
-                slice(None if begin_mask & bit else first, None if end_mask & bit else last, step)
-            )
+            first = None if begin_mask & bit else first
+            index.append(slice(first, None if end_mask & bit else last, step))
     result = x[tuple(index)]
     return np.asarray(result) if isinstance(x, np.ndarray) else result
 
 
 def _either(function):
-    """Calls function(xp, ...) with xp = NumPy where all values are known while tracing, so that the
-    result is known too, else jax.numpy."""
+    """Wrap function(xp, ...): xp is NumPy if all values are known while tracing, else jax.numpy.
+
+    The result of NumPy is then known while tracing too.
+    """
 
     def apply(*values, **attributes):
         known = all(isinstance(value, (np.ndarray, np.generic)) for value in values)

@@ -1,4 +1,4 @@
-"""The shipped lifter (lifter_net.py) at work on the outputs of BlazePose."""
+"""Use of the shipped lifter (lifter_net.py) on the outputs of BlazePose."""
 
 import functools
 import importlib.resources
@@ -21,10 +21,9 @@ FOLDER = pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "
 def keypoints(
     found: Landmarks, region: Region
 ) -> tuple[Float[np.ndarray, "23 2"], Float[np.ndarray, "23 3"]]:
-    """The DETECTED keypoints of our body.
+    """The DETECTED keypoints of our body, estimated by the lifter.
 
-    They are the lifter's, or BlazePose's own landmarks where the lifter was not trained on that
-    network.
+    For a network on which the lifter was not trained they are BlazePose's own landmarks.
 
     Returns:
       px of the image; metres from mid-hip: x right, y down, z away from the camera.
@@ -34,11 +33,10 @@ def keypoints(
         return found.named(DETECTED)[:, :2], found.named_world(DETECTED)
     arrays = (evidence.landmarks, evidence.world, evidence.heat, evidence.inner)
     inputs = [np.asarray(array, np.float32)[None] for array in arrays]
-    points2d, points3d = (
-        np.asarray(points[0], np.float64) for points in _lift()(_params(), *inputs)
-    )
-    turned = np.concatenate([points3d[:, :2] @ region.axes().T, points3d[:, 2:]], -1)
-    return region.to_image((points2d + 0.5) * SIZE), turned
+    lifted = _lift()(_params(), *inputs)
+    points2d, points3d = (np.asarray(points[0], np.float64) for points in lifted)
+    points3d = np.concatenate([points3d[:, :2] @ region.axes().T, points3d[:, 2:]], -1)
+    return region.to_image((points2d + 0.5) * SIZE), points3d
 
 
 @functools.cache

@@ -1,10 +1,10 @@
-"""The lifter: from BlazePose's landmarks, heatmaps and inner map to the keypoints of our own body,
-in 2D and in 3D.
+"""The lifter: from the outputs of BlazePose to the keypoints of our own body, in 2D and 3D.
 
-BlazePose's landmarks are where annotators of photos put them, and its 3D guess is of another body.
-This network starts from both and learns what to add on rendered people, whose truth is known; it
-sees the map from which BlazePose computes all its landmarks, which tells more than they do. Pure
-function of (model, arrays), all in the axes of BlazePose's region.
+BlazePose's landmarks follow the annotations of its training photos, and its 3D estimate is that of
+another body. This network adds corrections to both. It is trained on rendered people, whose true
+keypoints are known. Its inputs are BlazePose's landmarks, heatmaps, and the inner map from which
+BlazePose computes all landmarks, which holds more information than the landmarks. It is a pure
+function of (model, arrays), in the axes of BlazePose's region.
 """
 
 import dataclasses
@@ -20,13 +20,12 @@ from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.nets.mlp import ResidualMlp
 
 STEP_METRES, STEP_SIDES = 0.1, 0.02
-"""About the size of the corrections in 3D and in 2D: outputs of the network are near 1."""
+"""Typical size of the corrections in 3D and in 2D, so that the network's outputs are about 1."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LifterSpec:
-    """Everything that fixes the arrays of a lifter; drop: share of what goes in that training
-    hides."""
+    """Sizes of the lifter. drop: share of the inputs that dropout hides in training."""
 
     map_channels: int = 48
     map_features: int = 384
@@ -54,40 +53,37 @@ class Lifter(nnx.Module):
         inner: Float[Array, "B 8 8 288"],
         keys: Array | None = None,
     ) -> tuple[Float[Array, "B 23 2"], Float[Array, "B 23 3"]]:
-        """Where the DETECTED keypoints of our body are.
+        """The DETECTED keypoints of our body, in the axes of the region: x right, y down.
 
         Args:
           landmarks, world, heat, inner: see blazepose.Evidence.
-          keys: (B,), in training: some of what goes in is hidden.
+          keys: (B,) for dropout, in training.
 
         Returns:
-          from the middle of the region in its sides, x right, y down; and in metres from mid-hip, x
-          right, y down, z away from the camera, all in the axes of the region.
+          2D keypoints relative to the middle of the region, in its sides; 3D keypoints in metres
+          from mid-hip, z away from the camera.
         """
+        # 1. Normalise BlazePose's landmarks and heatmap locations.
         batch, named = landmarks.shape[0], jnp.asarray(from_landmarks(DETECTED), jnp.float32)
-        points, centre, peak = (
-            x / SIZE - 0.5 for x in (landmarks[..., :2], heat[..., :2], heat[..., 3:5])
-        )
-        seen = jax.nn.sigmoid(landmarks[..., 3:])
-        parts = [4.0 * points, landmarks[..., 2:3] / 100.0, seen, 3.0 * world]
-        parts += [
-            (centre - points) / STEP_SIDES,
-            4.0 * (peak - points),
-            heat[..., 2:3],
-            heat[..., 5:],
-        ]
+        points = landmarks[..., :2] / SIZE - 0.5
+        centre = heat[..., :2] / SIZE - 0.5
+        peak = heat[..., 3:5] / SIZE - 0.5
+        visibility = jax.nn.sigmoid(landmarks[..., 3:])
+        parts = [4.0 * points, landmarks[..., 2:3] / 100.0, visibility, 3.0 * world]
+        parts += [(centre - points) / STEP_SIDES, 4.0 * (peak - points)]
+        parts += [heat[..., 2:3], heat[..., 5:]]
         numbers = jnp.concatenate(parts, -1).reshape(batch, -1)
-        features = jax.nn.relu(self.reduce(self._thinned(inner, keys, 0)))
-        features = jax.nn.relu(self.gather(self._thinned(features.reshape(batch, -1), keys, 1)))
-        out = self.mlp(jnp.concatenate([numbers, self._thinned(features, keys, 2)], -1)).reshape(
-            batch, len(DETECTED), 5
-        )
-        return named @ centre + STEP_SIDES * out[..., :2], named @ world + STEP_METRES * out[
-            ..., 2:
-        ]
+        # 2. Reduce the inner map.
+        features = jax.nn.relu(self.reduce(self._dropout(inner, keys, 0)))
+        features = jax.nn.relu(self.gather(self._dropout(features.reshape(batch, -1), keys, 1)))
+        # 3. Predict corrections.
+        inputs = jnp.concatenate([numbers, self._dropout(features, keys, 2)], -1)
+        out = self.mlp(inputs).reshape(batch, len(DETECTED), 5)
+        points2d = named @ centre + STEP_SIDES * out[..., :2]
+        return points2d, named @ world + STEP_METRES * out[..., 2:]
 
-    def _thinned(self, x: Array, keys: Array | None, number: int) -> Array:
-        """Dropout, drawn for each row from its own key."""
+    def _dropout(self, x: Array, keys: Array | None, number: int) -> Array:
+        """Dropout, with one key for each row; `number` distinguishes the calls."""
         if keys is None:
             return x
         keep = 1.0 - self.spec.drop

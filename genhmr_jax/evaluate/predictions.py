@@ -32,8 +32,8 @@ BATCH = 16
 class TestImage:
     """An image and which person in it to predict.
 
-    With `box` or `given` nobody is searched for. Otherwise the person is chosen among those whom
-    the detector finds: the nearest one to `keypoints`, or without them the one whose box overlaps
+    With `box` or `given` there is no search. Otherwise the person is chosen among those whom the
+    detector finds: the one nearest to `keypoints`, or without them the one whose box overlaps
     `true_box` most.
 
     Attributes:
@@ -143,12 +143,12 @@ def prepare(
     """Detects the person of each test image and makes the inputs of the system.
 
     Args:
-      options: the camera that is assumed, and `max_people`, of a search.
+      options: its camera is that of images without one; `max_people` limits the search.
       published_crop: see System.prepare.
-      warm_up: prepare the first image once before, so that no time counts compilation.
+      warm_up: prepare the first image once before, so that the seconds do not include compilation.
 
     Raises:
-      ValueError: see detect.detector.detect; a box outside the image, say.
+      ValueError: of detect.detector.detect, such as for a box outside the image.
     """
     if warm_up:
         _prepare_one(recoverer, images[0], options, published_crop)
@@ -174,11 +174,11 @@ def solve(
     """The bodies of prepared people.
 
     Args:
-      options: of the solving; the inputs have their cameras.
-      numbers: one for each person, N a multiple of `batch`: the person's random draws follow from
-        the seed and this number. None: the index among the prepared people.
+      options: its camera is not used; the inputs have theirs.
+      numbers: one for each person, where N is a multiple of `batch`: the person's random draws
+        follow from the seed and this number. None: the person's index.
       batch: people at a time; changes the speed alone.
-      warm_up: solve the first batch once before, so that no time counts compilation.
+      warm_up: solve the first batch once before, so that the seconds do not include compilation.
     """
     batches, count = prepared.batches(batch), len(prepared.found)
     if numbers is None:

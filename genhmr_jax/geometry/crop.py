@@ -9,11 +9,11 @@ import math
 import numpy as np
 from jaxtyping import Float, UInt8
 
-DEFAULT_SIZE = 256
+CROP_SIZE = 256  # px: side of the crops of all encoders
 
 
 def crop_image(
-    image: UInt8[np.ndarray, "H W 3"], crop: Float[np.ndarray, "3"], size: int = DEFAULT_SIZE
+    image: UInt8[np.ndarray, "H W 3"], crop: Float[np.ndarray, "3"], size: int = CROP_SIZE
 ) -> Float[np.ndarray, "S S 3"]:
     """Cut a square out of an image and scale it to `size` x `size`.
 
@@ -32,11 +32,7 @@ def crop_image(
     Raises:
       ValueError: the crop is not finite or its side is not positive.
     """
-    centre_x, centre_y, side = (float(value) for value in crop)
-    if not all(map(math.isfinite, (centre_x, centre_y, side))) or side <= 0:
-        raise ValueError(
-            f"crop must be finite with a positive side, not {centre_x, centre_y, side}"
-        )
+    centre_x, centre_y, side = checked(crop)
     rows, row_weights = _taps(centre_y, side, size, image.shape[0])
     columns, column_weights = _taps(centre_x, side, size, image.shape[1])
     # The first pass, down the rows, needs only these columns.
@@ -45,6 +41,19 @@ def crop_image(
     strip = _weighted_sum(image[:, left:right], rows, row_weights)
     crop_columns_first = _weighted_sum(strip.transpose(1, 0, 2), columns - left, column_weights)
     return np.ascontiguousarray(crop_columns_first.transpose(1, 0, 2)) / np.float32(255)
+
+
+def checked(crop: Float[np.ndarray, "3"]) -> tuple[float, float, float]:
+    """Centre x, centre y and side of a crop as floats.
+
+    Raises:
+      ValueError: the crop is not finite or its side is not positive.
+    """
+    centre_x, centre_y, side = (float(value) for value in crop)
+    if not all(map(math.isfinite, (centre_x, centre_y, side))) or side <= 0:
+        found = (centre_x, centre_y, side)
+        raise ValueError(f"crop must be finite with a positive side, not {found}")
+    return centre_x, centre_y, side
 
 
 def _taps(centre: float, side: float, size: int, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -88,7 +88,7 @@ def procrustes(
     target: Float[Array, "*b K 3"],
     mask: Float[Array, "*b K"] | None = None,
 ) -> Similarity:
-    """The similarity transform that aligns the predicted points with the targets, least squares.
+    """The least-squares similarity transform from the predicted points to the targets.
 
     Umeyama 1991, eq. 40 to 42: never a reflection. If all points coincide, only the shift has a
     meaning. In float32 the error is below 2e-7 m at human scale. The exception are sets within

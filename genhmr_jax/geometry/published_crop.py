@@ -8,11 +8,11 @@ larger than 563 px (hmr2/datasets/vitdet_dataset.py, L61). TokenHMR has the same
 tokenhmr/lib/datasets.
 """
 
-import math
-
 import numpy as np
 from jaxtyping import Float, UInt8
 from scipy.ndimage import gaussian_filter
+
+from genhmr_jax.geometry.crop import CROP_SIZE, checked
 
 _STEPS = 32  # OpenCV interpolates at multiples of 1/32 px (INTER_BITS = 5) ...
 _FINE = 1024  # ... of positions that were rounded to 1/1024 px (AB_BITS = 10)
@@ -22,7 +22,7 @@ _TRUNCATE = 4.0  # standard deviations after which scikit-image's gaussian ends
 def crop_image(
     image: UInt8[np.ndarray, "H W 3"],
     crop: Float[np.ndarray, "3"],
-    size: int = 256,
+    size: int = CROP_SIZE,
     blur: bool = True,
 ) -> Float[np.ndarray, "S S 3"]:
     """Cut a square out of an image and scale it to `size` x `size`.
@@ -41,11 +41,7 @@ def crop_image(
     Raises:
       ValueError: the crop is not finite or its side is not positive.
     """
-    centre_x, centre_y, side = (float(value) for value in crop)
-    if not all(map(math.isfinite, (centre_x, centre_y, side))) or side <= 0:
-        raise ValueError(
-            f"crop must be finite with a positive side, not {centre_x, centre_y, side}"
-        )
+    centre_x, centre_y, side = checked(crop)
     # 1. The part of the image that the crop needs.
     rows, columns = _positions(centre_y, side, size), _positions(centre_x, side, size)
     factor = side / size / 2.0

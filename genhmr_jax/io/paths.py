@@ -12,7 +12,7 @@ from genhmr_jax.io.errors import InputError
 class FlagError(Exception):
     """The InputError of a flag's value.
 
-    argparse would turn the InputError itself, which is a ValueError, into "invalid value".
+    argparse would replace the InputError itself, which is a ValueError, by "invalid value".
     """
 
 

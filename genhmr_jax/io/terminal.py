@@ -30,7 +30,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def complain(text: str | InputError) -> None:
-    """Prints one line on stderr, after the name of the command."""
+    """Print one line on stderr, after the name of the command."""
     if sys.stderr is not None:
         say("genhmr: " + " ".join(str(text).split()), sys.stderr)
 

@@ -1,1 +1,1 @@
-"""Building blocks of networks that know nothing of the task."""
+"""Building blocks of networks, independent of the task."""

@@ -14,7 +14,7 @@ from flax import nnx
 
 from genhmr_jax.io import torch_layouts
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.nets.vit import Vit, VitSpec
+from genhmr_jax.nets.vit import DINOV2_SIZES, SIZES, Vit, VitSpec
 
 
 def _pair(theirs: str | tuple[str, ...], ours: str, weight: str) -> torch_layouts.Rules:
@@ -141,7 +141,7 @@ FAMILIES = (
     ),
 )
 _EXPERT = re.compile(r"(.*\.mlp)\.experts\.(\d+)\.(weight|bias)")
-_SIZES = {"vit": "sblh", "dinov2": "sbl"}
+_SIZES = {"vit": SIZES, "dinov2": DINOV2_SIZES}
 
 
 def convert(tensors: torch_layouts.Tensors, where: object) -> tuple[str, Any, dict[str, list[str]]]:

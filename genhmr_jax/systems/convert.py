@@ -1,4 +1,4 @@
-"""A PyTorch checkpoint -> the networks that are in it."""
+"""Conversion of PyTorch checkpoints to our networks."""
 
 import collections
 import dataclasses
@@ -19,15 +19,16 @@ from genhmr_jax.systems.regressors import params as names
 def convert(
     checkpoint: str, tokenizer: str = "", expert: int = 0
 ) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
-    """The networks in a checkpoint.
+    """Read the networks in a checkpoint.
 
     Args:
+      checkpoint: the file.
       tokenizer: TokenHMR's tokenizer.pth, for its checkpoint.
       expert: of a ViTPose++, see `vit_params.with_expert`.
 
     Returns:
-      "vit", "hmr2" or "tokenhmr"; parameters {"encoder"[, "head"]}, float32; what config.json says
-      of them; the report for `table`.
+      "vit", "hmr2" or "tokenhmr"; parameters {"encoder"[, "head"]}, float32; their spec for
+      config.json; the report for `table`.
 
     Raises:
       InputError: not such a checkpoint, or a part of it is missing or misshapen.
@@ -36,36 +37,29 @@ def convert(
     content = read_safetensors(file) if file.suffix == ".safetensors" else read(file)
     found = dict(tensors(content))
     encoder, params, report = vit_params.convert(vit_params.with_expert(found, expert, file), file)
-    head = {
-        name.split("smpl_head.", 1)[1]: found[name]
-        for name in report["unused"]
-        if "smpl_head." in name
-    }
-    kind = (
-        "tokenhmr"
-        if "decpose_grot.weight" in head
-        else "hmr2"
-        if "decpose.weight" in head
-        else "vit"
-    )
+    own_name = lambda name: name.split("smpl_head.", 1)[-1]
+    inside = [name for name in report["unused"] if "smpl_head." in name]
+    head = {own_name(name): found[name] for name in inside}
+    kind = "vit"
+    if "decpose_grot.weight" in head:
+        kind = "tokenhmr"
+    elif "decpose.weight" in head:
+        kind = "hmr2"
     params, spec = {"encoder": params}, {"encoder": encoder}
     if kind != "vit":
         params["head"], spec, taken = _head(kind, head, encoder, file, tokenizer)
         report["loaded"] += [f"smpl_head.{name}" for name in taken]
-        report["unused"] = [
-            name for name in report["unused"] if name.split("smpl_head.", 1)[-1] not in taken
-        ]
+        report["unused"] = [name for name in report["unused"] if own_name(name) not in taken]
     elif tokenizer:
-        raise InputError(
-            tokenizer, f"belongs to TokenHMR, but {file} is none", "leave --tokenizer out"
-        )
+        problem = f"is for TokenHMR, but {file} is no TokenHMR checkpoint"
+        raise InputError(tokenizer, problem, "leave --tokenizer out")
     return kind, params, spec, report | {"numbers": sum(x.size for x in jax.tree.leaves(params))}
 
 
 def _head(
     kind: str, head: torch_layouts.Tensors, encoder: str, file: pathlib.Path, tokenizer: str
 ) -> tuple[Any, dict[str, Any], set[str]]:
-    """Parameters of a regressor's head, its spec, and the names that were taken."""
+    """Parameters of a regressor's head, its spec, and the names of the tensors that were used."""
     spec = model.RegressorSpec(kind, encoder, crop="hmr2")
     like = model.graph(spec)[1]["head"]
     rules = names.TOKENHMR_HEAD if kind == "tokenhmr" else names.HMR2_HEAD
@@ -73,53 +67,37 @@ def _head(
     params, taken = torch_layouts.fit(head, rules, own, file, f"{kind}'s head")
     if kind == "tokenhmr":
         if not tokenizer:
-            raise InputError(
-                file,
-                "is TokenHMR, whose token decoder lies in another file",
-                "give it with --tokenizer tokenizer.pth",
-            )
+            problem = "is TokenHMR, whose token decoder is in another file"
+            raise InputError(file, problem, "give it with --tokenizer tokenizer.pth")
         net = dict(tensors(_net(read(tokenizer), tokenizer)))
-        params["tokens"], _ = torch_layouts.fit(
-            net, names.TOKEN_DECODER, like["tokens"], tokenizer, "the token decoder"
-        )
-        params |= torch_layouts.fit(
-            net, names.CODEBOOK, {"codebook": like["codebook"]}, tokenizer, "the codebook"
-        )[0]
+        part = lambda rules, like, name: torch_layouts.fit(net, rules, like, tokenizer, name)[0]
+        params["tokens"] = part(names.TOKEN_DECODER, like["tokens"], "the token decoder")
+        params |= part(names.CODEBOOK, {"codebook": like["codebook"]}, "the codebook")
     return params, dataclasses.asdict(spec), taken
 
 
 def _net(content: Any, where: str) -> Any:
     if not isinstance(content, dict) or "net" not in content:
-        raise InputError(
-            where,
-            "is no tokenizer of TokenHMR (it has no `net`)",
-            "give tokenizer.pth as it was published",
-        )
+        problem = "is no tokenizer of TokenHMR (it has no `net`)"
+        raise InputError(where, problem, "give tokenizer.pth as it was published")
     return content["net"]
 
 
 def table(report: dict[str, Any]) -> str:
-    """How many tensors of each part were loaded, and why others were not."""
-    counts: dict[str, collections.Counter] = {
-        how: collections.Counter(
-            name.removeprefix("state_dict.").split(".")[0] for name in report[how]
-        )
-        for how in ("loaded", "unused")
-    }
+    """The number of loaded tensors of each part, and the reason why others were left out."""
+    part_of = lambda name: name.removeprefix("state_dict.").split(".")[0]
+    loaded = collections.Counter(map(part_of, report["loaded"]))
+    unused = collections.Counter(map(part_of, report["unused"]))
     lines = ["| part | loaded | left out | |", "| --- | --- | --- | --- |"]
-    for part in sorted(counts["loaded"] | counts["unused"]):
-        why = (
-            "SMPL's own arrays, under SMPL's licence"
-            if part == "smpl"
-            else "not needed to run"
-            if counts["unused"][part]
-            else ""
-        )
-        lines.append(f"| {part} | {counts['loaded'][part]} | {counts['unused'][part]} | {why} |")
+    for part in sorted(loaded | unused):
+        reason = "not needed to run" if unused[part] else ""
+        if part == "smpl":
+            reason = "SMPL's own arrays, under SMPL's licence"
+        lines.append(f"| {part} | {loaded[part]} | {unused[part]} | {reason} |")
     return "\n".join(lines)
 
 
 def sha256(file: str | pathlib.Path) -> str:
-    """Of a file's bytes, hexadecimal."""
+    """The SHA-256 of a file, hexadecimal."""
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -62,7 +62,7 @@ def train(
 
         # Input and output.
         rows = meshes.batch_sharding(mesh)
-        batches = pipeline.batches(
+        batches = pipeline.Batches(
             sources, rows, first, config.steps, config.input.threads, config.input.prefetch
         )
         stack.enter_context(contextlib.closing(batches))

@@ -1,2 +1,4 @@
-"""Images of synthetic people, with exact labels: the free body (or SMPL) in corpus poses, with
-procedural skin, hair and clothes."""
+"""Images of synthetic people with exact labels.
+
+The free body (or SMPL) in corpus poses, with procedural skin, hair and clothes.
+"""

@@ -1,5 +1,7 @@
-"""One image of a synthetic person with its labels: a body in a corpus pose, dressed, lit, before a
-background, maybe behind something."""
+"""One image of a synthetic person with its labels.
+
+A body in a corpus pose, dressed and lit, before a background, and sometimes behind an occluder.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,25 +22,22 @@ from genhmr_jax.io.compiled import compiled
 from genhmr_jax.render.rasterizer import rasterize, vertex_normals
 
 SAMPLES = 2  # per pixel and axis
-# Metres a keypoint may lie behind the visible surface and still be visible: joints lie inside the
-# limb, hips deep inside.
-_TRUNK = [
-    DETECTED.index(name)
-    for name in ("nose", "left_shoulder", "right_shoulder", "left_hip", "right_hip")
-]
-_DEEP = {
-    "pelvis": 0.24,
-    "hip": 0.24,
-    "spine": 0.24,
-    "neck": 0.16,
-    "head": 0.16,
-    "collar": 0.16,
-    "shoulder": 0.16,
-}
-_SLACK, _SLACK_JOINTS = (
-    np.array([_DEEP.get(name.split("_")[-1].rstrip("123"), 0.1) for name in names])
-    for names in (DETECTED, SMPL24)
-)
+_TRUNK = ("nose", "left_shoulder", "right_shoulder", "left_hip", "right_hip")
+_TRUNK = [DETECTED.index(name) for name in _TRUNK]
+# Distance in metres by which a visible keypoint may be behind the visible surface: joints are
+# inside of the body.
+_DEPTHS = {
+    "pelvis": 0.24, "hip": 0.24, "spine": 0.24,
+    "neck": 0.16, "head": 0.16, "collar": 0.16, "shoulder": 0.16,
+}  # fmt: skip
+
+
+def _depths_inside(names: tuple[str, ...]) -> np.ndarray:
+    return np.array([_DEPTHS.get(name.split("_")[-1].rstrip("123"), 0.1) for name in names])
+
+
+_DEPTHS_OF_KEYPOINTS = _depths_inside(DETECTED)
+_DEPTHS_OF_JOINTS = _depths_inside(SMPL24)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +52,27 @@ class SceneSpec:
     focal_high: float = 2.5
     height_low: float = 0.5
     height_high: float = 0.92
-    truncate: float = 0.12  # share of people who reach out of the picture
+    truncate: float = 0.12  # share of people who are partly outside of the picture
     occluder: float = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """An image and its labels; camera coordinates (x right, y down, z forward, metres).
+    """An image and its labels, in camera coordinates (x right, y down, z forward, metres).
 
-    image uint8 (S, S, 3); mask bool (S, S), the visible person; global_orient (3,), body_pose (69,)
-    axis-angle; betas (10,); translation (3,); focal () px; joints (24, 3) metres; joint_visibility
-    (24,) and keypoints (23, 3) px: 1 where visible, 0 where occluded, outside or behind the body.
+    Visibility is 1, or 0 where a point is occluded, outside of the image or behind the body.
+
+    Attributes:
+      image: uint8 (S, S, 3).
+      mask: bool (S, S), the visible person.
+      global_orient: (3,) axis-angle.
+      body_pose: (69,) axis-angle.
+      betas: (10,).
+      translation: (3,).
+      focal: px.
+      joints: (24, 3) metres.
+      joint_visibility: (24,).
+      keypoints: (23, 3) px and visibility.
     """
 
     image: np.ndarray
@@ -79,13 +88,9 @@ class Sample:
 
 
 def mirrored(sample: Sample) -> Sample:
-    """The mirror image, with the labels of the person who is seen in it."""
+    """The mirror image, with the labels of the person in it."""
     flip = np.array([-1.0, 1.0, 1.0], np.float32)
-    pose = np.asarray(
-        flip_pose(
-            jnp.concatenate([jnp.asarray(sample.global_orient), jnp.asarray(sample.body_pose)])
-        )
-    )
+    pose = flip_pose(np.concatenate([sample.global_orient, sample.body_pose]))
     keypoints = sample.keypoints[list(DETECTED_FLIP)]
     return dataclasses.replace(
         sample,
@@ -102,11 +107,11 @@ def mirrored(sample: Sample) -> Sample:
 
 @compiled
 def _composite(face_id, bary, faces, colour, picture, cover, samples):
-    """Lays the person over `picture` (S, S, 3), in place.
+    """Draws the person over `picture` (S, S, 3), in place.
 
     Vertex colours (V, 3) are interpolated at each sample and averaged over the samples of a pixel.
-    face_id (S*samples, S*samples) and bary are the rasteriser's. Writes the covered share of every
-    pixel to cover (S, S).
+    face_id (S*samples, S*samples) and bary are of the rasteriser. The covered share of every pixel
+    goes into cover (S, S).
     """
     share = 1.0 / (samples * samples)
     value = np.empty(3)
@@ -124,9 +129,8 @@ def _composite(face_id, bary, faces, colour, picture, cover, samples):
                                 value[k] += bary[y, x, i] * colour[faces[face, i], k]
             cover[row, col] = count * share
             for k in range(3):
-                picture[row, col, k] = (
-                    picture[row, col, k] * (1.0 - count * share) + value[k] * share
-                )
+                behind = picture[row, col, k] * (1.0 - count * share)
+                picture[row, col, k] = behind + value[k] * share
 
 
 @jax.jit
@@ -137,13 +141,14 @@ def _pose_body(body: smpl_jax.SmplModel, betas, rotmats):
 
 
 def _root(pose: np.ndarray, spec: SceneSpec, rng: np.random.Generator) -> np.ndarray:
-    """The root rotation (3, 3) in camera coordinates: the corpus pose's, turned by any yaw, tilted
-    a little (now and then: any way)."""
+    """The root rotation (3, 3) in camera coordinates: the corpus pose's, changed at random.
+
+    It is turned by any yaw and tilted a little, or, rarely, turned by any rotation.
+    """
     corpus = Rotation.from_rotvec(pose[:3])
     yaw = Rotation.from_euler("y", rng.uniform(-np.pi, np.pi))
-    tilt = Rotation.from_euler(
-        "xz", [rng.normal(0, spec.tilt_pitch), rng.normal(0, spec.tilt_roll)]
-    )
+    pitch, roll = rng.normal(0, spec.tilt_pitch), rng.normal(0, spec.tilt_roll)
+    tilt = Rotation.from_euler("xz", [pitch, roll])
     turn = Rotation.random(random_state=rng) if rng.random() < spec.free_rotation else tilt * yaw
     return (Rotation.from_euler("x", np.pi) * turn * corpus).as_matrix()
 
@@ -151,24 +156,23 @@ def _root(pose: np.ndarray, spec: SceneSpec, rng: np.random.Generator) -> np.nda
 def _place(
     points: np.ndarray, keypoints: np.ndarray, spec: SceneSpec, rng: np.random.Generator
 ) -> tuple[np.ndarray, float]:
-    """Translation (3,) metres and focal length (px) that show the body at a random size, near the
-    middle or cut by the border."""
+    """Translation (3,) metres and focal length (px) for a random size and location of the body.
+
+    The body is close to the middle, or cut by the border.
+    """
     size = spec.size
-    focal = float(
-        np.exp(rng.uniform(np.log(spec.focal_low), np.log(spec.focal_high))) * size * np.sqrt(2)
-    )
+    log_focal = rng.uniform(np.log(spec.focal_low), np.log(spec.focal_high))
+    focal = float(np.exp(log_focal) * size * np.sqrt(2))
     share = rng.uniform(spec.height_low, spec.height_high)
     cut = rng.random() < spec.truncate
     share *= rng.uniform(1.3, 2.4) if cut else 1.0
     extent = np.ptp(points[:, :2], axis=0).max()
     depth = focal * extent / (share * size) - np.quantile(points[:, 2], 0.1)
     depth = max(depth, 0.4 - points[:, 2].min())
-    # Who is cut off is so around the trunk or the head, as photographers do.
-    middle = (
-        keypoints[rng.choice(_TRUNK), :2]
-        if cut
-        else (points[:, :2].max(0) + points[:, :2].min(0)) / 2
-    )
+    if cut:  # the trunk or the head is in the middle, as in photographs
+        middle = keypoints[rng.choice(_TRUNK), :2]
+    else:
+        middle = (points[:, :2].max(0) + points[:, :2].min(0)) / 2
     free = 0.15 if cut else max(0.5 - share / 2, 0.02)
     shift = rng.uniform(-free, free, 2) * size / focal * depth
     return np.array([*(shift - middle), depth]), focal
@@ -177,20 +181,23 @@ def _place(
 def _occlude(
     picture: np.ndarray, cover: np.ndarray, texture: np.ndarray, rng: np.random.Generator
 ) -> None:
-    """Puts something with a piece of some background on it before the person, in place: a board, a
-    ball, a bottle, a pole or a table."""
+    """Draws an object before the person, in place: a board, a ball, a bottle, a pole or a table.
+
+    Its surface is a piece of a background.
+    """
+    # 1. Draw its kind, location and size.
     size = len(cover)
     half = rng.uniform(0.04, 0.2, 2) * size
     centre, angle = rng.uniform(0.1, 0.9, 2) * size, rng.uniform(0, np.pi)
     kind = rng.choice(["board", "board", "ball", "bottle", "pole", "table"])
-    if kind in ("pole", "table"):
+    if kind == "pole":
         angle = rng.normal(0, 0.05)
-        half = size * np.array(
-            [rng.uniform(0.015, 0.05), 2.0]
-            if kind == "pole"
-            else [rng.uniform(0.2, 1.0), rng.uniform(0.05, 0.25)]
-        )
-        centre[1] = centre[1] if kind == "pole" else size * rng.uniform(0.75, 1.0)
+        half = size * np.array([rng.uniform(0.015, 0.05), 2.0])
+    elif kind == "table":
+        angle = rng.normal(0, 0.05)
+        half = size * np.array([rng.uniform(0.2, 1.0), rng.uniform(0.05, 0.25)])
+        centre[1] = size * rng.uniform(0.75, 1.0)
+    # 2. Its pixels, in its own axes from -1 to 1.
     y, x = np.mgrid[:size, :size] + 0.5
     across = ((x - centre[0]) * np.cos(angle) + (y - centre[1]) * np.sin(angle)) / half[0]
     along = ((y - centre[1]) * np.cos(angle) - (x - centre[0]) * np.sin(angle)) / half[1]
@@ -199,14 +206,12 @@ def _occlude(
         inside |= (np.abs(across) < 0.35) & (along > -1.7) & (along < 0)
     elif kind != "ball":
         inside = (np.abs(across) < 1) & (np.abs(along) < 1)
-    shade = (
-        (1.0 - 0.3 * np.clip(across, -1, 1))[..., None]
-        if kind in ("ball", "bottle", "pole")
-        else 1.0
-    )
-    picture[inside] = np.clip(np.roll(texture, rng.integers(0, size, 2), (0, 1)) * shade, 0, 1)[
-        inside
-    ]
+    # 3. Its surface.
+    shade = 1.0
+    if kind in ("ball", "bottle", "pole"):
+        shade = (1.0 - 0.3 * np.clip(across, -1, 1))[..., None]
+    surface = np.roll(texture, rng.integers(0, size, 2), (0, 1)) * shade
+    picture[inside] = np.clip(surface, 0, 1)[inside]
     cover[inside] = 0.0
 
 
@@ -219,37 +224,33 @@ def render_sample(
     spec: SceneSpec = SceneSpec(),
     draw: Callable = rasterize,
 ) -> Sample:
-    """Renders one sample, deterministic by `rng`.
+    """Renders one sample, a function of its arguments and the state of `rng`.
 
     Args:
-      body: a full body model; wardrobe: `Wardrobe.of(body)`.
+      body: a full body model.
+      wardrobe: `Wardrobe.of(body)`.
       pose: (72,) axis-angle, y up.
       draw: rasterizer.rasterize, or device_rasterizer.rasterize.
     """
+    # 1. The body and its clothes.
     size, s = spec.size, SAMPLES
     rotmats = Rotation.from_rotvec(pose.reshape(24, 3)).as_matrix()
     rotmats[0] = _root(pose, spec, rng)
     betas = np.clip(rng.normal(size=10), -3, 3)
     albedo, offset, wrinkles = dress(wardrobe, rng)
     faces = np.asarray(body.faces, np.int64)
-    vertices, joints, keypoints = (
-        np.asarray(x, np.float64)
-        for x in _pose_body(body, betas.astype(np.float32), rotmats.astype(np.float32))
-    )
-    # Clothes are pushed out along the posed normals by what they are thick at rest: the same up to
-    # the skin's own stretching.
+    posed = _pose_body(body, betas.astype(np.float32), rotmats.astype(np.float32))
+    vertices, joints, keypoints = (np.asarray(x, np.float64) for x in posed)
+    # Clothes are offset along the posed normals by their thickness at rest, which is exact but for
+    # the stretching of the skin.
     normals = vertex_normals(vertices, faces)
     clothed = vertices + normals * np.linalg.norm(offset, axis=-1, keepdims=True)
     translation, focal = _place(vertices, keypoints, spec, rng)
 
+    # 2. The picture. Wrinkles change the light on the cloth, but not its outline.
     ground, known = backgrounds.draw(rng, size)
-    # Wrinkles change how cloth is lit, not where it ends: their own surface is never drawn.
-    shading = light_body(
-        vertex_normals(clothed + normals * wrinkles[:, None], faces),
-        rng,
-        ground.mean((0, 1)).astype(np.float64),
-        known,
-    )
+    wrinkled = vertex_normals(clothed + normals * wrinkles[:, None], faces)
+    shading = light_body(wrinkled, rng, ground.mean((0, 1)).astype(np.float64), known)
     colour = np.clip(albedo * shading, 0, 1) ** (1 / 2.2)
     face_id, depth, bary = draw(clothed + translation, faces, focal * s, size * s, size * s)
     picture, cover = ground.copy(), np.zeros((size, size), np.float32)
@@ -257,11 +258,13 @@ def render_sample(
     if rng.random() < spec.occluder:
         _occlude(picture, cover, backgrounds.draw(rng, size)[0], rng)
 
-    points = keypoints + translation
-    pixels = points[:, :2] / points[:, 2:] * focal + size / 2
-    visible = _visible(pixels, points[:, 2] - _SLACK, cover, depth[::s, ::s])
-    placed = joints + translation
-    joint_pixels = placed[:, :2] / placed[:, 2:] * focal + size / 2
+    # 3. The labels.
+    keypoints, joints = keypoints + translation, joints + translation
+    project = lambda points: points[:, :2] / points[:, 2:] * focal + size / 2
+    surface = depth[::s, ::s]
+    pixels = project(keypoints)
+    visible = _visible(pixels, keypoints[:, 2] - _DEPTHS_OF_KEYPOINTS, cover, surface)
+    visible_joints = _visible(project(joints), joints[:, 2] - _DEPTHS_OF_JOINTS, cover, surface)
     return Sample(
         image=_camera_noise(picture, rng),
         mask=cover > 0.5,
@@ -270,17 +273,17 @@ def render_sample(
         betas=betas.astype(np.float32),
         translation=translation.astype(np.float32),
         focal=focal,
-        joints=placed.astype(np.float32),
-        joint_visibility=_visible(
-            joint_pixels, placed[:, 2] - _SLACK_JOINTS, cover, depth[::s, ::s]
-        ).astype(np.float32),
+        joints=joints.astype(np.float32),
+        joint_visibility=visible_joints.astype(np.float32),
         keypoints=np.concatenate([pixels, visible[:, None]], -1).astype(np.float32),
     )
 
 
 def _visible(pixels: np.ndarray, z: np.ndarray, cover: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """1 for points inside the image, on the person, and not behind the visible surface. z: metres,
-    less what the limb is thick."""
+    """1 for points inside of the image, on the person, and not behind the visible surface, else 0.
+
+    z: depths, metres, less the allowed distance behind the surface.
+    """
     size = len(cover)
     inside = np.all((pixels >= 0) & (pixels < size), -1)
     col, row = np.clip(pixels.astype(int), 0, size - 1).T
@@ -291,8 +294,7 @@ def _visible(pixels: np.ndarray, z: np.ndarray, cover: np.ndarray, depth: np.nda
 def _camera_noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Exposure, slight blur and sensor noise; uint8."""
     picture = np.clip(picture * rng.uniform(0.8, 1.15), 0, 1)
-    image = Image.fromarray((picture * 255).astype(np.uint8)).filter(
-        ImageFilter.GaussianBlur(rng.uniform(0.0, 1.0))
-    )
+    blur = ImageFilter.GaussianBlur(rng.uniform(0.0, 1.0))
+    image = Image.fromarray((picture * 255).astype(np.uint8)).filter(blur)
     noisy = np.asarray(image, np.float32) + rng.normal(0, rng.uniform(0, 6), picture.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8)

@@ -1,47 +1,46 @@
-"""Light on a body: irradiance in nine spherical harmonics (Ramamoorthi and Hanrahan 2001), from a
-panorama or made up.
+"""Light on a body: irradiance in nine spherical harmonics, of a panorama or random.
 
-Directions are in camera coordinates: x right, y down, z forward. Linear light.
+After Ramamoorthi and Hanrahan 2001. Directions are in camera coordinates: x right, y down, z
+forward. Light is linear.
 """
 
 import numpy as np
 from jaxtyping import Float
 
 MIRROR = np.array([1.0, -1, 1, 1, -1, 1, 1, -1, 1])
-"""What x -> -x does to the coefficients."""
+"""Factors of the coefficients under x -> -x."""
 
 
 def basis(normals: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 9"]:
-    """Spherical harmonics up to degree 2, without their constants: 1, x, y, z, xy, yz, 3 z^2 - 1,
-    xz, x^2 - y^2."""
+    """Spherical harmonics up to degree 2, without their constants.
+
+    1, x, y, z, xy, yz, 3 z^2 - 1, xz, x^2 - y^2.
+    """
     x, y, z = np.moveaxis(normals, -1, 0)
-    return np.stack(
-        [np.ones_like(x), x, y, z, x * y, y * z, 3 * z * z - 1, x * z, x * x - y * y], -1
-    )
+    degree2 = (x * y, y * z, 3 * z * z - 1, x * z, x * x - y * y)
+    return np.stack([np.ones_like(x), x, y, z, *degree2], -1)
 
 
 def irradiance(
     normals: Float[np.ndarray, "V 3"], coefficients: Float[np.ndarray, "9 3"]
 ) -> Float[np.ndarray, "V 3"]:
-    """What falls on surfaces with these unit normals; never negative."""
+    """Irradiance on surfaces with these unit normals; never negative."""
     return np.maximum(basis(normals) @ coefficients, 0.0)
 
 
 def fit_irradiance(
     directions: Float[np.ndarray, "N 3"], radiance: Float[np.ndarray, "N 3"]
 ) -> Float[np.ndarray, "9 3"]:
-    """The coefficients of what surroundings throw on a surface, over pi: a white matt surface
-    reflects so much.
+    """Coefficients of the irradiance of surroundings over pi: the radiance of a white matt surface.
 
     Args:
       directions: unit vectors towards the surroundings, evenly spread over the sphere.
-      radiance: what comes from there.
+      radiance: of each direction.
     """
     normals = fibonacci_sphere(256)
-    falls = (
-        np.maximum(normals @ directions.T, 0.0) @ radiance * (4.0 / len(directions))
-    )  # 4 pi / N solid angle each, over pi
-    return np.linalg.lstsq(basis(normals), falls, rcond=None)[0]
+    solid_angle = 4.0 / len(directions)  # 4 pi / N, over pi
+    light = np.maximum(normals @ directions.T, 0.0) @ radiance * solid_angle
+    return np.linalg.lstsq(basis(normals), light, rcond=None)[0]
 
 
 def fibonacci_sphere(count: int) -> Float[np.ndarray, "N 3"]:
@@ -58,37 +57,30 @@ def light_body(
     ambient: Float[np.ndarray, "3"],
     known: Float[np.ndarray, "9 3"] | None,
 ) -> Float[np.ndarray, "V 3"]:
-    """Irradiance on a body: its surroundings' where they are known, else a made-up low-order one
-    tinted by the background; and a key light.
+    """Irradiance on a body, of its surroundings and of a key light.
+
+    The light of unknown surroundings is random, of low order and tinted by the background.
 
     Args:
       ambient: mean colour of the background.
-      known: coefficients of `fit_irradiance` for surroundings as bright as the picture; the key
-        light then mostly comes from where they are brightest, as the sun and lamps are brighter
-        than nine coefficients can say.
+      known: coefficients of `fit_irradiance`, for surroundings as bright as the picture, or None.
+        The key light then mostly comes from the brightest direction, since nine coefficients cannot
+        represent the sun and lamps.
     """
     if known is None:
         tint = ambient / max(ambient.mean(), 1e-3)
-        around = (
-            0.45 + 0.12 * normals @ rng.normal(size=3) + 0.06 * (normals @ rng.normal(size=3)) ** 2
-        )
+        gradient = 0.12 * normals @ rng.normal(size=3)
+        around = 0.45 + gradient + 0.06 * (normals @ rng.normal(size=3)) ** 2
         around = around[:, None] * (0.6 + 0.4 * tint)
-        key = rng.normal(size=3) * [1.0, 0.5, 0.7] + [
-            0.0,
-            -0.7,
-            -0.5,
-        ]  # mostly from above and from the camera's side
+        # Mostly from above and from the camera's side.
+        key = rng.normal(size=3) * [1.0, 0.5, 0.7] + [0.0, -0.7, -0.5]
         colour, strength = rng.uniform(0.9, 1.1, 3), rng.uniform(0.3, 1.0)
     else:
         around = irradiance(normals, known)
         level = np.maximum(around.mean(0), 1e-3)
-        # Most of a colour cast is gone in a picture, since cameras balance white: what is left is a
-        # third of it.
-        around = (
-            around
-            / level ** (2 / 3)
-            * (rng.uniform(0.45, 0.8) / max(level.mean() ** (1 / 3), 1e-3))
-        )
+        # The white balance of cameras removes two thirds of a colour cast.
+        brightness = rng.uniform(0.45, 0.8) / max(level.mean() ** (1 / 3), 1e-3)
+        around = around / level ** (2 / 3) * brightness
         brightest = known[1:4].mean(1)
         key = brightest / max(np.linalg.norm(brightest), 1e-6) + 0.3 * rng.normal(size=3)
         colour, strength = (level / level.mean()) ** (1 / 3), rng.uniform(0.0, 0.6)

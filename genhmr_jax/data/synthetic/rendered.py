@@ -1,10 +1,8 @@
-"""Rendered people as person records (data/sources/records.py): made when they are asked for, by
-number, or read from shards."""
+"""Rendered people as person records (data/sources/records.py), by number."""
 
 import dataclasses
 import functools
 import io
-from typing import Any
 
 import numpy as np
 import smpl_jax
@@ -12,7 +10,7 @@ from PIL import Image
 from smpl_jax.keypoints import BODY44
 
 from genhmr_jax.data.poses import PoseCorpus
-from genhmr_jax.data.sources.records import person_record
+from genhmr_jax.data.sources.records import PersonRecord, person_record
 from genhmr_jax.data.synthetic.appearance import Wardrobe
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.data.synthetic.generate import Sample, SceneSpec, render_sample
@@ -20,11 +18,10 @@ from genhmr_jax.geometry.keypoints import DETECTED, match
 from genhmr_jax.render import device_rasterizer, rasterizer
 
 SPLITS = ("train", "val")
-ENDLESS = 1 << 24  # records of a set that is rendered when asked: no training sees them all
-# Which detected keypoint each of the 44 is, in either of its halves; -1: none.
-_OF_44 = np.maximum(
-    match(DETECTED, BODY44), match(DETECTED, [name.removeprefix("openpose_") for name in BODY44])
-)
+ENDLESS = 1 << 24  # length of a set: more scenes than any training uses
+# The index of each keypoint of BODY44 among DETECTED, by its name in either half; -1: none.
+_PLAIN_NAMES = [name.removeprefix("openpose_") for name in BODY44]
+_OF_44 = np.maximum(match(DETECTED, BODY44), match(DETECTED, _PLAIN_NAMES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +35,14 @@ class Encoded:
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """Scenes by number, each a function of (split, seed, number): the same in every process, thread
-    and order. Safe in threads.
+    """Scenes by number, rendered when they are read.
+
+    A scene is a function of (split, seed, number), the same in every process, thread and order.
 
     Attributes:
       corpus: of the split; poses are drawn with its weights.
       body: a full body model.
-      on_device: rasterise on JAX's default device, not on the cores.
+      on_device: rasterise on JAX's default device, not on the CPU.
     """
 
     corpus: PoseCorpus
@@ -62,12 +60,12 @@ class Rendered:
     def __len__(self) -> int:
         return ENDLESS
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
+    def __getitem__(self, number: int) -> PersonRecord:
         """The person record of a scene."""
         return record_of(self.render(number), f"rendered/{self.split}", number)
 
     def render(self, number: int) -> Encoded:
-        """A scene."""
+        """Renders a scene."""
         rng = np.random.default_rng([SPLITS.index(self.split), self.seed, number])
         pose = self.corpus.poses[self.corpus.draw(np.array(number), self.seed)]
         draw = device_rasterizer.rasterize if self.on_device else rasterizer.rasterize
@@ -80,9 +78,10 @@ class Rendered:
         return Encoded(sample, image.getvalue(), mask.getvalue())
 
 
-def record_of(encoded: Encoded, sequence: str, number: int) -> dict[str, Any]:
-    """A sample as a person record: every label is exact; keypoints that cannot be seen have
-    confidence 0, joints are known all the same.
+def record_of(encoded: Encoded, sequence: str, number: int) -> PersonRecord:
+    """A sample as a person record with exact labels.
+
+    Keypoints that are not visible have confidence 0; all joints are known.
 
     Raises:
       InputError: the sample is not finite.
@@ -91,9 +90,9 @@ def record_of(encoded: Encoded, sequence: str, number: int) -> dict[str, Any]:
     height, width = sample.image.shape[:2]
     points = np.concatenate([sample.keypoints, np.zeros((1, 3))])[_OF_44]
     known = points[:, 2:] > 0
-    around = sample.keypoints[:, :2]
-    low, high = around.min(0), around.max(0)
-    margin = 0.1 * np.maximum(high - low, 1.0)  # keypoints lie inside the body
+    low, high = sample.keypoints[:, :2].min(0), sample.keypoints[:, :2].max(0)
+    margin = 0.1 * np.maximum(high - low, 1.0)  # keypoints are inside of the body
+    f = sample.focal
     return person_record(
         f"{sequence} {number}",
         image=encoded.image,
@@ -109,8 +108,6 @@ def record_of(encoded: Encoded, sequence: str, number: int) -> dict[str, Any]:
         body_pose=sample.body_pose,
         betas=sample.betas,
         translation=sample.translation,
-        intrinsics=np.array(
-            [[sample.focal, 0, width / 2], [0, sample.focal, height / 2], [0, 0, 1]]
-        ),
+        intrinsics=np.array([[f, 0, width / 2], [0, f, height / 2], [0, 0, 1]]),
         mask=encoded.mask,
     )

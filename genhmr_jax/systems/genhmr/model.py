@@ -1,11 +1,10 @@
-"""GenHMR put together: image and 2D pose -> context; context and tokens -> logits; embeddings ->
-rotations.
+"""The network of GenHMR: image and 2D pose -> context; context and tokens -> logits.
 
-Pure functions of (model, arrays). The model is an nnx module merged from a graph definition and a
-plain dict of arrays; it carries no random state and no config object.
+Pure functions of (model, arrays). The model is an nnx module that is merged from a graph definition
+and a plain dict of arrays. It holds no random state and no config object.
 
-It computes in the type of its parameters (float32 or bfloat16): inputs are cast to it where they
-enter. What a loss reads, logits, betas and camera, is float32.
+It computes in the type of its parameters (float32 or bfloat16), to which inputs are cast on entry.
+The inputs of a loss (logits, betas and camera) are float32.
 """
 
 import dataclasses
@@ -27,27 +26,28 @@ from genhmr_jax.nets.remat import checkpointed
 from genhmr_jax.nets.vit import Vit, VitSpec, normalise
 
 KEYPOINT3D_SCALE = 0.3
-"""Metres, about the deviation of keypoints in 3D, by which they are divided."""
+"""Metres: keypoints in 3D are divided by this, about their standard deviation."""
+PYRAMIDS = ("project", "simple")
 
 
 @dataclasses.dataclass(frozen=True)
 class GenHmrSpec:
-    """Everything that fixes the arrays of a model.
+    """The architecture and sizes of a model.
 
     Attributes:
       num_keypoints: K of the 2D pose context; 0 makes an image-only model (the paper's setting).
-      keypoints3d: whether the context also takes the same keypoints in 3D, as the detector guesses
-        them.
-      context_tokens: tokens that all keypoints become.
-      encoder: of core/encoders.py; its maps are inputs, but those of a ViT, which is part of the
-        model.
+      keypoints3d: whether the context includes the detector's estimates of the same keypoints in
+        3D.
+      context_tokens: number of context tokens for all keypoints together.
+      encoder: a name in core/encoders.py. A ViT is part of the model; of other encoders the maps
+        are inputs.
       encoder_channels: channels of the image encoder's maps, finest first; () makes a model without
         image.
       pyramid: "project" (maps at several scales) or "simple" (a ViT's single map, at
         `pyramid_scales`).
-      box_token: a context token of the box information alone (CLIFF, Li et al. 2022), after those
-        in which it is mixed with the keypoints. The context of an image-only model is that token
-        already.
+      box_token: whether there is a separate context token of the box information (CLIFF, Li et al.
+        2022), after those that mix it with the keypoints. The context of an image-only model always
+        is such a token.
     """
 
     tokenizer: TokenizerSpec = TokenizerSpec()
@@ -64,98 +64,87 @@ class GenHmrSpec:
     box_token: bool = False
 
     def __post_init__(self) -> None:
-        levels = (
-            0
-            if not self.encoder_channels
-            else len(self.encoder_channels)
-            if self.pyramid == "project"
-            else len(self.pyramid_scales)
-        )
+        levels = len(self.encoder_channels)
+        if levels and self.pyramid != "project":
+            levels = len(self.pyramid_scales)
         if self.transformer.levels != levels:
-            object.__setattr__(
-                self, "transformer", dataclasses.replace(self.transformer, levels=levels)
-            )
-        if self.pyramid not in ("project", "simple"):
-            raise ValueError(f"pyramid {self.pyramid!r} must be 'project' or 'simple'")
-        if self.trains_encoder and self.encoder_channels != (
-            width := VitSpec.named(self.encoder).width,
-        ):
-            raise ValueError(
-                f"encoder {self.encoder!r} has one map of {width} channels, not {self.encoder_channels}"
-            )
-        if self.upright and self.encoder_channels != encoders.find(self.encoder).channels:
-            raise ValueError(
-                f"encoder {self.encoder!r} has maps of {encoders.find(self.encoder).channels} channels, not {self.encoder_channels}"
-            )
+            transformer = dataclasses.replace(self.transformer, levels=levels)
+            object.__setattr__(self, "transformer", transformer)
+        if self.pyramid not in PYRAMIDS:
+            raise ValueError(f"pyramid {self.pyramid!r} must be {' or '.join(PYRAMIDS)}")
+        if self.trains_encoder or self.upright:
+            channels = encoders.find(self.encoder).channels
+            if self.encoder_channels != channels:
+                maps = f"maps of {channels} channels, not {self.encoder_channels}"
+                raise ValueError(f"encoder {self.encoder!r} has {maps}")
         if self.keypoints3d and not self.num_keypoints:
             raise ValueError("keypoints3d adds to the 2D keypoints: set num_keypoints")
         if not self.num_keypoints and not levels:
-            raise ValueError(
-                "a model without keypoints and without image sees nothing: set num_keypoints or encoder_channels"
-            )
+            remedy = "set num_keypoints or encoder_channels"
+            raise ValueError(f"a model without keypoints and without image has no input: {remedy}")
         if self.box_token and not self.num_keypoints:
-            raise ValueError(
-                "box_token: the context of a model without keypoints is a token of the box already"
-            )
+            reason = "the context of a model without keypoints is a token of the box already"
+            raise ValueError(f"box_token: {reason}")
 
     @property
     def upright(self) -> bool:
-        """Whether the network sees people upright, in the detector's region (CropCamera.upright),
-        and not in the axes of the photo."""
+        """Whether inputs are in the axes of the detector's region (CropCamera.upright).
+
+        In these axes people are upright. Otherwise inputs are in the axes of the photo.
+        """
         return bool(self.encoder_channels) and encoders.find(self.encoder).upright
 
     @property
     def trains_encoder(self) -> bool:
-        """Whether the image encoder is part of the model, and its input the pixels of the crop."""
+        """Whether the image encoder is part of the model, whose input is then the crop's pixels."""
         return bool(self.encoder_channels) and encoders.find(self.encoder).trained
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "GenHmrSpec":
-        """The inverse of `dataclasses.asdict`, also after a trip through JSON."""
+        """The inverse of `dataclasses.asdict`, also after a conversion to JSON and back."""
         tuples = lambda d: {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
-        values = tuples(values)
-        return GenHmrSpec(
-            **values
-            | {
-                "tokenizer": TokenizerSpec(**tuples(values["tokenizer"])),
-                "transformer": TransformerSpec(**values["transformer"]),
-            }
-        )
+        parts = {
+            "tokenizer": TokenizerSpec(**tuples(values["tokenizer"])),
+            "transformer": TransformerSpec(**values["transformer"]),
+        }
+        return GenHmrSpec(**tuples(values) | parts)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Encoded:
-    """What the decoder needs of an input; computed once, before sampling."""
+    """The encoded inputs of B people; computed once, before sampling.
 
-    context: jax.Array  # (B, S, C)
-    image_values: (
-        list[list[jax.Array]] | None
-    )  # for each layer of the transformer, see MaskedTransformer.image_values
-    image_weight: jax.Array | None  # (B,)
-    betas: jax.Array  # (B, 10)
-    weak_camera: jax.Array  # (B, 3)
+    Attributes:
+      context: (B, S, C) context tokens.
+      image_values: for each layer of the transformer, see MaskedTransformer.image_values; None
+        without an image.
+      image_weight: (B,) 0 where the image of a row is ignored.
+      betas: (B, 10).
+      weak_camera: (B, 3).
+    """
+
+    context: jax.Array
+    image_values: list[list[jax.Array]] | None
+    image_weight: jax.Array | None
+    betas: jax.Array
+    weak_camera: jax.Array
 
 
 class ContextEncoder(nnx.Module):
-    """2D pose (x, y in crop coordinates [-1, 1], confidence) and box information -> context tokens,
-    in the type of the parameters.
+    """2D pose and box information -> context tokens, in the type of the parameters.
 
-    With `spec.keypoints3d` also the keypoints in 3D (metres from mid-hip; all zero: not known) and
-    whether they are known.
+    A keypoint is x and y in crop coordinates [-1, 1] and its confidence. With `spec.keypoints3d`
+    inputs are also the keypoints in 3D (metres from mid-hip; all zero: not known) and a flag that
+    is 1 where they are known.
     """
 
     def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
         self.spec, width, k = spec, spec.transformer.width, spec.num_keypoints
         self.tokens = spec.context_tokens if k else 1
         size_in = 3 * k + 3 + (3 * k + 1 if spec.keypoints3d else 0)
-        self.mlp = ResidualMlp(
-            size_in,
-            spec.context_width if k else width,
-            spec.context_depth,
-            self.tokens * width,
-            rngs=rngs,
-        )
+        inner, size_out = spec.context_width if k else width, self.tokens * width
+        self.mlp = ResidualMlp(size_in, inner, spec.context_depth, size_out, rngs=rngs)
         if spec.box_token:
             self.box_alone = nnx.Linear(3, width, rngs=rngs)
 
@@ -181,18 +170,15 @@ class ContextEncoder(nnx.Module):
             return self.mlp(box).reshape(batch, self.tokens, -1)
         parts = [keypoints.reshape(batch, -1), box]
         if self.spec.keypoints3d:
-            lifted = (
-                jnp.zeros(keypoints.shape)
-                if keypoints3d is None
-                else keypoints3d / KEYPOINT3D_SCALE
-            )
+            lifted = jnp.zeros(keypoints.shape) if keypoints3d is None else keypoints3d
+            lifted = lifted / KEYPOINT3D_SCALE
             is_known = jnp.any(lifted != 0, (1, 2))[:, None].astype(lifted.dtype)
             parts += [lifted.reshape(batch, -1), is_known]
         return self.mlp(jnp.concatenate(parts, -1)).reshape(batch, self.tokens, -1)
 
 
 class GenHmr(nnx.Module):
-    """The network of stage 2 beside the frozen tokenizer of stage 1."""
+    """The network of stage 2, without the frozen tokenizer of stage 1."""
 
     def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
         self.spec = spec
@@ -200,17 +186,14 @@ class GenHmr(nnx.Module):
         self.context = ContextEncoder(spec, rngs=rngs)
         if spec.trains_encoder:
             self.encoder = Vit(VitSpec.named(spec.encoder), rngs=rngs)
-        if spec.encoder_channels:
-            if spec.pyramid == "project":
-                self.pyramid = ProjectLevels(spec.encoder_channels, width, rngs=rngs)
-            else:
-                self.pyramid = SimplePyramid(
-                    spec.encoder_channels[-1], width, spec.pyramid_scales, rngs=rngs
-                )
+        channels = spec.encoder_channels
+        if channels and spec.pyramid == "project":
+            self.pyramid = ProjectLevels(channels, width, rngs=rngs)
+        elif channels:
+            self.pyramid = SimplePyramid(channels[-1], width, spec.pyramid_scales, rngs=rngs)
         t = spec.tokenizer
-        self.transformer = MaskedTransformer(
-            spec.transformer, t.length, t.codebook_size, t.code_dim, rngs=rngs
-        )
+        sizes = (t.length, t.codebook_size, t.code_dim)
+        self.transformer = MaskedTransformer(spec.transformer, *sizes, rngs=rngs)
         self.head = ShapeCameraHead(width, heads, rngs=rngs)
 
     def encode(
@@ -226,36 +209,36 @@ class GenHmr(nnx.Module):
         remat: str = "none",
         frozen_layers: int = 0,
     ) -> Encoded:
-        """
+        """Encode the inputs, once before sampling.
+
         Args:
-          keypoints: in crop coordinates, as `normalize_keypoints` gives them; confidence 0 = not
-            seen.
+          keypoints: in crop coordinates, of `normalize_keypoints`; confidence 0 where not detected.
           box: CropCamera.box_information.
-          maps: the image encoder's maps, finest first, or None when there is no image.
-          image_weight: 0 where a sample's image is to be ignored.
+          maps: the image encoder's maps, finest first, or None without an image.
+          image_weight: 0 where the image of a row must be ignored.
           images: crops in 0..1, in place of the maps, for an encoder that is part of the model.
           keypoints3d: metres from mid-hip, x right, y down, z away from the camera; all zero, or
-            None: not known. Read by a model with `spec.keypoints3d`.
-          drop_path: `vit.drop_path_factors`, when such an encoder is trained.
-          remat: "blocks" keeps little for the backward pass: what goes into each layer of that
-            encoder, into the pyramid and out of it.
-          frozen_layers: first layers of that encoder that get no gradient, see `Vit`.
+            None: not known. Used by a model with `spec.keypoints3d`.
+          drop_path: `vit.drop_path_factors`, in the training of such an encoder.
+          remat: "blocks" stores less for the backward pass: only the inputs of each layer of that
+            encoder, and the inputs and outputs of the pyramid.
+          frozen_layers: number of first layers of that encoder without gradient, see `Vit`.
 
         Raises:
           ValueError: unknown remat.
         """
+        # 1. The image: maps of the encoder, then of the pyramid, then values of the transformer.
         if images is not None:
-            maps = self.encoder(
-                normalise(images, self.encoder.spec), drop_path, remat, frozen_layers
-            )
+            pixels = normalise(images, self.encoder.spec)
+            maps = self.encoder(pixels, drop_path, remat, frozen_layers)
+        levels, coarsest, values = None, None, None
+        if maps is not None:
+            levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps)
+            coarsest, values = levels[-1], self.transformer.image_values(levels, remat)
+            image_weight = jnp.ones(box.shape[0]) if image_weight is None else image_weight
+        # 2. The 2D pose and the box; then shape and camera from both.
         context = self.context(keypoints, box, keypoints3d)
-        levels = (
-            checkpointed(lambda maps: self.pyramid(maps), remat)(maps) if maps is not None else None
-        )
-        values = self.transformer.image_values(levels, remat) if levels is not None else None
-        if values is not None and image_weight is None:
-            image_weight = jnp.ones(box.shape[0])
-        betas, weak = self.head(context, levels[-1] if levels is not None else None, image_weight)
+        betas, weak = self.head(context, coarsest, image_weight)
         return Encoded(context, values, image_weight, betas, weak)
 
     def logits(
@@ -266,8 +249,7 @@ class GenHmr(nnx.Module):
         *,
         remat: str = "none",
     ) -> Float[Array, "B L N"]:
-        """p(token | visible tokens, image, 2D pose), as logits in float32. `remat` as in
-        `encode`."""
+        """Logits of p(token | visible tokens, image, 2D pose), float32; `remat`: see `encode`."""
         return self.transformer(
             tokens, vectors, encoded.context, encoded.image_values, encoded.image_weight, remat
         )
@@ -276,23 +258,26 @@ class GenHmr(nnx.Module):
 def normalize_keypoints(
     keypoints: Float[Array, "B K 3"], view: CropCamera
 ) -> Float[Array, "B K 3"]:
-    """Keypoints in px -> crop coordinates in [-1, 1] (held in [-2, 2]); those of confidence 0
-    become all zero."""
+    """Convert keypoints from px to crop coordinates: [-1, 1] inside the crop, clipped at +-2.
+
+    Keypoints of confidence 0 become zero.
+    """
     points = jnp.clip(view.to_crop(keypoints[..., :2]), -2.0, 2.0)
-    seen = keypoints[..., 2:] > 0
-    return jnp.where(seen, jnp.concatenate([points, keypoints[..., 2:]], -1), 0.0)
+    detected = keypoints[..., 2:] > 0
+    return jnp.where(detected, jnp.concatenate([points, keypoints[..., 2:]], -1), 0.0)
 
 
 def graphs(spec: GenHmrSpec) -> tuple[nnx.GraphDef, nnx.GraphDef, dict[str, Any]]:
-    """Structure without arrays: (graph of GenHmr, graph of PoseTokenizer, shapes of {"genhmr",
-    "tokenizer", "codebook"})."""
+    """The graphs of GenHmr and PoseTokenizer, and the shapes of all parameters, without arrays.
+
+    The shapes are under "genhmr", "tokenizer" and "codebook".
+    """
+    sizes = spec.tokenizer
     model_graph, model = nnx.split(nnx.eval_shape(lambda: GenHmr(spec, rngs=nnx.Rngs(0))))
     tokenizer_graph, tokenizer = nnx.split(
-        nnx.eval_shape(lambda: PoseTokenizer(spec.tokenizer, rngs=nnx.Rngs(0)))
+        nnx.eval_shape(lambda: PoseTokenizer(sizes, rngs=nnx.Rngs(0)))
     )
-    vectors = jax.ShapeDtypeStruct(
-        (spec.tokenizer.codebook_size, spec.tokenizer.code_dim), jnp.float32
-    )
+    vectors = jax.ShapeDtypeStruct((sizes.codebook_size, sizes.code_dim), jnp.float32)
     shapes = {
         "genhmr": nnx.to_pure_dict(model),
         "tokenizer": nnx.to_pure_dict(tokenizer),

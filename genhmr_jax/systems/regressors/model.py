@@ -1,4 +1,4 @@
-"""HMR2.0 and TokenHMR put together: a crop -> one body, in one pass. Nothing is sampled."""
+"""The networks of HMR2.0 and TokenHMR: from a crop to one body, without sampling."""
 
 import dataclasses
 from typing import Any
@@ -18,16 +18,16 @@ KINDS = ("hmr2", "tokenhmr")
 
 @dataclasses.dataclass(frozen=True)
 class RegressorSpec:
-    """Everything that fixes the arrays of a regressor.
+    """The architecture and sizes of a regressor.
 
     Attributes:
       kind: "hmr2" or "tokenhmr".
       encoder: "vit_s" .. "vit_h", "dinov2_s" .. "dinov2_l"; the published models have vit_h.
-      encoder_depth: its first so many layers alone; 0: all of them.
+      encoder_depth: number of its first layers to use; 0: all layers.
       decoder: sizes of the query's decoder; its context is the encoder's width.
       layout: of HMR2's 6D rotations, see smpl_jax.rotations: the published HMR2.0 has "columns".
-      crop: how its pictures were cut when it was trained, one of `image_encoder.CROPS`: "hmr2" for
-        published weights, "own" for those that were trained here.
+      crop: the way in which pictures were cropped in training, one of core.encoders.CROPS: "hmr2"
+        for published weights, "own" for those that were trained here.
     """
 
     kind: str = "hmr2"
@@ -54,11 +54,11 @@ class RegressorSpec:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "RegressorSpec":
-        """From `dataclasses.asdict`, as config.json has it.
+        """The inverse of `dataclasses.asdict`, for a config.json.
 
         Raises:
-          KeyError, TypeError, ValueError: an entry is missing, unknown or wrong. No crop is
-            assumed: the wrong one costs millimetres, and nothing else would show it.
+          KeyError, TypeError, ValueError: an entry is missing, unknown or wrong. There is no
+            default for the crop: a wrong one only shows as an error of millimetres.
         """
         decoder = QueryDecoderSpec(**values["decoder"])
         return RegressorSpec(**values | {"decoder": decoder, "crop": values["crop"]})
@@ -69,12 +69,10 @@ class Regressor(nnx.Module):
 
     def __init__(self, spec: RegressorSpec, *, rngs: nnx.Rngs):
         self.encoder = Vit(spec.vit, rngs=rngs)
-        make = (
-            TokenHmrHead
-            if spec.kind == "tokenhmr"
-            else lambda decoder, rngs: Hmr2Head(decoder, spec.layout, rngs=rngs)
-        )
-        self.head = make(spec.decoder, rngs=rngs)
+        if spec.kind == "tokenhmr":
+            self.head = TokenHmrHead(spec.decoder, rngs=rngs)
+        else:
+            self.head = Hmr2Head(spec.decoder, spec.layout, rngs=rngs)
 
     def __call__(
         self,
@@ -84,15 +82,13 @@ class Regressor(nnx.Module):
         frozen_layers: int = 0,
     ) -> Body:
         """The bodies. `drop_path`, `remat` and `frozen_layers` are those of `Vit`, in training."""
-        (features,) = self.encoder(
-            normalise(images, self.encoder.spec), drop_path, remat, frozen_layers
-        )
+        pixels = normalise(images, self.encoder.spec)
+        (features,) = self.encoder(pixels, drop_path, remat, frozen_layers)
         return self.head(by_rows(features.reshape(features.shape[0], -1, features.shape[-1])))
 
 
 def graph(spec: RegressorSpec) -> tuple[nnx.GraphDef, Any]:
-    """Structure and the shapes of the parameters as nested dictionaries, without making any
-    array."""
+    """The graph, and the shapes of the parameters as nested dictionaries; no array is made."""
     structure, state = nnx.split(nnx.eval_shape(lambda: Regressor(spec, rngs=nnx.Rngs(0))))
     return structure, nnx.to_pure_dict(state)
 

@@ -1,5 +1,4 @@
-"""HMR2.0's and TokenHMR's heads and TokenHMR's tokenizer: their names -> ours
-(models/baselines/)."""
+"""Names in the checkpoints of HMR2.0 and TokenHMR -> our names; rules of io/torch_layouts.py."""
 
 from genhmr_jax.io.torch_layouts import Rules
 
@@ -64,34 +63,16 @@ TOKENHMR_HEAD: Rules = [
 ]
 
 
-def _stack(side: str) -> Rules:
-    """What encoder and decoder of the tokenizer share: a convolution, four resized ones, and the
-    last."""
-    middle = [
-        rule
-        for i in range(4)
-        for rule in _linear(f"{side}.{side}.{3 * i + 3}", f"resized.conv_{i}")
-    ]
-    return [*_linear(f"{side}.{side}.0", "inp"), *middle, *_linear(f"{side}.{side}.15", "out")]
-
-
-def _blocks(theirs: str) -> Rules:
-    """The residual blocks of either side."""
-    return [
-        rule
-        for conv in ("conv1", "conv2")
-        for rule in _linear(f"{theirs}.model.{{n}}.{conv}", f"blocks.blocks.block_{{n}}.{conv}")
-    ]
-
-
-TOKEN_ENCODER: Rules = [
-    *_stack("encoder"),
-    *_linear("encoder.encoder.14.0", "halve"),
-    *_blocks("encoder.encoder.14.1"),
-]
+_BLOCK = "decoder.decoder.14.0.model.{n}"
 TOKEN_DECODER: Rules = [
-    *_stack("decoder"),
-    *_blocks("decoder.decoder.14.0"),
+    *_linear("decoder.decoder.0", "inp"),
+    *_linear("decoder.decoder.3", "resized.conv_0"),
+    *_linear("decoder.decoder.6", "resized.conv_1"),
+    *_linear("decoder.decoder.9", "resized.conv_2"),
+    *_linear("decoder.decoder.12", "resized.conv_3"),
+    *_linear(f"{_BLOCK}.conv1", "blocks.blocks.block_{n}.conv1"),
+    *_linear(f"{_BLOCK}.conv2", "blocks.blocks.block_{n}.conv2"),
     *_linear("decoder.decoder.14.1", "mix"),
+    *_linear("decoder.decoder.15", "out"),
 ]
 CODEBOOK: Rules = [("quantizer.codebook", "codebook")]

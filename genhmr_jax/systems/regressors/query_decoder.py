@@ -1,7 +1,7 @@
-"""The transformer decoder that HMR2.0 and TokenHMR share: one learned query reads the image.
+"""The transformer decoder of HMR2.0 and TokenHMR: one learned query attends to the image.
 
-The query is Linear(1, width) of a zero plus a position: a learned vector written in two parts, kept
-so because checkpoints have both.
+The query is Linear(1, width) of a zero plus a position. Both are learned vectors, which could be
+one; they are separate because checkpoints have both.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from genhmr_jax.nets.attention import attention
 
 @dataclasses.dataclass(frozen=True)
 class QueryDecoderSpec:
-    """Sizes; the defaults are those of the published models."""
+    """Sizes of the decoder; the defaults are those of the published models."""
 
     context: int = 1280
     width: int = 1024
@@ -27,25 +27,24 @@ class QueryDecoderSpec:
 
 
 class QueryLayer(nnx.Module):
-    """Self-attention, cross-attention to the image, MLP; each x + f(norm(x)). LayerNorm's epsilon
-    is 1e-5 here, not the ViT's 1e-6."""
+    """Self-attention, cross-attention to the image, and an MLP, each x + f(norm(x)).
+
+    The epsilon of LayerNorm is 1e-5 here, not the ViT's 1e-6.
+    """
 
     def __init__(self, spec: QueryDecoderSpec, *, rngs: nnx.Rngs):
         inner = spec.heads * spec.head_dim
         self.heads = spec.heads
         norm = lambda: nnx.LayerNorm(spec.width, epsilon=1e-5, rngs=rngs)
-        free = lambda i, o: nnx.Linear(i, o, use_bias=False, rngs=rngs)
+        no_bias = lambda i, o: nnx.Linear(i, o, use_bias=False, rngs=rngs)
         self.self_norm, self.cross_norm, self.mlp_norm = norm(), norm(), norm()
-        self.self_qkv, self.self_out = (
-            free(spec.width, 3 * inner),
-            nnx.Linear(inner, spec.width, rngs=rngs),
-        )
-        self.cross_q, self.cross_kv = free(spec.width, inner), free(spec.context, 2 * inner)
+        self.self_qkv = no_bias(spec.width, 3 * inner)
+        self.self_out = nnx.Linear(inner, spec.width, rngs=rngs)
+        self.cross_q = no_bias(spec.width, inner)
+        self.cross_kv = no_bias(spec.context, 2 * inner)
         self.cross_out = nnx.Linear(inner, spec.width, rngs=rngs)
-        self.up, self.down = (
-            nnx.Linear(spec.width, spec.mlp, rngs=rngs),
-            nnx.Linear(spec.mlp, spec.width, rngs=rngs),
-        )
+        self.up = nnx.Linear(spec.width, spec.mlp, rngs=rngs)
+        self.down = nnx.Linear(spec.mlp, spec.width, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "B Q C"], context: Float[Array, "B S E"]
@@ -64,7 +63,7 @@ class QueryLayer(nnx.Module):
 
 
 class QueryDecoder(nnx.Module):
-    """Image tokens (B, S, context) -> one vector (B, width) an image."""
+    """Image tokens (B, S, context) -> one vector (B, width) for each image."""
 
     def __init__(self, spec: QueryDecoderSpec, *, rngs: nnx.Rngs):
         self.query = nnx.Linear(1, spec.width, rngs=rngs)

@@ -1,4 +1,4 @@
-"""Reading a body from a file: SMPL's own .pkl and .npz, or a free body in the same form."""
+"""Reading a body from a file: SMPL's .pkl and .npz, or another body in the same form."""
 
 import zipfile
 from collections.abc import Mapping
@@ -30,20 +30,20 @@ _OTHER_FILES = {
 
 
 def load(path: str | Path, num_betas: int = 10) -> SmplModel:
-    """Reads a body.
+    """Read a body.
 
     Args:
-      path: an official SMPL .pkl (as released: Python 2 pickles with chumpy and scipy objects in
-        it, neither of which is needed here), an official .npz, an .npz of all that was in a .pkl,
-        or an .npz of another body with the same keys. Pickles, and objects in an .npz, are read by
-        an unpickler that builds arrays and nothing else.
-      num_betas: how many shape directions the model has. Official files hold 10 or 300; further
-        ones are left out, and where a file holds fewer the rest is zero.
+      path: an official SMPL .pkl (as released: a Python 2 pickle with chumpy and scipy objects,
+        neither of which is needed here), an official .npz, an .npz of the content of a .pkl, or an
+        .npz of another body with the same keys. Pickles, and objects in an .npz, are read by an
+        unpickler that only builds arrays.
+      num_betas: number of shape directions of the model. Official files hold 10 or 300; further
+        ones are left out, and missing ones are zero.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: not an SMPL body, or a pickle that asks for anything but arrays. The message says
-        what is wrong and where to get the file.
+      ValueError: not an SMPL body, or a pickle that requests anything but arrays. The message has
+        the problem and the address at which SMPL is published.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,9 +64,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
                         arrays[key] = _table(read_npy(file, members[key].file_size))
     except UnsafePickle as error:
         raise ValueError(f"{path}: refused: {error}; {_WHERE}") from error
-    except (
-        Exception
-    ) as error:  # a damaged archive can raise nearly anything, zlib.error and MemoryError among it
+    except Exception as error:  # a damaged archive raises zlib.error, MemoryError, ...
         raise ValueError(f"{path}: not a readable .npz of arrays ({error}); {_WHERE}") from error
     if not arrays and inside:
         remedy = f"unpack it, and give the body's file, such as {inside[0]}"
@@ -75,7 +73,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _table(array: np.ndarray) -> np.ndarray:
-    """The array, or the matrix whose parts it holds: an array of one dictionary, without axes."""
+    """The array, or the sparse matrix in it: an array without axes that holds one dictionary."""
     content = array[()] if array.dtype.kind == "O" and array.ndim == 0 else None
     return dense(content) if isinstance(content, dict) else array
 
@@ -88,13 +86,12 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     except UnsafePickle as error:
         raise ValueError(f"{path}: refused: {error}; {_WHERE}") from error
     except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error.strerror}); check its permissions"
-        ) from error
+        problem = f"cannot be read ({error.strerror}); check its permissions"
+        raise ValueError(f"{path}: {problem}") from error
 
 
 def _check_kind(path: Path, data: bytes) -> None:
-    """Raises ValueError for a file that its first bytes show to be no pickle."""
+    """Raise ValueError for a file whose first bytes are not those of a pickle."""
     if not data:
         raise ValueError(f"{path}: is empty: download it again; {_WHERE}")
     start = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -108,34 +105,67 @@ def _check_kind(path: Path, data: bytes) -> None:
             raise ValueError(f"{path}: is no body but {what}; {_WHERE}")
 
 
+def _not_smpl(path: Path, problem: str) -> ValueError:
+    return ValueError(f"{path}: not an SMPL body, {problem}; {_WHERE}")
+
+
 def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> SmplModel:
+    """The model of checked arrays. Raises ValueError, see `load`."""
+    # 1. Check that the tables are complete and have SMPL's shapes.
     missing = [key for key in _KEYS if key not in arrays]
     if missing:
-        raise ValueError(f"{path}: not an SMPL body, it lacks {', '.join(missing)}; {_WHERE}")
+        raise _not_smpl(path, f"it lacks {', '.join(missing)}")
     try:
-        template, shapedirs, posedirs, regressor, weights = (
-            np.asarray(arrays[key], np.float64) for key in _KEYS[:5]
-        )
-        (vertices, _), (_, joints) = template.shape, weights.shape
+        tables = {key: np.asarray(arrays[key], np.float64) for key in _KEYS[:5]}
+        vertices, joints = _counts(tables)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: not an SMPL body, v_template or weights is no table of numbers ({error}); {_WHERE}"
-        ) from error
-    kintree, faces = (_whole_numbers(path, key, arrays[key]) for key in ("kintree_table", "f"))
-    if posedirs.shape == (9 * (joints - 1), 3 * vertices):  # as PyPI's smplx keeps them
-        posedirs = posedirs.T.reshape(vertices, 3, -1)
-    found = {
-        "v_template": template,
-        "shapedirs": shapedirs,
-        "posedirs": posedirs,
-        "J_regressor": regressor,
-        "weights": weights,
-        "kintree_table": kintree,
-    }
-    if joints != len(SMPL24) and regressor.shape[:1] == kintree.shape[-1:] == (joints,):
+        raise _not_smpl(path, f"v_template or weights is no table of numbers ({error})") from error
+    tables["kintree_table"] = _whole_numbers(path, "kintree_table", arrays["kintree_table"])
+    faces = _whole_numbers(path, "f", arrays["f"])
+    if tables["posedirs"].shape == (9 * (joints - 1), 3 * vertices):  # the layout of PyPI's smplx
+        tables["posedirs"] = tables["posedirs"].T.reshape(vertices, 3, -1)
+    _check_tables(path, tables)
+    # 2. Check that the joints are SMPL's, and that the numbers are finite.
+    if joints != len(SMPL24) or tuple(map(str, arrays.get("joint_names", SMPL24))) != SMPL24:
+        others = "(SMPL-H, SMPL-X and MANO are not supported)"
+        raise ValueError(f"{path}: its joints are not SMPL's {len(SMPL24)} {others}; {_WHERE}")
+    template, shapedirs, posedirs, regressor, weights = (tables[key] for key in _KEYS[:5])
+    if not all(np.all(np.isfinite(tables[key])) for key in _KEYS[:5]):
+        raise ValueError(f"{path}: holds numbers that are not finite; {_WHERE}")
+    # 3. Convert to the layout of the model.
+    shapedirs = shapedirs[..., :num_betas]
+    shapedirs = np.pad(shapedirs, ((0, 0), (0, 0), (0, num_betas - shapedirs.shape[-1])))
+    directions = np.concatenate([shapedirs, posedirs], axis=-1)
+    to_jax = lambda array: jnp.asarray(np.ascontiguousarray(array), jnp.float32)
+    # Concrete arrays, even if a body is loaded inside a jitted function.
+    with jax.ensure_compile_time_eval():
+        return SmplModel(
+            template=to_jax(template.T),
+            directions=to_jax(directions.transpose(2, 1, 0)),
+            weights=to_jax(weights.T),
+            joint_template=to_jax(regressor @ template),
+            joint_shapedirs=to_jax(np.einsum("jv,vcs->sjc", regressor, shapedirs)),
+            faces=jnp.asarray(_faces(path, faces, vertices), jnp.int32),
+            parents=_parents(path, tables["kintree_table"]),
+            joint_names=SMPL24,
+            named_vertices=_named_vertices(path, arrays, vertices),
+        )
+
+
+def _counts(tables: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    """Numbers of vertices and joints. Raises ValueError for arrays that are no tables."""
+    (vertices, _), (_, joints) = tables["v_template"].shape, tables["weights"].shape
+    return vertices, joints
+
+
+def _check_tables(path: Path, tables: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError for tables of a wrong shape, or of a body with other joints."""
+    vertices, joints = _counts(tables)
+    shapedirs, counts = tables["shapedirs"], tables["J_regressor"].shape[:1]
+    if joints != len(SMPL24) and counts == tables["kintree_table"].shape[-1:] == (joints,):
         other = f"a body of {_OTHER_BODIES[joints]}" if joints in _OTHER_BODIES else "another body"
-        wanted = f"SMPL ({len(SMPL24)} joints) is wanted"
-        raise ValueError(f"{path}: is {other} ({joints} joints), and {wanted}; {_WHERE}")
+        wanted = f"SMPL ({len(SMPL24)} joints) is needed"
+        raise ValueError(f"{path}: is {other} ({joints} joints), but {wanted}; {_WHERE}")
     expected = {
         "v_template": (vertices, 3),
         "shapedirs": (vertices, 3, shapedirs.shape[-1] if shapedirs.ndim else 0),
@@ -145,56 +175,22 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
         "kintree_table": (2, joints),
     }
     for key, shape in expected.items():
-        if found[key].shape != shape:
-            problem = f"{key} has shape {found[key].shape} instead of {shape}"
-            raise ValueError(f"{path}: not an SMPL body, {problem}; {_WHERE}")
-    if joints != len(SMPL24) or tuple(map(str, arrays.get("joint_names", SMPL24))) != SMPL24:
-        raise ValueError(
-            f"{path}: its joints are not SMPL's {len(SMPL24)} (SMPL-H, SMPL-X and MANO are not read); {_WHERE}"
-        )
-    if not all(
-        np.all(np.isfinite(array)) for array in (template, shapedirs, posedirs, regressor, weights)
-    ):
-        raise ValueError(f"{path}: holds numbers that are not finite; {_WHERE}")
-    shapedirs = shapedirs[..., :num_betas]
-    shapedirs = np.pad(shapedirs, ((0, 0), (0, 0), (0, num_betas - shapedirs.shape[-1])))
-    directions = np.concatenate([shapedirs, posedirs], axis=-1)
-    with (
-        jax.ensure_compile_time_eval()
-    ):  # so that a body loaded inside `jit` still holds arrays, not tracers
-        to_jax = lambda array: jnp.asarray(np.ascontiguousarray(array), jnp.float32)
-        return SmplModel(
-            template=to_jax(template.T),
-            directions=to_jax(directions.transpose(2, 1, 0)),
-            weights=to_jax(weights.T),
-            joint_template=to_jax(regressor @ template),
-            joint_shapedirs=to_jax(np.einsum("jv,vcs->sjc", regressor, shapedirs)),
-            faces=jnp.asarray(_faces(path, faces, vertices), jnp.int32),
-            parents=_parents(path, kintree),
-            joint_names=SMPL24,
-            named_vertices=_named_vertices(path, arrays, vertices),
-        )
+        if tables[key].shape != shape:
+            raise _not_smpl(path, f"{key} has shape {tables[key].shape} instead of {shape}")
 
 
 def _whole_numbers(path: Path, key: str, array: np.ndarray) -> np.ndarray:
-    """The array as int64; numbers of any type may stand for whole ones."""
+    """The array as int64; whole numbers may be stored in any numeric type."""
     array = np.asarray(array)
     if array.dtype.kind not in "iufb" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
-        raise ValueError(f"{path}: not an SMPL body, {key} is no table of whole numbers; {_WHERE}")
+        raise _not_smpl(path, f"{key} is no table of whole numbers")
     return array.astype(np.int64)
 
 
 def _faces(path: Path, faces: np.ndarray, vertices: int) -> np.ndarray:
-    if (
-        faces.ndim != 2
-        or faces.shape[1] != 3
-        or faces.size == 0
-        or faces.min() < 0
-        or faces.max() >= vertices
-    ):
-        raise ValueError(
-            f"{path}: not an SMPL body, f is no list of triangles of its {vertices} vertices; {_WHERE}"
-        )
+    is_list = faces.ndim == 2 and faces.shape[1] == 3 and faces.size > 0
+    if not is_list or faces.min() < 0 or faces.max() >= vertices:
+        raise _not_smpl(path, f"f is no list of triangles of its {vertices} vertices")
     return faces
 
 
@@ -202,9 +198,7 @@ def _parents(path: Path, kintree_table: np.ndarray) -> tuple[int, ...]:
     parents = kintree_table[0].tolist()
     parents[0] = -1  # stored as -1 or as 2^32 - 1
     if any(not 0 <= parent < joint for joint, parent in enumerate(parents[1:], start=1)):
-        raise ValueError(
-            f"{path}: not an SMPL body, in kintree_table a parent does not come before its child; {_WHERE}"
-        )
+        raise _not_smpl(path, "in kintree_table a parent does not come before its child")
     return tuple(parents)
 
 

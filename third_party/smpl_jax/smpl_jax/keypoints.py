@@ -1,38 +1,43 @@
-"""Names of SMPL's joints and of the keypoint sets of this field, the vertices behind them, and
-their left/right flips.
+"""Names of SMPL's joints and of common keypoint sets, their vertices, and left/right flips.
 
-Everything is by name; index lists are computed, so that a set can be checked by reading it. Only
-names and numbers that every user of SMPL needs are here, no model data.
+Everything is defined by name, and index lists are computed, so that a set can be checked by reading
+it. This module has only names and numbers that every user of SMPL needs, and no model data.
 """
 
 import numpy as np
 from jaxtyping import Array, Float
 
 SMPL24 = (
-    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle", "spine3", "left_foot",
-    "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow",
-    "left_wrist", "right_wrist", "left_hand", "right_hand",
+    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2",
+    "left_ankle", "right_ankle", "spine3", "left_foot", "right_foot", "neck",
+    "left_collar", "right_collar", "head", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hand", "right_hand",
 )  # fmt: skip
 SMPL24_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 
 OPENPOSE25 = (
-    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist", "mid_hip", "right_hip",
-    "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear", "left_big_toe",
-    "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
+    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist",
+    "left_shoulder", "left_elbow", "left_wrist", "mid_hip", "right_hip", "right_knee",
+    "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
+    "right_ear", "left_ear", "left_big_toe", "left_small_toe", "left_heel",
+    "right_big_toe", "right_small_toe", "right_heel",
 )  # fmt: skip
 
 COCO17 = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist",
-    "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
+    "left_knee", "right_knee", "left_ankle", "right_ankle",
 )  # fmt: skip
 
 EXTRA19 = (
-    "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist", "right_elbow", "right_shoulder",
-    "left_shoulder", "left_elbow", "left_wrist", "neck_lsp", "head_top_lsp", "pelvis_mpii", "thorax_mpii", "spine_h36m", "jaw_h36m",
-    "head_h36m",
+    "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle",
+    "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist",
+    "neck_lsp", "head_top_lsp", "pelvis_mpii", "thorax_mpii", "spine_h36m", "jaw_h36m", "head_h36m",
 )  # fmt: skip
-"""The rows of SMPL_to_J19.pkl, a 19 x 6890 regressor on posed vertices (bring your own); names say
-whose definition it is."""
+"""The rows of SMPL_to_J19.pkl, a 19 x 6890 regressor on posed vertices, which is not included.
+
+The suffix of a name is the dataset whose definition is used.
+"""
 
 BODY44 = tuple(f"openpose_{name}" for name in OPENPOSE25) + EXTRA19
 """The 44 joints of SPIN, HMR2 and TokenHMR: OpenPose's 25, then the 19 above. Their pelvis is
@@ -40,31 +45,36 @@ BODY44 = tuple(f"openpose_{name}" for name in OPENPOSE25) + EXTRA19
 
 SMPL_VERTEX_IDS = {
     "nose": 332, "reye": 6260, "leye": 2800, "rear": 4071, "lear": 583,
-    "LBigToe": 3216, "LSmallToe": 3226, "LHeel": 3387, "RBigToe": 6617, "RSmallToe": 6624, "RHeel": 6787,
+    "LBigToe": 3216, "LSmallToe": 3226, "LHeel": 3387,
+    "RBigToe": 6617, "RSmallToe": 6624, "RHeel": 6787,
     "lthumb": 2746, "lindex": 2319, "lmiddle": 2445, "lring": 2556, "lpinky": 2673,
     "rthumb": 6191, "rindex": 5782, "rmiddle": 5905, "rring": 6016, "rpinky": 6133,
 }  # fmt: skip
-"""Vertices of the 6890-vertex SMPL mesh that stand for surface keypoints, in the order in which
-joints 24..44 are usually appended."""
+"""Vertices of the 6890-vertex SMPL mesh that are surface keypoints.
+
+They are in the order in which joints 24..44 are usually appended.
+"""
 
 SMPL45 = SMPL24 + tuple(SMPL_VERTEX_IDS)
 
 VERTEX_OF_KEYPOINT = {
-    "nose": "nose", "left_eye": "leye", "right_eye": "reye", "left_ear": "lear", "right_ear": "rear",
+    "nose": "nose",
+    "left_eye": "leye", "right_eye": "reye", "left_ear": "lear", "right_ear": "rear",
     "left_big_toe": "LBigToe", "left_small_toe": "LSmallToe", "left_heel": "LHeel",
     "right_big_toe": "RBigToe", "right_small_toe": "RSmallToe", "right_heel": "RHeel",
-    "left_thumb": "lthumb", "left_index": "lindex", "left_middle": "lmiddle", "left_ring": "lring", "left_pinky": "lpinky",
-    "right_thumb": "rthumb", "right_index": "rindex", "right_middle": "rmiddle", "right_ring": "rring", "right_pinky": "rpinky",
+    "left_thumb": "lthumb", "left_index": "lindex", "left_middle": "lmiddle",
+    "left_ring": "lring", "left_pinky": "lpinky",
+    "right_thumb": "rthumb", "right_index": "rindex", "right_middle": "rmiddle",
+    "right_ring": "rring", "right_pinky": "rpinky",
 }  # fmt: skip
-"""Keypoint names that lie on the surface -> the names of their vertices. left_index is the tip of
-the index finger, and so on."""
+"""Name of a surface keypoint -> name of its vertex. left_index is the tip of the index finger."""
 
 JOINT_OF_KEYPOINT = {name: name for name in SMPL24} | {"mid_hip": "pelvis"}
-"""Keypoint names that are joints of the skeleton -> the joint's name."""
+"""Name of a keypoint that is a joint of the skeleton -> name of the joint."""
 
 
 def mirrored_name(name: str) -> str:
-    """left_knee -> right_knee, LHeel -> RHeel, leye -> reye; a name without a side stays."""
+    """left_knee -> right_knee, LHeel -> RHeel, leye -> reye; a name without a side is unchanged."""
     if name in SMPL_VERTEX_IDS:
         swapped = {"l": "r", "r": "l", "L": "R", "R": "L"}.get(name[0], name[0]) + name[1:]
         return swapped if swapped in SMPL_VERTEX_IDS else name
@@ -73,8 +83,9 @@ def mirrored_name(name: str) -> str:
 
 
 def flip_permutation(names: tuple[str, ...]) -> tuple[int, ...]:
-    """For each name the index of its mirror image: `points[..., flip, :]` renames left and right
-    after an image was flipped.
+    """The index of each name's mirror image.
+
+    `points[..., flip, :]` swaps left and right after an image was flipped.
 
     Raises:
       ValueError: a name whose mirror image is not in the set.
@@ -100,9 +111,7 @@ def smpl45_index(name: str) -> int:
     Raises:
       KeyError: the keypoint is neither a joint nor one of the 21 vertices.
     """
-    return SMPL45.index(
-        VERTEX_OF_KEYPOINT[name] if name in VERTEX_OF_KEYPOINT else JOINT_OF_KEYPOINT[name]
-    )
+    return SMPL45.index(VERTEX_OF_KEYPOINT.get(name) or JOINT_OF_KEYPOINT[name])
 
 
 OPENPOSE25_FROM_SMPL45 = tuple(smpl45_index(name) for name in OPENPOSE25)
@@ -111,14 +120,16 @@ OPENPOSE25_FROM_SMPL45 = tuple(smpl45_index(name) for name in OPENPOSE25)
 def flip_pose(
     pose: Float[Array, "*batch 72"] | Float[Array, "*batch 24 3"],
 ) -> Float[Array, "*batch 72"] | Float[Array, "*batch 24 3"]:
-    """The pose in a mirror (x -> -x): left and right swap, y and z of each axis-angle change sign.
-    In the shape in which it came."""
+    """The mirror image (x -> -x) of a pose, in the same shape.
+
+    Left and right are swapped, and y and z of each axis-angle change sign.
+    """
     joints = pose if pose.shape[-2:] == (24, 3) else pose.reshape(*pose.shape[:-1], 24, 3)
     mirrored = joints[..., np.array(SMPL24_FLIP), :] * np.array([1.0, -1.0, -1.0], np.float32)
     return mirrored.reshape(pose.shape)
 
 
 def flip_rotmats(rotmats: Float[Array, "*batch 24 3 3"]) -> Float[Array, "*batch 24 3 3"]:
-    """`flip_pose` for rotation matrices: M R M with M = diag(-1, 1, 1), left and right swapped."""
+    """`flip_pose` of rotation matrices: M R M with M = diag(-1, 1, 1), left and right swapped."""
     sign = np.array([-1.0, 1.0, 1.0], np.float32)
     return rotmats[..., np.array(SMPL24_FLIP), :, :] * np.outer(sign, sign)

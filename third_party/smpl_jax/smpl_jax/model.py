@@ -1,4 +1,4 @@
-"""SmplModel, a body as a frozen pytree, and the two functions that pose it."""
+"""SmplModel, a body as a frozen pytree, and the functions `forward` and `posed_joints`."""
 
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -13,8 +13,7 @@ from smpl_jax.rotations import axis_angle_to_matrix
 
 
 class SmplOutput(NamedTuple):
-    """vertices (..., V, 3), joints (..., J, 3) posed, rest_joints (..., J, 3) of the shape in the
-    rest pose; metres."""
+    """Posed vertices and joints, and the joints of the same shape in the rest pose; metres."""
 
     vertices: Float[Array, "*batch V 3"]
     joints: Float[Array, "*batch J 3"]
@@ -27,20 +26,18 @@ class SmplModel:
     """A body in SMPL's form: V vertices, J joints, S shape directions; y up, z forward, metres.
 
     A pytree: pass it to jitted functions as an argument. A model that a jitted function closes over
-    is baked into the compiled program as constants, which is slow to compile.
+    becomes constants of the compiled program, which is slow to compile.
 
     Attributes:
       template: (3, V) vertices of the mean shape in the rest pose, one plane for each coordinate.
       directions: (S + 9 (J - 1), 3, V) blend shapes: of the shape, then of the pose.
       weights: (J, V) skinning weights; each column sums to 1.
-      joint_template: (J, 3) joints of the mean shape, which is the joint regressor times the
-        template.
-      joint_shapedirs: (S, J, 3) how the joints move with the shape.
-      faces: (F, 3) vertex indices, counter-clockwise seen from outside.
+      joint_template: (J, 3) joints of the mean shape: the joint regressor times the template.
+      joint_shapedirs: (S, J, 3) displacement of the joints for each shape coefficient.
+      faces: (F, 3) vertex indices, counter-clockwise from outside.
       parents: the parent of each joint, -1 for the root.
       joint_names: a name for each joint.
-      named_vertices: (name, index) of vertices that stand for surface keypoints, such as ("nose",
-        332).
+      named_vertices: (name, index) of vertices that are surface keypoints, such as ("nose", 332).
     """
 
     template: Float[Array, "3 V"]
@@ -71,32 +68,30 @@ class SmplModel:
         return dict(self.named_vertices)
 
     def subset(self, vertex_ids: Int[np.ndarray, "N"]) -> "SmplModel":
-        """The same skeleton with only these vertices, in this order: keypoints on the surface then
-        cost next to nothing.
+        """The same skeleton with only these vertices, in this order.
 
-        Faces and named vertices that are not wholly in the subset are dropped. Not for use inside
-        `jit`: it looks at the faces.
+        With few vertices, such as surface keypoints, posing is much cheaper. Faces and named
+        vertices that are not entirely in the subset are dropped. Not for use inside `jit`, because
+        the result depends on the values of the faces.
 
         Raises:
           ValueError: an index out of range, or given twice.
         """
         chosen = np.asarray(vertex_ids, dtype=np.int64).reshape(-1)
-        if np.any((chosen < 0) | (chosen >= self.num_vertices)) or len(np.unique(chosen)) != len(
-            chosen
-        ):
+        outside = np.any((chosen < 0) | (chosen >= self.num_vertices))
+        if outside or len(np.unique(chosen)) != len(chosen):
             raise ValueError(f"vertex_ids must be distinct and in 0..{self.num_vertices - 1}")
         new_id = np.full(self.num_vertices, -1)
         new_id[chosen] = np.arange(len(chosen))
         faces = new_id[np.asarray(self.faces)]
+        named = ((name, int(new_id[index])) for name, index in self.named_vertices)
         return replace(
             self,
             template=self.template[:, chosen],
             directions=self.directions[:, :, chosen],
             weights=self.weights[:, chosen],
             faces=jnp.asarray(faces[np.all(faces >= 0, axis=-1)], dtype=jnp.int32),
-            named_vertices=tuple(
-                (name, int(new_id[i])) for name, i in self.named_vertices if new_id[i] >= 0
-            ),
+            named_vertices=tuple((name, index) for name, index in named if index >= 0),
         )
 
 
@@ -110,31 +105,31 @@ def forward(
 ) -> SmplOutput:
     """Vertices and joints of a shape in a pose.
 
+    Leading axes of betas, pose and translation broadcast against each other: one shape can take
+    many poses, and one pose many shapes.
+
     Args:
       model: the body.
-      betas: shape coefficients, in standard deviations. Fewer than the model's are allowed: the
-        rest is zero.
+      betas: shape coefficients, in standard deviations. If there are fewer than the model's, the
+        others are zero.
       pose: rotation of each joint relative to its parent, first the root's (global_orient), then
         the body_pose: axis-angle in radians, as (..., 24, 3) or flat (..., 72), or rotation
         matrices (..., 24, 3, 3).
-      translation: metres, added to vertices and joints alike; none if left out. The root turns
-        about the pelvis, which is not the origin.
-
-    Leading axes of the three broadcast against each other, so one shape can take many poses, or one
-    pose many shapes.
+      translation: metres, added to vertices and joints (default: zero). The root rotates about the
+        pelvis, which is not the origin.
 
     Raises:
-      ValueError: shapes that fit none of the above.
+      ValueError: any other shape.
     """
+    # 1. The skeleton: joints of the shape at rest, then forward kinematics.
     rotmats = _pose_to_matrices(model, pose)
     betas = _pad_betas(model, betas)
     rest_joints = _rest_joints(model, betas)
     world_rotations, joints = lbs.pose_skeleton(model.parents, rest_joints, rotmats)
     rest_joints = jnp.broadcast_to(rest_joints, joints.shape)
-    features, motions = (
-        lbs.pose_features(betas, rotmats),
-        lbs.rest_to_world(rest_joints, world_rotations, joints),
-    )
+    # 2. The mesh: blend shapes and skinning.
+    features = lbs.pose_features(betas, rotmats)
+    motions = lbs.rest_to_world(rest_joints, world_rotations, joints)
     vertices = lbs.deform(model.template, model.directions, model.weights, features, motions)
     if translation is not None:
         shift = jnp.asarray(translation)[..., None, :]
@@ -146,12 +141,13 @@ def forward(
 def posed_joints(
     model: SmplModel, betas: Float[Array, "*batch_b S"], rotmats: Float[Array, "*batch_p 24 3 3"]
 ) -> Float[Array, "*batch 24 3"]:
-    """Posed joints (metres) without any vertex: the joint regressor is already applied to the
-    template and to the shape directions."""
+    """Posed joints, metres, without any vertex.
+
+    The joint regressor is already applied to the template and to the shape directions.
+    """
     rotmats = _pose_to_matrices(model, rotmats)
-    return lbs.pose_skeleton(model.parents, _rest_joints(model, _pad_betas(model, betas)), rotmats)[
-        1
-    ]
+    rest_joints = _rest_joints(model, _pad_betas(model, betas))
+    return lbs.pose_skeleton(model.parents, rest_joints, rotmats)[1]
 
 
 def _rest_joints(model: SmplModel, betas: Float[Array, "*batch S"]) -> Float[Array, "*batch J 3"]:
@@ -164,9 +160,8 @@ def _rest_joints(model: SmplModel, betas: Float[Array, "*batch S"]) -> Float[Arr
 def _pad_betas(model: SmplModel, betas: Float[Array, "*batch S"]) -> Float[Array, "*batch S"]:
     betas = _at_least(model, betas)
     if betas.ndim == 0 or betas.shape[-1] > model.num_betas:
-        raise ValueError(
-            f"betas of shape {betas.shape}: the last axis may hold at most the model's {model.num_betas} coefficients"
-        )
+        most = f"at most the model's {model.num_betas} coefficients"
+        raise ValueError(f"betas of shape {betas.shape}: the last axis may hold {most}")
     missing = model.num_betas - betas.shape[-1]
     return jnp.pad(betas, [(0, 0)] * (betas.ndim - 1) + [(0, missing)]) if missing else betas
 
@@ -179,13 +174,14 @@ def _pose_to_matrices(model: SmplModel, pose: Array) -> Float[Array, "*batch J 3
         return axis_angle_to_matrix(pose)
     if pose.shape[-1:] == (3 * joints,):
         return axis_angle_to_matrix(pose.reshape(*pose.shape[:-1], joints, 3))
-    raise ValueError(
-        f"pose of shape {pose.shape}: expected (..., {joints}, 3, 3), (..., {joints}, 3) or (..., {3 * joints})"
-    )
+    expected = f"(..., {joints}, 3, 3), (..., {joints}, 3) or (..., {3 * joints})"
+    raise ValueError(f"pose of shape {pose.shape}: expected {expected}")
 
 
 def _at_least(model: SmplModel, array: Array) -> Array:
-    """In the model's precision or a higher one: a network may well hand over bfloat16, which is
-    good for centimetres only."""
+    """The array in the model's precision, or in its own if that is higher.
+
+    A network may return bfloat16, with an error of centimetres.
+    """
     array = jnp.asarray(array)
     return array.astype(jnp.promote_types(array.dtype, model.template.dtype))

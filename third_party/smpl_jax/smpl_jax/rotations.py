@@ -3,10 +3,10 @@
 All functions take any leading batch axes. Axis-angle vectors are in radians; quaternions are (w, x,
 y, z). A rotation matrix acts on column vectors: y = R x.
 
-Two devices keep gradients finite. Where a formula is 0/0, a Taylor series replaces it, and the
-unused branch is fed a harmless value ("double where"): a plain `where` would still multiply that
-branch's infinite derivative by zero, and give NaN. And a matrix becomes an axis-angle through the
-quaternion, never through arccos of the trace, whose derivative is infinite at 0 and at pi.
+Two methods keep gradients finite. Where a formula is 0/0, a Taylor series replaces it, and the
+unused branch gets a valid input ("double where"): a plain `where` would multiply the infinite
+derivative of that branch by zero, which is NaN. And a matrix is converted to an axis-angle through
+the quaternion, never through arccos of the trace, whose derivative is infinite at 0 and at pi.
 
 Products of 3x3 matrices are sums of products, not `@`: the default precision of a matrix product is
 about 1e-3 on TPUs and on newer GPUs.
@@ -35,8 +35,10 @@ def rotate(
 
 
 def axis_angle_to_matrix(axis_angle: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3 3"]:
-    """Rodrigues' formula R = I + (sin t / t) K + (1 - cos t) / t^2 K^2, K the cross-product matrix
-    of the vector, t its length."""
+    """Rodrigues' formula R = I + (sin t / t) K + (1 - cos t) / t^2 K^2.
+
+    t is the length of the vector and K its cross-product matrix.
+    """
     x, y, z = axis_angle[..., 0], axis_angle[..., 1], axis_angle[..., 2]
     squared = x * x + y * y + z * z
     small = squared < _SMALL
@@ -54,8 +56,7 @@ def axis_angle_to_matrix(axis_angle: Float[Array, "*batch 3"]) -> Float[Array, "
 
 
 def matrix_to_axis_angle(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3"]:
-    """Axis-angle of length 0..pi. At exactly pi the two possible signs are equally right; one is
-    chosen."""
+    """Axis-angle of length 0..pi. At exactly pi both signs are correct; one of them is returned."""
     return quaternion_to_axis_angle(matrix_to_quaternion(matrix))
 
 
@@ -72,8 +73,7 @@ def axis_angle_to_quaternion(axis_angle: Float[Array, "*batch 3"]) -> Float[Arra
 
 
 def quaternion_to_axis_angle(quaternion: Float[Array, "*batch 4"]) -> Float[Array, "*batch 3"]:
-    """Axis-angle of length 0..pi. The quaternion need not be of unit length; q and -q give the same
-    rotation."""
+    """Axis-angle of length 0..pi of a quaternion of any length; q and -q are the same rotation."""
     quaternion = jnp.where(quaternion[..., :1] < 0.0, -quaternion, quaternion)
     real, imaginary = quaternion[..., :1], quaternion[..., 1:]
     squared = jnp.sum(imaginary * imaginary, axis=-1, keepdims=True)
@@ -101,9 +101,9 @@ def quaternion_to_matrix(quaternion: Float[Array, "*batch 4"]) -> Float[Array, "
 def matrix_to_quaternion(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 4"]:
     """Unit quaternion (w, x, y, z) with w >= 0.
 
-    Shepperd's method: 4 q q^T is linear in the matrix, and each of its rows is the quaternion times
-    a number. The row with the largest diagonal has length 2 at least, so that dividing by its
-    length is safe everywhere.
+    Shepperd's method: 4 q q^T is linear in the matrix, and each of its rows is a multiple of the
+    quaternion. The row with the largest diagonal entry has at least the length 2, so that division
+    by its length is safe everywhere.
     """
     m = [[matrix[..., i, j] for j in range(3)] for i in range(3)]
     wx, wy, wz = m[2][1] - m[1][2], m[0][2] - m[2][0], m[1][0] - m[0][1]
@@ -126,17 +126,18 @@ def matrix_to_quaternion(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*b
 
 
 def rot6d_to_matrix(x: Float[Array, "*batch 6"], layout: str) -> Float[Array, "*batch 3 3"]:
-    """Gram-Schmidt of the 6D representation (Zhou et al., "On the continuity of rotation
-    representations", CVPR 2019).
+    """The rotation matrix of a 6D representation, by Gram-Schmidt.
 
-    Three incompatible layouts are in use, and a wrong one gives plausible but wrong poses, hence no
-    default:
-      "columns": the first three and the last three numbers are the first two columns (HMR2 /
-      4D-Humans). "rows": they are the first two rows (TokenHMR, PyTorch3D). "interleaved": read as
-      (3, 2), whose columns are the first two columns (SPIN and its mean parameters).
+    Zhou et al., "On the continuity of rotation representations", CVPR 2019. Any network output is
+    allowed. If the two vectors are zero or parallel, the result is finite but not a rotation.
 
-    Any network output is allowed. Where the two vectors are zero or parallel the result is finite
-    but not a rotation.
+    Args:
+      x: six numbers.
+      layout: there is no default, because three incompatible layouts are in use and a wrong one
+        gives plausible but wrong poses. "columns": the first three and the last three numbers are
+        the first two columns (HMR2 / 4D-Humans). "rows": they are the first two rows (TokenHMR,
+        PyTorch3D). "interleaved": the numbers as (3, 2) are the first two columns (SPIN and its
+        mean parameters).
 
     Raises:
       ValueError: unknown layout, or a last axis that is not 6.
@@ -153,7 +154,7 @@ def rot6d_to_matrix(x: Float[Array, "*batch 6"], layout: str) -> Float[Array, "*
 
 
 def matrix_to_rot6d(matrix: Float[Array, "*batch 3 3"], layout: str) -> Float[Array, "*batch 6"]:
-    """The 6D representation in one of the layouts of `rot6d_to_matrix`, whose inverse this is.
+    """The 6D representation of a rotation matrix, the inverse of `rot6d_to_matrix`.
 
     Raises:
       ValueError: unknown layout, or last axes that are not (3, 3).
@@ -173,8 +174,8 @@ def geodesic_angle(
 ) -> Float[Array, "*batch"]:
     """Angle (radians, 0..pi) of the rotation between two rotations.
 
-    Through the quaternion of a^T b, which is accurate for tiny angles, where arccos of the trace is
-    off by 3e-4 rad in float32. The gradient is 0 where a = b.
+    It is computed from the quaternion of a^T b, which is accurate for small angles, where arccos of
+    the trace has an error of 3e-4 rad in float32. The gradient is 0 where a = b.
     """
     quaternion = matrix_to_quaternion(compose(jnp.swapaxes(a, -1, -2), b))
     squared = jnp.sum(quaternion[..., 1:] ** 2, axis=-1)

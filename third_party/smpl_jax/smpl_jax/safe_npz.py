@@ -1,6 +1,6 @@
-"""Reads the arrays of an .npz without running anything that is in it.
+"""Arrays of an .npz file, read without running code in the file.
 
-Arrays of objects go through the unpickler of safe_pickle.
+Arrays of objects are read by the unpickler of safe_pickle.
 """
 
 from typing import IO
@@ -9,20 +9,20 @@ import numpy as np
 
 from smpl_jax.safe_pickle import load_data_pickle
 
-LARGEST_ARRAY = 16 * 2**30  # bytes; what a header claims is checked before memory is taken
+LARGEST_ARRAY = 16 * 2**30  # bytes; the size in a header is checked before memory is allocated
 
 
 def read_npy(file: IO[bytes], size: int) -> np.ndarray:
-    """The array of one .npy of `size` bytes; entries of an array of objects are plain data.
+    """Read the array of one .npy of `size` bytes; entries of an array of objects are plain data.
 
-    NumPy wraps whatever is no array, such as a sparse matrix of scipy, into an array of one object
-    without axes: where that object is an array here (a sparse matrix comes back dense), it is
-    returned itself.
+    NumPy wraps an object that is no array, such as a sparse matrix of scipy, into an array of one
+    object without axes. If that object is an array after unpickling (a sparse matrix becomes
+    dense), it is returned itself.
 
     Raises:
       UnsafePickle: an object that is not plain data.
       ValueError: no .npy, or a header that does not fit the bytes.
-      EOFError: it ends early.
+      EOFError: the file is truncated.
     """
     version = np.lib.format.read_magic(file)
     header = {
@@ -33,7 +33,7 @@ def read_npy(file: IO[bytes], size: int) -> np.ndarray:
         raise ValueError(f"npy version {version}")
     try:
         shape, fortran, dtype = header[version](file)
-    except Exception as error:  # it parses the header as Python, which can raise nearly anything
+    except Exception as error:  # the header is parsed as Python, which can raise nearly anything
         raise ValueError(f"npy header: {error}") from error
     if dtype.hasobject:
         return _objects(file.read(), shape, dtype)
@@ -53,7 +53,7 @@ def _objects(pickled: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndar
         raise ValueError("an array of records with objects")
     content = load_data_pickle(pickled)
     if not isinstance(content, np.ndarray) or content.shape != shape:
-        raise ValueError(f"objects that are not of shape {shape}, as it says")
+        raise ValueError(f"objects that are not of the shape {shape} of its header")
     if shape == () and isinstance(content[()], np.ndarray):
         return content[()]
     return content

@@ -1,10 +1,10 @@
-"""Reads the arrays out of the pickles of this field without running anything that is in them.
+"""Arrays of the pickles of this field, read without running code in the pickle.
 
-SMPL's official files are Python 2 pickles of numpy arrays, chumpy arrays and scipy sparse matrices;
-datasets come as pickles of dictionaries, lists, strings, numbers and arrays, which may hold
-objects. A plain `pickle.load` would need chumpy (which no longer installs) and would run whatever a
-file from the internet asks for. Here every name in a pickle is looked up in a fixed table of
-stand-ins that only hold data; any other name is refused before it is touched.
+SMPL's official files are Python 2 pickles of numpy arrays, chumpy arrays and scipy sparse matrices.
+Datasets are pickles of dictionaries, lists, strings, numbers and arrays, which may hold objects. A
+plain `pickle.load` would need chumpy (which no longer installs) and would run any code that an
+untrusted file requests. Here every name in a pickle is looked up in a fixed table of stand-ins that
+only hold data. Any other name is refused before it is resolved.
 """
 
 import io
@@ -17,15 +17,20 @@ import numpy as np
 
 
 class UnsafePickle(ValueError):
-    """The pickle is broken, or asks for something that is not an array."""
+    """The pickle is broken, or requests something that is not an array."""
 
 
 class _Sealed(type):
-    """A class that a pickle cannot change: the BUILD opcode may set attributes on anything it has
-    in hand, classes included."""
+    """A class that a pickle cannot change.
+
+    The BUILD opcode can set attributes on any object of the unpickler's stack, including classes.
+    """
 
     def __setattr__(cls, name: str, value: object) -> None:
         raise UnsafePickle(f"it tries to change {cls.__name__}.{name}")
+
+
+_DTYPE_CODE = re.compile(r"[<>=|]?([biuf][1248]|\?|[SU]\d{1,6}|O8?)")
 
 
 class _Dtype(metaclass=_Sealed):
@@ -33,9 +38,7 @@ class _Dtype(metaclass=_Sealed):
 
     def __init__(self, code: str, *_: object) -> None:
         self.value: np.dtype | None = None
-        if isinstance(code, str) and re.fullmatch(
-            r"[<>=|]?([biuf][1248]|\?|[SU]\d{1,6}|O8?)", code
-        ):
+        if isinstance(code, str) and _DTYPE_CODE.fullmatch(code):
             self.value = np.dtype(code.replace("O8", "O"))
 
     def __setstate__(self, state: tuple) -> None:
@@ -44,29 +47,29 @@ class _Dtype(metaclass=_Sealed):
 
 
 class _Array(metaclass=_Sealed):
-    """numpy.ndarray, made by numpy's `_reconstruct` and filled by its state."""
+    """numpy.ndarray, made by numpy's `_reconstruct` and filled by its state.
+
+    `array` holds numbers or strings; `objects` the entries, shape and order of an array of objects.
+    """
 
     def __init__(self, *_: object) -> None:
-        self.array: np.ndarray | None = None  # of numbers or strings
-        self.objects: tuple[list, tuple, str] | None = (
-            None  # entries, shape and order of an array of objects
-        )
+        self.array: np.ndarray | None = None
+        self.objects: tuple[list, tuple, str] | None = None
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, raw = state
         order = "F" if fortran else "C"
         if isinstance(dtype, _Dtype) and dtype.value is not None and dtype.value.kind == "O":
             if not isinstance(raw, list) or len(raw) != math.prod(shape):
-                raise UnsafePickle(
-                    f"an array of objects of shape {tuple(shape)} does not fit its entries"
-                )
+                kind = f"an array of objects of shape {tuple(shape)}"
+                raise UnsafePickle(f"{kind} does not fit its entries")
             self.objects = (raw, shape, order)
         else:
             self.array = _from_bytes(raw, dtype, shape, order)
 
 
 class _FromBuffer(metaclass=_Sealed):
-    """numpy's `_frombuffer`, which newer pickles use."""
+    """numpy's `_frombuffer`, used by newer pickles."""
 
     def __new__(cls, raw: bytes, dtype: _Dtype, shape: tuple, order: str) -> _Array:
         result = _Array()
@@ -84,16 +87,16 @@ class _Scalar(metaclass=_Sealed):
 
 
 class _LatinBytes(metaclass=_Sealed):
-    """`_codecs.encode(text, "latin1")`: how Python 3 writes bytes into old pickle protocols."""
+    """`_codecs.encode(text, "latin1")`, with which Python 3 stores bytes in old protocols."""
 
     def __new__(cls, text: str, encoding: str = "latin1") -> bytes:
         if encoding not in ("latin1", "latin-1"):
-            raise UnsafePickle(f"it asks for the codec {encoding!r}")
+            raise UnsafePickle(f"it requests the codec {encoding!r}")
         return text.encode("latin1")
 
 
 class _Opaque(metaclass=_Sealed):
-    """An object that is carried along but never looked into."""
+    """An object that is stored but not interpreted."""
 
     def __new__(cls, *_: object) -> "_Opaque":
         return super().__new__(cls)
@@ -103,12 +106,11 @@ class _Opaque(metaclass=_Sealed):
 
 
 class _Ch(_Opaque):
-    """chumpy.ch.Ch: an array under the name x."""
+    """chumpy.ch.Ch: an array in the attribute x."""
 
 
 class _Select(_Opaque):
-    """chumpy.reordering.Select: a.ravel()[idxs].reshape(preferred_shape); SMPL's shapedirs are
-    one."""
+    """chumpy.reordering.Select, as SMPL's shapedirs: a.ravel()[idxs].reshape(preferred_shape)."""
 
 
 class _Csc(_Opaque):
@@ -132,7 +134,9 @@ class _Reconstructor(metaclass=_Sealed):
         return kind()
 
 
-_UNDER_WAY = object()  # the result of a node that _plain has not finished
+_UNFINISHED = object()  # the result of a node that _plain is still converting
+# Errors of data that do not have the expected form.
+_MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError)
 
 _ALLOWED: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): _Opaque,
@@ -161,35 +165,34 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
-        if (
-            module.split(".")[0] == "chumpy"
-        ):  # other chumpy expressions hang on entries that are not needed
+        if module.split(".")[0] == "chumpy":  # other expressions, in entries that are not needed
             return _Opaque
-        raise UnsafePickle(f"the pickle asks for {module}.{name}, which is no array")
+        raise UnsafePickle(f"the pickle requests {module}.{name}, which is no array")
 
 
 def load_data_pickle(data: bytes) -> object:
-    """The content of a pickle that holds nothing but data: dictionaries, lists, tuples, sets, text,
-    bytes, numbers and numpy arrays.
+    """The content of a pickle that holds only data.
 
-    Text of Python 2 comes back as latin-1 str. Arrays are read-only; chumpy arrays and sparse
-    matrices come back as numpy arrays.
+    Data are dictionaries, lists, tuples, sets, text, bytes, numbers and numpy arrays. Text of
+    Python 2 becomes latin-1 str. Arrays are read-only; chumpy arrays and sparse matrices become
+    numpy arrays.
 
     Raises:
-      UnsafePickle: broken, or something else is in it.
+      UnsafePickle: broken, or it holds something else.
     """
     content = _unpickled(data)
     try:
         return _plain(content, {})
     except UnsafePickle:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+    except _MALFORMED as error:
         raise UnsafePickle(f"it is not plain data ({type(error).__name__}: {error})") from error
 
 
 def load_smpl_pickle(data: bytes, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays under those of the keys that the pickled dictionary has; sparse matrices come back
-    dense.
+    """The arrays of a pickled dictionary under the given keys; sparse matrices become dense.
+
+    Keys that the dictionary lacks are left out.
 
     Raises:
       UnsafePickle: broken, not a dictionary, a name outside the table, or an entry that is not an
@@ -201,47 +204,39 @@ def load_smpl_pickle(data: bytes, keys: Sequence[str]) -> dict[str, np.ndarray]:
     text = lambda key: key.decode("latin1") if isinstance(key, bytes) else key
     content = {text(key): value for key, value in content.items()}
     arrays = {}
-    for key in keys:
-        if key in content:
-            try:
-                arrays[key] = _value(content[key])
-            except (
-                KeyError,
-                TypeError,
-                ValueError,
-                IndexError,
-                AttributeError,
-                RecursionError,
-            ) as error:
-                raise UnsafePickle(
-                    f"its entry {key} cannot be read as an array ({error})"
-                ) from error
+    for key in [key for key in keys if key in content]:
+        try:
+            arrays[key] = _value(content[key])
+        except _MALFORMED as error:
+            problem = f"its entry {key} cannot be read as an array ({error})"
+            raise UnsafePickle(problem) from error
     return arrays
 
 
 def _unpickled(data: bytes) -> object:
-    """Stand-ins and plain containers."""
+    """Unpickle to stand-ins and plain containers."""
     try:
         return _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except UnsafePickle:
         raise
     except Exception as error:  # a broken pickle can raise nearly anything
-        raise UnsafePickle(
-            f"it is not a readable pickle ({type(error).__name__}: {error})"
-        ) from error
+        problem = f"it is not a readable pickle ({type(error).__name__}: {error})"
+        raise UnsafePickle(problem) from error
 
 
 def _plain(node: object, done: dict[int, tuple[object, object]]) -> object:
-    """Stand-ins replaced by arrays. `done` holds (node, result) by id: a node that many point to is
-    turned once."""
+    """Replace stand-ins by arrays.
+
+    `done` holds (node, result) by id: a node with several references is converted once.
+    """
     if node is None or isinstance(node, bool | int | float | complex | str | bytes):
         return node
     if id(node) in done:
         result = done[id(node)][1]
-        if result is _UNDER_WAY:
-            raise UnsafePickle("something in it contains itself")
+        if result is _UNFINISHED:
+            raise UnsafePickle("an object in it contains itself")
         return result
-    done[id(node)] = (node, _UNDER_WAY)
+    done[id(node)] = (node, _UNFINISHED)
     if isinstance(node, _Array) and node.objects is not None:
         entries, shape, order = node.objects
         result = np.empty(len(entries), object)
@@ -258,14 +253,14 @@ def _plain(node: object, done: dict[int, tuple[object, object]]) -> object:
     elif isinstance(node, bytearray):
         result = bytes(node)
     else:
-        raise UnsafePickle(
-            f"it holds an object of kind {type(node).__name__.lstrip('_')}, not data"
-        )
+        kind = type(node).__name__.lstrip("_")
+        raise UnsafePickle(f"it holds an object of kind {kind}, not data")
     done[id(node)] = (node, result)
     return result
 
 
 def _value(node: object) -> np.ndarray:
+    """The array of a stand-in. Raises one of _MALFORMED."""
     if isinstance(node, _Array) and node.array is not None:
         return node.array
     if isinstance(node, _Array) and node.objects is not None and node.objects[1] == ():
@@ -286,25 +281,24 @@ def _value(node: object) -> np.ndarray:
 
 
 def dense(parts: Mapping[str, object], by_columns: bool | None = None) -> np.ndarray:
-    """A dense matrix of the parts of a sparse one.
+    """The dense matrix of the parts of a sparse one.
 
     Args:
-      parts: under the names that scipy gives them: `shape`, `data`, and `indices` and `indptr`, or
-        `row` and `col` (`coords` in newer versions).
-      by_columns: whether `indptr` counts columns (csc) or rows (csr). None: as its length says.
+      parts: by scipy's names: `shape`, `data`, and `indices` and `indptr`, or `row` and `col`
+        (`coords` in newer versions).
+      by_columns: whether `indptr` counts columns (csc) or rows (csr). None: decided by its length.
 
     Raises:
-      KeyError, TypeError, ValueError, IndexError: no such parts, or they do not fit together.
+      KeyError, TypeError, ValueError, IndexError: parts are missing or inconsistent.
     """
     rows, columns = (int(n) for n in parts.get("_shape", parts.get("shape")))
-    if (
-        rows * columns > 10_000_000
-    ):  # far above SMPL's 24 x 6890: never allocate what a file merely claims
+    # A limit far above SMPL's 24 x 6890: the memory must not depend on the claim of a file.
+    if rows * columns > 10_000_000:
         raise ValueError(f"a sparse matrix of {rows} x {columns}")
     matrix, data = np.zeros((rows, columns)), _value(parts["data"])
     if "indptr" not in parts:
-        places = parts["coords"] if "coords" in parts else (parts["row"], parts["col"])
-        np.add.at(matrix, tuple(_value(place) for place in places), data)
+        index = parts["coords"] if "coords" in parts else (parts["row"], parts["col"])
+        np.add.at(matrix, tuple(_value(part) for part in index), data)
         return matrix
     minor, starts = _value(parts["indices"]), _value(parts["indptr"])
     major = np.repeat(np.arange(len(starts) - 1), np.diff(starts))

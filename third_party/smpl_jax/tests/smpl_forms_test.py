@@ -1,7 +1,4 @@
-"""SMPL files in the forms in which people have them.
-
-Converted, with other counts and types, or something else altogether.
-"""
+"""SMPL files in different forms: converted, with other counts and types, or no SMPL file at all."""
 
 import io
 import pickle
@@ -20,7 +17,7 @@ sparse = pytest.importorskip("scipy.sparse")
 
 
 def wrapped(item) -> np.ndarray:
-    """What np.savez makes of something that is no array."""
+    """An object that is no array, as np.savez stores it."""
     array = np.empty((), object)
     array[()] = item
     return array
@@ -51,7 +48,7 @@ def put(folder, suffix: str, arrays: dict):
 
 
 def assert_same_body(path, arrays=ARRAYS, atol=1e-5):
-    """Posed as SMPL written plainly in NumPy poses the arrays."""
+    """Check that the file, posed, equals the plain NumPy implementation for the arrays."""
     rng = np.random.default_rng(3)
     betas = rng.normal(size=min(10, arrays["shapedirs"].shape[-1]))
     pose = rng.normal(0, 0.4, (24, 3)).astype(np.float32)
@@ -123,7 +120,7 @@ def test_keys_of_bytes(tmp_path):
 @pytest.mark.parametrize("suffix", [".npz", ".pkl"])
 @pytest.mark.parametrize("betas", [0, 1, 4, 16, 300])
 def test_any_number_of_shape_directions(tmp_path, betas, suffix):
-    """Those that a file lacks do nothing, whatever their coefficient."""
+    """Missing ones have no effect, whatever their coefficient."""
     arrays = random_body(vertices=300, betas=betas)
     assert_same_body(put(tmp_path, suffix, arrays), arrays)
 
@@ -136,7 +133,7 @@ class Evil:
 @pytest.mark.parametrize("suffix", [".npz", ".pkl"])
 def test_objects_that_would_run_are_refused(tmp_path, suffix):
     path = put(tmp_path, suffix, ARRAYS | {"J_regressor": Evil()})
-    with pytest.raises(ValueError, match=r"body.*: refused: the pickle asks for .*exec"):
+    with pytest.raises(ValueError, match=r"body.*: refused: the pickle requests .*exec"):
         smpl_jax.load(path)
 
 
@@ -152,7 +149,7 @@ def archive(kind: str) -> bytes:
 
 
 WEB_PAGE = "is a web page, not SMPL's file: log in and download it again"
-STRANGERS = {
+OTHER_FILES = {
     "web page": (b"<!DOCTYPE html>\n<html><head><title>Log in</title></head></html>", WEB_PAGE),
     "web page after spaces": (b"\xef\xbb\xbf\r\n  <html lang='en'>", WEB_PAGE),
     "XML error": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', WEB_PAGE),
@@ -169,10 +166,10 @@ STRANGERS = {
 }
 
 
-@pytest.mark.parametrize("kind", STRANGERS)
+@pytest.mark.parametrize("kind", OTHER_FILES)
 @pytest.mark.parametrize("suffix", [".pkl", ".npz"])
 def test_other_files_are_called_what_they_are(tmp_path, kind, suffix):
-    content, line = STRANGERS[kind]
+    content, line = OTHER_FILES[kind]
     path = tmp_path / f"SMPL_NEUTRAL{suffix}"
     path.write_bytes(content)
     with pytest.raises(
@@ -196,7 +193,7 @@ def test_other_bodies_are_named(tmp_path, joints, name):
         "f": np.zeros((9, 3), np.int64),
     }
     with pytest.raises(
-        ValueError, match=rf"{name} \({joints} joints\), and SMPL \(24 joints\) is wanted"
+        ValueError, match=rf"{name} \({joints} joints\), but SMPL \(24 joints\) is needed"
     ):
         smpl_jax.load(put(tmp_path, ".npz", arrays))
 

@@ -22,8 +22,10 @@ ARRAYS = random_body(betas=12)
 
 
 def official_pickle(arrays=ARRAYS):
-    """An imitation of SMPL_NEUTRAL.pkl: chumpy arrays, a chumpy selection, a scipy matrix, and
-    entries that nobody needs."""
+    """An imitation of SMPL_NEUTRAL.pkl.
+
+    It has chumpy arrays, a chumpy selection, a scipy matrix, and entries that are not needed.
+    """
     chumpy = lambda x: python2_chumpy(
         "chumpy.ch.Ch",
         {"x": python2_array(x), "_dirty_vars": Made(Global("__builtin__", "set"), ((),))},
@@ -85,8 +87,7 @@ def test_fortran_ordered_and_sparse_row_arrays(tmp_path):
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_pickles_that_python_3_wrote(tmp_path, monkeypatch, protocol):
-    """People clean the official files with Python 3; real pickling, with a chumpy that exists only
-    while it writes."""
+    """Users convert the official files with Python 3. Here a stand-in for chumpy is pickled."""
 
     class Ch:
         def __init__(self, x):
@@ -151,15 +152,14 @@ def test_malicious_pickles_are_refused_and_do_nothing(tmp_path, protocol):
         path = tmp_path / "SMPL_NEUTRAL.pkl"
         path.write_bytes(pickle.dumps({"v_template": attack}, protocol))
         with pytest.raises(
-            ValueError, match=r"SMPL_NEUTRAL.pkl: refused: the pickle asks for .*smpl.is.tue.mpg.de"
+            ValueError, match=r"SMPL_NEUTRAL.pkl: refused: the pickle requests .*smpl.is.tue.mpg.de"
         ):
             smpl_jax.load(path)
     assert not mark.exists()
 
 
 def test_pickles_cannot_change_the_stand_ins(tmp_path):
-    """BUILD with a slot state sets attributes on whatever is on the stack, here on a stand-in
-    class."""
+    """BUILD with a slot state sets attributes of the object on the stack, here of a class."""
     path = tmp_path / "smpl.pkl"
     for name in (
         "chumpy.ch\nCh",
@@ -179,16 +179,9 @@ def test_pickles_cannot_change_the_stand_ins(tmp_path):
 def test_reconstructor_builds_only_stand_ins(tmp_path):
     path = tmp_path / "smpl.pkl"
     for kind in (Global("__builtin__", "set"), Global("numpy", "dtype")):
-        path.write_bytes(
-            python2_pickle(
-                {
-                    "f": Made(
-                        Global("copy_reg", "_reconstructor"),
-                        (kind, Global("__builtin__", "object"), None),
-                    )
-                }
-            )
-        )
+        arguments = (kind, Global("__builtin__", "object"), None)
+        content = {"f": Made(Global("copy_reg", "_reconstructor"), arguments)}
+        path.write_bytes(python2_pickle(content))
         with pytest.raises(ValueError, match="refused: it builds"):
             smpl_jax.load(path)
 

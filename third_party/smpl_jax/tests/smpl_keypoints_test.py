@@ -26,33 +26,8 @@ def test_sets_and_flips(name):
 
 def test_flips_equal_the_published_lists():
     """HMR2's permutations (4D-Humans' configuration) and SMPL's pose flip, number by number."""
-    openpose = [
-        0,
-        1,
-        5,
-        6,
-        7,
-        2,
-        3,
-        4,
-        8,
-        12,
-        13,
-        14,
-        9,
-        10,
-        11,
-        16,
-        15,
-        18,
-        17,
-        22,
-        23,
-        24,
-        19,
-        20,
-        21,
-    ]
+    openpose = [0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17]
+    openpose += [22, 23, 24, 19, 20, 21]
     extra = [5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13, 14, 15, 16, 17, 18]
     smpl = [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
     assert list(kp.OPENPOSE25_FLIP) == openpose
@@ -62,33 +37,8 @@ def test_flips_equal_the_published_lists():
 
 
 def test_openpose_from_smpl45_equals_the_published_list():
-    published = [
-        24,
-        12,
-        17,
-        19,
-        21,
-        16,
-        18,
-        20,
-        0,
-        2,
-        5,
-        8,
-        1,
-        4,
-        7,
-        25,
-        26,
-        27,
-        28,
-        29,
-        30,
-        31,
-        32,
-        33,
-        34,
-    ]
+    published = [24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7]
+    published += [25, 26, 27, 28, 29, 30, 31, 32, 33, 34]
     assert list(kp.OPENPOSE25_FROM_SMPL45) == published
 
 

@@ -84,11 +84,9 @@ def test_forms_of_pose_agree():
 def test_leading_axes_broadcast():
     model = bodies("free")[1]
     rng = np.random.default_rng(0)
-    betas, pose, translation = (
-        rng.normal(size=(4, 1, 10)),
-        rng.normal(0, 0.5, (3, 24, 3)),
-        rng.normal(size=(2, 1, 1, 3)),
-    )
+    betas = rng.normal(size=(4, 1, 10))
+    pose = rng.normal(0, 0.5, (3, 24, 3))
+    translation = rng.normal(size=(2, 1, 1, 3))
     output = FORWARD(model, betas, pose, translation)
     assert output.vertices.shape == (2, 4, 3, model.num_vertices, 3)
     assert output.joints.shape == output.rest_joints.shape == (2, 4, 3, 24, 3)
@@ -100,16 +98,12 @@ def test_leading_axes_broadcast():
 def test_translation_moves_all_but_the_rest_joints():
     model = bodies("free")[1]
     betas, pose = random_input(1)
-    still, moved = (FORWARD(model, betas, pose, t) for t in (None, np.array([1.0, 2.0, 3.0])))
-    np.testing.assert_allclose(
-        moved.vertices - still.vertices,
-        np.broadcast_to([1.0, 2.0, 3.0], still.vertices.shape),
-        atol=2e-6,
-    )
-    np.testing.assert_allclose(
-        moved.joints - still.joints, np.broadcast_to([1.0, 2.0, 3.0], (24, 3)), atol=2e-6
-    )
-    np.testing.assert_array_equal(moved.rest_joints, still.rest_joints)
+    shift = np.array([1.0, 2.0, 3.0])
+    before, after = (FORWARD(model, betas, pose, t) for t in (None, shift))
+    for name in ("vertices", "joints"):
+        moved = getattr(after, name) - getattr(before, name)
+        np.testing.assert_allclose(moved, np.broadcast_to(shift, moved.shape), atol=2e-6)
+    np.testing.assert_array_equal(after.rest_joints, before.rest_joints)
 
 
 def test_root_turns_about_the_pelvis_not_the_origin():
@@ -150,16 +144,8 @@ def test_posed_joints_equal_those_of_forward():
 
 def test_subset_has_the_same_vertices_joints_and_faces():
     arrays, model = bodies("free")
-    chosen = np.array(
-        [
-            arrays["f"][7][0],
-            6000,
-            arrays["f"][7][1],
-            12,
-            arrays["f"][7][2],
-            model.vertex_ids["nose"],
-        ]
-    )
+    a, b, c = arrays["f"][7]
+    chosen = np.array([a, 6000, b, 12, c, model.vertex_ids["nose"]])
     small = model.subset(chosen)
     betas, pose = random_input(4)
     whole, part = FORWARD(model, betas, pose), FORWARD(small, betas, pose)
@@ -174,8 +160,10 @@ def test_subset_has_the_same_vertices_joints_and_faces():
 
 @pytest.mark.parametrize("scale", [0.0, 1e-4, 0.8, np.pi])
 def test_gradients_are_finite_and_right(scale):
-    """Against central differences of the float64 reference, at zero pose too, where a naive
-    Rodrigues formula gives NaN."""
+    """Compare with central differences of the float64 reference.
+
+    Also at zero pose, where a naive Rodrigues formula gives NaN.
+    """
     arrays, model = bodies("free")
     rng = np.random.default_rng(5)
     pose = rng.normal(size=(24, 3))
@@ -230,22 +218,18 @@ def test_a_body_may_be_loaded_inside_jit():
 def test_half_precision_input_is_computed_in_full():
     model = bodies("free")[1]
     betas, pose = (jnp.asarray(x, jnp.bfloat16) for x in random_input(6))
-    half, full = (
-        FORWARD(model, betas, pose),
-        FORWARD(model, betas.astype(jnp.float32), pose.astype(jnp.float32)),
-    )
+    half = FORWARD(model, betas, pose)
+    full = FORWARD(model, betas.astype(jnp.float32), pose.astype(jnp.float32))
     assert half.vertices.dtype == half.joints.dtype == jnp.float32
     np.testing.assert_allclose(half.vertices, full.vertices, atol=1e-6)
 
 
 def test_large_batches_are_the_same_in_chunks(monkeypatch):
-    """A CPU works in chunks, here of three bodies, the last one smaller."""
+    """A CPU processes chunks, here of three bodies; the last chunk is smaller."""
     model = bodies("free")[1].subset(np.arange(20))
     rng = np.random.default_rng(0)
-    betas, pose = (
-        jnp.asarray(rng.normal(size=(2, 4, 10))),
-        jnp.asarray(rng.normal(0, 0.5, (2, 4, 72))),
-    )
+    betas = jnp.asarray(rng.normal(size=(2, 4, 10)))
+    pose = jnp.asarray(rng.normal(0, 0.5, (2, 4, 72)))
 
     def slope_and_vertices():
         def loss(pose):

@@ -1,5 +1,4 @@
-"""What the tests compare with: SMPL written plainly in float64 NumPy, random bodies of SMPL's
-shape, and pickles as Python 2 wrote them."""
+"""References for the tests: SMPL in plain float64 NumPy, random bodies, and Python 2 pickles."""
 
 import struct
 from pathlib import Path
@@ -11,8 +10,7 @@ FREE_BODY = Path(__file__).resolve().parents[3] / "genhmr_jax/assets/body/neutra
 
 
 def random_body(vertices: int = 6890, betas: int = 10, seed: int = 0) -> dict[str, np.ndarray]:
-    """Arrays of SMPL's shapes with random content: up to four weights a vertex, a sparse joint
-    regressor."""
+    """Random arrays of SMPL's shapes, with four weights a vertex and a sparse joint regressor."""
     rng = np.random.default_rng(seed)
     weights, regressor = np.zeros((vertices, 24)), np.zeros((24, vertices))
     for row in weights:
@@ -45,8 +43,7 @@ def rodrigues(vector: np.ndarray) -> np.ndarray:
 def reference_forward(
     body: dict[str, np.ndarray], betas: np.ndarray, rotmats: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and joints of one body, step by step as in the SMPL paper: 4x4 matrices, loops,
-    float64."""
+    """Vertices and joints of one body as in the SMPL paper: 4x4 matrices, loops, float64."""
     arrays = {
         key: np.asarray(body[key], np.float64)
         for key in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights")
@@ -57,10 +54,8 @@ def reference_forward(
     world = []
     for joint, parent in enumerate(SMPL24_PARENTS):
         local = np.eye(4)
-        local[:3, :3], local[:3, 3] = (
-            rotmats[joint],
-            joints[joint] - (joints[parent] if joint else 0),
-        )
+        local[:3, :3] = rotmats[joint]
+        local[:3, 3] = joints[joint] - (joints[parent] if joint else 0)
         world.append(world[parent] @ local if joint else local)
     vertices = np.zeros_like(rest)
     for joint in range(24):
@@ -74,7 +69,7 @@ def reference_forward(
 
 
 class Global:
-    """module.name, as the GLOBAL opcode."""
+    """module.name, for the GLOBAL opcode."""
 
     def __init__(self, module: str, name: str) -> None:
         self.module, self.name = module, name
@@ -90,7 +85,7 @@ class Made:
 
 
 def python2_array(array: np.ndarray) -> Made:
-    """How Python 2's numpy pickled an array."""
+    """An array as Python 2's numpy pickled it."""
     dtype = Made(
         Global("numpy", "dtype"), (array.dtype.str[1:], 0, 1), (3, "<", None, None, None, -1, -1, 0)
     )
@@ -103,12 +98,12 @@ def python2_array(array: np.ndarray) -> Made:
 
 
 def python2_chumpy(name: str, state: dict) -> Made:
-    """How Python 2 pickled an object of chumpy: no arguments, its attributes as state."""
+    """A chumpy object as Python 2 pickled it: no arguments, its attributes as state."""
     return Made(Global(*name.rsplit(".", 1)), (), state, new=True)
 
 
 def python2_csc(dense: np.ndarray) -> Made:
-    """How Python 2 pickled a scipy csc_matrix."""
+    """A scipy csc_matrix as Python 2 pickled it."""
     columns, rows = np.nonzero(dense.T)
     state = {
         "_shape": dense.shape,
@@ -125,7 +120,7 @@ def python2_csc(dense: np.ndarray) -> Made:
 
 
 def python2_pickle(content: object) -> bytes:
-    """Protocol 2 with Python 2's byte strings, opcode by opcode (Python 3 cannot write them)."""
+    """A pickle of protocol 2 with Python 2's byte strings, which Python 3 cannot write."""
     return b"\x80\x02" + _opcodes(content) + b"."
 
 

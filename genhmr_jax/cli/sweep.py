@@ -1,4 +1,4 @@
-"""The flags of `genhmr sweep`. No heavy import: --help is instant."""
+"""`genhmr sweep`. JAX is imported only when it runs."""
 
 import argparse
 
@@ -19,7 +19,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an override for every point: data.poses=FILE (both stages), tokenizer.steps=1000, genhmr.steps=500, evaluate.views=256",
+        help="an override for every point: data.poses=FILE (both stages), tokenizer.steps=1000, "
+        "genhmr.steps=500, evaluate.views=256",
     )
     add(
         "--seeds",
@@ -57,7 +58,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help="of the cluster, may be repeated. slurm: an #SBATCH line, --option=--gpus=1; gke: topology=2x4; xmanager: a100=1",
+        help="of the cluster, may be repeated. slurm: an #SBATCH line, --option=--gpus=1; "
+        "gke: topology=2x4; xmanager: a100=1",
     )
     add(
         "--image",
@@ -71,3 +73,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="gke, xmanager: where the machines see --out: /gcs/BUCKET/sweep",
     )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the sweep, or writes its jobs; see evaluate.sweep.command.run."""
+    from genhmr_jax.evaluate.sweep import command
+
+    return command.run(args)

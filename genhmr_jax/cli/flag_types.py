@@ -1,0 +1,43 @@
+"""Types of flags: numbers in a range, points, mesh formats."""
+
+import argparse
+from collections.abc import Callable
+
+MESH_FORMATS = ("obj", "glb", "ply")
+
+
+def number(kind: type, low: float, high: float) -> Callable[[str], float]:
+    """An argparse type: an int or float within [low, high] (NaN is outside)."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(
+                f"must be {what} from {low:.10g} to {high:.10g}, not {text!r}"
+            )
+        return value
+
+    return parse
+
+
+def point(text: str) -> tuple[float, float]:
+    """An argparse type: X,Y in px."""
+    parse = number(float, -1e6, 1e6)
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise argparse.ArgumentTypeError(f"must be two numbers X,Y, not {text!r}")
+    return parse(parts[0]), parse(parts[1])
+
+
+def mesh_formats(text: str) -> tuple[str, ...]:
+    """An argparse type: a comma-separated choice of MESH_FORMATS."""
+    formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
+    if unknown := [part for part in formats if part not in MESH_FORMATS]:
+        raise argparse.ArgumentTypeError(
+            f"knows {','.join(MESH_FORMATS)}, not {','.join(unknown)!r}"
+        )
+    return formats
