@@ -24,7 +24,7 @@ def calls(monkeypatch):
 
 def test_help_and_version_load_neither_jax_nor_the_model():
     code = (
-        "import sys\nfrom genhmr_jax import cli\n"
+        "import sys\nfrom genhmr_jax.cli import main\n"
         "try:\n    main.main(sys.argv[1:])\n"
         "except SystemExit as stop:\n    code = stop.code\n"
         "heavy = {'jax', 'numpy', 'numba', 'PIL'} & set(sys.modules)\nassert not heavy, heavy\nsys.exit(code)"

@@ -316,7 +316,10 @@ WRONG_BOXES = [
     ('[{"image_id": 1, "bbox": [1, 2, 3, 4]}, 5]', "record 1 is not an object"),
     ('{"images": 3, "annotations": []}', "images is not a list"),
     ('{"images": [{"id": 1}], "annotations": []}', "image 0 has no id or no file_name"),
-    ('{"images": [{"id": 1, "file_name": 7}], "annotations": []}', "image 0, file_name is not text"),
+    (
+        '{"images": [{"id": 1, "file_name": 7}], "annotations": []}',
+        "image 0, file_name is not text",
+    ),
     ('{"people": 5}', "people is not a list"),
 ]
 

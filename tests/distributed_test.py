@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.train.distributed import Plan, first_host, resolve
+from genhmr_jax.train.cluster import Plan, first_host, resolve
 
 ONE = Plan("one process", None, 1, 0)
 GENHMR = {"GENHMR_COORDINATOR": "a:1", "GENHMR_NUM_PROCESSES": "4", "GENHMR_PROCESS_ID": "3"}
@@ -69,12 +69,12 @@ def test_flags_and_variables_complete_each_other():
         (("a:1", 2, 2), "--process_id: there is no process 2 of 2; count from 0 to 1"),
         ((None, 1, 1), "--process_id: there is no process 1 of 1"),
         (("a:1", 2, -1), "no process -1 of 2"),
-        (("a:1", 0, 0), "--num_processes: 0 is no number of processes"),
-        (("a", 2, 0), "--coordinator: 'a' is no HOST:PORT"),
-        (("a:x", 2, 0), "no HOST:PORT"),
-        (("a:65536", 2, 0), "no HOST:PORT"),
-        ((":1", 2, 0), "no HOST:PORT"),
-        (("fe80::1:80", 2, 0), "no HOST:PORT"),
+        (("a:1", 0, 0), "--num_processes: 0 is not a number of processes"),
+        (("a", 2, 0), "--coordinator: 'a' is not HOST:PORT"),
+        (("a:x", 2, 0), "not HOST:PORT"),
+        (("a:65536", 2, 0), "not HOST:PORT"),
+        ((":1", 2, 0), "not HOST:PORT"),
+        (("fe80::1:80", 2, 0), "not HOST:PORT"),
     ],
 )
 def test_bad_flags(flags, message):
@@ -84,7 +84,7 @@ def test_bad_flags(flags, message):
 
 
 def test_bad_variables_are_named():
-    with pytest.raises(InputError, match="GENHMR_NUM_PROCESSES: 'two' is no whole number"):
+    with pytest.raises(InputError, match="GENHMR_NUM_PROCESSES: 'two' is not an integer"):
         resolve(GENHMR | {"GENHMR_NUM_PROCESSES": "two"})
     with pytest.raises(InputError, match="GENHMR_PROCESS_ID: is missing, but GENHMR_COORDINATOR"):
         resolve({"GENHMR_COORDINATOR": "a:1", "GENHMR_NUM_PROCESSES": "2"})

@@ -1,13 +1,14 @@
 """The lifter: geometry of its labels, mirror images, training from rendered images, and what the
 shipped one is worth."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import smpl_jax
 
-from genhmr_jax import detect
 from genhmr_jax.data import features
 from genhmr_jax.data.synthetic.generate import mirrored
 from genhmr_jax.data.synthetic.write import read_shards, write_split
@@ -15,25 +16,37 @@ from genhmr_jax.detect import blazepose, detector, lifter
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_model, keypoint_points
 from genhmr_jax.systems import registry
-from genhmr_jax.systems.lifter.task import LifterTask
+from genhmr_jax.systems.lifter.task import LifterTask, _truth
 from genhmr_jax.train import loop
+from genhmr_jax.train.validation import means
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, corpus_file):
-    """Rendered images and the looks at them, both splits."""
-    root = tmp_path_factory.mktemp("looks")
+    """Rendered images and their detections, both splits."""
+    root = tmp_path_factory.mktemp("lifter")
     for split, count in (("train", 6), ("val", 8)):
         write_split(root / "images", split, count, str(corpus_file), workers=1)
-        features.compute(root / "images", root / "looks", split, "look")
+        features.compute(root / "images", root / "features", split, features.DETECTOR)
     return root
 
 
 def keypoints_of(rows, body):
     """True DETECTED keypoints (B, 23, 3), metres from mid-hip, camera coordinates."""
-    points = keypoint_points(body, smpl_jax.forward(body, rows["betas"], rows["rotmats"]), DETECTED)
+    points = keypoint_points(body, smpl_jax.forward(body, rows.betas, rows.rotmats), DETECTED)
     hips = points[:, [DETECTED.index("left_hip"), DETECTED.index("right_hip")]]
     return np.asarray(points - hips.mean(1, keepdims=True))
+
+
+def everyone(stored, count=None):
+    """The first rows of a feature set, all of weight 1."""
+    rows = stored.rows(np.arange(count or stored.size))
+    return dataclasses.replace(rows, weight=np.ones(rows.size, np.float32))
+
+
+def errors(task, params, rows):
+    """Mean errors of a lifter and of BlazePose, mm."""
+    return means([jax.device_get(task._measure(params, task.frozen["body"], rows))])
 
 
 def test_our_keypoints_are_sums_of_landmarks():
@@ -71,22 +84,23 @@ def test_a_mirror_image_has_the_labels_of_whom_it_shows(folder):
 
 
 def test_rows_for_training_come_in_pairs_that_mirror_each_other(folder):
-    stored = features.FeatureSet(folder / "looks" / "train")
+    stored = features.FeatureSet(folder / "features" / "train")
     rows = stored.rows(np.arange(stored.size))
-    betas = [b.tobytes() for b in rows["betas"]]
+    betas = [b.tobytes() for b in rows.betas]
     first = np.array(
         [i for i in range(stored.size - 1) if betas[i] == betas[i + 1]]
-    )  # whoever was seen in both images
+    )  # whoever was detected in both images
     assert len(first) >= 4 and len(set(betas)) <= 6
-    one, other = ({name: value[first + i] for name, value in rows.items()} for i in (0, 1))
+    one, other = (jax.tree.map(lambda x: x[first + i], rows) for i in (0, 1))  # noqa: B023
     np.testing.assert_allclose(
-        320 - other["points2d"][:, list(DETECTED_FLIP), 0], one["points2d"][..., 0], atol=1e-3
+        320 - other.points2d[:, list(DETECTED_FLIP), 0], one.points2d[..., 0], atol=1e-3
     )
-    assert (
-        np.abs(one["look_region"][:, 0] - (320 - other["look_region"][:, 0])) > 0.05
-    ).all()  # each region has errors of its own
-    assert one["look_inner"].shape[1:] == (8, 8, 288) and one["look_inner"].dtype == np.float16
-    assert "look_inner" not in features.FeatureSet(folder / "looks" / "train", "none").arrays
+    regions = one.evidence.region[:, 0], 320 - other.evidence.region[:, 0]
+    assert (np.abs(regions[0] - regions[1]) > 0.05).all()  # each region has errors of its own
+    inner = one.evidence.inner
+    assert inner.shape[1:] == (8, 8, 288) and inner.dtype == np.float16
+    assert "evidence_inner" in stored.arrays
+    assert "evidence_inner" not in features.FeatureSet(folder / "features" / "train", "none").arrays
 
 
 def test_labels_in_the_axes_of_the_region_are_what_the_detector_turns_back(
@@ -95,27 +109,24 @@ def test_labels_in_the_axes_of_the_region_are_what_the_detector_turns_back(
     """A lifter that says the truth gives the detector the true keypoints."""
     config = get_config("lifter/tiny")
     task = LifterTask(config)
-    rows = features.FeatureSet(folder / "looks" / "train").rows(np.arange(4))
-    truth = {name: np.asarray(value) for name, value in task._truth(task.frozen, rows).items()}
+    rows = features.FeatureSet(folder / "features" / "train").rows(np.arange(4))
+    truth = [np.asarray(value) for value in _truth(task.frozen["body"], rows)]
     for i in range(4):
-        monkeypatch.setattr(
-            lifter,
-            "_lift",
-            lambda: lambda *_: (truth["points2d"][i : i + 1], truth["points3d"][i : i + 1]),
-        )  # noqa: B023
-        region = blazepose.Region(*rows["look_region"][i].astype(float))
-        evidence = {name: rows[f"look_{name}"][i] for name in blazepose.EVIDENCE}
+        answer = [value[i : i + 1] for value in truth]
+        monkeypatch.setattr(lifter, "_lift", lambda: lambda *_: answer)  # noqa: B023
+        region = blazepose.Region(*rows.evidence.region[i].astype(float))
+        evidence = jax.tree.map(lambda x: x[i], rows.evidence)  # noqa: B023
         found = blazepose.Landmarks(
             np.zeros((39, 2)), np.ones(39), 1.0, np.zeros((39, 3)), np.zeros((64, 64)), evidence
         )
         points2d, points3d = lifter.keypoints(found, region)
-        np.testing.assert_allclose(points2d, rows["points2d"][i], atol=1e-2)
+        np.testing.assert_allclose(points2d, rows.points2d[i], atol=1e-2)
         np.testing.assert_allclose(points3d, keypoints_of(rows, task.frozen["body"])[i], atol=1e-4)
 
 
-def test_two_looks_are_averaged_unless_they_contradict(monkeypatch):
-    """The right ankle of the second look lies elsewhere: then the one near MoveNet's speaks, or the
-    first where MoveNet says nothing."""
+def test_two_estimates_are_averaged_unless_they_contradict(monkeypatch):
+    """The right ankle of the second estimate lies elsewhere: then the one that is nearer to
+    MoveNet's counts, or the first without MoveNet."""
     image, region, ankle = (
         np.zeros((100, 200, 3), np.uint8),
         blazepose.Region(120.0, 50.0, 100.0, 0.3),
@@ -131,71 +142,63 @@ def test_two_looks_are_averaged_unless_they_contradict(monkeypatch):
         second[0][list(DETECTED_FLIP)] * [-1, 1] + [200, 0],
         second[1][list(DETECTED_FLIP)] * [-1, 1, 1],
     )
-    seen = []
+    regions = []
 
-    def look(picture, where, network):
-        seen.append(where)
+    def landmarks(picture, where, network):
+        regions.append(where)
         return blazepose.Landmarks(
-            np.zeros((39, 2)), np.ones(39), 1.0, np.zeros((39, 3)), np.zeros((64, 64)), {}
+            np.zeros((39, 2)), np.ones(39), 1.0, np.zeros((39, 3)), np.zeros((64, 64)), None
         )
 
-    monkeypatch.setattr(blazepose, "landmarks", look)
+    monkeypatch.setattr(blazepose, "landmarks", landmarks)
     monkeypatch.setattr(
         lifter, "keypoints", lambda found, where: first if where == region else back
     )
     others = np.arange(23) != ankle
-    looks = [look(image, region, ""), region, *detector._mirror_look(image, region, "")]
-    points, lifted, agreement = detector._lifted(*looks, 200, None)
-    assert seen[1] == blazepose.Region(80.0, 50.0, 100.0, -0.3)
+    both = [landmarks(image, region, ""), region, *detector._mirrored(image, region, "")]
+    points, lifted, agreement = detector._lifted(*both, 200, None)
+    assert regions[1] == blazepose.Region(80.0, 50.0, 100.0, -0.3)
     np.testing.assert_allclose(points[others], first[0][others] + [0.5, 0], atol=0.03)
     np.testing.assert_allclose(lifted[others], first[1][others] + 0.005, atol=1e-3)
     np.testing.assert_allclose(points[ankle], first[0][ankle], atol=1e-6)
     assert agreement[ankle] == pytest.approx(0.5) and (agreement[others] > 0.97).all()
     coco = np.concatenate([second[0][:17], np.ones((17, 1))], -1)
-    points, _, _ = detector._lifted(*looks, 200, coco)
+    points, _, _ = detector._lifted(*both, 200, coco)
     np.testing.assert_allclose(points[ankle], second[0][ankle], atol=1e-6)
 
 
 def test_it_starts_as_blazepose_learns_and_is_loaded(folder, get_config, tmp_path, monkeypatch):
     config = get_config("lifter/tiny")
     config.data.images, config.steps, config.evaluate_every, config.optim.warmup = (
-        str(folder / "looks"),
+        str(folder / "features"),
         60,
         60,
         5,
     )
     config.optim.learning_rate, config.model.drop = 5e-3, 0.0
     task = registry.make_task(config)
-    rows = features.FeatureSet(folder / "looks" / "val").rows(np.arange(4)) | {
-        "weight": np.ones(4, np.float32)
-    }
+    rows = everyone(features.FeatureSet(folder / "features" / "val"), 4)
     start, _ = task.init(jax.random.key(0))
-    before = task._measure(start, task.frozen, rows)
-    assert float(before["pa_mpjpe"]) == pytest.approx(float(before["blazepose_pa_mpjpe"]), rel=0.05)
+    before = errors(task, start, rows)
+    assert before["pa_mpjpe"] == pytest.approx(before["blazepose_pa_mpjpe"], rel=0.05)
     loop.train(task, config, tmp_path / "run")
-    batch = features.FeatureSet(folder / "looks" / "train").rows(np.arange(8)) | {
-        "weight": np.ones(8, np.float32)
-    }
+    batch = everyone(features.FeatureSet(folder / "features" / "train"), 8)
     monkeypatch.setattr(lifter, "FOLDER", tmp_path / "run" / "model")
     for cached in (lifter._graph, lifter._params, lifter._lift):
         cached.cache_clear()
     params = lifter._params()
-    after, first = (task._measure(p, task.frozen, batch) for p in (params, start))
-    assert float(after["pa_mpjpe"]) < 0.9 * float(first["pa_mpjpe"])  # on what it has learned from
-    seen = detect.looks(next(read_shards(folder / "images" / "train")).image)
-    assert seen and np.isfinite(seen[0].keypoints3d).all()
+    after, first = (errors(task, p, batch) for p in (params, start))
+    assert after["pa_mpjpe"] < 0.9 * first["pa_mpjpe"]  # on what it has learned from
+    found, _ = detector.find_people(next(read_shards(folder / "images" / "train")).image)
+    assert found and np.isfinite(found[0].pose.keypoints3d).all()
     for cached in (lifter._graph, lifter._params, lifter._lift):
         cached.cache_clear()
 
 
 def test_the_shipped_lifter_beats_blazepose_on_rendered_people(folder, get_config):
     task = LifterTask(get_config("lifter/rendered_people"))
-    stored = features.FeatureSet(folder / "looks" / "val")
-    rows = stored.rows(np.arange(stored.size)) | {"weight": np.ones(stored.size, np.float32)}
-    found = {
-        name: float(value)
-        for name, value in task._measure(lifter._params(), task.frozen, rows).items()
-    }
+    rows = everyone(features.FeatureSet(folder / "features" / "val"))
+    found = errors(task, lifter._params(), rows)
     # These are random poses, which nobody takes: on human ones the gain is three times as large
     # (its README.md), and there is one in 2D.
     for name in ("pa_mpjpe", "mpjpe"):

@@ -332,18 +332,13 @@ def test_what_cannot_be_adapted_is_named(toy, params, config, changes, said):
         lora.add(params, lora.adapted(toy, c).config.lora, jax.random.key(0))
 
 
-def test_runs_from_before_these_fields_go_on(config, get_config):
+def test_fields_of_lora_count_only_with_a_rank(config, get_config):
     c = get_config("genhmr/tiny")
-    old = c.copy_and_resolve_references()
-    del (
-        old.lora,
-        old.optim.encoder_layers,
-        old.model.box_token,
-        old.model.keypoints3d,
-        old.data.turn,
-        old.masking.unroll,
-    )
-    assert fingerprint(old, {}) == fingerprint(c, {})
+    other = c.copy_and_resolve_references()
+    other.lora.alpha, other.lora.pattern = 3.0, "another"
+    assert fingerprint(other, {}) == fingerprint(c, {})
+    other.lora.rank = 2
+    assert fingerprint(other, {}) != fingerprint(c, {})
     changed = [
         key
         for key, value in fingerprint(config, {}).items()

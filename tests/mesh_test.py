@@ -10,7 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from genhmr_jax.io.errors import InputError
@@ -95,7 +95,7 @@ def test_mesh_that_does_not_fit_names_one_that_does():
         ):
             meshes.make_mesh(sizes, devices)
     for sizes in ({"data": -1, "fsdp": -1, "tensor": 1}, {"data": 0, "fsdp": 1, "tensor": 1}):
-        with pytest.raises(InputError, match="is no mesh"):
+        with pytest.raises(InputError, match="is not a mesh"):
             meshes.make_mesh(sizes, devices)
     assert dict(meshes.make_mesh({"data": -1, "fsdp": 1, "tensor": 1}).shape) == {
         "data": 1,
@@ -108,7 +108,8 @@ def test_batch_that_does_not_divide_names_one_that_does():
     meshes.check_batch("batch_size", 32, MESH, 2)
     with pytest.raises(
         InputError,
-        match="30 rows do not divide by data x fsdp x accumulate = 2 x 4 x 2; nearest that do: 16 or 32",
+        match=r"--config.batch_size: a batch of 30 does not divide into 16 parts "
+        r"\(mesh data 2 x fsdp 4, 2 micro-batches\); use 16 or 32",
     ):
         meshes.check_batch("batch_size", 30, MESH, 2)
 
@@ -118,7 +119,7 @@ def test_placement_without_a_fit_is_replicated():
     place = meshes.Placement(mesh)
     batch = place({"a": np.arange(6).reshape(3, 2)})
     np.testing.assert_array_equal(place.host(batch)["a"], np.arange(6).reshape(3, 2))
-    assert batch["a"].sharding == NamedSharding(mesh, meshes.BATCH)
+    assert batch["a"].sharding == meshes.batch_sharding(mesh)
 
 
 def in_own_process(script, *arguments):

@@ -149,7 +149,7 @@ def test_bad_settings_are_one_line(corpus_file, tmp_path):
     for flags, words in (
         (
             ("--config.batch_size=9",),
-            "9 rows do not divide by data x fsdp x accumulate = 2 x 1 x 1; nearest that do: 8 or 10",
+            "a batch of 9 does not divide into 2 parts (mesh data 2 x fsdp 1); use 8 or 10",
         ),
         (("--config.precision=float8",), "choose float32 or bfloat16"),
     ):

@@ -102,7 +102,7 @@ def test_silhouette_of_a_box_has_the_projected_area():
     assert not silhouette.silhouette(np.zeros((0, 8, 3)), FACES, 600.0, 40, 30).any()
 
 
-@pytest.mark.parametrize("kind", export.FORMATS)
+@pytest.mark.parametrize("kind", export.MESH_FORMATS)
 def test_mesh_files_hold_the_same_vertices_upright(kind, tmp_path):
     points = at(0.5, -0.2, 3.0)
     export.save_mesh(path := tmp_path / f"person.{kind}", points, FACES)

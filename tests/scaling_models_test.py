@@ -1,6 +1,7 @@
 """What the networks owe to large-scale training: bfloat16 products, float32 where it matters, and
 little kept for the backward pass."""
 
+import dataclasses
 import functools
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from numpy_layers import with_random_arrays
 from smpl_jax import rotations
 
 from genhmr_jax.core import quantizer
+from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.core.masked_transformer import TransformerSpec, product_in_float32
 from genhmr_jax.core.tokenizer import PoseTokenizer, TokenizerSpec
+from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.nets import vit
 from genhmr_jax.nets.deformable_attention import DeformableAttention, bilinear_sample
 from genhmr_jax.systems.genhmr.model import GenHmrSpec
-from genhmr_jax.systems.genhmr.system import Networks
+from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
 BATCH, WIDTH, HEADS, LAYERS, POINTS = 2, 32, 2, 1, 4
 TOKENIZER = TokenizerSpec(part_tokens=(1,) * 6, codebook_size=40, code_dim=8, width=16)
@@ -36,7 +39,7 @@ def tiny_vit():
         yield
 
 
-def networks_of(kind: str, remat: str = "none", **changes) -> Networks:
+def system_of(kind: str, remat: str = "none", **changes) -> GenHmrSystem:
     settings = {
         "vit": dict(
             encoder="vit_t", encoder_channels=(24,), pyramid="simple", pyramid_scales=(4.0, 1.0)
@@ -44,12 +47,11 @@ def networks_of(kind: str, remat: str = "none", **changes) -> Networks:
         "maps": dict(encoder_channels=(5, 7)),
         "rank": dict(
             encoder_channels=(5, 7),
-            context="keypoints",
             transformer=TransformerSpec(**TRANSFORMER.__dict__ | {"head_rank": 6}),
         ),
         "blind": dict(),
     }[kind]
-    return Networks.of(
+    return GenHmrSystem.of(
         GenHmrSpec(
             **{
                 "tokenizer": TOKENIZER,
@@ -64,17 +66,14 @@ def networks_of(kind: str, remat: str = "none", **changes) -> Networks:
     )
 
 
-def arrays_of(networks: Networks, seed: int = 0) -> tuple[dict, dict, jax.Array]:
+def arrays_of(system: GenHmrSystem, seed: int = 0) -> tuple[dict, Inputs, jax.Array]:
     """Random parameters of the scale of trained ones, inputs and tokens."""
-    rng, spec = np.random.default_rng(seed), networks.spec
+    rng, spec = np.random.default_rng(seed), system.spec
     deviation = lambda shape: 0.7 / np.sqrt(max(np.prod(shape[:-1]), 1)) if len(shape) > 1 else 0.3
-    params = jax.tree.map(lambda a: rng.normal(0, deviation(a.shape), a.shape), networks.shapes)
-    inputs = dict(
-        keypoints=rng.uniform(0, 300, (BATCH, 23, 3)),
-        crop=rng.uniform(100, 200, (BATCH, 3)),
-        image_size=np.full((BATCH, 2), 300.0),
-        focal=np.full(BATCH, 400.0),
-    )
+    params = jax.tree.map(lambda a: rng.normal(0, deviation(a.shape), a.shape), system.shapes)
+    keypoints, crop = rng.uniform(0, 300, (BATCH, 23, 3)), rng.uniform(100, 200, (BATCH, 3))
+    view = CropCamera(crop, focal=np.full(BATCH, 400.0), centre=np.full((BATCH, 2), 150.0))
+    inputs = {"view": view, "keypoints": keypoints}
     if spec.trains_encoder:
         inputs["images"] = rng.uniform(0, 1, (BATCH, 256, 256, 3))
         inputs["drop_path"] = jnp.array([[[1, 2], [0, 2]], [[0, 2], [2, 1]]])
@@ -84,22 +83,21 @@ def arrays_of(networks: Networks, seed: int = 0) -> tuple[dict, dict, jax.Array]
             for i, c in enumerate(spec.encoder_channels)
         ]
     tokens = rng.integers(0, TOKENIZER.codebook_size + 1, (BATCH, TOKENIZER.length))
-    return *jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (params, inputs)), jnp.asarray(
-        tokens
-    )
+    floats = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (params, Inputs(**inputs)))
+    return *floats, jnp.asarray(tokens)
 
 
 def in_bfloat16(params: dict) -> dict:
     return params | {"genhmr": jax.tree.map(lambda a: a.astype(jnp.bfloat16), params["genhmr"])}
 
 
-def run(networks: Networks, params: dict, inputs: dict, tokens: jax.Array):
-    encoded = networks.encode(params, inputs)
-    return encoded, networks.logits(params, tokens, encoded)
+def run(system: GenHmrSystem, params: dict, inputs: Inputs, tokens: jax.Array):
+    encoded = system.encode(params, inputs)
+    return encoded, system.logits(params, tokens, encoded)
 
 
-def loss(networks: Networks, params: dict, inputs: dict, tokens: jax.Array) -> jax.Array:
-    encoded, logits = run(networks, params, inputs, tokens)
+def loss(system: GenHmrSystem, params: dict, inputs: Inputs, tokens: jax.Array) -> jax.Array:
+    encoded, logits = run(system, params, inputs, tokens)
     return (
         jnp.sum(jax.nn.logsumexp(logits, -1))
         + jnp.sum(encoded.betas**2)
@@ -132,17 +130,17 @@ def products(jaxpr) -> list[tuple[set[str], tuple[int, ...]]]:
 def test_products_are_bfloat16(kind):
     """Forward, all but the last layers of betas (10) and camera (3); backward, all but those and
     the attention scores' own."""
-    networks = networks_of(kind)
-    params, inputs, tokens = arrays_of(networks)
+    system = system_of(kind)
+    params, inputs, tokens = arrays_of(system)
     forward = products(
-        jax.make_jaxpr(lambda *a: run(networks, *a))(in_bfloat16(params), inputs, tokens).jaxpr
+        jax.make_jaxpr(lambda *a: run(system, *a))(in_bfloat16(params), inputs, tokens).jaxpr
     )
     assert len(forward) > 10
     assert sorted(out for types, out in forward if types != {"bfloat16"}) == [
         (BATCH, 3),
         (BATCH, 10),
     ]
-    gradient = jax.grad(lambda genhmr, *a: loss(networks, params | {"genhmr": genhmr}, *a))
+    gradient = jax.grad(lambda genhmr, *a: loss(system, params | {"genhmr": genhmr}, *a))
     backward = products(
         jax.make_jaxpr(gradient)(in_bfloat16(params)["genhmr"], inputs, tokens).jaxpr
     )
@@ -188,15 +186,15 @@ def test_tokenizer_in_bfloat16(arch):
 
 @pytest.mark.parametrize("kind", ["vit", "rank"])
 def test_float32_where_it_matters(kind):
-    networks = networks_of(kind)
-    params, inputs, tokens = arrays_of(networks)
+    system = system_of(kind)
+    params, inputs, tokens = arrays_of(system)
     encoded, logits = jax.eval_shape(
-        lambda *a: run(networks, *a), in_bfloat16(params), inputs, tokens
+        lambda *a: run(system, *a), in_bfloat16(params), inputs, tokens
     )
     assert logits.dtype == encoded.betas.dtype == encoded.weak_camera.dtype == jnp.float32
     assert encoded.context.dtype == jnp.bfloat16
     assert {v.dtype for v in jax.tree.leaves(encoded.image_values)} == {jnp.dtype(jnp.bfloat16)}
-    jaxpr = jax.make_jaxpr(lambda *a: run(networks, *a))(in_bfloat16(params), inputs, tokens).jaxpr
+    jaxpr = jax.make_jaxpr(lambda *a: run(system, *a))(in_bfloat16(params), inputs, tokens).jaxpr
     # exp: softmax and the camera's scale; rsqrt: LayerNorm; floor: sampling positions; logistic:
     # reference points
     for name in ("exp", "rsqrt", "floor", "logistic"):
@@ -206,9 +204,9 @@ def test_float32_where_it_matters(kind):
 
 @pytest.mark.parametrize("kind", ["vit", "rank"])
 def test_bfloat16_stays_close_to_float32(kind):
-    networks = networks_of(kind)
-    params, inputs, tokens = arrays_of(networks)
-    both = jit(lambda *a: run(networks, *a))
+    system = system_of(kind)
+    params, inputs, tokens = arrays_of(system)
+    both = jit(lambda *a: run(system, *a))
     (exact, wanted), (rounded, found) = (
         both(params, inputs, tokens),
         both(in_bfloat16(params), inputs, tokens),
@@ -223,12 +221,12 @@ def test_bfloat16_stays_close_to_float32(kind):
 
 
 def test_gradients_of_bfloat16_point_the_same_way():
-    networks = networks_of("maps")
-    params, inputs, tokens = arrays_of(networks)
+    system = system_of("maps")
+    params, inputs, tokens = arrays_of(system)
 
     def flat(params):
         gradient = jit(
-            jax.grad(lambda genhmr: loss(networks, params | {"genhmr": genhmr}, inputs, tokens))
+            jax.grad(lambda genhmr: loss(system, params | {"genhmr": genhmr}, inputs, tokens))
         )(params["genhmr"])
         return np.concatenate(
             [np.asarray(g, np.float64).ravel() for g in jax.tree.leaves(gradient)]
@@ -280,11 +278,11 @@ def test_product_in_float32():
 
 
 def test_remat_changes_no_value_and_no_gradient():
-    params, inputs, tokens = arrays_of(networks_of("maps"))
+    params, inputs, tokens = arrays_of(system_of("maps"))
     gradient = lambda remat: jit(
         jax.value_and_grad(
             lambda genhmr: loss(
-                networks_of("maps", remat), params | {"genhmr": genhmr}, inputs, tokens
+                system_of("maps", remat), params | {"genhmr": genhmr}, inputs, tokens
             )
         )
     )(params["genhmr"])
@@ -299,7 +297,7 @@ def test_remat_changes_no_value_and_no_gradient():
 def test_what_was_encoded_under_remat_can_be_read_without():
     """Sampling after a training step's encode: the same logits whichever of the two computes the
     layers' values."""
-    plain, remat = networks_of("maps"), networks_of("maps", "blocks")
+    plain, remat = system_of("maps"), system_of("maps", "blocks")
     params, inputs, tokens = arrays_of(plain)
     mixed = jit(lambda: plain.logits(params, tokens, remat.encode(params, inputs)))()
     np.testing.assert_allclose(
@@ -307,12 +305,12 @@ def test_what_was_encoded_under_remat_can_be_read_without():
     )
 
 
-def kept_shapes(networks: Networks, kind: str = "maps") -> list[tuple[int, ...]]:
+def kept_shapes(system: GenHmrSystem, kind: str = "maps") -> list[tuple[int, ...]]:
     """Shapes of what the forward pass hands to the backward pass, parameters left out."""
-    params, inputs, tokens = arrays_of(networks)
+    params, inputs, tokens = arrays_of(system)
     backward = jax.eval_shape(
         lambda genhmr: jax.vjp(
-            lambda genhmr: loss(networks, params | {"genhmr": genhmr}, inputs, tokens), genhmr
+            lambda genhmr: loss(system, params | {"genhmr": genhmr}, inputs, tokens), genhmr
         )[1],
         params["genhmr"],
     )
@@ -328,8 +326,8 @@ def test_remat_keeps_no_samples_of_the_deformable_attention():
         (BATCH, HEADS, 16 * 12 // s**2, size) for s in (1, 2)
     }
     none, blocks = (
-        set(kept_shapes(networks_of("maps"))),
-        set(kept_shapes(networks_of("maps", "blocks"))),
+        set(kept_shapes(system_of("maps"))),
+        set(kept_shapes(system_of("maps", "blocks"))),
     )
     assert none & samples and not blocks & (samples | values)
 
@@ -337,7 +335,7 @@ def test_remat_keeps_no_samples_of_the_deformable_attention():
 def test_what_remat_keeps_grows_by_one_layer_input():
     """A further layer of the transformer: its input (B, S, C), its parameters (stacked for the
     scan), and no array of the image."""
-    with_layers = lambda layers, remat: networks_of(
+    with_layers = lambda layers, remat: system_of(
         "maps", remat, transformer=TransformerSpec(**TRANSFORMER.__dict__ | {"layers": layers})
     )
     elements = lambda layers, remat: sum(
@@ -352,16 +350,18 @@ def test_what_remat_keeps_grows_by_one_layer_input():
 
 @pytest.mark.parametrize("kind", ["maps", "blind"])
 def test_unknown_remat(kind):
-    networks = networks_of(kind, "everything")
-    params, inputs, tokens = arrays_of(networks)
+    system = system_of(kind, "everything")
+    params, inputs, tokens = arrays_of(system)
     with pytest.raises(ValueError, match="unknown remat 'everything': choose among none, blocks"):
-        jax.eval_shape(functools.partial(run, networks), params, inputs, tokens)
+        jax.eval_shape(functools.partial(run, system), params, inputs, tokens)
 
 
 def test_drop_path_reaches_the_encoder():
-    networks = networks_of("vit")
-    params, inputs, _ = arrays_of(networks)
-    encode = jit(lambda drop_path: networks.encode(params, inputs | {"drop_path": drop_path}))
+    system = system_of("vit")
+    params, inputs, _ = arrays_of(system)
+    encode = jit(
+        lambda drop_path: system.encode(params, dataclasses.replace(inputs, drop_path=drop_path))
+    )
     ones = jnp.ones((BATCH, 2, 2))
     plain, dropped = encode(ones), encode(ones.at[0].set(0.0))
     gap = [
@@ -369,9 +369,7 @@ def test_drop_path_reaches_the_encoder():
         for a, b in zip(*map(jax.tree.leaves, (plain, dropped)), strict=True)
     ]
     assert np.max(gap, 0)[0] > 0.01 and np.max(gap, 0)[1] < 1e-5
-    without = jit(
-        lambda: networks.encode(params, {k: v for k, v in inputs.items() if k != "drop_path"})
-    )()
+    without = jit(lambda: system.encode(params, dataclasses.replace(inputs, drop_path=None)))()
     np.testing.assert_allclose(without.betas, plain.betas, atol=1e-5)
 
 
@@ -407,7 +405,7 @@ import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from genhmr_jax.models import quantizer
+from genhmr_jax.core import quantizer
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 rng = np.random.default_rng(0)
 vectors, z = rng.normal(size=(64, 4)).astype(np.float32), rng.normal(size=(64, 24, 4)).astype(np.float32)

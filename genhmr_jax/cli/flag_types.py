@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-MESH_FORMATS = ("obj", "glb", "ply")
+from genhmr_jax.render import MESH_FORMATS
 
 
 def number(kind: type, low: float, high: float) -> Callable[[str], float]:
@@ -15,10 +15,9 @@ def number(kind: type, low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(
-                f"must be {what} from {low:.10g} to {high:.10g}, not {text!r}"
-            )
+            expected = "a whole number" if kind is int else "a number"
+            expected += f" from {low:.10g} to {high:.10g}"
+            raise argparse.ArgumentTypeError(f"must be {expected}, not {text!r}")
         return value
 
     return parse
@@ -37,7 +36,6 @@ def mesh_formats(text: str) -> tuple[str, ...]:
     """An argparse type: a comma-separated choice of MESH_FORMATS."""
     formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
     if unknown := [part for part in formats if part not in MESH_FORMATS]:
-        raise argparse.ArgumentTypeError(
-            f"knows {','.join(MESH_FORMATS)}, not {','.join(unknown)!r}"
-        )
+        choices, others = ",".join(MESH_FORMATS), ",".join(unknown)
+        raise argparse.ArgumentTypeError(f"must be of {choices}, not {others!r}")
     return formats

@@ -52,9 +52,7 @@ class RefineSpec:
     prior_pose: float = 0.004  # lambda, on rotation matrices
     prior_betas: float = 0.002
     silhouette: float = 2.0  # weight of the silhouette term, for a person with a mask
-    silhouette_outside: float = (
-        2.0  # weight of surface outside the mask, relative to the first part
-    )
+    silhouette_outside: float = 2.0  # weight of its second part relative to the first
     masked_prior_pose: float = 0.001  # in place of prior_pose, if the mask is fully trusted
     masked_prior_betas: float = 0.0001
 

@@ -37,20 +37,26 @@ class Source(Protocol):
         """Shapes (jax.ShapeDtypeStruct) of the arrays of one sample, without the row axis."""
 
 
-def check_divides(size: int, sharding: NamedSharding, where: str) -> None:
-    """Raises InputError unless a batch of `size` rows divides over the mesh axes of `sharding`."""
+def check_divides(size: int, sharding: NamedSharding, where: str, micro_batches: int = 1) -> None:
+    """Raises InputError unless a batch divides over the mesh and the micro-batches.
+
+    Args:
+      size: rows of the batch.
+      sharding: of its rows.
+      where: the field at fault, for the error.
+      micro_batches: parts that each device's rows are computed in.
+    """
     axes = sharding.spec[0] if len(sharding.spec) else None
     axes = (axes,) if isinstance(axes, str) else axes or ()
-    parts = math.prod(sharding.mesh.shape[axis] for axis in axes)
+    parts = math.prod(sharding.mesh.shape[axis] for axis in axes) * micro_batches
     if size < 1 or size % parts:
         below, above = size // parts * parts, (size // parts + 1) * parts
         nearest = f"{below} or {above}" if below > 0 else f"{above}"
-        split = " x ".join(f"{axis} {sharding.mesh.shape[axis]}" for axis in axes)
-        raise InputError(
-            where,
-            f"a batch of {size} does not divide into {parts} parts (mesh {split})",
-            f"use {nearest}",
-        )
+        split = "mesh " + " x ".join(f"{axis} {sharding.mesh.shape[axis]}" for axis in axes)
+        if micro_batches > 1:
+            split += f", {micro_batches} micro-batches"
+        problem = f"a batch of {size} does not divide into {parts} parts ({split})"
+        raise InputError(where, problem, f"use {nearest}")
 
 
 def local_rows(

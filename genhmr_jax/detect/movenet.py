@@ -107,10 +107,8 @@ def _run_on_squares(
     People whom the edge of a square cuts get the score 0: a neighbouring square shows them whole.
     """
     height, width = image.shape[:2]
-    lefts, tops = (
-        np.linspace(0, n - side, min(MOST_SQUARES, 1 + -(-2 * (n - side) // side))).astype(int)
-        for n in (width, height)
-    )
+    count = lambda n: min(MOST_SQUARES, 1 + -(-2 * (n - side) // side))
+    lefts, tops = (np.linspace(0, n - side, count(n)).astype(int) for n in (width, height))
     found = []
     for x, y in ((x, y) for y in tops for x in lefts):
         square = np.ascontiguousarray(image[y : y + side, x : x + side])

@@ -75,9 +75,8 @@ def cannot_write(path: str | os.PathLike, error: OSError) -> InputError:
     reason = error.strerror or str(error)
     if error.errno == errno.ENAMETOOLONG:
         length = len(os.fsencode(Path(path).name))
-        reason = (
-            f"its name of {length} bytes is too long" if length > 100 else "the path is too long"
-        )
+        name = f"its name of {length} bytes" if length > 100 else "the path"
+        reason = f"{name} is too long"
     return InputError(
         path,
         f"cannot be written ({reason})",

@@ -91,9 +91,7 @@ def _repair_on_warnings(directory: Path) -> None:
             reported.append(error)
             reason = " ".join(re.sub(r"^\w+: (\[Errno \d+\] )?", "", error).split())
             problem = f"compiled programs cannot be stored ({reason})"
-            remedy = (
-                "every call compiles again; free some space, or set GENHMR_CACHE to another folder"
-            )
+            remedy = "every call compiles again; free space, or set GENHMR_CACHE to another folder"
             complain(InputError(directory, problem, remedy))
 
     warnings.showwarning = show

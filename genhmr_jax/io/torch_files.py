@@ -44,16 +44,8 @@ DTYPES = {
 # Modules whose objects are in training checkpoints beside the weights: configs, paths, schedules.
 # They become Inert.
 INERT_MODULES = {
-    "argparse",
-    "collections",
-    "lightning",
-    "lightning_fabric",
-    "numpy",
-    "omegaconf",
-    "pathlib",
-    "pytorch_lightning",
-    "typing",
-    "yacs",
+    *("argparse", "collections", "lightning", "lightning_fabric", "numpy"),
+    *("omegaconf", "pathlib", "pytorch_lightning", "typing", "yacs"),
 }
 
 
@@ -261,9 +253,7 @@ def read(path: str | os.PathLike) -> Any:
         raise
     except Exception as error:  # a broken pickle can raise nearly anything
         problem = f"refused, or not a PyTorch checkpoint ({type(error).__name__}: {error})"
-        remedy = (
-            "download it again from its authors; a file that requests more than weights is refused"
-        )
+        remedy = "download it again from its authors; files with more than weights are refused"
         raise InputError(path, problem, remedy) from error
 
 

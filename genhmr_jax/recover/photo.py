@@ -144,9 +144,7 @@ def load(
         what to do.
     """
     if checkpoint is None and model not in (None, "genhmr"):
-        remedy = (
-            "make one with `genhmr convert FILE --out DIR`, or train one (configs/regressors)"
-        )
+        remedy = "make one with `genhmr convert FILE --out DIR`, or train one (configs/regressors)"
         problem = "no checkpoint of it comes with the package"
         raise InputError(
             f"--model {model}", problem, f"{remedy}, and give it with --checkpoint DIR"

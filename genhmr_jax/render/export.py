@@ -8,8 +8,8 @@ import trimesh
 from jaxtyping import Float, Int
 
 from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.render import MESH_FORMATS
 
-FORMATS = ("obj", "glb", "ply")
 Y_UP = np.array([1.0, -1.0, -1.0])
 """Half a turn about x, from camera coordinates (y down, z away) to those of viewers (y up)."""
 
@@ -27,8 +27,9 @@ def save_mesh(
     """
     path = pathlib.Path(path)
     kind = path.suffix.lstrip(".").lower()
-    if kind not in FORMATS:
-        raise ValueError(f"{path}: cannot write meshes as {kind!r}; choose {', '.join(FORMATS)}")
+    if kind not in MESH_FORMATS:
+        choices = ", ".join(MESH_FORMATS)
+        raise ValueError(f"{path}: cannot write meshes as {kind!r}; choose {choices}")
     points = np.asarray(vertices, np.float64) * Y_UP
     data = trimesh.Trimesh(points, np.asarray(faces), process=False).export(file_type=kind)
     with atomic_path(path) as temporary:

@@ -1,1 +1,1 @@
-"""The training loop. It knows no system."""
+"""The training loop. It does not depend on any system."""

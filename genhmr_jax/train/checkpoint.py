@@ -1,8 +1,8 @@
-"""Checkpoints of a run: orbax, three items: `state` (arrays), `data` (where the input is) and
-`meta` (JSON: config, fingerprint).
+"""Checkpoints of a run, written with orbax.
 
-Any mesh and any number of processes may restore what another one saved. WORKDIR is a local path or
-gs://.
+A checkpoint has three items: `state` (arrays), `data` (the position of the input) and `meta` (JSON:
+config, fingerprint). Any mesh and any number of processes may restore it. WORKDIR is a local path
+or gs://.
 """
 
 import hashlib
@@ -22,47 +22,29 @@ from genhmr_jax.train.mesh import path_name
 
 log = logging.getLogger("genhmr_jax")
 
-# What decides the loss curve. All else (mesh, processes, micro-batches, logging) may differ between
-# a run and its resumption.
+# The fields that determine the loss curve. All others (mesh, processes, micro-batches, logging) may
+# differ between a run and its resumption.
 IDENTITY = (
-    "stage", "seed", "batch_size", "image_batch_size", "model", "data", "masking", "loss", "optim", "steps", "precision", "drop_path",
-    "lora",
+    "stage", "seed", "batch_size", "image_batch_size", "model", "data", "masking", "loss", "optim",
+    "steps", "precision", "drop_path", "lora",
 )  # fmt: skip
-# Fields that came later, with the value under which they do nothing: a run from before they were
-# there goes on.
-LATER: dict[str, dict[str, Any]] = {
-    "model": {"box_token": False, "keypoints3d": False},
-    "data": {"turn": {}},
-    "masking": {"unroll": 0.0},
-    "optim": {"encoder_layers": -1},
-}
 
 
 def fingerprint(config: ml_collections.ConfigDict, frozen: Any) -> dict[str, str]:
-    """A hash for each part of the config that a resumed run must share with the first one, and of
-    the tokenizer that it builds upon.
+    """A hash of each part of the config that a resumed run must share, and of its tokenizer.
 
-    Folders do not count, only the names of files: a run may go on where its data lie elsewhere.
+    Of a path only the last name counts, so that a run may resume with its data in another folder.
     """
     parts = {name: config[name] for name in IDENTITY if name in config}
-    plain = {
-        k: v.to_dict() if isinstance(v, ml_collections.ConfigDict) else v for k, v in parts.items()
-    }
-    for name, fields in LATER.items():
-        if name in plain:
-            plain[name] = {
-                k: v for k, v in plain[name].items() if k not in fields or v != fields[k]
-            }
+    to_plain = lambda v: v.to_dict() if isinstance(v, ml_collections.ConfigDict) else v
+    plain = {name: to_plain(value) for name, value in parts.items()}
     if not plain.get("lora", {}).get("rank"):
         plain.pop("lora", None)
-    plain["data"] = {
-        k: os.path.basename(v.rstrip("/")) if isinstance(v, str) else v
-        for k, v in plain["data"].items()
-    }
+    last_name = lambda v: os.path.basename(v.rstrip("/")) if isinstance(v, str) else v
+    plain["data"] = {name: last_name(value) for name, value in plain["data"].items()}
     digest = lambda data: hashlib.sha256(data).hexdigest()[:16]
-    hashes = {
-        k: digest(json.dumps(v, sort_keys=True, default=str).encode()) for k, v in plain.items()
-    }
+    as_json = lambda v: json.dumps(v, sort_keys=True, default=str).encode()
+    hashes = {name: digest(as_json(value)) for name, value in plain.items()}
     if "tokenizer" in frozen:
         arrays = jax.tree.leaves((frozen["tokenizer"], frozen["codebook"]))
         hashes["tokenizer"] = digest(b"".join(np.asarray(x).tobytes() for x in arrays))
@@ -70,8 +52,7 @@ def fingerprint(config: ml_collections.ConfigDict, frozen: Any) -> dict[str, str
 
 
 class Checkpoints:
-    """Saves and restores a training state in `workdir`/checkpoints, in the background; keeps the
-    newest `keep`."""
+    """Saves and restores training states in `workdir`/checkpoints; keeps the newest ones."""
 
     def __init__(self, workdir: str | os.PathLike, config: ml_collections.ConfigDict, frozen: Any):
         self.directory = absolute(workdir) / "checkpoints"
@@ -91,19 +72,18 @@ class Checkpoints:
         )
 
     def due(self, step: int) -> bool:
-        """Whether a state of `step` is to be saved: every so many steps, and when the machine is
-        about to be taken away.
+        """Whether to save the state of `step`: at regular intervals, and before a preemption.
 
-        Every process must ask for every step: they agree on when to stop.
+        Every process must call this for every step, so that all agree on the last one.
         """
         return step % self.every == 0 or self.manager.reached_preemption(step)
 
     def preempted(self, step: int) -> bool:
-        """Whether the process was told to stop (SIGTERM), and all processes agreed on this step."""
+        """Whether the run was told to stop (SIGTERM), and all processes agreed on this step."""
         return self.manager.reached_preemption(step)
 
     def save(self, step: int, state: Any, data: dict) -> None:
-        """Saves in the background; a step that is there already is left, unless it is damaged."""
+        """Saves in the background; a step that exists is kept, unless it is damaged."""
         if step in self.damaged:
             self.manager.delete(step)
             self.damaged.remove(step)
@@ -117,10 +97,10 @@ class Checkpoints:
         self.manager.save(step, args=args, force=True)
 
     def restore(self, state: Any) -> tuple[Any, dict] | None:
-        """(state, data) of the newest checkpoint that can be read; None when there is none at all.
+        """(state, data) of the newest readable checkpoint; None if there are no checkpoints.
 
         Args:
-          state: arrays or ShapeDtypeStructs with the shardings that the restored arrays shall have.
+          state: arrays or ShapeDtypeStructs with the shardings of the restored arrays.
 
         Raises:
           InputError: the checkpoint is of another config or model, or no checkpoint can be read.
@@ -128,65 +108,53 @@ class Checkpoints:
         steps = sorted(self.manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                meta = self.manager.restore(
-                    step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-                )["meta"]
+                meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
                 self._check_config(meta)
                 self._check_arrays(step, state)
-                found = self.manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(state), data=ocp.args.JsonRestore()
-                    ),
-                )
+                items = {"state": ocp.args.StandardRestore(state), "data": ocp.args.JsonRestore()}
+                found = self._read(step, **items)
             except InputError:
                 raise
-            except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
+            except Exception as error:  # orbax and tensorstore raise many types for damaged files
+                problem = f"{type(error).__name__}: {_first_line(error)}"
                 log.warning(
-                    "checkpoint %s cannot be read (%s: %s); trying the one before",
-                    step,
-                    type(error).__name__,
-                    _first_line(error),
+                    "checkpoint %s cannot be read (%s); trying the one before", step, problem
                 )
                 self.damaged.append(step)
                 continue
             return found["state"], found["data"]
         if steps:
-            raise InputError(
-                self.directory,
-                f"none of the checkpoints {steps} can be read",
-                "restore a copy, or give another --workdir",
-            )
+            problem = f"none of the checkpoints {steps} can be read"
+            raise InputError(self.directory, problem, "restore a copy, or give another --workdir")
         return None
 
-    def _check_config(self, meta: dict) -> None:
-        mine = self.meta["fingerprint"]
-        if changed := sorted(
-            k for k in mine | meta["fingerprint"] if meta["fingerprint"].get(k) != mine.get(k)
-        ):
+    def _read(self, step: int, **items: Any) -> Any:
+        return self.manager.restore(step, args=ocp.args.Composite(**items))
+
+    def _check_config(self, meta: dict[str, Any]) -> None:
+        """Raises InputError if a checkpoint is of another config; the error names the parts."""
+        mine, theirs = self.meta["fingerprint"], meta["fingerprint"]
+        changed = sorted(k for k in mine | theirs if theirs.get(k) != mine.get(k))
+        if changed:
+            problem = f"holds a run of another config (differs in {', '.join(changed)})"
             remedy = "give another --workdir or the old config"
-            raise InputError(
-                self.directory,
-                f"holds a run of another config (differs in {', '.join(changed)})",
-                remedy,
-            )
+            raise InputError(self.directory, problem, remedy)
 
     def _check_arrays(self, step: int, state: Any) -> None:
-        """The first array that does not fit, by name: clearer than what the restore itself would
-        say."""
+        """Raises InputError with the first array that does not fit: clearer than orbax's error."""
         saved = self.manager.item_metadata(step)["state"]
         saved = getattr(saved, "tree", saved)
-        shapes = lambda tree: {
-            path_name(p): tuple(x.shape) for p, x in jax.tree_util.tree_leaves_with_path(tree)
-        }
+        leaves = jax.tree_util.tree_leaves_with_path
+        shapes = lambda tree: {path_name(path): tuple(x.shape) for path, x in leaves(tree)}
         have, want = shapes(saved), shapes(state)
         for name in sorted(have | want):
             if have.get(name) != want.get(name):
-                problem = f"holds another model: {name} is {have.get(name, 'missing')}, not {want.get(name, 'expected')}"
+                both = f"{have.get(name, 'missing')}, not {want.get(name, 'expected')}"
+                problem = f"holds another model: {name} is {both}"
                 raise InputError(self.directory, problem, "give another --workdir")
 
     def close(self) -> None:
-        """Waits for saves under way."""
+        """Waits for unfinished saves."""
         self.manager.wait_until_finished()
         self.manager.close()
 

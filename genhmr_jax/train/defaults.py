@@ -1,7 +1,7 @@
-"""The fields that every config has: how a training runs, and the optimiser (docs/training.md).
+"""The fields of every config: how training runs, and the optimiser (docs/training.md).
 
 Of `runtime` only `precision`, `drop_path` and `lora` change the loss curve: a run may be resumed
-with other values of all the rest.
+with other values of the other fields.
 """
 
 import ml_collections
@@ -10,25 +10,23 @@ import ml_collections
 def runtime() -> ml_collections.ConfigDict:
     """mesh, precision, remat, accumulate, drop_path, lora, input, log, keep."""
     c = ml_collections.ConfigDict()
-    # Devices along each axis; -1 takes what is left. The batch is split over data x fsdp,
+    # Devices along each axis; -1 takes the remaining ones. The batch is split over data x fsdp,
     # parameters over fsdp and tensor.
     c.mesh = ml_collections.ConfigDict()
     c.mesh.data = -1
     c.mesh.fsdp = 1
     c.mesh.tensor = 1
-    # Arrays of fewer elements stay whole on every device: gathering them costs more than they take.
+    # Arrays of fewer elements are replicated: gathering them costs more time than they take memory.
     c.mesh.fsdp_min_size = 65536
-    # ((pattern, (axis or None for each of the last dimensions)), ...), tried before
-    # train/mesh.py:RULES.
+    # ((pattern, (axis or None for each of the last dimensions)), ...), before train/mesh.py:RULES.
     c.sharding_rules = ()
     # Of the computation: float32 or bfloat16. Parameters, optimiser, losses and softmax are always
     # float32.
     c.precision = "float32"
     c.remat = "none"  # or "blocks": recompute each transformer block in the backward pass
-    c.accumulate = 1  # micro-batches that a batch is computed in
+    c.accumulate = 1  # micro-batches of a batch
     c.drop_path = 0.0  # stochastic depth of the ViT: the rate of its last block
-    # Low-rank arrays beside the kernels that the pattern matches, which are frozen
-    # (train/lora.py).
+    # Low-rank arrays beside the kernels that match the pattern, which are frozen (train/lora.py).
     c.lora = ml_collections.ConfigDict()
     c.lora.rank = 0  # 0: no such arrays
     c.lora.alpha = 16.0
@@ -44,7 +42,7 @@ def runtime() -> ml_collections.ConfigDict:
 
 
 def optimizer() -> ml_collections.ConfigDict:
-    """AdamW and what differs between parameters (train/optim.py)."""
+    """AdamW, and the differences between parameters (train/optim.py)."""
     c = ml_collections.ConfigDict()
     c.learning_rate = 1e-3
     c.warmup = 500  # steps
@@ -56,9 +54,9 @@ def optimizer() -> ml_collections.ConfigDict:
     c.ema_decay = 0.999  # of the moving average of the parameters, which is exported
     # ((pattern of parameter paths, multiplier of the learning rate), ...): the first that matches.
     c.groups = ()
-    # Of the ViT encoder: each block learns at this share of the rate of the block after it.
+    # The learning rate of a block of the ViT encoder over that of the next block.
     c.layer_decay = 1.0
     c.frozen = ()  # patterns of the paths of frozen parameters
-    # The ViT encoder's last layers that learn, together with its final norm; -1: all of it.
+    # How many of the ViT encoder's last layers are trained, with its final norm; -1: all.
     c.encoder_layers = -1
     return c

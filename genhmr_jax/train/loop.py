@@ -1,8 +1,7 @@
-"""The training loop, for all stages, from one CPU to many hosts.
+"""The training loop for all stages, from one CPU to many hosts.
 
-A stage is a `Task` (tasks.py); step.py is what a step computes, program.py where its arrays live.
-The loop owns the rest: input, the order of things, watching for numbers that are none, logging,
-evaluation, checkpoints, stopping and export.
+A stage is a `Task` (task.py). step.py computes a step, program.py places its arrays. The loop does
+the rest: input, checks for NaN and Inf, logging, evaluation, checkpoints, stopping and export.
 """
 
 import contextlib
@@ -31,48 +30,43 @@ log = logging.getLogger("genhmr_jax")
 def train(
     task: Task, config: ml_collections.ConfigDict, workdir: str | os.PathLike
 ) -> dict[str, float]:
-    """Trains `task` for `config.steps` steps in `workdir`, resuming if it holds a checkpoint.
-    Returns the last evaluation.
+    """Trains `task` for `config.steps` steps in `workdir`, or resumes from its checkpoint.
 
     The finished model (moving-average parameters) is exported to `workdir`/model. All processes
-    call this alike.
+    call this function.
+
+    Returns:
+      the last evaluation.
 
     Raises:
-      FloatingPointError: the loss or a gradient is not finite; the last checkpoint, from before, is
-        kept.
+      FloatingPointError: the loss or a gradient is not finite; the last checkpoint before it stays.
       InputError: `workdir` holds a run of another config; the mesh does not fit the devices or the
         batch.
-      Preempted: the process was told to stop, and has saved.
+      Preempted: the run was told to stop, and has saved.
     """
-    with (
-        contextlib.ExitStack() as stack
-    ):  # whatever ends the run, saves under way are finished and logs written out
-        # Mesh, program, and the state: resumed from `workdir` > started from `config.init` > fresh.
+    # The stack finishes saves and closes logs, whatever ends the run.
+    with contextlib.ExitStack() as stack:
+        # 1. Mesh, program, and the state: resumed from `workdir`, else started from `config.init`,
+        # else new.
         workdir, sources = absolute(workdir), task.sources()
         mesh = meshes.make_mesh(config.mesh)
         program = programs.build(task, config, mesh)
-        checkpoints = stack.enter_context(
-            contextlib.closing(Checkpoints(workdir, config, task.frozen))
-        )
+        checkpoints = Checkpoints(workdir, config, task.frozen)
+        stack.enter_context(contextlib.closing(checkpoints))
         restored = checkpoints.restore(program.state)
         state = restored[0] if restored else program.init()
         first = restored[1]["next_index"] if restored else 0
         frozen, place = program.place_frozen(), meshes.Placement(mesh)
         _describe(program, first)
 
-        # Input and output.
+        # 2. Input and logs.
         rows = meshes.batch_sharding(mesh)
         batches = pipeline.Batches(
             sources, rows, first, config.steps, config.input.threads, config.input.prefetch
         )
         stack.enter_context(contextlib.closing(batches))
-        writer = Writers(
-            workdir,
-            config.steps,
-            tensorboard=config.log.tensorboard,
-            wandb=config.log.wandb,
-            enabled=is_main(),
-        )
+        to = {"tensorboard": config.log.tensorboard, "wandb": config.log.wandb}
+        writer = Writers(workdir, config.steps, **to, enabled=is_main())
         stack.enter_context(contextlib.closing(writer))
         if first:
             writer.resumed(first)
@@ -84,15 +78,15 @@ def train(
                 writer.write(done, measured)
             return measured
 
-        # A step's metrics are looked at when the next one is under way: the device never waits for
-        # the host.
-        measured, late = {}, None
+        # 3. Steps. The metrics of a step are checked while the next one runs, so that the device
+        # does not wait for the host.
+        measured, previous = {}, None
         for done, batch in enumerate(batches, start=first + 1):
             with jax.transfer_guard("disallow"):
                 state, metrics = program.step(state, batch, frozen)
-            if late is not None:
-                check_finite(done - 1, late)
-            late = metrics
+            if previous is not None:
+                check_finite(done - 1, previous)
+            previous = metrics
             meter.step()
             writer.progress(done)
             if done % config.log_every == 0:
@@ -100,24 +94,25 @@ def train(
             if done % config.evaluate_every == 0 or done == config.steps:
                 measured = evaluate_now(done)
             if checkpoints.due(done) or done == config.steps:
-                check_finite(done, metrics)  # nothing broken is ever saved
+                check_finite(done, metrics)  # before the save
                 with meter.paused():
                     checkpoints.save(done, state, batches.state())
             if checkpoints.preempted(done):
                 raise Preempted(f"told to stop: saved at step {done} of {config.steps}")
 
+        # 4. The model.
         measured = measured or evaluate_now(config.steps)
-        task.export(
-            workdir / "model", place.host(state["ema"]), place.host(state["extra"]), measured
-        )
+        params, extra = place.host(state["ema"]), place.host(state["extra"])
+        task.export(workdir / "model", params, extra, measured)
         return measured
 
 
 def evaluate(
     task: Task, config: ml_collections.ConfigDict, workdir: str | os.PathLike
 ) -> dict[str, float]:
-    """Evaluates the newest checkpoint of `workdir` as it stands, also of an unfinished run, and
-    exports it to `workdir`/model.
+    """Evaluates the newest checkpoint of `workdir` and exports it to `workdir`/model.
+
+    The run need not be finished.
 
     Raises:
       InputError: `workdir` holds no checkpoint, or one of another config.
@@ -132,48 +127,34 @@ def evaluate(
     restored = checkpoints.restore(program.state)
     checkpoints.close()
     if restored is None:
-        raise InputError(
-            workdir,
-            "holds no finished checkpoint",
-            "train longer, or with a smaller --config.checkpoint_every",
-        )
-    state, place = restored[0], meshes.Placement(mesh)
+        remedy = "train longer, or with a smaller --config.checkpoint_every"
+        raise InputError(workdir, "holds no finished checkpoint", remedy)
+    (state, data), place = restored, meshes.Placement(mesh)
     measured = task.evaluate(state["ema"], state["extra"], program.place_frozen(), place)
-    log.info(
-        "step %d  %s",
-        restored[1]["next_index"],
-        "  ".join(f"{k} {v:.4g}" for k, v in measured.items()),
-    )
+    text = "  ".join(f"{name} {value:.4g}" for name, value in measured.items())
+    log.info("step %d  %s", data["next_index"], text)
     task.export(workdir / "model", place.host(state["ema"]), place.host(state["extra"]), measured)
     return measured
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, Any]:
-    """A step's metrics as one level of names: the loss's terms and the rest beside the loss."""
-    return (
-        {k: v for k, v in metrics.items() if not isinstance(v, dict)}
-        | metrics["terms"]
-        | metrics["metrics"]
-    )
+    """The metrics of a step with all names on one level."""
+    top = {name: value for name, value in metrics.items() if not isinstance(value, dict)}
+    return top | metrics["terms"] | metrics["metrics"]
 
 
 def check_finite(step: int, metrics: dict[str, Any]) -> None:
-    """Raises FloatingPointError that names the step and the terms if the loss or the gradient of a
-    step is not finite."""
+    """Raises FloatingPointError, with step and terms, for a loss or gradient that is not finite."""
     names = ("loss", *metrics["terms"], "grad_norm")
     values = jax.device_get([flat(metrics)[name] for name in names])
-    if broken := [
-        f"{name} is {float(value)}"
-        for name, value in zip(names, values, strict=True)
-        if not np.isfinite(value)
-    ]:
-        raise FloatingPointError(
-            f"step {step}: {', '.join(broken)}; the checkpoints before it are kept"
-        )
+    pairs = zip(names, values, strict=True)
+    broken = ", ".join(f"{name} is {float(v)}" for name, v in pairs if not np.isfinite(v))
+    if broken:
+        raise FloatingPointError(f"step {step}: {broken}; the checkpoints before it are kept")
 
 
 def _describe(program: programs.Program, first: int) -> None:
-    """What is about to run, in one line."""
+    """Logs the run in one line."""
     count = sum(x.size for x in jax.tree.leaves(program.state["params"]))
     sizes = " x ".join(f"{axis} {n}" for axis, n in program.mesh.shape.items())
     log.info(

@@ -1,11 +1,10 @@
-"""Low-rank adaptation (LoRA, Hu et al. 2022): a large kernel W stays as it is, W + alpha / rank * A
-B is used in its place, A and B learn.
+"""Low-rank adaptation (LoRA, Hu et al. 2022) of large kernels.
 
-A and B live in the tree of parameters, under "lora" and the path of their kernel:
-lora/encoder/blocks/qkv/kernel/{a, b}. So gradients, optimiser, moving average and checkpoints know
-them without being told, and `optim.frozen_mask` holds every kernel that has them. Stacked layers
-have stacked A and B. All is written for trees of any stage: `adapted` wraps a task, which sees
-merged kernels only.
+A kernel W is frozen and W + alpha / rank * A B is used instead; A and B are trained. They are in
+the tree of parameters, under "lora" and the path of their kernel:
+lora/encoder/blocks/qkv/kernel/{a, b}. So gradients, optimiser, moving average and checkpoints
+include them, and `optim.frozen_mask` freezes their kernels. Stacked layers have stacked A and B.
+`adapted` wraps a task of any stage, which uses merged kernels only.
 """
 
 import re
@@ -24,49 +23,41 @@ ROOT = "lora"
 def add(
     params: dict[str, Any], config: ml_collections.ConfigDict, key: jax.Array
 ) -> dict[str, Any]:
-    """`params` with A and B beside each kernel (*layers, in, out) whose path `config.pattern`
-    matches as a whole.
+    """`params` with A and B for each kernel (*layers, in, out) whose path matches `config.pattern`.
 
-    A (*layers, in, rank) is normal with deviation in^-1/2, B (*layers, rank, out) is zero: what the
-    network computes does not change yet.
+    The pattern must match the whole path. A (*layers, in, rank) is normal with deviation in^-1/2, B
+    (*layers, rank, out) is zero, so that the network's function does not change yet.
 
     Raises:
-      InputError: no kernel matches, or what matches is no matrix.
+      InputError: no kernel matches, or a match is not a kernel.
     """
     arrays = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
     chosen = [name for name in arrays if re.fullmatch(config.pattern, name)]
     if not chosen:
         problem = f"{config.pattern!r} matches no parameter, so that nothing is adapted"
-        raise InputError(
-            "--config.lora.pattern",
-            problem,
-            "give the path of a kernel of this model, or --config.lora.rank=0",
-        )
+        remedy = "give the path of a kernel of this model, or --config.lora.rank=0"
+        raise InputError("--config.lora.pattern", problem, remedy)
     tree: dict[str, Any] = {}
     for name, one in zip(chosen, jax.random.split(key, len(chosen)), strict=True):
         kernel = arrays[name]
         if kernel.ndim < 2 or name.rsplit("/", 1)[-1] != "kernel":
-            raise InputError(
-                "--config.lora.pattern",
-                f"{config.pattern!r} matches {name} {kernel.shape}, no kernel",
-                "match kernels alone",
-            )
+            problem = f"{config.pattern!r} matches {name} {kernel.shape}, which is not a kernel"
+            raise InputError("--config.lora.pattern", problem, "match kernels only")
         *layers, inside, outside = kernel.shape
         a = jax.random.normal(one, (*layers, inside, config.rank), kernel.dtype) / inside**0.5
         b = jnp.zeros((*layers, config.rank, outside), kernel.dtype)
-        place = tree
+        branch = tree
         for part in name.split("/"):
-            place = place.setdefault(part, {})
-        place |= {"a": a, "b": b}
+            branch = branch.setdefault(part, {})
+        branch |= {"a": a, "b": b}
     return params | {ROOT: tree}
 
 
 def merge(params: dict[str, Any], config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The parameters of the plain network: kernels with their A B added, in their own type; without
-    "lora". Others are left as they are.
+    """The parameters of the plain network: A B added to the kernels, in their type, without "lora".
 
-    Merge before rounding to bfloat16: a small A B would be lost below the last bit of a kernel that
-    is rounded already.
+    Merge before rounding to bfloat16: a small A B would be lost in a kernel that is already
+    rounded.
     """
     if ROOT not in params:
         return params
@@ -82,31 +73,27 @@ def merge(params: dict[str, Any], config: ml_collections.ConfigDict) -> dict[str
 
 
 def plain(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters without "lora": the kernels as they were."""
+    """The parameters without "lora", with their original kernels."""
     return {name: value for name, value in params.items() if name != ROOT}
 
 
 def adapted(task: Any, config: ml_collections.ConfigDict) -> Any:
-    """The task with adapters, as `config.lora` says; the task itself when the rank is 0.
+    """The task with the adapters of `config.lora`; the task itself if the rank is 0.
 
     Raises:
       InputError: a negative rank.
     """
     if config.lora.rank < 0:
-        raise InputError(
-            "--config.lora.rank",
-            f"is {config.lora.rank}",
-            "give 0 for none, or a small number such as 8",
-        )
+        remedy = "give 0 for no adapters, or a small number such as 8"
+        raise InputError("--config.lora.rank", f"is {config.lora.rank}", remedy)
     return Adapted(task, config) if config.lora.rank else task
 
 
 class Adapted:
-    """A `tasks.Task` whose kernels are adapted. It starts from, measures and exports plain
-    parameters, so that models know nothing of it.
+    """A `task.Task` whose kernels are adapted.
 
-    `loss` gets parameters that `step.value_and_grad` has merged; what is not here is the task's
-    own.
+    It starts from, evaluates and exports plain parameters, so that models do not depend on it. The
+    parameters of `loss` are merged by `step.value_and_grad`; other methods are those of the task.
     """
 
     def __init__(self, task: Any, config: ml_collections.ConfigDict):
@@ -126,9 +113,8 @@ class Adapted:
         return self.task.warm_start(plain(params)) | {ROOT: params[ROOT]}
 
     def evaluate(self, params: Any, extra: Any, frozen: Any, place: Any) -> dict[str, float]:
-        return self.task.evaluate(
-            jax.jit(lambda p: merge(p, self.config.lora))(params), extra, frozen, place
-        )
+        merged = jax.jit(lambda p: merge(p, self.config.lora))(params)
+        return self.task.evaluate(merged, extra, frozen, place)
 
     def export(self, directory: Any, params: Any, extra: Any, measured: dict[str, float]) -> None:
         self.task.export(directory, merge(params, self.config.lora), extra, measured)

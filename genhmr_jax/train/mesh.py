@@ -1,8 +1,8 @@
-"""Where arrays live: the device mesh, and one table from parameter paths to shardings. Models know
-nothing of it.
+"""The device mesh, and the shardings of parameters by path.
 
-Axes: `data` (batch), `fsdp` (batch, and parameters split to be gathered where they are used),
-`tensor` (parameters split along the dimension in which they are multiplied). Any may be 1.
+Axes: `data` (batch), `fsdp` (batch, and parameters that are gathered where they are used), `tensor`
+(parameters split along the dimension in which they are multiplied). The size of any axis may be 1.
+Models do not depend on this module.
 """
 
 import dataclasses
@@ -16,14 +16,15 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from genhmr_jax.data.pipeline import check_divides
 from genhmr_jax.io.errors import InputError
+from genhmr_jax.nets.rows import AXES as BATCH_AXES
 
-AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))
+AXES = (*BATCH_AXES, "tensor")
 
 # Pattern of the parameter's path -> axis of each of its last dimensions (leading ones, such as the
-# stacked layers of a ViT, stay whole). The first that matches counts. What enters a block is split
-# by columns over `tensor`, what leaves it by rows: one reduction a block.
+# stacked layers of a ViT, are not split). The first match counts. The first kernel of a block is
+# split by columns over `tensor`, the last one by rows: one reduction a block.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(.*/)?(qkv|key_value|up|fc1|value|inp)/kernel", ("fsdp", "tensor")),
     (r"(.*/)?(proj|out|down|fc2)/kernel", ("tensor", "fsdp")),
@@ -34,51 +35,51 @@ Rules = Sequence[tuple[str, Sequence[str | None]]]
 
 
 def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over `devices` (default: all of all processes).
+    """The mesh over `devices` (default: all devices of all processes).
 
     Args:
-      sizes: number of devices along "data", "fsdp" and "tensor"; one may be -1, which takes what is
-        left. Other keys are ignored.
+      sizes: number of devices along "data", "fsdp" and "tensor"; one may be -1, which takes the
+        remaining devices. Other keys are ignored.
 
     Raises:
-      InputError: the sizes do not multiply to the number of devices; the nearest that do are named.
+      InputError: the product of the sizes is not the number of devices; the error has the nearest
+        sizes.
     """
     devices = jax.devices() if devices is None else devices
     shape = {axis: int(sizes[axis]) for axis in AXES}
     free = [axis for axis, n in shape.items() if n == -1]
     fixed = math.prod(n for n in shape.values() if n != -1)
     if len(free) > 1 or any(n < 1 and n != -1 for n in shape.values()):
-        raise InputError(
-            "--config.mesh",
-            f"{shape} is no mesh",
-            "give whole numbers of 1 or more; one axis may be -1",
-        )
+        remedy = "give integers of 1 or more; one axis may be -1"
+        raise InputError("--config.mesh", f"{shape} is not a mesh", remedy)
     if len(devices) % fixed or (not free and fixed != len(devices)):
-        nearest = dict(shape)
-        for axis in reversed(AXES):  # keep what the mesh splits most finely, as far as it goes
-            others = math.prod(n for a, n in nearest.items() if a != axis and n != -1)
-            nearest[axis] = (
-                math.gcd(len(devices) // math.gcd(len(devices), others), nearest[axis])
-                if nearest[axis] != -1
-                else -1
-            )
-        left = len(devices) // math.prod(n for n in nearest.values() if n != -1)
-        nearest = {a: (left if n == -1 else n) for a, n in nearest.items()}
-        nearest["data"] *= len(devices) // math.prod(nearest.values())
-        raise InputError(
-            "--config.mesh",
-            f"{shape} does not divide {len(devices)} devices",
-            f"nearest that does: {nearest}",
-        )
+        problem = f"{shape} does not divide {len(devices)} devices"
+        remedy = f"nearest that does: {_nearest_sizes(shape, len(devices))}"
+        raise InputError("--config.mesh", problem, remedy)
     if free:
         shape[free[0]] = len(devices) // fixed
     return Mesh(_arranged(tuple(shape.values()), devices), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
+def _nearest_sizes(shape: dict[str, int], devices: int) -> dict[str, int]:
+    """Sizes similar to `shape` whose product is the number of devices."""
+    nearest = dict(shape)
+    for axis in reversed(AXES):  # the axes that split parameters keep their size if possible
+        if nearest[axis] != -1:
+            others = math.prod(n for a, n in nearest.items() if a != axis and n != -1)
+            nearest[axis] = math.gcd(devices // math.gcd(devices, others), nearest[axis])
+    left = devices // math.prod(n for n in nearest.values() if n != -1)
+    nearest = {a: (left if n == -1 else n) for a, n in nearest.items()}
+    nearest["data"] *= devices // math.prod(nearest.values())
+    return nearest
+
+
 def _arranged(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
-    """The devices as an array of `shape`: neighbours in it are neighbours in the network. Slices
-    that are joined by a slower network only (several TPU slices, nodes of GPUs) lie along `data`,
-    where the least is sent."""
+    """The devices as an array of `shape`, in which neighbours are neighbours in the network.
+
+    Groups that only a slower network connects (several TPU slices, nodes of GPUs) are along `data`,
+    the axis with the least communication.
+    """
     slices = {getattr(device, "slice_index", 0) for device in devices}
     data, *inner = shape
     if len(slices) > 1 and data % len(slices) == 0:
@@ -97,11 +98,11 @@ def path_name(path: Sequence[Any]) -> str:
 def partition_spec(
     name: str, shape: Sequence[int], mesh: Mesh, rules: Rules = RULES, min_size: int = 0
 ) -> PartitionSpec:
-    """The sharding of one parameter. Axes that do not divide their dimension, or of size 1, fall
-    away.
+    """The sharding of one parameter.
 
-    Parameters of two and more dimensions that no rule names are split over `fsdp` along their
-    largest dimension that divides.
+    Axes of size 1, or whose size does not divide the dimension, are left out. Parameters of two or
+    more dimensions that match no rule are split over `fsdp` along their largest divisible
+    dimension. Parameters with fewer than `min_size` elements are replicated.
     """
     if len(shape) < 2 or math.prod(shape) < min_size:
         return PartitionSpec()
@@ -111,37 +112,30 @@ def partition_spec(
     for pattern, axes in rules:
         if re.fullmatch(pattern, name) and len(axes) <= len(shape):
             full = (None,) * (len(shape) - len(axes)) + tuple(axes)
-            return PartitionSpec(
-                *(
-                    axis if fits(size, axis) else None
-                    for size, axis in zip(shape, full, strict=True)
-                )
-            )
+            pairs = zip(shape, full, strict=True)
+            return PartitionSpec(*(axis if fits(size, axis) else None for size, axis in pairs))
     order = sorted(range(len(shape)), key=lambda i: (-shape[i], -i))
     best = next((i for i in order if fits(shape[i], "fsdp")), None)
-    return (
-        PartitionSpec(*("fsdp" if i == best else None for i in range(len(shape))))
-        if best is not None
-        else PartitionSpec()
-    )
+    if best is None:
+        return PartitionSpec()
+    return PartitionSpec(*("fsdp" if i == best else None for i in range(len(shape))))
 
 
 def param_shardings(shapes: Any, mesh: Mesh, rules: Rules = RULES, min_size: int = 0) -> Any:
     """The sharding of every leaf of a tree of parameters."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: NamedSharding(
-            mesh, partition_spec(path_name(path), x.shape, mesh, rules, min_size)
-        ),
-        shapes,
-    )
+
+    def sharding(path: Sequence[Any], x: Any) -> NamedSharding:
+        spec = partition_spec(path_name(path), x.shape, mesh, rules, min_size)
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(sharding, shapes)
 
 
 def follow(tree: Any, params: Any, shardings: Any) -> Any:
-    """Shardings of a tree that holds copies of the parameters somewhere inside (an optimiser's
-    moments): each copy like its parameter.
+    """Shardings of a tree that contains copies of the parameters (an optimiser's moments).
 
-    A leaf is a copy when its path ends in the path of a parameter and it has that parameter's
-    shape; all others are replicated.
+    A leaf is a copy, with its parameter's sharding, if its path ends in the path of a parameter and
+    it has that parameter's shape. All other leaves are replicated.
     """
     flat = jax.tree_util.tree_leaves_with_path(params)
     mesh = jax.tree.leaves(shardings)[0].mesh
@@ -168,47 +162,35 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows of a batch split over data x fsdp."""
-    return NamedSharding(mesh, BATCH)
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def check_batch(name: str, size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raises InputError when a batch of `size` rows does not divide over the mesh and the
-    micro-batches; names the nearest that does."""
-    parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
-    if size % parts:
-        near = sorted({max(size // parts, 1) * parts, -(-size // parts) * parts})
-        raise InputError(
-            f"--config.{name}",
-            f"{size} rows do not divide by data x fsdp x accumulate = {mesh.shape['data']} x {mesh.shape['fsdp']} x {accumulate}",
-            f"nearest that do: {' or '.join(map(str, near))}",
-        )
+    """Raises InputError unless the batch of a field divides over the mesh and micro-batches."""
+    check_divides(size, batch_sharding(mesh), f"--config.{name}", accumulate)
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-    """Host arrays that every process has whole -> global arrays with this sharding."""
-    return jax.tree.map(
-        lambda x: jax.make_array_from_callback(
-            np.shape(x), sharding, lambda index: np.asarray(x)[index]
-        ),
-        tree,
-    )
+    """Host arrays, whole on every process -> global arrays with this sharding."""
+
+    def one(x: Any) -> jax.Array:
+        part = lambda index: np.asarray(x)[index]
+        return jax.make_array_from_callback(np.shape(x), sharding, part)
+
+    return jax.tree.map(one, tree)
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Between the host and a mesh, for evaluation: every process has the whole of what it places
-    and gets."""
+    """Transfers whole arrays between the host and a mesh, for evaluation."""
 
     mesh: Mesh
 
     def __call__(self, batch: Any) -> Any:
         """A batch with its rows split over data x fsdp; replicated where they do not divide."""
-        rows = {x.shape[0] for x in jax.tree.leaves(batch)}
-        parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        return place(
-            batch,
-            replicated(self.mesh) if any(n % parts for n in rows) else batch_sharding(self.mesh),
-        )
+        parts = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
+        divides = all(x.shape[0] % parts == 0 for x in jax.tree.leaves(batch))
+        return place(batch, batch_sharding(self.mesh) if divides else replicated(self.mesh))
 
     def host(self, tree: Any) -> Any:
         """Global arrays -> whole NumPy arrays on every process."""

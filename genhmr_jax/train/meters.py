@@ -1,5 +1,4 @@
-"""How fast a training goes: samples a second, milliseconds a step, model FLOPs utilisation,
-memory."""
+"""The speed of training: samples a second, ms a step, model FLOPs utilisation, and memory."""
 
 import contextlib
 import resource
@@ -13,14 +12,15 @@ from genhmr_jax.train.peak_flops import peak_flops
 
 
 class Meter:
-    """Counts steps and the time they take. Not counted: the first step, which compiles, and what is
-    done while `paused`.
+    """Counts steps and their time.
+
+    The first step, which compiles, and the time while `paused` do not count.
 
     Args:
       samples: rows of a step, over all devices.
       flops: of the model for a step, over all devices (program.model_flops).
-      devices: of the mesh.
-      local: this process's devices: their kind tells the peak, their allocators the memory.
+      devices: number of devices of the mesh.
+      local: this process's devices, for the peak FLOPs and the memory.
       clock: seconds.
     """
 
@@ -37,7 +37,7 @@ class Meter:
         self._since, self._steps, self._waited = None, 0, 0.0
 
     def step(self) -> None:
-        """One more step is done."""
+        """Counts a finished step."""
         if self._since is None:
             self._restart()
         else:
@@ -45,18 +45,18 @@ class Meter:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Time that is not training's."""
+        """A block whose time does not count."""
         start = self.clock()
         yield
         self._waited += self.clock() - start
 
     def rates(self) -> dict[str, float]:
-        """Since the last call.
+        """Means since the last call.
 
         Returns:
-          samples_per_s, step_ms (not before a second step is done); mfu, the share of the devices'
-          bfloat16 peak that the model's own FLOPs are (where the peak is known); device_gib and
-          device_peak_gib, of the fullest local device (where it tells); host_peak_gib.
+          samples_per_s, step_ms (after the second step); mfu, the model's FLOPs over the devices'
+          bfloat16 peak (where the peak is known); device_gib and device_peak_gib, the largest of
+          the local devices (where they are known); host_peak_gib.
         """
         found = {}
         if self._steps:
@@ -70,9 +70,8 @@ class Meter:
             if all(key in stats for stats in memory):
                 found[name] = max(stats[key] for stats in memory) / 2**30
         # Linux counts in KiB, macOS in bytes.
-        found["host_peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-            2**30 if sys.platform == "darwin" else 2**20
-        )
+        unit = 2**30 if sys.platform == "darwin" else 2**20
+        found["host_peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         return found
 
     def _restart(self) -> None:

@@ -1,7 +1,6 @@
-"""The peak of each kind of device, for model FLOPs utilisation and for programs compiled ahead. No
-JAX here."""
+"""Peak FLOP/s of devices, for model FLOPs utilisation and ahead-of-time reports. Without JAX."""
 
-# Dense bfloat16 FLOP/s of one device by a part of its device_kind, the more special names first.
+# Dense bfloat16 FLOP/s of one device by a part of its device_kind, the more specific names first.
 # TPU: "Peak compute per chip" of Google Cloud's documentation (v4, v5e, v5p, v6e); NVIDIA: data
 # sheets, "BFLOAT16 Tensor Core" without sparsity (A100; H100 SXM, PCIe and NVL; H200 SXM and NVL).
 # JAX calls v5e "TPU v5 lite", v5p "TPU v5" and v6e "TPU v6 lite".
@@ -24,7 +23,6 @@ PEAK_FLOPS = {
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Dense bfloat16 FLOP/s of a device; None where it is not known (a CPU, say)."""
-    return next(
-        (peak for name, peak in PEAK_FLOPS.items() if name.lower() in device_kind.lower()), None
-    )
+    """Dense bfloat16 FLOP/s of a device; None where it is unknown (for example, of a CPU)."""
+    kind = device_kind.lower()
+    return next((peak for name, peak in PEAK_FLOPS.items() if name.lower() in kind), None)

@@ -1,5 +1,7 @@
-"""A task on a mesh: the jitted step, and shape and place of every array. Training runs it, `genhmr
-aot` compiles it for absent chips."""
+"""A task on a mesh: the jitted step, and the shape and sharding of every array.
+
+Training runs it; `genhmr aot` compiles it for absent chips.
+"""
 
 import dataclasses
 import functools
@@ -47,35 +49,26 @@ class Program:
         return self.step.lower(self.state, self.batch, self.frozen)
 
     def init(self) -> Any:
-        """The state before the first step, each array made where it stays."""
+        """The state before the first step, with each array made on its devices."""
         make = functools.partial(steps.init_state, self.task, self.optimizer, self.config.seed)
         state = jax.jit(make, out_shardings=shardings(self.state))()
         params = self.task.warm_start(state["params"])
-        # The step donates its input, and one buffer cannot be donated twice: the average gets
-        # arrays of its own.
-        return state | {
-            "params": params,
-            "ema": jax.jit(lambda p: jax.tree.map(jnp.copy, p))(params),
-        }
+        # The step donates its input, and a buffer cannot be donated twice: the average is a copy.
+        ema = jax.jit(lambda p: jax.tree.map(jnp.copy, p))(params)
+        return state | {"params": params, "ema": ema}
 
     def place_frozen(self) -> Any:
         """The task's frozen arrays on the mesh."""
         return meshes.place(self.task.frozen, meshes.replicated(self.mesh))
 
     def model_flops(self) -> int:
-        """Matrix FLOPs of loss and gradient for a whole batch, without what rematerialisation
-        computes again (for the MFU)."""
+        """Matrix FLOPs of loss and gradient for a batch, without rematerialisation (for the MFU)."""
         task = self.task.without_remat()
         plain = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
         sample = jax.eval_shape(task.prepare, plain(self.frozen), plain(self.batch))
         grad = steps.value_and_grad(task, self.config)
-        return function_flops(
-            grad,
-            plain(self.state["params"]),
-            plain(self.state["extra"]),
-            plain(self.frozen),
-            sample,
-        )
+        state = plain(self.state)
+        return function_flops(grad, state["params"], state["extra"], plain(self.frozen), sample)
 
 
 def shardings(shapes: Any) -> Any:
@@ -95,25 +88,19 @@ def build(task: Task, config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
     params, _ = jax.eval_shape(task.init, jax.random.key(0))
     optimizer = make_optimizer(config.optim, config.steps, params)
     rules = (*((pattern, tuple(axes)) for pattern, axes in config.sharding_rules), *meshes.RULES)
-    places = meshes.param_shardings(params, mesh, rules, config.mesh.fsdp_min_size)
+    placed = meshes.param_shardings(params, mesh, rules, config.mesh.fsdp_min_size)
     state = jax.eval_shape(functools.partial(steps.init_state, task, optimizer, config.seed))
     rows, whole = meshes.batch_sharding(mesh), meshes.replicated(mesh)
-    with_place = lambda tree, place: jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree
-    )
-    state = jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        state,
-        meshes.follow(state, params, places),
-    )
-    batch, frozen = with_place(task.batch_shapes(), rows), with_place(task.frozen, whole)
+    on = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    state = jax.tree.map(on, state, meshes.follow(state, params, placed))
+    batch = jax.tree.map(lambda x: on(x, rows), task.batch_shapes())
+    frozen = jax.tree.map(lambda x: on(x, whole), task.frozen)
 
     run = steps.make_step(task, optimizer, config, by_rows)
 
     def on_mesh(state: Any, batch: Any, frozen: Any) -> tuple[Any, dict]:
-        with jax.sharding.use_abstract_mesh(
-            mesh.abstract_mesh
-        ):  # by_rows, here and in the models, means this mesh
+        # The mesh that `by_rows` uses, here and in the models.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return run(state, batch, frozen)
 
     step = jax.jit(

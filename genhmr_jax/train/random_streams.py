@@ -1,20 +1,19 @@
 """Named random streams of one seed.
 
-`seed + 1`, `seed + 2`, ... gives the same key to two purposes as soon as two places choose the same
-number, and the same keys to neighbouring seeds. A stream is found by its name instead; each name
-belongs to one purpose.
+Keys of `seed + 1`, `seed + 2`, ... would coincide where two places choose the same number, and
+between successive seeds. A stream has a name instead, and each name one purpose.
 """
 
 import jax
 
 STREAMS = (
     "parameters",  # initial parameters
-    "random_tokenizer",  # a tokenizer that is not trained, for tests of the regressor
-    "step",  # what changes with every training step: replacement of unused codes
+    "random_tokenizer",  # an untrained tokenizer, for tests of the regressor
+    "step",  # one key a training step: replacement of unused codes
     "augmentation",  # of the rows of a batch (tokenizer, lifter)
     "views",  # simulated views of training poses
     "view_rows",  # masks, corruption and dropout of simulated views
-    "image_rows",  # the same of images
+    "image_rows",  # masks, corruption and dropout of images
     "drop_path",  # stochastic depth of a regressor's encoder
     "validation_views",  # simulated views of validation poses
     "sampling",  # draws of uncertainty-guided sampling in an evaluation

@@ -1,5 +1,4 @@
-"""One training step as a pure function: prepare, loss and gradient in micro-batches, AdamW, moving
-average.
+"""A training step as a pure function: prepare, loss and gradient, AdamW, moving average.
 
 state = {"step", "params", "ema", "extra", "opt_state"}, plain dicts of arrays.
 """
@@ -23,8 +22,7 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def init_state(task: Task, optimizer: optax.GradientTransformation, seed: int) -> State:
-    """The state before the first step. Pure: jit it with the shardings that the arrays shall
-    have."""
+    """The state before the first step. Pure: to be jitted with the shardings of the arrays."""
     params, extra = task.init(stream(seed, "parameters"))
     return {
         "step": jnp.zeros((), jnp.int32),
@@ -36,21 +34,21 @@ def init_state(task: Task, optimizer: optax.GradientTransformation, seed: int) -
 
 
 def value_and_grad(task: Task, config: ml_collections.ConfigDict) -> Callable:
-    """(params, extra, frozen, sample) -> ((loss, parts), gradient), computed in `config.precision`,
-    with float32 parameters and gradient.
+    """(params, extra, frozen, sample) -> ((loss, parts), gradient), in `config.precision`.
+
+    Parameters and gradient are float32.
 
     Raises:
       InputError: unknown precision.
     """
     if config.precision not in PRECISIONS:
-        raise InputError(
-            "--config.precision", f"is {config.precision!r}", f"choose {' or '.join(PRECISIONS)}"
-        )
+        remedy = f"choose {' or '.join(PRECISIONS)}"
+        raise InputError("--config.precision", f"is {config.precision!r}", remedy)
     compute = PRECISIONS[config.precision]
 
     def loss(params: Any, extra: Any, frozen: Any, sample: Any) -> tuple[jax.Array, dict[str, Any]]:
         params = lora.merge(stop_frozen_gradients(params, config.optim), config.lora)
-        # Cast while still split over fsdp: what is gathered then has half the bytes.
+        # Cast while still split over fsdp, so that half the bytes are gathered.
         params = jax.tree.map(lambda p: p.astype(compute) if p.dtype == jnp.float32 else p, params)
         return task.loss(params, extra, frozen, sample)
 
@@ -58,19 +56,17 @@ def value_and_grad(task: Task, config: ml_collections.ConfigDict) -> Callable:
 
 
 def in_micro_batches(grad: Callable, count: int, constrain: Callable[[Any], Any]) -> Callable:
-    """`grad` over `count` micro-batches, one after the other: the same result, since a batch's loss
-    is a sum over its rows.
+    """`grad` over `count` micro-batches in sequence.
 
-    Micro-batch i takes the rows i, i + count, ...: so each device's share of it lies on that
-    device.
+    The result is the same, since a batch's loss is a sum over its rows. Micro-batch i has the rows
+    i, i + count, ..., so that each device computes its own rows.
     """
 
     def run(
         params: Any, extra: Any, frozen: Any, sample: Any
     ) -> tuple[tuple[jax.Array, dict[str, Any]], Any]:
-        parts = jax.tree.map(
-            lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), sample
-        )
+        split = lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1)
+        parts = jax.tree.map(split, sample)
 
         def one(total: Any, part: Any) -> tuple[Any, Any]:
             (loss, found), grads = grad(params, extra, frozen, constrain(part))
@@ -96,7 +92,7 @@ def make_step(
     """The training step (state, batch, frozen) -> (state, metrics), to be jitted.
 
     Args:
-      constrain: pins the rows of a tree of samples to the mesh.
+      constrain: applies the sharding of rows to a tree of samples.
     """
     grad = value_and_grad(task, config)
     if config.accumulate > 1:
@@ -108,7 +104,7 @@ def make_step(
         (loss, found), grads = grad(state["params"], state["extra"], frozen, sample)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        # Early on the average follows the parameters closely: (1 + n) / (10 + n), as in
+        # In early steps the average follows the parameters closely: (1 + n) / (10 + n), as in
         # TensorFlow's ExponentialMovingAverage.
         decay = jnp.minimum(config.optim.ema_decay, (1.0 + state["step"]) / (10.0 + state["step"]))
         ema = optax.incremental_update(params, state["ema"], 1.0 - decay)

@@ -1,4 +1,4 @@
-"""Where the numbers of a training go: the terminal, metrics.jsonl, TensorBoard and W&B."""
+"""Logs of a training run: the terminal, metrics.jsonl, TensorBoard and W&B."""
 
 import datetime
 import hashlib
@@ -27,15 +27,15 @@ class Writers:
     """Writes scalars of a run.
 
     Args:
-      workdir: gets metrics.jsonl, one JSON object a line (an existing file is continued), and
-        tensorboard/.
-      steps: of the whole run, for the time that is left.
-      tensorboard: also as TensorBoard events (needs tensorboardX).
-      wandb: also to this W&B project (needs wandb); "" for not.
-      enabled: False on all processes but the first: these write nothing.
+      workdir: folder of metrics.jsonl, one JSON object a line (an existing file is continued), and
+        of tensorboard/.
+      steps: of the whole run, for the remaining time.
+      tensorboard: whether to write TensorBoard events too (needs tensorboardX).
+      wandb: W&B project to write to (needs wandb); "": no project.
+      enabled: False on all processes but the first, which write nothing.
 
     Raises:
-      InputError: a package that was asked for is not installed.
+      InputError: a required package is not installed.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class Writers:
         if not enabled:
             return
         self._first, self._started = 0, time.monotonic()
-        self._tensorboard = (
-            _package("tensorboardX", "--config.log.tensorboard") if tensorboard else None
-        )
+        self._tensorboard = None
+        if tensorboard:
+            self._tensorboard = _package("tensorboardX", "--config.log.tensorboard")
         if wandb:
             self._run = _start_wandb(wandb, self._workdir)
         self._workdir.mkdir(parents=True, exist_ok=True)
@@ -63,52 +63,45 @@ class Writers:
             self._bar = tqdm(total=steps, unit="step", dynamic_ncols=True)
 
     def resumed(self, step: int) -> None:
-        """Marks that the run goes on from `step`: lines above it that name a later step are of an
-        attempt that was lost.
+        """Marks that the run resumes from `step`; to be called before the first `write`.
 
-        TensorBoard hides these. To be called before the first `write`.
+        Lines of later steps before this mark are of a lost attempt. TensorBoard hides them.
         """
         if not self._enabled:
             return
         self._first = step
         self._lines.append({"event": "resumed", "step": step})
         if self._bar is not None:
-            self._bar.n = self._bar.initial = self._bar.last_print_n = (
-                step  # steps of before do not count as speed
-            )
+            # Earlier steps do not count for the speed.
+            self._bar.n = self._bar.initial = self._bar.last_print_n = step
             self._bar.refresh()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Logs scalars (numbers or jax arrays) of a step; in metrics.jsonl, null is what was no
-        finite number."""
+        """Logs scalars (numbers or jax arrays) of a step; NaN and Inf are null in metrics.jsonl."""
         if not self._enabled:
             return
         values = {name: float(value) for name, value in jax.device_get(values).items()}
-        # Nine digits tell any two float32 numbers apart.
-        plain = {
-            name: float(f"{value:.9g}") if math.isfinite(value) else None
-            for name, value in values.items()
-        }
-        self._lines.append({"step": step} | plain)
+        # Nine digits distinguish all float32 numbers.
+        rounded = lambda value: float(f"{value:.9g}") if math.isfinite(value) else None
+        self._lines.append({"step": step} | {name: rounded(v) for name, v in values.items()})
         self._show(step, values)
         if self._tensorboard is not None:
             if self._events is None:
                 folder = os.fspath(self._workdir / "tensorboard")
-                self._events = self._tensorboard.SummaryWriter(
-                    folder, purge_step=self._first + 1 if self._first else None
-                )
+                purge = self._first + 1 if self._first else None
+                self._events = self._tensorboard.SummaryWriter(folder, purge_step=purge)
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
         if self._run is not None:
             self._run.log(values, step=step)
 
     def progress(self, step: int) -> None:
-        """Moves the progress bar to a step; without a terminal, `write` tells the progress."""
+        """Moves the progress bar to a step; without a terminal, `write` shows the progress."""
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
     def close(self) -> None:
-        """Writes out what is buffered."""
+        """Writes everything that is buffered."""
         if not self._enabled:
             return
         if self._bar is not None:
@@ -120,7 +113,7 @@ class Writers:
         self._lines.close()
 
     def _show(self, step: int, values: dict[str, float]) -> None:
-        """A log line; above the progress bar where there is one, and its numbers on the bar."""
+        """A log line, above the progress bar if there is one, and some numbers on the bar."""
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self._bar is None:
             log.info("step %d/%d%s  %s", step, self._steps, self._time_left(step), text)
@@ -132,7 +125,7 @@ class Writers:
         self._bar.refresh()
 
     def _time_left(self, step: int) -> str:
-        """At the pace of this process so far, compilation and evaluation included."""
+        """The remaining time at the mean speed so far, with compilation and evaluation."""
         if not self._first < step < self._steps:
             return ""
         seconds = (time.monotonic() - self._started) / (step - self._first) * (self._steps - step)
@@ -140,18 +133,19 @@ class Writers:
 
 
 class _Lines:
-    """JSON lines, appended to a local file. A bucket knows no appending: there the whole file is
-    written, once a minute and at the end."""
+    """JSON lines, appended to a local file.
+
+    A bucket does not support appending: there the whole file is written, once a minute and at the
+    end.
+    """
 
     def __init__(self, path: epath.Path):
         self._path, self._file = path, None
         if "://" in os.fspath(path):
-            self._lines, self._written = (
-                path.read_text().splitlines() if path.exists() else [],
-                time.monotonic(),
-            )
+            self._lines = path.read_text().splitlines() if path.exists() else []
+            self._written = time.monotonic()
             return
-        # A killed run may have left half a line: the next one starts on a line of its own.
+        # A killed run may have left half a line: the next line starts after it.
         half = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         self._file = open(path, "a", buffering=1, encoding="utf-8")
         if half:
@@ -178,8 +172,7 @@ class _Lines:
 
 
 def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that make one unbroken run: those of attempts that were lost, and
-    half lines, are left out."""
+    """The lines of metrics.jsonl without those of lost attempts, and without incomplete lines."""
     rows: list[dict[str, Any]] = []
     for line in (epath.Path(workdir) / "metrics.jsonl").read_text().splitlines():
         try:
@@ -194,18 +187,16 @@ def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def _start_wandb(project: str, workdir: epath.Path) -> Any:
-    """A W&B run that belongs to the workdir: a resumed run goes on in the same charts."""
+    """A W&B run with an id of the workdir, so that a resumed run continues the same charts."""
     wandb = _package("wandb", "--config.log.wandb")
     identity = hashlib.sha256(os.fspath(workdir).encode()).hexdigest()[:16]
     return wandb.init(project=project, name=workdir.name, id=identity, resume="allow")
 
 
 def _package(name: str, flag: str) -> Any:
+    """An imported package. Raises InputError if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise InputError(
-            flag,
-            f"needs {name}, which is not installed",
-            f"pip install {name}, or leave the flag out",
-        ) from error
+        remedy = f"pip install {name}, or leave the flag out"
+        raise InputError(flag, f"needs {name}, which is not installed", remedy) from error

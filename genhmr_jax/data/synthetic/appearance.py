@@ -1,9 +1,8 @@
-"""What a synthetic person wears: a colour and an inflation for each vertex, from body part and rest
-position.
+"""Clothes of a synthetic person: a colour and an offset for each vertex.
 
-Parts come from the skinning weights, so any body in SMPL's format can be dressed. Clothes and hair
-are the body's own surface, pushed out along the rest normals; a few sine waves of the rest position
-modulate thickness and brightness and pass for folds.
+They follow from the body part, by the skinning weights, and the rest position, so that any body in
+SMPL's format can be dressed. Clothes and hair are the body's surface, offset along the rest
+normals; a few sine waves of the rest position change thickness and brightness like folds.
 """
 
 import dataclasses
@@ -13,76 +12,60 @@ import smpl_jax
 
 from genhmr_jax.render.rasterizer import vertex_normals
 
-SKIN = np.array(
-    [
-        [0.87, 0.68, 0.57],
-        [0.78, 0.57, 0.44],
-        [0.62, 0.43, 0.32],
-        [0.42, 0.28, 0.2],
-        [0.27, 0.18, 0.13],
-        [0.92, 0.76, 0.68],
-    ]
-)
-HAIR = np.array(
-    [
-        [0.05, 0.04, 0.03],
-        [0.16, 0.1, 0.06],
-        [0.3, 0.2, 0.1],
-        [0.62, 0.48, 0.28],
-        [0.5, 0.5, 0.5],
-        [0.4, 0.15, 0.07],
-    ]
-)
+SKIN = np.array([
+    [0.87, 0.68, 0.57], [0.78, 0.57, 0.44], [0.62, 0.43, 0.32],
+    [0.42, 0.28, 0.2], [0.27, 0.18, 0.13], [0.92, 0.76, 0.68],
+])  # fmt: skip
+HAIR = np.array([
+    [0.05, 0.04, 0.03], [0.16, 0.1, 0.06], [0.3, 0.2, 0.1],
+    [0.62, 0.48, 0.28], [0.5, 0.5, 0.5], [0.4, 0.15, 0.07],
+])  # fmt: skip
 _J = {name: i for i, name in enumerate(smpl_jax.keypoints.SMPL24)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Wardrobe:
-    """Facts of a body that dressing needs, computed once: rest vertices and normals, main joint,
-    position along arms and legs (0..1)."""
+    """Properties of a body that `dress` needs, computed once.
+
+    Attributes:
+      rest: (V, 3) vertices at rest, metres.
+      normals: (V, 3) at rest.
+      arm: (V,) 0 at the shoulder, 1 at the wrist; negative on the trunk, above 1 on the hand.
+      leg: (V,) 0 at the hip, 1 at the ankle; negative above the hip, above 1 on the foot.
+      head: (V,) share of head and neck.
+      joints: (24, 3) at rest, metres.
+    """
 
     rest: np.ndarray
     normals: np.ndarray
-    arm: (
-        np.ndarray
-    )  # (V,) 0 at the shoulder, 1 at the wrist; negative on the trunk, above 1 on the hand
-    leg: np.ndarray  # (V,) 0 at the hip, 1 at the ankle; above 1 on the foot
-    head: np.ndarray  # (V,) share of neck and head
-    feet: np.ndarray
+    arm: np.ndarray
+    leg: np.ndarray
+    head: np.ndarray
     joints: np.ndarray
 
     @staticmethod
     def of(body: smpl_jax.SmplModel) -> "Wardrobe":
-        """Facts of a full body model."""
+        """The properties of a full body model."""
         output = smpl_jax.forward(body, np.zeros(10, np.float32), np.zeros((24, 3), np.float32))
-        rest, joints = (
-            np.asarray(output.vertices, np.float64),
-            np.asarray(output.joints, np.float64),
-        )
+        rest = np.asarray(output.vertices, np.float64)
+        joints = np.asarray(output.joints, np.float64)
         weights = _weights(body)
         share = lambda *names: sum(weights[:, _J[n]] for n in names)
-        arms = share(
-            *[f"{s}_{j}" for s in ("left", "right") for j in ("shoulder", "elbow", "wrist", "hand")]
-        )
-        along = (np.abs(rest[:, 0]) - abs(joints[_J["left_shoulder"], 0])) / abs(
-            joints[_J["left_wrist"], 0] - joints[_J["left_shoulder"], 0]
-        )
-        arm = np.where(arms > 0.3, along, -1.0)
+        both = lambda *names: [f"{side}_{n}" for side in ("left", "right") for n in names]
+
+        arms = share(*both("shoulder", "elbow", "wrist", "hand"))
+        shoulder, wrist = joints[_J["left_shoulder"], 0], joints[_J["left_wrist"], 0]
+        along_arm = (np.abs(rest[:, 0]) - abs(shoulder)) / abs(wrist - shoulder)
+        legs = share("pelvis", *both("hip", "knee", "ankle", "foot"))
         hip, ankle = joints[_J["left_hip"], 1], joints[_J["left_ankle"], 1]
-        lower = share(
-            "pelvis",
-            *[f"{s}_{j}" for s in ("left", "right") for j in ("hip", "knee", "ankle", "foot")],
-        )
-        leg = np.where(lower > 0.35, (hip - rest[:, 1]) / (hip - ankle), -1.0)
-        feet = share("left_ankle", "right_ankle", "left_foot", "right_foot")
+        along_leg = (hip - rest[:, 1]) / (hip - ankle)
         return Wardrobe(
-            rest,
-            vertex_normals(rest, np.asarray(body.faces)),
-            arm,
-            leg,
-            share("head") + 0.3 * share("neck"),
-            feet,
-            joints,
+            rest=rest,
+            normals=vertex_normals(rest, np.asarray(body.faces)),
+            arm=np.where(arms > 0.3, along_arm, -1.0),
+            leg=np.where(legs > 0.35, along_leg, -1.0),
+            head=share("head") + 0.3 * share("neck"),
+            joints=joints,
         )
 
 
@@ -102,16 +85,15 @@ def _cloth_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def _pattern(rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """0..1 for each vertex: plain (half of the time), stripes, checks or blotches."""
+    """0 or 1 for each vertex: plain (half of the time), stripes, checks or blotches."""
     kind = rng.choice(["plain", "plain", "plain", "stripes", "checks", "blotches"])
     period = rng.uniform(0.05, 0.16)
     if kind == "stripes":
         axis = rng.choice([0, 1], p=[0.3, 0.7])
         return (np.sin(2 * np.pi * rest[:, axis] / period) > 0).astype(float)
     if kind == "checks":
-        return (
-            np.sin(2 * np.pi * rest[:, 0] / period) * np.sin(2 * np.pi * rest[:, 1] / period) > 0
-        ).astype(float)
+        across, along = (np.sin(2 * np.pi * rest[:, axis] / period) for axis in (0, 1))
+        return (across * along > 0).astype(float)
     if kind == "blotches":
         return (_waves(rest, rng, 6, 12, 30) > 0.3).astype(float)
     return np.zeros(len(rest))
@@ -120,21 +102,26 @@ def _pattern(rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _waves(
     rest: np.ndarray, rng: np.random.Generator, count: int, low: float, high: float
 ) -> np.ndarray:
-    """A sum of random plane sine waves over the rest position (radians per metre between low and
-    high), about -1..1."""
+    """A sum of random plane sine waves over the rest position, about -1..1.
+
+    low, high: of the waves, radians per metre.
+    """
     direction = rng.normal(size=(count, 3))
-    direction *= rng.uniform(low, high, (count, 1)) / np.linalg.norm(
-        direction, axis=1, keepdims=True
-    )
-    return np.sin(rest @ direction.T + rng.uniform(0, 2 * np.pi, count)).sum(1) / np.sqrt(count)
+    length = np.linalg.norm(direction, axis=1, keepdims=True)
+    direction *= rng.uniform(low, high, (count, 1)) / length
+    phase = rng.uniform(0, 2 * np.pi, count)
+    return np.sin(rest @ direction.T + phase).sum(1) / np.sqrt(count)
 
 
 def dress(
     wardrobe: Wardrobe, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A random outfit: albedo (V, 3) in 0..1 (linear light), offset (V, 3) metres, to be added to
-    the template, and wrinkles (V,) metres, a relief of the cloth that is too fine for its
-    outline."""
+    """A random outfit.
+
+    Returns:
+      albedo (V, 3) in 0..1 (linear light); offset (V, 3) metres, to be added to the template;
+      wrinkles (V,) metres, a relief of the cloth that is too fine for its outline.
+    """
     rest, joints = wardrobe.rest, wardrobe.joints
     albedo = np.tile(SKIN[rng.integers(len(SKIN))] * rng.uniform(0.85, 1.1), (len(rest), 1))
     inflate = np.zeros(len(rest))
@@ -145,6 +132,7 @@ def dress(
     def put_on(
         where: np.ndarray, colour: np.ndarray, thickness: float, second: np.ndarray | None = None
     ) -> None:
+        """Clothes on vertices (V,) bool; `second`: a second colour, for a pattern."""
         nonlocal albedo
         if second is not None:
             colour = colour + (second - colour) * _pattern(rest, rng)[:, None]
@@ -153,51 +141,39 @@ def dress(
         cloth[where] = True
         inflate[where] = np.maximum(thickness * (1 + 0.4 * folds[where]), 0.001)
 
-    trousers = (
-        (wardrobe.leg > rng.uniform(-0.12, 0.0))
-        & (wardrobe.leg < rng.choice([0.25, 0.45, 0.92, 0.95, 0.98]))
-        & (wardrobe.arm < 0)
-    )
-    put_on(
-        trousers,
-        _cloth_colour(rng),
-        rng.uniform(0.004, 0.022),
-        _cloth_colour(rng) if rng.random() < 0.15 else None,
-    )
+    # 1. Trousers.
+    waist = rng.uniform(-0.12, 0.0)
+    end = rng.choice([0.25, 0.45, 0.92, 0.95, 0.98])
+    trousers = (wardrobe.leg > waist) & (wardrobe.leg < end) & (wardrobe.arm < 0)
+    colour, thickness = _cloth_colour(rng), rng.uniform(0.004, 0.022)
+    put_on(trousers, colour, thickness, _cloth_colour(rng) if rng.random() < 0.15 else None)
+
+    # 2. A shirt.
     sleeve = rng.choice([0.05, 0.35, 0.45, 0.9, 0.95])
     hem = rng.uniform(-0.05, 0.2)
-    trunk = (
-        (wardrobe.arm < 0)
-        & (wardrobe.leg < hem)
-        & (wardrobe.head < 0.35)
-        & (rest[:, 1] < neck + rng.uniform(-0.06, 0.03))
-    )
-    put_on(
-        trunk | ((wardrobe.arm >= 0) & (wardrobe.arm < sleeve)),
-        _cloth_colour(rng),
-        rng.uniform(0.004, 0.028),
-        _cloth_colour(rng),
-    )
+    below_neck = rest[:, 1] < neck + rng.uniform(-0.06, 0.03)
+    trunk = (wardrobe.arm < 0) & (wardrobe.leg < hem) & (wardrobe.head < 0.35) & below_neck
+    shirt = trunk | ((wardrobe.arm >= 0) & (wardrobe.arm < sleeve))
+    put_on(shirt, _cloth_colour(rng), rng.uniform(0.004, 0.028), _cloth_colour(rng))
+
+    # 3. Shoes.
     if rng.random() < 0.9:
         put_on(wardrobe.leg > rng.uniform(0.9, 1.0), _cloth_colour(rng), rng.uniform(0.004, 0.012))
 
+    # 4. Hair.
     head_y, nose_z = joints[_J["head"], 1], rest[wardrobe.head > 0.8][:, 2].max()
     line = head_y + rng.uniform(0.03, 0.1)
     back = rest[:, 2] < joints[_J["head"], 2] + rng.uniform(-0.01, 0.03)
-    scalp = (wardrobe.head > 0.5) & (
-        (rest[:, 1] > line + 0.03) | (back & (rest[:, 1] > head_y - rng.uniform(0.0, 0.1)))
-    )
+    behind = back & (rest[:, 1] > head_y - rng.uniform(0.0, 0.1))
+    scalp = (wardrobe.head > 0.5) & ((rest[:, 1] > line + 0.03) | behind)
     if rng.random() < 0.93:
-        put_on(
-            scalp, HAIR[rng.integers(len(HAIR))] * rng.uniform(0.7, 1.3), rng.uniform(0.004, 0.03)
-        )
-    # A face that a detector can hold on to: dark eyes and brows, a redder mouth.
+        colour = HAIR[rng.integers(len(HAIR))] * rng.uniform(0.7, 1.3)
+        put_on(scalp, colour, rng.uniform(0.004, 0.03))
+
+    # 5. A face for detectors: dark eyes and brows, a redder mouth.
     front = (wardrobe.head > 0.8) & (rest[:, 2] > nose_z - 0.06)
-    eyes = (
-        front
-        & (np.abs(rest[:, 1] - (head_y + 0.055)) < 0.012)
-        & (np.abs(np.abs(rest[:, 0]) - 0.032) < 0.016)
-    )
+    eyes = front & (np.abs(rest[:, 1] - (head_y + 0.055)) < 0.012)
+    eyes &= np.abs(np.abs(rest[:, 0]) - 0.032) < 0.016
     mouth = front & (np.abs(rest[:, 1] - (head_y - 0.015)) < 0.008) & (np.abs(rest[:, 0]) < 0.026)
     albedo[eyes] *= 0.25
     albedo[mouth] *= np.array([0.85, 0.5, 0.5])

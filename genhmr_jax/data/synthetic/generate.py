@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import smpl_jax
 from PIL import Image, ImageFilter

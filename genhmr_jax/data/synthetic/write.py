@@ -1,11 +1,11 @@
-"""Writes a data set of synthetic images: shards of JPEG bytes and labels.
+"""Writes a dataset of synthetic images: shards of JPEG bytes and labels.
 
-    python -m genhmr_jax.data.synthetic.write --out runs/images --split val --count 200 --poses
-    cmu_poses.npz [--backgrounds DIR]
+    python -m genhmr_jax.data.synthetic.write --out runs/images --split val --count 200 \\
+        --poses cmu_poses.npz [--backgrounds DIR]
 
-Every sample is a function of (split, seed, number): shards that exist are skipped, so a stopped run
-goes on where it was, and a set grows when it is asked to. What each shard was made of is written in
-it: other settings need another folder.
+Every sample is a function of (split, seed, number). Shards that exist are skipped, so that a
+stopped run continues where it was, and a larger --count extends a set. Each shard holds the
+settings that it was made with: other settings need another folder.
 """
 
 import argparse
@@ -33,15 +33,10 @@ from genhmr_jax.io.paths import path_argument
 
 SHARD = 100
 LABELS = (
-    "global_orient",
-    "body_pose",
-    "betas",
-    "translation",
-    "focal",
-    "joints",
-    "joint_visibility",
+    "global_orient", "body_pose", "betas", "translation", "focal", "joints", "joint_visibility",
     "keypoints",
-)
+)  # fmt: skip
+_REMEDY = "delete it and write the split again"
 
 
 def write_split(
@@ -56,15 +51,14 @@ def write_split(
     workers: int = 2,
     body: str = "neutral",
 ) -> None:
-    """Writes `count` samples of a split ("train" or "val") into out/split/*.npz, SHARD in each;
-    what is there is not made again.
+    """Writes samples of a split ("train" or "val") into out/split/*.npz, SHARD in each.
 
-    A shard holds LABELS (units as in generate.Sample), each with the samples along its first axis;
-    image_bytes (JPEG) and mask_bytes (PNG), one after the other, with where each ends in image_end
-    and mask_end; and settings, a JSON text of what decides the images.
+    A shard holds LABELS (units as in generate.Sample), with the samples along the first axis;
+    image_bytes (JPEG) and mask_bytes (PNG), concatenated, with the end of each in image_end and
+    mask_end; and settings, a JSON text that determines the images. Shards that exist are kept.
 
     Raises:
-      InputError: a shard that is there is damaged or was made with other settings.
+      InputError: an existing shard is damaged or was made with other settings.
     """
     scenes = Rendered(
         poses.load_corpus(corpus_file, split),
@@ -82,40 +76,39 @@ def write_split(
         tqdm(total=count, unit="image") as progress,
     ):
         for start in range(0, count, SHARD):
-            numbers, path = (
-                range(start, min(start + SHARD, count)),
-                folder / f"{start // SHARD:05d}.npz",
-            )
+            numbers = range(start, min(start + SHARD, count))
+            path = folder / f"{start // SHARD:05d}.npz"
             if not _is_made(path, len(numbers), settings):
-                rendered = list(pool.map(scenes.render, numbers))
-                arrays = {
-                    name: np.stack([getattr(r.sample, name) for r in rendered]) for name in LABELS
-                }
-                for name, blobs in (
-                    ("image", [r.image for r in rendered]),
-                    ("mask", [r.mask for r in rendered]),
-                ):
-                    arrays[f"{name}_bytes"] = np.frombuffer(b"".join(blobs), np.uint8)
-                    arrays[f"{name}_end"] = np.cumsum([len(b) for b in blobs])
-                arrays["settings"] = np.array(settings)
-                with atomic_path(path) as temporary, open(temporary, "wb") as file:
-                    np.savez(file, **arrays)
+                _write_shard(path, list(pool.map(scenes.render, numbers)), settings)
             progress.update(len(numbers))
 
 
+def _write_shard(path: pathlib.Path, rendered: list[Encoded], settings: str) -> None:
+    arrays = {name: np.stack([getattr(r.sample, name) for r in rendered]) for name in LABELS}
+    for name in ("image", "mask"):
+        blobs = [getattr(r, name) for r in rendered]
+        arrays[f"{name}_bytes"] = np.frombuffer(b"".join(blobs), np.uint8)
+        arrays[f"{name}_end"] = np.cumsum([len(b) for b in blobs])
+    arrays["settings"] = np.array(settings)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
 def _settings(scenes: Rendered) -> str:
-    """JSON of what the images follow from: seed, size, and fingerprints of poses, body and
-    backgrounds."""
-    poses_hash, body_hash = (
-        hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest()[:16]
-        for a in (scenes.corpus.poses, np.asarray(scenes.body.template))
-    )
-    facts = {"seed": scenes.seed, "size": scenes.spec.size, "poses": poses_hash, "body": body_hash}
-    return json.dumps(facts | {"backgrounds": scenes.backgrounds.fingerprint()})
+    """JSON of what determines the images: seed, size, hashes of poses, body and backgrounds."""
+    sha = lambda a: hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest()[:16]
+    settings = {
+        "seed": scenes.seed,
+        "size": scenes.spec.size,
+        "poses": sha(scenes.corpus.poses),
+        "body": sha(np.asarray(scenes.body.template)),
+        "backgrounds": scenes.backgrounds.fingerprint(),
+    }
+    return json.dumps(settings)
 
 
 def _is_made(path: pathlib.Path, count: int, settings: str) -> bool:
-    """Whether a shard is there with at least `count` samples.
+    """Whether a shard exists, with at least `count` samples.
 
     Raises:
       InputError: it is damaged, or was made with other settings.
@@ -124,31 +117,22 @@ def _is_made(path: pathlib.Path, count: int, settings: str) -> bool:
         return False
     stored = _load(path, ("settings", "focal"))
     if str(stored["settings"]) != settings:
-        raise InputError(
-            path,
-            f"was made with other settings ({stored['settings']}, not {settings})",
-            "choose another --out, or delete the old shards",
-        )
+        problem = f"was made with other settings ({stored['settings']}, not {settings})"
+        raise InputError(path, problem, "choose another --out, or delete the old shards")
     return len(stored["focal"]) >= count
 
 
 def _load(file: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays of a shard. Raises InputError: it is none, or an earlier version wrote it."""
+    """Arrays of a shard. Raises InputError: it is not a shard, or another version wrote it."""
     try:
         with np.load(file, allow_pickle=False) as data:
             arrays = {name: data[name] for name in names if name in data}
     except (ValueError, OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            file,
-            f"is no shard of synthetic images ({error})",
-            "delete it and write the split again",
-        ) from error
+        problem = f"is not a shard of synthetic images ({error})"
+        raise InputError(file, problem, _REMEDY) from error
     if missing := [name for name in names if name not in arrays]:
-        raise InputError(
-            file,
-            f"lacks {', '.join(missing)}: another version wrote it",
-            "delete it and write the split again",
-        )
+        problem = f"lacks {', '.join(missing)}: another version wrote it"
+        raise InputError(file, problem, _REMEDY)
     return arrays
 
 
@@ -158,19 +142,16 @@ def read_shards(folder: str | pathlib.Path) -> Iterator[Sample]:
 
 
 def read_encoded(folder: str | pathlib.Path) -> Iterator[Encoded]:
-    """The same with the bytes of image and mask.
+    """The samples of a split's folder with the bytes of image and mask.
 
     Raises:
-      InputError: no shards there, or a file that is none, is damaged, or was written by another
+      InputError: there are no shards, or a file is not a shard, is damaged, or is of another
         version.
     """
     files = find_files(pathlib.Path(folder), "*.npz")
     if not files:
-        raise InputError(
-            folder,
-            "holds no shards of synthetic images",
-            "make them with python -m genhmr_jax.data.synthetic.write",
-        )
+        remedy = "make them with python -m genhmr_jax.data.synthetic.write"
+        raise InputError(folder, "holds no shards of synthetic images", remedy)
     for file in files:
         yield from read_shard(file)
 
@@ -179,13 +160,9 @@ def read_shard(file: pathlib.Path) -> Iterator[Encoded]:
     """The samples of one file. Raises InputError as `read_encoded` does."""
     arrays = _load(file, (*LABELS, "image_bytes", "image_end", "mask_bytes", "mask_end"))
     labels = {name: arrays[name] for name in LABELS}
-    if (
-        len({len(values) for values in (*labels.values(), arrays["image_end"], arrays["mask_end"])})
-        != 1
-    ):
-        raise InputError(
-            file, "does not hold as many images as labels", "delete it and write the split again"
-        )
+    counted = (*labels.values(), arrays["image_end"], arrays["mask_end"])
+    if len({len(values) for values in counted}) != 1:
+        raise InputError(file, "does not hold as many images as labels", _REMEDY)
     blobs = {
         n: [b.tobytes() for b in np.split(arrays[f"{n}_bytes"], arrays[f"{n}_end"][:-1])]
         for n in ("image", "mask")
@@ -194,20 +171,15 @@ def read_shard(file: pathlib.Path) -> Iterator[Encoded]:
         try:
             picture = {n: np.asarray(Image.open(io.BytesIO(blobs[n][i]))) for n in blobs}
         except OSError as error:
-            raise InputError(
-                file, f"image {i} cannot be read ({error})", "delete it and write the split again"
-            ) from error
-        sample = Sample(
-            image=picture["image"],
-            mask=picture["mask"] > 0,
-            **{name: value[i] for name, value in labels.items()},
-        )
+            raise InputError(file, f"image {i} cannot be read ({error})", _REMEDY) from error
+        of_sample = {name: value[i] for name, value in labels.items()}
+        sample = Sample(image=picture["image"], mask=picture["mask"] > 0, **of_sample)
         yield Encoded(sample, blobs["image"][i], blobs["mask"][i])
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Write a data set of synthetic images.")
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description="Write a dataset of synthetic images.")
     parser.add_argument("--out", type=path_argument, required=True)
     parser.add_argument("--split", choices=SPLITS, required=True)
     parser.add_argument("--count", type=int, required=True)
@@ -218,12 +190,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument(
-        "--body",
-        default="neutral",
-        type=path_argument,
-        help="a body of the package, or your SMPL file",
-    )
+    about = "a body of the package, or your SMPL file"
+    parser.add_argument("--body", default="neutral", type=path_argument, help=about)
     args = parser.parse_args()
     try:
         write_split(
