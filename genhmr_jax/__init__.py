@@ -1,10 +1,8 @@
-"""Generative human mesh recovery (GenHMR) in JAX: one photo in, the 3D body mesh of each person
-out.
+"""Generative human mesh recovery (GenHMR) in JAX: the 3D body meshes of the people in a photo.
 
     people = genhmr_jax.load().recover(genhmr_jax.read_image("photo.jpg"))
 
-The names below are imported when they are first used, so `import genhmr_jax` (and `genhmr --help`)
-costs nothing.
+The names below are imported on first use, so `import genhmr_jax` and `genhmr --help` are fast.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 """Training: `python -m genhmr_jax.main --config=configs/SYSTEM/RECIPE.py --workdir=DIR`.
 
-Flags only; see train/loop.py.
+This module parses the flags and reports errors. The loop is train/loop.py.
 """
 
 import argparse
@@ -13,48 +13,40 @@ from genhmr_jax.io.atomic import disk_error
 from genhmr_jax.io.errors import InputError, Preempted
 from genhmr_jax.io.paths import FlagError, path_flag
 
-RESUME = 75  # EX_TEMPFAIL: the run was told to stop and has saved; the same command goes on
+RESUME = 75  # EX_TEMPFAIL: the run was preempted and has saved; the same command resumes it
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags. What it leaves over must be overrides of config fields."""
+    """The parser of the flags. Arguments that it does not know must override config fields."""
     parser = argparse.ArgumentParser(
         prog="genhmr_jax.main",
-        description="Trains what a config describes, or goes on with it. Any field of the config: --config.FIELD.FIELD=VALUE.",
+        description="Trains the model of a config, or resumes its training. "
+        "--config.FIELD.FIELD=VALUE overrides any field of the config.",
     )
     add = parser.add_argument
-    file = "a file of configs/, such as configs/genhmr/tiny.py, or configs/genhmr/vit.py:b"
+    file = "a config file, such as configs/genhmr/tiny.py, or configs/genhmr/vit.py:b"
     add("--config", required=True, type=path_flag, metavar="FILE:ARG", help=file)
     folder = "checkpoints, metrics.jsonl and the exported model; may be gs://"
     add("--workdir", required=True, type=path_flag, metavar="DIR", help=folder)
-    parser.add_argument(
-        "--evaluate",
-        action="store_true",
-        help="only evaluate the newest checkpoint, and export it to DIR/model",
-    )
-    parser.add_argument(
-        "--coordinator",
-        metavar="HOST:PORT",
-        help="process 0, where it is not detected (launch/README.md)",
-    )
-    parser.add_argument(
-        "--num_processes", type=int, metavar="N", help="how many processes train together"
-    )
-    parser.add_argument("--process_id", type=int, metavar="I", help="which of them this is, from 0")
+    only = "only evaluate the newest checkpoint, and export it to DIR/model"
+    add("--evaluate", action="store_true", help=only)
+    address = "address of process 0, if it cannot be detected (launch/README.md)"
+    add("--coordinator", metavar="HOST:PORT", help=address)
+    add("--num_processes", type=int, metavar="N", help="number of processes of the training")
+    add("--process_id", type=int, metavar="I", help="index of this process, from 0")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Trains (or evaluates) what the config describes."""
+    """Train or evaluate the model of a config."""
     parser = build_parser()
     try:
         args, rest = parser.parse_known_args(argv)
     except FlagError as error:
         sys.exit(f"genhmr_jax.main: {error}")
     if unknown := [text for text in rest if not (text.startswith("--config.") and "=" in text)]:
-        parser.error(
-            f"unrecognized arguments: {' '.join(unknown)} (fields of the config are set with --config.FIELD=VALUE)"
-        )
+        remedy = "fields of the config are set with --config.FIELD=VALUE"
+        parser.error(f"unrecognized arguments: {' '.join(unknown)} ({remedy})")
     logging.basicConfig(
         level=logging.WARNING,
         format="%(asctime)s %(message)s",
@@ -63,16 +55,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         force=True,
     )
     logging.getLogger("genhmr_jax").setLevel(logging.INFO)
-    from absl import flags  # after the flags: --help must not wait for JAX
+    from absl import flags  # imported late: --help must not wait for JAX
 
     from genhmr_jax.io.config_files import load_config
     from genhmr_jax.train import distributed
 
-    flags.FLAGS.mark_as_parsed()  # grain reads absl's flags
+    flags.FLAGS.mark_as_parsed()  # grain reads the flags of absl
     try:
         config = load_config(args.config, rest)
         distributed.initialize(args.coordinator, args.num_processes, args.process_id)
-        from genhmr_jax.systems import registry  # after that: they touch devices
+        from genhmr_jax.systems import registry  # after `initialize`: it uses devices
         from genhmr_jax.train import loop
 
         task = registry.make_task(config)
@@ -81,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except InputError as error:
         distributed.leave(f"genhmr_jax.main: {error}")
     except Preempted as stop:
-        print(f"genhmr_jax.main: {stop}; run the same command to go on", file=sys.stderr)
+        print(f"genhmr_jax.main: {stop}; run the same command to resume", file=sys.stderr)
         sys.exit(RESUME)
     except Exception as error:
         found = disk_error(error, args.workdir)

@@ -5,10 +5,20 @@ import os
 import pathlib
 import tempfile
 
-import jax
-import numpy as np
-import pytest
-from absl import flags
+# Most of the time of a test goes into compiling, and no test needs fast programs. Set before JAX is
+# imported; the processes that tests start inherit it.
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    )
+).strip()
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 # Tests, and the processes that they start, compile the same programs again and again: here each is

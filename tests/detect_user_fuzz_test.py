@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genhmr_jax.data.annotations import user
+from genhmr_jax.data.annotations import selection, user
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.image_files import ImageFile
 
@@ -148,7 +148,7 @@ def check(path: Path) -> None:
     for read in (user.read_boxes, user.read_keypoints):
         try:
             annotations = read(path)
-            people = user.people_of_image(
+            people = selection.people_of_image(
                 *((annotations, None) if read is user.read_boxes else (None, annotations)),
                 PHOTO,
                 SIZE,
@@ -210,7 +210,7 @@ def test_files_that_are_well_formed_give_people(path):
     ):
         path.write_text(json.dumps(content))
         annotations = read(path)
-        people = user.people_of_image(
+        people = selection.people_of_image(
             *((annotations, None) if read is user.read_boxes else (None, annotations)), PHOTO, SIZE
         )
         assert people.total == 1, content

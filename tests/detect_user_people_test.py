@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genhmr_jax.cli import main
-from genhmr_jax.data.annotations import user
+from genhmr_jax.data.annotations import selection, user
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.image_files import ImageFile
@@ -22,12 +22,12 @@ def given(tmp_path, content, read=user.read_boxes):
     return read(tmp_path / "given.json")
 
 
-def boxes_of(tmp_path, content, **how) -> user.UserAnnotations:
-    return user.people_of_image(given(tmp_path, content), None, PHOTO, SIZE, **how)
+def boxes_of(tmp_path, content, **how) -> selection.UserAnnotations:
+    return selection.people_of_image(given(tmp_path, content), None, PHOTO, SIZE, **how)
 
 
-def keypoints_of(tmp_path, content, size=SIZE, **how) -> user.UserAnnotations:
-    return user.people_of_image(
+def keypoints_of(tmp_path, content, size=SIZE, **how) -> selection.UserAnnotations:
+    return selection.people_of_image(
         None, given(tmp_path, content, user.read_keypoints), PHOTO, size, **how
     )
 
@@ -46,7 +46,7 @@ def test_what_does_not_belong_to_the_photo(tmp_path):
         "person 1 of 2 given: the box 500, 500, 900, 600 lies outside this photo of 600 x 400 px",
     )
     with pytest.raises(InputError, match="y.jpg: no box given for 'y'.*the file has x"):
-        user.boxes_of_image(given(tmp_path, {"x": [0, 0, 50, 50]}), "y.jpg", SIZE)
+        selection.people_of_image(given(tmp_path, {"x": [0, 0, 50, 50]}), None, "y.jpg", SIZE)
     points = standing(100)
     points[0, 0] = 601
     inside = keypoints_of(tmp_path, {"x": points.tolist()}).keypoints[0]
@@ -71,7 +71,7 @@ def test_a_person_with_too_few_keypoints_does_not_cost_the_others(tmp_path, know
         assert out.left_out == (
             f"person 2 of 3 given: {known} keypoints are known inside the photo, 4 are needed",
         )
-    boxed = user.people_of_image(  # a box is enough to look for the person
+    boxed = selection.people_of_image(  # a box is enough to look for the person
         given(tmp_path, {"x": [[50, 50, 130, 350], [200, 50, 280, 350], [400, 50, 480, 350]]}),
         given(tmp_path, {"x": [p.tolist() for p in people]}, user.read_keypoints),
         PHOTO,
@@ -146,7 +146,7 @@ def test_percent_of_the_photo_is_no_px(tmp_path):
     box = np.array([130.0, 110, 480, 670])
 
     def check(given):
-        user.refuse_percent(user.people_of_image(given, None, photo, size), photo, pixels)
+        selection.refuse_percent(selection.people_of_image(given, None, photo, size), photo, pixels)
 
     with pytest.raises(
         InputError, match="person.jpg: the boxes are not in px: they look like percent of the photo"
@@ -183,7 +183,7 @@ def test_two_files_of_different_numbers_of_people(tmp_path):
     boxes = given(tmp_path, {"x": [[0, 0, 50, 50], [50, 0, 99, 50]]})
     keypoints = given(tmp_path, {"x": [standing(100).tolist()]}, user.read_keypoints)
     with pytest.raises(InputError, match="x.jpg: 2 boxes but keypoints of 1 people were given"):
-        user.people_of_image(boxes, keypoints, PHOTO, SIZE)
+        selection.people_of_image(boxes, keypoints, PHOTO, SIZE)
 
 
 def test_keypoints_keep_their_order(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from smpl_jax.keypoints import COCO17, OPENPOSE25
 
-from genhmr_jax.data.annotations import user
+from genhmr_jax.data.annotations import selection, user
 from genhmr_jax.data.annotations.values import COCO_FEET, HALPE26, OPENPOSE_COCO18
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.errors import InputError
@@ -27,6 +27,12 @@ def write(folder, content, name="given.json"):
 def values(annotations, photo="a.jpg") -> np.ndarray:
     """What a file gives for a photo, as it stands there."""
     return np.array(annotations.of(ImageFile(Path(photo), Path(photo).stem)).values)
+
+
+def keypoints_of(annotations, photo) -> np.ndarray:
+    """The keypoints (23, 3) of the only person of a photo."""
+    (keypoints,) = selection.people_of_image(None, annotations, photo, SIZE).keypoints
+    return keypoints
 
 
 def person(names, seed=0):
@@ -57,9 +63,8 @@ def test_boxes_in_our_form(tmp_path):
     assert {
         stem: values(boxes, f"{stem}.jpg").tolist() for stem in "abc"
     } == wanted and boxes.names() == ["a", "b", "c"]
-    np.testing.assert_array_equal(
-        user.boxes_of_image(boxes, "photos/a.jpg", (20, 60)), [[1, 2, 20, 40]]
-    )
+    clipped = selection.people_of_image(boxes, None, "photos/a.jpg", (20, 60)).boxes
+    assert clipped.tolist() == [[1, 2, 20, 40]]
 
 
 def test_coco_annotations_and_results(tmp_path):
@@ -101,7 +106,7 @@ def test_coco_annotations_and_results(tmp_path):
         ],
     )
     given = user.read_keypoints(results)
-    check(user.keypoints_of_image(given, "000000000139.jpg", SIZE)[0], by_name)
+    check(keypoints_of(given, "000000000139.jpg"), by_name)
     check(values(given, "x.png")[0], by_name)
 
 
@@ -147,17 +152,16 @@ def test_a_folder_of_openpose_files(tmp_path):
     write(tmp_path, "no JSON", "._f_1_keypoints.json")
     photos = name_outputs([Path(f"photos/f_{i}.jpg") for i in range(1, 6)])
     given = user.read_keypoints(tmp_path)
-    people = user.people_of_image(None, given, photos[0], SIZE, photos=photos)
+    people = selection.people_of_image(None, given, photos[0], SIZE, photos=photos)
     check(people.keypoints[0], by_name)
-    assert [
-        user.people_of_image(None, given, photo, SIZE, photos=photos).total for photo in photos[1:3]
-    ] == [0, 0]
+    for photo in photos[1:3]:
+        assert not selection.people_of_image(None, given, photo, SIZE, photos=photos).total
     for photo, said in (
         (photos[3], "f_4_keypoints.json: is not JSON"),
         (photos[4], "no keypoints given for 'f_5'"),
     ):
         with pytest.raises(InputError, match=said):
-            user.people_of_image(None, given, photo, SIZE, photos=photos)
+            selection.people_of_image(None, given, photo, SIZE, photos=photos)
     with pytest.raises(InputError, match="is a folder without JSON files"):
         user.read_boxes(write(tmp_path, "", "photos/a.jpg").parent)
 
@@ -175,9 +179,9 @@ def test_alphapose(tmp_path):
         "idx": [0.0],
     }
     path = write(tmp_path, [record, record | {"image_id": "7.jpg"}])
-    check(user.keypoints_of_image(user.read_keypoints(path), "x/a.b.jpg", SIZE)[0], by_name)
+    check(keypoints_of(user.read_keypoints(path), "x/a.b.jpg"), by_name)
     assert values(user.read_boxes(path), "a.b.jpg").tolist() == [[10, 20, 40, 60.5]]
-    check(user.keypoints_of_image(user.read_keypoints(path), "000007.png", SIZE)[0], by_name)
+    check(keypoints_of(user.read_keypoints(path), "000007.png"), by_name)
 
 
 def test_mmpose(tmp_path):
@@ -256,15 +260,14 @@ def test_one_photo_and_a_file_that_names_none(tmp_path):
         ('{"bbox": [1, 2, 30, 40]}', [1, 2, 31, 42]),
     ):
         boxes = user.read_boxes(source)
-        assert user.people_of_image(boxes, None, two[0], SIZE).boxes.tolist() == [wanted]
-    assert (
-        len(user.people_of_image(user.read_boxes(path), None, two[0], SIZE, photos=two).boxes) == 1
-    )  # named after it
+        assert selection.people_of_image(boxes, None, two[0], SIZE).boxes.tolist() == [wanted]
+    boxes = user.read_boxes(path)  # named after the photo
+    assert len(selection.people_of_image(boxes, None, two[0], SIZE, photos=two).boxes) == 1
     with pytest.raises(
         InputError,
         match="two.jpg: the JSON on the command line does not say which of 2 photos it is for",
     ):
-        user.people_of_image(user.read_boxes("[0, 0, 60, 42]"), None, two[1], SIZE, photos=two)
+        selection.people_of_image(user.read_boxes("[0, 0, 60, 42]"), None, two[1], SIZE, photos=two)
 
 
 @pytest.mark.parametrize("text", ["[1, 2, 3", "1,2,3", "2024.json", "[]", "nowhere.json"])

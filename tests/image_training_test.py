@@ -193,7 +193,7 @@ def test_unrolled_rows_see_their_own_most_confident_guesses(get_config, corpus_f
 def test_images_must_be_named(get_config, corpus_file):
     config = get_config("genhmr/tiny")
     config.image_batch_size = 4
-    with pytest.raises(InputError, match="image_batch_size: asks for images but there are none"):
+    with pytest.raises(InputError, match="image_batch_size: needs images but there are none"):
         GenHmrTask(config, TokenizerSpec())
 
 

@@ -167,4 +167,4 @@ def test_two_words_about_one_principal_point(tmp_path, capsys):
     photo = str(main.SAMPLE_PHOTO)
     flags = ["--cameras", write(tmp_path, {"person": {"focal": 900}}), "--principal-point", "1,2"]
     assert main.main(["recover", photo, "--out", str(tmp_path), *flags]) == 1
-    assert "--principal-point: says what --cameras says too" in capsys.readouterr().err
+    assert "--principal-point: cannot be combined with --cameras" in capsys.readouterr().err

@@ -183,7 +183,7 @@ def test_it_can_be_shown_the_image_alone_or_the_keypoints_alone(network):
 def test_a_context_that_the_model_lacks_is_refused(network):
     lacks = Networks.of(dataclasses.replace(SPEC, encoder_channels=()))
     with pytest.raises(
-        InputError, match="--context image: is not what this model sees; choose all or keypoints"
+        InputError, match="--context image: is not supported by this model; choose all or keypoints"
     ):
         photo.Recoverer(lacks, {}, None).solve(
             {}, np.arange(1), photo.RecoverOptions(context="image")

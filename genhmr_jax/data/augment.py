@@ -27,7 +27,7 @@ class AugmentSpec:
     flip: float = 0.5
     colour: float = 0.2  # each channel x U(1 - colour, 1 + colour)
     extreme_crop: float = 0.1  # share of samples cut down to a part of the body (part_of)
-    occlude: float = 0.1  # share of samples with made-up objects before the person; 0 in HMR2
+    occlude: float = 0.1  # share of samples with drawn objects in front of the person; 0 in HMR2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Augmentation:
     """What is done to one sample; without arguments, nothing."""
 
     scale: float = 1.0
-    angle: float = 0.0  # radians; the content turns clockwise as seen (x towards y)
+    angle: float = 0.0  # radians; the content turns clockwise (x towards y)
     shift: tuple[float, float] = (0.0, 0.0)  # of the crop's side
     flip: bool = False
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -273,7 +273,7 @@ def view_of(
 def occlude(
     image: UInt8[np.ndarray, "S S 3"], augmentation: Augmentation
 ) -> tuple[UInt8[np.ndarray, "S S 3"], Bool[np.ndarray, "S S"]]:
-    """Paints made-up objects over the crop: boards, balls and bottles with stripes and shading.
+    """Draws objects over the crop: boards, balls and bottles with stripes and shading.
 
     Returns:
       image: a changed copy.
@@ -283,7 +283,7 @@ def occlude(
     y, x = np.mgrid[:size, :size] + 0.5
     image, hidden = image.copy(), np.zeros((size, size), bool)
     for _ in range(augmentation.occluders):
-        # 1. The object's own axes, from -1 to 1 inside of it.
+        # 1. The object's own axes, from -1 to 1 inside it.
         centre = random.uniform(0.1, 0.9, 2) * size
         half = random.uniform(0.06, 0.25, 2) * size
         angle, kind = random.uniform(0, math.pi), random.integers(3)

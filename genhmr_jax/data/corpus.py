@@ -14,7 +14,7 @@ SPLITS = ("train", "val")
 
 
 def parse_weights(text: str) -> dict[str, float | None]:
-    """ "amass,moyo=0.3" -> {"amass": None, "moyo": 0.3}.
+    """Parses "amass,moyo=0.3" into {"amass": None, "moyo": 0.3}.
 
     Raises:
       InputError: a name that is not a pose dataset or is repeated, or a weight not above 0.

@@ -2,9 +2,9 @@
 
     python -m genhmr_jax.data.features --images runs/images --out runs/features --split train
 
-Images of split val go through the whole detector, as in use. For training there is no search for
-people: the person's region is known up to an error like that of the detector, which takes a third
-of the time. With an encoder, the mirror images are detected too.
+Images of split val go through the whole detector, as in inference. For training there is no search
+for people: the person's region is the true one with an error like that of the detector. This takes
+a third of the time. With an encoder, the mirror images are detected too.
 
 The folder of a split holds one .npy for each array. They are memory-mapped, so that a set may be
 larger than memory.
@@ -24,7 +24,7 @@ import smpl_jax
 from tqdm import tqdm
 
 from genhmr_jax.core import encoders
-from genhmr_jax.data.packing import PersonIndex, pack
+from genhmr_jax.data.packing import pack
 from genhmr_jax.data.poses import sample_hash
 from genhmr_jax.data.rows import Rows, from_arrays, is_of_encoder, to_arrays
 from genhmr_jax.data.synthetic.generate import Sample, mirrored
@@ -70,7 +70,6 @@ class FeatureSet:
             raise InputError(folder, problem, f"{remedy} --encoder {encoder}")
         wanted = [name for name in meta["arrays"] if encoder != "none" or not is_of_encoder(name)]
         self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in wanted}
-        self.people = PersonIndex(np.ones(self.size, np.int64))  # one person an image
 
     def rows(self, index: np.ndarray) -> Rows:
         """The rows at these indices."""
@@ -87,7 +86,7 @@ class FeatureSet:
         """
         return [
             dataclasses.replace(self.rows(part.image), weight=part.weight)
-            for part in pack(self.people.counts, size)
+            for part in pack(np.ones(self.size, np.int64), size)  # one person an image
         ]
 
 
@@ -101,10 +100,9 @@ class FeatureSource:
 
     def load(self, numbers: np.ndarray) -> Rows:
         """The rows with these global numbers (b,)."""
-        drawn = (sample_hash(numbers, self.seed) * len(self.features.people)).astype(np.int64)
-        image, _ = self.features.people.locate(drawn)
+        drawn = (sample_hash(numbers, self.seed) * self.features.size).astype(np.int64)
         number = np.asarray(numbers).astype(np.uint32)
-        return dataclasses.replace(self.features.rows(image), number=number)
+        return dataclasses.replace(self.features.rows(drawn), number=number)
 
     def shapes(self) -> Rows:
         """Shapes of one row."""
@@ -263,9 +261,10 @@ def _sure(keypoints: np.ndarray) -> np.ndarray:
 
 
 def _detected(sample: Sample) -> list[tuple[Sample, PoseEstimate]]:
-    """The sample with the estimate of its person, found as in use; [] if the person is not found.
+    """The sample with the estimate of its person, or [] if the person is not found.
 
-    Of several people it is the one closest to the visible true keypoints.
+    People are found as in inference. Of several people it is the one closest to the visible true
+    keypoints.
     """
     people = [person.pose for person in detector.find_people(sample.image, max_people=3)[0]]
     visible = sample.keypoints[:, 2] > 0

@@ -1,7 +1,8 @@
-"""Labelled image rows for every stage that trains on them: their origin and form, from a config.
+"""Labelled image rows of a training run: their source and form, from a config.
 
-They are photos of a mixture of people (`data.people`, `data.mixture`: data/mixtures.py, with
-rendered people among them), or stored crops or encoder outputs (`data.images`: data/features.py).
+They are photos of a mixture of people, which may include rendered people (`data.people`,
+`data.mixture`: data/mixtures.py), or stored crops or encoder outputs (`data.images`:
+data/features.py).
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ class ImageRows:
             choices = "--config.data.people=DIR or --config.data.mixture=rendered"
             raise InputError(
                 "--config.image_batch_size",
-                "asks for images but there are none",
+                "needs images but there are none",
                 f"give --config.data.images=DIR, {choices}",
             )
         if self.size and data.images and data.people:

@@ -17,7 +17,7 @@ from smpl_jax.keypoints import BODY44, BODY44_FLIP, SMPL24, SMPL24_FLIP
 from genhmr_jax.core.encoders import CROP_SIZE
 from genhmr_jax.data import augment
 from genhmr_jax.data.mixtures import Dataset
-from genhmr_jax.data.packing import PersonIndex, pack
+from genhmr_jax.data.packing import pack
 from genhmr_jax.data.poses import sample_hash
 from genhmr_jax.data.rows import Known, Rows
 from genhmr_jax.data.sources import PersonRecord
@@ -30,7 +30,7 @@ from genhmr_jax.io.errors import InputError
 # Indices into BODY44, of its OpenPose half and of its extra half; -1: no such keypoint.
 _OPENPOSE = np.array(match(BODY44, [f"openpose_{name}" for name in DETECTED]))
 _EXTRA = np.array(match(BODY44, DETECTED))
-# The joints that all datasets define alike; the definitions of neck and head differ.
+# Joints with the same definition in all datasets; the definitions of neck and head differ.
 _ALIKE = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 _LIMBS = [name if name.endswith(_ALIKE) else "" for name in SMPL24]
 _JOINT_OPENPOSE = np.array(match(BODY44, [f"openpose_{name}" for name in _LIMBS]))
@@ -113,11 +113,11 @@ def all_batches(
     `weight` is 1, and 0 where the last batch is padded.
 
     Args:
-      limit: the most records; of more, so many evenly spaced ones are taken.
+      limit: the largest number of records; from more, this many evenly spaced ones are taken.
     """
     count, skeleton = min(limit, len(dataset.records)), Skeleton.of(body)
     chosen = np.linspace(0, len(dataset.records) - 1, count).astype(np.int64)
-    for part in pack(PersonIndex(np.ones(count, np.int64)).counts, size):
+    for part in pack(np.ones(count, np.int64), size):
         fetched = fetch(dataset, chosen[part.image])
         samples = [(sample, augment.Augmentation()) for sample in fetched]
         yield dataclasses.replace(rows_of(samples, skeleton), weight=part.weight)
@@ -248,7 +248,7 @@ def _row(
     crop = view.crop(augment.crop_square(record["box"], record["keypoints2d"], augmentation))
     image, hidden = _image(sample, view, crop, augmentation)
 
-    # 2. 2D keypoints; those outside of the crop or behind an occluder are not visible.
+    # 2. 2D keypoints; those outside the crop or behind an occluder are not visible.
     points = view.labels(record["keypoints2d"].astype(np.float64), BODY44_FLIP)
     points = _named(points, _OPENPOSE, _EXTRA)
     inside = (points[:, :2] - crop[:2] + crop[2] / 2) * (CROP_SIZE / crop[2])  # crop px

@@ -51,7 +51,7 @@ def sample_hash(numbers: np.ndarray, seed: int) -> np.ndarray:
 def load_corpus(
     path: str | pathlib.Path, split: str, *, max_clip_share: float = 0.02
 ) -> PoseCorpus:
-    """Load one split of a pose corpus.
+    """Loads one split of a pose corpus.
 
     Args:
       path: "made-up" (see `made_up_poses`), or an npz (docs/training.md) with ``poses`` (N, 72)

@@ -3,6 +3,7 @@
 import functools
 import importlib.resources
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from genhmr_jax.detect.blazepose import SIZE, Landmarks, Region
+from genhmr_jax.detect.lifter_net import Lifter, LifterSpec
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.model_folder import load_meta, load_params
 
@@ -21,9 +23,9 @@ FOLDER = pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "
 def keypoints(
     found: Landmarks, region: Region
 ) -> tuple[Float[np.ndarray, "23 2"], Float[np.ndarray, "23 3"]]:
-    """The DETECTED keypoints of our body, estimated by the lifter.
+    """Estimate the DETECTED keypoints of our body.
 
-    For a network on which the lifter was not trained they are BlazePose's own landmarks.
+    For a network on which the lifter was not trained, they are BlazePose's own landmarks.
 
     Returns:
       px of the image; metres from mid-hip: x right, y down, z away from the camera.
@@ -41,19 +43,20 @@ def keypoints(
 
 @functools.cache
 def _graph() -> tuple[nnx.GraphDef, Any]:
-    from genhmr_jax.detect import lifter_net
-
-    spec = lifter_net.LifterSpec(**load_meta(FOLDER)["spec"])
-    return nnx.split(nnx.eval_shape(lambda: lifter_net.Lifter(spec, rngs=nnx.Rngs(0))))
+    """The graph of the network, and the shapes of its parameters."""
+    spec = LifterSpec(**load_meta(FOLDER)["spec"])
+    return nnx.split(nnx.eval_shape(lambda: Lifter(spec, rngs=nnx.Rngs(0))))
 
 
 @functools.cache
 def _params() -> Any:
+    """The shipped parameters."""
     return load_params(FOLDER, {"lifter": nnx.to_pure_dict(_graph()[1])})["lifter"]
 
 
 @functools.cache
-def _lift():
+def _lift() -> Callable[..., tuple[Array, Array]]:
+    """The jitted network: (params, *inputs of Lifter) -> 2D and 3D keypoints."""
     graph = _graph()[0]
 
     @jax.jit

@@ -1,1 +1,1 @@
-"""Measuring a model: records, predictions, protocols, tables."""
+"""The evaluation of a model: records -> predictions -> protocols -> tables."""

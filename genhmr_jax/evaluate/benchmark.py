@@ -19,14 +19,14 @@ from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
 SYNTHETIC = (
     "Rendered people of validation subjects, one in each image, from the pixels alone: our own "
-    "detector finds people and 2D keypoints, and of the people found the one nearest to the true "
-    "keypoints is taken; who is not found counts with the mean pose, upright and frontal. 24 "
-    "joints of SMPL's skeleton as posed; MPJPE: relative to the pelvis (joint 0); PA: one "
-    "similarity transform (scale, rotation, shift; no reflection) for each person. Mean over "
-    "joints, then over people. The focal length is not given to the model."
+    "detector finds people and 2D keypoints, and the detected person nearest to the true keypoints "
+    "is taken. A person who is not found counts with the mean pose, upright and frontal. 24 joints "
+    "of SMPL's posed skeleton. MPJPE: relative to the pelvis (joint 0). PA: one similarity "
+    "transform (scale, rotation, shift; no reflection) for each person. Mean over joints, then "
+    "over people. The focal length is not given to the model."
 )
 SEARCH = RecoverOptions(max_people=3)
-"""How people are searched for."""
+"""Options of the person detection."""
 HYPOTHESES = 8
 
 
@@ -44,31 +44,31 @@ def synthetic(
     context: str = "all",
     true_keypoints: bool = False,
 ) -> dict[str, Any]:
-    """Measures a model on the fixed synthetic test set.
+    """Measure a model on the fixed synthetic test set.
 
     Args:
-      model: or None for the mean pose alone.
-      folder: where the test set is kept; missing images are rendered there.
-      corpus: pose corpus, of which it is rendered; not needed where it is complete.
-      count: images. Published numbers are of all COUNT.
-      iterations: of sampling, each evaluated with sampling alone and with refinement.
-      refine_steps: 0 evaluates sampling alone.
-      with_robustness: also under occlusion, truncation, ... (see robustness.sweep).
-      with_uncertainty: also whether the confidence predicts the error, and the choice among
-        HYPOTHESES.
+      model: the model, or None for only the mean pose.
+      folder: folder of the test set; missing images are rendered there.
+      corpus: pose corpus from which the images are rendered; not needed for a complete set.
+      count: number of images. Published numbers are those of COUNT images.
+      iterations: numbers of sampling iterations; each is evaluated without and with refinement.
+      refine_steps: 0 evaluates only without refinement.
+      with_robustness: measure also the robustness (robustness.sweep).
+      with_uncertainty: measure also whether the confidence predicts the error, and the choice among
+        HYPOTHESES hypotheses.
       pictures: folder for plots and for the picture of the worst people (worst.jpg), if any.
-      context: what the model may see, see RecoverOptions.
-      true_keypoints: the model gets the true 2D keypoints of everybody, in place of detected ones.
+      context: what the model is conditioned on, see RecoverOptions.
+      true_keypoints: give the model the true 2D keypoints instead of detected ones.
 
     Returns:
-      {"text", "split", "found", "results": {label: figures}}, and "robustness", "uncertainty" if
-      they are wanted; `synthetic_table` prints it.
+      {"text", "split", "found", "results": {label: figures}}, and "robustness" and "uncertainty" if
+      requested; `synthetic_table` formats it.
 
     Raises:
-      InputError: of the test set (`open_split`); fewer than two people were found, and uncertainty
-        is wanted.
+      InputError: an error of the test set (`open_split`), or fewer than two people were found and
+        the uncertainty is requested.
     """
-    # 1. The test set, and the baseline.
+    # 1. The test set and the baseline.
     split = open_split(folder, corpus, count)
     truth = np.stack([sample.joints for sample in split.samples])
     baseline = predictions.mean_pose(load_body() if model is None else model.body, len(truth))
@@ -77,7 +77,7 @@ def synthetic(
     if model is None:
         return report
 
-    # 2. Detect once, solve under each setting.
+    # 2. Detect once, then solve with each setting.
     images = [as_test_image(sample, with_keypoints=true_keypoints) for sample in split.samples]
     prepared = predictions.prepare(model, images, SEARCH, warm_up=True)
     report["found"] = float(prepared.found.mean())
@@ -86,7 +86,7 @@ def synthetic(
         prediction = predictions.solve(model, prepared, how, warm_up=True)
         results[label] = figures(prediction, split, truth, before)
 
-    # 3. More measures, under the default setting.
+    # 3. Further measures with the default setting.
     default = dataclasses.replace(options, refine_steps=refine_steps)
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
@@ -104,21 +104,19 @@ def synthetic(
 def figures(
     prediction: Prediction, split: Split, truth: np.ndarray, seconds: float
 ) -> dict[str, Any]:
-    """Means over the test set, mm and px, and each joint's errors.
+    """Mean errors over the test set, mm and px, and the error of each joint.
 
     Args:
       prediction: of the N people.
       split: the test set.
       truth: (N, 24, 3) joints.
-      seconds: a person, before the solving.
+      seconds: time of detection and preparation for each person.
     """
     errors = joint_errors(prediction.joints, truth)
     result: dict[str, Any] = {}
     for name, values in errors.items():
-        result |= {
-            f"{name}_mm": float(values.mean()),
-            f"{name}_median_mm": float(np.median(values.mean(1))),
-        }
+        result[f"{name}_mm"] = float(values.mean())
+        result[f"{name}_median_mm"] = float(np.median(values.mean(1)))
     true = np.stack([sample.keypoints for sample in split.samples])
     distance = np.linalg.norm(prediction.keypoints - true[..., :2], axis=-1)
     known = (true[..., 2] > 0) & np.isfinite(distance)
@@ -138,8 +136,10 @@ def _uncertainty(
     options: RecoverOptions,
     pictures: Path | None,
 ) -> dict[str, Any]:
-    """Confidence and error of those who were found: of the default answer, and of several
-    hypotheses at temperature 1."""
+    """Confidence and error of the people who were found.
+
+    They are measured on the default answer, and on several hypotheses at temperature 1.
+    """
     found = prepared.found
     if found.sum() < 2:
         problem = f"{found.sum()} of {len(found)} people were found"
@@ -163,7 +163,7 @@ def _uncertainty(
 
 
 def synthetic_table(report: dict[str, Any]) -> str:
-    """Markdown of what `synthetic` measured."""
+    """The Markdown table of the result of `synthetic`."""
     facts = report["split"]
     names = ("pa_mpjpe_mm", "pa_mpjpe_median_mm", "mpjpe_mm", "mpjpe_median_mm")
     lines = [

@@ -1,5 +1,7 @@
-"""The bodies and joint regressors of the protocols: the user's SMPL, or the free body of each
-gender."""
+"""The bodies and joint regressors of the protocols.
+
+The bodies are the user's SMPL files, or the free body of each gender.
+"""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -26,7 +28,10 @@ GENDERS = ("neutral", "male", "female")
 class RegressorFile:
     """A file with a matrix (joints, vertices) that maps posed vertices to joints.
 
-    file: its name. joints: how many. source: where to get it.
+    Attributes:
+      file: its name.
+      joints: the number of joints.
+      source: where to get it.
     """
 
     file: str
@@ -37,14 +42,19 @@ class RegressorFile:
 REGRESSORS = {
     "J19": RegressorFile("SMPL_to_J19.pkl", 19, "the data of 4D-Humans (hmr2_data.tar.gz)"),
     "H36M": RegressorFile("J_regressor_h36m.npy", 17, "the data of SPIN (fetch_data.sh)"),
-    # The J_regressor inside:
+    # The matrix J_regressor in the body file:
     "J24": RegressorFile("SMPL_NEUTRAL.pkl", 24, "https://smpl.is.tue.mpg.de"),
 }
 
 
 class Posed(NamedTuple):
-    """vertices (B, V, 3) and joints (B, 24, 3), metres; rotations (B, 24, 3, 3) of the joints
-    relative to the camera."""
+    """Posed bodies.
+
+    Attributes:
+      vertices: (B, V, 3) metres.
+      joints: (B, 24, 3) metres.
+      rotations: (B, 24, 3, 3) of the joints, relative to the camera.
+    """
 
     vertices: Float[Array, "B V 3"]
     joints: Float[Array, "B 24 3"]
@@ -53,7 +63,7 @@ class Posed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Bodies:
-    """Bodies by gender, regressors by name, and their origin in words."""
+    """Bodies by gender, regressors by name, and a text about their origin."""
 
     models: Mapping[str, SmplModel]
     regressors: Mapping[str, Float[Array, "K V"]]
@@ -65,12 +75,12 @@ class Bodies:
         betas: Float[np.ndarray, "B 10"],
         genders: Iterable[str],
     ) -> Posed:
-        """Each row on the body of its gender, without translation: protocols align their points.
+        """Pose the body of each row's gender, without translation: protocols align their points.
 
         Args:
           pose: axis-angle, radians; the root in camera coordinates.
-          betas: of that gender's body.
-          genders: B of GENDERS.
+          betas: of the body of that gender.
+          genders: B values of GENDERS.
         """
         genders = list(genders)
         pose, betas = jnp.asarray(pose, jnp.float32), jnp.asarray(betas, jnp.float32)
@@ -99,18 +109,17 @@ def _choose(rows: np.ndarray, yes: Array, no: Array) -> Array:
 def load_bodies(
     body_dir: str | Path | None, regressors: Iterable[str] = (), genders: Iterable[str] = GENDERS
 ) -> Bodies:
-    """The bodies of a folder, SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, and its regressors.
+    """Load the bodies of a folder, SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, and its regressors.
 
     Args:
-      body_dir: the folder, or None for the free body of each gender (which has no published
-        regressors).
+      body_dir: the folder, or None for the free bodies, which have no published regressors.
       regressors: keys of REGRESSORS.
-      genders: of GENDERS.
+      genders: values of GENDERS.
 
     Raises:
-      InputError: files are missing (all of them are named), or the content of one is wrong.
+      InputError: files are missing (the message names all of them), or a file has wrong content.
     """
-    # 1. Without a folder: the free bodies.
+    # 1. Without a folder, take the free bodies.
     regressors, genders = list(dict.fromkeys(regressors)), list(genders)
     if body_dir is None:
         if regressors:
@@ -119,7 +128,7 @@ def load_bodies(
             raise InputError("--body-dir", "is not given", remedy)
         return Bodies({gender: load_body(gender) for gender in genders}, {}, "free body")
 
-    # 2. Name all missing files.
+    # 2. Report all missing files.
     folder = Path(body_dir)
     paths = {gender: _body_file(folder, gender) for gender in genders}
     missing = [
@@ -132,7 +141,7 @@ def load_bodies(
         if name != "J24" and not (folder / spec.file).is_file():
             missing.append(f"{spec.file} ({spec.source})")
     if missing:
-        remedy = "put them there; .npz bodies will do as well"
+        remedy = "put them there; bodies may also be .npz files"
         raise InputError(folder, f"lacks {', '.join(missing)}", remedy)
 
     # 3. Load.
@@ -152,7 +161,7 @@ def _body_file(folder: Path, gender: str) -> Path | None:
 
 
 def _regressor(folder: Path, name: str, vertices: int) -> np.ndarray:
-    """(K, V) float32 of a regressor's file."""
+    """Load the matrix (K, V) of a regressor, float32."""
     spec = REGRESSORS[name]
     path = (name == "J24" and _body_file(folder, "neutral")) or folder / spec.file
     try:

@@ -1,5 +1,7 @@
-"""The data sets of `genhmr eval --dataset`: which split of which source, under which protocols.
-Names alone, without heavy imports."""
+"""The test sets of `genhmr eval --dataset`: the source, the split and the protocols of each.
+
+This module has no heavy imports.
+"""
 
 import dataclasses
 
@@ -9,10 +11,10 @@ class EvalDataset:
     """A labelled test set.
 
     Attributes:
-      source: of data/sources.
+      source: its name in data/sources.
       split: of that source.
-      published: protocols of papers, which need SMPL and perhaps a regressor.
-      free: protocols that need no licensed file.
+      published: protocols of papers. They need SMPL, and some of them a joint regressor.
+      free: protocols that do not need licensed files.
       frames_per_second: of a video; 0 for single images.
     """
 
@@ -38,4 +40,4 @@ DATASETS = {
     "mpi-inf-3dhp": EvalDataset("mpi_inf_3dhp", "test", ("mpi-inf-3dhp",), ("limbs12",)),
 }
 BENCHMARKS = ("synthetic", "photos")
-"""Free test sets: evaluate/benchmark.py and evaluate/photos.py."""
+"""Free test sets, measured by evaluate/benchmark.py and evaluate/photos.py."""

@@ -1,5 +1,7 @@
-"""What is measured: labels and predictions of a batch as points, their errors under a protocol, and
-the motion of a person in a video."""
+"""Errors under a protocol: from labels and predictions to points, and from points to errors.
+
+The errors of single frames are here, and those of the motion of a person in a video.
+"""
 
 import dataclasses
 import functools
@@ -20,41 +22,41 @@ from genhmr_jax.geometry import metrics
 def joint_errors(
     predicted: Float[np.ndarray, "*b 24 3"], truth: Float[np.ndarray, "*b 24 3"]
 ) -> dict[str, Float[np.ndarray, "*b 24"]]:
-    """Error of each joint, mm: "mpjpe" relative to the pelvis (joint 0), "pa_mpjpe" after one
-    similarity transform a person.
+    """The error of each joint, mm, of joints in metres.
 
-    Their means over the joints are MPJPE and PA-MPJPE. Joints in metres.
+    "mpjpe" is relative to the pelvis (joint 0), "pa_mpjpe" after one similarity transform for each
+    person. Their means over the joints are MPJPE and PA-MPJPE.
     """
     plain, aligned = _joint_errors(jnp.asarray(predicted), jnp.asarray(truth))
     return {"mpjpe": np.asarray(plain, np.float64), "pa_mpjpe": np.asarray(aligned, np.float64)}
 
 
 def joint_means(errors: Float[np.ndarray, "N 24"]) -> dict[str, float]:
-    """Name of each joint -> its mean error over the people, rounded; mm in, mm out."""
+    """Name of each joint -> its mean error over the people, mm, rounded."""
     return dict(zip(SMPL24, np.round(errors.mean(0), 2).tolist(), strict=True))
 
 
 def all_points(protocol: Protocol, bodies: Bodies, posed: Posed) -> Float[Array, "B K 3"]:
-    """The points of posed bodies that the protocol defines, metres."""
+    """The points that the protocol defines on posed bodies, metres."""
     if protocol.points == "skeleton":
         return posed.joints
     return _regress(bodies.regressors[protocol.points], posed.vertices)
 
 
 def compared_points(protocol: Protocol, points: Float[Array, "B K 3"]) -> Float[Array, "B J 3"]:
-    """Those of `all_points` that the protocol compares, relative to the pelvis, metres."""
+    """The points of `all_points` that the protocol compares, metres from the pelvis."""
     return _chosen(points, protocol.joints, protocol.pelvis)
 
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """The labels of B rows: as compared points, and as bodies where they are bodies.
+    """The labels of B rows as the points that are compared, and as bodies if the labels are bodies.
 
     Attributes:
-      points: (B, J, 3) relative to the pelvis, metres.
-      mask: (B, J) 0 where a point is not labelled.
-      weight: (B,) 0 for rows that lack the label.
-      posed, pelvis: the label's body and its pelvis (B, 3), or None.
+      points: (B, J, 3) metres from the pelvis.
+      mask: (B, J) 0 where a point has no label.
+      weight: (B,) 0 for rows without a label.
+      posed, pelvis: the labelled body and its pelvis (B, 3), or None.
     """
 
     points: Float[Array, "B J 3"]
@@ -68,25 +70,27 @@ def truth(protocol: Protocol, bodies: Bodies, rows: Mapping[str, Any]) -> Truth:
     """The labels of a batch under a protocol.
 
     Args:
-      bodies: that the protocol needs.
-      rows: fields of PERSON_FIELDS (data/sources/records.py) stacked: global_orient, body_pose,
+      protocol: the protocol.
+      bodies: those that it needs.
+      rows: stacked fields of PERSON_FIELDS (data/sources/records.py): global_orient, body_pose,
         betas, gender, has_pose, has_betas, keypoints3d, joints24_3d.
     """
+    # 1. Labelled 3D keypoints.
     if protocol.truth == "keypoints3d":
-        return _labelled(
-            np.asarray(rows["keypoints3d"]), protocol.truth_joints, protocol.truth_pelvis
-        )
+        keypoints = np.asarray(rows["keypoints3d"])
+        return _labelled(keypoints, protocol.truth_joints, protocol.truth_pelvis)
+
+    # 2. Points of the labelled body.
     known = np.asarray(rows["has_pose"]) * np.asarray(rows["has_betas"])
     pose = np.concatenate([rows["global_orient"], rows["body_pose"]], -1)
     posed = bodies.pose(pose, rows["betas"], rows["gender"])
     points = all_points(protocol, bodies, posed)
-    found = compared_points(protocol, points)
-    result = Truth(
-        found, jnp.ones(found.shape[:2]), known, posed, _mean_point(points, protocol.pelvis)
-    )
+    found, pelvis = compared_points(protocol, points), _mean_point(points, protocol.pelvis)
+    result = Truth(found, jnp.ones(found.shape[:2]), known, posed, pelvis)
     if protocol.truth == "body":
         return result
-    # Rows with labelled joints keep them; the others have those of the labelled body.
+
+    # 3. Labelled joints replace those of the body where they exist.
     own = _labelled(np.asarray(rows["joints24_3d"]), protocol.joints, protocol.pelvis)
     has = jnp.asarray(own.weight > 0)
     return Truth(
@@ -101,9 +105,9 @@ def truth(protocol: Protocol, bodies: Bodies, rows: Mapping[str, Any]) -> Truth:
 def measure(
     protocol: Protocol, bodies: Bodies, predicted: Posed, label: Truth
 ) -> dict[str, Float[np.ndarray, "B"]]:
-    """Errors of each row: mpjpe_mm, pa_mpjpe_mm, and those that the protocol adds.
+    """The errors of each row: mpjpe_mm, pa_mpjpe_mm, and those that the protocol adds.
 
-    The errors of rows of weight 0 have no meaning.
+    Those of rows of weight 0 are meaningless.
     """
     points = all_points(protocol, bodies, predicted)
     compared = compared_points(protocol, points)
@@ -118,13 +122,14 @@ def measure(
 def acceleration_errors(
     predicted: Float[np.ndarray, "T J 3"], target: Float[np.ndarray, "T J 3"], frames: np.ndarray
 ) -> Float[np.ndarray, "t"]:
-    """Acceleration errors of one person in a video, mm per frame squared, of each three
-    neighbouring frames.
+    """The acceleration errors of one person in a video, mm per frame squared.
+
+    There is one value for each three consecutive frames.
 
     Args:
-      predicted: the compared points of the frames that have a label, from the pelvis, metres.
-      target: the same.
-      frames: (T,) their numbers.
+      predicted: compared points of the frames with a label, metres from the pelvis.
+      target: the same points of the labels.
+      frames: (T,) numbers of the frames.
     """
     if len(frames) < 3:
         return np.zeros(0)
@@ -137,16 +142,16 @@ def acceleration_errors(
 def emdb_jitter(
     joints: Float[np.ndarray, "T 24 3"], frames: np.ndarray, rate: float
 ) -> Float[np.ndarray, "n"]:
-    """The jitter of one person in a video by EMDB's code, 10 m/s^3: one value; no value below 4
-    frames.
+    """The jitter of one person in a video as in EMDB's code, 10 m/s^3.
 
-    compute_jitter of EMDB's evaluation_metrics.py, L137, after evaluation_engine.py has zeroed
-    SMPL's translation (L93) and left out the bad frames (L107): a step leads from one good frame to
-    the next one, even if bad frames lie between them.
+    There is one value, or none for less than 4 frames. The formula is compute_jitter of EMDB's
+    evaluation_metrics.py, L137. Before that, evaluation_engine.py sets SMPL's translation to zero
+    (L93) and removes the bad frames (L107). A step therefore leads from one good frame to the next
+    one, even if there are bad frames between them.
 
     Args:
-      joints: SMPL's joints as posed in the camera, translation zero, of the good frames, metres.
-      frames: (T,) their numbers.
+      joints: SMPL's posed joints in the camera without translation, of the good frames, metres.
+      frames: (T,) numbers of the frames.
       rate: frames per second.
     """
     if len(frames) < 4:
@@ -169,8 +174,10 @@ def _chosen(points: Array, joints: tuple[int, ...], pelvis: tuple[int, ...]) -> 
 
 
 def _labelled(points: np.ndarray, joints: tuple[int, ...], pelvis: tuple[int, ...]) -> Truth:
-    """Labels from points (B, K, 4) with confidences; a row counts if its pelvis and any of its
-    joints are known."""
+    """Labels of points (B, K, 4), xyz and confidence.
+
+    A row has weight 1 if its pelvis and at least one joint are known.
+    """
     known = points[..., 3] > 0
     mask = known[:, np.array(joints)] & known[:, np.array(pelvis)].all(1)[:, None]
     points = np.where(known[..., None], points[..., :3], 0.0).astype(np.float32)
@@ -209,8 +216,10 @@ def _mesh_errors(
     with_angles: bool,
     joints: tuple[int, ...],
 ) -> dict:
-    """MVE, PA-MVE; with angles also MPJAE and PA-MPJAE, and then all PA by the joints' transform,
-    as in EMDB."""
+    """MVE and PA-MVE, and with angles also MPJAE and PA-MPJAE.
+
+    With angles, all PA errors use the similarity transform of the joints, as in EMDB.
+    """
     meshes = predicted.vertices, target.vertices
     mve = 1000 * metrics.mve(*meshes, (root, true_root))
     if not with_angles:

@@ -1,4 +1,4 @@
-"""The free benchmark of real photos of one person each, whose outline is known."""
+"""The free benchmark of real photos, each of one person with a known mask."""
 
 import dataclasses
 import json
@@ -19,12 +19,12 @@ from genhmr_jax.render.overlay import overlay_with_side
 from genhmr_jax.render.silhouette import silhouette
 
 PHOTOS = (
-    "Photos of one person each whose outline is known, from the photo alone; of the people found, "
-    "the one whose box overlaps the given box best is taken. IoU: of the silhouette of the mesh "
-    "and the true mask; the refinement fits the 2D network's own mask. PCK: share of clearly "
-    "detected keypoints whose body keypoint is projected within a tenth of the torso of them; the "
-    "refinement fits these very keypoints: a measure of fit, not of truth. Who is not found counts "
-    "with IoU 0 and PCK 0, and in no mean of errors."
+    "Photos of one person each with a known mask, from the photo alone: the detected person whose "
+    "box overlaps the given box most is taken. IoU: of the silhouette of the mesh and the true "
+    "mask. The refinement fits the mask of the 2D network, not the true one. PCK: share of clearly "
+    "detected keypoints within a tenth of the torso of the projected keypoint of the body. The "
+    "refinement fits the same keypoints, so PCK measures the fit and not the truth. A person who "
+    "is not found counts with IoU 0 and PCK 0, and in no mean of errors."
 )
 MIN_CONFIDENCE = 0.3  # of a clearly detected keypoint
 PCK_TORSO = 0.1
@@ -32,13 +32,13 @@ PCK_TORSO = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """How well a body fits one photo. Who was not found has IoU and PCK 0 and no errors.
+    """How well a body fits one photo. A person who was not found has IoU and PCK 0 and no errors.
 
     Attributes:
       iou, pck: 0..1.
-      error_px: mean distance of the clearly detected keypoints from those of the body; NaN where no
-        keypoint is.
-      error_box: the same over the longer side of the person's box.
+      error_px: mean distance of the clearly detected keypoints from those of the body, px; NaN
+        without such keypoints.
+      error_box: the same divided by the longer side of the person's box.
     """
 
     iou: float = 0.0
@@ -54,20 +54,20 @@ def photos(
     options: RecoverOptions | None = None,
     pictures: Path | None = None,
 ) -> dict[str, Any]:
-    """Measures a model on photos of one person each, with sampling alone and with refinement.
+    """Measure a model on photos of one person each, without and with refinement.
 
     Args:
-      model: the recoverer.
-      folder: holds NAME.jpg, NAME.mask.png (white person) and boxes.json ({"NAME": [x0, y0, x1,
-        y1]}, px).
-      options: how to recover. None: the defaults, under which the model card was measured.
+      model: the model.
+      folder: folder with NAME.jpg, NAME.mask.png (the person is white) and boxes.json ({"NAME":
+        [x0, y0, x1, y1]}, px).
+      options: None: the defaults, with which the model card was measured.
       pictures: folder for the overlays NAME_sampled.png and NAME_refined.png, if any.
 
     Returns:
       {"text", "photos": {NAME: {"found", "seconds", "sampled": Score, "refined": Score}}, "mean":
-      the same}. "found" is how many people were found in a photo, in the mean the share of photos
-      whose person was found. The seconds are those of one photo, detection to mesh, without files
-      and compilation.
+      the same}. "found" is the number of people found in a photo; in the mean it is the share of
+      photos whose person was found. "seconds" is the time from detection to mesh for one photo,
+      without files and compilation.
 
     Raises:
       InputError: a file is missing or broken.
@@ -93,46 +93,47 @@ def photos(
 
 
 def score(prepared: Prepared, prediction: Prediction, faces: np.ndarray, mask: np.ndarray) -> Score:
-    """Scores the person of one photo.
+    """Score the person of one photo.
 
     Args:
       prepared, prediction: of one row.
       faces: (F, 3) of the body.
-      mask: (H, W) true where the person is.
+      mask: (H, W) true on the person.
     """
     if not prediction.found[0]:
         return Score()
     focal, size = prepared.camera(0).focal, mask.shape[::-1]
     drawn = silhouette(prediction.vertices[0], faces, focal, *size)
-    detected, projected = prepared.keypoints[0], prediction.keypoints[0]
-    seen = detected[:, 2] >= MIN_CONFIDENCE
-    distance = np.linalg.norm(projected - detected[:, :2], axis=-1)
-    error = float(distance[seen].mean()) if seen.any() else float("nan")
+    detected = prepared.keypoints[0]
+    distance = np.linalg.norm(prediction.keypoints[0] - detected[:, :2], axis=-1)
+    distance = distance[detected[:, 2] >= MIN_CONFIDENCE]
+    error = pck = float("nan")
+    if len(distance):
+        error = float(distance.mean())
+        pck = float((distance <= PCK_TORSO * torso_length(detected)).mean())
     width, height = prepared.boxes[0, 2:] - prepared.boxes[0, :2]
     return Score(
         iou=float(silhouette_iou(drawn, mask)),
-        pck=torso_pck(projected, detected),
+        pck=pck,
         error_px=error,
         error_box=error / float(max(width, height)),
     )
 
 
-def torso_pck(projected: np.ndarray, detected: np.ndarray) -> float:
-    """Share of clearly detected keypoints (23, 3) with their projection (23, 2) within PCK_TORSO of
-    the torso's length."""
+def torso_length(keypoints: np.ndarray) -> float:
+    """Distance of the middle of the shoulders from that of the hips, px; keypoints (23, 3)."""
     middle = [
-        np.mean([detected[DETECTED.index(f"{side}_{part}"), :2] for side in ("left", "right")], 0)
+        np.mean([keypoints[DETECTED.index(f"{side}_{part}"), :2] for side in ("left", "right")], 0)
         for part in ("shoulder", "hip")
     ]
-    torso = np.linalg.norm(middle[0] - middle[1])
-    seen = detected[:, 2] >= MIN_CONFIDENCE
-    distance = np.linalg.norm(projected - detected[:, :2], axis=-1)
-    return float((distance[seen] <= PCK_TORSO * torso).mean()) if seen.any() else float("nan")
+    return float(np.linalg.norm(middle[0] - middle[1]))
 
 
 def photos_table(report: dict[str, Any]) -> str:
-    """Markdown: one line a photo, and the means. Each figure is `sampling alone -> with
-    refinement`."""
+    """The Markdown table of `photos`, one line for each photo, and the means.
+
+    Cells are "without refinement -> with refinement".
+    """
     lines = [
         report["text"],
         "",
@@ -158,7 +159,7 @@ def _photo(
     options: RecoverOptions,
     pictures: Path | None,
 ) -> dict[str, Any]:
-    """The row of one photo."""
+    """Measure one photo."""
     image = read_image(folder / f"{name}.jpg")
     mask = read_image(folder / f"{name}.mask.png")[..., 0] > 127
     if mask.shape != image.shape[:2]:
@@ -183,7 +184,7 @@ def _photo(
 
 
 def _read_boxes(folder: Path) -> dict[str, np.ndarray]:
-    """Name of the photo -> box (4,) xyxy px. Raises InputError."""
+    """Name of a photo -> box (4,) xyxy px. Raises InputError."""
     file = folder / "boxes.json"
     remedy = 'write {"NAME": [x0, y0, x1, y1]} for every NAME.jpg'
     try:

@@ -1,8 +1,8 @@
-"""Test images in, bodies out: what every evaluation of a model goes through.
+"""From test images to predicted bodies, for every evaluation that starts from images.
 
-`prepare` detects the people of each image, picks the one whose body is known, and makes the
-system's inputs; `solve` makes the bodies. It is what `Recoverer.recover` does to a photo, for one
-person in each of many images, with the time that it takes.
+`prepare` detects the people of each image, chooses the labelled one, and makes the inputs of the
+system. `solve` predicts the bodies. Together they do what `Recoverer.recover` does to a photo, but
+for one person in each of many images, and they measure the time.
 """
 
 import dataclasses
@@ -25,25 +25,25 @@ from genhmr_jax.geometry.mean_pose import MEAN_POSE_72
 from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
 BATCH = 16
-"""People who are solved at a time."""
+"""The default number of people in a batch."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TestImage:
-    """An image and which person in it to predict.
+    """An image, and the person in it whose body is predicted.
 
-    With `box` or `given` there is no search. Otherwise the person is chosen among those whom the
-    detector finds: the one nearest to `keypoints`, or without them the one whose box overlaps
-    `true_box` most.
+    With `box` or `given` there is no person detection. Otherwise the person is one of the detected
+    people: the nearest one to `keypoints`, or without them the one whose box overlaps `true_box`
+    most.
 
     Attributes:
       image: uint8 (H, W, 3), RGB.
-      keypoints: (23, 3) the true ones, px and 1 where visible.
-      true_box: (4,) xyxy px of the person; the detector does not get it.
-      box: (4,) xyxy px of the person, for the detector.
+      keypoints: (23, 3) true keypoints, px and 1 where visible.
+      true_box: (4,) xyxy px of the person, hidden from the detector.
+      box: (4,) xyxy px of the person, an input of the detector.
       given: (23, 3) px and confidence, in place of detected keypoints.
-      window: xyxy, whole px: the part of the image that the detector gets. None: all of it.
-      camera: None: as the options assume it.
+      window: xyxy, whole px: the part of the image that the detector gets. None: the whole image.
+      camera: None: that of the options.
     """
 
     image: np.ndarray
@@ -58,14 +58,15 @@ class TestImage:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """N people to be solved, NumPy. A row without a person is empty.
+    """The inputs of N people, NumPy. The row of a person who was not found is empty.
 
     Attributes:
       inputs: of N rows.
-      boxes, keypoints: (N, 4) xyxy px, (N, 23, 3) px and confidence, as detected or given.
+      boxes: (N, 4) xyxy px, detected or given.
+      keypoints: (N, 23, 3) px and confidence, detected or given.
       found: (N,) whether the person was found.
-      people: (N,) how many people of the image can be recovered.
-      seconds: (N,) detection and preparation.
+      people: (N,) the number of people in the image who can be recovered.
+      seconds: (N,) time of detection and preparation.
     """
 
     inputs: Inputs
@@ -76,12 +77,12 @@ class Prepared:
     seconds: np.ndarray
 
     def camera(self, row: int) -> PhotoCamera:
-        """The camera of the row's image."""
+        """The camera of the image of a row."""
         view = self.inputs.view
         return PhotoCamera(float(view.focal[row]), tuple(view.centre[row].tolist()))
 
     def batches(self, size: int) -> list[Inputs]:
-        """The inputs in batches of `size` rows; copies of the last row fill up the last batch."""
+        """The inputs in batches of `size` rows. Copies of the last row fill up the last batch."""
         count = len(self.found)
         index = np.minimum(np.arange(count + -count % size), count - 1)
         return [
@@ -92,19 +93,19 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The bodies of N people. Who was not found has the mean pose with confidence 0.
+    """The bodies of N people. A person who was not found has the mean pose with confidence 0.
 
     Attributes:
       found: (N,) whether the person was found.
       pose: (N, 72) axis-angle, radians; the root in camera coordinates.
       betas: (N, 10).
-      joints, vertices: (N, 24, 3), (N, V, 3) metres, camera coordinates; of the mean pose, from the
-        model origin.
-      confidence: (N, 24) of the joints; NaN from a system without an estimate.
-      keypoints: (N, 23, 2) of the body, projected, px; NaN for those not found.
-      seconds: a person, solving alone.
-      hypotheses, hypothesis_confidence: (N, H, 24, 3) joints and (N, H, 24), that of the lowest
-        refinement loss first, where the options ask for several.
+      joints, vertices: (N, 24, 3), (N, V, 3) metres, camera coordinates; those of the mean pose
+        are relative to the model origin.
+      confidence: (N, 24) of the joints; NaN for a system without an estimate.
+      keypoints: (N, 23, 2) projected keypoints of the body, px; NaN for people who were not found.
+      seconds: time of `solve` for each person.
+      hypotheses, hypothesis_confidence: (N, H, 24, 3) joints and (N, H, 24), ordered by refinement
+        loss, the lowest first; None for one hypothesis.
     """
 
     found: Bool[np.ndarray, "N"]
@@ -122,8 +123,10 @@ class Prediction:
 def settings(
     iterations: Sequence[int], refine_steps: int, options: RecoverOptions
 ) -> dict[str, RecoverOptions]:
-    """Options by label: every number of sampling iterations with sampling alone and, unless
-    `refine_steps` is 0, with refinement."""
+    """Options by label: each number of sampling iterations, without and with refinement.
+
+    With `refine_steps` 0 there are only those without refinement.
+    """
     stages = {"sampling alone": 0} | ({"with refinement": refine_steps} if refine_steps else {})
     return {
         f"T={t}, {stage}": dataclasses.replace(options, iterations=t, refine_steps=steps)
@@ -140,15 +143,17 @@ def prepare(
     published_crop: bool = False,
     warm_up: bool = False,
 ) -> Prepared:
-    """Detects the person of each test image and makes the inputs of the system.
+    """Detect the person of each test image, and make the inputs of the system.
 
     Args:
-      options: its camera is that of images without one; `max_people` limits the search.
+      recoverer: the system that gets the inputs.
+      images: the test images.
+      options: their camera is used for images without one; `max_people` limits the detection.
       published_crop: see System.prepare.
       warm_up: prepare the first image once before, so that the seconds do not include compilation.
 
     Raises:
-      ValueError: of detect.detector.detect, such as for a box outside the image.
+      ValueError: an error of detect.detector.detect, such as a box outside the image.
     """
     if warm_up:
         _prepare_one(recoverer, images[0], options, published_crop)
@@ -158,7 +163,7 @@ def prepare(
 
 
 def joined(parts: Sequence[Prepared]) -> Prepared:
-    """The people of all parts, of one system."""
+    """The people of all parts. All parts must be of one system."""
     return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
 
@@ -171,15 +176,18 @@ def solve(
     batch: int = BATCH,
     warm_up: bool = False,
 ) -> Prediction:
-    """The bodies of prepared people.
+    """Predict the bodies of prepared people.
 
     Args:
-      options: its camera is not used; the inputs have theirs.
-      numbers: one for each person, where N is a multiple of `batch`: the person's random draws
-        follow from the seed and this number. None: the person's index.
-      batch: people at a time; changes the speed alone.
+      recoverer: the model.
+      prepared: of `prepare`, for the same system.
+      options: their camera is ignored; the inputs have their own.
+      numbers: (N,) where N must be a multiple of `batch`. The random draws of a person depend only
+        on the seed and on this number. None: the index of the person.
+      batch: people in a batch; it changes only the speed.
       warm_up: solve the first batch once before, so that the seconds do not include compilation.
     """
+    # 1. Solve batch by batch.
     batches, count = prepared.batches(batch), len(prepared.found)
     if numbers is None:
         numbers = np.arange(len(batches) * batch)
@@ -193,11 +201,13 @@ def solve(
     ]
     seconds = (time.perf_counter() - began) / numbers.size
     solved = jax.tree.map(lambda *rows: np.concatenate(rows)[:count], *parts)
+
+    # 2. The mean pose for people who were not found.
     found, several = prepared.found, solved.hypotheses
     mean = mean_pose(recoverer.body, 1)
 
     def or_else(answer: np.ndarray, default: np.ndarray | float) -> np.ndarray:
-        """`default` for those not found."""
+        """`default` in the rows of people who were not found."""
         return np.where(found.reshape(-1, *[1] * (answer.ndim - 1)), answer, default)
 
     return Prediction(
@@ -215,7 +225,7 @@ def solve(
 
 
 def mean_pose(body: smpl_jax.SmplModel, count: int) -> Prediction:
-    """The baseline: everybody in the mean pose and shape, upright and facing the camera."""
+    """The baseline: the mean pose and shape for everybody, upright and facing the camera."""
     output = _posed_mean(body)
     rows = lambda array: np.tile(array, (count, *[1] * np.ndim(array)))
     return Prediction(
@@ -232,10 +242,10 @@ def mean_pose(body: smpl_jax.SmplModel, count: int) -> Prediction:
 def nearest_person(
     people: Float[np.ndarray, "P K 3"], truth: Float[np.ndarray, "K 3"]
 ) -> int | None:
-    """Whose keypoints are nearest to the true ones, by the mean distance of those that are visible
-    and detected.
+    """The index of the person whose keypoints are nearest to the true ones.
 
-    None where the distance is more than half the person's size for everybody.
+    The distance is the mean over keypoints that are visible and detected. The result is None if it
+    exceeds half the size of the true person for everybody.
     """
     visible = truth[:, 2] > 0
     if not visible.any():
@@ -251,7 +261,7 @@ def nearest_person(
 def box_overlap(
     boxes: Float[np.ndarray, "P 4"], box: Float[np.ndarray, "4"]
 ) -> Float[np.ndarray, "P"]:
-    """Intersection over union of boxes with one box, xyxy."""
+    """Intersection over union of each box with one box, xyxy."""
     low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
     inside = np.clip(high - low, 0, None).prod(axis=1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
@@ -261,7 +271,7 @@ def box_overlap(
 def _prepare_one(
     recoverer: Recoverer, test_image: TestImage, options: RecoverOptions, published_crop: bool
 ) -> Prepared:
-    """One row."""
+    """Prepare one test image."""
     began = time.perf_counter()
     height, width = test_image.image.shape[:2]
     people = recoverer.recoverable(_detect(test_image, options.max_people))
@@ -283,7 +293,7 @@ def _prepare_one(
 
 
 def _detect(test_image: TestImage, max_people: int | None) -> Detections:
-    """The people in the window, px of the whole image."""
+    """Detect the people in the window; px of the whole image."""
     image, box, given = test_image.image, test_image.box, test_image.given
     x0, y0 = 0, 0
     if test_image.window is not None:

@@ -1,8 +1,8 @@
 """Evaluation protocols: which points are compared with which labels, and how errors are averaged.
 
-Published numbers differ by tens of millimetres between protocols: which joints, by which regressor,
-of which gender's body, relative to which pelvis, averaged over what. A protocol fixes all of it.
-Its text describes it in one paragraph, which is printed and stored with every result.
+Published numbers differ by tens of millimetres between protocols. A protocol fixes the joints,
+their regressor, the gender of the body, the pelvis and the averaging. Its text describes it in one
+paragraph, which is printed and stored with every result.
 """
 
 import dataclasses
@@ -12,37 +12,38 @@ from smpl_jax.keypoints import BODY44, EXTRA19, SMPL24
 from genhmr_jax.evaluate.bodies import REGRESSORS
 
 H36M_TO_J17 = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10, 0, 7, 9)
-"""SPIN's order of Human3.6M's 17 joints: 12 limb joints, neck, top of head; then pelvis, spine,
-jaw."""
+"""SPIN's order of the 17 joints of Human3.6M.
+
+12 limb joints, neck, top of head, pelvis, spine, jaw.
+"""
 J24_TO_J17 = (*range(13), 18, 14, 16, 17)
 """The same joints among SPIN's 24 labels, whose first 19 are EXTRA19."""
 MAJOR_JOINTS = (0, 1, 2, 4, 5, 16, 17, 18, 19)
 """The joints of SMPL whose orientations the 3DPW challenge and EMDB compare."""
 STILL_JOINTS = (0, 7, 8, 10, 11, 20, 21, 22, 23)
-"""Joints that EMDB leaves out of the jitter (as zeros, which its mean over 24 joints still
-counts)."""
+"""Joints whose jitter EMDB sets to zero. Its mean over the 24 joints includes these zeros."""
 LIMBS12 = EXTRA19[:12]
 _EXTRA_OF_44 = tuple(BODY44.index(name) for name in EXTRA19)
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What is compared with what.
+    """The points and errors of an evaluation.
 
     Attributes:
       name: the value of --protocol.
-      text: one paragraph: joints, pelvis, regressor, gender, alignment, averaging.
-      points: where the predicted points come from: a regressor of REGRESSORS on posed vertices, or
-        "skeleton": SMPL's 24 joints as posed.
-      joints: which of the points are compared.
-      pelvis: of the points; several: their mean.
-      truth: "body" (the labelled pose and shape on the body of the labelled gender, with points
-        that are made like the predicted ones), "keypoints3d" (labelled 3D points), or "joints24"
-        (24 labelled joints; a body where they are missing).
-      truth_joints, truth_pelvis: of BODY44, if the truth is keypoints3d.
-      mesh: vertices are compared too (MVE), where the label is a body.
-      measures: beyond MPJPE and PA-MPJPE: "pck", "angles", "accel" (mean over the steps of all
-        videos), "jitter" (that of EMDB, mean over videos).
+      text: one paragraph about joints, pelvis, regressor, gender, alignment and averaging.
+      points: the source of the predicted points: a regressor of REGRESSORS on posed vertices, or
+        "skeleton", the 24 posed joints of SMPL.
+      joints: indices of the points that are compared.
+      pelvis: indices of the points whose mean is the pelvis.
+      truth: "body" (the labelled pose and shape on the body of the labelled gender, from which
+        points are made like the predicted ones), "keypoints3d" (labelled 3D points), or "joints24"
+        (24 labelled joints; those of a labelled body if they are missing).
+      truth_joints, truth_pelvis: indices into BODY44, if the truth is "keypoints3d".
+      mesh: whether vertices are compared too (MVE), if the label is a body.
+      measures: those beyond MPJPE and PA-MPJPE: "pck", "angles", "accel" (mean over the steps of
+        all videos), "jitter" (that of EMDB, mean over videos).
     """
 
     name: str
@@ -58,12 +59,12 @@ class Protocol:
 
     @property
     def regressors(self) -> tuple[str, ...]:
-        """Keys of REGRESSORS that it needs."""
+        """The required keys of REGRESSORS."""
         return (self.points,) if self.points in REGRESSORS else ()
 
     @property
     def genders(self) -> tuple[str, ...]:
-        """Bodies that it needs."""
+        """The genders of the required bodies."""
         return ("neutral",) if self.truth == "keypoints3d" else ("neutral", "male", "female")
 
 
@@ -163,8 +164,8 @@ _ALL = (
         "orientations of nine major joints in the camera. Good frames only. Mean "
         "over joints, then over all frames. Jitter: third difference of the "
         "predicted joints in the camera, SMPL's translation zero, from each good "
-        "frame of a sequence to the next one, whatever lies between them; nine "
-        "joints count as still; 10 m/s^3; mean over joints and steps, then over "
+        "frame of a sequence to the next one, across bad frames; the jitter of nine "
+        "joints is set to zero; 10 m/s^3; mean over joints and steps, then over "
         "sequences.",
         points="skeleton",
         joints=tuple(range(24)),
@@ -174,11 +175,11 @@ _ALL = (
     ),
     Protocol(
         name="joints24",
-        text="Free of licences, comparable with no published number. Points: the 24 "
-        "joints of SMPL's skeleton as posed; truth: the labels' own 24 joints, or "
-        "where they have none the labelled pose and shape on the body of the "
-        f"labelled gender. Pelvis: joint 0, subtracted from both. {_PA} Mean over "
-        "joints, then over all frames.",
+        text="Without licensed files; not comparable with published numbers. Points: the "
+        "24 joints of SMPL's skeleton as posed; truth: the 24 labelled joints, or if "
+        "there are none the labelled pose and shape on the body of the labelled "
+        f"gender. Pelvis: joint 0, subtracted from both. {_PA} Mean over joints, then "
+        "over all frames.",
         points="skeleton",
         joints=tuple(range(24)),
         pelvis=(0,),
@@ -186,10 +187,10 @@ _ALL = (
     ),
     Protocol(
         name="limbs12",
-        text="Free of licences, comparable with no published number. Points: the 12 limb "
-        "joints (ankles, knees, hips, wrists, elbows, shoulders) of SMPL's skeleton "
-        "as posed; truth: the labelled joints of these names, which motion capture "
-        "puts a few centimetres elsewhere. Pelvis: the mean of the two hips, "
+        text="Without licensed files; not comparable with published numbers. Points: the "
+        "12 limb joints (ankles, knees, hips, wrists, elbows, shoulders) of SMPL's "
+        "skeleton as posed; truth: the labelled joints of these names, whose locations "
+        "differ by a few centimetres. Pelvis: the mean of the two hips, "
         f"subtracted from both. {_PA} Mean over joints, then over all frames.",
         points="skeleton",
         joints=tuple(SMPL24.index(name) for name in LIMBS12),

@@ -1,9 +1,9 @@
-"""Robustness: the error under occlusion, truncation, low resolution, bad light, unusual poses,
-directions and body shapes.
+"""Robustness: the error under occlusion, truncation, low resolution, and other changes.
 
-All images are made from the synthetic test set and its seeds: image operations on its first images,
-or renderings that differ from them in one thing. The true box is given, so that the axes measure
-the pose and not the search for people.
+The other axes are the light, unusual poses, directions and body shapes. All images are made from
+the synthetic test set and its seeds. They are its first images after an image operation, or
+renderings that differ from them in one property. The true box is given, so that errors are those of
+the pose and not of person detection.
 """
 
 import concurrent.futures
@@ -33,11 +33,11 @@ from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
 PEOPLE = 20
 GREY = 127
-GRID = 5  # the occluder is a fifth of the crop, at 5 x 5 places
+GRID = 5  # the side of the occluder is a fifth of the crop; it has 5 x 5 locations
 CUTS = {"below": (0.25, 0.5), "above": (0.25,), "left": (0.25, 0.5)}
-"""Sides, and shares of the box that are cut away."""
+"""Side -> shares of the box that are cut off."""
 RESOLUTIONS = (96, 48, 24, 12)  # px of the longer side of the box
-STOPS = (-6, -4, -2, 2)  # doublings of the light
+STOPS = (-6, -4, -2, 2)  # powers of two of the amount of light
 UNUSUAL = {
     "most usual 10 %": (0.0, 0.1),
     "middle": (0.45, 0.55),
@@ -46,23 +46,23 @@ UNUSUAL = {
 }
 """Quantiles of `unusualness`."""
 SHAPES = ((0, -2.5), (0, 2.5), (1, -2.5), (1, 2.5))
-"""Shape coefficients, and the amount by which everybody's is changed."""
+"""(index of a shape coefficient, change of its value)."""
 
 
 def occlude(
     image: np.ndarray, box: np.ndarray, row: int, column: int, grid: int = GRID
 ) -> np.ndarray:
-    """The image with a grey square at one of grid x grid places of the square crop around a box.
+    """The image with a grey square at one cell of a grid over the square crop around a box.
 
-    PARE (Kocabas et al. 2021) slides such a square, after Zeiler and Fergus 2014; here the places
-    do not overlap.
+    PARE (Kocabas et al. 2021) slides such a square, after Zeiler and Fergus 2014. The cells here do
+    not overlap.
 
     Args:
       image: uint8 (H, W, 3).
       box: (4,) xyxy px.
-      row: from above, 0..grid-1.
-      column: from the left.
-      grid: places in each direction.
+      row: from the top, 0..grid-1.
+      column: from the left, 0..grid-1.
+      grid: number of cells in each direction.
     """
     side = float(max(box[2:] - box[:2]))
     x0, y0 = (box[:2] + box[2:]) / 2 - side / 2 + np.array([column, row]) * side / grid
@@ -73,14 +73,14 @@ def occlude(
 
 
 def cut(test_image: TestImage, side: str, share: float) -> TestImage:
-    """The image cut off within the person: the rest is grey, and the 2D detector does not get it.
+    """Cut off a part of the person: it becomes grey, and the 2D detector does not get it.
 
-    The image keeps its size, so that the camera, its centre and the scale stay as they were.
+    The size of the image does not change, so that camera, principal point and scale stay the same.
 
     Args:
       test_image: with a box.
       side: "above", "below", "left" or "right".
-      share: of the box that is cut away, 0..1.
+      share: of the box that is cut off, 0..1.
     """
     height, width = test_image.image.shape[:2]
     x0, y0, x1, y1 = test_image.box
@@ -100,8 +100,10 @@ def cut(test_image: TestImage, side: str, share: float) -> TestImage:
 
 
 def lower_resolution(image: np.ndarray, box: np.ndarray, pixels: int) -> np.ndarray:
-    """The image as if the longer side of the box (4,) had only so many pixels: averaged down, and
-    interpolated back to its size."""
+    """Reduce the resolution until the longer side of the box (4,) has `pixels` px.
+
+    The image is averaged down, and interpolated back to its size.
+    """
     height, width = image.shape[:2]
     scale = min(pixels / float(max(box[2:] - box[:2])), 1.0)
     small = (max(round(width * scale), 1), max(round(height * scale), 1))
@@ -116,8 +118,7 @@ def relight(image: np.ndarray, stops: float) -> np.ndarray:
 
 
 def unusualness(body_poses: np.ndarray) -> np.ndarray:
-    """(N,) mean angle, radians, between the 23 joint rotations of poses (N, 69) and the mean
-    rotation of each joint."""
+    """(N,) mean angle between the joint rotations of poses (N, 69) and their means, radians."""
     joints = [Rotation.from_rotvec(turns) for turns in np.split(body_poses, 23, axis=1)]
     return np.mean([(turn * turn.mean().inv()).magnitude() for turn in joints], axis=0)
 
@@ -144,14 +145,15 @@ def render(
     people: np.ndarray,
     free_rotation: float | None = None,
 ) -> list[Sample]:
-    """One image for each pose (N, 72), with the seeds of the test set: the i-th image has the same
-    clothes and light each time.
+    """Render one image for each pose (N, 72), with the seeds of the test set.
+
+    The i-th image always has the same clothes and light.
 
     Args:
-      body: whose shape varies about its mean.
+      body: its shape varies about the mean.
       wardrobe: of this body, or of the body from which it was `reshaped`.
       people: poses, axis-angle, y up.
-      free_rotation: share of people who are turned at random. None: as in the test set.
+      free_rotation: share of people with a random rotation. None: as in the test set.
     """
     rooms, spec = Backgrounds(), SceneSpec(size=SIZE)
     spec = spec if free_rotation is None else dataclasses.replace(spec, free_rotation=free_rotation)
@@ -169,20 +171,22 @@ def sweep(
     options: RecoverOptions,
     people: int = PEOPLE,
 ) -> dict[str, Any]:
-    """All axes.
+    """Measure a model along all axes.
 
     Args:
-      model: the recoverer.
+      model: the model.
       split: the test set; its first `people` images are changed.
-      corpus: pose corpus of the renderings; without it there is no "pose", "direction" and "shape".
-      options: how to recover.
-      people: how many each level is measured on.
+      corpus: pose corpus of the renderings. Without it there are no axes "pose", "direction" and
+        "shape".
+      options: of the recovery.
+      people: number of people at each level.
 
     Returns:
-      {"people", "axes": {axis: {level: row}}, "occlusion_map": {joint: GRID x GRID increase of its
-      error, mm}, "deciles": of the confidence over people of all levels (`uncertainty.by_quantile`;
-      [] for a model without confidences)}; a row holds "found", "pa_mpjpe_mm", "mpjpe_mm",
-      "confidence" (None without) and "joints_pa_mm" {joint: error}.
+      {"people", "axes": {axis: {level: row}}, "occlusion_map", "deciles"}. A row holds "found",
+      "pa_mpjpe_mm", "mpjpe_mm", "confidence" (None for a model without) and "joints_pa_mm" {joint:
+      error}. "occlusion_map" holds the increase of the error of each joint in the GRID x GRID
+      cells, mm. "deciles" are those of the confidence over the people of all levels
+      (`uncertainty.by_quantile`; [] for a model without confidences).
     """
     samples = split.samples[:people]
     measure = functools.partial(_measure, model, options)
@@ -190,13 +194,13 @@ def sweep(
     truth = np.stack([sample.joints for sample in samples])
 
     def changed(change: Callable[[TestImage], np.ndarray]) -> Errors:
-        """Errors on the same people in changed images."""
+        """The errors on the same people in changed images."""
         return measure([dataclasses.replace(t, image=change(t)) for t in images], truth)
 
-    # 1. Operations on the images.
+    # 1. Image operations.
     reference = measure(images, truth)
-    places = [(row, column) for row in range(GRID) for column in range(GRID)]
-    hidden = [changed(lambda t, p=place: occlude(t.image, t.box, *p)) for place in places]
+    cells = [(row, column) for row in range(GRID) for column in range(GRID)]
+    hidden = [changed(lambda t, c=cell: occlude(t.image, t.box, *c)) for cell in cells]
     axes = {
         "none": {"as rendered": reference},
         "occlusion": {
@@ -217,11 +221,11 @@ def sweep(
         },
     }
 
-    # 2. Other people, rendered.
+    # 2. Renderings of other people.
     if corpus:
         axes |= _rendered_axes(measure, poses.load_corpus(corpus, "val"), len(samples))
 
-    # 3. Confidence over all levels, each image once.
+    # 3. Confidence over all levels, with each image once.
     own = [levels.values() for axis, levels in axes.items() if axis not in ("none", "occlusion")]
     everyone = _pooled([reference, *hidden, *(errors for levels in own for errors in levels)])
     confidence, aligned = everyone.confidence.mean(1), everyone.aligned.mean(1)
@@ -241,8 +245,13 @@ def sweep(
 
 @dataclasses.dataclass(frozen=True)
 class Errors:
-    """Errors, mm, relative to the pelvis (`plain`) and PA (`aligned`), and confidence (each (N,
-    24)); found (N,)."""
+    """The errors of N people.
+
+    Attributes:
+      plain, aligned: (N, 24) mm, relative to the pelvis and after alignment.
+      confidence: (N, 24).
+      found: (N,) whether the person was found.
+    """
 
     plain: np.ndarray
     aligned: np.ndarray
@@ -250,7 +259,7 @@ class Errors:
     found: np.ndarray
 
     def row(self) -> dict[str, Any]:
-        """Their means."""
+        """The means over the people."""
         unsure = np.isnan(self.confidence).any()
         return {
             "found": float(self.found.mean()),
@@ -264,7 +273,7 @@ class Errors:
 def _measure(
     model: Recoverer, options: RecoverOptions, images: Sequence[TestImage], truth: np.ndarray
 ) -> Errors:
-    """The model's errors on images of people whose true joints (N, 24, 3) are known."""
+    """The errors of a model on images of people with true joints (N, 24, 3)."""
     prediction = predictions.solve(model, predictions.prepare(model, images, options), options)
     errors = joint_errors(prediction.joints, truth)
     return Errors(errors["mpjpe"], errors["pa_mpjpe"], prediction.confidence, prediction.found)
@@ -275,7 +284,7 @@ def _rendered_axes(
     corpus: poses.PoseCorpus,
     people: int,
 ) -> dict[str, dict[str, Errors]]:
-    """The axes that are rendered."""
+    """The axes whose images are rendered."""
     body = load_body()
     wardrobe, drawn = Wardrobe.of(body), corpus.poses[corpus.draw(np.arange(people), SEED)]
 
@@ -300,13 +309,13 @@ def _rendered_axes(
 
 
 def _pooled(parts: Sequence[Errors]) -> Errors:
-    """All people of all parts."""
+    """The people of all parts."""
     names = [field.name for field in dataclasses.fields(Errors)]
     return Errors(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _worst(parts: Sequence[Errors]) -> Errors:
-    """Of each person the part with the largest PA error."""
+    """For each person, the part with the largest PA error."""
     index = np.argmax(np.stack([part.aligned.mean(1) for part in parts]), axis=0)
     names = [field.name for field in dataclasses.fields(Errors)]
     stacked = (np.stack([getattr(part, name) for part in parts]) for name in names)
@@ -314,8 +323,7 @@ def _worst(parts: Sequence[Errors]) -> Errors:
 
 
 def table(report: dict[str, Any]) -> str:
-    """Markdown of what `sweep` measured: the axes, the joints under the occluder, and the deciles
-    of confidence."""
+    """The Markdown tables of `sweep`: axes, joints under the occluder, deciles of confidence."""
     lines = [
         f"Robustness, {report['people']} people a level, true boxes given.",
         "",

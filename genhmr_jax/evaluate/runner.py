@@ -1,5 +1,7 @@
-"""The evaluation on labelled data sets: records in, predicted batch by batch, measured under
-protocols; one dictionary of all figures out."""
+"""The evaluation on labelled data sets: records -> predictions -> errors under protocols.
+
+The result is one dictionary of all figures.
+"""
 
 import dataclasses
 import itertools
@@ -37,49 +39,49 @@ _ARRAYS = (
 
 
 class Predictor(typing.Protocol):
-    """Prepares records one by one, then predicts batches of them under each of its settings."""
+    """A model or a baseline, with the settings under which it is evaluated."""
 
     labels: tuple[str, ...]
 
     def prepare(self, record: Record) -> Prepared:
-        """The record's person, one row. Raises InputError for a bad record."""
+        """Prepare the person of a record, one row. Raises InputError for a bad record."""
 
     def predict(self, prepared: Prepared, numbers: np.ndarray) -> Iterator[tuple[str, Prediction]]:
-        """The bodies under each setting, by its label.
+        """Predict the bodies of a batch under each setting: (label of the setting, bodies).
 
         Args:
+          prepared: the batch.
           numbers: of the records, for the random draws.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class MeanPose:
-    """The baseline that every model must beat: the mean pose and shape for everyone."""
+    """The baseline: the mean pose and shape for everybody."""
 
     body: smpl_jax.SmplModel
     labels = ("mean pose",)
 
     def prepare(self, record: Record) -> Prepared:
-        """A person who counts as found; the image is not read."""
+        """A row of a person who counts as found; the image is not read."""
         return Prepared(None, None, None, np.array([True]), np.array([1]), np.array([0.0]))
 
     def predict(self, prepared: Prepared, numbers: np.ndarray) -> Iterator[tuple[str, Prediction]]:
-        """The same for all."""
+        """The mean pose for each row."""
         yield self.labels[0], predictions.mean_pose(self.body, len(numbers))
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelPredictor:
-    """A trained model: the person's box from the labels, the 2D keypoints in it from our own
-    detector.
+    """A trained model, with the labelled box and the 2D keypoints that our detector finds in it.
 
     Attributes:
       recoverer: the model with the body of the protocols.
-      iterations: each T of uncertainty-guided sampling to evaluate.
-      refine_steps: of the refinement; each T is evaluated with 0 steps and with these.
-      true_focal: take focal length and principal point of the labels where they have them, in place
-        of a guess from the image size.
-      options: everything else.
+      iterations: values of T, the iterations of uncertainty-guided sampling.
+      refine_steps: steps of the refinement. Each T is evaluated with 0 steps and with this number.
+      true_focal: use the labelled focal length and principal point, if there are any, instead of
+        guesses from the image size.
+      options: all other options.
     """
 
     recoverer: Recoverer
@@ -90,21 +92,21 @@ class ModelPredictor:
 
     @property
     def settings(self) -> dict[str, RecoverOptions]:
-        """Label -> options."""
+        """Label of a setting -> its options."""
         return predictions.settings(self.iterations, self.refine_steps, self.options)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the settings."""
+        """Labels of the settings."""
         return tuple(self.settings)
 
     def prepare(self, record: Record) -> Prepared:
-        """Decodes the image and detects the 2D keypoints of the person in the labelled box.
+        """Decode the image, and detect the 2D keypoints of the person in the labelled box.
 
         Published regressors get the crop of their own evaluation (geometry/published_crop.py).
 
         Raises:
-          InputError: the record has no image, or it cannot be decoded, or the box lies outside.
+          InputError: the record has no image, the image cannot be decoded, or the box is outside.
         """
         name = f"{record['sequence']}, frame {record['frame']}, person {record['person']}"
         where = f"{name} ({record['image_name']})"
@@ -122,18 +124,19 @@ class ModelPredictor:
             raise InputError(where, str(error), "leave it out with --skip-bad") from error
 
     def predict(self, prepared: Prepared, numbers: np.ndarray) -> Iterator[tuple[str, Prediction]]:
-        """The bodies under each setting."""
+        """See Predictor."""
         for label, options in self.settings.items():
             how = {"batch": len(numbers)}
             yield label, predictions.solve(self.recoverer, prepared, options, numbers, **how)
 
 
 def decode(data: bytes, where: object) -> np.ndarray:
-    """An encoded image as uint8 (H, W, 3) RGB; EXIF turns are not applied, as by all makers of
-    these datasets.
+    """Decode an image to uint8 (H, W, 3) RGB.
+
+    The EXIF rotation is not applied: the labels of these datasets are for pixels without it.
 
     Raises:
-      InputError: empty, no image, or damaged.
+      InputError: the data are empty, not an image, or damaged.
     """
     if not data:
         raise InputError(where, "has no image", "evaluate a source that has images")
@@ -142,14 +145,13 @@ def decode(data: bytes, where: object) -> np.ndarray:
             return np.ascontiguousarray(image.convert("RGB"))
     except Exception as error:  # Pillow's decoders raise many types on broken files
         problem = f"its image cannot be decoded ({error})"
-        raise InputError(
-            where, problem, "download it again, or leave it out with --skip-bad"
-        ) from error
+        remedy = "download it again, or leave it out with --skip-bad"
+        raise InputError(where, problem, remedy) from error
 
 
 @dataclasses.dataclass
 class _Track:
-    """One person in a video: the compared points, and SMPL's joints as predicted in the camera."""
+    """One person in a video: the compared points, and the predicted SMPL joints in the camera."""
 
     frames: list[int] = dataclasses.field(default_factory=list)
     predicted: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -159,7 +161,7 @@ class _Track:
 
 @dataclasses.dataclass
 class _Sheet:
-    """What one protocol has measured of one setting."""
+    """The figures of one setting under one protocol."""
 
     means: Means = dataclasses.field(default_factory=Means)
     tracks: dict[tuple[str, int], _Track] = dataclasses.field(default_factory=dict)
@@ -176,36 +178,38 @@ def evaluate(
     limit: int | None = None,
     frames_per_second: float = 0.0,
 ) -> dict[str, Any]:
-    """Measures a predictor. Neither the batch size nor the number of processes changes the figures
-    (each sequence belongs to one process).
+    """Measure a predictor.
+
+    Neither the batch size nor the number of processes changes the figures: each sequence belongs to
+    one process.
 
     Args:
-      records: person records (data/sources/records.py), in the release's order.
+      records: person records (data/sources/records.py), in the order of the release.
       predictor: a model or a baseline.
-      bodies: that the protocols need.
+      bodies: those that the protocols need.
       protocols: at least one.
-      report: decides what happens to images that cannot be decoded.
-      batch_size: people at a time; the last batch is filled up with rows of weight 0.
-      limit: only the first so many records.
+      report: skips or refuses bad records.
+      batch_size: people in a batch; the last batch is filled up with rows of weight 0.
+      limit: the number of first records to use. None: all.
       frames_per_second: of videos; 0 measures no motion.
 
     Returns:
-      {"people": how many, "not_found": by the detector, "seconds": {label: a person}, "protocols":
-      {name: {"text", "people" (with the label that it needs), "results": {label: {measure:
-      mean}}}}}.
+      {"people", "not_found", "seconds": {label: seconds}, "protocols": {name: {"text", "people",
+      "results": {label: {measure: mean}}}}}. "people" is the number of people, and in a protocol
+      the number of those with the required label. "not_found" is the number of people whom the
+      detector did not find. "seconds" are those for each person.
 
     Raises:
       InputError: a record is bad.
     """
     sheets = {p.name: {label: _Sheet() for label in predictor.labels} for p in protocols}
+    prepared_records = _prepared(records, predictor, report, limit)
     clock, first = Means(), True
-    for rows, prepared, numbers, weight in _batches(
-        _prepared(records, predictor, report, limit), batch_size
-    ):
+    for rows, prepared, numbers, weight in _batches(prepared_records, batch_size):
         # 1. Labels as points.
         truths = {p.name: measuring.truth(p, bodies, rows) for p in protocols}
 
-        # 2. Predict. The first batch twice: the clock does not count compilation.
+        # 2. Predict. The first batch is predicted twice: the clock excludes compilation.
         if first:
             list(predictor.predict(prepared, numbers))
         first = False
@@ -213,7 +217,7 @@ def evaluate(
         for label, prediction in predictor.predict(prepared, numbers):
             clock.add({f"seconds {label}": prepared.seconds + prediction.seconds}, weight)
 
-            # 3. Measure.
+            # 3. Measure errors, and collect the points of videos.
             posed = bodies.pose(prediction.pose, prediction.betas, ["neutral"] * len(numbers))
             for protocol in protocols:
                 sheet, truth = sheets[protocol.name][label], truths[protocol.name]
@@ -224,6 +228,8 @@ def evaluate(
                     points = measuring.compared_points(protocol, every)
                     arrays = map(np.asarray, (points, truth.points, posed.joints))
                     _follow(sheet.tracks, rows, truth.weight * weight, *arrays)
+
+    # 4. Means over all processes.
     clock = clock.across_processes()
     seconds = clock.means()
     return {
@@ -237,7 +243,7 @@ def evaluate(
 def _prepared(
     records: Iterable[Record], predictor: Predictor, report: Report, limit: int | None
 ) -> Iterator[tuple[int, Record, Prepared]]:
-    """This process's records with their numbers, prepared."""
+    """Prepare the records of this process; also their numbers."""
     first = True
     for number, record in enumerate(itertools.islice(records, limit)):
         if zlib.crc32(record["sequence"].encode()) % jax.process_count() != jax.process_index():
@@ -246,7 +252,7 @@ def _prepared(
         with report.skipping():
             prepared = predictor.prepare(record)
             if first:
-                prepared = predictor.prepare(record)  # the first time, the detector was compiled
+                prepared = predictor.prepare(record)  # without the time of compilation
             first = False
         if prepared is not None:
             yield number, record, prepared
@@ -255,8 +261,10 @@ def _prepared(
 def _batches(
     records: Iterable[tuple[int, Record, Prepared]], size: int
 ) -> Iterator[tuple[dict[str, Any], Prepared, np.ndarray, np.ndarray]]:
-    """Stacked labels, prepared people, numbers, and weights: 0 for the copies of the last record
-    that fill up the last batch."""
+    """Batches: stacked labels, prepared people, record numbers, and weights.
+
+    Copies of the last record fill up the last batch; their weight is 0.
+    """
     records = iter(records)
     while batch := list(itertools.islice(records, size)):
         weight = (np.arange(size) < len(batch)).astype(np.float64)
@@ -275,7 +283,7 @@ def _follow(
     target: np.ndarray,
     joints: np.ndarray,
 ) -> None:
-    """Adds a batch's points to the tracks of their people."""
+    """Add the points of a batch to the tracks of its people."""
     for i in np.flatnonzero(weight):
         track = tracks.setdefault((rows["sequence"][i], int(rows["person"][i])), _Track())
         track.frames.append(int(rows["frame"][i]))

@@ -1,5 +1,7 @@
-"""Settings of `evaluate.views`, for its command line and for sweeps. JAX is not imported: sweeps
-check their settings before anything runs."""
+"""Settings of `evaluate.views`, for its command line and for sweeps.
+
+JAX is not imported, so that sweeps can check their settings quickly.
+"""
 
 import argparse
 import dataclasses
@@ -22,17 +24,17 @@ _LEAST = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a model is sampled and refined, and on how many views it is measured.
+    """Settings of sampling and refinement, and the number of views.
 
     Attributes:
       iterations: T of uncertainty-guided sampling.
-      rule: what is decoded, one of core.choices.DECODE_RULES.
-      schedule: share of tokens still masked after each iteration, of core.choices.SCHEDULES.
+      rule: the embeddings that are decoded, one of core.choices.DECODE_RULES.
+      schedule: the mask schedule, a key of core.choices.SCHEDULES.
       temperature: 0 takes the most probable tokens.
       refine_steps: gradient steps of the 2D refinement.
-      prior_pose: lambda of the refinement, the weight that keeps the pose close to the sampled one.
-      views: how many simulated views (all images of a set are used).
-      batch_size: views at a time; it changes the seconds, not the errors.
+      prior_pose: lambda of the refinement, the weight of the distance from the sampled pose.
+      views: number of simulated views. Of an image set, all images are used.
+      batch_size: views in a batch; it changes the time but not the errors.
       seed: of the views and of sampling.
     """
 
@@ -48,10 +50,15 @@ class Settings:
 
     @staticmethod
     def of(values: Mapping[str, Any], where: object = "evaluate") -> "Settings":
-        """Settings with some values changed.
+        """The default settings with other values for some fields.
+
+        Args:
+          values: name of a field -> value.
+          where: the place of the values, for errors.
 
         Raises:
-          InputError: an unknown name (with the nearest), or a value of a wrong type or range.
+          InputError: an unknown name (the nearest known name is given), or a value of a wrong type
+            or out of range.
         """
         fields = {f.name: f.type for f in dataclasses.fields(Settings)}
         for name, value in values.items():
@@ -76,7 +83,7 @@ class Settings:
 
     @staticmethod
     def add_flags(parser: argparse.ArgumentParser) -> None:
-        """A flag for each setting: --refine-steps=50."""
+        """Add a flag for each setting, such as --refine-steps=50."""
         for field in dataclasses.fields(Settings):
             parser.add_argument(
                 "--" + field.name.replace("_", "-"),
@@ -88,11 +95,11 @@ class Settings:
 
     @staticmethod
     def from_args(args: argparse.Namespace) -> "Settings":
-        """From the flags of `add_flags`. Raises InputError."""
+        """The settings of the flags of `add_flags`. Raises InputError."""
         return Settings.of({f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
 
     def flags(self) -> list[str]:
-        """The flags of `add_flags` for the settings that differ from the defaults."""
+        """The flags of `add_flags` for settings that differ from the defaults."""
         return [
             f"--{f.name.replace('_', '-')}={getattr(self, f.name)}"
             for f in dataclasses.fields(self)

@@ -1,5 +1,7 @@
-"""The free test set: rendered people of validation subjects. It is always the same, is made on the
-user's machine, and has a hash."""
+"""The free test set: rendered people of validation subjects.
+
+It is rendered on the user's machine, is the same everywhere, and has a hash.
+"""
 
 import dataclasses
 import hashlib
@@ -19,11 +21,11 @@ from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 
-VERSION = 1  # of the set: numbers of different versions must not be compared
+VERSION = 1  # of the set: results on different versions are not comparable
 COUNT = 200
-SEED = 2026  # no training data is rendered with it
+SEED = 2026  # not used for training data
 SIZE = 320  # px
-BOX_MARGIN = 1.1  # of the box of the true keypoints, which lie inside the body
+BOX_MARGIN = 1.1  # factor on the box of the true keypoints, which are inside the body
 _SEEDED = ("global_orient", "body_pose", "betas", "focal")
 
 
@@ -34,8 +36,7 @@ class Split:
     Attributes:
       samples: images with their labels.
       indices: of the poses among the validation poses of the corpus.
-      facts: what is printed and stored with every result: version, seed, count, size, hash,
-        mean_pixel.
+      facts: version, seed, count, size, hash and mean_pixel, which are stored with every result.
     """
 
     samples: list[Sample]
@@ -49,21 +50,22 @@ def as_test_image(
     """A sample as a test image.
 
     Args:
+      sample: the sample.
       with_box: the detector gets the true box.
-      with_keypoints: the model gets all true 2D keypoints, hidden ones too, and not the detector's.
+      with_keypoints: the model gets all true 2D keypoints, occluded ones too, in place of detected
+        ones.
     """
-    seen = np.append(sample.keypoints[:, :2], np.ones((len(sample.keypoints), 1)), axis=1)
+    keypoints = np.append(sample.keypoints[:, :2], np.ones((len(sample.keypoints), 1)), axis=1)
     return TestImage(
         sample.image,
         keypoints=sample.keypoints,
         box=true_box(sample) if with_box else None,
-        given=seen.astype(np.float32) if with_keypoints else None,
+        given=keypoints.astype(np.float32) if with_keypoints else None,
     )
 
 
 def true_box(sample: Sample) -> Float[np.ndarray, "4"]:
-    """The box, px, of the true keypoints, hidden ones too, enlarged by BOX_MARGIN and cut by the
-    image."""
+    """The box of all true keypoints, px, enlarged by BOX_MARGIN and clipped to the image."""
     low, high = sample.keypoints[:, :2].min(0), sample.keypoints[:, :2].max(0)
     centre, half = (low + high) / 2, BOX_MARGIN * (high - low) / 2
     box = np.concatenate([centre - half, centre + half])
@@ -73,18 +75,18 @@ def true_box(sample: Sample) -> Float[np.ndarray, "4"]:
 def open_split(
     folder: str | pathlib.Path, corpus: str | pathlib.Path | None = None, count: int = COUNT
 ) -> Split:
-    """The test set in a folder. Missing images are rendered; a rendering that was stopped goes on.
+    """Open the test set in a folder. Missing images are rendered; an interrupted rendering resumes.
 
     Args:
       folder: the data directory; each version and count of the set has its own folder in it.
-      corpus: pose corpus (docs/training.md); not needed where the set is complete.
-      count: how many images. The first N images are the same for every count.
+      corpus: pose corpus (docs/training.md); not needed if the set is complete.
+      count: number of images. The first N images are the same for every count.
 
     Raises:
-      InputError: the set is not there and no corpus is given, or it is damaged, or it was made of
-        other poses.
+      InputError: the set is missing and no corpus is given, or the set is damaged or was rendered
+        from other poses.
     """
-    # 1. The first images of the whole set, where that is there.
+    # 1. If the whole set exists, take its first images.
     home, whole = (pathlib.Path(folder) / f"synthetic-test-v{VERSION}-{n}" for n in (count, COUNT))
     if count < COUNT and (whole / "split.json").exists():
         full = open_split(folder, corpus, COUNT)
@@ -96,13 +98,13 @@ def open_split(
     made_of = hashlib.sha256(validation.poses.tobytes()).hexdigest()[:16] if corpus else None
     stored = _read_card(card) if card.exists() else None
     if stored is None and validation is None:
-        remedy = "give a pose corpus with --poses, of which it is rendered"
+        remedy = "give the pose corpus from which it is rendered with --poses"
         raise InputError(home, "holds no synthetic test set", remedy)
     if stored is not None and made_of is not None and stored["corpus"] != made_of:
         remedy = "choose another --data-dir, or leave out --poses"
-        raise InputError(home, "was made of other poses than --poses has", remedy)
+        raise InputError(home, "was rendered from other poses than those of --poses", remedy)
 
-    # 3. Render what is missing, and read all.
+    # 3. Render missing images, and read all.
     if stored is None:
         _write(home, card, pathlib.Path(corpus), made_of, count)
         stored = _read_card(card)
@@ -130,12 +132,14 @@ def _split(samples: list[Sample], indices: np.ndarray) -> Split:
 def _write(
     home: pathlib.Path, card: pathlib.Path, corpus: pathlib.Path, made_of: str, count: int
 ) -> None:
-    """Renders the images (with procedural backgrounds, which are the same everywhere) and then
-    writes the card."""
+    """Render the images, then write the card.
+
+    The backgrounds are procedural, so that they are the same on every machine.
+    """
     started = home / "corpus.txt"
     if started.exists() and started.read_text() != made_of:
         remedy = "delete this folder, or choose another --data-dir"
-        raise InputError(home, "was begun with other poses than --poses has", remedy)
+        raise InputError(home, "was begun with other poses than those of --poses", remedy)
     home.mkdir(parents=True, exist_ok=True)
     with atomic_path(started) as temporary:
         temporary.write_text(made_of)
@@ -167,10 +171,10 @@ def _read_card(card: pathlib.Path) -> dict[str, Any]:
 def split_hash(samples: Sequence[Sample], indices: Sequence[int] | np.ndarray) -> str:
     """16 hexadecimal digits, equal for two sets of the same people in the same cameras.
 
-    SHA-256 over the version, the pose indices, the body and the labels that follow from seeds alone
-    (root, pose, shape, focal length), rounded to thousandths. Joints and pixels follow from them by
-    arithmetic whose last digits differ between machines, and rounding does not hide that; by
-    `mean_pixel` beside the hash the images can be compared.
+    It is a SHA-256 over the version, the pose indices, the body, and the labels that follow from
+    seeds alone (root, pose, shape, focal length), rounded to thousandths. Joints and pixels are not
+    included: their last digits differ between machines, which rounding does not hide. `mean_pixel`,
+    which is stored beside the hash, compares the images.
     """
     digest = hashlib.sha256(f"synthetic-test-v{VERSION}".encode())
     digest.update(np.asarray(indices, "<i8").tobytes())

@@ -1,4 +1,4 @@
-"""The published numbers beside which ours are printed, how reliable each is, and the tables."""
+"""Published results with their reliability, and the tables that compare them with ours."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,11 +11,12 @@ NOTES = "third-party reading notes of the paper, unverified"
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A row of somebody's table, mm; None where it has no number.
+    """A row of a published table, mm; None where the table has no number.
 
     Attributes:
-      protocols: those of ours under which it was (or is said to have been) measured.
-      grade: how reliable the row is: OWN, SECOND or NOTES.
+      datasets: keys of datasets.DATASETS.
+      protocols: those of our protocols that correspond to the published one.
+      grade: the reliability of the row: OWN, SECOND or NOTES.
     """
 
     method: str
@@ -51,7 +52,7 @@ PUBLISHED = (
     Published("GenHMR", _H36M, ("hmr2-keypoints",), 33.5, 22.4, None, NOTES),
     Published("GenHMR, on a leaderboard", _H36M, ("hmr2-keypoints",), 41.2, 29.8, None, SECOND),
 )
-"""BioPose is not among them: no number of it could be confirmed."""
+"""BioPose has no row: none of its numbers could be confirmed."""
 
 HEADS = {
     "mpjpe_mm": "MPJPE, mm",
@@ -69,20 +70,20 @@ HEADS = {
 
 
 def published(dataset: str, protocol: str) -> list[Published]:
-    """The rows that are comparable with results on this dataset under this protocol."""
+    """The rows to compare with results on this dataset under this protocol."""
     return [row for row in PUBLISHED if dataset in row.datasets and protocol in row.protocols]
 
 
 def table(
     dataset: str, protocol: str, figures: Mapping[str, Any], seconds: Mapping[str, float]
 ) -> str:
-    """Markdown: our settings, then the published rows with their grades.
+    """A Markdown table of our settings, then of the published rows with their grades.
 
     Args:
-      dataset: of datasets.DATASETS.
-      protocol: its name.
-      figures: of runner.evaluate for this protocol.
-      seconds: label -> a person.
+      dataset: a key of datasets.DATASETS.
+      protocol: the name of a protocol.
+      figures: the result of runner.evaluate for this protocol.
+      seconds: label of a setting -> seconds for each person.
     """
     columns = [name for name in HEADS if any(name in row for row in figures["results"].values())]
     heads = ["", *(HEADS[name] for name in columns), "ms a person", "source"]
@@ -98,5 +99,5 @@ def table(
 
 
 def line(*cells: object) -> str:
-    """A line of a Markdown table."""
+    """One line of a Markdown table."""
     return f"| {' | '.join(map(str, cells))} |"

@@ -1,8 +1,9 @@
-"""Whether confidence predicts error: rank correlation, calibration, sparsification, and best-of-K
-against the most confident of K.
+"""Whether the confidence predicts the error.
 
-Arrays in, plain numbers out. Confidence c (0..1) is `People.joint_confidence`: the probability that
-the error of a joint is at most NEAR_MM; errors are mm.
+The measures are rank correlation, calibration, sparsification, and the error of the most confident
+of K hypotheses. Functions of arrays return plain numbers. The confidence c (0..1) is
+`People.joint_confidence`, the probability that the error of a joint is at most NEAR_MM. Errors are
+in mm.
 """
 
 import pathlib
@@ -19,12 +20,14 @@ from genhmr_jax.io.atomic import atomic_path
 BINS = 10
 NEAR_MM = 1000 * NEAR
 CHOICES = ("best", "most_confident", "lowest_loss", "any")
-"""How one of K hypotheses is chosen, see `hypotheses`."""
+"""Rules that choose one of K hypotheses, see `hypotheses`."""
 
 
 def rank_correlation(confidence: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"]) -> float:
-    """Spearman's correlation of 1 - c and error: 1 where the less confident one is always the worse
-    one; NaN where either is constant."""
+    """Spearman's correlation of 1 - c and the error; NaN if either is constant.
+
+    It is 1 if lower confidence always means a larger error.
+    """
     confidence, error = np.ravel(confidence), np.ravel(error)
     if len(error) < 2 or not np.ptp(confidence) or not np.ptp(error):
         return float("nan")
@@ -34,11 +37,10 @@ def rank_correlation(confidence: Float[np.ndarray, "N"], error: Float[np.ndarray
 def by_quantile(
     confidence: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"], bins: int = BINS
 ) -> list[dict[str, float]]:
-    """Means of equally large groups, from the least to the most confident: {"confidence",
-    "error_mm", "within", "count"}.
+    """Means of groups of equal size, from the least to the most confident.
 
-    "within": share of errors of at most NEAR_MM. Groups are cut by rank; equal confidences keep
-    their order.
+    Each is {"confidence", "error_mm", "within", "count"}, where "within" is the share of errors of
+    at most NEAR_MM. Groups are formed by rank; equal confidences keep their order.
     """
     order = np.argsort(np.ravel(confidence), kind="stable")
     confidence, error = np.ravel(confidence)[order], np.ravel(error)[order]
@@ -55,8 +57,10 @@ def by_quantile(
 
 
 def calibration_error(groups: list[dict[str, float]]) -> float:
-    """Expected calibration error of "within NEAR_MM" (Naeini et al. 2015): mean of |confidence -
-    within| over groups of `by_quantile`."""
+    """Expected calibration error of "within NEAR_MM" (Naeini et al. 2015).
+
+    It is the mean of |confidence - within| over groups of `by_quantile`.
+    """
     gaps = [abs(group["confidence"] - group["within"]) for group in groups]
     return float(np.average(gaps, weights=[group["count"] for group in groups]))
 
@@ -64,11 +68,13 @@ def calibration_error(groups: list[dict[str, float]]) -> float:
 def sparsification(
     score: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"]
 ) -> Float[np.ndarray, "N"]:
-    """Mean error of the rest when the k highest-scored are removed, k = 0..N-1, over the mean error
-    of all.
+    """The sparsification curve, k = 0..N-1.
+
+    Its values are the mean error after the k rows with the highest scores are removed, divided by
+    the mean error of all rows.
 
     Args:
-      score: -c, or for the oracle the error itself.
+      score: -c, or the error itself for the oracle.
       error: not all zero.
     """
     error = np.ravel(error)[np.argsort(-np.ravel(score), kind="stable")]
@@ -77,8 +83,10 @@ def sparsification(
 
 
 def sparsification_area(confidence: Float[np.ndarray, "N"], error: Float[np.ndarray, "N"]) -> float:
-    """AUSE (Ilg et al. 2018): mean gap between the curves by confidence and by error; 0 where they
-    agree. Chance: `chance_area`."""
+    """AUSE (Ilg et al. 2018): the mean gap between the curves by confidence and by error.
+
+    It is 0 if the orders agree; `chance_area` is the value of a random confidence.
+    """
     if not np.any(error):
         return float("nan")
     by_confidence = sparsification(-np.ravel(confidence), error)
@@ -86,19 +94,18 @@ def sparsification_area(confidence: Float[np.ndarray, "N"], error: Float[np.ndar
 
 
 def chance_area(error: Float[np.ndarray, "N"]) -> float:
-    """AUSE of a random confidence: its curve is flat at 1 in expectation."""
+    """AUSE of a random confidence, whose expected curve is constantly 1."""
     return float(np.mean(1.0 - sparsification(error, error))) if np.any(error) else float("nan")
 
 
 def expected_pick(
     errors: Float[np.ndarray, "N K"], score: Float[np.ndarray, "N K"], count: int
 ) -> Float[np.ndarray, "N"]:
-    """Expected error of the one with the highest score among `count` of the K hypotheses, over all
-    choices of `count` out of K.
+    """Expected error of the hypothesis with the highest score among `count` of the K hypotheses.
 
-    The hypothesis at rank i (0 is the highest) is the one picked in C(K - 1 - i, count - 1) of the
-    C(K, count) choices; a score of -errors gives best-of-count. The expectation is exact, without
-    sampling.
+    The expectation is over all subsets of `count` hypotheses, and is exact. The hypothesis of rank
+    i (0 is the highest) has the highest score in C(K - 1 - i, count - 1) of the C(K, count)
+    subsets. A score of -errors gives best-of-count.
 
     Raises:
       ValueError: count is not from 1 to K.
@@ -108,7 +115,7 @@ def expected_pick(
         raise ValueError(f"{count} of {total} hypotheses cannot be chosen: 1 to {total}")
     order = np.argsort(-score, axis=1, kind="stable")
     chance = np.ones(1)
-    for i in range(1, total):  # ratio of neighbouring binomials: C(K-1-i, c-1) / C(K-i, c-1)
+    for i in range(1, total):  # times the ratio C(K-1-i, c-1) / C(K-i, c-1)
         chance = np.append(chance, chance[-1] * max(total - i - count + 1, 0) / (total - i))
     return np.take_along_axis(errors, order, 1) @ (chance * count / total)
 
@@ -116,10 +123,10 @@ def expected_pick(
 def measure(
     confidence: Float[np.ndarray, "N 24"], errors: Float[np.ndarray, "N 24"], names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """All figures of N people: {"joints": all joints pooled, "people": their means, "per_joint":
-    {name: ...}}.
+    """All figures of N people: {"joints", "people", "per_joint": {name: figures}}.
 
-    Each holds "mean_error_mm", "spearman", "ause", "ause_chance"; the first two also "deciles"
+    "joints" is over all joints of all people, "people" over the means of each person. All hold
+    "mean_error_mm", "spearman", "ause" and "ause_chance". The first two also hold "deciles"
     (`by_quantile`), and "joints" the "calibration_error".
 
     Args:
@@ -151,25 +158,22 @@ def _figures(confidence: np.ndarray, error: np.ndarray) -> dict[str, float]:
 def hypotheses(
     errors: Float[np.ndarray, "N K"], confidence: Float[np.ndarray, "N K"]
 ) -> list[dict[str, float]]:
-    """Mean error, mm, of the one chosen among k = 1, 2, 4, ... K hypotheses: {"k", "best",
-    "most_confident", "lowest_loss", "any"}.
+    """Mean error of the hypothesis that each rule chooses among k = 1, 2, 4, ... K hypotheses.
 
     Args:
-      errors: of each hypothesis, ordered by refinement loss (the lowest first), as `People` has
-        them.
+      errors: of each hypothesis, mm, ordered by refinement loss, the lowest first, as in `People`.
       confidence: their mean confidence.
+
+    Returns:
+      {"k", "best", "most_confident", "lowest_loss", "any"} for each k, mm.
     """
     total = errors.shape[1]
     counts = sorted({min(2**i, total) for i in range(total.bit_length() + 1)})
     by_loss = np.tile(-np.arange(total, dtype=float), (len(errors), 1))
     scores = {"best": -errors, "most_confident": confidence, "lowest_loss": by_loss}
+    pick = lambda name, count: float(expected_pick(errors, scores[name], count).mean())
     return [
-        {"k": count}
-        | {
-            name: float(expected_pick(errors, score, count).mean())
-            for name, score in scores.items()
-        }
-        | {"any": float(errors.mean())}
+        {"k": count, **{name: pick(name, count) for name in scores}, "any": float(errors.mean())}
         for count in counts
     ]
 
@@ -180,14 +184,16 @@ def plot(
     errors: Float[np.ndarray, "N 24"],
     file: pathlib.Path,
 ) -> bool:
-    """Draws calibration, sparsification and the choice among hypotheses into a PNG. False where
-    matplotlib is not installed.
+    """Plot calibration, sparsification and the choice among hypotheses.
 
     Args:
-      report: of `measure`, and "hypotheses" of `hypotheses` where there are any.
+      report: of `measure`; it may have "hypotheses" of `hypotheses`.
       confidence: of each joint.
       errors: of each joint, mm.
-      file: to write.
+      file: the PNG to write.
+
+    Returns:
+      False if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure  # an optional extra: genhmr_jax[plots]
@@ -196,7 +202,7 @@ def plot(
     figure = Figure(figsize=(12, 3.6), layout="constrained", dpi=110)
     left, middle, right = figure.subplots(1, 3)
 
-    # 1. Error, and share of small errors, over confidence.
+    # 1. Calibration: error and share of small errors over the confidence.
     column = lambda name: [group[name] for group in report["joints"]["deciles"]]
     left.plot(column("confidence"), column("error_mm"), "o-", label="mean error, mm")
     left.set(xlabel="confidence of the joint (deciles)", ylabel="error, mm", title="calibration")
@@ -205,7 +211,7 @@ def plot(
     share.plot([0, 1], [0, 1], ":", color="grey")
     share.set(ylabel=f"share within {NEAR_MM:.0f} mm (dashed)", ylim=(0, 1.02), xlim=(0, 1))
 
-    # 2. Error of the rest when the least confident joints are removed.
+    # 2. Sparsification: error of the rest after the least confident joints are removed.
     for label, score in (("by confidence", -confidence.ravel()), ("by error", errors.ravel())):
         curve = sparsification(score, errors)
         middle.plot(np.arange(len(curve)) / len(curve), curve, label=label)
@@ -214,7 +220,7 @@ def plot(
     middle.set(xlabel="share of joints removed", ylabel="error of the rest / of all", title=title)
     middle.legend(fontsize=8)
 
-    # 3. The error of the chosen hypothesis.
+    # 3. Error of the chosen hypothesis.
     rows = report.get("hypotheses", [])
     for name in CHOICES if rows else ():
         values, label = [row[name] for row in rows], name.replace("_", " ")
@@ -232,8 +238,7 @@ def _ause(report: dict[str, Any], of: str = "joints") -> str:
 
 
 def table(report: dict[str, Any]) -> str:
-    """Markdown: the figures of all joints, of people and of each joint, and the choice among
-    hypotheses."""
+    """The Markdown tables of `measure`, and of `hypotheses` if there are any."""
     joints, people = report["joints"], report["people"]
     deciles = joints["deciles"]
     lines = [

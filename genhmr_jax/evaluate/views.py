@@ -1,16 +1,17 @@
-"""The quality of a GenHMR model, sampled and refined, in one JSON file.
+"""The errors of a GenHMR model before and after refinement, on rows without a detector.
 
     python -m genhmr_jax.evaluate.views --checkpoint runs/keypoints/model \\
         --poses cmu_poses.npz --out views.json --refine-steps=50
     python -m genhmr_jax.evaluate.views --checkpoint runs/keypoints_and_blazepose_maps/model \\
         --images runs/features --out images.json
 
---poses: simulated views (data/views.py) of validation poses: keypoints with a detector's errors, no
-image. --images: the validation split of a feature set (data/features.py), with everything that the
-model takes and, where it can do without, with the image or the keypoints alone.
+--poses: simulated views (data/views.py) of validation poses, which are keypoints with the errors of
+a detector, without an image. --images: the validation split of a feature set (data/features.py),
+with all inputs of the model, with the image only, and with the keypoints only.
 
-The other benchmarks measure what `recover` does to an image; here decode rule, schedule and prior
-can be changed, and no detector runs.
+Sweeps (evaluate/sweep) run this command at each of their points. All other evaluations start from
+images and go through predictions.py. Here rows exist already, and decode rule, schedule and prior
+can be changed.
 """
 
 import argparse
@@ -49,12 +50,17 @@ from genhmr_jax.train.random_streams import stream
 def simulated(
     corpus: poses.PoseCorpus, body: smpl_jax.SmplModel, count: int, batch_size: int, seed: int
 ) -> list[Rows]:
-    """`count` views of poses spread evenly over the corpus, in batches; `weight` is 0 in the rows
-    that fill up the last batch.
+    """Simulate `count` views of poses that are spread evenly over the corpus.
 
     Args:
       corpus: the validation split.
       body: a keypoint model.
+      count: number of views.
+      batch_size: views in a batch.
+      seed: of the views.
+
+    Returns:
+      batches of equal size; `weight` is 0 for rows that fill up the last batch.
     """
     chosen = np.linspace(0, len(corpus.poses) - 1, count).astype(int)
     size = min(batch_size, count)
@@ -87,7 +93,7 @@ def sampled(
     rule: str,
     schedule: str,
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B 10"], Float[Array, "B 3"]]:
-    """Embeddings, betas and weak cameras that the model samples."""
+    """Sample: embeddings, betas and weak cameras."""
     encoded = system.encode(params, conditioned(rows.inputs(), context))
     how = {"iterations": iterations, "temperature": temperature, "rule": rule, "schedule": schedule}
     latents = system.sample(params, encoded, jax.random.split(key, rows.size), **how)
@@ -103,8 +109,7 @@ def refined(
     start: tuple[Array, Array, Array],
     spec: RefineSpec,
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B 10"]]:
-    """Embeddings and betas after the 2D refinement towards the detected keypoints, which it gets in
-    every context."""
+    """Refine: embeddings and betas. The refinement uses the keypoints in every context."""
     view = rows.inputs().view
     pose = lambda embeddings: system.pose(params, embeddings, view)
     found = refine(pose, body, *start, rows.keypoints, view, spec=spec)
@@ -120,20 +125,25 @@ def joints_of(
     embeddings: Float[Array, "B L D"],
     betas: Float[Array, "B 10"],
 ) -> Float[Array, "B 24 3"]:
-    """Joints in metres, relative to the model origin."""
+    """Joints in metres from the model origin."""
     return smpl_jax.posed_joints(body, betas, system.pose(params, embeddings, rows.inputs().view))
 
 
 def measure(
     model: photo.Recoverer, batches: list[Rows], context: str, settings: Settings
 ) -> dict[str, dict[str, float]]:
-    """{"sampled": {...}, "refined": {...}}: pa_mpjpe_mm and mpjpe_mm over 24 joints, the standard
-    error of the first, seconds a view.
-
-    The seconds are those of compiled programs; "refined" counts sampling and refinement.
+    """Measure a model before and after refinement.
 
     Args:
-      context: what the model may see, one of core.choices.CONTEXTS.
+      model: the model.
+      batches: rows with labels.
+      context: what the model is conditioned on, one of core.choices.CONTEXTS.
+      settings: of sampling and refinement.
+
+    Returns:
+      {"sampled": figures, "refined": figures}: "pa_mpjpe_mm" and "mpjpe_mm" over the 24 joints,
+      "pa_mpjpe_standard_error_mm", and "seconds_per_view" without compilation. The time of
+      "refined" includes that of sampling.
     """
     system, params, body = model.system, model.params, keypoint_model(model.body)
     spec = RefineSpec(steps=settings.refine_steps, prior_pose=settings.prior_pose)
@@ -142,7 +152,7 @@ def measure(
     draws = stream(settings.seed, "sampling")
     errors: dict[str, list[np.ndarray]] = {"sampled": [], "refined": []}  # (2, B): PA-MPJPE, MPJPE
     seconds = dict.fromkeys(errors, 0.0)
-    # The first batch twice: compilation does not count.
+    # 1. Each batch. The first one is measured twice: its first time includes compilation.
     for number, rows in enumerate([batches[0], *batches]):
         began = time.perf_counter()
         key = jax.random.fold_in(draws, number)
@@ -161,6 +171,8 @@ def measure(
             found = joint_errors(joints_of(system, params, body, rows, *answer), rows.joints)
             both = np.stack([found["pa_mpjpe"], found["mpjpe"]]).mean(-1)
             errors[stage].append(both[:, keep])
+
+    # 2. Means.
     measured = {}
     for stage, parts in errors.items():
         pa, plain = np.concatenate(parts, 1)
@@ -181,12 +193,21 @@ def evaluate(
     images: str = "",
     body: str = "neutral",
 ) -> dict[str, Any]:
-    """The content of the JSON file: the settings, the number of views, and `measure` of each
-    context.
+    """Evaluate a model on simulated views or on a feature set.
+
+    Args:
+      checkpoint: model folder; "" is the packaged model.
+      settings: the settings.
+      corpus: pose corpus of the simulated views.
+      images: folder of the feature set, in place of the corpus.
+      body: body of the labels and of the model.
+
+    Returns:
+      the content of the JSON file: {"settings", "views" (their number), "contexts": {context:
+      result of `measure`}}.
 
     Raises:
-      InputError: no such model, corpus or feature set, or one without anything that the model
-        takes.
+      InputError: the model, corpus or feature set is missing, or has no inputs for the model.
     """
     model = photo.load(checkpoint or None, body, KIND)
     spec = model.system.spec
@@ -205,7 +226,7 @@ def evaluate(
         batches = simulated(own, keypoint_model(model.body), *how)
         count, contexts = settings.views, {"keypoints": "keypoints"}
     else:
-        problem = "takes images alone, and simulated views have none"
+        problem = "takes only images, and simulated views have none"
         raise InputError(checkpoint, problem, "give --images=DIR (genhmr_jax/data/features.py)")
     measured = {
         label: measure(model, batches, context, settings) for label, context in contexts.items()
@@ -214,12 +235,12 @@ def evaluate(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line. Returns 0, or 1 after one line on stderr."""
+    """Run the command. Returns 0, or 1 after one line on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m genhmr_jax.evaluate.views",
-        description="Evaluate a GenHMR model, sampled and refined.",
+        description="Evaluate a GenHMR model before and after refinement.",
     )
-    trained = "model folder (default: the model that comes with the package)"
+    trained = "model folder (default: the packaged model)"
     parser.add_argument("--checkpoint", default="", type=path_argument, metavar="DIR", help=trained)
     source = parser.add_mutually_exclusive_group(required=True)
     corpus = "pose corpus: simulated views of its validation split"

@@ -1,5 +1,4 @@
-"""The people of the synthetic test set with the largest errors, as one picture: a mean hides
-them."""
+"""A picture of the people of the synthetic test set with the largest errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,15 +24,18 @@ def draw(
     errors: dict[str, Float[np.ndarray, "N 24"]],
     file: Path,
 ) -> None:
-    """Writes a JPEG of the COUNT people with the largest MPJPE: photo, body over it, body from the
-    side, MPJPE / PA-MPJPE.
+    """Write a JPEG of the COUNT people with the largest MPJPE.
+
+    A tile shows the photo, the body over it and from the side, and MPJPE / PA-MPJPE.
 
     Args:
       samples: all N images.
       prepared, prediction: of the N people.
       faces: of the body.
       errors: "mpjpe" and "pa_mpjpe" of each joint, mm, of the prediction.
+      file: the picture to write.
     """
+    # 1. One tile for each person.
     people = {name: values.mean(1) for name, values in errors.items()}
     tiles = []
     for i in np.argsort(-people["mpjpe"], kind="stable")[:COUNT]:
@@ -44,6 +46,7 @@ def draw(
             camera, body = prepared.camera(i), prediction.vertices[i : i + 1]
             picture = overlay_with_side(plain, body, faces, camera.focal, camera.principal_point)
         tiles.append(_labelled(picture, label))
+    # 2. Tiles of equal width in rows of COLUMNS.
     width = max(tile.shape[1] for tile in tiles)
     margins = [((0, 0), (0, width - tile.shape[1]), (0, 0)) for tile in tiles]
     tiles = [

@@ -1,5 +1,4 @@
-"""What `genhmr recover` and `genhmr demo` do: read each photo, recover its people, write the files,
-print one line."""
+"""`genhmr recover` and `genhmr demo`: read photos, recover their people, write the results."""
 
 import argparse
 import dataclasses
@@ -27,24 +26,25 @@ from genhmr_jax.recover.report import (
     would_overwrite,
 )
 
-if TYPE_CHECKING:  # heavy imports, made late
-    from genhmr_jax.data.annotations.user import Annotations, UserAnnotations
+if TYPE_CHECKING:  # heavy, imported where they are used
+    from genhmr_jax.data.annotations.selection import UserAnnotations
+    from genhmr_jax.data.annotations.user import Annotations
     from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
 
 def run(args: argparse.Namespace) -> int:
-    """Recovers the people of every photo in `args.images` into `args.out`.
+    """Recover the people of every photo in `args.images` and write them to `args.out`.
 
-    A photo that fails costs one line on stderr and the exit code; the others are still done. Cheap
-    checks come first: the model is loaded only when there is a photo to read and a place to write.
+    A photo that fails is reported in one line on stderr; the other photos are still processed.
 
     Returns:
       0, or 1 if any photo failed.
 
     Raises:
-      InputError: nothing can be done at all (output directory, model, a file of boxes or
-        keypoints).
+      InputError: no photo can be processed: the output directory, the model, or a file of boxes,
+        keypoints or cameras is at fault.
     """
+    # 1. Cheap checks. The model is loaded only if there is a photo and an output directory.
     found = find_images(args.images)
     for line in (*found.errors, *found.notes()):
         complain(line)
@@ -52,18 +52,18 @@ def run(args: argparse.Namespace) -> int:
         return 1
     out = make_writable(args.out)
     if args.cameras and args.principal_point:
-        raise InputError(
-            "--principal-point", "says what --cameras says too", "leave one of them out"
-        )
+        problem = "cannot be combined with --cameras"
+        raise InputError("--principal-point", problem, "leave one of them out")
     files = UserFiles.read(args.boxes, args.keypoints, args.cameras)
     others = [path for inside in found.passed_over.values() for path in inside]
     read = [path for path in (args.boxes, args.keypoints, args.cameras, args.body) if path]
     images = name_outputs(found.files, would_overwrite(out, [*found.files, *others, *read]))
+
+    # 2. One photo after another.
     recoverer, options = _load(args)
     failures = len(found.errors)
-    for index, image in enumerate(
-        tqdm(images, unit="photo", disable=None if len(images) > 1 else True)
-    ):
+    bar = tqdm(images, unit="photo", disable=None if len(images) > 1 else True)
+    for index, image in enumerate(bar):
         try:
             line = _recover_one(image, images, out, recoverer, options, files, args)
             say((f"[{index + 1}/{len(images)}] " if len(images) > 1 else "") + line)
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace) -> "tuple[Recoverer, RecoverOptions]":
-    """The model and its options, from the flags."""
+    """The model and the options of the flags."""
     from genhmr_jax.io import compilation_cache
 
     compilation_cache.enable()
@@ -100,16 +100,18 @@ def _load(args: argparse.Namespace) -> "tuple[Recoverer, RecoverOptions]":
         return photo.load(args.checkpoint, args.body, args.model), photo.RecoverOptions(**chosen)
     except InputError:
         raise
-    except (ValueError, OSError) as error:  # of the body: smpl_jax knows no InputError
-        raise InputError(
-            f"--body {args.body}", str(error), "give neutral, male, female, lite or an SMPL file"
-        ) from error
+    except (ValueError, OSError) as error:  # from smpl_jax, which loads the body
+        remedy = "give neutral, male, female, lite or an SMPL file"
+        raise InputError(f"--body {args.body}", str(error), remedy) from error
 
 
 @dataclasses.dataclass(frozen=True)
 class UserFiles:
-    """What the user gives for the photos. None: the detector finds boxes or keypoints; the options
-    have the camera."""
+    """The user's annotations of the photos.
+
+    Without boxes and keypoints the detector finds the people; without cameras the options define
+    the camera.
+    """
 
     boxes: "Annotations | None" = None
     keypoints: "Annotations | None" = None
@@ -117,7 +119,7 @@ class UserFiles:
 
     @staticmethod
     def read(boxes: str | None, keypoints: str | None, cameras: str | None) -> "UserFiles":
-        """From the values of --boxes, --keypoints and --cameras. Raises InputError."""
+        """Read the files of --boxes, --keypoints and --cameras. Raises InputError."""
         if not (boxes or keypoints or cameras):
             return UserFiles()
         from genhmr_jax.data.annotations import user
@@ -131,8 +133,11 @@ class UserFiles:
     def options_of(
         self, image: ImageFile, photos: Sequence[ImageFile], options: "RecoverOptions"
     ) -> "RecoverOptions":
-        """The options for one photo, with its camera. Raises InputError when cameras are given, but
-        none for it."""
+        """The options for one photo, with its camera.
+
+        Raises:
+          InputError: --cameras has no camera for this photo.
+        """
         if self.cameras is None:
             return options
         from genhmr_jax.data.annotations import user
@@ -150,32 +155,31 @@ class UserFiles:
         min_score: float,
         max_people: int | None,
     ) -> "UserAnnotations | None":
-        """The people given for one photo, at least one; None where the detector is to find them.
+        """The annotated people of one photo, at least one; None without boxes and keypoints.
 
         Raises:
-          InputError: nothing is given for the photo, or nobody of whom enough is known, or what is
-            given does not fit it.
+          InputError: the photo has no annotation, nobody with enough known keypoints, or an
+            annotation that does not fit it.
         """
         if self.boxes is None and self.keypoints is None:
             return None
-        from genhmr_jax.data.annotations import user
+        from genhmr_jax.data.annotations import selection
 
         size = pixels.shape[1], pixels.shape[0]
         how = {"photos": photos, "min_score": min_score, "max_people": max_people}
-        given = user.people_of_image(self.boxes, self.keypoints, image, size, **how)
+        given = selection.people_of_image(self.boxes, self.keypoints, image, size, **how)
         if not given.total:
-            source = (self.boxes or self.keypoints).source
-            raise InputError(
-                image.path,
-                f"{source} has nobody for this photo",
-                "add the person, or leave the photo out",
-            )
+            problem = f"{(self.boxes or self.keypoints).source} has nobody for this photo"
+            raise InputError(image.path, problem, "add the person, or leave the photo out")
         if given.low_scores:
-            few = f"{given.low_scores} of {given.total} given people with scores below {min_score:g} (--min-score)"
+            few = (
+                f"{given.low_scores} of {given.total} given people with scores below "
+                f"{min_score:g} (--min-score)"
+            )
             given = dataclasses.replace(given, left_out=(few, *given.left_out))
         if not len(given.index):
             raise _nobody_left(image, given.left_out)
-        user.refuse_percent(given, image, pixels)
+        selection.refuse_percent(given, image, pixels)
         return given
 
 
@@ -188,8 +192,11 @@ def _recover_one(
     files: UserFiles,
     args: argparse.Namespace,
 ) -> str:
-    """Does one photo and returns its summary line. All results are computed before the first file
-    is written."""
+    """Process one photo and return its summary line.
+
+    All results are computed before the first file is written.
+    """
+    # 1. Recover the people.
     start = time.perf_counter()
     pixels = read_image(image.path)
     options = files.options_of(image, images, options)
@@ -200,18 +207,21 @@ def _recover_one(
             remedy = "give the person's box with --boxes, or a photo in which the person is larger"
             raise InputError(image.path, "nobody was found", remedy)
     else:
-        people = _recover_given(
-            image, pixels, recoverer, dataclasses.replace(options, max_people=None), given
-        )
+        everybody = dataclasses.replace(options, max_people=None)
+        people = _recover_given(image, pixels, recoverer, everybody, given)
     if (behind := behind_camera(people)) is not None:
         complain(f"{image.path}: {behind}; give the --fov or --focal of this photo")
     overlay = None if args.no_overlay else draw(pixels, people)
     seconds = time.perf_counter() - start
-    people.save(arrays := out / f"{image.stem}.npz")
+
+    # 2. Write the files.
+    result = out / f"{image.stem}.npz"
+    people.save(result)
     if overlay is not None:
-        save_png(picture := out / f"{image.stem}{OVERLAY_SUFFIX}", overlay)
+        result = out / f"{image.stem}{OVERLAY_SUFFIX}"
+        save_png(result, overlay)
     save_meshes(out, image.stem, people, args.save)
-    return f"{image.path.name}: {summary(people)}, {seconds:.1f} s -> {arrays if overlay is None else picture}"
+    return f"{image.path.name}: {summary(people)}, {seconds:.1f} s -> {result}"
 
 
 def _recover_given(
@@ -221,22 +231,21 @@ def _recover_given(
     options: "RecoverOptions",
     given: "UserAnnotations",
 ) -> People:
-    """The people of a photo whom the user gives; who is left out costs a line. Raises InputError
-    when nobody is left."""
-    people = recoverer.recover(
-        pixels, boxes=given.boxes, keypoints=given.keypoints, options=options
-    )
+    """Recover the annotated people of a photo, and report those that are left out.
+
+    Raises:
+      InputError: nobody is left.
+    """
+    annotated = {"boxes": given.boxes, "keypoints": given.keypoints}
+    people = recoverer.recover(pixels, **annotated, options=options)
     rows = people.given_index
-    unseen = [i for i in range(len(given.index)) if i not in rows]
-    problem = (
-        "too few keypoints are known"
-        if given.keypoints is not None
-        else "too little of a person is seen in the box"
-    )
-    left_out = [
-        *given.left_out,
-        *(f"person {given.index[i] + 1} of {given.total} given: {problem}" for i in unseen),
-    ]
+    problem = "too few keypoints are known"
+    if given.keypoints is None:
+        problem = "too little of a person is seen in the box"
+    left_out = list(given.left_out)
+    for i, index in enumerate(given.index):
+        if i not in rows:
+            left_out.append(f"person {index + 1} of {given.total} given: {problem}")
     if not len(people):
         raise _nobody_left(image, left_out)
     if left_out:
@@ -245,38 +254,25 @@ def _recover_given(
 
 
 def _nobody_left(image: ImageFile, left_out: Sequence[str]) -> InputError:
-    """The error of a photo of whose given people nothing can be recovered."""
+    """The error of a photo if none of its annotated people can be recovered."""
     more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
-    return InputError(
-        image.path,
-        f"nobody is left: {left_out[0]}{more}",
-        "correct what is given, or leave the photo out",
-    )
+    problem = f"nobody is left: {left_out[0]}{more}"
+    return InputError(image.path, problem, "correct the annotations, or leave the photo out")
 
 
 def _as_input_error(where: object, error: Exception) -> InputError:
-    """Any failure as one line that names the file it happened at."""
+    """Any error as an InputError that names the file at fault."""
     if isinstance(error, InputError):
-        names_a_file = error.where == str(where) or os.sep in error.where
-        return (
-            error
-            if names_a_file
-            else InputError(f"{where}: {error.where}", error.problem, error.remedy)
-        )
+        if error.where == str(where) or os.sep in error.where:
+            return error
+        return InputError(f"{where}: {error.where}", error.problem, error.remedy)
     if isinstance(error, OSError) and error.strerror:
-        return InputError(
-            error.filename or where,
-            error.strerror,
-            "check the path, its permissions and the free disk space",
-        )
+        remedy = "check the path, its permissions and the free disk space"
+        return InputError(error.filename or where, error.strerror, remedy)
     if isinstance(error, ValueError | FileNotFoundError):
         return InputError(where, str(error), "correct the input")
     if isinstance(error, MemoryError):
-        return InputError(
-            where, "does not fit into memory", "scale the photo down or lower --hypotheses"
-        )
-    return InputError(
-        where,
-        f"internal error ({type(error).__name__}: {error})",
-        "set GENHMR_DEBUG=1 to see where, and report it",
-    )
+        remedy = "scale the photo down or lower --hypotheses"
+        return InputError(where, "does not fit into memory", remedy)
+    problem = f"internal error ({type(error).__name__}: {error})"
+    return InputError(where, problem, "set GENHMR_DEBUG=1 to see where, and report it")

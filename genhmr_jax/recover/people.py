@@ -1,4 +1,4 @@
-"""`People`: everything recovered from one photo, as plain NumPy arrays, and its `.npz` file."""
+"""`People`: the results for one photo as plain NumPy arrays, and their `.npz` file."""
 
 import dataclasses
 import os
@@ -9,8 +9,7 @@ import numpy as np
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 
-# Shapes by name: P people, K keypoints, V vertices, F faces, H hypotheses, S refinement steps + 1,
-# T tokens.
+# Sizes: P people, K keypoints, V vertices, F faces, H hypotheses, S refinement steps + 1, T tokens.
 SHAPES = {
     "boxes": ("P", 4),
     "given_index": ("P",),
@@ -42,57 +41,49 @@ SHAPES = {
     "hypothesis_confidence": ("P", "H", 24),
 }
 _DTYPES = {
-    **{
-        "keypoint_names": np.str_,
-        "joint_names": np.str_,
-        "image_size": np.int32,
-        "faces": np.int32,
-        "tokens": np.int32,
-    },
-    **{"given_index": np.int32, "left_out": np.int32},
+    **dict.fromkeys(("keypoint_names", "joint_names"), np.str_),
+    **dict.fromkeys(("image_size", "faces", "tokens", "given_index", "left_out"), np.int32),
 }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class People:
-    """The P people of one photo. Every array is NumPy; floats are float32.
+    """The P people of one photo. Every array is NumPy; floats are float32. `len(people)` is P.
 
-    Pixels are those of the original photo (a pixel's centre is at +0.5). Camera coordinates: x
-    right, y down, z forward, metres; pixel = focal_length * X / Z + principal_point. `len(people)`
-    is P.
+    Pixel coordinates are those of the original photo; the centre of a pixel is at +0.5. Camera
+    coordinates: x right, y down, z forward, metres; pixel = focal_length * X / Z + principal_point.
 
     Attributes:
       boxes: (P, 4) x0, y0, x1, y1, px.
-      given_index: (P,) which of the boxes or keypoints that were given each person is, counted from
-        0; -1 for people whom the detector found.
-      left_out: () how many people were found or given beyond `max_people`.
-      keypoints2d: (P, K, 3) the 2D keypoints that the body was fitted to: x px, y px, confidence
+      given_index: (P,) index of each person among the given boxes or keypoints, from 0; -1 for
+        people found by the detector.
+      left_out: () number of people that were found or given beyond `max_people`.
+      keypoints2d: (P, K, 3) the 2D keypoints to which the body was fitted: x px, y px, confidence
         0..1.
       keypoint_names: (K,).
       global_orient: (P, 3) root rotation, axis-angle, radians, in camera coordinates.
       body_pose: (P, 69) 23 joint rotations, axis-angle, radians.
       betas: (P, 10) shape coefficients of the body model in use.
-      weak_camera: (P, 3) s, tx, ty of the person's square crop (HMR's convention).
+      weak_camera: (P, 3) s, tx, ty of the person's square crop, in the convention of HMR.
       translation: (P, 3) of the model origin (which is not the pelvis), metres.
       focal_length: () px.
       image_size: (2,) width, height, px.
-      principal_point: (2,) px; the middle of the image unless it was known.
+      principal_point: (2,) px; the middle of the image unless another one was given.
       vertices: (P, V, 3) camera coordinates, metres.
       joints: (P, 24, 3) camera coordinates, metres.
       joints2d: (P, 24, 2) px.
-      joint_confidence: (P, 24) 0..1, by the network's own doubt the probability that the joint is
-        within 100 mm once the pose is aligned; NaN of a regressor (HMR2.0, TokenHMR), which does
-        not say.
+      joint_confidence: (P, 24) 0..1, the probability that the joint of the aligned pose is within
+        100 mm of the truth, from the spread of the network's own samples; NaN for regressors
+        (HMR2.0, TokenHMR), which have no estimate.
       faces: (F, 3) vertex indices.
       joint_names: (24,).
-      projected_keypoints: (P, K, 2) the body's own `keypoint_names` points, projected, px.
-      sampled_keypoints: (P, K, 2) the same before refinement (sampling alone), px.
+      projected_keypoints: (P, K, 2) projections of the body's `keypoint_names` points, px.
+      sampled_keypoints: (P, K, 2) the same before refinement, px.
       tokens: (P, T) pose token ids.
       refine_loss: (P, S) refinement loss before the first and after each step.
-      vertex_std: (P, V) spread of the hypotheses about their mean, mm.
-      hypothesis_global_orient, hypothesis_body_pose, hypothesis_joints, hypothesis_confidence: (P,
-      H, ...) the sampled hypotheses,
-        that of the lowest refinement loss first.
+      vertex_std: (P, V) standard deviation of the hypotheses, mm.
+      hypothesis_global_orient, hypothesis_body_pose, hypothesis_joints, hypothesis_confidence:
+        (P, H, ...) the hypotheses, ordered by refinement loss, the lowest first.
     """
 
     boxes: np.ndarray
@@ -125,8 +116,11 @@ class People:
     hypothesis_confidence: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        """Turns every field into a NumPy array of its type and checks that all shapes agree
-        (ValueError)."""
+        """Convert every field to a NumPy array of its type, and check the shapes.
+
+        Raises:
+          ValueError: a shape does not match SHAPES, or two arrays disagree about a size.
+        """
         if self.principal_point is None:
             object.__setattr__(self, "principal_point", np.asarray(self.image_size) / 2.0)
         if self.given_index is None:
@@ -157,7 +151,7 @@ class People:
         return {name: getattr(self, name) for name in SHAPES if getattr(self, name) is not None}
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes a compressed `.npz` without pickles. The file appears complete or not at all.
+        """Write a compressed `.npz` without pickles. The file appears complete or not at all.
 
         Raises:
           InputError: the directory cannot be written to.
@@ -167,11 +161,11 @@ class People:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "People":
-        """Reads what `save` wrote; keys it does not know are ignored.
+        """Read a file that `save` wrote; unknown keys are ignored.
 
         Raises:
           FileNotFoundError: no such file.
-          InputError: not such a file, or arrays are missing or do not fit together.
+          InputError: not such a file, or arrays are missing or do not match.
         """
         remedy = "give a file that `genhmr recover` wrote"
         try:
@@ -190,24 +184,22 @@ class People:
             raise InputError(path, str(error), remedy) from error
 
     def reprojection_error(self, refined: bool = True, min_confidence: float = 0.3) -> np.ndarray:
-        """Mean distance between the body's projected keypoints and the 2D keypoints, px, per
-        person.
+        """Mean distance of each person's projected keypoints from the 2D keypoints, px.
 
         Args:
-          refined: the final body, or the body before refinement.
-          min_confidence: keypoints below it do not count.
+          refined: measure the final body, not the body before refinement.
+          min_confidence: keypoints of lower confidence are ignored.
 
         Returns:
-          (P,) px; NaN where it is not known or nothing was seen clearly.
+          (P,) px; NaN without projected keypoints, or without 2D keypoints of this confidence.
         """
         points = self.projected_keypoints if refined else self.sampled_keypoints
         errors = np.full(len(self), np.nan, np.float32)
         if points is None:
             return errors
         distance = np.linalg.norm(points - self.keypoints2d[..., :2], axis=-1)
-        seen = self.keypoints2d[..., 2] >= min_confidence
-        known = seen.any(axis=1)
-        errors[known] = (
-            np.where(seen, distance, 0).sum(axis=1)[known] / seen.sum(axis=1)[known]
-        ).astype(np.float32)
+        clear = self.keypoints2d[..., 2] >= min_confidence
+        known = clear.any(axis=1)
+        total, count = np.where(clear, distance, 0).sum(axis=1), clear.sum(axis=1)
+        errors[known] = (total[known] / count[known]).astype(np.float32)
         return errors

@@ -1,4 +1,4 @@
-"""The main job: a photo in, its people out. `load().recover(image)` goes down the page:
+"""From a photo to its people. `load().recover(image)` runs these steps:
 
 detect -> System.prepare -> core.solve (encode, sample, refine, pick) -> People
 """
@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import smpl_jax
 
-from genhmr_jax.core.inputs import CONTEXTS, Inputs
+from genhmr_jax.core.choices import CONTEXTS
+from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.core.refinement import RefineSpec
-from genhmr_jax.core.solve import Solved, SolveOptions, solve
+from genhmr_jax.core.solve import Hypotheses, Solved, SolveOptions, solve
 from genhmr_jax.core.system import Params, PhotoCamera, System
 from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.detect.detector import detect
@@ -27,31 +28,32 @@ from genhmr_jax.recover.people import People
 from genhmr_jax.systems import registry
 
 HYPOTHESES_ITERATIONS = 5
-"""Of sampling, for several hypotheses: as in the paper."""
+"""Sampling iterations for several hypotheses, as in the paper."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RecoverOptions:
-    """How to recover. The defaults are those under which the model card was measured.
+    """Options of the recovery. The model card was measured with the defaults.
 
     Attributes:
-      iterations: T of uncertainty-guided sampling. None: HYPOTHESES_ITERATIONS for hypotheses,
-        which must each be a coherent pose; 1 for one answer, because the mean that it decodes is
-        nearest to the truth when nothing is conditioned on a guess (docs/evaluation.md).
-      temperature: 0 takes the most probable tokens; several hypotheses need more than 0 (then 1 is
-        taken).
-      hypotheses: K samples a person; the one of the lowest refined loss comes first.
-      refine_steps: gradient steps on the token embeddings; 0 for none; None for the system's number
-        (regressors: 0).
+      iterations: T of uncertainty-guided sampling. None means HYPOTHESES_ITERATIONS for several
+        hypotheses, which must each be a coherent pose, and 1 for one answer. One answer decodes
+        the mean of the token distribution. The mean has the lowest error if no token is conditioned
+        on a guess (docs/evaluation.md).
+      temperature: 0 takes the most probable tokens. Several hypotheses need a temperature above 0;
+        0 then means 1.
+      hypotheses: K samples for each person; the one with the lowest refined loss comes first.
+      refine_steps: gradient steps on the token embeddings; 0 for none; None for the default of the
+        system (regressors: 0).
       focal: focal length in px, or None.
-      fov: field of view in degrees over the longer side, if `focal` is None; if both are None, the
-        image diagonal is the focal length.
+      fov: field of view in degrees over the longer side, if `focal` is None. If both are None, the
+        focal length is the diagonal of the image.
       principal_point: x, y in px; None is the middle of the image.
       seed: of the random draws.
-      max_people: the most people, those of the largest score times box side; None is 10 whom the
-        detector finds, or all who are given.
-      context: what the system may see, one of core.inputs.CONTEXTS. The refinement meets the
-        keypoints whatever it is.
+      max_people: limit of people; those with the largest score times box side are kept. None means
+        10 detected people, or all given people.
+      context: what the system is conditioned on, one of core.choices.CONTEXTS. The refinement uses
+        the keypoints in every context.
     """
 
     iterations: int | None = None
@@ -88,29 +90,27 @@ class RecoverOptions:
             raise ValueError(f"{problem}: two finite numbers of pixels are needed")
 
     def camera(self, width: int, height: int) -> PhotoCamera:
-        """The camera of an image of this size, px."""
+        """The camera of an image of width x height px."""
         if self.focal is not None:
             focal = float(self.focal)
         elif self.fov is not None:
             focal = camera.focal_from_fov(self.fov, width, height)
         else:
             focal = camera.default_focal(width, height)
-        middle = (width / 2.0, height / 2.0)
-        return PhotoCamera(
-            focal, self.principal_point if self.principal_point is not None else middle
-        )
+        if self.principal_point is not None:
+            return PhotoCamera(focal, self.principal_point)
+        return PhotoCamera(focal, (width / 2.0, height / 2.0))
 
     def solving(self, system: System) -> SolveOptions:
         """The options of core.solve for a system.
 
         Raises:
-          InputError: the system cannot do with the context.
+          InputError: the system does not support the context.
         """
         if self.context not in system.contexts:
             known = " or ".join(system.contexts)
-            raise InputError(
-                f"--context {self.context}", "is not what this model sees", f"choose {known}"
-            )
+            problem = "is not supported by this model"
+            raise InputError(f"--context {self.context}", problem, f"choose {known}")
         several = self.hypotheses > 1
         steps = system.refine_steps if self.refine_steps is None else self.refine_steps
         return SolveOptions(
@@ -132,23 +132,23 @@ def load(
     body: str | pathlib.Path = "neutral",
     model: str | None = None,
 ) -> "Recoverer":
-    """The recoverer of a checkpoint (default: the shipped one) with a body.
+    """Load a model and a body.
 
     Args:
-      checkpoint: model folder (config.json and params), as training or `genhmr convert` makes it.
+      checkpoint: model folder (config.json and params) of a training or of `genhmr convert`;
+        default: the shipped model.
       body: "neutral", "male", "female", "lite" (the free body), or the path of an SMPL file.
-      model: "genhmr", "hmr2" or "tokenhmr": what the checkpoint must be. None: whatever it is.
+      model: required kind of the checkpoint: "genhmr", "hmr2" or "tokenhmr". None: any.
 
     Raises:
-      InputError, ValueError, FileNotFoundError: with one line that says which file is wrong and
-        what to do.
+      InputError, ValueError, FileNotFoundError: with one line that names the file at fault and a
+        remedy.
     """
     if checkpoint is None and model not in (None, "genhmr"):
         remedy = "make one with `genhmr convert FILE --out DIR`, or train one (configs/regressors)"
+        remedy += ", and give it with --checkpoint DIR"
         problem = "no checkpoint of it comes with the package"
-        raise InputError(
-            f"--model {model}", problem, f"{remedy}, and give it with --checkpoint DIR"
-        )
+        raise InputError(f"--model {model}", problem, remedy)
     directory = pathlib.Path(checkpoint) if checkpoint is not None else default_checkpoint()
     meta = load_meta(directory)
     system = registry.system_of(meta, directory)
@@ -160,7 +160,7 @@ def load(
 
 @dataclasses.dataclass(frozen=True)
 class Recoverer:
-    """A system with its parameters and a body, ready for photos."""
+    """A system with its parameters and a body."""
 
     system: System
     params: Params
@@ -178,25 +178,25 @@ class Recoverer:
         keypoints: np.ndarray | None = None,
         options: RecoverOptions = RecoverOptions(),
     ) -> People:
-        """The people of one photo.
+        """Recover the people of one photo.
 
         Args:
           image: uint8 (H, W, 3), RGB.
-          boxes: (P, 4) xyxy px, in place of person detection. No rows mean that nobody is there.
+          boxes: (P, 4) xyxy px, in place of person detection. No rows: there is nobody.
           keypoints: (P, 23, 3) px and confidence in the order of DETECTED, in place of 2D pose
             estimation. With boxes: of the same people, in the same order.
 
         Returns:
-          the people of whom enough is seen (4 keypoints, or a box for regressors). `given_index`
-          holds which of the given they are.
+          the people with enough detected keypoints (4), or with a box for regressors. `given_index`
+          holds their indices among the given people.
 
         Raises:
-          ValueError: `image` is no uint8 (H, W, 3) array; boxes or keypoints of another shape, not
-            finite, or of different numbers of people; a box outside the image.
+          ValueError: `image` is not a uint8 (H, W, 3) array; boxes or keypoints have another shape,
+            are not finite, or differ in the number of people; a box is outside the image.
         """
         people = self.recoverable(detect(image, boxes, keypoints, max_people=options.max_people))
-        # A power of two of rows: few shapes, few compilations. Results do not depend on the
-        # padding.
+        # The number of rows is a power of two, so that few shapes are compiled. Results do not
+        # depend on the padding.
         rows = 1 << max(len(people) - 1, 0).bit_length()
         height, width = image.shape[:2]
         photo = options.camera(width, height)
@@ -205,20 +205,20 @@ class Recoverer:
         return people_of(people, solved, photo, (width, height), self.body)
 
     def recoverable(self, people: Detections) -> Detections:
-        """Those of whom the system can recover a body."""
+        """The people whose body the system can recover."""
         return people.only(enough_keypoints(people.keypoints) | self.system.needs_box)
 
     def solve(self, inputs: Inputs, numbers: np.ndarray, options: RecoverOptions) -> Solved:
-        """The bodies of prepared rows, of one photo or of several.
+        """Recover the bodies of prepared rows, of one photo or of several.
 
         Args:
           inputs: of `System.prepare`.
-          numbers: (B,) one for each row: its random draws follow from the seed and this number,
-            whatever the other rows are.
-          options: its camera is not used; the inputs have theirs.
+          numbers: (B,) one for each row. The random draws of a row depend only on the seed and on
+            this number, not on the other rows.
+          options: its camera is ignored; the inputs have their own.
 
         Raises:
-          InputError: the system cannot do with the options' context.
+          InputError: the system does not support the context of the options.
         """
         how = options.solving(self.system)
         fold = functools.partial(jax.random.fold_in, jax.random.key(options.seed))
@@ -233,19 +233,20 @@ def people_of(
     size: tuple[int, int],
     body: smpl_jax.SmplModel,
 ) -> People:
-    """The result for a photo of `size` (width, height) px: the first rows of `solved` are the
-    detected people."""
+    """The result for a photo of `size` (width, height) px.
+
+    The first rows of `solved` are the detected people; the others are padding.
+    """
     count = len(detected)
-    found = {
-        field.name: np.asarray(getattr(solved, field.name))[:count]
-        for field in dataclasses.fields(solved)
-        if field.name != "hypotheses"
-    }
+
+    def arrays(of: Solved | Hypotheses) -> dict[str, np.ndarray]:
+        values = {field.name: getattr(of, field.name) for field in dataclasses.fields(of)}
+        values.pop("hypotheses", None)
+        return {name: np.asarray(value)[:count] for name, value in values.items()}
+
+    found = arrays(solved)
     if solved.hypotheses is not None:
-        several = {
-            field.name: np.asarray(getattr(solved.hypotheses, field.name))[:count]
-            for field in dataclasses.fields(solved.hypotheses)
-        }
+        several = arrays(solved.hypotheses)
         found["vertex_std"] = several.pop("vertex_std")
         found |= {f"hypothesis_{name}": value for name, value in several.items()}
     return People(

@@ -1,5 +1,7 @@
-"""What is left of a photo when its people are recovered: a summary line, pictures and mesh files,
-written whole or not at all."""
+"""The output of a photo: a summary line, pictures and mesh files.
+
+A file is written completely or not at all.
+"""
 
 import os
 import re
@@ -16,8 +18,10 @@ from genhmr_jax.recover.people import People
 
 
 def summary(people: People) -> str:
-    """How many people, how sure, and how far the body's keypoints lie from the detected ones before
-    and after refinement."""
+    """The number of people, their confidence, and the reprojection errors.
+
+    The errors are those before and after refinement. Unknown values are left out.
+    """
     text = f"{len(people)} {'person' if len(people) == 1 else 'people'}"
     if people.left_out:
         text += f" ({people.left_out} more left out, see --max-people)"
@@ -31,9 +35,9 @@ def summary(people: People) -> str:
 
 
 def behind_camera(people: People) -> str | None:
-    """How much of a person lies behind the camera, where nothing can be seen; None if nothing does.
+    """The share of a person that lies behind the camera, as a sentence; None if nobody does.
 
-    It happens under a focal length that does not fit the photo.
+    A wrong focal length is the usual cause.
     """
     share = (people.vertices[..., 2] <= 0).mean(-1)
     if not share.any():
@@ -43,7 +47,7 @@ def behind_camera(people: People) -> str | None:
 
 
 def draw(pixels: np.ndarray, people: People) -> np.ndarray:
-    """The photo with the meshes over it, and a side view: uint8 (H, W, 3)."""
+    """The photo with the meshes drawn over it, beside a side view: uint8 (H, W, 3)."""
     from genhmr_jax.render.overlay import overlay_with_side
 
     return overlay_with_side(
@@ -56,7 +60,7 @@ def draw(pixels: np.ndarray, people: People) -> np.ndarray:
 
 
 def save_png(path: Path, pixels: np.ndarray) -> None:
-    """Writes uint8 (H, W, 3), whole or not at all."""
+    """Write uint8 (H, W, 3) pixels with the mark of our overlays."""
     from PIL import Image, PngImagePlugin
 
     mark = PngImagePlugin.PngInfo()
@@ -66,7 +70,7 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
 
 
 def save_meshes(out: Path, stem: str, people: People, formats: tuple[str, ...]) -> None:
-    """One STEM_PERSON.FORMAT per person and format, whole or not at all."""
+    """Write STEM_PERSON.FORMAT for each person and format."""
     if not formats:
         return
     from genhmr_jax.render.export import save_mesh
@@ -77,49 +81,42 @@ def save_meshes(out: Path, stem: str, people: People, formats: tuple[str, ...]) 
 
 
 def make_writable(directory: str | os.PathLike) -> Path:
-    """Makes the output directory and tries to write there, so that hours of work do not end in an
-    error.
+    """Make the output directory and write a test file, so that a long run does not fail at its end.
 
     Raises:
-      InputError: it cannot be made or written to.
+      InputError: the directory cannot be made or written to.
     """
     path = Path(directory)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path) as file:
-            file.write(bytes(4096))  # a full disk still makes files
+            file.write(bytes(4096))  # empty files can be made on a full disk too
         return path
     except FileExistsError as error:
         raise InputError(path, "is a file, not a directory", "choose another --out") from error
     except OSError as error:
-        raise InputError(
-            path, f"cannot be written to ({error.strerror})", "choose another --out"
-        ) from error
+        problem = f"cannot be written to ({error.strerror})"
+        raise InputError(path, problem, "choose another --out") from error
 
 
 def would_overwrite(out: Path, inputs: Iterable[str | os.PathLike]) -> Callable[[str], bool]:
-    """A function of an output stem: whether results of that name would overwrite an input, or a
-    picture of the user.
+    """A function that tells whether results under an output stem would overwrite the user's files.
+
+    The user's files are the inputs, and pictures in the output directory that are not overlays.
 
     Args:
       out: the output directory.
-      inputs: photos and all other files that are read, or that lie in a folder of photos.
+      inputs: photos, all other files that are read, and all files in a folder of photos.
     """
     here = os.path.realpath(out)
-    paths = {
-        spelled for path in inputs for spelled in (os.path.abspath(path), os.path.realpath(path))
-    }
-    names = {
-        os.path.basename(path).lower()
-        for path in paths
-        if os.path.realpath(os.path.dirname(path)) == here
-    }
+    in_out = lambda path: os.path.realpath(os.path.dirname(path)) == here
+    paths = {form(path) for path in inputs for form in (os.path.abspath, os.path.realpath)}
+    names = {os.path.basename(path).lower() for path in paths if in_out(path)}
 
     def is_taken(stem: str) -> bool:
         stem, overlay = stem.lower(), out / f"{stem}{OVERLAY_SUFFIX}"
         result = re.compile(re.escape(stem) + r"(\.npz|_overlay\.png|_\d+\.(obj|glb|ply))")
-        return any(result.fullmatch(name) for name in names) or (
-            os.path.exists(overlay) and not is_overlay(overlay)
-        )
+        own_picture = os.path.exists(overlay) and not is_overlay(overlay)
+        return own_picture or any(result.fullmatch(name) for name in names)
 
     return is_taken

@@ -1,2 +1,1 @@
-"""One folder a paper: network, use and training of each system, and the registry that finds
-them."""
+"""The systems, one folder for each paper: network, inference and training."""

@@ -1,7 +1,7 @@
-"""The systems by kind: the `stage` of a config, and the `kind` of a model folder.
+"""The registry of systems. A kind is the `stage` of a config and the `kind` of a model folder.
 
-A system is added with `register`, or by an installed package that names its Entry in the entry
-point group `genhmr_jax.systems`; docs/adding_a_system.md has an example.
+A system is added by `register`, or by an installed package with an Entry in the entry point group
+`genhmr_jax.systems`. docs/adding_a_system.md has an example.
 """
 
 import dataclasses
@@ -26,15 +26,14 @@ GROUP = "genhmr_jax.systems"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where a system is. Modules are imported when they are used: recovering does not import
-    training.
+    """The modules of a system, imported on first use: inference does not import training.
 
     Attributes:
-      system: module with `make_system(spec: dict) -> System`, for the spec of a model's
-        config.json; "" for what is trained but recovers nobody.
-      task: module with `make_task(config) -> Task`, and `abstract_task(config, *under) -> Task`,
-        which has shapes in place of trained arrays; `under` are configs of what it is trained over.
-        "": it is not trained here.
+      system: module with `make_system(spec: dict) -> System`, where `spec` is that of a model's
+        config.json. "" for a network that does not recover people.
+      task: module with `make_task(config) -> Task` and `abstract_task(config, *under) -> Task`.
+        The abstract task has shapes in place of trained arrays; `under` are the configs of the
+        models over which it is trained. "" for a system without training.
     """
 
     system: str = ""
@@ -53,18 +52,18 @@ _ENTRIES: dict[str, Entry] = {
 
 
 def register(kind: str, entry: Entry) -> None:
-    """Adds a system, or replaces one."""
+    """Add a system, or replace one."""
     _ENTRIES[kind] = entry
 
 
 @functools.cache
 def _installed() -> dict[str, Entry]:
-    """The systems of other installed packages; a broken one is left out with a warning."""
+    """The systems of other installed packages. A broken one is skipped with a warning."""
     found = {}
     for point in importlib.metadata.entry_points(group=GROUP):
         try:
             found[point.name] = point.load()
-        except Exception as error:  # whatever that package raises
+        except Exception as error:  # the package may raise any type
             log.warning("the system %s (%s) cannot be loaded: %s", point.name, point.value, error)
     return found
 
@@ -80,21 +79,21 @@ def kinds() -> tuple[str, ...]:
 
 
 def system_of(meta: dict[str, Any], where: object) -> System:
-    """The system that a model's config.json describes.
+    """The system of a model's config.json.
 
     Args:
       meta: its content.
       where: its folder, for errors.
 
     Raises:
-      InputError: it is of a kind that recovers nobody, or its spec is of another version.
+      InputError: this kind does not recover people, or the spec is of another version.
     """
     kind = meta.get("kind")
     if kind not in kinds():
         remedy = "give the model folder of a training (--config=configs/genhmr/keypoints.py)"
         if kind == "vit":
             remedy = "start a training from it with --config.init"
-        raise InputError(where, f"is a {kind!r} model, which recovers nobody", remedy)
+        raise InputError(where, f"is a {kind!r} model, which does not recover people", remedy)
     try:
         return importlib.import_module(entries()[kind].system).make_system(meta["spec"])
     except (TypeError, KeyError, ValueError) as error:
@@ -106,18 +105,17 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
     """The training task of `config.stage`, over the trained models that the config names.
 
     Raises:
-      InputError: an unknown stage, or a model that is missing or another one.
+      InputError: the stage is unknown, or a named model is missing or of another kind.
     """
     return adapted(_task_module(config).make_task(config), config)
 
 
 def abstract_task(config: ml_collections.ConfigDict, *under: ml_collections.ConfigDict) -> Task:
-    """The task with shapes in place of trained arrays: to compile it without data and without a
-    trained model.
+    """The task with shapes in place of trained arrays, which compiles without a trained model.
 
     Args:
       config: of any stage.
-      under: configs of what it is trained over: of the tokenizer, for GenHMR.
+      under: configs of the models over which it is trained: of the tokenizer, for GenHMR.
     """
     return adapted(_task_module(config).abstract_task(config, *under), config)
 
@@ -125,7 +123,6 @@ def abstract_task(config: ml_collections.ConfigDict, *under: ml_collections.Conf
 def _task_module(config: ml_collections.ConfigDict) -> types.ModuleType:
     stages = [kind for kind, entry in entries().items() if entry.task]
     if config.stage not in stages:
-        raise InputError(
-            "config.stage", f"is {config.stage!r}", f"it must be one of {', '.join(stages)}"
-        )
+        remedy = f"it must be one of {', '.join(stages)}"
+        raise InputError("config.stage", f"is {config.stage!r}", remedy)
     return importlib.import_module(entries()[config.stage].task)

@@ -31,9 +31,9 @@ IDENTITY = (
 
 
 def fingerprint(config: ml_collections.ConfigDict, frozen: Any) -> dict[str, str]:
-    """A hash of each part of the config that a resumed run must share, and of its tokenizer.
+    """A hash of the tokenizer, and of each part of the config that a resumed run must share.
 
-    Of a path only the last name counts, so that a run may resume with its data in another folder.
+    Only the last name of a data path counts: a run may resume with its data in another folder.
     """
     parts = {name: config[name] for name in IDENTITY if name in config}
     to_plain = lambda v: v.to_dict() if isinstance(v, ml_collections.ConfigDict) else v
@@ -52,7 +52,7 @@ def fingerprint(config: ml_collections.ConfigDict, frozen: Any) -> dict[str, str
 
 
 class Checkpoints:
-    """Saves and restores training states in `workdir`/checkpoints; keeps the newest ones."""
+    """The checkpoints of a run in `workdir`/checkpoints, of which the newest are kept."""
 
     def __init__(self, workdir: str | os.PathLike, config: ml_collections.ConfigDict, frozen: Any):
         self.directory = absolute(workdir) / "checkpoints"
@@ -83,7 +83,7 @@ class Checkpoints:
         return self.manager.reached_preemption(step)
 
     def save(self, step: int, state: Any, data: dict) -> None:
-        """Saves in the background; a step that exists is kept, unless it is damaged."""
+        """Save in the background. A checkpoint of this step is kept, unless it is damaged."""
         if step in self.damaged:
             self.manager.delete(step)
             self.damaged.remove(step)
@@ -97,7 +97,7 @@ class Checkpoints:
         self.manager.save(step, args=args, force=True)
 
     def restore(self, state: Any) -> tuple[Any, dict] | None:
-        """(state, data) of the newest readable checkpoint; None if there are no checkpoints.
+        """Restore (state, data) of the newest readable checkpoint; None if there is none.
 
         Args:
           state: arrays or ShapeDtypeStructs with the shardings of the restored arrays.
@@ -132,7 +132,7 @@ class Checkpoints:
         return self.manager.restore(step, args=ocp.args.Composite(**items))
 
     def _check_config(self, meta: dict[str, Any]) -> None:
-        """Raises InputError if a checkpoint is of another config; the error names the parts."""
+        """Raise InputError, with the differing parts, if a checkpoint is of another config."""
         mine, theirs = self.meta["fingerprint"], meta["fingerprint"]
         changed = sorted(k for k in mine | theirs if theirs.get(k) != mine.get(k))
         if changed:
@@ -141,7 +141,7 @@ class Checkpoints:
             raise InputError(self.directory, problem, remedy)
 
     def _check_arrays(self, step: int, state: Any) -> None:
-        """Raises InputError with the first array that does not fit: clearer than orbax's error."""
+        """Raise InputError with the first array that does not fit. Orbax's error is unclear."""
         saved = self.manager.item_metadata(step)["state"]
         saved = getattr(saved, "tree", saved)
         leaves = jax.tree_util.tree_leaves_with_path
@@ -154,7 +154,7 @@ class Checkpoints:
                 raise InputError(self.directory, problem, "give another --workdir")
 
     def close(self) -> None:
-        """Waits for unfinished saves."""
+        """Wait for unfinished saves."""
         self.manager.wait_until_finished()
         self.manager.close()
 

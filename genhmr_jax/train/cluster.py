@@ -1,7 +1,7 @@
-"""Which processes take part in a run, from flags and the environment alone.
+"""The processes of a run, from flags and environment variables alone.
 
-The first source that is set counts: flags, GENHMR_*, SkyPilot, SLURM, TPU, Open MPI, Kubernetes;
-else there is one process. See launch/README.md.
+The first source that is set counts: flags, GENHMR_*, SkyPilot, SLURM, TPU, Open MPI, Kubernetes.
+Without any of them there is one process. See launch/README.md.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ def resolve(
     local_devices: Sequence[int] | None = None,
     tpu_chips: bool = False,
 ) -> Plan:
-    """The plan of the flags, or else of the environment. Pure.
+    """The plan of the flags, else of the environment. Pure.
 
     Args:
       environ: environment variables.
@@ -84,7 +84,7 @@ def has_tpu_chips() -> bool:
 def _explicit(
     environ: Mapping[str, str], coordinator: str | None, count: int | None, number: int | None
 ) -> Plan | None:
-    """The plan of flags, or else GENHMR_* variables; each value may come from either."""
+    """The plan of flags and GENHMR_* variables; each value may come from either."""
     if count == 1 and not number:
         return _ALONE
     from_environ = coordinator is None and count is None and number is None
@@ -113,7 +113,7 @@ def _explicit(
 
 
 def _skypilot(environ: Mapping[str, str]) -> Plan | None:
-    """SkyPilot lists the addresses of its nodes, the head first. One process a node."""
+    """One process on each node of SkyPilot, which lists their addresses, the head first."""
     nodes = environ.get("SKYPILOT_NODE_IPS", "").split()
     count = _integer(environ, "SKYPILOT_NUM_NODES") or len(nodes)
     if not nodes or count == 1:
@@ -129,7 +129,7 @@ def _skypilot(environ: Mapping[str, str]) -> Plan | None:
 def _slurm(environ: Mapping[str, str]) -> Plan | None:
     """The tasks of an srun step.
 
-    A shell on a login node, of salloc or of sbatch is not such a step, and is one process.
+    A shell on a login node, or of salloc or sbatch, is not such a step: it is one process.
     """
     step = ("SLURM_JOB_ID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NODELIST", "SLURM_PROCID")
     if any(name not in environ for name in step):
@@ -149,9 +149,9 @@ def first_host(nodes: str) -> str:
 
 
 def _slurm_devices(environ: Mapping[str, str]) -> tuple[int, ...] | None:
-    """This task's share of the node's GPUs.
+    """This task's share of the node's GPUs; None: all visible ones.
 
-    JAX would use one GPU a task: one of eight, with one task a node.
+    JAX itself would use one GPU for each task, which is one of eight with one task on a node.
     """
     counts = []
     for part in environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
@@ -172,9 +172,9 @@ def _slurm_devices(environ: Mapping[str, str]) -> tuple[int, ...] | None:
 
 
 def _tpu(environ: Mapping[str, str], chips: bool) -> Plan | None:
-    """A host of a TPU slice.
+    """The hosts of a TPU slice.
 
-    GKE lists the hosts in variables, a TPU VM in its metadata server, and JAX reads both.
+    GKE lists them in environment variables, a TPU VM in its metadata server. JAX reads both.
     """
     if "tpu" not in environ.get("JAX_PLATFORMS", "tpu"):
         return None
@@ -187,19 +187,19 @@ def _tpu(environ: Mapping[str, str], chips: bool) -> Plan | None:
 
 
 def _open_mpi(environ: Mapping[str, str]) -> Plan | None:
-    """Ranks of mpirun."""
+    """The ranks of mpirun."""
     several = environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1" and "OMPI_MCA_orte_hnp_uri" in environ
     return Plan("Open MPI") if several else None
 
 
 def _kubernetes(environ: Mapping[str, str]) -> Plan | None:
-    """Pods of an indexed job, alone or in a JobSet."""
+    """The pods of an indexed job, alone or in a JobSet."""
     indexed = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
     return Plan("Kubernetes") if indexed else None
 
 
 def _integer(environ: Mapping[str, str], name: str) -> int | None:
-    """The integer in a variable, or None. Raises InputError if it is another text."""
+    """The integer in a variable; None if it is not set. Raises InputError for other text."""
     text = environ.get(name, "")
     if text and not re.fullmatch(r"-?\d+", text):
         raise InputError(name, f"{text!r} is not an integer", "set it to one, or unset it")
@@ -207,7 +207,7 @@ def _integer(environ: Mapping[str, str], name: str) -> int | None:
 
 
 def _check_address(where: str, address: str) -> None:
-    """Raises InputError unless an address is HOST:PORT."""
+    """Raise InputError unless an address is HOST:PORT."""
     host, _, port = address.rpartition(":")
     bare_v6 = ":" in host and not host.startswith("[")
     if not host or bare_v6 or not port.isdecimal() or not 0 < int(port) < 65536:

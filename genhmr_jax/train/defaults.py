@@ -1,6 +1,6 @@
 """The fields of every config: how training runs, and the optimiser (docs/training.md).
 
-Of `runtime` only `precision`, `drop_path` and `lora` change the loss curve: a run may be resumed
+Only `precision`, `drop_path` and `lora` of `runtime` change the loss curve. A run may be resumed
 with other values of the other fields.
 """
 
@@ -8,7 +8,7 @@ import ml_collections
 
 
 def runtime() -> ml_collections.ConfigDict:
-    """mesh, precision, remat, accumulate, drop_path, lora, input, log, keep."""
+    """The fields of the run itself: devices, precision, memory, input, logs, checkpoints."""
     c = ml_collections.ConfigDict()
     # Devices along each axis; -1 takes the remaining ones. The batch is split over data x fsdp,
     # parameters over fsdp and tensor.
@@ -16,9 +16,10 @@ def runtime() -> ml_collections.ConfigDict:
     c.mesh.data = -1
     c.mesh.fsdp = 1
     c.mesh.tensor = 1
-    # Arrays of fewer elements are replicated: gathering them costs more time than they take memory.
+    # Arrays of fewer elements are replicated: the time to gather them matters more than memory.
     c.mesh.fsdp_min_size = 65536
-    # ((pattern, (axis or None for each of the last dimensions)), ...), before train/mesh.py:RULES.
+    # ((pattern, (axis or None for each of the last dimensions)), ...), which take precedence over
+    # train/mesh.py:RULES.
     c.sharding_rules = ()
     # Of the computation: float32 or bfloat16. Parameters, optimiser, losses and softmax are always
     # float32.
@@ -32,7 +33,7 @@ def runtime() -> ml_collections.ConfigDict:
     c.lora.alpha = 16.0
     c.lora.pattern = r"encoder/blocks/(qkv|proj|fc1|fc2)/kernel"
     c.input = ml_collections.ConfigDict()
-    c.input.threads = 4  # that load rows
+    c.input.threads = 4  # number of threads that load rows
     c.input.prefetch = 2  # batches kept ahead on the device
     c.log = ml_collections.ConfigDict()
     c.log.tensorboard = False
@@ -42,7 +43,7 @@ def runtime() -> ml_collections.ConfigDict:
 
 
 def optimizer() -> ml_collections.ConfigDict:
-    """AdamW, and the differences between parameters (train/optim.py)."""
+    """The fields of the optimiser, AdamW (train/optim.py)."""
     c = ml_collections.ConfigDict()
     c.learning_rate = 1e-3
     c.warmup = 500  # steps
@@ -54,9 +55,9 @@ def optimizer() -> ml_collections.ConfigDict:
     c.ema_decay = 0.999  # of the moving average of the parameters, which is exported
     # ((pattern of parameter paths, multiplier of the learning rate), ...): the first that matches.
     c.groups = ()
-    # The learning rate of a block of the ViT encoder over that of the next block.
+    # Ratio of the learning rates of a block of the ViT encoder and of the next block.
     c.layer_decay = 1.0
-    c.frozen = ()  # patterns of the paths of frozen parameters
-    # How many of the ViT encoder's last layers are trained, with its final norm; -1: all.
+    c.frozen = ()  # patterns of paths: these parameters are not trained
+    # The number of the ViT encoder's last layers that are trained, with its final norm; -1: all.
     c.encoder_layers = -1
     return c

@@ -1,4 +1,4 @@
-"""Joins this process to its run, before a device is used; cluster.py decides who takes part."""
+"""Joining the processes of a run, before a device is used. cluster.py determines the processes."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ CONNECT_S = 300  # wait for all processes: hosts of a large job start minutes ap
 # them print it.
 DELAY_BEFORE_EXIT_S = 1
 
-# The run of several processes that this process is about to join, or has joined.
+# The run of several processes that this process joins or has joined; empty for a single process.
 _joined: list[Plan] = []
 
 
@@ -35,10 +35,10 @@ def initialize(
     local_devices: Sequence[int] | None = None,
     connect_s: float = CONNECT_S,
 ) -> None:
-    """Joins this process to its run; to be called before anything uses a device.
+    """Join this process to its run, before anything uses a device.
 
-    A single process is initialised too, because only then JAX catches SIGTERM, and orbax saves
-    before a preemption. A second call does nothing.
+    A single process is initialised too. Only then does JAX catch SIGTERM, so that a checkpoint is
+    saved before a preemption. A second call has no effect.
 
     Args:
       coordinator: HOST:PORT of process 0. None, here and below: see `cluster.resolve`.
@@ -48,9 +48,9 @@ def initialize(
       connect_s: seconds to wait for the other processes.
 
     Raises:
-      InputError: incomplete or contradictory settings, or the coordinator (or the other processes)
-        did not answer in time.
-      RuntimeError: JAX has set up its devices already.
+      InputError: incomplete or contradictory settings, or the coordinator or other processes did
+        not answer in time.
+      RuntimeError: JAX has already initialised its devices.
     """
     if jax.distributed.is_initialized():
         return
@@ -59,7 +59,7 @@ def initialize(
     if plan.num_processes == 1:
         _initialize_alone(plan)
         return
-    # 1. Check what JAX would fail on.
+    # 1. Check the settings for which JAX would fail or wait forever.
     if plan.source == "Kubernetes" and importlib.util.find_spec("kubernetes") is None:
         finding = "finding its other pods needs the package `kubernetes`"
         problem = f"this is an indexed job, but {finding}"
@@ -90,7 +90,7 @@ def is_main() -> bool:
 
 
 def barrier(name: str) -> None:
-    """Waits until every process is here. `name` must be the same on all of them."""
+    """Wait until every process has called this function with the same name."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -99,7 +99,7 @@ def barrier(name: str) -> None:
 
 
 def leave(message: str) -> NoReturn:
-    """Ends this process with exit code 1 and `message` on stderr, without waiting for the others.
+    """Exit with code 1 and `message` on stderr, without waiting for the other processes.
 
     JAX would wait at exit for the other processes, which may wait for this one in the middle of a
     step. The launcher gets the exit code at once and stops them.
@@ -128,7 +128,7 @@ def _exit() -> NoReturn:
 
 
 def _initialize_alone(plan: Plan) -> None:
-    """Initialises a single process, on a loopback port; only warns if that is not possible."""
+    """Initialise a single process on a loopback port; log a warning if that is not possible."""
     if jax.config.jax_cpu_collectives_implementation == "gloo":
         # gloo fails where the host's own name cannot be resolved.
         jax.config.update("jax_cpu_collectives_implementation", None)
@@ -173,7 +173,7 @@ def _free_local_address() -> Iterator[str]:
 
 
 def _check_port_is_free(where: str, port: int) -> None:
-    """Raises InputError if another program listens on `port` of this host.
+    """Raise InputError if another program listens on `port` of this host.
 
     JAX would crash, or share the port with another run.
     """
@@ -190,7 +190,7 @@ def _check_port_is_free(where: str, port: int) -> None:
 
 
 def _without_proxy(host: str) -> None:
-    """Excludes the coordinator from HTTP proxies, where gRPC would wait forever."""
+    """Exclude the coordinator from HTTP proxies, through which gRPC would wait forever."""
     proxies = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
     if any(name.lower() in proxies for name in os.environ):
         names = ("no_grpc_proxy", "no_proxy", "NO_PROXY")
@@ -200,9 +200,9 @@ def _without_proxy(host: str) -> None:
 
 
 def _wait_for(plan: Plan, seconds: float) -> None:
-    """Waits until the coordinator's port answers.
+    """Wait until the coordinator's port answers.
 
-    JAX would abort the process, with a stack trace, if it never does.
+    If it never answers, JAX would abort the process with a stack trace.
     """
     host, _, port = plan.coordinator.rpartition(":")
     deadline, reason = time.monotonic() + seconds, "no answer"
@@ -224,7 +224,7 @@ def _wait_for(plan: Plan, seconds: float) -> None:
 
 
 def _join(plan: Plan, seconds: float, where: str) -> None:
-    """jax.distributed.initialize, with errors as InputError."""
+    """Call jax.distributed.initialize; its errors become InputErrors."""
     try:
         jax.distributed.initialize(
             plan.coordinator,
@@ -248,9 +248,9 @@ def _join(plan: Plan, seconds: float, where: str) -> None:
 
 
 def _in_time(job: Callable[[], None], seconds: float) -> bool:
-    """Runs `job` in a thread and returns whether it ended in time; raises what it raises.
+    """Run `job` in a thread, and return whether it ended in time. Its errors are raised.
 
-    Nothing else can interrupt it.
+    jax.distributed.initialize cannot be interrupted in another way.
     """
     raised: list[BaseException] = []
 

@@ -2,9 +2,9 @@
 
 Matrix products and convolutions are counted, 2 x multiply-adds, as in the usual definition of model
 FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B). Element-wise operations are left out:
-they are a few per cent of a transformer and bound by memory. XLA's count
-(`compiled.cost_analysis()`) includes the body of a loop once, so that a scanned network counts as
-one block.
+they are a few per cent of a transformer and limited by memory. XLA's own count
+(`compiled.cost_analysis()`) includes the body of a loop once: a scanned network would count as one
+block.
 """
 
 import math
@@ -17,7 +17,7 @@ from jax.extend import core
 
 
 def function_flops(fn: Callable[..., Any], *abstract_args: Any) -> int:
-    """FLOPs of one call of `fn`, which is only traced.
+    """Count the FLOPs of one call of `fn`, which is only traced.
 
     The arguments are arrays or pytrees of `jax.ShapeDtypeStruct`.
     """
@@ -25,11 +25,12 @@ def function_flops(fn: Callable[..., Any], *abstract_args: Any) -> int:
 
 
 def jaxpr_flops(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> int:
-    """FLOPs of matrix products and convolutions in a jaxpr, 2 x multiply-adds.
+    """Count the FLOPs of matrix products and convolutions in a jaxpr, 2 x multiply-adds.
 
-    The body of a `scan` counts once a step, and so does a `fori_loop` of constant bounds, which JAX
-    writes as a scan. A `while` counts one iteration, since their number is known only at run time.
-    A `cond` counts its most expensive branch; a `shard_map` counts every device.
+    The body of a `scan` counts once for each step, and so does that of a `fori_loop` with constant
+    bounds, which JAX writes as a scan. A `while` counts one iteration, because the number of
+    iterations is known only at run time. A `cond` counts its most expensive branch, a `shard_map`
+    every device.
     """
     equations = jaxpr.jaxpr.eqns if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr.eqns
     return sum(_equation_flops(equation) for equation in equations)
@@ -61,7 +62,7 @@ def _dot_flops(equation: core.JaxprEqn) -> int:
 
 
 def _attention_flops(equation: core.JaxprEqn) -> int:
-    """cuDNN's attention, one operation: two products forward, four backward.
+    """cuDNN's attention, one operation with two products forward and four backward.
 
     Products that the backward pass computes again do not count.
     """
@@ -74,7 +75,7 @@ def _attention_flops(equation: core.JaxprEqn) -> int:
 def _convolution_flops(equation: core.JaxprEqn) -> int:
     """A convolution, without products with padding or with zeros between dilated inputs.
 
-    XLA counts alike.
+    XLA counts in the same way.
     """
     params = equation.params
     left, right = (v.aval.shape for v in equation.invars)

@@ -30,21 +30,21 @@ log = logging.getLogger("genhmr_jax")
 def train(
     task: Task, config: ml_collections.ConfigDict, workdir: str | os.PathLike
 ) -> dict[str, float]:
-    """Trains `task` for `config.steps` steps in `workdir`, or resumes from its checkpoint.
+    """Train `task` for `config.steps` steps in `workdir`, or resume from its checkpoint.
 
     The finished model (moving-average parameters) is exported to `workdir`/model. All processes
-    call this function.
+    must call this function.
 
     Returns:
       the last evaluation.
 
     Raises:
-      FloatingPointError: the loss or a gradient is not finite; the last checkpoint before it stays.
+      FloatingPointError: the loss or a gradient is not finite. Earlier checkpoints are kept.
       InputError: `workdir` holds a run of another config; the mesh does not fit the devices or the
         batch.
-      Preempted: the run was told to stop, and has saved.
+      Preempted: the job was preempted, and its state is saved.
     """
-    # The stack finishes saves and closes logs, whatever ends the run.
+    # The stack finishes saves and closes logs, also after an error.
     with contextlib.ExitStack() as stack:
         # 1. Mesh, program, and the state: resumed from `workdir`, else started from `config.init`,
         # else new.
@@ -110,9 +110,9 @@ def train(
 def evaluate(
     task: Task, config: ml_collections.ConfigDict, workdir: str | os.PathLike
 ) -> dict[str, float]:
-    """Evaluates the newest checkpoint of `workdir` and exports it to `workdir`/model.
+    """Evaluate the newest checkpoint of `workdir`, and export it to `workdir`/model.
 
-    The run need not be finished.
+    The run may be unfinished.
 
     Raises:
       InputError: `workdir` holds no checkpoint, or one of another config.
@@ -144,7 +144,7 @@ def flat(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_finite(step: int, metrics: dict[str, Any]) -> None:
-    """Raises FloatingPointError, with step and terms, for a loss or gradient that is not finite."""
+    """Raise FloatingPointError, with step and terms, if loss or gradient are not finite."""
     names = ("loss", *metrics["terms"], "grad_norm")
     values = jax.device_get([flat(metrics)[name] for name in names])
     pairs = zip(names, values, strict=True)
@@ -154,7 +154,7 @@ def check_finite(step: int, metrics: dict[str, Any]) -> None:
 
 
 def _describe(program: programs.Program, first: int) -> None:
-    """Logs the run in one line."""
+    """Log the run in one line."""
     count = sum(x.size for x in jax.tree.leaves(program.state["params"]))
     sizes = " x ".join(f"{axis} {n}" for axis, n in program.mesh.shape.items())
     log.info(

@@ -1,10 +1,10 @@
 """Low-rank adaptation (LoRA, Hu et al. 2022) of large kernels.
 
-A kernel W is frozen and W + alpha / rank * A B is used instead; A and B are trained. They are in
-the tree of parameters, under "lora" and the path of their kernel:
-lora/encoder/blocks/qkv/kernel/{a, b}. So gradients, optimiser, moving average and checkpoints
-include them, and `optim.frozen_mask` freezes their kernels. Stacked layers have stacked A and B.
-`adapted` wraps a task of any stage, which uses merged kernels only.
+A kernel W is frozen, and W + alpha / rank * A B is used instead, where A and B are trained. They
+are in the tree of parameters, under "lora" and the path of their kernel:
+lora/encoder/blocks/qkv/kernel/{a, b}. Gradients, optimiser, moving average and checkpoints
+therefore include them. `optim.frozen_mask` freezes their kernels. Stacked layers have stacked A and
+B. `adapted` wraps a task of any stage, which itself uses merged kernels only.
 """
 
 import re
@@ -23,10 +23,10 @@ ROOT = "lora"
 def add(
     params: dict[str, Any], config: ml_collections.ConfigDict, key: jax.Array
 ) -> dict[str, Any]:
-    """`params` with A and B for each kernel (*layers, in, out) whose path matches `config.pattern`.
+    """Add A and B for each kernel (*layers, in, out) whose path matches `config.pattern`.
 
-    The pattern must match the whole path. A (*layers, in, rank) is normal with deviation in^-1/2, B
-    (*layers, rank, out) is zero, so that the network's function does not change yet.
+    The pattern must match the whole path. A (*layers, in, rank) is normal with deviation in^-1/2. B
+    (*layers, rank, out) is zero, so that the network is at first the same function.
 
     Raises:
       InputError: no kernel matches, or a match is not a kernel.
@@ -54,10 +54,9 @@ def add(
 
 
 def merge(params: dict[str, Any], config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The parameters of the plain network: A B added to the kernels, in their type, without "lora".
+    """Add A B to the kernels, in their type, and remove "lora".
 
-    Merge before rounding to bfloat16: a small A B would be lost in a kernel that is already
-    rounded.
+    Merge before rounding to bfloat16: a kernel that is already rounded would lose a small A B.
     """
     if ROOT not in params:
         return params
@@ -92,8 +91,8 @@ def adapted(task: Any, config: ml_collections.ConfigDict) -> Any:
 class Adapted:
     """A `task.Task` whose kernels are adapted.
 
-    It starts from, evaluates and exports plain parameters, so that models do not depend on it. The
-    parameters of `loss` are merged by `step.value_and_grad`; other methods are those of the task.
+    It starts from, evaluates and exports plain parameters, so that models do not depend on it.
+    `step.value_and_grad` merges the parameters for `loss`. Other methods are those of the task.
     """
 
     def __init__(self, task: Any, config: ml_collections.ConfigDict):

@@ -35,14 +35,14 @@ Rules = Sequence[tuple[str, Sequence[str | None]]]
 
 
 def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over `devices` (default: all devices of all processes).
+    """Make the mesh over `devices` (default: all devices of all processes).
 
     Args:
       sizes: number of devices along "data", "fsdp" and "tensor"; one may be -1, which takes the
         remaining devices. Other keys are ignored.
 
     Raises:
-      InputError: the product of the sizes is not the number of devices; the error has the nearest
+      InputError: the product of the sizes is not the number of devices; the message has the nearest
         sizes.
     """
     devices = jax.devices() if devices is None else devices
@@ -75,7 +75,7 @@ def _nearest_sizes(shape: dict[str, int], devices: int) -> dict[str, int]:
 
 
 def _arranged(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
-    """The devices as an array of `shape`, in which neighbours are neighbours in the network.
+    """Arrange devices in an array of `shape`, in which neighbours are close in the network.
 
     Groups that only a slower network connects (several TPU slices, nodes of GPUs) are along `data`,
     the axis with the least communication.
@@ -166,12 +166,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch(name: str, size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raises InputError unless the batch of a field divides over the mesh and micro-batches."""
+    """Raise InputError unless the batch of a field divides over the mesh and micro-batches."""
     check_divides(size, batch_sharding(mesh), f"--config.{name}", accumulate)
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-    """Host arrays, whole on every process -> global arrays with this sharding."""
+    """Make global arrays of this sharding from host arrays, which every process has whole."""
 
     def one(x: Any) -> jax.Array:
         part = lambda index: np.asarray(x)[index]
@@ -182,18 +182,18 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Transfers whole arrays between the host and a mesh, for evaluation."""
+    """Transfer of whole arrays between the host and a mesh, for evaluation."""
 
     mesh: Mesh
 
     def __call__(self, batch: Any) -> Any:
-        """A batch with its rows split over data x fsdp; replicated where they do not divide."""
+        """Put a batch on the mesh, rows split over data x fsdp, or replicated if they do not divide."""
         parts = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
         divides = all(x.shape[0] % parts == 0 for x in jax.tree.leaves(batch))
         return place(batch, batch_sharding(self.mesh) if divides else replicated(self.mesh))
 
     def host(self, tree: Any) -> Any:
-        """Global arrays -> whole NumPy arrays on every process."""
+        """Copy global arrays to whole NumPy arrays on every process."""
         if jax.process_count() == 1:
             return jax.device_get(tree)
         return jax.device_get(jax.jit(lambda t: t, out_shardings=replicated(self.mesh))(tree))

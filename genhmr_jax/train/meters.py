@@ -1,4 +1,4 @@
-"""The speed of training: samples a second, ms a step, model FLOPs utilisation, and memory."""
+"""The speed of training: samples per second, ms per step, model FLOPs utilisation, and memory."""
 
 import contextlib
 import resource
@@ -12,13 +12,13 @@ from genhmr_jax.train.peak_flops import peak_flops
 
 
 class Meter:
-    """Counts steps and their time.
+    """A meter that counts steps and their time.
 
     The first step, which compiles, and the time while `paused` do not count.
 
     Args:
-      samples: rows of a step, over all devices.
-      flops: of the model for a step, over all devices (program.model_flops).
+      samples: rows of a step, on all devices together.
+      flops: of the model for a step, on all devices together (program.model_flops).
       devices: number of devices of the mesh.
       local: this process's devices, for the peak FLOPs and the memory.
       clock: seconds.
@@ -37,7 +37,7 @@ class Meter:
         self._since, self._steps, self._waited = None, 0, 0.0
 
     def step(self) -> None:
-        """Counts a finished step."""
+        """Count a finished step."""
         if self._since is None:
             self._restart()
         else:

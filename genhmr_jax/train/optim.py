@@ -1,8 +1,8 @@
-"""The optimiser: AdamW with warm-up and cosine decay, clipping, and what differs between parameters
-(decay, rate, frozen).
+"""The optimiser: AdamW with warm-up, cosine decay and clipping.
 
-What is frozen gets no gradient, no moments and no update: whole parameters (`frozen_mask`), and the
-first of the ViT's stacked layers (`encoder_layers`).
+Weight decay and learning rate may differ between parameters. Frozen ones have no gradient, no
+moments and no update: whole parameters (`frozen_mask`), and the first of the ViT's stacked layers
+(`encoder_layers`).
 """
 
 import re
@@ -19,8 +19,11 @@ BEFORE_BLOCKS = "(patch|position|class_token)"  # of a ViT
 
 
 def learning_rate(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
-    """Linear warm-up over `config.warmup` steps to `config.learning_rate`, cosine decay to
-    `config.final` of it at `steps`."""
+    """The schedule of the learning rate over `steps` steps.
+
+    It rises linearly to `config.learning_rate` in `config.warmup` steps. A cosine then reduces it
+    to the share `config.final` of that value.
+    """
     return optax.warmup_cosine_decay_schedule(
         0.0,
         config.learning_rate,
@@ -31,16 +34,18 @@ def learning_rate(config: ml_collections.ConfigDict, steps: int) -> optax.Schedu
 
 
 def decays(path: Any, param: Any) -> bool:
-    """Whether weight decay applies: to matrices, not to scales and biases (which are matrices too
-    where layers are stacked)."""
+    """Whether weight decay applies to a parameter: to matrices, except scales and biases.
+
+    Scales and biases are matrices where layers are stacked.
+    """
     return param.ndim >= 2 and path_name(path).rsplit("/", 1)[-1] not in ("scale", "bias")
 
 
 def frozen_mask(params: Any, config: ml_collections.ConfigDict) -> Any:
     """True for each parameter that is not trained.
 
-    Its path matches a pattern of `config.frozen` as a whole, or it has low-rank arrays beside it
-    (train/lora.py), or `config.encoder_layers` leaves it out.
+    These are the parameters whose whole path matches a pattern of `config.frozen`, the kernels that
+    have low-rank arrays (train/lora.py), and those that `config.encoder_layers` excludes.
     """
     names = {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
     early = f"encoder/{BEFORE_BLOCKS}"
@@ -59,12 +64,13 @@ def frozen_mask(params: Any, config: ml_collections.ConfigDict) -> Any:
 
 
 def frozen_layers(config: ml_collections.ConfigDict, depth: int) -> int:
-    """How many of an encoder's `depth` layers need no backward pass.
+    """The number of an encoder's `depth` layers that need no backward pass.
 
     They are frozen, and have no adapters.
 
     Args:
-      config: of the stage: `optim.encoder_layers` and `lora.rank` are read.
+      config: of the stage; `optim.encoder_layers` and `lora.rank` are read.
+      depth: number of layers.
     """
     if config.optim.encoder_layers < 0 or config.lora.rank:
         return 0
@@ -72,7 +78,7 @@ def frozen_layers(config: ml_collections.ConfigDict, depth: int) -> int:
 
 
 def stop_frozen_gradients(params: Any, config: ml_collections.ConfigDict) -> Any:
-    """The same values; no gradient reaches the frozen ones."""
+    """The same parameters, of which the frozen ones get no gradient."""
 
     def stopped(path: Any, param: Any, is_frozen: bool) -> Any:
         if is_frozen:
@@ -88,20 +94,22 @@ def stop_frozen_gradients(params: Any, config: ml_collections.ConfigDict) -> Any
 
 
 def on_last_layers(inner: optax.GradientTransformation, count: int) -> optax.GradientTransformation:
-    """`inner` for the last `count` of the ViT's stacked layers and for all other parameters; the
-    layers before get zero, and no moments."""
+    """Apply `inner` to the last `count` of the ViT's stacked layers and to all other parameters.
+
+    The updates of the layers before them are zero, and they have no moments.
+    """
 
     def last(tree: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, x: x[-count:] if _in_blocks(path) else x, tree
-        )
+        cut = lambda path, x: x[-count:] if _in_blocks(path) else x
+        return jax.tree_util.tree_map_with_path(cut, tree)
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         found, state = inner.update(last(grads), state, None if params is None else last(params))
-        whole = lambda u, g: (
-            jnp.concatenate([jnp.zeros_like(g[: len(g) - len(u)]), u]) if u.shape != g.shape else u
-        )
         return jax.tree.map(whole, found, grads), state
+
+    def whole(update: jax.Array, grad: jax.Array) -> jax.Array:
+        missing = len(grad) - len(update) if grad.ndim else 0
+        return jnp.concatenate([jnp.zeros_like(grad[:missing]), update]) if missing else update
 
     return optax.GradientTransformation(lambda params: inner.init(last(params)), update)
 
@@ -112,13 +120,12 @@ def _in_blocks(path: Any) -> bool:
 
 
 def rate_multiplier(name: str, param: Any, config: ml_collections.ConfigDict, depth: int) -> Any:
-    """What the learning rate of a parameter is multiplied with; an array (depth, 1, ..) for the
-    ViT's stacked blocks.
+    """The factor of a parameter's learning rate; an array (n, 1, ..) for n stacked ViT blocks.
 
-    The first of `config.groups` that matches; and layer-wise decay (ELECTRA, Clark et al. 2020; as
-    in BEiT): patch embedding and positions of an encoder of `depth` blocks get decay^(depth + 1),
-    block i decay^(depth - i), everything after the blocks 1. A parameter may hold the last of the
-    blocks alone.
+    It is the value of the first of `config.groups` that matches, times a layer-wise decay (ELECTRA,
+    Clark et al. 2020; as in BEiT). In an encoder of `depth` blocks that decay is decay^(depth + 1)
+    for the patch embedding and the positions, decay^(depth - i) for block i, and 1 after the
+    blocks. A stack may hold the last blocks only.
     """
     scale = next((value for pattern, value in config.groups if re.fullmatch(pattern, name)), 1.0)
     if config.layer_decay == 1.0 or not name.startswith("encoder/"):
@@ -126,23 +133,24 @@ def rate_multiplier(name: str, param: Any, config: ml_collections.ConfigDict, de
     if name.startswith("encoder/blocks/"):
         layers = config.layer_decay ** jnp.arange(param.shape[0], 0, -1)
         return scale * layers.reshape(-1, *[1] * (param.ndim - 1))
-    return scale * (
-        config.layer_decay ** (depth + 1) if re.match(f"encoder/{BEFORE_BLOCKS}", name) else 1.0
-    )
+    before = re.match(f"encoder/{BEFORE_BLOCKS}", name)
+    return scale * (config.layer_decay ** (depth + 1) if before else 1.0)
 
 
 def make_optimizer(
     config: ml_collections.ConfigDict, steps: int, params: Any
 ) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) for parameters like `params` (arrays or shapes). Frozen ones
-    get no moments and no update."""
+    """AdamW (Loshchilov & Hutter 2019) for parameters like `params` (arrays or shapes).
+
+    Frozen parameters have no moments and no update.
+    """
+    # 1. AdamW with clipping, and a factor of the learning rate for each parameter.
     flat = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
     depth = next((x.shape[0] for name, x in flat.items() if name.startswith("encoder/blocks/")), 0)
 
     def scaled(updates: Any, *_: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, u: u * rate_multiplier(path_name(path), u, config, depth), updates
-        )
+        scale = lambda path, u: u * rate_multiplier(path_name(path), u, config, depth)
+        return jax.tree_util.tree_map_with_path(scale, updates)
 
     adamw = optax.adamw(
         learning_rate(config, steps),
@@ -152,10 +160,11 @@ def make_optimizer(
         mask=lambda params: jax.tree_util.tree_map_with_path(decays, params),
     )
     train = optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw, optax.stateless(scaled))
+    # 2. Exclude frozen layers and frozen parameters.
     if 0 < config.encoder_layers < depth:
         train = on_last_layers(train, config.encoder_layers)
-    still = frozen_mask(params, config)
-    if not any(jax.tree.leaves(still)):
+    frozen = frozen_mask(params, config)
+    if not any(jax.tree.leaves(frozen)):
         return train
-    labels = jax.tree.map(lambda frozen: "frozen" if frozen else "train", still)
+    labels = jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "train", frozen)
     return optax.partition({"train": train, "frozen": optax.set_to_zero()}, labels)

@@ -1,6 +1,6 @@
 """A task on a mesh: the jitted step, and the shape and sharding of every array.
 
-Training runs it; `genhmr aot` compiles it for absent chips.
+Training runs the step. `genhmr aot` compiles it for absent chips.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ from genhmr_jax.train.task import Task
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The shapes are ShapeDtypeStructs that carry their shardings.
+    """The program of a task on a mesh.
 
     Attributes:
-      step: jitted (state, batch, frozen) -> (state, metrics); donates the state.
-      state, batch, frozen: shapes of its arguments.
+      step: jitted (state, batch, frozen) -> (state, metrics); it donates the state.
+      state, batch, frozen: its arguments as ShapeDtypeStructs with shardings.
     """
 
     task: Task
@@ -41,15 +41,15 @@ class Program:
 
     @property
     def rows(self) -> int:
-        """Rows of a batch, all parts together."""
+        """Number of rows of a batch, all parts together."""
         return sum(jax.tree.leaves(part)[0].shape[0] for part in self.batch.values())
 
     def lower(self) -> jax.stages.Lowered:
-        """The step, lowered for the devices of the mesh, which need not exist."""
+        """Lower the step for the devices of the mesh, which need not exist."""
         return self.step.lower(self.state, self.batch, self.frozen)
 
     def init(self) -> Any:
-        """The state before the first step, with each array made on its devices."""
+        """Make the state before the first step, each array on its devices."""
         make = functools.partial(steps.init_state, self.task, self.optimizer, self.config.seed)
         state = jax.jit(make, out_shardings=shardings(self.state))()
         params = self.task.warm_start(state["params"])
@@ -58,7 +58,7 @@ class Program:
         return state | {"params": params, "ema": ema}
 
     def place_frozen(self) -> Any:
-        """The task's frozen arrays on the mesh."""
+        """Put the task's frozen arrays on the mesh."""
         return meshes.place(self.task.frozen, meshes.replicated(self.mesh))
 
     def model_flops(self) -> int:
@@ -77,11 +77,12 @@ def shardings(shapes: Any) -> Any:
 
 
 def build(task: Task, config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
-    """Makes the program of a task on a mesh.
+    """Make the program of a task on a mesh.
 
     Raises:
       InputError: a batch that does not divide over the mesh and the micro-batches.
     """
+    # 1. The shape and the sharding of every array.
     for name, part in task.batch_shapes().items():
         field = "image_batch_size" if name == "images" else "batch_size"
         meshes.check_batch(field, jax.tree.leaves(part)[0].shape[0], mesh, config.accumulate)
@@ -96,6 +97,7 @@ def build(task: Task, config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
     batch = jax.tree.map(lambda x: on(x, rows), task.batch_shapes())
     frozen = jax.tree.map(lambda x: on(x, whole), task.frozen)
 
+    # 2. The jitted step.
     run = steps.make_step(task, optimizer, config, by_rows)
 
     def on_mesh(state: Any, batch: Any, frozen: Any) -> tuple[Any, dict]:

@@ -1,7 +1,7 @@
 """Named random streams of one seed.
 
-Keys of `seed + 1`, `seed + 2`, ... would coincide where two places choose the same number, and
-between successive seeds. A stream has a name instead, and each name one purpose.
+Keys of `seed + 1`, `seed + 2`, ... would coincide if two uses chose the same number, and they would
+coincide for successive seeds. Therefore each use has a stream with its own name.
 """
 
 import jax

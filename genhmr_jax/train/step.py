@@ -22,7 +22,7 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def init_state(task: Task, optimizer: optax.GradientTransformation, seed: int) -> State:
-    """The state before the first step. Pure: to be jitted with the shardings of the arrays."""
+    """Make the state before the first step. Pure, for `jax.jit` with the arrays' shardings."""
     params, extra = task.init(stream(seed, "parameters"))
     return {
         "step": jnp.zeros((), jnp.int32),
@@ -34,9 +34,9 @@ def init_state(task: Task, optimizer: optax.GradientTransformation, seed: int) -
 
 
 def value_and_grad(task: Task, config: ml_collections.ConfigDict) -> Callable:
-    """(params, extra, frozen, sample) -> ((loss, parts), gradient), in `config.precision`.
+    """Make the function (params, extra, frozen, sample) -> ((loss, parts), gradient).
 
-    Parameters and gradient are float32.
+    It computes in `config.precision`. Parameters and gradient are float32.
 
     Raises:
       InputError: unknown precision.
@@ -56,10 +56,10 @@ def value_and_grad(task: Task, config: ml_collections.ConfigDict) -> Callable:
 
 
 def in_micro_batches(grad: Callable, count: int, constrain: Callable[[Any], Any]) -> Callable:
-    """`grad` over `count` micro-batches in sequence.
+    """Split the batch of `grad` into `count` micro-batches, which are computed in sequence.
 
-    The result is the same, since a batch's loss is a sum over its rows. Micro-batch i has the rows
-    i, i + count, ..., so that each device computes its own rows.
+    The result is the same, because the loss of a batch is a sum over its rows. Micro-batch i has
+    the rows i, i + count, ..., so that each device computes its own rows.
     """
 
     def run(
@@ -89,7 +89,7 @@ def make_step(
     config: ml_collections.ConfigDict,
     constrain: Callable[[Any], Any] = lambda x: x,
 ) -> Callable[[State, Any, Any], tuple[State, dict]]:
-    """The training step (state, batch, frozen) -> (state, metrics), to be jitted.
+    """Make the training step (state, batch, frozen) -> (state, metrics), for `jax.jit`.
 
     Args:
       constrain: applies the sharding of rows to a tree of samples.

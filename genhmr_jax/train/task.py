@@ -13,42 +13,43 @@ from genhmr_jax.io.model_folder import warm_start
 log = logging.getLogger("genhmr_jax")
 
 Place = Callable[[Any], Any]
-"""Puts the host arrays of a whole batch on the devices, rows split over the mesh."""
+"""A function that puts the host arrays of a whole batch on the mesh, split by rows."""
 
 
 class Task(Protocol):
-    """What is trained: data, samples, loss, validation and export of one system.
+    """The training of one system: data, samples, loss, validation and export.
 
-    A task has three trees of arrays. `params` is trained. `extra` is state that the loss itself
-    updates, such as a codebook. `frozen` is only read.
+    A task has three trees of arrays. `params` is trained. `extra` is state that the task updates
+    after each step, such as a codebook. `frozen` is only read.
 
     The loss of a batch is a plain sum over its rows of weight x value, with weights that `prepare`
-    makes once for the whole batch. So the sum over micro-batches is exact. Everything random is
-    drawn in `prepare`, for each row from its own number. Therefore the split of a batch over
-    devices, processes and micro-batches never changes the result.
+    computes once for the whole batch. Therefore the sum over micro-batches is exact. All random
+    numbers are drawn in `prepare`, for each row from its own number. The split of a batch over
+    devices, processes and micro-batches thus never changes the result.
 
-    A task inherits the methods with a body, and overrides what differs.
+    A task inherits the methods that have a body, and overrides those that differ.
 
     Attributes:
       frozen: arrays, see above; shapes in a task that is only compiled.
-      system: what the exported model runs as; None for a stage that recovers nobody.
+      system: the system of the exported model; None for a stage that does not recover people.
     """
 
     frozen: Any
     system: System | None = None
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
-        """(params, extra), pytrees of dicts. Pure."""
+        """Make (params, extra), pytrees of dicts. Pure."""
         ...
 
     def warm_start(self, params: Any) -> Any:
-        """`params` with the arrays that `config.init` names; by default as they are."""
+        """Replace arrays of `params` by those of `config.init`; by default none."""
         return params
 
     def sources(self) -> dict[str, Any]:
         """The parts of a batch by name, each a data.pipeline.Source.
 
-        Opens the data of training and validation, so that missing data stops the run at its start.
+        The data of training and validation are opened here, so that missing data stops the run at
+        its start.
         """
         ...
 
@@ -57,19 +58,19 @@ class Task(Protocol):
         ...
 
     def prepare(self, frozen: Any, batch: Any) -> Any:
-        """Batch -> samples: augmentation, masks, labels, weights; every leaf has the rows first.
+        """Make samples of a batch: augmentation, masks, labels, weights. Leaves have rows first.
 
-        Pure; independent of the parameters.
+        Pure, and independent of the parameters.
         """
         ...
 
     def loss(
         self, params: Any, extra: Any, frozen: Any, sample: Any
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """The loss, and its parts. Pure.
+        """Compute the loss and its parts. Pure.
 
         Returns:
-          loss, and {"terms": its named parts, "metrics": scalars, which are sums over rows too,
+          the loss, and {"terms": its named parts, "metrics": scalars, which are sums over rows too,
           "carry": arrays with rows first, for `next_extra`}.
         """
         ...
@@ -77,29 +78,30 @@ class Task(Protocol):
     def next_extra(
         self, extra: Any, carry: Any, key: jax.Array
     ) -> tuple[Any, dict[str, jax.Array]]:
-        """The next `extra`, and metrics of the whole batch. Pure."""
+        """Compute the next `extra`, and metrics of the whole batch. Pure."""
         return extra, {}
 
     def without_remat(self) -> "Task":
-        """The same task, storing all activations: to count the FLOPs of the model itself."""
+        """The same task without rematerialisation, to count the FLOPs of the model itself."""
         return self
 
     def evaluate(self, params: Any, extra: Any, frozen: Any, place: Place) -> dict[str, float]:
-        """Measures on the validation split; equal on every process."""
+        """Evaluate on the validation split; the results are equal on every process."""
         ...
 
     def export(
         self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]
     ) -> None:
-        """Writes the model for use, from host arrays."""
+        """Write the model folder from host arrays."""
         ...
 
 
 def take_over(directories: str, params: Any) -> Any:
-    """`params` with those arrays of model folders that fit; the log lists which did.
+    """Replace arrays of `params` by those of model folders that fit; the log lists them.
 
     Args:
-      directories: separated by commas; the last folder wins. "" leaves `params` as they are.
+      directories: separated by commas; a later folder takes precedence. "": no change.
+      params: the arrays to replace.
     """
     for directory in filter(None, directories.split(",")):
         params, report = warm_start(directory, params)

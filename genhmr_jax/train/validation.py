@@ -28,7 +28,7 @@ def pose_errors(
 
 
 def means(batches: Iterable[Mapping[str, Any]], count: str = ROWS) -> dict[str, float]:
-    """Sums of batches -> means: each total over that of `count`; {} where that is 0.
+    """Means from sums of batches: each total divided by that of `count`; {} if that is 0.
 
     Args:
       batches: host arrays, all with the same names.

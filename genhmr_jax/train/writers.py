@@ -24,15 +24,15 @@ SECONDS_BETWEEN_UPLOADS = 60.0
 
 
 class Writers:
-    """Writes scalars of a run.
+    """The logs of one run, which get the same scalars.
 
     Args:
-      workdir: folder of metrics.jsonl, one JSON object a line (an existing file is continued), and
-        of tensorboard/.
+      workdir: folder of tensorboard/ and of metrics.jsonl, one JSON object a line. An existing file
+        is continued.
       steps: of the whole run, for the remaining time.
       tensorboard: whether to write TensorBoard events too (needs tensorboardX).
       wandb: W&B project to write to (needs wandb); "": no project.
-      enabled: False on all processes but the first, which write nothing.
+      enabled: False on all processes but the first: nothing is written.
 
     Raises:
       InputError: a required package is not installed.
@@ -63,9 +63,9 @@ class Writers:
             self._bar = tqdm(total=steps, unit="step", dynamic_ncols=True)
 
     def resumed(self, step: int) -> None:
-        """Marks that the run resumes from `step`; to be called before the first `write`.
+        """Record that the run resumes from `step`, before the first `write`.
 
-        Lines of later steps before this mark are of a lost attempt. TensorBoard hides them.
+        Lines of later steps before this record are of a lost attempt. TensorBoard hides them.
         """
         if not self._enabled:
             return
@@ -77,7 +77,7 @@ class Writers:
             self._bar.refresh()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Logs scalars (numbers or jax arrays) of a step; NaN and Inf are null in metrics.jsonl."""
+        """Log scalars (numbers or jax arrays) of a step; NaN and Inf are null in metrics.jsonl."""
         if not self._enabled:
             return
         values = {name: float(value) for name, value in jax.device_get(values).items()}
@@ -96,12 +96,12 @@ class Writers:
             self._run.log(values, step=step)
 
     def progress(self, step: int) -> None:
-        """Moves the progress bar to a step; without a terminal, `write` shows the progress."""
+        """Move the progress bar to a step. Without a terminal there is no bar."""
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
     def close(self) -> None:
-        """Writes everything that is buffered."""
+        """Write everything that is buffered."""
         if not self._enabled:
             return
         if self._bar is not None:
@@ -113,7 +113,7 @@ class Writers:
         self._lines.close()
 
     def _show(self, step: int, values: dict[str, float]) -> None:
-        """A log line, above the progress bar if there is one, and some numbers on the bar."""
+        """Log a line, above the progress bar if there is one, and show some numbers on the bar."""
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self._bar is None:
             log.info("step %d/%d%s  %s", step, self._steps, self._time_left(step), text)
@@ -172,7 +172,7 @@ class _Lines:
 
 
 def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without those of lost attempts, and without incomplete lines."""
+    """Read metrics.jsonl, without lines of lost attempts and without incomplete lines."""
     rows: list[dict[str, Any]] = []
     for line in (epath.Path(workdir) / "metrics.jsonl").read_text().splitlines():
         try:
@@ -187,14 +187,14 @@ def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def _start_wandb(project: str, workdir: epath.Path) -> Any:
-    """A W&B run with an id of the workdir, so that a resumed run continues the same charts."""
+    """Start a W&B run. Its id is a hash of the workdir: a resumed run continues the same charts."""
     wandb = _package("wandb", "--config.log.wandb")
     identity = hashlib.sha256(os.fspath(workdir).encode()).hexdigest()[:16]
     return wandb.init(project=project, name=workdir.name, id=identity, resume="allow")
 
 
 def _package(name: str, flag: str) -> Any:
-    """An imported package. Raises InputError if it is not installed."""
+    """Import a package. Raises InputError if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -1,38 +1,26 @@
-"""The user's boxes, keypoints and cameras of photos.
+"""The user's boxes, keypoints and cameras of photos, read from JSON.
 
 They replace those of the detector and the default camera. docs/annotations.md lists the JSON forms.
-forms.py splits a file into records, values.py reads their numbers, and matching.py finds the photo
-of each record.
+forms.py splits a file into records, values.py reads their numbers, matching.py finds the photo of
+each record, and selection.py selects the people of a photo.
 """
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float, Int
-
 from genhmr_jax.data.annotations import forms, values
 from genhmr_jax.data.annotations.matching import Matcher, PhotoName
 from genhmr_jax.data.annotations.values import UserCamera
-from genhmr_jax.detect.detector import detect
-from genhmr_jax.geometry.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS, keypoint_bounds
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.folders import find_files
 from genhmr_jax.io.image_files import ImageFile
 
 FILE_SUFFIXES = ("_keypoints", "_bbox", "_openpose")
 """Ends of the name of a file for one photo, after the photo's name."""
-MIN_SCORE = 0.2
-"""The least score of a record, as for our own detector."""
-# px: a person this small cannot be recovered. Coordinates as fractions of the photo are smaller.
-_FEW_PIXELS = 2.0
-_SMALLEST_BOX = 8.0  # px, the longer side
-_PERCENT = 100.5  # the largest coordinate in percent, with rounding
 
 
 @dataclasses.dataclass
@@ -96,27 +84,6 @@ class Annotations:
         return entry
 
 
-@dataclasses.dataclass(frozen=True)
-class UserAnnotations:
-    """The user's annotations of the P people of a photo of whom enough is known.
-
-    Attributes:
-      boxes: (P, 4) xyxy px inside the photo, or None.
-      keypoints: (P, 23, 3) px and confidence, 0 outside the photo; or None.
-      index: (P,) index of each person among all people of this photo, in the order of the file.
-      total: number of people in the file.
-      low_scores: number of people left out because of their scores.
-      left_out: the reason for each other person left out.
-    """
-
-    boxes: Float[np.ndarray, "P 4"] | None
-    keypoints: Float[np.ndarray, "P 23 3"] | None
-    index: Int[np.ndarray, "P"]
-    total: int
-    low_scores: int
-    left_out: tuple[str, ...]
-
-
 def read_boxes(source: str | os.PathLike) -> Annotations:
     """Boxes of photos: xyxy px.
 
@@ -159,136 +126,12 @@ def camera_of_image(
     cameras: Annotations, image: ImageFile | str | os.PathLike, photos: Sequence[ImageFile] = ()
 ) -> UserCamera:
     """The camera of one photo. Raises InputError if the file has no camera for it."""
-    return cameras.of(_image(image), photos).values[-1]
+    return cameras.of(as_image_file(image), photos).values[-1]
 
 
-def boxes_of_image(
-    boxes: Annotations, image: str | os.PathLike, size: tuple[int, int]
-) -> Float[np.ndarray, "P 4"]:
-    """The boxes (P, 4) px of `people_of_image`; leaving somebody out is an InputError too."""
-    return _all_of(people_of_image(boxes, None, image, size), image).boxes
-
-
-def keypoints_of_image(
-    keypoints: Annotations, image: str | os.PathLike, size: tuple[int, int]
-) -> Float[np.ndarray, "P 23 3"]:
-    """The keypoints (P, 23, 3) of `people_of_image`; leaving somebody out is an InputError too."""
-    return _all_of(people_of_image(None, keypoints, image, size), image).keypoints
-
-
-def people_of_image(
-    boxes: Annotations | None,
-    keypoints: Annotations | None,
-    image: ImageFile | str | os.PathLike,
-    size: tuple[int, int],
-    *,
-    photos: Sequence[ImageFile] = (),
-    min_score: float = MIN_SCORE,
-    max_people: int | None = None,
-    min_keypoints: int = MIN_KEYPOINTS,
-) -> UserAnnotations:
-    """The people that the user's files hold for one photo.
-
-    These people are left out: those below the least score; those beyond `max_people` (the people
-    with the largest score times box side stay); those whose box lies outside the photo or is
-    smaller than 8 px; and, without boxes, those with fewer than `min_keypoints` keypoints inside
-    the photo.
-
-    Args:
-      boxes, keypoints: at least one; if both are given, people have the same order in both.
-      image: the photo.
-      size: its width and height in px, upright.
-      photos: the whole batch, see `Annotations.of`.
-      min_score: of the records' own detector; records without a score are kept.
-      max_people: None for everybody.
-      min_keypoints: a body needs 4, a box 2.
-
-    Raises:
-      InputError: a file has nothing for this photo, is for a photo of another size, is not in px,
-        or boxes and keypoints differ in number.
-    """
-    # 1. Find what each file has for this photo. Boxes come first.
-    image = _image(image)
-    files = {"boxes": boxes, "keypoints": keypoints}
-    entries = {name: file.of(image, photos) for name, file in files.items() if file is not None}
-    for name, entry in entries.items():
-        _check_size(image, name, entry.size, size)
-    counts = {name: len(entry.values) for name, entry in entries.items()}
-    if len(set(counts.values())) > 1:
-        remedy = "give one box a person, in the same order, or leave out --boxes"
-        of_people = f"keypoints of {counts['keypoints']} people"
-        problem = f"{counts['boxes']} boxes but {of_people} were given"
-        raise InputError(image.path, problem, remedy)
-    total = next(iter(counts.values()))
-
-    # 2. Restrict boxes and keypoints to the photo.
-    whole = clipped = points = None
-    if boxes is not None:
-        whole = np.array(entries["boxes"].values, np.float32).reshape(-1, 4)
-        _check_pixels(image, "boxes", whole, size)
-        clipped = np.clip(whole, 0, np.tile(size, 2)).astype(np.float32)
-    if keypoints is not None:
-        points = np.array(entries["keypoints"].values, np.float32).reshape(-1, len(DETECTED), 3)
-        _check_pixels(image, "keypoints", points, size)
-        points[..., 2] *= ((points[..., :2] >= 0) & (points[..., :2] <= size)).all(-1)
-
-    # 3. Leave out people of low scores, and those of whom too little is known. A person may have
-    # two scores; the box's counts.
-    by_person = zip(*(entry.scores for entry in entries.values()), strict=True)
-    score = np.array([next((s for s in both if not math.isnan(s)), math.nan) for both in by_person])
-    low = score < min_score
-    left_out, kept = [], []
-    for i in np.flatnonzero(~low):
-        box = None if boxes is None else (whole[i], clipped[i])
-        problem = _unusable(None if points is None else points[i], box, size, min_keypoints)
-        if problem:
-            left_out.append(f"person {i + 1} of {total} given: {problem}")
-        else:
-            kept.append(i)
-
-    # 4. Keep at most `max_people`.
-    index = np.array(kept, int)
-    if max_people is not None and len(index) > max_people:
-        beyond = f"{len(index) - max_people} of {total} given people"
-        left_out.append(f"{beyond} beyond --max-people {max_people}")
-        extent = _extents(points, clipped)[index] * np.nan_to_num(score[index], nan=1.0)
-        index = np.sort(index[np.argsort(-extent, kind="stable")[:max_people]])
-    return UserAnnotations(
-        boxes=None if clipped is None else clipped[index],
-        keypoints=None if points is None else points[index],
-        index=index,
-        total=total,
-        low_scores=int(low.sum()),
-        left_out=tuple(left_out),
-    )
-
-
-def refuse_percent(given: UserAnnotations, image: ImageFile, pixels: np.ndarray) -> None:
-    """Refuses coordinates in percent of the photo.
-
-    Only the picture can decide: where all coordinates lie within 0..100 and the photo is larger,
-    the detector runs on the boxes as px and as percent. If it finds people only in the latter, the
-    file is not in px.
-
-    Args:
-      given: of `people_of_image`.
-      pixels: uint8 (H, W, 3), RGB.
-
-    Raises:
-      InputError: the coordinates are in percent.
-    """
-    boxes = keypoint_bounds(given.keypoints) if given.boxes is None else given.boxes
-    size = np.array(pixels.shape[1::-1])
-    if not len(boxes) or boxes.max() > _PERCENT or size.max() < 1.2 * _PERCENT:
-        return
-    boxes = boxes[:4]  # a few people are enough
-    limits = np.tile(size, 2)
-    as_px = np.clip(boxes, 0, limits)
-    as_percent = np.clip(boxes * limits / 100.0, 0, limits)
-    scores = detect(pixels, np.concatenate([as_px, as_percent])).scores
-    if scores[len(boxes) :].mean() >= 0.5 > scores[: len(boxes)].mean():
-        name = "keypoints" if given.boxes is None else "boxes"
-        _not_pixels(image, name, "they look like percent of the photo", tuple(size))
+def as_image_file(image: ImageFile | str | os.PathLike) -> ImageFile:
+    """The photo as an ImageFile; a path is named by its stem."""
+    return image if isinstance(image, ImageFile) else ImageFile(Path(image), Path(image).stem)
 
 
 ValuesOf = Callable[[object, str, dict[str, Any]], Iterable[Any]]
@@ -367,75 +210,3 @@ def _named_after(path: Path) -> PhotoName:
     for suffix in FILE_SUFFIXES:
         stem = stem.removesuffix(suffix)
     return PhotoName.of(stem)
-
-
-def _image(image: ImageFile | str | os.PathLike) -> ImageFile:
-    return image if isinstance(image, ImageFile) else ImageFile(Path(image), Path(image).stem)
-
-
-def _all_of(given: UserAnnotations, image: str | os.PathLike) -> UserAnnotations:
-    if given.left_out:
-        raise InputError(image, given.left_out[0], "leave the person out, or correct the file")
-    return given
-
-
-def _check_size(
-    image: ImageFile, name: str, given: tuple[int, int] | None, size: tuple[int, int]
-) -> None:
-    """Refuses annotations of a photo of another size."""
-    if given is None or tuple(given) == tuple(size):
-        return
-    turned = ", as its EXIF orientation turns it" if tuple(given) == tuple(size)[::-1] else ""
-    remedy = "give the photo that was annotated, or scale the annotations"
-    if turned:
-        remedy = "annotate the upright photo"
-    theirs, ours = (f"{width} x {height} px" for width, height in (given, size))
-    problem = f"the file of {name} is for a photo of {theirs}, this one has {ours}{turned}"
-    raise InputError(image.path, problem, remedy)
-
-
-def _check_pixels(
-    image: ImageFile, name: str, points: Float[np.ndarray, "P *n"], size: tuple[int, int]
-) -> None:
-    """Refuses coordinates as fractions of the photo, in 0..1 or -1..1."""
-    known = points[..., :2][points[..., 2] > 0] if points.ndim == 3 else points
-    if known.size and np.abs(known).max() <= _FEW_PIXELS:
-        _not_pixels(image, name, f"all numbers lie within {known.min():g} .. {known.max():g}", size)
-
-
-def _not_pixels(image: ImageFile, name: str, why: str, size: tuple[int, int]) -> None:
-    problem = f"the {name} are not in px: {why}"
-    raise InputError(image.path, problem, f"give px of this photo of {size[0]} x {size[1]} px")
-
-
-def _unusable(
-    points: np.ndarray | None,
-    box: tuple[np.ndarray, np.ndarray] | None,
-    size: tuple[int, int],
-    min_keypoints: int,
-) -> str | None:
-    """Why a person cannot be recovered, or None.
-
-    Args:
-      points: (23, 3), or None.
-      box: as given and as clipped, or None.
-    """
-    if box is not None:
-        given, clipped = box
-        text = "the box " + ", ".join(f"{x:g}" for x in given)
-        sides = clipped[2:] - clipped[:2]
-        if not (sides >= 1).all():
-            return f"{text} lies outside this photo of {size[0]} x {size[1]} px"
-        if sides.max() < _SMALLEST_BOX:
-            return f"{text} is only {sides[0]:.3g} x {sides[1]:.3g} px, too small for a person"
-    elif (known := (points[:, 2] >= MIN_CONFIDENCE)).sum() < min_keypoints:
-        return f"{known.sum()} keypoints are known inside the photo, {min_keypoints} are needed"
-    elif np.ptp(points[known, :2], axis=0).max() < _FEW_PIXELS:
-        return f"all keypoints lie within {_FEW_PIXELS:g} px"
-    return None
-
-
-def _extents(points: np.ndarray | None, boxes: np.ndarray | None) -> Float[np.ndarray, "P"]:
-    """The root of each person's area, px; the detector ranks people by it too."""
-    boxes = keypoint_bounds(points) if boxes is None else boxes
-    return np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1))

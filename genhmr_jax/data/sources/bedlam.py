@@ -1,13 +1,13 @@
-"""BEDLAM as TokenHMR's WebDataset tars: rendered people, exact labels, a folder of tars a scene.
+"""BEDLAM as TokenHMR's WebDataset tars: rendered people with exact labels, a folder per scene.
 
 Labels are in camera coordinates: vertices = SMPL(pose_cam, shape) + trans_cam + cam_ext[:3, 3].
 `scale`, one number, is the side of the crop over 200 px: TokenHMR does not widen it to 3 : 4
 (tokenhmr/lib/datasets/bedlam_dataset_tar.py, L162), so the box of a record is the middle 3/4 of
 that square. `gtkps` are projections of SMPL's joints, pixels of an image whose middle is
 (W/2, H/2). TokenHMR poses SMPL's neutral body, whatever the `gender`, and regresses 44 keypoints of
-it; records have those of `gtkps`. Images of closeup scenes are stored rotated by 90 degrees, but
-their labels are not: the images are turned clockwise here. AGORA folders are left out, as by
-TokenHMR.
+it; records have the keypoints of `gtkps`. Images of closeup scenes are stored rotated by 90
+degrees, but their labels are not: the images are turned clockwise here. AGORA folders are left out,
+as by TokenHMR.
 """
 
 from collections.abc import Iterator

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from smpl_jax.keypoints import BODY44
 
-from genhmr_jax.data.annotations import user
+from genhmr_jax.data.annotations import selection, user
 from genhmr_jax.data.annotations.matching import PhotoName
 from genhmr_jax.data.sources.photos import keypoints_by_name, tight_square
 from genhmr_jax.data.sources.reading import read_npz
@@ -82,7 +82,7 @@ def _people(
     image, size = upright_file(path)
     fit = _fit(path)
     keypoints = _keypoints(path, files.keypoints, fit)
-    people = user.people_of_image(
+    people = selection.people_of_image(
         files.boxes, keypoints, photo, size, photos=photos, min_keypoints=2
     )
     fit = _matched(path, fit, people)
@@ -137,12 +137,12 @@ def _fit(path: Path) -> dict[str, np.ndarray]:
 
 
 def _matched(
-    path: Path, fit: dict[str, np.ndarray], people: user.UserAnnotations
+    path: Path, fit: dict[str, np.ndarray], people: selection.UserAnnotations
 ) -> dict[str, np.ndarray]:
     """The fit's rows in the order of the people; NaN for those without a fit.
 
-    A fit has a row for each annotated person. But `genhmr recover` leaves out people of whom it
-    sees too little: the rows of its fits are matched by the keypoints that they were fitted to.
+    A fit has a row for each annotated person. But `genhmr recover` leaves out people with too few
+    keypoints: the rows of its fits are matched by the keypoints that they were fitted to.
 
     Raises:
       InputError: another number of people, and no keypoints to match.

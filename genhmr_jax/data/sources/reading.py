@@ -143,7 +143,7 @@ def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
                 if len(content) != member.size:
                     raise EOFError(f"{member.name} ends early")
                 yield str(name), content
-            # tarfile takes a cut between two files for the end, but a complete tar ends in blocks
+            # tarfile treats a cut between two files as the end, but a complete tar ends in blocks
             # of zeros.
             archive.fileobj.seek(archive.offset)
             if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -158,7 +158,7 @@ def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
 def bare(value: Any) -> Any:
     """The object inside an array of objects without axes; other values are returned unchanged.
 
-    NumPy makes such an array of what is not an array: `np.array({...})`, `np.savez(path, x={...})`.
+    NumPy makes such an array of other objects: `np.array({...})`, `np.savez(path, x={...})`.
     """
     while isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind == "O":
         value = value[()]

@@ -205,7 +205,7 @@ def _cast(name: str, field: Field, value: Any, where: object) -> Any:
 
 
 def check_turns(pose: np.ndarray, where: object) -> None:
-    """Raises InputError for a pose (..., 3 n) in degrees: a joint turns more than twice around."""
+    """Raises InputError for a pose (..., 3 n) in degrees: a joint rotates by over two turns."""
     largest = np.linalg.norm(pose.reshape(-1, 3), axis=-1).max()
     if largest > _LARGEST_TURN:
         problem = f"wrong units: a joint turns by {largest:.0f} rad"

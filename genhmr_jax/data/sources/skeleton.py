@@ -1,4 +1,4 @@
-"""A motion of any skeleton: joints in a tree, offsets at rest, and a rotation a joint and frame."""
+"""A motion of any skeleton: a tree of joints, offsets at rest, and rotations by frame and joint."""
 
 import dataclasses
 

@@ -49,7 +49,7 @@ class Report:
         """The path, if it exists.
 
         Raises:
-          MissingError: it does not exist; the text says what to download and where to put it. It is
+          MissingError: it does not exist; the text names the download and where to put it. It is
             never skipped, since nothing can be read without it.
         """
         if not path.exists():

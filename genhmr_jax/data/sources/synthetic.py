@@ -1,4 +1,4 @@
-"""Synthetic people: shards of images with exact labels, of genhmr_jax.data.synthetic.write."""
+"""Synthetic people: shards of images with exact labels, made by data/synthetic/write.py."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ from genhmr_jax.data.sources.source import Report, Source
 
 
 def _read(root: Path, split: str, report: Report) -> Iterator[PersonRecord]:
-    # Imported late: the other sources do not need the renderer.
+    # Imported late: these modules import sources.records, and so the whole package of sources.
     from genhmr_jax.data.synthetic.rendered import record_of
     from genhmr_jax.data.synthetic.write import read_encoded
 

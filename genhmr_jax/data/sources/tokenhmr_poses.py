@@ -1,7 +1,7 @@
 """The pose files that TokenHMR's tokenizer trains on (Dwivedi et al., CVPR 2024).
 
 SPLIT/SPLIT_SET.npz, made from AMASS and MOYO, has `pose_body` (N, 63) axis-angle radians of joints
-1..21, `betas` (N, 10), `gender` (N,) and `name` (N,), the clip. It has no root orientation: that is
+1..21, `betas` (N, 10), `gender` (N,) and `name` (N,), the clip. There is no root orientation: it is
 zero in the records. All frames are kept, since the files hold a selection already.
 """
 

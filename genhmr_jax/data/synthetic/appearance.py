@@ -104,7 +104,7 @@ def _waves(
 ) -> np.ndarray:
     """A sum of random plane sine waves over the rest position, about -1..1.
 
-    low, high: of the waves, radians per metre.
+    low, high: range of the wave numbers, radians per metre.
     """
     direction = rng.normal(size=(count, 3))
     length = np.linalg.norm(direction, axis=1, keepdims=True)
@@ -120,7 +120,7 @@ def dress(
 
     Returns:
       albedo (V, 3) in 0..1 (linear light); offset (V, 3) metres, to be added to the template;
-      wrinkles (V,) metres, a relief of the cloth that is too fine for its outline.
+      wrinkles (V,) metres, a relief of the cloth that is too fine to change its outline.
     """
     rest, joints = wardrobe.rest, wardrobe.joints
     albedo = np.tile(SKIN[rng.integers(len(SKIN))] * rng.uniform(0.85, 1.1), (len(rest), 1))

@@ -1,6 +1,7 @@
 """One image of a synthetic person with its labels.
 
-A body in a corpus pose, dressed and lit, before a background, and sometimes behind an occluder.
+The body has a corpus pose, clothes and light. It is in front of a background, and sometimes behind
+an occluder.
 """
 
 import dataclasses
@@ -23,8 +24,7 @@ from genhmr_jax.render.rasterizer import rasterize, vertex_normals
 SAMPLES = 2  # per pixel and axis
 _TRUNK = ("nose", "left_shoulder", "right_shoulder", "left_hip", "right_hip")
 _TRUNK = [DETECTED.index(name) for name in _TRUNK]
-# Distance in metres by which a visible keypoint may be behind the visible surface: joints are
-# inside of the body.
+# Metres by which a visible keypoint may be behind the visible surface: joints are inside the body.
 _DEPTHS = {
     "pelvis": 0.24, "hip": 0.24, "spine": 0.24,
     "neck": 0.16, "head": 0.16, "collar": 0.16, "shoulder": 0.16,
@@ -180,9 +180,9 @@ def _place(
 def _occlude(
     picture: np.ndarray, cover: np.ndarray, texture: np.ndarray, rng: np.random.Generator
 ) -> None:
-    """Draws an object before the person, in place: a board, a ball, a bottle, a pole or a table.
+    """Draws an object in front of the person, in place.
 
-    Its surface is a piece of a background.
+    It is a board, a ball, a bottle, a pole or a table. Its surface is a piece of a background.
     """
     # 1. Draw its kind, location and size.
     size = len(cover)

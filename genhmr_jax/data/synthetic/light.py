@@ -1,4 +1,4 @@
-"""Light on a body: irradiance in nine spherical harmonics, of a panorama or random.
+"""Light on a body: irradiance in nine spherical harmonics, from a panorama or random.
 
 After Ramamoorthi and Hanrahan 2001. Directions are in camera coordinates: x right, y down, z
 forward. Light is linear.

@@ -91,7 +91,7 @@ def record_of(encoded: Encoded, sequence: str, number: int) -> PersonRecord:
     points = np.concatenate([sample.keypoints, np.zeros((1, 3))])[_OF_44]
     known = points[:, 2:] > 0
     low, high = sample.keypoints[:, :2].min(0), sample.keypoints[:, :2].max(0)
-    margin = 0.1 * np.maximum(high - low, 1.0)  # keypoints are inside of the body
+    margin = 0.1 * np.maximum(high - low, 1.0)  # keypoints are inside the body
     f = sample.focal
     return person_record(
         f"{sequence} {number}",

@@ -1,1 +1,1 @@
-"""Ablation sweeps: plan, run here or on a cluster, collect."""
+"""Ablation sweeps: plan them, run them here or on a cluster, and collect their results."""

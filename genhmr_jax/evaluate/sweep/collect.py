@@ -1,15 +1,15 @@
-"""One table and one plot of what a sweep has measured so far: OUT/table.md, OUT/table.csv,
-OUT/plot.png."""
+"""The table and the plot of a sweep so far: OUT/table.md, OUT/table.csv, OUT/plot.png."""
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import pathlib
-from typing import Any
 
 import numpy as np
 
+from genhmr_jax.evaluate import tables
 from genhmr_jax.evaluate.sweep.plan import Plan, Row
 from genhmr_jax.io.atomic import atomic_path
 
@@ -18,14 +18,15 @@ STAGES = ("sampled", "refined")
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """What is known of a point: how many seeds are done, the mean of each figure, and how far the
-    mean PA-MPJPE can be trusted.
+    """The results of one point.
 
     Attributes:
+      row: the point and its nodes.
+      seeds: number of seeds that are evaluated.
       values: {column: mean over seeds}; columns are "tokenizer_mpjpe_mm" and
         "CONTEXT/STAGE/FIGURE".
-      spread: {"CONTEXT/STAGE": mm}: standard deviation over seeds; with one seed, the standard
-        error over views.
+      spread: {"CONTEXT/STAGE": mm}: standard deviation of PA-MPJPE over seeds; with one seed, the
+        standard error over views.
     """
 
     row: Row
@@ -35,13 +36,15 @@ class Line:
 
 
 def collect(plan: Plan) -> list[Line]:
-    """Reads the evaluations that are there."""
+    """Read the evaluations that exist."""
     return [_line(plan, row) for row in plan.rows]
 
 
 def write(plan: Plan, lines: list[Line]) -> list[pathlib.Path]:
-    """Writes table.md, table.csv and, where matplotlib is installed and something is measured,
-    plot.png. Returns what was written."""
+    """Write table.md and table.csv, and return the written files.
+
+    plot.png is written too if matplotlib is installed and there are results.
+    """
     files = [plan.out / "table.md", plan.out / "table.csv"]
     for file, text in zip(files, (markdown(plan, lines), _csv(plan, lines)), strict=True):
         with atomic_path(file) as temporary:
@@ -59,47 +62,49 @@ def write(plan: Plan, lines: list[Line]) -> list[pathlib.Path]:
 
 
 def contexts(lines: list[Line]) -> list[str]:
-    """What the models were shown, in the order of the evaluations: "keypoints", "image", ..."""
-    return list(
-        dict.fromkeys(name.split("/")[0] for line in lines for name in line.values if "/" in name)
-    )
+    """The contexts of the evaluations, in their order: "keypoints", "image", ..."""
+    names = [name.split("/")[0] for line in lines for name in line.values if "/" in name]
+    return list(dict.fromkeys(names))
 
 
 def markdown(plan: Plan, lines: list[Line]) -> str:
-    """The table, rounded; a point that is not measured has dashes."""
-    shown = contexts(lines) or ["keypoints"]
-    label = lambda c: f"{c}: " if len(shown) > 1 else ""
+    """The table with rounded values; missing values are dashes."""
+    # 1. The head.
+    columns = contexts(lines) or ["keypoints"]
+    label = lambda c: f"{c}: " if len(columns) > 1 else ""
     head = [plan.sweep.axis, "tokenizer MPJPE"]
     head += [
         f"{label(c)}{figure} {stage}"
-        for c in shown
+        for c in columns
         for stage in STAGES
         for figure in ("PA-MPJPE", "MPJPE")
     ]
-    head += [f"{label(c)}ms a view" for c in shown]
+    head += [f"{label(c)}ms a view" for c in columns]
+
+    # 2. A row for each point.
     rows = []
     for line in lines:
-        get = lambda name, scale=1.0, line=line: (
-            f"{scale * line.values[name]:.1f}" if name in line.values else "-"
-        )
+        get = functools.partial(_cell, line.values)
         cells = [line.row.point.name, get("tokenizer_mpjpe_mm")]
-        for c in shown:
+        for c in columns:
             for stage in STAGES:
                 pa, spread = get(f"{c}/{stage}/pa_mpjpe_mm"), line.spread.get(f"{c}/{stage}")
-                cells += [
-                    pa if spread is None else f"{pa} ± {spread:.1f}",
-                    get(f"{c}/{stage}/mpjpe_mm"),
-                ]
-        rows.append(cells + [get(f"{c}/refined/seconds_per_view", 1000.0) for c in shown])
-    seeds = len(plan.rows[0].evaluations)
-    note = (
-        f"standard deviation over {seeds} seeds" if seeds > 1 else "standard error over the views"
-    )
+                cells.append(pa if spread is None else f"{pa} ± {spread:.1f}")
+                cells.append(get(f"{c}/{stage}/mpjpe_mm"))
+        rows.append(cells + [get(f"{c}/refined/seconds_per_view", 1000.0) for c in columns])
+
+    # 3. Notes below the table.
+    seeds, note = len(plan.rows[0].evaluations), "standard error over the views"
+    if seeds > 1:
+        note = f"standard deviation over {seeds} seeds"
     missing = [line.row.point.name for line in lines if line.seeds < seeds]
-    text = "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
-    return f"{text}\n\nErrors in mm; ± is the {note}.\n" + (
-        f"Not complete: {', '.join(missing)}.\n" if missing else ""
-    )
+    text = "\n".join(tables.line(*cells) for cells in (head, ["---"] * len(head), *rows))
+    text += f"\n\nErrors in mm; ± is the {note}.\n"
+    return text + (f"Not complete: {', '.join(missing)}.\n" if missing else "")
+
+
+def _cell(values: dict[str, float], name: str, scale: float = 1.0) -> str:
+    return f"{scale * values[name]:.1f}" if name in values else "-"
 
 
 def _line(plan: Plan, row: Row) -> Line:
@@ -117,47 +122,39 @@ def _line(plan: Plan, row: Row) -> Line:
             found.setdefault("tokenizer_mpjpe_mm", []).append(value)
     for name, values in found.items():
         if name.endswith("/pa_mpjpe_mm"):
-            place = name.removesuffix("/pa_mpjpe_mm")
-            spread[place] = (
-                float(np.std(values, ddof=1))
-                if len(values) > 1
-                else found[f"{place}/pa_mpjpe_standard_error_mm"][0]
-            )
-    return Line(
-        row, len(done), {name: float(np.mean(values)) for name, values in found.items()}, spread
-    )
+            stage = name.removesuffix("/pa_mpjpe_mm")
+            spread[stage] = found[f"{stage}/pa_mpjpe_standard_error_mm"][0]
+            if len(values) > 1:
+                spread[stage] = float(np.std(values, ddof=1))
+    means = {name: float(np.mean(values)) for name, values in found.items()}
+    return Line(row, len(done), means, spread)
 
 
 def _tokenizer_error(model: pathlib.Path) -> float | None:
-    """What stage 1 measured of its tokenizer."""
+    """The validation error of a tokenizer, mm, as stage 1 measured it; None if it is not known."""
     file = model / "config.json"
-    measured: dict[str, Any] = (
-        json.loads(file.read_text()).get("measured", {}) if file.is_file() else {}
-    )
-    return measured.get("val_mpjpe_mm")
+    if not file.is_file():
+        return None
+    return json.loads(file.read_text()).get("measured", {}).get("val_mpjpe_mm")
 
 
 def _csv(plan: Plan, lines: list[Line]) -> str:
-    """Everything, unrounded."""
+    """All values, not rounded."""
     columns = list(dict.fromkeys(name for line in lines for name in line.values))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["point", plan.sweep.axis, "seeds", *columns])
     for line in lines:
-        table.writerow(
-            [
-                line.row.point.name,
-                line.row.point.x,
-                line.seeds,
-                *(line.values.get(name, "") for name in columns),
-            ]
-        )
+        point, values = line.row.point, [line.values.get(name, "") for name in columns]
+        table.writerow([point.name, point.x, line.seeds, *values])
     return text.getvalue()
 
 
 def _plot(plan: Plan, lines: list[Line], file: pathlib.Path) -> None:
-    """PA-MPJPE and MPJPE over the axis: sampled dashed, refined solid, a colour for each
-    context."""
+    """Plot PA-MPJPE and MPJPE over the axis, with a colour for each context.
+
+    Sampled is dashed, refined is solid.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=110)
@@ -165,27 +162,15 @@ def _plot(plan: Plan, lines: list[Line], file: pathlib.Path) -> None:
     done = [line for line in lines if line.seeds]
     names = any(isinstance(line.row.point.x, str) for line in done)
     places = list(range(len(done))) if names else [float(line.row.point.x) for line in done]
-    shown = contexts(done)
-    for i, context in enumerate(shown):
+    all_contexts = contexts(done)
+    for i, context in enumerate(all_contexts):
         for stage, style in zip(STAGES, ("--", "-"), strict=True):
-            label = f"{context}, {stage}" if len(shown) > 1 else stage
-            for axes, kind in ((left, "pa_mpjpe_mm"), (right, "mpjpe_mm")):
+            label = f"{context}, {stage}" if len(all_contexts) > 1 else stage
+            look = {"fmt": f"o{style}", "color": f"C{i}", "markersize": 4, "capsize": 2}
+            spread = [line.spread.get(f"{context}/{stage}", 0.0) for line in done]
+            for axes, kind, error in ((left, "pa_mpjpe_mm", spread), (right, "mpjpe_mm", None)):
                 values = [line.values.get(f"{context}/{stage}/{kind}", np.nan) for line in done]
-                error = (
-                    [line.spread.get(f"{context}/{stage}", 0.0) for line in done]
-                    if axes is left
-                    else None
-                )
-                axes.errorbar(
-                    places,
-                    values,
-                    error,
-                    fmt=f"o{style}",
-                    color=f"C{i}",
-                    label=label,
-                    markersize=4,
-                    capsize=2,
-                )
+                axes.errorbar(places, values, error, label=label, **look)
     for axes, title in ((left, "PA-MPJPE, mm"), (right, "MPJPE, mm")):
         if plan.sweep.log_axis and not names:
             axes.set_xscale("log", base=2)

@@ -1,5 +1,4 @@
-"""`genhmr sweep`: plan a sweep, run it here or write jobs for a cluster, collect what is
-measured."""
+"""`genhmr sweep`: plan a sweep, run it here or write jobs for a cluster, and collect results."""
 
 import argparse
 import pathlib
@@ -12,11 +11,13 @@ from genhmr_jax.io.errors import InputError
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command. Returns 0, or 1 when a node failed: the others are done, and the same
-    command tries again.
+    """Run the command.
+
+    Returns:
+      0, or 1 if a node failed. The other nodes are done, and the same command tries again.
 
     Raises:
-      InputError: the sweep, --set or the folder are at fault; nothing has run.
+      InputError: the sweep, a --set or the folder is at fault; nothing has run.
     """
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}", "nothing would run", "give at least 1")
@@ -41,12 +42,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(plan: Plan) -> str:
-    """What would run, and which points read it."""
+    """The nodes with their commands, and the nodes that each point reads."""
     lines = []
     for node in plan.nodes.values():
-        lines.append(
-            f"{'done ' if node.done else 'to do'} {node.key}{' after ' + ', '.join(node.needs) if node.needs else ''}"
-        )
+        after = f" after {', '.join(node.needs)}" if node.needs else ""
+        lines.append(f"{'done ' if node.done else 'to do'} {node.key}{after}")
         lines.append(f"      {shlex.join(['python', *node.command])}")
     lines += [f"{row.point.name}: {', '.join(row.evaluations)}" for row in plan.rows]
     todo = sum(not node.done for node in plan.nodes.values())
@@ -56,47 +56,33 @@ def describe(plan: Plan) -> str:
 def _run_here(plan: Plan, args: argparse.Namespace) -> int:
     devices, jobs = [device for device in args.devices.split(",") if device], args.jobs or 1
     if devices and len(devices) < jobs:
-        raise InputError(
-            f"--jobs {jobs}",
-            f"is more than the {len(devices)} of --devices",
-            f"give --jobs {len(devices)}",
-        )
+        problem = f"is more than the {len(devices)} of --devices"
+        raise InputError(f"--jobs {jobs}", problem, f"give --jobs {len(devices)}")
     _check_inputs(plan)
     with local.alone(plan.out):
         outcome = local.run(plan, local.launcher(plan, devices, jobs), jobs)
         _collect(plan)
-    print(
-        f"{outcome.done} runs done, {outcome.before} were done before, {len(outcome.failed)} failed"
-    )
+    done, failed = f"{outcome.done} runs done", f"{len(outcome.failed)} failed"
+    print(f"{done}, {outcome.before} were done before, {failed}")
     return 1 if outcome.failed else 0
 
 
 def _write_jobs(plan: Plan, args: argparse.Namespace) -> str:
-    """The files of a cluster's jobs; returns what to do with them."""
+    """Write the jobs for a cluster, and return the instructions for the user."""
     from genhmr_jax.evaluate.sweep import gke, slurm, xmanager
 
-    again = [
-        "-m",
-        "genhmr_jax.cli.main",
-        "sweep",
-        f"--sweep={args.sweep}",
-        f"--out={args.out}",
-        f"--seeds={args.seeds}",
-        "--collect",
-    ]
-    again += [f"--set={text}" for text in args.set]
-    given = {
-        "tokenizer": args.tokenizer,
-        "checkpoint": args.checkpoint,
-        "remote-out": args.remote_out,
-    }
-    again += [f"--{name}={value}" for name, value in given.items() if value]
+    collecting = ["-m", "genhmr_jax.cli.main", "sweep", f"--sweep={args.sweep}"]
+    collecting += [f"--out={args.out}", f"--seeds={args.seeds}", "--collect"]
+    collecting += [f"--set={text}" for text in args.set]
+    for name in ("tokenizer", "checkpoint", "remote_out"):
+        if value := getattr(args, name):
+            collecting.append(f"--{name.replace('_', '-')}={value}")
     writer = {"slurm": slurm, "gke": gke, "xmanager": xmanager}[args.backend]
-    return writer.write(plan, args, again)
+    return writer.write(plan, args, collecting)
 
 
 def _check_inputs(plan: Plan) -> None:
-    """A file that is not there stops the command now, not every run after its start."""
+    """Raise InputError for a missing input now, before each run fails with it."""
     flags = {
         "--config.data.poses": "data.poses",
         "--config.data.images": "data.images",
@@ -104,22 +90,16 @@ def _check_inputs(plan: Plan) -> None:
         "--images": "data.images",
     }
     for node in plan.nodes.values():
-        words = [
-            word
-            for text in node.command
-            for word in (text.split("=", 1) if text.startswith("--config.data.") else [text])
-        ]
+        words: list[str] = []
+        for text in node.command:
+            words += text.split("=", 1) if text.startswith("--config.data.") else [text]
         for flag, file in zip(words, words[1:], strict=False):
             path = pathlib.Path(file)
-            if (
-                flag in flags
-                and file not in ("", "made-up")
-                and not path.exists()
-                and not path.is_relative_to(plan.out)
-            ):
-                raise InputError(
-                    file, "no such file or folder", f"give it with --set {flags[flag]}=PATH"
-                )
+            if flag not in flags or file in ("", "made-up") or path.is_relative_to(plan.out):
+                continue
+            if not path.exists():
+                remedy = f"give it with --set {flags[flag]}=PATH"
+                raise InputError(file, "no such file or folder", remedy)
 
 
 def _collect(plan: Plan) -> None:

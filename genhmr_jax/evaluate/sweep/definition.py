@@ -1,9 +1,8 @@
-"""Ablation sweeps: what a file of configs/sweeps/ returns. `genhmr sweep` (command.py) plans, runs
-and collects them.
+"""The definition of an ablation sweep, which a file of configs/sweeps/ returns.
 
-A sweep is plain data: points, each with overrides of the config of stage 1 (`tokenizer`), of stage
-2 (`genhmr`) and of the evaluation's settings (`evaluate`, see
-genhmr_jax/evaluate/__init__.py:Settings). What points have in common is computed once.
+A sweep is plain data: points with overrides of the config of stage 1 (`tokenizer`), of the config
+of stage 2 (`genhmr`), and of the settings of the evaluation (`evaluate`, see evaluate/settings.py).
+Computations that points share are done once. command.py plans, runs and collects a sweep.
 """
 
 import dataclasses
@@ -15,8 +14,13 @@ Overrides = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One row of the table: a name, where it stands on the x axis (a number, or its name), and what
-    it overrides."""
+    """One row of the table.
+
+    Attributes:
+      name: unique in the sweep.
+      x: its location on the x axis: a number, or its name.
+      tokenizer, genhmr, evaluate: its overrides.
+    """
 
     name: str
     x: float | str
@@ -27,8 +31,12 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """Rendered images that a sweep makes for itself when --set data.images=DIR names none: how
-    many, and of which encoder."""
+    """Images that a sweep renders if there is no --set data.images=DIR.
+
+    Attributes:
+      train, val: numbers of images.
+      encoder: the encoder of their features.
+    """
 
     train: int
     val: int
@@ -37,17 +45,17 @@ class ImageSet:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Points and what they share.
+    """Points, and the configs and overrides that they share.
 
     Attributes:
-      axis: what differs between the points, as the label of the x axis.
+      axis: the property that differs between the points; the label of the x axis.
       points: at least two, with different names.
       log_axis: draw the x axis logarithmically.
       tokenizer_config, genhmr_config: config files with their arguments, in the folder above the
         sweep's own, or else in ./configs.
-      tokenizer, genhmr, evaluate: overrides for all points; --set comes after them, a point's own
-        last.
-      images: a set to make when --set data.images=DIR names none; for tiny sweeps.
+      tokenizer, genhmr, evaluate: overrides for all points. --set overrides them, and a point's
+        own overrides come last.
+      images: images to render if there is no --set data.images=DIR; for tiny sweeps.
     """
 
     axis: str
@@ -62,8 +70,10 @@ class Sweep:
 
 
 def tiny(axis: str, points: Sequence[Point], **others: Any) -> Sweep:
-    """A sweep over the tiny configs: all of it runs on a CPU in minutes, and says nothing about
-    people. `others` replaces fields."""
+    """A sweep over the tiny configs, to try things out: it runs on a CPU in minutes.
+
+    Its results have no meaning. `others` replaces fields.
+    """
     steps = {"steps": 4, "evaluate_every": 4, "checkpoint_every": 4, "log_every": 4}
     fields: dict[str, Any] = {
         "tokenizer_config": "tokenizer/tiny.py",

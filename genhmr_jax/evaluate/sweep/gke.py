@@ -1,5 +1,7 @@
-"""A sweep as GKE JobSets, one for each node, and a script that applies them kind after kind.
-Compare launch/jobset.yaml."""
+"""A sweep as GKE JobSets: one for each node, and a script that applies them kind by kind.
+
+launch/jobset.yaml is a similar JobSet of one training.
+"""
 
 import argparse
 import json
@@ -18,8 +20,8 @@ OPTIONS = {
     "service_account": "genhmr",
 }
 
-# In a JobSet, one failing pod restarts all pods of the node; 75 is a training that was told to stop
-# and has saved.
+# In a JobSet, one failing pod restarts all pods of the node. Exit code 75 means that a training was
+# preempted and has saved.
 TEMPLATE = """\
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
@@ -70,17 +72,19 @@ spec:
                   volumeMounts: [{{name: bucket, mountPath: {mount}}}]
               volumes:
                 - name: bucket
-                  csi: {{driver: gcsfuse.csi.storage.gke.io, volumeAttributes: {{bucketName: {bucket}}}}}
+                  csi:
+                    driver: gcsfuse.csi.storage.gke.io
+                    volumeAttributes: {{bucketName: {bucket}}}
 """
 
 
 def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
-    """Writes OUT/gke/NODE.yaml and apply.sh; returns what to do next.
+    """Write OUT/gke/NODE.yaml and apply.sh, and return the instructions for the user.
 
     Args:
-      plan: nodes that are done (as far as can be seen from here) are left out.
-      args: `image`; `remote_out`, /gcs/BUCKET/FOLDER; `option`, KEY=VALUE for each of OPTIONS that
-        is to differ.
+      plan: nodes whose results exist on this machine are left out.
+      args: `image`; `remote_out`, /gcs/BUCKET/FOLDER; `option`, KEY=VALUE for each of OPTIONS with
+        another value than the default.
       collect: arguments of python that write the table.
 
     Raises:
@@ -91,11 +95,8 @@ def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
     for text in args.option:
         key, _, value = text.partition("=")
         if key not in OPTIONS or not value:
-            raise InputError(
-                f"--option {text}",
-                "is no setting of a GKE job",
-                nearest(key, OPTIONS) + " (KEY=VALUE)",
-            )
+            problem, remedy = "is not a setting of a GKE job", nearest(key, OPTIONS)
+            raise InputError(f"--option {text}", problem, f"{remedy} (KEY=VALUE)")
         options[key] = value
     folder = plan.out / "gke"
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,26 +108,24 @@ def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
     apply = folder / "apply.sh"
     apply.write_text(_apply(groups) + fetch_and_collect(plan, args, collect))
     apply.chmod(0o755)
-    return f"{sum(map(len, groups))} JobSets in {folder}; start them with: bash {shlex.quote(str(apply))}"
+    count, start = sum(map(len, groups)), f"bash {shlex.quote(str(apply))}"
+    return f"{count} JobSets in {folder}; start them with: {start}"
 
 
 def _jobset(node: Node, image: str, bucket: str, options: dict[str, str]) -> str:
-    # A JSON string is a YAML string: no quoting to get wrong. hosts and chips are numbers there.
-    quoted = {
-        key: json.dumps(value) if key not in ("hosts", "chips") else int(value)
-        for key, value in options.items()
-    }
     command = f". launch/env/$ACCELERATOR.sh && exec {shlex.join(['python', *command_of(node)])}"
-    names = {"name": node.key, "image": json.dumps(image), "command": json.dumps(command)}
-    return TEMPLATE.format(
-        **names, mount=json.dumps(f"/gcs/{bucket}"), bucket=json.dumps(bucket), **quoted
-    )
+    # Every JSON string is a YAML string, so JSON does the quoting. hosts and chips are numbers.
+    texts = {"image": image, "command": command, "mount": f"/gcs/{bucket}", "bucket": bucket}
+    values = {key: json.dumps(value) for key, value in (texts | options).items()}
+    values |= {key: int(options[key]) for key in ("hosts", "chips")}
+    return TEMPLATE.format(name=node.key, **values)
 
 
 def _apply(groups: list[list[Node]]) -> str:
     lines = [
         "#!/usr/bin/env bash",
-        "# Each kind of run waits for the end of those before; failed ones are named, the others go on.",
+        "# Each kind of run waits for the end of the kinds before it. Failed runs are named; the",
+        "# others continue.",
         "set -euo pipefail",
     ]
     lines += ['here="$(cd "$(dirname "$0")" && pwd)"', "wait_for() {", '  for name in "$@"; do']

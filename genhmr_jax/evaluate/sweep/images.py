@@ -1,7 +1,7 @@
 """A few rendered images with their features, for tiny sweeps: both splits in one command.
 
-python -m genhmr_jax.evaluate.sweep.images --out runs/images --poses made-up --train 16 --val 8
---encoder blazepose_full
+    python -m genhmr_jax.evaluate.sweep.images --out runs/images --poses made-up \\
+        --train 16 --val 8 --encoder blazepose_full
 """
 
 import argparse
@@ -13,11 +13,10 @@ from genhmr_jax.io.paths import FlagError, path_flag
 
 
 def write_images(folder: pathlib.Path, poses: str, train: int, val: int, encoder: str) -> None:
-    """Renders images of corpus poses and computes their features: FOLDER/train and FOLDER/val are
-    feature sets.
+    """Render images of corpus poses, and write their features to FOLDER/train and FOLDER/val.
 
     Raises:
-      InputError: no such corpus, or the detector saw nobody.
+      InputError: the corpus is missing, or the detector found nobody.
     """
     from genhmr_jax.data import features
     from genhmr_jax.data.synthetic.write import write_split
@@ -25,15 +24,12 @@ def write_images(folder: pathlib.Path, poses: str, train: int, val: int, encoder
     for split, count in (("train", train), ("val", val)):
         write_split(folder / "images", split, count, poses)
         if not features.compute(folder / "images", folder, split, encoder):
-            raise InputError(
-                folder,
-                f"the detector saw nobody in {count} images of {split}",
-                "ask for more images",
-            )
+            problem = f"the detector found nobody in {count} images of {split}"
+            raise InputError(folder, problem, "render more images")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line. Returns 0, or 1 after one line on stderr."""
+    """Run the command. Returns 0, or 1 after one line on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m genhmr_jax.evaluate.sweep.images",
         description="Render a few images and compute their features.",

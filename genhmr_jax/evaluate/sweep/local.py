@@ -1,4 +1,4 @@
-"""Runs the nodes of a plan here, several at a time, each as its own process with its own log."""
+"""Run the nodes of a plan on this machine, each as a process with a log."""
 
 import contextlib
 import dataclasses
@@ -15,23 +15,23 @@ from typing import Protocol
 from genhmr_jax.evaluate.sweep.plan import Node, Plan
 from genhmr_jax.io.errors import InputError
 
-STOPPED = 75  # genhmr_jax.main's exit code when it was told to stop and has saved
+STOPPED = 75  # exit code of genhmr_jax.main after it was preempted and has saved
 
 
 class Process(Protocol):
-    """What the scheduler needs of a running process; subprocess.Popen has it."""
+    """The methods of a process that the scheduler uses, such as those of subprocess.Popen."""
 
     def poll(self) -> int | None: ...
     def terminate(self) -> None: ...
     def kill(self) -> None: ...
 
 
-Launch = Callable[[Node, int], Process]  # node, number of the slot it runs in
+Launch = Callable[[Node, int], Process]  # arguments: the node, and the index of its slot
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of the nodes: how many were done before, done now, and why the others are not."""
+    """The numbers of nodes that were done before and now, and the reasons of failures by node."""
 
     before: int = 0
     done: int = 0
@@ -41,10 +41,17 @@ class Outcome:
 def run(
     plan: Plan, launch: Launch, jobs: int, say: Callable[[str], None] = print, pause: float = 0.2
 ) -> Outcome:
-    """Runs what is not done, `jobs` at a time; a failure stops only what needs it.
+    """Run the nodes that are not done, `jobs` at a time.
 
-    On KeyboardInterrupt (also SIGTERM) the running processes are told to stop, and get a minute to
-    save.
+    After a failure, only nodes that need the failed one are not run. On KeyboardInterrupt or
+    SIGTERM, the running processes get SIGTERM and one minute to save.
+
+    Args:
+      plan: the nodes.
+      launch: starts a node.
+      jobs: number of processes at a time.
+      say: prints a line about the progress.
+      pause: seconds between two looks at the processes.
     """
     outcome, running, slots = Outcome(), {}, list(range(jobs))
     todo = {key: node for key, node in plan.nodes.items() if not node.done}
@@ -52,6 +59,7 @@ def run(
     with _sigterm_interrupts():
         try:
             while todo or running:
+                # 1. Processes that have ended.
                 for key, (process, slot, began) in list(running.items()):
                     code = process.poll()
                     if code is None:
@@ -64,6 +72,8 @@ def run(
                     else:
                         outcome.failed[key] = _reason(plan, key, code)
                         say(f"{key} failed: {outcome.failed[key]}")
+
+                # 2. Start nodes whose inputs exist, in free slots.
                 for key, node in list(todo.items()):
                     if broken := [need for need in node.needs if need in outcome.failed]:
                         outcome.failed[key] = f"not run: it needs {broken[0]}"
@@ -83,8 +93,10 @@ def run(
 
 
 def launcher(plan: Plan, devices: list[str], jobs: int) -> Launch:
-    """Starts a node as a process whose output goes to OUT/logs/KEY.log; `devices` are dealt out
-    evenly to the slots."""
+    """A function that starts a node as a process whose output goes to OUT/logs/KEY.log.
+
+    The `devices` are distributed evenly over the slots.
+    """
     logs = plan.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     (plan.out / "runs").mkdir(exist_ok=True)
@@ -93,8 +105,8 @@ def launcher(plan: Plan, devices: list[str], jobs: int) -> Launch:
         mine = {"CUDA_VISIBLE_DEVICES": ",".join(devices[slot::jobs])} if devices else {}
         environment: Mapping[str, str] = os.environ | mine
         with open(logs / f"{node.key}.log", "ab") as log:
-            # A session of its own: Ctrl-C reaches this process alone, which then tells the others
-            # to save.
+            # With a separate session, Ctrl-C reaches only this scheduler, which then stops the
+            # processes and gives them time to save.
             return subprocess.Popen(
                 [sys.executable, *node.command],
                 stdout=log,
@@ -108,27 +120,26 @@ def launcher(plan: Plan, devices: list[str], jobs: int) -> Launch:
 
 @contextlib.contextmanager
 def alone(out: pathlib.Path) -> Iterator[None]:
-    """Holds the sweep's folder: two commands in one folder would train in the same workdirs.
+    """Lock the sweep's folder: two commands in one folder would train in the same workdirs.
 
     Raises:
-      InputError: another command runs there.
+      InputError: another command has the lock.
     """
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(
-                out, "another genhmr sweep is running there", "wait for it, or give another --out"
-            ) from error
+            problem = "another genhmr sweep is running there"
+            raise InputError(out, problem, "wait for its end, or give another --out") from error
         yield
 
 
 def _reason(plan: Plan, key: str, code: int) -> str:
-    """The last line that a failed node wrote, and where the rest is."""
+    """The reason of a failure: the exit code, the last line of the log, and the path of the log."""
     log = plan.out / "logs" / f"{key}.log"
     if code == STOPPED:
-        return "stopped from outside, and saved: the same command goes on with it"
+        return "preempted, and saved: the same command resumes it"
     text = log.read_text(errors="replace") if log.exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     what = f"exit code {code}" if code else "ended well but left no result"
@@ -136,7 +147,7 @@ def _reason(plan: Plan, key: str, code: int) -> str:
 
 
 def _stop(processes: list[Process], patience: float = 60.0) -> None:
-    """SIGTERM, a minute to save, SIGKILL."""
+    """Send SIGTERM, wait for `patience` seconds, then send SIGKILL."""
     for process in processes:
         process.terminate()
     end = time.monotonic() + patience
@@ -149,8 +160,10 @@ def _stop(processes: list[Process], patience: float = 60.0) -> None:
 
 @contextlib.contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM acts like Ctrl-C, so that no process is left behind. (Only a program's main thread
-    may say so.)"""
+    """Treat SIGTERM like Ctrl-C, so that no process is left running.
+
+    Signal handlers can be set only in the main thread; in another thread this has no effect.
+    """
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt

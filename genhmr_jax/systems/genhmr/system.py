@@ -1,7 +1,7 @@
-"""GenHMR as a core.system.System: encode once, sample tokens, decode them with the frozen
-tokenizer.
+"""GenHMR as a core.system.System: encode, sample tokens, decode them with the frozen tokenizer.
 
-Pure and jittable. `params` is {"genhmr", "tokenizer", "codebook": {"vectors"}}.
+All functions but `prepare` are pure and can be jitted. `params` is {"genhmr", "tokenizer",
+"codebook": {"vectors"}}.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from genhmr_jax.geometry.metrics import distances, procrustes
 from genhmr_jax.systems.genhmr.model import Encoded, GenHmrSpec, graphs, normalize_keypoints
 
 KIND = "genhmr"
-DRAWS = 16  # poses whose spread is the confidence
+DRAWS = 16  # number of sampled poses from whose spread the confidence follows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +35,11 @@ class GenHmrSystem:
     """The networks of a spec, without arrays.
 
     Attributes:
-      spec: sizes.
-      model, tokenizer: their structure.
+      spec: architecture and sizes.
+      model, tokenizer: graphs of the networks.
       shapes: of the parameters.
       remat: "none" or "blocks" (nets/remat.py), in training.
-      frozen_layers: first layers of the encoder that get no gradient, in training.
+      frozen_layers: number of first layers of the encoder without gradient, in training.
     """
 
     spec: GenHmrSpec
@@ -61,7 +61,7 @@ class GenHmrSystem:
 
     @property
     def contexts(self) -> tuple[str, ...]:
-        """Which of core.inputs.CONTEXTS it can do with."""
+        """Those of core.choices.CONTEXTS that the model supports."""
         image = ["image"] if self.spec.encoder_channels else []
         return ("all", *image, *(["keypoints"] if self.spec.num_keypoints else []))
 
@@ -74,17 +74,16 @@ class GenHmrSystem:
         *,
         published_crop: bool = False,
     ) -> Inputs:
-        """See core.system.System. The crop is around the seen keypoints."""
+        """See core.system.System. The crop is around the detected keypoints."""
         height, width = image.shape[:2]
         people = people.padded(rows)
-        seen = np.where(
-            people.keypoints[..., 2:] >= MIN_CONFIDENCE, people.keypoints, np.float32(0)
-        )
-        crop = camera.crop_around(seen[..., :2], seen[..., 2])
+        is_detected = people.keypoints[..., 2:] >= MIN_CONFIDENCE
+        keypoints = np.where(is_detected, people.keypoints, np.float32(0))
+        crop = camera.crop_around(keypoints[..., :2], keypoints[..., 2])
         view = photo.of_crops(crop)
         inputs = Inputs(
             view=view,
-            keypoints=seen,
+            keypoints=keypoints,
             keypoints3d=people.keypoints3d,
             silhouette=silhouette_term.targets(people, crop, width, height),
         )
@@ -98,7 +97,7 @@ class GenHmrSystem:
         return dataclasses.replace(inputs, **encoder.of_photo(image, people, crop, rows))
 
     def encode(self, params: Params, inputs: Inputs) -> Encoded:
-        """Context tokens, image values, shape and camera."""
+        """Context tokens, image values, shape and camera; see core.system.System."""
         view = inputs.view
         own, turn = inputs, None
         if self.spec.upright:
@@ -120,7 +119,7 @@ class GenHmrSystem:
         )
         if turn is None:
             return encoded
-        # The camera was estimated for the region; the answer is relative to the crop of the photo.
+        # The network estimates the camera of the region. Convert it to the crop of the photo.
         translation = jnp.einsum("bij,bj->bi", turn, own.view.translation(encoded.weak_camera))
         return dataclasses.replace(encoded, weak_camera=view.weak(translation))
 
@@ -146,20 +145,20 @@ class GenHmrSystem:
         """Uncertainty-guided sampling (core/sampling.py).
 
         Args:
-          rule: "hard" decodes the kept codes; "expected" the expected embedding of the step in
-            which each token was kept; "final" that of the last step for every token, so that early
-            tokens are revised by all that was kept later. None: hypotheses are hard, because they
-            must differ, and one answer is expected, because the mean serves it best.
-          schedule: one of sampling.SCHEDULES.
+          rule: "hard" decodes the sampled codes. "expected" decodes, for each token, the expected
+            embedding of the step in which it was kept. "final" decodes the expected embeddings of
+            the last step, so that early tokens are revised given all later ones. None means "hard"
+            for hypotheses, which must differ, and "expected" for one answer, because the mean has
+            the lowest error.
+          schedule: one of core.choices.SCHEDULES.
 
         Raises:
           ValueError: unknown rule or schedule.
         """
         rule = rule or ("hard" if distinct else "expected")
         if rule not in DECODE_RULES:
-            raise ValueError(
-                f"unknown decode rule {rule!r}: choose among {', '.join(DECODE_RULES)}"
-            )
+            known = ", ".join(DECODE_RULES)
+            raise ValueError(f"unknown decode rule {rule!r}: choose among {known}")
         vectors = params["codebook"]["vectors"]
         samples = sampling.sample(
             lambda tokens: self.logits(params, tokens, encoded),
@@ -176,14 +175,14 @@ class GenHmrSystem:
     def pose(
         self, params: Params, embeddings: Float[Array, "B L D"], view: CropCamera
     ) -> Float[Array, "B 24 3 3"]:
-        """Embeddings to rotation matrices, by the frozen tokenizer; see core.system.System."""
+        """Rotation matrices of embeddings, by the frozen tokenizer; see core.system.System."""
         rotmats = self.decode(params, embeddings)
         if not self.spec.upright:
             return rotmats
         return rotmats.at[:, 0].set(view.upright()[0] @ rotmats[:, 0])
 
     def decode(self, params: Params, embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
-        """As `pose`, but the root in the axes in which the network sees the person."""
+        """As `pose`, but with the root rotation in the axes of the network's inputs."""
         return nnx.merge(self.tokenizer, params["tokenizer"]).decode(embeddings)
 
     def confidence(
@@ -194,17 +193,16 @@ class GenHmrSystem:
         rotmats: Float[Array, "B 24 3 3"],
         keys: Array,
     ) -> Float[Array, "B 24"]:
-        """Probability that each joint lies within confidence.NEAR of the truth, from the spread of
-        the network's own samples.
+        """Probability that each joint is within confidence.NEAR of the truth.
 
-        DRAWS poses are drawn from the token probabilities before any token is kept, and aligned to
-        the answer; the mean squared distance of a joint from them is taken for its mean squared
-        error.
+        It follows from the spread of the network's own samples. DRAWS poses are drawn from the
+        token probabilities before any token is kept, and aligned to the answer. The mean squared
+        distance of a joint from them is the estimate of its mean squared error.
 
         Args:
           body: a keypoint model, for its joints.
           rotmats: the answer.
-          keys: (B,), one per example.
+          keys: (B,), one for each row.
         """
         vectors, length = params["codebook"]["vectors"], self.spec.tokenizer.length
         nothing = jnp.full((rotmats.shape[0], length), vectors.shape[0], jnp.int32)
@@ -213,9 +211,8 @@ class GenHmrSystem:
 
         def squared_distance(total: jax.Array, draw: jax.Array) -> tuple[jax.Array, None]:
             tokens = jnp.argmax(logits + sampling.gumbel(keys, draw, logits.shape[1:]), -1)
-            joints = smpl_jax.forward(
-                body, encoded.betas, self.decode(params, vectors[tokens])
-            ).joints
+            drawn = self.decode(params, vectors[tokens])
+            joints = smpl_jax.forward(body, encoded.betas, drawn).joints
             return total + distances(procrustes(joints, answer)(joints), answer) ** 2, None
 
         total, _ = jax.lax.scan(squared_distance, jnp.zeros(answer.shape[:2]), jnp.arange(DRAWS))
@@ -223,19 +220,19 @@ class GenHmrSystem:
 
 
 def _upright(inputs: Inputs) -> tuple[Float[Array, "B 3 3"], Inputs]:
-    """Inputs of a camera that is turned about its axis until the person stands upright, and whose
-    crop is the region.
+    """Convert inputs to a camera that is turned about its axis, so that the person is upright.
 
-    Also the rotation from its axes to the camera's.
+    Returns:
+      the rotations from the axes of that camera to those of the photo's camera, and the inputs,
+      whose crop is the detector's region.
     """
     turn, view = inputs.view.upright()
     own = dataclasses.replace(inputs, view=view)
     if inputs.keypoints is not None:
         middle = view.centre[:, None]
         points = (inputs.keypoints[..., :2] - middle) @ turn[:, :2, :2] + middle
-        own = dataclasses.replace(
-            own, keypoints=jnp.concatenate([points, inputs.keypoints[..., 2:]], -1)
-        )
+        keypoints = jnp.concatenate([points, inputs.keypoints[..., 2:]], -1)
+        own = dataclasses.replace(own, keypoints=keypoints)
     if inputs.keypoints3d is not None:
         own = dataclasses.replace(own, keypoints3d=inputs.keypoints3d @ turn)
     return turn, own

@@ -68,38 +68,38 @@ class RegressorSystem:
         *,
         published_crop: bool = False,
     ) -> Inputs:
-        """See core.system.System. The crop is the square around the box, cut as in the training of
-        the weights."""
+        """See core.system.System. The crop is the square around the box, made as in training."""
         height, width = image.shape[:2]
-        crops = np.array([camera.square_around(box) for box in people.boxes], np.float32).reshape(
-            -1, 3
-        )
+        squares = [camera.square_around(box) for box in people.boxes]
+        squares = np.array(squares, np.float32).reshape(-1, 3)
         padded = people.padded(rows)
-        seen = np.where(
-            padded.keypoints[..., 2:] >= MIN_CONFIDENCE, padded.keypoints, np.float32(0)
-        )
-        crop = camera.crop_around(seen[..., :2], seen[..., 2])  # of the empty rows
-        crop[: len(crops)] = np.where(crops[:, 2:] > 0, crops, crop[: len(crops)])
-        # Their demo smooths large crops, their evaluation does not (geometry/published_crop.py).
+        is_detected = padded.keypoints[..., 2:] >= MIN_CONFIDENCE
+        keypoints = np.where(is_detected, padded.keypoints, np.float32(0))
+        # Rows without a box get a crop around their keypoints.
+        crop = camera.crop_around(keypoints[..., :2], keypoints[..., 2])
+        crop[: len(squares)] = np.where(squares[:, 2:] > 0, squares, crop[: len(squares)])
+        # The published demo blurs large crops; the published evaluation does not
+        # (geometry/published_crop.py).
         blur = not published_crop
         images = encoders.crop_images(image, crop[: len(people)], rows, self.spec.crop, blur)
         silhouette = silhouette_term.targets(padded, crop, width, height)
-        return Inputs(photo.of_crops(crop), keypoints=seen, images=images, silhouette=silhouette)
+        inputs = {"keypoints": keypoints, "images": images, "silhouette": silhouette}
+        return Inputs(photo.of_crops(crop), **inputs)
 
     def encode(self, params: Params, inputs: Inputs) -> Regressed:
-        """The body of each crop."""
+        """Estimate the body of each crop."""
         body = nnx.merge(self.model, params["genhmr"])(inputs.images)
         rot6d = rotations.matrix_to_rot6d(body.rotmats, "rows")
         return Regressed(rot6d, body.betas, body.weak_camera)
 
     def sample(self, params: Params, encoded: Regressed, keys: Array, **how: Any) -> Latents:
-        """The one answer; keys and settings of sampling change nothing."""
+        """The network's answer. Keys and settings of sampling have no effect."""
         return Latents(encoded.rot6d, jnp.zeros((encoded.rot6d.shape[0], 0), jnp.int32))
 
     def pose(
         self, params: Params, embeddings: Float[Array, "B 24 6"], view: CropCamera
     ) -> Float[Array, "B 24 3 3"]:
-        """6D rotations to matrices."""
+        """Rotation matrices of 6D rotations."""
         return rotations.rot6d_to_matrix(embeddings, "rows")
 
     def confidence(
@@ -110,7 +110,7 @@ class RegressorSystem:
         rotmats: Array,
         keys: Array,
     ) -> Float[Array, "B 24"]:
-        """NaN: a regressor has no estimate of it."""
+        """NaN: a regressor does not estimate its confidence."""
         return jnp.full(rotmats.shape[:2], jnp.nan)
 
 

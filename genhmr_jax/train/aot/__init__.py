@@ -1,1 +1,1 @@
-"""Compiling a training step for TPU slices that are not here, and predicting its time."""
+"""Compilation of a training step for TPU slices that are absent, and predictions of its time."""

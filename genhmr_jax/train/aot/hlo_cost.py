@@ -1,7 +1,7 @@
-"""What a compiled program does, counted over all turns of its loops: matrix FLOPs, HBM traffic,
-collectives, and its biggest arrays.
+"""The cost of a compiled program: matrix FLOPs, HBM traffic, collectives, and its largest arrays.
 
-All numbers are of one device: the text is the program that each device runs.
+All iterations of loops count. All numbers are of one device: the text is the program that each
+device runs.
 """
 
 import dataclasses
@@ -14,31 +14,14 @@ import numpy as np
 from genhmr_jax.train.aot.hlo import Instruction, Module, Shape
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-# What only names, moves into view or starts: no traffic of its own.
+# Instructions without traffic: names, views, and starts of work that is counted elsewhere.
 _FREE = {
-    "parameter",
-    "constant",
-    "tuple",
-    "get-tuple-element",
-    "bitcast",
-    "while",
-    "conditional",
-    "call",
-    "iota",
-    "after-all",
-    "partition-id",
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"),
+    *("call", "iota", "after-all", "partition-id", "replica-id", "copy-done", "async-start"),
+    *("async-update", "async-done", "optimization-barrier", "opt-barrier"),
+    *(kind + end for kind in KINDS for end in ("", "-start", "-done")),
 }
-_FREE |= {
-    "copy-done",
-    "async-start",
-    "async-update",
-    "async-done",
-    "optimization-barrier",
-    "replica-id",
-    "opt-barrier",
-}
-_FREE |= {kind + end for kind in KINDS for end in ("", "-start", "-done")}
-
+# Parts of the name of a traced operation that are left out in reports.
 _SCAFFOLD = r"jit\(.*\)|jvp\(\)|transpose\(jvp\(\)\)|while|body|closed_call|checkpoint"
 
 
@@ -47,10 +30,12 @@ class Collective:
     """One collective of the program.
 
     Attributes:
-      bytes: of the operands on one device, each time.
-      groups: devices that exchange data, as positions in the mesh; for a collective-permute the
-        (from, to) pairs.
-      times: how often it runs.
+      kind: one of KINDS.
+      bytes: of the operands on one device, for one execution.
+      groups: the devices that exchange data, as positions in the mesh; for a collective-permute the
+        pairs (from, to).
+      times: number of executions.
+      op_name: the operation of the traced program that it comes from.
     """
 
     kind: str
@@ -61,42 +46,42 @@ class Collective:
 
     @property
     def size(self) -> int:
-        """Devices in a group."""
+        """Number of devices in a group."""
         return len(self.groups[0]) if self.groups else 1
 
     @property
     def sent(self) -> float:
-        """Bytes that each device sends in a ring, all times together (Thakur et al. 2005): an
-        all-gather passes on n - 1 shares, a reduce-scatter of the n shares n - 1, an all-reduce
-        does both, an all-to-all sends n - 1 of n parts, a permute everything."""
+        """Bytes that each device sends in a ring, in all executions (Thakur et al. 2005).
+
+        Of n devices, each sends n - 1 shares in an all-gather, n - 1 of n shares in a
+        reduce-scatter or an all-to-all, twice that in an all-reduce, and everything in a permute.
+        """
         n = self.size
-        share = {"all-gather": n - 1, "all-reduce": 2 * (n - 1) / n, "collective-permute": 1}.get(
-            self.kind, (n - 1) / n
-        )
-        return self.times * self.bytes * share
+        shares = {"all-gather": n - 1, "all-reduce": 2 * (n - 1) / n, "collective-permute": 1}
+        return self.times * self.bytes * shares.get(self.kind, (n - 1) / n)
 
 
 def collectives(module: Module) -> list[Collective]:
-    """All collectives. One that runs beside other work appears in several pieces of the text; its
-    channel tells that it is one."""
+    """All collectives of a program.
+
+    A collective that runs at the same time as other work appears several times in the text, with
+    the same channel. It is returned once.
+    """
     found: dict[str, Collective] = {}
     for name, instruction in module.instructions():
         kind = instruction.opcode.removesuffix("-start")
         times = module.times.get(name, 0)
         if kind not in KINDS or not times:
             continue
-        # The TPU compiler writes a reduce-scatter as a fusion of an all-reduce and the slice that a
-        # device keeps.
+        # The TPU compiler writes a reduce-scatter as a fusion of an all-reduce and a slice of it.
         if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
             kind = "reduce-scatter"
         size = sum(module.computations[name][operand].bytes for operand in instruction.operands)
         channel = re.search(r"channel_id=(\d+)", instruction.attributes)
         key = f"{kind} {channel[1]}" if channel else f"{name}/{instruction.name}"
-        made = Collective(
-            kind, size, replica_groups(instruction.attributes), times, instruction.op_name
-        )
         if key not in found or found[key].times < times:
-            found[key] = made
+            groups = replica_groups(instruction.attributes)
+            found[key] = Collective(kind, size, groups, times, instruction.op_name)
     return [c for c in found.values() if c.size > 1]
 
 
@@ -106,29 +91,26 @@ def replica_groups(attributes: str) -> tuple[tuple[int, ...], ...]:
         return _braces(pairs[1])
     if listed := re.search(r"replica_groups=\{(\{.*?\})\}", attributes):
         return _braces(listed[1])
-    if iota := re.search(
-        r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes
-    ):
-        shape, dims = _numbers(iota[1]), _numbers(iota[2])
-        order = _numbers(iota[3]) if iota[3] else range(len(dims))
-        return tuple(
-            map(
-                tuple,
-                np.arange(math.prod(dims)).reshape(dims).transpose(*order).reshape(shape).tolist(),
-            )
-        )
-    if mesh := re.search(
-        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^{]*)\))? \{([^}]*)\}", attributes
-    ):
-        sizes = {axis: int(n) for axis, n in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
-        ids = _device_ids(mesh[2]) if mesh[2] else np.arange(math.prod(sizes.values()))
-        return _mesh_groups(ids.reshape(*sizes.values()), list(sizes), mesh[3])
+    iota = r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
+    if found := re.search(iota, attributes):
+        shape, dims = _numbers(found[1]), _numbers(found[2])
+        order = _numbers(found[3]) if found[3] else range(len(dims))
+        groups = np.arange(math.prod(dims)).reshape(dims).transpose(*order).reshape(shape)
+        return tuple(map(tuple, groups.tolist()))
+    mesh = r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^{]*)\))? \{([^}]*)\}"
+    if found := re.search(mesh, attributes):
+        sizes = {axis: int(n) for axis, n in re.findall(r"'([^']+)'=(\d+)", found[1])}
+        ids = _device_ids(found[2]) if found[2] else np.arange(math.prod(sizes.values()))
+        return _mesh_groups(ids.reshape(*sizes.values()), list(sizes), found[3])
     return ()
 
 
 def _device_ids(text: str) -> np.ndarray:
-    """The devices of a mesh in their order: a list "0,2,1,3", or "[128,2]T(1,0)", all of them
-    counted over 128 x 2 and transposed."""
+    """The devices of a mesh in their order.
+
+    The text is a list "0,2,1,3", or "[128,2]T(1,0)": the numbers 0..255 in a 128 x 2 matrix, which
+    is transposed.
+    """
     if iota := re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text.strip()):
         dims = _numbers(iota[1])
         if iota[2]:
@@ -137,8 +119,10 @@ def _device_ids(text: str) -> np.ndarray:
 
 
 def _mesh_groups(ids: np.ndarray, axes: list[str], named: str) -> tuple[tuple[int, ...], ...]:
-    """Groups along the named axes of a mesh; 'a':(2)4 names a part of an axis: 4 wide, with 2 parts
-    before it."""
+    """Groups along the named axes of a mesh.
+
+    A name may stand for a part of an axis: 'a':(2)4 is the part of size 4 after a part of size 2.
+    """
     shape, inside, position = [], [], 0
     wanted = {
         m[1]: (int(m[2]), int(m[3])) if m[2] else None
@@ -165,80 +149,73 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def flops(module: Module) -> int:
-    """Matrix products and convolutions of one device, 2 x multiply-adds; also what is computed
-    again, or on every device alike."""
+    """FLOPs of matrix products and convolutions on one device, 2 x multiply-adds.
+
+    Products that are computed again, or on every device alike, count too.
+    """
     total = 0
     for name, instruction in module.instructions():
         times = module.times.get(name, 0)
         if times and instruction.opcode in ("dot", "convolution"):
-            left, right = (
-                module.computations[name][operand].shapes[0].dims
-                for operand in instruction.operands[:2]
-            )
-            count = (
-                _dot(instruction, left)
-                if instruction.opcode == "dot"
-                else _convolution(instruction, left, right)
-            )
+            body = module.computations[name]
+            left, right = (body[operand].shapes[0].dims for operand in instruction.operands[:2])
+            is_dot = instruction.opcode == "dot"
+            count = _dot(instruction, left) if is_dot else _convolution(instruction, left, right)
             total += times * count
     return total
 
 
 def _dot(instruction: Instruction, left: tuple[int, ...]) -> int:
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
-    return (
-        2
-        * math.prod(instruction.shapes[0].dims)
-        * math.prod(left[i] for i in _numbers(contracted[1] if contracted else ""))
-    )
+    axes = _numbers(contracted[1] if contracted else "")
+    return 2 * math.prod(instruction.shapes[0].dims) * math.prod(left[i] for i in axes)
 
 
 def _convolution(instruction: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> int:
-    """Products with padding do not count: XLA for TPU writes batched matrix products as
-    convolutions full of it."""
+    """FLOPs of a convolution, without products with padding.
+
+    XLA for TPU writes batched matrix products as convolutions, most of whose products are with
+    padding.
+    """
+    # 1. The products of one position of the window.
     names = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
     output = instruction.shapes[0].dims
-    count = (
-        2 * output[names[3].index("b")] * output[names[3].index("f")] * right[names[2].index("i")]
-    )
-    window = dict(
-        re.findall(
-            r"(size|stride|pad|lhs_dilate|rhs_dilate)=([\dx_\-]+)",
-            _braced(instruction.attributes, "window"),
-        )
-    )
-    spatial = [c for c in names[3] if c.isdigit()]
-    each = lambda key, default: (
-        [int(v) for v in window[key].split("x")] if key in window else [default] * len(spatial)
-    )
-    low = (
-        [int(p.split("_")[0]) for p in window["pad"].split("x")]
-        if "pad" in window
-        else [0] * len(spatial)
-    )
-    for i, axis in enumerate(sorted(spatial)):
-        at = np.arange(output[names[3].index(axis)])[:, None] * each("stride", 1)[i]
-        at = at + np.arange(right[names[2].index(axis)]) * each("rhs_dilate", 1)[i] - low[i]
-        dilation = each("lhs_dilate", 1)[i]
-        count *= int(
-            np.sum(
-                (at >= 0)
-                & (at <= (left[names[1].index(axis)] - 1) * dilation)
-                & (at % dilation == 0)
-            )
-        )
+    batch, features = output[names[3].index("b")], output[names[3].index("f")]
+    count = 2 * batch * features * right[names[2].index("i")]
+    # 2. The parameters of the window along each spatial axis.
+    spatial = sorted(c for c in names[3] if c.isdigit())
+    keys = r"(size|stride|pad|lhs_dilate|rhs_dilate)=([\dx_\-]+)"
+    window = dict(re.findall(keys, _braced(instruction.attributes, "window")))
+
+    def each(key: str, default: str) -> list[int]:
+        """A parameter of each axis; for the padding "low_high", the low one."""
+        values = window[key].split("x") if key in window else [default] * len(spatial)
+        return [int(value.split("_")[0]) for value in values]
+
+    strides, low = each("stride", "1"), each("pad", "0")
+    left_dilation, right_dilation = each("lhs_dilate", "1"), each("rhs_dilate", "1")
+    # 3. The positions of the window that are on an element of the input.
+    for i, axis in enumerate(spatial):
+        at = np.arange(output[names[3].index(axis)])[:, None] * strides[i]
+        at = at + np.arange(right[names[2].index(axis)]) * right_dilation[i] - low[i]
+        last = (left[names[1].index(axis)] - 1) * left_dilation[i]
+        count *= int(np.sum((at >= 0) & (at <= last) & (at % left_dilation[i] == 0)))
     return count
 
 
 def _braced(attributes: str, name: str) -> str:
+    """The text in the braces of the attribute name={...}, or ""."""
     found = re.search(rf"\b{name}=\{{([^}}]*)\}}", attributes)
     return found[1] if found else ""
 
 
 def hbm_bytes(module: Module) -> int:
-    """An estimate of what the program reads from and writes to HBM: operands and results of every
-    instruction that is not inside a fusion and not kept on the core. What a fusion only slices out
-    of an operand, or writes into one, counts with the size of the slice."""
+    """An estimate of the bytes that the program reads from HBM and writes to it.
+
+    They are the operands and results of every instruction, except those inside fusions and those
+    that stay on the core. If a fusion only reads a slice of an operand, or only writes a slice into
+    it, the slice counts.
+    """
     total = 0
     for name, instruction in module.instructions():
         times = module.times.get(name, 0)
@@ -246,10 +223,9 @@ def hbm_bytes(module: Module) -> int:
             continue
         body = module.computations[name]
         operands = [body[o].shapes for o in instruction.operands if o in body]
-        if instruction.opcode == "fusion" and instruction.called("calls") in module.computations:
-            moved = _fusion_bytes(
-                module.computations[instruction.called("calls")], operands, instruction.shapes
-            )
+        inner = module.computations.get(instruction.called("calls"))
+        if instruction.opcode == "fusion" and inner is not None:
+            moved = _fusion_bytes(inner, operands, instruction.shapes)
         elif instruction.opcode in ("dynamic-slice", "gather"):
             moved = 2 * _in_hbm(instruction.shapes)
         elif instruction.opcode in ("dynamic-update-slice", "scatter"):
@@ -265,10 +241,12 @@ def hbm_bytes(module: Module) -> int:
 def _fusion_bytes(
     inner: dict[str, Instruction], operands: list[tuple[Shape, ...]], results: tuple[Shape, ...]
 ) -> int:
+    """The HBM traffic of a fusion with these instructions, operands and results."""
     users: dict[str, list[Instruction]] = {}
     for instruction in inner.values():
         for operand in instruction.operands:
             users.setdefault(operand, []).append(instruction)
+    slices = ("dynamic-slice", "dynamic-update-slice")
     total, written_into = 0, set()
     for instruction in inner.values():
         if instruction.opcode == "dynamic-update-slice":
@@ -277,16 +255,10 @@ def _fusion_bytes(
         if instruction.opcode != "parameter" or int(instruction.argument) >= len(operands):
             continue
         read, by = _in_hbm(operands[int(instruction.argument)]), users.get(instruction.name, [])
-        if (
-            read
-            and by
-            and all(
-                u.opcode in ("dynamic-slice", "dynamic-update-slice")
-                and u.operands[0] == instruction.name
-                for u in by
-            )
-        ):
-            read = sum(u.bytes for u in by if u.opcode == "dynamic-slice")
+        # An operand whose slices only are read or written.
+        name = instruction.name
+        if read and by and all(u.opcode in slices and u.operands[0] == name for u in by):
+            read = sum(user.bytes for user in by if user.opcode == "dynamic-slice")
         total += read
     return total + sum(s.bytes for s in results if not s.on_core and s not in written_into)
 
@@ -297,7 +269,14 @@ def _in_hbm(shapes: tuple[Shape, ...]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Buffer:
-    """An array that the program keeps in HBM, and where it comes from; `count` alike ones."""
+    """Arrays of one shape and one origin that the program stores in HBM.
+
+    Attributes:
+      bytes: of one of them.
+      shape: type and dimensions.
+      op_name: the end of the name of the traced operation.
+      count: their number.
+    """
 
     bytes: int
     shape: str
@@ -306,30 +285,31 @@ class Buffer:
 
 
 def biggest(module: Module, number: int = 5) -> list[Buffer]:
-    """The biggest arrays that the program makes on the way (not its arguments), those of the same
-    shape and origin together."""
+    """The `number` largest arrays that the program makes, without its arguments.
+
+    Arrays of the same shape and origin are one entry.
+    """
     found: dict[tuple[str, str], tuple[int, int]] = {}
-    for _, instruction, shape in _made(module):
+    for instruction, shape in _made(module):
         key = (str(shape), short(instruction.op_name))
         found[key] = (shape.bytes, found.get(key, (0, 0))[1] + 1)
     largest = sorted(found.items(), key=lambda item: -item[1][0])[:number]
     return [Buffer(size, shape, origin, count) for (shape, origin), (size, count) in largest]
 
 
-def _made(module: Module) -> Iterator[tuple[str, Instruction, Shape]]:
+def _made(module: Module) -> Iterator[tuple[Instruction, Shape]]:
+    """The results in HBM of all instructions outside fusions."""
     for name, instruction in module.instructions():
-        if (
-            module.times.get(name, 0)
-            and name not in module.fused
-            and instruction.opcode not in _FREE - set(KINDS)
-        ):
-            for shape in instruction.shapes:
-                if not shape.on_core:
-                    yield name, instruction, shape
+        runs = module.times.get(name, 0) and name not in module.fused
+        if runs and instruction.opcode not in _FREE - set(KINDS):
+            yield from ((instruction, shape) for shape in instruction.shapes if not shape.on_core)
 
 
 def short(op_name: str) -> str:
-    """The end of a traced name, which says most, and whether it is of the backward pass."""
+    """The last three parts of a traced name.
+
+    They follow "backward: " in the backward pass, and "again: " in a second computation.
+    """
     backward = "backward: " if "transpose(" in op_name else ""
     again = "again: " if "rematted_computation" in op_name else ""
     parts = [p for p in op_name.split("/") if not re.fullmatch(_SCAFFOLD, p)]

@@ -25,9 +25,12 @@ ITERATIONS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Inference:
-    """step: (params, body, surface, inputs, numbers) -> core.solve.Solved.
+    """The inference step of a system.
 
-    shapes: of these five, with shardings.
+    Attributes:
+      step: jitted (params, body, surface, inputs, numbers) -> core.solve.Solved; `numbers` (rows,)
+        are those of the people's random keys.
+      shapes: of these five, with shardings.
     """
 
     step: Any
@@ -39,10 +42,10 @@ class Inference:
 
 
 def build(task: Task, config: ml_collections.ConfigDict, mesh: Mesh, rows: int) -> Inference:
-    """The inference step for `rows` people over data x fsdp.
+    """Make the inference step for `rows` people, split over data x fsdp.
 
-    Trained parameters are bfloat16, as the exported model's, and are split by the rules of
-    training; those that training only reads are whole on every device.
+    Trained parameters are bfloat16, as in an exported model, and are split by the rules of
+    training. Those that training only reads are replicated on every device.
 
     Raises:
       InputError: rows that do not divide over the mesh, or a task without an inference step.
@@ -77,10 +80,7 @@ def build(task: Task, config: ml_collections.ConfigDict, mesh: Mesh, rows: int) 
 
 
 def input_shapes(system: System, rows: int) -> Inputs:
-    """The inputs of `rows` people, as shapes.
-
-    They are without the masks of silhouettes, which a photo may lack.
-    """
+    """The shapes of the inputs of `rows` people, without silhouettes."""
     image, camera = np.zeros((64, 64, 3), np.uint8), PhotoCamera(64.0, (32.0, 32.0))
     one = system.prepare(image, Detections.empty(1), camera, 1)
     one = dataclasses.replace(one, silhouette=None)

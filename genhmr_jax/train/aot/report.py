@@ -1,4 +1,4 @@
-"""Compiles a lowered step for a slice and writes down what came out."""
+"""Compilation of a lowered step for a TPU slice, and a report of the compiled program."""
 
 import dataclasses
 import math
@@ -17,8 +17,13 @@ from genhmr_jax.train.aot.topology import offline
 
 
 class OutOfMemory(Exception):
-    """The program does not fit a chip. needed: bytes of HBM, as far as the compiler says; what:
-    "arguments" or "temporaries"."""
+    """The program does not fit the memory of a chip.
+
+    Args:
+      needed: bytes of HBM; NaN if the compiler does not state them.
+      what: "arguments" or "temporaries".
+      message: of the compiler.
+    """
 
     def __init__(self, needed: float, what: str, message: str):
         super().__init__(message)
@@ -27,18 +32,24 @@ class OutOfMemory(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """One compiled step; bytes, FLOPs and seconds are of one chip and one step, but `model_flops`,
-    which are of the whole batch.
+    """One compiled step. Bytes, FLOPs and seconds are of one chip, if not stated otherwise.
 
     Attributes:
-      model_flops: matrix FLOPs that the model asks for, without what is computed again.
-      flops: matrix FLOPs that the compiled program does, with everything computed again or on
+      chips: their number.
+      mesh: size of each axis.
+      compile_seconds: time of the compilation.
+      model_flops: matrix FLOPs of the model for the whole batch, each product once.
+      flops: matrix FLOPs of the compiled program, with products that are computed again or on
         several chips alike.
-      hbm: arguments, outputs, aliased (outputs in the place of arguments), temporaries, code,
-        total, limit.
-      traffic: estimate of bytes through HBM.
-      collectives: for each kind, how many run, the bytes that a chip sends, and their seconds at
-        full speed of the links.
+      hbm: bytes of arguments, outputs, aliased (outputs in the place of arguments), temporaries,
+        code; their total, and the limit.
+      traffic: estimated bytes from and to HBM.
+      collectives: for each kind the number of executions ("times"), the bytes that a chip sends,
+        and the seconds at full speed of the links.
+      bounds: of the time of the step.
+      mfu: model FLOPs utilisation if all resources overlap: an upper bound.
+      mfu_serial: the same if nothing overlaps.
+      biggest: the largest temporaries.
     """
 
     chips: int
@@ -55,7 +66,7 @@ class Report:
     biggest: list[hlo_cost.Buffer]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as nested dictionaries, for JSON."""
         return dataclasses.asdict(self) | {
             "step_seconds": {"overlapped": self.bounds.overlapped, "serial": self.bounds.serial}
         }
@@ -74,20 +85,29 @@ def argument_bytes(shapes: Any) -> int:
 def compile_report(
     lowered: jax.stages.Lowered, chip: Chip, shape: Sequence[int], mesh: Mesh, model_flops: float
 ) -> Report:
-    """Compiles (minutes, for a big model) and measures the program.
+    """Compile a step, which takes minutes for a large model, and analyse the program.
+
+    Args:
+      lowered: the step.
+      chip: the chip.
+      shape: chips along each axis of the slice.
+      mesh: over the devices of the slice.
+      model_flops: matrix FLOPs of the model for the whole batch.
 
     Raises:
-      OutOfMemory: the compiler finds no way to fit it.
+      OutOfMemory: the program does not fit.
     """
+    # 1. Compile.
     start = time.monotonic()
     try:
         with offline():
             compiled = lowered.compile()
-    except Exception as error:  # a JaxRuntimeError, by version an XlaRuntimeError
+    except Exception as error:  # JaxRuntimeError or XlaRuntimeError, by version
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise out_of_memory(str(error)) from error
     took = time.monotonic() - start
+    # 2. Count operations and bytes.
     module, memory = hlo.parse(compiled.as_text()), compiled.memory_analysis()
     found = hlo_cost.collectives(module)
     coordinates = [device.coords for device in mesh.devices.flat]
@@ -101,6 +121,7 @@ def compile_report(
         "code": memory.generated_code_size_in_bytes,
     }
     hbm |= {"total": sum(hbm.values()) - 2 * hbm["aliased"], "limit": chip.hbm}
+    # 3. Utilisation, and the collectives by kind.
     chips = mesh.devices.size
     mfu = lambda s: model_flops / (chips * chip.flops * s)
     kinds = {
@@ -112,63 +133,84 @@ def compile_report(
         for kind, times, sent in hlo_cost.by_kind(found)
     }
     return Report(
-        chips,
-        dict(mesh.shape),
-        took,
-        model_flops,
-        flops,
-        hbm,
-        traffic,
-        kinds,
-        bounds,
-        mfu(bounds.overlapped),
-        mfu(bounds.serial),
-        hlo_cost.biggest(module),
+        chips=chips,
+        mesh=dict(mesh.shape),
+        compile_seconds=took,
+        model_flops=model_flops,
+        flops=flops,
+        hbm=hbm,
+        traffic=traffic,
+        collectives=kinds,
+        bounds=bounds,
+        mfu=mfu(bounds.overlapped),
+        mfu_serial=mfu(bounds.serial),
+        biggest=hlo_cost.biggest(module),
     )
 
 
 def out_of_memory(message: str) -> OutOfMemory:
-    """From the compiler's words: 'required for HLO temporaries (88.00G) exceeds available HBM
-    (15.75G)' or 'Used 17.2G of 15.75G'."""
+    """The OutOfMemory of a compiler's message.
+
+    Known forms are "required for HLO temporaries (88.00G) exceeds available HBM (15.75G)" and "Used
+    17.2G of 15.75G".
+    """
     units = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
     found = re.search(r"required for ([\w ]*?)\(([\d.]+)([KMGT]?)B?\) exceeds", message)
     if found:
         what = "arguments" if "argument" in found[1] else "temporaries"
         return OutOfMemory(float(found[2]) * units[found[3]], what, message)
     used = re.search(r"[Uu]sed ([\d.]+)([KMGT]?)B? of", message)
-    return OutOfMemory(
-        float(used[1]) * units[used[2]] if used else math.nan, "temporaries", message
-    )
+    needed = float(used[1]) * units[used[2]] if used else math.nan
+    return OutOfMemory(needed, "temporaries", message)
 
 
 def describe(report: Report, title: str) -> str:
-    """The report as text for people."""
-    gib = lambda n: f"{n / GIB:.2f} GiB"
-    hbm, bounds = report.hbm, report.bounds
+    """The report as lines of text."""
+    gib = lambda key: f"{report.hbm[key] / GIB:.2f} GiB"
+    ms = lambda seconds: f"{1e3 * seconds:.2f} ms"
+    percent = lambda share: f"{100 * share:.1f} %"
+    bounds = report.bounds
     mesh = " x ".join(f"{axis} {n}" for axis, n in report.mesh.items())
-    lines = [
-        f"{title}: {report.chips} chips, mesh {mesh}; compiled in {report.compile_seconds:.0f} s, never run",
-        f"  HBM of a chip      {gib(hbm['total'])} of {gib(hbm['limit'])}: "
-        f"arguments {gib(hbm['arguments'])}, temporaries {gib(hbm['temporaries'])}, outputs {gib(hbm['outputs'] - hbm['aliased'])}, "
-        f"code {gib(hbm['code'])}",
-        f"  FLOPs              {report.model_flops:.4g} of the model a step; a chip computes {report.flops:.4g}, "
-        f"{report.flops * report.chips / report.model_flops:.2f} x its share of them",
+    outputs = f"{(report.hbm['outputs'] - report.hbm['aliased']) / GIB:.2f} GiB"
+    ratio = report.flops * report.chips / report.model_flops
+    parts = [
+        (
+            "HBM of a chip",
+            f"{gib('total')} of {gib('limit')}: arguments {gib('arguments')}, "
+            f"temporaries {gib('temporaries')}, outputs {outputs}, code {gib('code')}",
+        ),
+        (
+            "FLOPs",
+            f"{report.model_flops:.4g} of the model a step; a chip computes {report.flops:.4g}, "
+            f"{ratio:.2f} x its share of them",
+        ),
     ]
     for kind, row in report.collectives.items():
-        sent = f"{row['bytes'] / 1e9:.3f} GB sent by a chip in {row['times']:.0f}, {1e3 * row['seconds']:.2f} ms"
-        lines.append(f"  {kind:18} {sent}")
+        sent = f"{row['bytes'] / 1e9:.3f} GB sent by a chip in {row['times']:.0f}"
+        parts.append((kind, f"{sent}, {ms(row['seconds'])}"))
     if not report.collectives:
-        lines.append("  collectives        none")
-    lines += [
-        f"  roofline           compute {1e3 * bounds.compute:.2f} ms, HBM {1e3 * bounds.hbm:.2f} ms (estimate), "
-        f"ICI {1e3 * bounds.ici:.2f} ms",
-        f"  predicted step     {1e3 * bounds.overlapped:.2f} ms if all overlaps (bound by {bounds.bound}), "
-        f"{1e3 * bounds.serial:.2f} ms if nothing does",
-        f"  MFU at most        {100 * report.mfu:.1f} % ({100 * report.mfu_serial:.1f} % without overlap)",
-        "  biggest temporaries",
+        parts.append(("collectives", "none"))
+    parts += [
+        (
+            "roofline",
+            f"compute {ms(bounds.compute)}, HBM {ms(bounds.hbm)} (estimate), ICI {ms(bounds.ici)}",
+        ),
+        (
+            "predicted step",
+            f"{ms(bounds.overlapped)} if all overlaps (bound by {bounds.bound}), "
+            f"{ms(bounds.serial)} if nothing does",
+        ),
+        (
+            "MFU at most",
+            f"{percent(report.mfu)} ({percent(report.mfu_serial)} without overlap)",
+        ),
     ]
-    lines += [
-        f"    {b.bytes / 2**20:9.1f} MiB  {b.shape}{f' x {b.count}' if b.count > 1 else ''}  {b.op_name}"
-        for b in report.biggest
-    ]
+    compiled = f"compiled in {report.compile_seconds:.0f} s, never run"
+    lines = [f"{title}: {report.chips} chips, mesh {mesh}; {compiled}"]
+    lines += [f"  {name:18} {text}" for name, text in parts]
+    lines.append("  biggest temporaries")
+    for buffer in report.biggest:
+        times = f" x {buffer.count}" if buffer.count > 1 else ""
+        size = f"{buffer.bytes / 2**20:9.1f} MiB"
+        lines.append(f"    {size}  {buffer.shape}{times}  {buffer.op_name}")
     return "\n".join(lines)

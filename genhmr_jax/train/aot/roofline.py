@@ -1,9 +1,9 @@
-"""How fast a compiled step could be at best, and how that scales: compute, memory and network
-against what a chip can do.
+"""Lower bounds of the time of a compiled step, and how they scale with the number of chips.
 
-These are bounds and predictions, not measurements. A ring passes (n - 1)/n of an array on in an
-all-gather or a reduce-scatter and twice that in an all-reduce (Thakur, Rabenseifner & Gropp 2005);
-an all-to-all is bound by the middle of its longest axis.
+They follow from the compute, memory and network traffic of the step and the figures of the chip.
+They are predictions, not measurements. In a ring of n chips each one sends (n - 1)/n of an array in
+an all-gather or a reduce-scatter, and twice that in an all-reduce (Thakur, Rabenseifner & Gropp
+2005). An all-to-all is limited by the middle of its longest axis.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from genhmr_jax.train.aot.topology import SLICES
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Seconds of one step on one chip, each resource for itself."""
+    """Seconds that each resource of one chip needs for one step."""
 
     compute: float
     hbm: float
@@ -26,17 +26,17 @@ class Roofline:
 
     @property
     def overlapped(self) -> float:
-        """Lower bound: everything at the same time."""
+        """Seconds of a step in which all resources work at the same time: the lower bound."""
         return max(self.compute, self.hbm, self.ici, self.dcn)
 
     @property
     def serial(self) -> float:
-        """One after the other: what a step costs when nothing overlaps, at full speed of each."""
+        """Seconds of a step in which nothing overlaps, each resource at full speed."""
         return self.compute + self.hbm + self.ici + self.dcn
 
     @property
     def bound(self) -> str:
-        """What the lower bound is bound by."""
+        """The resource that determines the lower bound."""
         return max(("compute", "hbm", "ici", "dcn"), key=lambda name: getattr(self, name))
 
 
@@ -48,12 +48,13 @@ def roofline(
     shape: Sequence[int],
     coordinates: Sequence[Sequence[int]],
 ) -> Roofline:
-    """Bounds of a program.
+    """The bounds of a program.
 
     Args:
+      chip: the chip.
       flops, hbm_bytes, collectives: of one chip (aot/hlo_cost.py).
       shape: chips along each axis of the slice.
-      coordinates: place in the slice of each position of the mesh.
+      coordinates: of each position of the mesh, in the slice.
     """
     ici = sum(seconds(chip, c, shape, coordinates) for c in collectives)
     return Roofline(flops / chip.flops, hbm_bytes / chip.hbm_bandwidth, ici)
@@ -62,30 +63,30 @@ def roofline(
 def seconds(
     chip: Chip, collective: Collective, shape: Sequence[int], coordinates: Sequence[Sequence[int]]
 ) -> float:
-    """Time of a collective at full speed of its links. A permute is taken as one link in one
-    direction."""
+    """Time of a collective at full speed of its links.
+
+    A permute counts as one link in one direction.
+    """
     if collective.kind == "collective-permute":
         return collective.sent / chip.link
     members = [tuple(coordinates[i])[: len(shape)] for i in collective.groups[0]]
     bandwidth = collective_bandwidth(chip, shape, members)
     if collective.kind == "all-to-all":
-        longest = max(
-            max(m[i] for m in members) - min(m[i] for m in members) + 1 for i in range(len(shape))
-        )
+        columns = zip(*members, strict=True)
+        longest = max(max(column) - min(column) + 1 for column in columns)
         return collective.times * collective.bytes * max(longest, 2) / (8 * chip.link)
     return collective.sent / bandwidth
 
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What each chip does in a step, whatever their number (weak scaling: the batch of a chip
-    stays).
+    """The work of each chip in a step; with weak scaling it does not depend on their number.
 
     Attributes:
-      local: seconds of compute or memory, the larger.
-      params: trained numbers.
-      fsdp: devices that share one copy of the parameters (all of them, while there are fewer).
-      accumulate: micro-batches; each gathers the parameters anew.
+      local: seconds of compute or of memory traffic, the larger one.
+      params: number of trained parameters.
+      fsdp: number of devices that share one copy of the parameters; fewer devices share it all.
+      accumulate: number of micro-batches; each one gathers the parameters again.
       bytes_aside: of memory, beside parameters, moving average and moments.
     """
 
@@ -100,8 +101,16 @@ class Load:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A prediction: seconds of a step by resource, efficiency = t(1)/t(n) with all traffic hidden
-    where it can be, and with none."""
+    """The prediction for a number of chips.
+
+    Attributes:
+      chips: their number.
+      slices: number of pods that they fill.
+      ici, dcn: seconds of a step in each network.
+      overlapped: efficiency t(1) / t(n) if as much traffic as possible overlaps with compute.
+      serial: efficiency if nothing overlaps.
+      fits: whether the state fits the memory of a chip.
+    """
 
     chips: int
     slices: int
@@ -113,30 +122,38 @@ class Point:
 
 
 def weak_scaling(chip: Chip, load: Load, chips: int) -> Point:
-    """The same batch on every chip, more chips.
+    """Predict a step on `chips` chips, each with the same batch.
 
-    Every micro-batch, as the step is compiled, parameters are gathered over `fsdp` (forward, and
-    again backward), gradients scattered over it and then summed over `data`, all in bfloat16;
-    beyond a pod each chip sends its share over DCN.
+    As the step is compiled, each micro-batch gathers the parameters over `fsdp` (forward, and again
+    backward), and scatters the gradients over it. Then it sums them over `data`. All are bfloat16.
+    Between pods each chip sends its share over DCN.
     """
+    # 1. How the chips are split: pods, and inside a pod shards and copies of the parameters.
     slices = math.ceil(chips / chip.pod)
     inside = chips // slices
     shards = math.gcd(inside, load.fsdp)
     copies = inside // shards
+    # 2. Bytes and seconds in both networks.
     gathered = load.accumulate * load.params * 3 * 2 * (shards - 1) / shards
     summed = load.accumulate * 2 * 2 * load.params / shards * (copies - 1) / copies
     shape = slice_shape(chip, inside)
     ici = gathered / _neighbours(chip, shape, shards) + summed / _neighbours(chip, shape, copies)
     dcn = load.accumulate * 2 * 2 * load.params / inside * (slices - 1) / slices / chip.dcn
+    # 3. Memory, and the efficiency.
     needed = Load.STATE_BYTES * load.params / shards + load.bytes_aside
-    together = load.local / max(load.local, ici + dcn)
     return Point(
-        chips, slices, ici, dcn, together, load.local / (load.local + ici + dcn), needed <= chip.hbm
+        chips=chips,
+        slices=slices,
+        ici=ici,
+        dcn=dcn,
+        overlapped=load.local / max(load.local, ici + dcn),
+        serial=load.local / (load.local + ici + dcn),
+        fits=needed <= chip.hbm,
     )
 
 
 def slice_shape(chip: Chip, chips: int) -> tuple[int, ...]:
-    """The slice of that many chips; for fewer than the smallest, or none sold, a line."""
+    """The axes of the slice of that many chips; a line if no such slice is sold."""
     for text in SLICES[chip.name]:
         shape = tuple(int(n) for n in text.split("x"))
         if math.prod(shape) == chips:
@@ -145,8 +162,10 @@ def slice_shape(chip: Chip, chips: int) -> tuple[int, ...]:
 
 
 def _neighbours(chip: Chip, shape: Sequence[int], count: int) -> float:
-    """Bytes/s of a group of `count` chips that fill one axis of a slice after the other, the last
-    axis first."""
+    """Bytes/s that each chip of a group of `count` neighbours can send.
+
+    The group fills one axis of the slice after the other, from the last axis on.
+    """
     extents = []
     for size in reversed(shape):
         extents.append(math.gcd(size, count))

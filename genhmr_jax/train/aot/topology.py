@@ -1,5 +1,7 @@
-"""TPU slices by name ("v5e:16x16"): devices that exist only for the compiler, from the libtpu
-wheel."""
+"""TPU slices by name ("v5e:16x16").
+
+Their devices exist only for the compiler, which is part of the libtpu wheel.
+"""
 
 import contextlib
 import math
@@ -16,60 +18,45 @@ from genhmr_jax.train.aot.chips import CHIPS, Chip
 SLICES = {
     "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     "v5p": (
-        "2x2x1",
-        "2x2x2",
-        "2x4x4",
-        "4x4x4",
-        "4x4x8",
-        "4x8x8",
-        "8x8x8",
-        "8x8x16",
-        "8x16x16",
-        "16x16x16",
+        "2x2x1", "2x2x2", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8",
+        "8x8x16", "8x16x16", "16x16x16",
     ),
     "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
-}
+}  # fmt: skip
 
 
 def parse(name: str) -> tuple[Chip, tuple[int, ...]]:
-    """ "v5e:16x16" -> the chip and the chips along each axis.
+    """The chip of a slice such as "v5e:16x16", and the number of chips along each axis.
 
     Raises:
-      InputError: another form, an unknown kind, or a slice that is not sold; the nearest ones are
-        named.
+      InputError: another form, an unknown kind, or a slice that is not sold; the message has the
+        nearest ones.
     """
+    where = f"--topology={name}"
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", name)
     if not found or found[1] not in CHIPS:
         kind = found[1] if found else name.split(":")[0]
-        wrong = (
-            f"there is no {kind!r} here" if kind not in CHIPS else "is not KIND:AxB or KIND:AxBxC"
-        )
-        raise InputError(
-            f"--topology={name}",
-            wrong,
-            f"give one of {', '.join(f'{k}:{SLICES[k][-1]}' for k in CHIPS)}, or smaller",
-        )
+        form = "is not KIND:AxB or KIND:AxBxC"
+        problem = form if kind in CHIPS else f"there is no {kind!r} here"
+        largest = ", ".join(f"{kind}:{SLICES[kind][-1]}" for kind in CHIPS)
+        raise InputError(where, problem, f"give one of {largest}, or smaller")
     kind, shape = found[1], tuple(int(n) for n in found[2].split("x"))
     if found[2] not in SLICES[kind]:
-        wanted = math.prod(shape)
         size = lambda text: math.prod(int(n) for n in text.split("x"))
-        nearest = sorted(
-            SLICES[kind], key=lambda text: (abs(math.log(size(text) / max(wanted, 1))), text)
-        )[:3]
-        raise InputError(
-            f"--topology={name}",
-            f"is no {kind} slice",
-            f"nearest: {', '.join(f'{kind}:{n}' for n in nearest)}",
-        )
+        wanted = max(math.prod(shape), 1)
+        ratio = lambda text: (abs(math.log(size(text) / wanted)), text)
+        nearest = ", ".join(f"{kind}:{text}" for text in sorted(SLICES[kind], key=ratio)[:3])
+        raise InputError(where, f"is no {kind} slice", f"nearest: {nearest}")
     return CHIPS[kind], shape
 
 
 def devices(name: str) -> Sequence[Any]:
-    """The devices of a slice, one a chip; they can be compiled for, and nothing else.
+    """The devices of a slice, one for each chip; programs can only be compiled for them.
 
     Raises:
-      InputError: unknown slice, or libtpu is not installed or does not know it.
+      InputError: an unknown slice, libtpu is not installed, or libtpu refuses the slice.
     """
+    where = f"--topology={name}"
     chip, shape = parse(name)
     try:
         import libtpu  # noqa: F401
@@ -81,30 +68,22 @@ def devices(name: str) -> Sequence[Any]:
     with offline():
         try:
             found = topologies.get_topology_desc(name, "tpu").devices
-        except (
-            Exception
-        ) as error:  # libtpu gives a JaxRuntimeError, RuntimeError or ValueError, by version
-            first = str(error).splitlines()[0][:200]
-            raise InputError(
-                f"--topology={name}",
-                f"libtpu refuses it ({first})",
-                "try a newer libtpu, or another slice",
-            ) from error
+        except Exception as error:  # JaxRuntimeError, RuntimeError or ValueError, by version
+            problem = f"libtpu refuses it ({str(error).splitlines()[0][:200]})"
+            remedy = "try a newer libtpu, or another slice"
+            raise InputError(where, problem, remedy) from error
     if len(found) != math.prod(shape):
-        raise InputError(
-            f"--topology={name}",
-            f"libtpu makes {len(found)} devices of {math.prod(shape)} chips",
-            f"choose {chip.name}:2x2",
-        )
+        problem = f"libtpu makes {len(found)} devices of {math.prod(shape)} chips"
+        raise InputError(where, problem, f"choose {chip.name}:2x2")
     return found
 
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """What libtpu needs to load on a machine without TPU: no metadata server, no lock file; and its
-    start-up lines are not shown.
+    """Let libtpu load on a machine without TPU: no metadata server, no lock file.
 
-    The environment stays set: libtpu reads it once, and what JAX starts later must find the same.
+    The lines that it prints at its start are discarded. The environment variables stay set after
+    the block: libtpu reads them once, and JAX must find the same values later.
     """
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
