@@ -1,22 +1,24 @@
-"""Photos to training crops, in images a second: this pipeline against a PyTorch DataLoader with
-OpenCV, on the same JPEGs, cores and boxes.
+"""Images per second from photos to training crops: our pipeline and a DataLoader with OpenCV.
 
-    python benchmarks/data_pipeline.py [--images DIR] [--cores 2] [--batch 64] [--batches 12]
-    [--repeats 3] [--out FILE.json]
+    python benchmarks/data_pipeline.py [--images DIR] [--cores 2] [--batch 64] [--batches 12] \\
+        [--repeats 3] [--out FILE.json]
 
-Needs torch (CPU) and opencv-python-headless beside genhmr_jax. All sides read the same encoded
-files from memory, decode, take the same turned and mirrored square (HMR2's augmentation), with
-anti-aliasing when they shrink, change the colours, and deliver batches of crops of 256 px with
-their labels; the others with a worker process for each core:
+The benchmark needs torch (CPU) and opencv-python-headless. All pipelines use the same JPEGs, cores
+and boxes. They read encoded files from memory, decode them, take the same rotated and mirrored
+square (HMR2's augmentation) with anti-aliasing, change the colours, and return batches of crops of
+256 px with their labels. The other pipelines have one worker process for each core:
 
-opencv        whole image decoded, cv2.GaussianBlur of sigma (shrinking - 1) / 2 over it, cv2.warpAffine, float32 (3, 256, 256)
-              normalised: the form in which HMR2's and TokenHMR's loaders deliver.
-opencv-uint8  a tuned version: blurs only the part of the image that the crop needs and delivers uint8, as ours does.
-hmr2          `opencv` with the blur of HMR2's own code, skimage's (here scipy's, which it calls) on the image in float64.
+opencv        decodes the whole image, applies cv2.GaussianBlur of sigma (shrinking - 1) / 2 to it
+              and then cv2.warpAffine. Returns normalised float32 (3, 256, 256), as the loaders of
+              HMR2 and TokenHMR.
+opencv-uint8  a tuned version: it blurs only the part of the image that the crop needs, and returns
+              uint8, as ours.
+hmr2          `opencv` with the blur of HMR2's own code: that of skimage (here scipy, which skimage
+              calls) on the float64 image.
 
-The sides take turns, and the best of the repeats counts: other work on the machine only ever takes
-away. Beside the rate stands the time that one core needs for an image when it does nothing else,
-without batching and hand-over between threads or processes.
+The pipelines run in turns, and the best of the repeats counts, because other work on the machine
+can only slow them down. The time for one image on one otherwise idle core, without batches and
+transfers between threads or processes, is printed beside the rate.
 """
 
 import argparse
@@ -286,10 +288,11 @@ def main() -> None:
     kilobytes = np.mean([len(person["image"]) for person in people]) / 1000
     print(f"{args.cores} cores, JPEGs of {kilobytes:.0f} kB, batches of {args.batch}")
     for name, rate in best.items():
-        faster = f"ours: {best['ours'] / rate:.2f} x the rate, {one[name] / one['ours']:.2f} x by the core"
-        print(
-            f"{name:13s} {rate:7.1f} images/s {one[name]:7.2f} ms of a core   {faster if name != 'ours' else ''}".rstrip()
-        )
+        text = f"{name:13s} {rate:7.1f} images/s {one[name]:7.2f} ms of a core"
+        if name != "ours":
+            by_core = one[name] / one["ours"]
+            text += f"   ours: {best['ours'] / rate:.2f} x the rate, {by_core:.2f} x by the core"
+        print(text)
     if args.out:
         args.out.write_text(
             json.dumps(

@@ -96,14 +96,15 @@ def plain_arrays(model: smpl_jax.SmplModel) -> dict[str, np.ndarray]:
         ],
         -1,
     )
-    regressor = np.linalg.lstsq(basis.T.astype(np.float64), joints.reshape(24, -1).T, rcond=None)[
-        0
-    ].T
-    flat = posedirs.reshape(-1, posedirs.shape[-1]).T
+    solution = np.linalg.lstsq(basis.T.astype(np.float64), joints.reshape(24, -1).T, rcond=None)[0]
     arrays = {
-        "v_template": model.template.T, "shapedirs": shapedirs, "posedirs": posedirs, "posedirs_flat": flat, "J_regressor": regressor,
+        "v_template": model.template.T,
+        "shapedirs": shapedirs,
+        "posedirs": posedirs,
+        "posedirs_flat": posedirs.reshape(-1, posedirs.shape[-1]).T,
+        "J_regressor": solution.T,
         "weights": model.weights.T,
-    }  # fmt: skip
+    }
     return {key: np.ascontiguousarray(value, dtype=np.float32) for key, value in arrays.items()}
 
 
@@ -136,17 +137,16 @@ def main() -> None:
     shipped, naive = jax.jit(smpl_jax.forward), jax.jit(naive_jax)
     rng = np.random.default_rng(0)
     print(
-        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__} on CPU with {torch.get_num_threads()} threads"
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__} on CPU "
+        f"with {torch.get_num_threads()} threads"
     )
+    # Other devices than the CPU round products to fewer bits by default.
+    tolerance = 1e-4 if jax.default_backend() == "cpu" else 1e-2
     for batch in args.batches:
-        betas, pose = (
-            rng.normal(size=(batch, 10)).astype(np.float32),
-            rng.normal(0, 0.4, (batch, 24, 3)).astype(np.float32),
-        )
-        j, t = (
-            (jnp.asarray(betas), jnp.asarray(pose)),
-            (torch.from_numpy(betas), torch.from_numpy(pose)),
-        )
+        betas = rng.normal(size=(batch, 10)).astype(np.float32)
+        pose = rng.normal(0, 0.4, (batch, 24, 3)).astype(np.float32)
+        j = (jnp.asarray(betas), jnp.asarray(pose))
+        t = (torch.from_numpy(betas), torch.from_numpy(pose))
         calls = {
             "smpl_jax": functools.partial(lambda j: jax.block_until_ready(shipped(model, *j)), j),
             "naive JAX": functools.partial(lambda j: jax.block_until_ready(naive(in_jax, *j)), j),
@@ -157,9 +157,7 @@ def main() -> None:
         reference = np.asarray(calls["smpl_jax"]()[0])
         for name in ("naive JAX", "PyTorch"):
             gap = np.abs(np.asarray(calls[name]()[0]) - reference).max()
-            if gap > (
-                1e-4 if jax.default_backend() == "cpu" else 1e-2
-            ):  # other devices round products to fewer bits by default
+            if gap > tolerance:
                 raise SystemExit(
                     f"{name} differs from smpl_jax by {gap:.2e} m: not the same computation"
                 )
@@ -167,7 +165,8 @@ def main() -> None:
         row = "   ".join(f"{name} {1e3 * s:8.2f} ms" for name, s in seconds.items())
         ratio = seconds["PyTorch"] / seconds["smpl_jax"], seconds["PyTorch"] / seconds["naive JAX"]
         print(
-            f"batch {batch:4d}   {row}   PyTorch / smpl_jax {ratio[0]:.2f}   PyTorch / naive {ratio[1]:.2f}",
+            f"batch {batch:4d}   {row}   PyTorch / smpl_jax {ratio[0]:.2f}   "
+            f"PyTorch / naive {ratio[1]:.2f}",
             flush=True,
         )
 

@@ -1,27 +1,29 @@
-"""Lifting noisy keypoints to bodies, on views of validation subjects: the mean pose, a residual-MLP
-regressor, and GenHMR.
+"""Lifting noisy keypoints to bodies: the mean pose, a residual-MLP regressor, and GenHMR.
 
-    python benchmarks/lifting.py --poses cmu_poses.npz [--images runs/features] [--checkpoint DIR]
-    [--samples 600000] [--out FILE.json]
+    python benchmarks/lifting.py --poses cmu_poses.npz [--images runs/features] \\
+        [--checkpoint DIR] [--samples 600000] [--out FILE.json]
 
-The MLP (keypoints in 2D and 3D and box information -> 24 rotations, shape; width 1024, 3 blocks,
-about as many parameters as GenHMR without its tokenizer) is trained here on the same simulated
-views, and with --images on as many rows of rendered people (train/features.py), with AdamW and a
-cosine schedule, for the given number of samples; its time is printed. Where the rows hold the
-detector's features (--encoder detector), both networks have these too, upright, and the MLP is as
-wide as makes it as large as GenHMR then. GenHMR is evaluated with every decode rule and number of
-iterations. All see the same views: `--views` simulated ones, and the split val of the images;
-PA-MPJPE and MPJPE over 24 joints in mm.
+The MLP maps keypoints in 2D and 3D and box information to 24 rotations and shape. It has width 1024
+and 3 blocks, about as many parameters as GenHMR without its tokenizer. It is trained here on the
+simulated views of GenHMR, and with --images on as many rows of rendered people (data/features.py),
+with AdamW and a cosine schedule, for the given number of samples; its time is printed. If the rows
+hold the detector's features (--encoder detector), both networks get them too, in upright axes, and
+the width of the MLP is such that it is as large as GenHMR. GenHMR is evaluated with several decode
+rules and numbers of iterations. All methods get the same views of validation subjects: `--views`
+simulated ones, and the split val of the images. The errors are PA-MPJPE and MPJPE over 24 joints,
+mm.
 
-The second table is about uncertainty: spread (standard deviation of joint positions, mm) of K = 8
-hypotheses for joints whose keypoints the detector saw, and for joints whose keypoints were hidden.
+The second table is about uncertainty: the spread (standard deviation of joint positions, mm) of
+K = 8 hypotheses, for joints with a detected keypoint and for joints without.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -31,217 +33,197 @@ import smpl_jax
 from flax import nnx
 from smpl_jax import rotations
 
-from genhmr_jax.core import encoders
+from genhmr_jax.core.inputs import Inputs, repeated
 from genhmr_jax.data import poses, views
-from genhmr_jax.data.features import FeatureSet
+from genhmr_jax.data.features import DETECTOR, FeatureSet
+from genhmr_jax.data.rows import Rows
 from genhmr_jax.data.turns import TurnSpec, turn_row
-from genhmr_jax.detect.blazepose_features import CHANNELS, GRID
-from genhmr_jax.geometry import camera
+from genhmr_jax.detect.detections import CHANNELS, GRID
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, MIN_CONFIDENCE, keypoint_model
 from genhmr_jax.geometry.metrics import centred, mpjpe, pa_mpjpe
 from genhmr_jax.io import compilation_cache
 from genhmr_jax.nets.mlp import ResidualMlp
 from genhmr_jax.recover import photo
-from genhmr_jax.systems.genhmr.model import METRES, normalize_keypoints
-from genhmr_jax.systems.genhmr.system import repeat_encoded, sample_bodies
+from genhmr_jax.systems.genhmr.model import KEYPOINT3D_SCALE, normalize_keypoints
+from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
 BATCH = 256
-DROP = 0.3  # of what the MLP makes of looks, in training
+DROP = 0.3  # dropout of the MLP's features of the maps
 SPEC = views.ViewSpec()
 BODY = keypoint_model(load_body())
-# Joints with a keypoint of their own, for the question "was it seen?"
-LIMBS = {
-    n: n
-    for n in DETECTED
-    if n.split("_")[-1] in ("elbow", "wrist", "knee", "ankle", "shoulder", "hip")
-}
+# Joints that have a keypoint of the same name.
+LIMBS = [
+    name
+    for name in DETECTED
+    if name.split("_")[-1] in ("elbow", "wrist", "knee", "ankle", "shoulder", "hip")
+]
 
 
 class Regressor(nnx.Module):
-    """A residual MLP: keypoints, box information (and looks) -> 24 rotations in 6D and shape."""
+    """A residual MLP: keypoints, box information (and maps) -> 24 rotations in 6D, and shape."""
 
-    def __init__(self, looks: bool, *, rngs: nnx.Rngs):
-        self.looks = looks
-        if looks:
+    def __init__(self, has_maps: bool, *, rngs: nnx.Rngs):
+        self.has_maps = has_maps
+        if has_maps:
             self.reduce = nnx.Linear(2 * CHANNELS, 64, rngs=rngs)
             self.gather = nnx.Linear(64 * GRID * GRID, 512, rngs=rngs)
-        self.mlp = ResidualMlp(
-            6 * len(DETECTED) + 3 + 512 * looks, 768 if looks else 1024, 3, 24 * 6 + 10, rngs=rngs
-        )
+        size_in, width = 6 * len(DETECTED) + 3 + 512 * has_maps, 768 if has_maps else 1024
+        self.mlp = ResidualMlp(size_in, width, 3, 24 * 6 + 10, rngs=rngs)
 
-    def __call__(self, view: dict, key: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """Rotations (B, 24, 3, 3) and shape (B, 10). With a key some of what it makes of the looks
-        is hidden."""
-        turn, crop = camera.upright(view["region"], view["image_size"])
-        middle = view["image_size"][:, None] / 2
-        points = (view["keypoints"][..., :2] - middle) @ turn[:, :2, :2] + middle
-        keypoints = normalize_keypoints(
-            jnp.concatenate([points, view["keypoints"][..., 2:]], -1), crop
-        )
-        box = camera.box_information(crop, view["image_size"], view["focal"])
+    def __call__(self, inputs: Inputs, key: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """Rotations (B, 24, 3, 3) and shape (B, 10). With a key, features of the maps drop out."""
+        # 1. Keypoints and box in upright axes.
+        turn, view = inputs.view.upright()
+        middle = view.centre[:, None]
+        points = (inputs.keypoints[..., :2] - middle) @ turn[:, :2, :2] + middle
+        keypoints = jnp.concatenate([points, inputs.keypoints[..., 2:]], -1)
+        flat = lambda x: x.reshape(len(x), -1)
         parts = [
-            keypoints.reshape(len(box), -1),
-            box,
-            (view["keypoints3d"] @ turn / METRES).reshape(len(box), -1),
+            flat(normalize_keypoints(keypoints, view)),
+            view.box_information(),
+            flat(inputs.keypoints3d @ turn / KEYPOINT3D_SCALE),
         ]
-        if self.looks:
-            cells = jax.nn.relu(
-                self.reduce(self._thinned(jnp.concatenate(view["maps"], -1), key, 0))
-            )
-            parts.append(
-                jax.nn.relu(self.gather(self._thinned(cells.reshape(len(box), -1), key, 1)))
-            )
+        # 2. Maps.
+        if self.has_maps:
+            maps = self._dropped(jnp.concatenate(inputs.maps, -1), key, 0)
+            cells = self._dropped(flat(jax.nn.relu(self.reduce(maps))), key, 1)
+            parts.append(jax.nn.relu(self.gather(cells)))
+        # 3. The body, back in the axes of the photo.
         out = self.mlp(jnp.concatenate(parts, -1))
         identity = jnp.tile(jnp.array([1.0, 0, 0, 0, 1, 0]), 24)
         rotmats = rotations.rot6d_to_matrix((out[:, :144] + identity).reshape(-1, 24, 6), "rows")
         return rotmats.at[:, 0].set(turn @ rotmats[:, 0]), out[:, 144:]
 
-    def _thinned(self, x: jax.Array, key: jax.Array | None, number: int) -> jax.Array:
-        keep = 1 - DROP
-        return (
-            x
-            if key is None
-            else x * jax.random.bernoulli(jax.random.fold_in(key, number), keep, x.shape) / keep
-        )
+    def _dropped(self, x: jax.Array, key: jax.Array | None, number: int) -> jax.Array:
+        if key is None:
+            return x
+        kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - DROP, x.shape)
+        return x * kept / (1 - DROP)
 
 
-def prepared(view: dict) -> dict:
-    """A view with "region" (the crop, where nobody looked) and, of stored rows with looks,
-    "maps"."""
-    view = encoders.from_stored(view)
-    return {"region": jnp.pad(view["crop"], ((0, 0), (0, 1)))} | view
+def inputs_of(rows: Rows, has_maps: bool) -> Inputs:
+    """The inputs of the MLP: without a detector, the region is the crop, and the maps are zero."""
+    inputs = rows.inputs()
+    view, maps = inputs.view, inputs.maps if has_maps else None
+    if view.region is None:
+        view = dataclasses.replace(view, region=jnp.pad(view.crop, ((0, 0), (0, 1))))
+    if has_maps and maps is None:
+        maps = [jnp.zeros((rows.size, GRID, GRID, CHANNELS))] * 2
+    return Inputs(view, keypoints=rows.keypoints, keypoints3d=rows.keypoints3d, maps=maps)
 
 
-def errors(joints: jax.Array, view: dict) -> np.ndarray:
+def errors(joints: jax.Array, rows: Rows) -> np.ndarray:
     """(2, B): PA-MPJPE and MPJPE in mm."""
-    return 1000 * np.stack([pa_mpjpe(joints, view["joints"]), mpjpe(joints, view["joints"])])
+    return 1000 * np.stack([pa_mpjpe(joints, rows.joints), mpjpe(joints, rows.joints)])
 
 
-def train_mlp(corpus: poses.PoseCorpus, rendered: FeatureSet | None, samples: int):
-    """Trains the residual MLP; returns a function view -> joints, and the seconds it took."""
-    looks = rendered is not None and rendered.encoder == encoders.LOOK
-    graph, state = nnx.split(Regressor(looks, rngs=nnx.Rngs(0)))
+def train_mlp(
+    corpus: poses.PoseCorpus, rendered: FeatureSet | None, samples: int
+) -> tuple[Callable[[Rows], jax.Array], float]:
+    """Train the MLP. Returns a function rows -> joints, and the seconds of the training."""
+    has_maps = rendered is not None and rendered.encoder == DETECTOR
+    graph, state = nnx.split(Regressor(has_maps, rngs=nnx.Rngs(0)))
     params, steps = nnx.to_pure_dict(state), samples // BATCH
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(
-            optax.warmup_cosine_decay_schedule(0, 1e-3, 200, steps, 1e-5), weight_decay=1e-4
-        ),
-    )
+    rate = optax.warmup_cosine_decay_schedule(0, 1e-3, min(200, steps // 4), steps, 1e-5)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=1e-4))
 
-    def loss(params, view, key):
-        rotmats, betas = nnx.merge(graph, params)(view, key)
+    def example(rows: Rows) -> tuple:
+        return inputs_of(rows, has_maps), (rows.rotmats, rows.betas, rows.joints)
+
+    def loss(params, inputs, labels, key):
+        rotmats, betas = nnx.merge(graph, params)(inputs, key)
         joints = smpl_jax.posed_joints(BODY, betas, rotmats)
-        gap = jnp.mean(jnp.abs(centred(joints) - centred(view["joints"])))
-        return (
-            10 * gap
-            + 2 * jnp.mean((rotmats - view["rotmats"]) ** 2)
-            + 0.05 * jnp.mean((betas - view["betas"]) ** 2)
-        )
+        true_rotmats, true_betas, true_joints = labels
+        gap = jnp.mean(jnp.abs(centred(joints) - centred(true_joints)))
+        rotation = jnp.mean((rotmats - true_rotmats) ** 2)
+        return 10 * gap + 2 * rotation + 0.05 * jnp.mean((betas - true_betas) ** 2)
 
     @jax.jit
-    def step(params, opt_state, pose, number, rows):
-        view = views.make_views(BODY, pose, number, jax.random.key(3), SPEC)
-        if looks:
-            rows, view = prepared(rows), prepared(view)
-            view["maps"] = [jnp.zeros_like(m) for m in rows["maps"]]
-            view = jax.tree.map(
-                lambda a, b: jnp.concatenate([a, b]), view, {name: rows[name] for name in view}
-            )
-        elif rows:
-            keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(5), n))(rows.pop("number"))
-            turned = jax.vmap(lambda row, key: turn_row(row, key, TurnSpec()))(rows, keys)
-            view = {name: jnp.concatenate([value, turned[name]]) for name, value in view.items()}
-        grads = jax.grad(loss)(
-            params,
-            prepared(view) if not looks else view,
-            jax.random.fold_in(jax.random.key(6), number[0]),
-        )
+    def step(params, opt_state, batch: poses.PoseRows, rows: Rows | None):
+        # 1. Simulated views, and as many rendered rows.
+        base = jax.random.key(3)
+        parts = [example(views.make_views(BODY, batch.pose, batch.number, base, SPEC))]
+        if rows is not None:
+            numbers, rows = rows.number, dataclasses.replace(rows, number=None)
+            if not has_maps:
+                keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(5), n))(numbers)
+                rows = jax.vmap(lambda row, key: turn_row(row, key, TurnSpec()))(rows, keys)
+            parts.append(example(rows))
+        inputs, labels = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+        # 2. One step of AdamW.
+        key = jax.random.fold_in(jax.random.key(6), batch.number[0])
+        grads = jax.grad(loss)(params, inputs, labels, key)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
     size = BATCH // 2 if rendered else BATCH
-    source, images = (
-        poses.PoseSource(corpus, size, 0),
-        rendered.source(size, 0) if rendered else None,
-    )
+    source = poses.PoseSource(corpus, size, 0)
+    images = rendered.source(size, 0) if rendered else None
     opt_state, start = optimizer.init(params), time.monotonic()
     for i in range(steps):
         numbers = np.arange(i * size, (i + 1) * size)
-        batch = source.load(numbers)
-        params, opt_state = step(
-            params,
-            opt_state,
-            batch["pose"],
-            batch["number"],
-            images.load(numbers) if images else {},
-        )
+        rows = images.load(numbers) if images else None
+        params, opt_state = step(params, opt_state, source.load(numbers), rows)
         if i == 0:
             jax.block_until_ready(params)
-            start = time.monotonic()  # compilation does not count
+            start = time.monotonic()  # without compilation
     jax.block_until_ready(params)
 
     @jax.jit
-    def joints(view):
-        view = prepared(view)
-        if looks and "maps" not in view:
-            view["maps"] = [jnp.zeros((len(view["crop"]), GRID, GRID, CHANNELS))] * 2
-        rotmats, betas = nnx.merge(graph, params)(view)
+    def joints(rows: Rows) -> jax.Array:
+        rotmats, betas = nnx.merge(graph, params)(inputs_of(rows, has_maps))
         return smpl_jax.posed_joints(BODY, betas, rotmats)
 
     return joints, time.monotonic() - start
 
 
-def genhmr_joints(recoverer: photo.Recoverer, view: dict, iterations: int, rule: str) -> jax.Array:
-    """GenHMR's joints from the keypoints of views."""
-    return _genhmr(recoverer.networks, recoverer.params, view, jnp.asarray(iterations), rule)
+@functools.partial(jax.jit, static_argnames=("system", "rule"))
+def genhmr_joints(
+    system: GenHmrSystem, params: dict, rows: Rows, iterations: jax.Array, rule: str
+) -> jax.Array:
+    """GenHMR's joints (B, 24, 3), without refinement."""
+    inputs = rows.inputs()
+    encoded = system.encode(params, inputs)
+    keys = jax.random.split(jax.random.key(0), inputs.rows)
+    latents = system.sample(params, encoded, keys, iterations=iterations, rule=rule)
+    rotmats = system.pose(params, latents.embeddings, inputs.view)
+    return smpl_jax.posed_joints(BODY, encoded.betas, rotmats)
 
 
-@functools.partial(jax.jit, static_argnames=("networks", "rule"))
-def _genhmr(networks, params, view, iterations, rule):
-    view = encoders.from_stored(view)
-    encoded = networks.encode(params, view)
-    keys = jax.random.split(jax.random.key(0), len(view["crop"]))
-    _, embeddings = sample_bodies(networks, params, encoded, keys, iterations=iterations, rule=rule)
-    return smpl_jax.posed_joints(BODY, encoded.betas, networks.decoder(params, view)(embeddings))
+@functools.partial(jax.jit, static_argnames="system")
+def hypothesis_spread(system: GenHmrSystem, params: dict, rows: Rows) -> jax.Array:
+    """Standard deviation (B, 24) of joints from the pelvis over 8 hypotheses, temperature 1, mm."""
+    encoded = repeated(system.encode(params, rows.inputs()), 8)
+    keys = jax.random.split(jax.random.key(1), rows.size * 8)
+    how = {"iterations": 5, "temperature": 1.0, "rule": "hard"}
+    embeddings = system.sample(params, encoded, keys, **how).embeddings
+    joints = smpl_jax.posed_joints(BODY, encoded.betas, system.decode(params, embeddings))
+    variance = jnp.var(centred(joints).reshape(rows.size, 8, 24, 3), 1)
+    return 1000 * jnp.sqrt(jnp.sum(variance, -1))
 
 
-@functools.partial(jax.jit, static_argnames="networks")
-def hypothesis_spread(networks, params, view):
-    """Standard deviation (B, 24) in mm of pelvis-aligned joints over 8 hypotheses at temperature
-    1."""
-    batch = len(view["crop"])
-    encoded = repeat_encoded(networks.encode(params, view), 8)
-    keys = jax.random.split(jax.random.key(1), batch * 8)
-    _, embeddings = sample_bodies(
-        networks, params, encoded, keys, iterations=5, temperature=1.0, rule="hard"
-    )
-    joints = centred(
-        smpl_jax.posed_joints(BODY, encoded.betas, networks.decode(params, embeddings))
-    )
-    return 1000 * jnp.sqrt(jnp.sum(jnp.var(joints.reshape(batch, 8, 24, 3), 1), -1))
-
-
-def _rows(folder: pathlib.Path) -> FeatureSet:
-    """Stored rows, with looks if they hold any, and without any other encoder's maps."""
+def stored_rows(folder: pathlib.Path) -> FeatureSet:
+    """Stored rows with the detector's features, or without the output of another encoder."""
     found = FeatureSet(folder)
-    return found if found.encoder == encoders.LOOK else FeatureSet(folder, "none")
+    return found if found.encoder == DETECTOR else FeatureSet(folder, "none")
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Compare ways to lift 2D keypoints.")
-    parser.add_argument("--poses", required=True)
-    parser.add_argument(
-        "--images", type=pathlib.Path, help="feature sets of rendered people, splits train and val"
-    )
-    parser.add_argument("--checkpoint")
-    parser.add_argument("--samples", type=int, default=600_000, help="training samples of the MLP")
-    parser.add_argument("--views", type=int, default=2048)
-    parser.add_argument("--out", type=pathlib.Path)
+    add = parser.add_argument
+    add("--poses", required=True)
+    sets = "feature sets of rendered people, splits train and val"
+    add("--images", type=pathlib.Path, help=sets)
+    add("--checkpoint")
+    add("--samples", type=int, default=600_000, help="training samples of the MLP")
+    add("--views", type=int, default=2048)
+    add("--out", type=pathlib.Path)
     args = parser.parse_args()
     compilation_cache.enable()
+
+    # 1. The views.
     corpus, val = poses.load_corpus(args.poses, "train"), poses.load_corpus(args.poses, "val")
     count = max(args.views // BATCH, 1)
     chosen = np.linspace(0, len(val.poses) - 1, count * BATCH).astype(int)
@@ -249,80 +231,57 @@ def main() -> None:
         lambda pose, number: views.make_views(BODY, pose, number, jax.random.key(4), SPEC)
     )
     batches = [simulate(val.poses[c], c.astype(np.uint32)) for c in np.split(chosen, count)]
-    rendered = (
-        {split: _rows(args.images / split) for split in ("train", "val")} if args.images else {}
-    )
-    groups = {"simulated": [view | {"weight": np.ones(BATCH)} for view in batches]}
-    if rendered:
+    groups = {"simulated": [dataclasses.replace(b, weight=np.ones(BATCH)) for b in batches]}
+    rendered = {}
+    if args.images:
+        rendered = {split: stored_rows(args.images / split) for split in ("train", "val")}
         groups["rendered"] = rendered["val"].all_batches(BATCH)
     table: dict[str, dict[str, float]] = {}
 
-    def add(name: str, joints_of) -> None:
+    def add_row(name: str, joints_of: Callable[[Rows], jax.Array]) -> None:
         table[name] = {}
         for group, members in groups.items():
-            weights = np.concatenate([view["weight"] for view in members])
-            pa, plain = (
-                np.concatenate([errors(joints_of(view), view) for view in members], 1)
-                @ weights
-                / weights.sum()
-            )
+            weights = np.concatenate([rows.weight for rows in members])
+            both = np.concatenate([errors(joints_of(rows), rows) for rows in members], 1)
+            pa, plain = both @ weights / weights.sum()
             table[name] |= {f"{group}_pa_mpjpe_mm": float(pa), f"{group}_mpjpe_mm": float(plain)}
-        print(
-            f"| {name} | " + " | ".join(f"{value:.1f}" for value in table[name].values()) + " |",
-            flush=True,
-        )
+        cells = " | ".join(f"{value:.1f}" for value in table[name].values())
+        print(f"| {name} | {cells} |", flush=True)
 
-    print(
-        f"| {count * BATCH} simulated views of unseen subjects{', then rendered ones' if rendered else ''} |"
-        + " PA-MPJPE | MPJPE |" * len(groups)
-    )
+    then = ", then rendered ones" if rendered else ""
+    head = f"| {count * BATCH} simulated views of unseen subjects{then} |"
+    print(head + " PA-MPJPE | MPJPE |" * len(groups))
     print("|---|" + "---|---|" * len(groups))
-    # The mean pose is shown facing the camera: without the root's true turn, no constant does
-    # better in MPJPE.
-    train_views = simulate(
-        corpus.poses[corpus.draw(np.arange(BATCH), 0)], np.arange(BATCH, dtype=np.uint32)
-    )
-    mean_rot = rotations.rot6d_to_matrix(
-        jnp.mean(rotations.matrix_to_rot6d(train_views["rotmats"], "rows"), 0), "rows"
-    )
-    mean_rot = mean_rot.at[0].set(views.TO_CAMERA)
-    mean_joints = smpl_jax.posed_joints(BODY, jnp.zeros(10), mean_rot)
-    add("mean pose", lambda view: jnp.broadcast_to(mean_joints, view["joints"].shape))
-    mlp, seconds = train_mlp(corpus, rendered.get("train"), args.samples)
-    add(f"residual MLP, {args.samples:,} samples, {seconds:.0f} s", mlp)
-    recoverer = photo.load(args.checkpoint)
-    for rule, iterations in (
-        ("expected", 1),
-        ("expected", 2),
-        ("expected", 5),
-        ("expected", 10),
-        ("hard", 1),
-        ("hard", 5),
-        ("hard", 10),
-    ):
-        add(
-            f"GenHMR, {rule}, T={iterations}",
-            lambda view, t=iterations, r=rule: genhmr_joints(recoverer, view, t, r),
-        )
 
+    # 2. The mean pose faces the camera: without the true root rotation, no constant has a lower
+    # MPJPE.
+    drawn = corpus.poses[corpus.draw(np.arange(BATCH), 0)]
+    rotmats = simulate(drawn, np.arange(BATCH, dtype=np.uint32)).rotmats
+    mean_6d = jnp.mean(rotations.matrix_to_rot6d(rotmats, "rows"), 0)
+    mean_pose = rotations.rot6d_to_matrix(mean_6d, "rows").at[0].set(views.TO_CAMERA)
+    mean_joints = smpl_jax.posed_joints(BODY, jnp.zeros(10), mean_pose)
+    add_row("mean pose", lambda rows: jnp.broadcast_to(mean_joints, rows.joints.shape))
+
+    # 3. The MLP and GenHMR.
+    mlp, seconds = train_mlp(corpus, rendered.get("train"), args.samples)
+    add_row(f"residual MLP, {args.samples:,} samples, {seconds:.0f} s", mlp)
+    model = photo.load(args.checkpoint, model="genhmr")
+    for rule, numbers in {"expected": (1, 2, 5, 10), "hard": (1, 5, 10)}.items():
+        for t in numbers:
+            how = {"iterations": jnp.asarray(t), "rule": rule}
+            joints_of = functools.partial(genhmr_joints, model.system, model.params, **how)
+            add_row(f"GenHMR, {rule}, T={t}", joints_of)
+
+    # 4. The spread of hypotheses.
     names = list(smpl_jax.keypoints.SMPL24)
     joints, points = [names.index(n) for n in LIMBS], [DETECTED.index(n) for n in LIMBS]
-    spread = np.concatenate(
-        [
-            np.asarray(hypothesis_spread(recoverer.networks, recoverer.params, v))[:, joints]
-            for v in batches[:2]
-        ]
-    )
-    hidden = np.concatenate(
-        [np.asarray(v["keypoints"])[:, points, 2] < MIN_CONFIDENCE for v in batches[:2]]
-    )
-    table["spread of 8 hypotheses, mm"] = {
-        "seen": float(spread[~hidden].mean()),
-        "hidden": float(spread[hidden].mean()),
-    }
-    print(
-        f"\nspread of 8 hypotheses: {spread[~hidden].mean():.1f} mm where the keypoint was seen, {spread[hidden].mean():.1f} where hidden"
-    )
+    spreads = [hypothesis_spread(model.system, model.params, rows) for rows in batches[:2]]
+    spread = np.concatenate([np.asarray(of_batch)[:, joints] for of_batch in spreads])
+    confidence = np.concatenate([np.asarray(rows.keypoints)[:, points, 2] for rows in batches[:2]])
+    is_hidden = confidence < MIN_CONFIDENCE
+    seen, hidden = float(spread[~is_hidden].mean()), float(spread[is_hidden].mean())
+    table["spread of 8 hypotheses, mm"] = {"seen": seen, "hidden": hidden}
+    print(f"\nspread of 8 hypotheses: {seen:.1f} mm for detected keypoints, {hidden:.1f} mm else")
     if args.out:
         args.out.write_text(json.dumps(table, indent=1) + "\n")
 

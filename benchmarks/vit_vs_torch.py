@@ -199,7 +199,8 @@ def main() -> None:
     args = parser.parse_args()
     if torch.cuda.is_available() != (jax.default_backend() == "gpu"):
         parser.error(
-            "one of JAX and PyTorch sees a GPU and the other does not: install both for it, or hide it with CUDA_VISIBLE_DEVICES="
+            "only one of JAX and PyTorch can use the GPU: install both with GPU support, or hide "
+            "the GPU with CUDA_VISIBLE_DEVICES="
         )
     torch.set_float32_matmul_precision("high")
     found: dict = {

@@ -87,12 +87,12 @@ def _environment(
     if devices:
         found |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     if gpus:
-        visible = [g for g in base.get("CUDA_VISIBLE_DEVICES", "").split(",") if g] or [
-            str(i) for i in range(count * gpus)
-        ]
+        given = [gpu for gpu in base.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+        visible = given or [str(i) for i in range(count * gpus)]
         if len(visible) < count * gpus:
             raise SystemExit(
-                f"local_multiprocess: {count} x {gpus} GPUs asked for, but CUDA_VISIBLE_DEVICES names {len(visible)}"
+                f"local_multiprocess: {count} x {gpus} GPUs asked for, but CUDA_VISIBLE_DEVICES "
+                f"names {len(visible)}"
             )
         found["CUDA_VISIBLE_DEVICES"] = ",".join(visible[number * gpus : (number + 1) * gpus])
     return found

@@ -20,6 +20,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
+from support.paths import ROOT  # noqa: E402
+
 jax.config.update("jax_platforms", "cpu")
 # Tests, and the processes that they start, compile the same programs again and again: here each is
 # compiled once. The processes of pytest-xdist share the folder of the one that started them.
@@ -34,25 +36,24 @@ for name, value in (
     os.environ[name.upper()] = str(value)
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
 
 # Files that take minutes start first (setup.cfg keeps xdist from another order), so that the two
 # test processes end together.
 LONG = (
-    "processes_test",
-    "mesh_test",
-    "train_test",
-    "people_source_test",
-    "image_training_test",
-    "data_test",
+    "train/processes_test",
+    "train/mesh_test",
+    "train/loop_test",
+    "data/people_test",
+    "genhmr/image_training_test",
+    "recover/photo_test",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Moves the tests of LONG to the front."""
     place = {name: i for i, name in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+    name = lambda item: "/".join(item.path.with_suffix("").parts[-2:])
+    items.sort(key=lambda item: place.get(name(item), len(LONG)))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -132,7 +133,7 @@ def genhmr_config(get_config, corpus_file, trained_tokenizer):
 @pytest.fixture(scope="session")
 def regressor_config(get_config, tmp_path_factory):
     """configs/regressors/tiny.py on made-up stored crops. Copy it before changing it."""
-    import stored_rows
+    from support import stored_rows
 
     config = get_config("regressors/tiny")
     config.data.images, config.data.mixture, config.data.people_val = (

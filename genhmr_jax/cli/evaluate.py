@@ -1,4 +1,4 @@
-"""`genhmr eval`. The flags need no heavy import: --help is instant."""
+"""`genhmr eval`. Heavy modules are imported only when the command runs."""
 
 import argparse
 import dataclasses
@@ -13,7 +13,7 @@ from genhmr_jax.evaluate.datasets import BENCHMARKS, DATASETS
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_flag
 
-if TYPE_CHECKING:  # heavy imports, made late
+if TYPE_CHECKING:  # heavy, imported where they are used
     import smpl_jax
 
     from genhmr_jax.data.sources import Record, Report
@@ -32,61 +32,55 @@ _ONLY_FOR = {
     "pictures": BENCHMARKS,
     "true_keypoints": ("synthetic",),
 }
-"""Flags that only some test sets have; elsewhere they are refused."""
+"""Flags that only some test sets support; for the others they are errors."""
 ITERATIONS = (1, 3, 5, 10)
 MEAN_POSE = "mean-pose"
-"""The --checkpoint that stands for the baseline."""
+"""The value of --checkpoint for the baseline."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of the command."""
+    """Add the flags of the command."""
     add = parser.add_argument
+    # 1. The test set and the model.
     add("--dataset", required=True, choices=(*DATASETS, *BENCHMARKS), help="the test set")
-    add(
-        "--data-dir",
-        required=True,
-        type=path_flag,
-        metavar="DIR",
-        help="folder of the official releases, or of what `genhmr data build` made of them; "
-        "photos: of the photos; synthetic: of the test set, which is made there if it is missing",
+    folder = (
+        "folder of the official releases, or of the datasets built by `genhmr data build`; photos: "
+        "of the photos; synthetic: of the test set, which is rendered there if it is missing"
     )
-    trained = "a trained model, or mean-pose, the baseline (default: the model of the package)"
+    add("--data-dir", required=True, type=path_flag, metavar="DIR", help=folder)
+    trained = "a trained model, or mean-pose, the baseline (default: the packaged model)"
     add("--checkpoint", type=path_flag, metavar="DIR", help=trained)
-    kind = "what the checkpoint must be, such as genhmr (default: whatever it is)"
+    kind = "required kind of the checkpoint, such as genhmr (default: any)"
     add("--model", type=model_kind, metavar="KIND", help=kind)
-    add(
-        "--protocol",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="may be repeated (default: the published ones of the dataset)",
-    )
-    your_files = (
-        "your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy"
-    )
-    add("--body-dir", type=path_flag, metavar="DIR", help=your_files)
+    protocol = "may be repeated (default: the published protocols of the dataset)"
+    add("--protocol", action="append", default=[], metavar="NAME", help=protocol)
+    smpl = "your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy"
+    add("--body-dir", type=path_flag, metavar="DIR", help=smpl)
+    # 2. Settings of the model.
     sampling = "sampling iterations to evaluate (default: 1,3,5,10; photos: 1)"
     add("--iterations", type=counts, metavar="N,N", help=sampling)
-    steps = "2D refinement steps; 0 evaluates sampling alone (default: the model's)"
+    steps = "2D refinement steps; 0: only without refinement (default: the model's)"
     add("--refine-steps", type=int, metavar="N", help=steps)
-    context = "give the model the image or the 2D keypoints alone (default: all)"
+    context = "condition the model on all inputs, on the image only, or on the keypoints only"
     add("--context", choices=CONTEXTS, default="all", help=context)
-    focal = "take the focal length from the labels in place of guessing it from the image size"
+    focal = "use the labelled focal length instead of a guess from the image size"
     add("--true-focal", action="store_true", help=focal)
-    size = "people at a time; changes the speed alone (default: 32)"
+    # 3. The run.
+    size = "people in a batch; changes only the speed (default: 32)"
     add("--batch-size", type=int, default=32, metavar="N", help=size)
     add("--limit", type=int, metavar="N", help="only the first N people")
-    bad = "leave bad records out and list them, in place of stopping at the first"
+    bad = "list bad records and continue, instead of stopping at the first one"
     add("--skip-bad", action="store_true", help=bad)
-    corpus = "synthetic: the pose corpus that the test set is made of, where it is not made yet"
+    corpus = "synthetic: the pose corpus from which a missing test set is rendered"
     add("--poses", type=path_flag, metavar="NPZ", help=corpus)
     robustness = (
-        "synthetic: also under occlusion, truncation, low resolution, odd light, poses, shapes"
+        "synthetic: measure also under occlusion, truncation, low resolution, changed light, "
+        "unusual poses and shapes"
     )
     add("--robustness", action="store_true", help=robustness)
-    uncertainty = "synthetic: also whether the confidence predicts the error"
+    uncertainty = "synthetic: measure also whether the confidence predicts the error"
     add("--uncertainty", action="store_true", help=uncertainty)
-    true = "synthetic: with the true 2D keypoints in place of the detector's"
+    true = "synthetic: use the true 2D keypoints instead of detected ones"
     add("--true-keypoints", action="store_true", help=true)
     plots = "folder for plots and the worst people (synthetic) or overlays (photos)"
     add("--pictures", type=path_flag, metavar="DIR", help=plots)
@@ -95,7 +89,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def counts(text: str) -> tuple[int, ...]:
-    """An argparse type: whole numbers of 1 or more with commas between."""
+    """An argparse type: comma-separated whole numbers of 1 or more."""
     try:
         values = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -107,7 +101,7 @@ def counts(text: str) -> tuple[int, ...]:
 
 
 def model_kind(text: str) -> str:
-    """An argparse type: a kind of systems/registry.py that recovers people."""
+    """An argparse type: a kind of system (systems/registry.py) that recovers people."""
     from genhmr_jax.systems import registry
 
     if text not in registry.kinds():
@@ -117,10 +111,10 @@ def model_kind(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates, writes the JSON file and prints the tables. Returns 0.
+    """Evaluate a model, write the JSON file and print the tables. Returns 0.
 
     Raises:
-      InputError: something is missing or wrong; nothing is written then.
+      InputError: a flag, model or test set is wrong or missing; nothing is written then.
     """
     import genhmr_jax
     from genhmr_jax.io import compilation_cache
@@ -147,8 +141,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _without_nan(value: Any) -> Any:
-    """The same with null for what is not a finite number (a correlation of constants, say): JSON
-    has no NaN."""
+    """The value with None for NaN and Inf, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _without_nan(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -157,14 +150,14 @@ def _without_nan(value: Any) -> Any:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raises InputError for numbers out of range, and for flags that do not go together."""
+    """Raise InputError for numbers out of range, and for flags that exclude each other."""
     for name, low in (("batch_size", 1), ("limit", 1), ("refine_steps", 0)):
         value = getattr(args, name)
         if value is not None and value < low:
             raise InputError(_flag(name), f"is {value}", f"give at least {low}")
     for name, datasets in _ONLY_FOR.items():
         if getattr(args, name) and args.dataset not in datasets:
-            problem = f"means nothing for {args.dataset}"
+            problem = f"does not apply to {args.dataset}"
             raise InputError(_flag(name), problem, f"it is for {', '.join(datasets)}")
     if args.checkpoint == MEAN_POSE:
         problem, remedy = f"does not go with --checkpoint={MEAN_POSE}", "leave one of them out"
@@ -184,7 +177,7 @@ def _flag(name: str) -> str:
 
 
 def _load(args: argparse.Namespace, body: "smpl_jax.SmplModel") -> "Recoverer | None":
-    """The model of --checkpoint with a body; None for the baseline."""
+    """The model of --checkpoint with another body; None for the baseline."""
     from genhmr_jax.recover import photo
 
     if args.checkpoint == MEAN_POSE:
@@ -193,34 +186,32 @@ def _load(args: argparse.Namespace, body: "smpl_jax.SmplModel") -> "Recoverer | 
 
 
 def _iterations(args: argparse.Namespace, model: "Recoverer | None") -> tuple[int, ...]:
-    """The numbers of iterations to evaluate; a system that does not sample has one answer."""
+    """The numbers of iterations to evaluate; (1,) for a system that does not sample."""
     if model is not None and not model.system.samples:
         return (1,)
     return args.iterations or ITERATIONS
 
 
 def _refine_steps(args: argparse.Namespace, model: "Recoverer | None") -> int:
-    """--refine-steps, or the model's number."""
+    """--refine-steps, or the default of the model."""
     if args.refine_steps is not None:
         return args.refine_steps
     return 0 if model is None else model.system.refine_steps
 
 
 def _dataset(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Measures on a labelled data set. Returns what the JSON file holds, and what is printed."""
+    """Measure on a labelled data set. Returns the content of the JSON file and the text."""
     from tqdm import tqdm
 
     from genhmr_jax.data.sources import find
     from genhmr_jax.evaluate import runner, tables
     from genhmr_jax.evaluate.bodies import load_bodies
 
-    # 1. What to measure, and the model.
+    # 1. The protocols and the model.
     dataset, protocols = DATASETS[args.dataset], _protocols(args)
-    bodies = load_bodies(
-        args.body_dir,
-        [r for p in protocols for r in p.regressors],
-        {g for p in protocols for g in p.genders},
-    )
+    regressors = [name for protocol in protocols for name in protocol.regressors]
+    genders = {gender for protocol in protocols for gender in protocol.genders}
+    bodies = load_bodies(args.body_dir, regressors, genders)
     report = find(dataset.source).report(args.skip_bad)
     predictor = _predictor(args, bodies.models["neutral"])
 
@@ -238,10 +229,10 @@ def _dataset(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     )
     people = measured["people"]
     if not people:
-        problem = f"has nobody to evaluate on ({report.summary()})"
+        problem = f"holds no people to evaluate ({report.summary()})"
         raise InputError(args.data_dir, problem, "check the dataset")
 
-    # 3. Tables beside the published rows.
+    # 3. Tables with the published rows.
     text = [
         f"{args.dataset}: {people} people, {measured['not_found']} of them not found "
         "(they count with the mean pose)",
@@ -267,8 +258,10 @@ def _dataset(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _protocols(args: argparse.Namespace) -> "list[Protocol]":
-    """Those of --protocol, or the dataset's: the published ones if there is a --body-dir, else the
-    free ones."""
+    """The protocols of --protocol, by default those of the dataset.
+
+    The default is the published protocols with --body-dir, and the free ones without.
+    """
     from genhmr_jax.evaluate.protocols import PROTOCOLS
 
     dataset = DATASETS[args.dataset]
@@ -294,8 +287,7 @@ def _predictor(args: argparse.Namespace, body: "smpl_jax.SmplModel") -> "Predict
 
 
 def _records(data_dir: str, source: str, split: str, report: "Report") -> "Iterator[Record]":
-    """The records of a split: of the built dataset if there is one in this folder, else of the
-    release."""
+    """The records of a split: of the built dataset if the folder has one, else of the release."""
     from genhmr_jax.data import builders
     from genhmr_jax.data.sources import find
 
@@ -305,7 +297,7 @@ def _records(data_dir: str, source: str, split: str, report: "Report") -> "Itera
 
 
 def _synthetic(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """As `_dataset`, for the synthetic test set."""
+    """As `_dataset`, on the synthetic test set."""
     from genhmr_jax.evaluate import benchmark
     from genhmr_jax.geometry.bodies import load_body
 
@@ -330,7 +322,7 @@ def _synthetic(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _photos(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """As `_dataset`, for photos."""
+    """As `_dataset`, on photos."""
     from genhmr_jax.evaluate.bodies import load_bodies
     from genhmr_jax.evaluate.photos import photos, photos_table
     from genhmr_jax.recover.photo import RecoverOptions
@@ -349,9 +341,9 @@ def _photos(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _benchmark(
     args: argparse.Namespace, found: dict[str, Any], text: str
 ) -> tuple[dict[str, Any], str]:
-    """The result of a free benchmark with the inputs of the model."""
+    """The result of a free benchmark, with the inputs of the model."""
     if args.context != "all":
-        text = f"the model gets the {args.context} alone. {text}"
+        text = f"the model gets only the {args.context}. {text}"
     if args.true_keypoints:
         text = f"with the true 2D keypoints. {text}"
     return {"context": args.context, "true_keypoints": args.true_keypoints, **found}, text

@@ -1,4 +1,4 @@
-"""The `genhmr` command: its subcommands, and the one place where their errors become exit codes."""
+"""The `genhmr` command: its subcommands, and the exit codes of their errors."""
 
 import argparse
 import os

@@ -1,8 +1,8 @@
 """Image encoders by name: from the picture of a person to feature maps.
 
 * `blazepose_full` (also heavy, lite): the inner maps of a frozen pose network for a crop of the
-  photo, comparable to the paper's pose-pretrained ViT. It adds no parameters to the system, and
-  maps can be computed before training.
+  photo. Like the paper's ViT, it was trained to estimate poses. It adds no parameters to the
+  system, and maps can be computed before training.
 * `detector`: the two maps that BlazePose computed when it detected the person
   (Detections.features), in the axes of its own region, in which the person is upright. No further
   network runs on a photo.
@@ -36,10 +36,11 @@ class Encoder(Protocol):
     """An image encoder.
 
     Attributes:
-      trained: whether it is part of the system, whose input is then the pixels of the crop.
+      trained: whether it is part of the system. The inputs of the system are then the pixels of the
+        crop.
       upright: whether its maps are in the axes of the detector's region, in which people are
         upright, and not in those of the crop.
-      channels: of its maps, finest first.
+      channels: of its maps, the finest map first.
     """
 
     trained: bool
@@ -49,24 +50,24 @@ class Encoder(Protocol):
     def of_photo(
         self, image: np.ndarray, people: Detections, crops: np.ndarray, rows: int
     ) -> dict[str, Any]:
-        """Compute its fields of core.inputs.Inputs for the people of a photo, on the host.
+        """Compute the encoder's fields of core.inputs.Inputs for the people of a photo.
 
         Args:
           image: uint8 (H, W, 3).
-          people: of the photo.
+          people: P people of the photo.
           crops: (P, 3) cx, cy, side in px of each person.
-          rows: to return, at least P.
+          rows: number of rows to return, at least P.
         """
 
     def encode(self, pixels: Float[Array, "B 256 256 3"]) -> list[Float[Array, "B h w C"]]:
-        """The maps of crops in 0..1.
+        """Compute the maps of crops in 0..1.
 
         Raises:
           TypeError: the encoder is part of the system.
         """
 
     def stored_shapes(self, rows: int) -> dict[str, Any]:
-        """The fields of data.rows.Rows that hold its output in stored training rows, as shapes."""
+        """The shapes of the fields of data.rows.Rows that store its output for training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +196,7 @@ def crop_images(
     Args:
       image: uint8 (H, W, 3).
       crops: (P, 3) = cx, cy, side in px.
-      rows: to return.
+      rows: number of rows to return.
       how: one of CROPS.
       blur: for "hmr2", see geometry/published_crop.py.
     """

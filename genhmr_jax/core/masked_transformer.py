@@ -1,18 +1,22 @@
 """The image-conditioned masked transformer: p(token | visible tokens, image, 2D pose) (stage 2).
 
-The transformer predicts the masked tokens of a pose. Its sequence is the context tokens (2D pose,
-box) and the L pose tokens, each a code id, or the mask id where masked. Every layer is, pre-norm,
+The transformer predicts the masked tokens of a pose. Its sequence consists of the context tokens
+(2D pose, box) and the L pose tokens. A pose token is the id of one of N codes, or the mask id N
+where it is masked. Every layer is, pre-norm,
 
     self-attention over context and pose tokens
     -> deformable cross-attention of the pose tokens to the feature maps of the image
     -> MLP,
 
-and a head gives the logits of the N codes for every pose token. For a sample without an image the
-cross-attention adds nothing. Training drops the image of some samples, so that one network serves
-inputs with and without it. core/sampling.py calls the network repeatedly to sample a pose.
+and a head gives the logits of the N codes for every pose token. In the cross-attention (Deformable
+DETR, Zhu et al. 2021) a token samples each map at a few points: at learned offsets from its
+reference point, with learned weights. For a sample without an image the cross-attention adds
+nothing. Training drops the image of some samples, so that one network handles inputs with and
+without an image. core/sampling.py calls the network repeatedly to sample a pose.
 
-With parameters in bfloat16 the products are bfloat16; statistics, softmax, locations in the image
-and logits are float32.
+With parameters in bfloat16 the products are bfloat16, and statistics, softmax, locations in the
+image and logits are float32. `by_rows` only tells the compiler to split an array over the devices
+by rows, and `checkpointed` to compute a layer again in the backward pass: neither changes values.
 """
 
 import dataclasses
@@ -34,7 +38,13 @@ class TransformerSpec:
     """Sizes of the masked transformer.
 
     Attributes:
+      width: channels of a token.
+      layers: number of layers.
+      heads: of each attention.
+      mlp_ratio: hidden channels of the MLP relative to `width`.
       levels: number of feature maps of the cross-attention (0: a network without an image).
+      points: number of sampled points of each map, for each token and head.
+      activation: of the MLP.
       geometric: input and output use the code vectors, see MaskedTransformer.
       head_rank: 0 for a full linear head (the paper's), else the logits are products with learned
         code features of this many dims.
@@ -51,7 +61,8 @@ class TransformerSpec:
     head_rank: int = 0
 
 
-def _small(scale: float = 0.1):
+def _small(scale: float = 0.1) -> nnx.Initializer:
+    """A small initialisation: at first a branch hardly changes the sum that it is added to."""
     return nnx.initializers.variance_scaling(scale, "fan_in", "normal")
 
 
@@ -60,15 +71,15 @@ def product_in_float32(x: Float[Array, "*b C"], w: Float[Array, "C N"]) -> Float
     """x @ w, summed and returned in float32, with a backward pass in the type of x and w.
 
     bfloat16 logits would have an error of 0.4 %. The default backward pass would multiply float32
-    gradients by bfloat16 arrays, which a GPU does at the speed of float32.
+    gradients by bfloat16 arrays, at the speed of float32 on a GPU.
     """
     return jnp.matmul(x, w, preferred_element_type=jnp.float32)
 
 
 def _product_backward(
-    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+    inputs: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    x, w = kept
+    x, w = inputs
     gradient = gradient.astype(x.dtype)
     (to_x,) = jax.linear_transpose(lambda x: x @ w, x)(gradient)
     (to_w,) = jax.linear_transpose(lambda w: x @ w, w)(gradient)
@@ -92,7 +103,7 @@ class SelfAttention(nnx.Module):
 
 
 class Block(nnx.Module):
-    """One decoder layer."""
+    """One layer: self-attention, cross-attention to the image, MLP."""
 
     def __init__(self, spec: TransformerSpec, *, rngs: nnx.Rngs):
         width = spec.width
@@ -116,14 +127,14 @@ class Block(nnx.Module):
         values: list[jax.Array] | None,
         image_weight: Float[Array, "B"] | None,
     ) -> Float[Array, "B S C"]:
-        """One layer.
+        """Apply the layer.
 
         Args:
           x: context tokens, then pose tokens.
           context_length: number of context tokens.
           reference: reference points of the pose tokens in the image, in (0, 1).
-          values: values (B, H, W, N, D) of this layer's cross-attention, or the maps (B, H, W, C)
-            that it computes them from, or None without an image.
+          values: values (B, H, W, heads, C / heads) of this layer's cross-attention, or the maps
+            (B, H, W, C) from which it computes them, or None without an image.
           image_weight: 1 for samples with an image, 0 for the others.
         """
         x = x + self.self_attention(self.norm_self(x))
@@ -141,9 +152,9 @@ class MaskedTransformer(nnx.Module):
     """Logits of every pose token, given the visible ones.
 
     Every token has an embedding from a table, and the head is linear. With `spec.geometric` both
-    also use the code vectors v: a token adds a linear map of its code vector to the embedding (one
-    map for each position), and the logits get a term w . [v, |v|^2] with w linear in the hidden
-    state. This term can express any isotropic Gaussian around a predicted embedding.
+    also use the code vectors v. A linear map of its code vector (one map for each position) is
+    added to the embedding of a token. A term w . [v, |v|^2], with w linear in the hidden state, is
+    added to the logits: it can express any isotropic Gaussian around a predicted embedding.
     """
 
     def __init__(
@@ -182,10 +193,10 @@ class MaskedTransformer(nnx.Module):
     def image_values(
         self, maps: list[Float[Array, "B H W C"]], remat: str = "none"
     ) -> list[list[jax.Array]]:
-        """The inputs of each layer's cross-attention; computed once per image.
+        """Compute the inputs of each layer's cross-attention, once for each image.
 
-        With remat "blocks" these are the maps themselves: each layer computes its values from them,
-        forward and again backward, so that the stored memory does not grow with the layers.
+        With remat "blocks" these are the maps themselves. Each layer then computes its values from
+        them, forward and again backward, so that memory does not grow with the number of layers.
         """
         layers = range(self.spec.layers)
         if remat == "blocks":
@@ -201,11 +212,11 @@ class MaskedTransformer(nnx.Module):
         image_weight: Float[Array, "B"] | None = None,
         remat: str = "none",
     ) -> Float[Array, "B L N"]:
-        """The logits, in float32.
+        """Compute the logits, in float32.
 
         Args:
-          tokens: ids; N (the size of the codebook) where masked.
-          vectors: the codebook.
+          tokens: ids; N where masked.
+          vectors: the N code vectors, D dims each.
           context: context tokens (2D pose, box), already embedded.
           image_values: of the method `image_values`, or None without an image.
           image_weight: 1 for samples with an image, 0 where it is dropped (default: 1).
@@ -214,8 +225,8 @@ class MaskedTransformer(nnx.Module):
         Raises:
           ValueError: unknown remat.
         """
-        # 1. Embed the tokens. The scale of the codes depends on the tokenizer: they are normalised
-        # to mean 0 and deviation 1.
+        # 1. Embed the tokens. The scale of the code vectors depends on the tokenizer: they are
+        # normalised to mean 0 and deviation 1. The mask id has a zero vector.
         x = self.embed[...][tokens] + self.position[...]
         codes = (vectors - jnp.mean(vectors, 0)) / (jnp.std(vectors, 0) + 1e-6)
         if self.spec.geometric:
@@ -238,7 +249,7 @@ class MaskedTransformer(nnx.Module):
                 x = block(x, reference, values, image_weight)
         x = self.norm(x[:, context.shape[1] :])
 
-        # 3. Logits of the pose tokens.
+        # 3. The logits of the pose tokens: the head, a learned prior, and the geometric term.
         if self.spec.head_rank:
             logits = product_in_float32(self.head(x), self.code_features[...])
         else:
@@ -253,10 +264,18 @@ class MaskedTransformer(nnx.Module):
         return logits
 
     def _scanned(
-        self, x, context_length: int, reference, image_values, image_weight
+        self,
+        x: Float[Array, "B S C"],
+        context_length: int,
+        reference: Float[Array, "B L 2"] | None,
+        image_values: list[list[jax.Array]] | None,
+        image_weight: Float[Array, "B"] | None,
     ) -> Float[Array, "B S C"]:
-        """All layers in one scan, each rematerialised: the program has the size of one layer."""
-        maps = None if image_values is None else image_values[0]  # the same for every layer
+        """Apply all layers in one scan, each rematerialised: the program has the size of one layer.
+
+        `image_values` are the maps themselves, the same for every layer.
+        """
+        maps = None if image_values is None else image_values[0]
         graph, _ = nnx.split(self.blocks["block_00"])
         states = [nnx.split(self.blocks[f"block_{i:02d}"])[1] for i in range(self.spec.layers)]
 
@@ -269,7 +288,14 @@ class MaskedTransformer(nnx.Module):
         return jax.lax.scan(layer, x, jax.tree.map(lambda *a: jnp.stack(a), *states))[0]
 
     def _block(
-        self, i: int, context_length: int, x, reference, values, image_weight
+        self,
+        i: int,
+        context_length: int,
+        x: Float[Array, "B S C"],
+        reference: Float[Array, "B L 2"] | None,
+        values: list[jax.Array] | None,
+        image_weight: Float[Array, "B"] | None,
     ) -> Float[Array, "B S C"]:
+        """Apply layer i."""
         block = self.blocks[f"block_{i:02d}"]
         return by_rows(block(by_rows(x), context_length, reference, by_rows(values), image_weight))

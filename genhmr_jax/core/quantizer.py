@@ -23,7 +23,7 @@ def init_codebook(key: jax.Array, size: int, dim: int) -> Codebook:
 
 
 def nearest(vectors: Float[Array, "N D"], z: Float[Array, "*batch D"]) -> Int[Array, "*batch"]:
-    """Index of the nearest code in Euclidean distance for each z; the first one of equals."""
+    """Index of the code with the smallest Euclidean distance from each z; of ties the first."""
     size, rows = vectors.shape[0], z.reshape(-1, z.shape[-1])
     norm = jnp.sum(vectors**2, -1)[:, None]
 
@@ -68,8 +68,8 @@ def ema_update(
     total = jax.ops.segment_sum(z, ids, size)
     ema_count = decay * codebook["ema_count"] + (1 - decay) * count
     ema_sum = decay * codebook["ema_sum"] + (1 - decay) * total
-    # 2. Replace unused codes. Outputs are drawn without repetition: between two equal codes
-    # rounding would decide.
+    # 2. Replace unused codes. Outputs are drawn without repetition: rounding would decide between
+    # two equal codes.
     fresh = z[jax.random.permutation(key, z.shape[0])[jnp.arange(size) % z.shape[0]]]
     unused = ema_count < reset_below
     ema_count = jnp.where(unused, reset_below, ema_count)

@@ -1,26 +1,26 @@
 """2D pose-guided refinement (GenHMR §4): the second stage of inference.
 
-A sampled body fits the detected 2D keypoints j2d only approximately. The refinement moves its token
-embeddings Y by gradient steps, so that the projected joints fit them:
+A sampled body fits the detected 2D keypoints j2d only approximately. The refinement changes its
+token embeddings Y by gradient steps, so that the projected joints fit them:
 
-    Y+ = argmin_Y  sum_j c_j rho(|| Pi(J(Y)) - j2d_j || / b)  +  lambda || theta(Y) - theta_0 ||^2
+    Y+ = argmin_Y  sum_j c_j rho(|| Pi(J_j(Y)) - j2d_j || / b) / sum_j c_j
+                   + lambda || theta(Y) - theta_0 ||^2
 
 Here theta(Y) are the joint rotations that the frozen tokenizer decodes, theta_0 those of the start,
-J the joints, Pi the projection and c_j the confidence of a keypoint. Camera and shape are optimised
-too; in the first steps only the camera is. Residuals are in crop sides b, so that the result does
-not depend on the size of the picture, and rho limits the influence of outliers. The loop is one
-`lax.scan`. It returns the best iterate, which is never worse than the start. All rows of a batch
-are refined at once and independently.
+J_j the keypoints of the body in 3D, Pi the projection and c_j the confidence of a keypoint.
+Residuals are in crop sides b, so that the result does not depend on the size of the picture. rho
+limits the influence of outliers. Camera and shape are optimised too; the first steps change only
+the camera. The loop is one `lax.scan`. It returns the best iterate, which is never worse than the
+start. All rows of a batch are refined at the same time and independently.
 
-For a person with a mask, the body's surface must also fill the mask and stay inside it
-(core/silhouette_term.py):
+For a person with a mask, the body's surface must also fill the mask and stay inside it. With points
+o_n of the mask's outline and v of the surface, this term is added (core/silhouette_term.py):
 
-    + trust * silhouette * (mean_n rho(|| c_n - nearest surface point ||)
-                            + silhouette_outside * mean_v rho(distance of v from the mask))
+    trust * silhouette * (mean_n rho(|| o_n - nearest surface point || / b)
+                          + silhouette_outside * mean_v rho(distance of v from the mask / b))
 
-over points c_n of the mask's outline and v of the surface, where rho limits the gaps at clothes,
-hair and bags. A mask determines the shape, and together with the keypoints the pose. The priors are
-therefore weaker the more the mask is trusted.
+Here rho limits the influence of clothes, hair and bags. A mask determines the shape, and together
+with the keypoints the pose. Therefore the priors are weaker the more the mask is trusted.
 """
 
 import dataclasses
@@ -44,11 +44,11 @@ class RefineSpec:
     """Settings of the refinement; with `steps` 0 it returns the start."""
 
     steps: int = 100
-    camera_steps: int = 15  # first steps, in which only the camera moves
-    step_embedding: float = 0.05
+    camera_steps: int = 15  # number of first steps that change only the camera
+    step_embedding: float = 0.05  # learning rates of Adam
     step_camera: float = 0.02
     step_betas: float = 0.02
-    robust_scale: float = 0.1  # crop sides
+    robust_scale: float = 0.1  # s of rho, crop sides
     prior_pose: float = 0.004  # lambda, on rotation matrices
     prior_betas: float = 0.002
     silhouette: float = 2.0  # weight of the silhouette term, for a person with a mask
@@ -60,13 +60,13 @@ class RefineSpec:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Refined:
-    """The best iterate, and the loss of all iterates.
+    """The best iterate of each row, and the losses.
 
     Attributes:
-      embeddings: (B, L, D).
-      betas: (B, 10).
-      weak_camera: (B, 3).
-      loss: (steps + 1, B) at every iterate.
+      embeddings: (B, L, D) token embeddings Y.
+      betas: (B, 10) shape coefficients.
+      weak_camera: (B, 3) scale and translation (s, tx, ty) of the crop's camera.
+      loss: (steps + 1, B) of every iterate, the start first.
     """
 
     embeddings: jax.Array
@@ -76,9 +76,9 @@ class Refined:
 
 
 def robust(residual: Float[Array, "*s"], scale: float) -> Float[Array, "*s"]:
-    """rho, Geman-McClure: r^2 / (1 + r^2 / s^2) of a residual r >= 0.
+    """rho of Geman and McClure: r^2 / (1 + r^2 / s^2) for a residual r >= 0 and the scale s.
 
-    It is about r^2 for small residuals, and below s^2 for all.
+    It is about r^2 for small residuals, and less than s^2 for all.
     """
     squared = residual**2
     return squared / (1.0 + squared / scale**2)
@@ -99,21 +99,22 @@ def refine(
 
     Args:
       decode: token embeddings -> rotation matrices (the frozen tokenizer).
-      body: a keypoint model (geometry.keypoints.keypoint_model); for a silhouette a surface model
-        (geometry.keypoints.surface_model).
+      body: the body reduced to the vertices that are keypoints (geometry.keypoints.keypoint_model);
+        with a silhouette also to vertices all over its surface (surface_model there).
       embeddings, betas, weak_camera: the start.
-      keypoints: DETECTED keypoints in px with confidences; those of confidence 0 have no influence.
-      view: of the B people.
+      keypoints: DETECTED keypoints, x and y in px and confidence; those of confidence 0 have no
+        influence.
+      view: the photo's camera and the crops of the B people.
       silhouette: of their masks, if there are any.
       spec: settings.
     """
-    # 1. The weights of the priors, by how much the mask is trusted.
+    # 1. The weights of the priors, which are weaker the more the mask is trusted.
     masked = silhouette is not None and spec.silhouette > 0
     trust = silhouette.trust if masked else 0.0
     prior_pose = spec.prior_pose + trust * (spec.masked_prior_pose - spec.prior_pose)
     prior_betas = spec.prior_betas + trust * (spec.masked_prior_betas - spec.prior_betas)
 
-    # 2. The loss of each row.
+    # 2. The loss of each row. x holds the optimised arrays.
     weight = keypoints[..., 2]
     detected = weight[..., None] > 0
     side = view.crop[:, 2]
@@ -125,8 +126,8 @@ def refine(
     def losses(x: dict[str, jax.Array]) -> Float[Array, "B"]:
         rotmats = decode(x["embeddings"])
         points, surface = project_body(body, rotmats, x["betas"], weak_of(x), view)
-        # sum_j c_j rho(|| Pi(J(Y)) - j2d_j || / b) / sum_j c_j. `where` comes before the norm: the
-        # location of an undetected keypoint may be NaN, which must not reach the gradient.
+        # sum_j c_j rho(|| Pi(J_j(Y)) - j2d_j || / b) / sum_j c_j. `where` comes before the norm:
+        # the location of an undetected keypoint may be NaN, which must not reach the gradient.
         gap = jnp.where(detected, (points - keypoints[..., :2]) / side[:, None, None], 1.0)
         rho = robust(jnp.sqrt(jnp.sum(gap**2, -1) + 1e-12), spec.robust_scale)
         data = jnp.sum(jnp.where(weight > 0, weight * rho, 0.0), -1)
@@ -137,12 +138,12 @@ def refine(
         loss = data + prior_pose * pose + prior_betas * shape
         if not masked:
             return loss
-        # The silhouette term.
+        # The silhouette term: gaps of the outline, and of the surface points outside the mask.
         both = silhouette_term.gaps(surface, view, silhouette)
         cover, outside = (jnp.mean(robust(gap, spec.robust_scale), -1) for gap in both)
         return loss + trust * spec.silhouette * (cover + spec.silhouette_outside * outside)
 
-    # 3. Descend from the sampled answer. The logarithm keeps the scale of the camera positive.
+    # 3. Descend from the sampled body. The logarithm keeps the scale of the camera positive.
     start = {
         "embeddings": embeddings,
         "betas": betas,
@@ -161,7 +162,7 @@ def _descend(
     """Minimise by Adam from a start.
 
     Returns:
-      the best iterate of each row, and the loss (spec.steps + 1, B) at every iterate.
+      the best iterate of each row, and the loss (spec.steps + 1, B) of every iterate.
     """
     rates = {
         "embeddings": spec.step_embedding,
@@ -179,22 +180,21 @@ def _descend(
     def step(carry: tuple, t: Array) -> tuple[tuple, jax.Array]:
         x, opt_state, best, best_loss = carry
 
-        # 1. Loss and gradient. Rows are independent: the gradient of the sum of their losses holds
-        # each row's own gradient.
+        # 1. Loss and gradient. Rows are independent, so that the gradient of the sum of their
+        # losses consists of the gradients of the rows.
         loss, pull = jax.vjp(losses, x)
         (gradient,) = pull(jnp.ones_like(loss))
 
         # 2. Keep the best iterate of each row.
         best = keep(loss < best_loss, x, best)
 
-        # 3. One step of Adam. At first only the camera moves: otherwise a body at a wrong location
-        # would bend to reach its keypoints.
+        # 3. One step of Adam. At first only the camera changes: otherwise a body at a wrong
+        # location would bend to reach its keypoints.
         direction, opt_state = optimizer.update(gradient, opt_state)
-        waits = {
-            name: (t < spec.camera_steps) & (name in ("embeddings", "betas")) for name in rates
-        }
-        moves = {name: rate * jnp.where(waits[name], 0.0, 1.0) for name, rate in rates.items()}
-        x = {name: x[name] - moves[name] * direction[name] for name in x}
+        only_camera = t < spec.camera_steps
+        fixed = {name: only_camera & (name in ("embeddings", "betas")) for name in rates}
+        sizes = {name: rate * jnp.where(fixed[name], 0.0, 1.0) for name, rate in rates.items()}
+        x = {name: x[name] - sizes[name] * direction[name] for name in x}
         return (x, opt_state, best, jnp.minimum(loss, best_loss)), loss
 
     carry = (start, optimizer.init(start), start, losses(start))

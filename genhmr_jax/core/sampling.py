@@ -1,15 +1,16 @@
 """Uncertainty-guided sampling (GenHMR §3): the first stage of inference, from logits to tokens.
 
-A pose is a sequence of L tokens. Sampling starts with all of them masked and fills the sequence in
-T steps, by the parallel decoding of MaskGIT (Chang et al. 2022). Each step predicts every masked
-token, keeps the most confident predictions, and masks the others again: the next step predicts
-those with more tokens visible. A kept token never changes. After step t = 1 .. T
+A pose is a sequence of L tokens, each the id of one of N code vectors. Sampling starts with all
+tokens masked and fills the sequence in T steps, by the parallel decoding of MaskGIT (Chang et al.
+2022). Each step predicts every masked token, keeps the most confident predictions, and masks the
+others again. The next step predicts those with more tokens visible. A kept token never changes.
+After step t = 1 .. T
 
     n_t = floor(gamma(t / T) L)
 
 tokens are masked, where gamma falls from 1 to 0, for example gamma(r) = cos(pi r / 2). The network
-is only a function `logits_fn(tokens) -> (B, L, N)`: the image is encoded once, outside the loop,
-which is one `lax.fori_loop`.
+enters only as a function `logits_fn(tokens) -> (B, L, N)`. The image is encoded once, before the
+loop, which is one `lax.fori_loop`.
 """
 
 import dataclasses
@@ -31,7 +32,8 @@ class Samples:
       tokens: (B, L) ids.
       expected: (B, L, D) expected embedding of each token, softmax(logits) @ codebook, in the step
         that kept it: the posterior mean, given the tokens that were visible in that step.
-      final: (B, L, D) the same in the last step, also for the tokens that were kept earlier.
+      final: (B, L, D) expected embedding of each token in the last step, also for the tokens that
+        were kept earlier.
     """
 
     tokens: jax.Array
@@ -57,8 +59,8 @@ def sample(
     """Draw one token sequence for each row.
 
     Args:
-      logits_fn: ids (the mask id N where masked) -> logits.
-      vectors: the codebook.
+      logits_fn: token ids (the mask id N where masked) -> logits.
+      vectors: the N code vectors, D dims each.
       keys: typed PRNG keys (B,), one for each row.
       length: L.
       iterations: T >= 1; may be traced, so that one compilation serves every T.
@@ -84,7 +86,7 @@ def sample(
         probability = jax.nn.softmax(logits)
 
         # 2. Sample every masked token: y_i = argmax_n (logit_in + temperature * g_in) with Gumbel
-        # noise g. That is Gumbel-max sampling from p_i^(1 / temperature), written without the
+        # noise g. This is Gumbel-max sampling from p_i^(1 / temperature), written without a
         # division, so that temperature 0 gives the most probable id.
         noise = gumbel(keys, t, (length, mask_id))
         chosen = jnp.argmax(logits + temperature * noise, -1)
@@ -94,14 +96,14 @@ def sample(
         mean = probability @ vectors
         expected = jnp.where(masked[..., None], mean, expected)
 
-        # 4. Confidence of a new token: its probability p_i(y_i), whatever the temperature. Tokens
+        # 4. The confidence of a new token is its probability p_i(y_i), for any temperature. Tokens
         # that were kept earlier have infinite confidence.
         confidence = jnp.take_along_axis(probability, chosen[..., None], -1)[..., 0]
         confidence = jnp.where(masked, confidence, jnp.inf)
 
-        # 5. Mask schedule: n = floor(gamma(t / T) L), with t counted from 1. But every step keeps
-        # at least one new token and leaves at least one for the next step (`mask_len` in `decode`
-        # of maskgit/libml/parallel_decode.py), and the last step keeps all.
+        # 5. The number of tokens to mask again: n = floor(gamma(t / T) L), with t counted from 1.
+        # Every step keeps at least one new token, and leaves at least one to the next step
+        # (`mask_len` in `decode` of maskgit/libml/parallel_decode.py). The last step keeps all.
         scheduled = jnp.floor(gamma((t + 1) / total) * length).astype(jnp.int32)
         count = jnp.maximum(jnp.minimum(scheduled, jnp.sum(masked, -1, keepdims=True) - 1), 1)
         count = jnp.where(t + 1 >= total, 0, count)

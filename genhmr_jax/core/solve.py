@@ -19,7 +19,7 @@ from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import project_body, project_keypoints
 
 CONFIDENCE_DRAWS = 2**16
-"""Folded into a key for the draws of the confidence; sampling folds in the smaller step numbers."""
+"""Folded into a key for the draws of the confidence; sampling folds in smaller numbers (steps)."""
 
 
 @jax.tree_util.register_dataclass
@@ -91,7 +91,7 @@ def solve(
     Args:
       system: the system.
       params: its parameters.
-      body: whose mesh is returned.
+      body: the body whose mesh is returned.
       surface: the same body reduced by geometry.keypoints.surface_model, for the refinement.
       inputs: of System.prepare; those of several photos may be joined.
       keys: (B,) typed, one for each row, so that a row does not depend on the other rows.

@@ -1,16 +1,21 @@
 """The pose tokenizer: a VQ-VAE from 24 SMPL joint rotations to L discrete tokens (stage 1).
 
+    rotations -> encoder -> L latent vectors -> nearest code vectors -> decoder -> rotations
+
 The encoder maps a pose to L latent vectors. Each of them is replaced by the nearest of N code
-vectors (core/quantizer.py), whose index is the token. The decoder maps the L code vectors, or any
-other embeddings, back to rotations. Stage 2 predicts these tokens; the tokenizer is frozen there.
-There are two architectures with one interface:
+vectors, whose index is the token. The decoder maps the L code vectors, or any other embeddings,
+back to rotations. Training minimises the difference between the input pose and the decoded pose.
+Gradients pass the replacement unchanged (straight-through), and a code vector is the moving average
+of the latent vectors that it replaces (core/quantizer.py). In stage 2 the tokenizer is frozen, and
+a transformer predicts its tokens. There are two architectures with one interface:
 
 * `conv`: that of the paper, 1-D residual convolutions along the joint axis and nearest-neighbour
   upsampling to the token length (96 tokens, 2048 codes of 256 dims). Small, but slow on a CPU.
 * `parts`: the shipped default. Each body part (root, trunk, legs, arms) has its own tokens, and a
   residual MLP to and from them. A token describes one part, and so does its confidence.
 
-Networks use rotations in 6D, layout "rows" (Zhou et al. 2019; as in TokenHMR's tokenizer).
+The networks represent a rotation in 6D, by the first two rows of its matrix (Zhou et al. 2019; as
+in TokenHMR's tokenizer). Gram-Schmidt makes any output of the decoder a rotation.
 """
 
 import dataclasses
@@ -44,8 +49,13 @@ class TokenizerSpec:
 
     Attributes:
       arch: one of ARCHITECTURES.
-      part_tokens: tokens of each of PARTS, for "parts".
-      num_tokens: for "conv".
+      part_tokens: number of tokens of each of PARTS, for "parts".
+      num_tokens: number of tokens of a pose, L, for "conv".
+      codebook_size: number of code vectors, N.
+      code_dim: dimensions of a code vector, D.
+      width: channels of the hidden layers.
+      depth: number of residual blocks of an MLP, or of a stack of convolutions.
+      dilation_growth: ratio of the dilations of two successive blocks, for "conv".
     """
 
     arch: str = "parts"
@@ -66,15 +76,16 @@ class TokenizerSpec:
 
     @property
     def length(self) -> int:
-        """Tokens per pose."""
+        """Number of tokens of a pose, L."""
         return sum(self.part_tokens) if self.arch == "parts" else self.num_tokens
 
 
 class PartsCoder(nnx.Module):
-    """One residual MLP for each body part.
+    """One residual MLP for each body part, from its joints to its tokens or back.
 
-    It maps the n_p rows of part p to m_p rows: (B, n_p, i) -> (B, m_p, o). Rows are in the order of
-    PARTS.
+    The MLP of part p maps n_p rows to m_p rows, (B, n_p, i) -> (B, m_p, o), as one flat vector. A
+    row is a joint or a token. Rows are in the order of PARTS. The MLP consists of `spec.depth`
+    blocks x + W2 gelu(W1 norm(x)) between an input and an output projection.
     """
 
     def __init__(
@@ -102,7 +113,7 @@ class PartsCoder(nnx.Module):
 
 
 class PartsEncoder(nnx.Module):
-    """Pose (B, 24, 6) -> (B, L, D)."""
+    """Pose (B, 24, 6) -> latent vectors (B, L, D)."""
 
     def __init__(self, spec: TokenizerSpec, *, rngs: nnx.Rngs):
         self.coder = PartsCoder(
@@ -110,11 +121,12 @@ class PartsEncoder(nnx.Module):
         )
 
     def __call__(self, rot6d: Float[Array, "B 24 6"]) -> Float[Array, "B L D"]:
-        return self.coder(rot6d[:, np.concatenate(PARTS)])
+        in_parts = np.concatenate(PARTS)  # the joints in the order of PARTS
+        return self.coder(rot6d[:, in_parts])
 
 
 class PartsDecoder(nnx.Module):
-    """(B, L, D) -> pose (B, 24, 6)."""
+    """Token embeddings (B, L, D) -> pose (B, 24, 6)."""
 
     def __init__(self, spec: TokenizerSpec, *, rngs: nnx.Rngs):
         self.coder = PartsCoder(
@@ -122,7 +134,8 @@ class PartsDecoder(nnx.Module):
         )
 
     def __call__(self, z: Float[Array, "B L D"]) -> Float[Array, "B 24 6"]:
-        return self.coder(z)[:, np.argsort(np.concatenate(PARTS))]
+        in_order = np.argsort(np.concatenate(PARTS))  # back to SMPL's order of the joints
+        return self.coder(z)[:, in_order]
 
 
 def nearest_resize(x: Float[Array, "B n C"], length: int) -> Float[Array, "B m C"]:
@@ -131,10 +144,10 @@ def nearest_resize(x: Float[Array, "B n C"], length: int) -> Float[Array, "B m C
 
 
 class ConvStack(nnx.Module):
-    """A stack of 1-D convolutions, channels last.
+    """A stack of 1-D convolutions along the joints or tokens, channels last.
 
-    Convolution -> nearest-neighbour resizing through `lengths`, each with a convolution -> dilated
-    residual blocks -> convolution.
+    Convolution; then for each of `lengths` nearest-neighbour resizing and a convolution; then
+    dilated residual blocks, the largest dilation first; then a convolution.
     """
 
     def __init__(
@@ -168,9 +181,9 @@ class ConvStack(nnx.Module):
 
 
 class PoseTokenizer(nnx.Module):
-    """Encoder and decoder; the codebook is separate state (see quantizer.py).
+    """Encoder and decoder. The codebook is separate state (core/quantizer.py).
 
-    Both compute in the type of their parameters. Their results are float32.
+    Both networks compute in the type of their parameters. Their results are float32.
     """
 
     def __init__(self, spec: TokenizerSpec, *, rngs: nnx.Rngs):
@@ -184,15 +197,20 @@ class PoseTokenizer(nnx.Module):
             self.decoder = ConvStack(spec.code_dim, 6, (halfway, 24), spec, rngs=rngs)
 
     def encode(self, rotmats: Float[Array, "B 24 3 3"]) -> Float[Array, "B L D"]:
-        """Rotation matrices of the 24 joints (root first) -> one latent vector for each token."""
+        """Encode rotation matrices of the 24 joints (root first) as one latent vector per token."""
         return self.encoder(rotations.matrix_to_rot6d(rotmats, "rows")).astype(jnp.float32)
 
     def decode(self, embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
-        """Token embeddings (codes or any other vectors) -> rotation matrices."""
+        """Decode token embeddings (code vectors or any others) to rotation matrices."""
         return rotations.rot6d_to_matrix(self.decoder(embeddings).astype(jnp.float32), "rows")
 
     def tokenize(
         self, vectors: Float[Array, "N D"], rotmats: Float[Array, "B 24 3 3"]
     ) -> Int[Array, "B L"]:
-        """Rotation matrices -> token ids, given the codebook vectors."""
+        """Encode rotation matrices as tokens: for each latent vector the id of the nearest code.
+
+        Args:
+          vectors: the N code vectors.
+          rotmats: rotation matrices of the 24 joints.
+        """
         return quantizer.nearest(vectors, self.encode(rotmats))

@@ -2,9 +2,9 @@
 
 The input is a region that is rotated so that the person is upright in it (MediaPipe's convention):
 its centre is mid-hip, the direction from mid-hip to mid-shoulder points up, and its side is 2.5
-times the distance of the farthest body point from mid-hip. The first 33 landmarks are the body, 33
-is mid-hip and 34 a point on the circle around the body. The last two define the region of the next
-pass.
+times the distance of the farthest body point from mid-hip. Landmarks 0 to 32 are the body.
+Landmark 33 is mid-hip, and 34 a point on the circle around the body: these two define the region of
+the next pass.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ SIZE = 256
 LANDMARKS, BODY = 39, 33
 REGION_PER_RADIUS = 2.5
 OUTPUTS = ("ld_3d", "world_3d", "output_poseflag", "activation_segmentation", "activation_heatmap")
-# Node names of the maps of 32x32, 16x16 and 8x8. If there are two, the maps are concatenated: the
-# last one of the encoder at that resolution, and that of the decoder, which upsamples the coarser
-# maps. The heavy network has one map for each resolution, after its decoder.
+# Names of the nodes whose outputs are the maps of 32x32, 16x16 and 8x8. Two maps are concatenated:
+# the encoder's last one of that resolution, and the decoder's, which upsamples the coarser maps.
+# The heavy network has one map for each resolution, after its decoder.
 _TWO_SIDED = (
     ("model/add_1/add", "model/add_10/add"),
     ("model/add_5/add", "model/add_9/add"),

@@ -1,4 +1,4 @@
-"""Runs the converted 2D networks: a pure function that evaluates a list of TensorFlow operations.
+"""The converted 2D networks: a pure function evaluates a list of TensorFlow operations.
 
 It can be jitted, batched and differentiated. A network file (`tools/build_eyes.py` writes it) is an
 npz of float16 weights and the graph as JSON. Computations are in float32. Values that depend only

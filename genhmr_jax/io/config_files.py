@@ -1,6 +1,6 @@
 """Config files (configs/SYSTEM/RECIPE.py), and overrides of their fields (`--config.a.b=v`).
 
-A config file is read by its path, from any working directory; configs/ is no package. A recipe
+A config file is read by its path, from any working directory; configs/ is not a package. A recipe
 takes the fields of another file with `start_from`.
 
 This module does not import JAX: commands read configs before they compute anything.
@@ -62,9 +62,9 @@ def start_from(here: str, name: str) -> ml_collections.ConfigDict:
 
 
 def call(name: str, function: str) -> Any:
-    """The result of `function` of "path/to/file.py:arg" for the argument.
+    """Call `function` of the file in "path/to/file.py:arg" with the argument.
 
-    The function refuses an unknown argument with ValueError("... choose a, b or c").
+    For an unknown argument the function must raise ValueError("... choose a, b or c").
 
     Raises:
       InputError: no such file or argument (the nearest names are given), or a file without the

@@ -41,8 +41,8 @@ DTYPES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-# Modules whose objects are in training checkpoints beside the weights: configs, paths, schedules.
-# They become Inert.
+# Modules whose objects (configs, paths, schedules) training checkpoints hold in addition to the
+# weights. They become Inert.
 INERT_MODULES = {
     *("argparse", "collections", "lightning", "lightning_fabric", "numpy"),
     *("omegaconf", "pathlib", "pytorch_lightning", "typing", "yacs"),

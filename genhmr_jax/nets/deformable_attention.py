@@ -4,7 +4,8 @@ Each query samples a few points of each feature map: around its reference point,
 offsets, with learned weights. The values of the maps do not depend on the query, so they are
 computed once per image (`values`) and sampled in every decoding step.
 
-Locations are always float32: bfloat16 has 8 bits, a step of a third of a pixel in a map of 64.
+Locations are always float32: bfloat16 has 8 significant bits, so that locations in a map of 64
+pixels would have steps of up to a quarter of a pixel.
 """
 
 import jax
@@ -14,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 DENSE_CELLS = 128
-"""Maps of at most this size are multiplied as a whole, in place of a gather.
+"""Number of cells up to which a map is multiplied as a whole, in place of a gather.
 
 On 2 CPU cores that took 0.6 times as long as the gather for a map of 8x8, and 1.6 times for 16x16.
 """
@@ -62,8 +63,8 @@ def attend(
 ) -> Float[Array, "B Q N D"]:
     """The weighted sum of the samples at each head's points, in float32.
 
-    For a small map it is one product with all cells, most with the factor 0. This avoids a gather
-    in the forward and a scatter in the backward pass.
+    For a small map it is one product with all cells, most of them with the factor 0. This avoids a
+    gather in the forward pass and a scatter in the backward pass.
     """
     height, width = value.shape[1:3]
     if height * width > DENSE_CELLS:

@@ -52,7 +52,7 @@ class Family:
     """The names of one publisher.
 
     Attributes:
-      encoder: "vit" or "dinov2", the first half of an encoder's name.
+      encoder: "vit" or "dinov2", the start of an encoder's name.
       first: a tensor of the first block that identifies the family.
       positions: the learned positions.
       rules: their names -> ours.
@@ -248,7 +248,7 @@ def _size(family: Family, inside: torch_layouts.Tensors, where: object) -> tuple
             return name, spec
     sizes = ", ".join(f"{name}: {s.width} wide, {s.depth} layers" for name, s in known.items())
     problem = f"its backbone is {width} wide and has {depth} layers"
-    raise InputError(where, problem, f"known are {sizes}")
+    raise InputError(where, problem, f"known sizes are {sizes}")
 
 
 def interpolated(positions: np.ndarray, grid: tuple[int, int], where: object) -> np.ndarray:

@@ -79,7 +79,7 @@ class Checkpoints:
         return step % self.every == 0 or self.manager.reached_preemption(step)
 
     def preempted(self, step: int) -> bool:
-        """Whether the run was told to stop (SIGTERM), and all processes agreed on this step."""
+        """Whether the job was preempted (SIGTERM) and all processes agreed to stop here."""
         return self.manager.reached_preemption(step)
 
     def save(self, step: int, state: Any, data: dict) -> None:

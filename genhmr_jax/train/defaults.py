@@ -27,7 +27,7 @@ def runtime() -> ml_collections.ConfigDict:
     c.remat = "none"  # or "blocks": recompute each transformer block in the backward pass
     c.accumulate = 1  # micro-batches of a batch
     c.drop_path = 0.0  # stochastic depth of the ViT: the rate of its last block
-    # Low-rank arrays beside the kernels that match the pattern, which are frozen (train/lora.py).
+    # Low-rank arrays for the kernels that match the pattern; these are frozen (train/lora.py).
     c.lora = ml_collections.ConfigDict()
     c.lora.rank = 0  # 0: no such arrays
     c.lora.alpha = 16.0

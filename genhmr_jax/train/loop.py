@@ -98,7 +98,7 @@ def train(
                 with meter.paused():
                     checkpoints.save(done, state, batches.state())
             if checkpoints.preempted(done):
-                raise Preempted(f"told to stop: saved at step {done} of {config.steps}")
+                raise Preempted(f"preempted: saved at step {done} of {config.steps}")
 
         # 4. The model.
         measured = measured or evaluate_now(config.steps)

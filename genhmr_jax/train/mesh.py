@@ -187,7 +187,7 @@ class Placement:
     mesh: Mesh
 
     def __call__(self, batch: Any) -> Any:
-        """Put a batch on the mesh, rows split over data x fsdp, or replicated if they do not divide."""
+        """Put a batch on the mesh: rows split over data x fsdp; replicated if that is uneven."""
         parts = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
         divides = all(x.shape[0] % parts == 0 for x in jax.tree.leaves(batch))
         return place(batch, batch_sharding(self.mesh) if divides else replicated(self.mesh))

@@ -103,13 +103,13 @@ def on_last_layers(inner: optax.GradientTransformation, count: int) -> optax.Gra
         cut = lambda path, x: x[-count:] if _in_blocks(path) else x
         return jax.tree_util.tree_map_with_path(cut, tree)
 
+    def whole(found: jax.Array, grad: jax.Array) -> jax.Array:
+        missing = len(grad) - len(found) if grad.ndim else 0
+        return jnp.concatenate([jnp.zeros_like(grad[:missing]), found]) if missing else found
+
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         found, state = inner.update(last(grads), state, None if params is None else last(params))
         return jax.tree.map(whole, found, grads), state
-
-    def whole(update: jax.Array, grad: jax.Array) -> jax.Array:
-        missing = len(grad) - len(update) if grad.ndim else 0
-        return jnp.concatenate([jnp.zeros_like(grad[:missing]), update]) if missing else update
 
     return optax.GradientTransformation(lambda params: inner.init(last(params)), update)
 

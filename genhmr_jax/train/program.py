@@ -62,7 +62,7 @@ class Program:
         return meshes.place(self.task.frozen, meshes.replicated(self.mesh))
 
     def model_flops(self) -> int:
-        """Matrix FLOPs of loss and gradient for a batch, without rematerialisation (for the MFU)."""
+        """Count the matrix FLOPs of loss and gradient of a batch, without rematerialisation."""
         task = self.task.without_remat()
         plain = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
         sample = jax.eval_shape(task.prepare, plain(self.frozen), plain(self.batch))

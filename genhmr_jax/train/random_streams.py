@@ -1,7 +1,7 @@
 """Named random streams of one seed.
 
-Keys of `seed + 1`, `seed + 2`, ... would coincide if two uses chose the same number, and they would
-coincide for successive seeds. Therefore each use has a stream with its own name.
+Keys of `seed + 1`, `seed + 2`, ... would coincide for successive seeds, or if two uses chose the
+same number. Therefore each use has a stream with its own name.
 """
 
 import jax

@@ -1,5 +1,6 @@
-"""Writes tests/detect_reference.json: what TensorFlow.js says of a drawn figure, to test the
-networks against.
+"""Writes tests/support/detect_reference.json: the outputs of TensorFlow.js for a drawn figure.
+
+Tests compare the networks with them.
 
   npm install --prefix FOLDER @tensorflow/tfjs-core@4.22.0 @tensorflow/tfjs-converter@4.22.0
   @tensorflow/tfjs-backend-cpu@4.22.0 NODE_PATH=FOLDER/node_modules python
@@ -19,7 +20,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests"))
-from detect_figure import figure  # noqa: E402
+from support.detect_figure import figure  # noqa: E402
 
 KEPT = {
     "movenet-multipose": ["output_0"],
@@ -60,7 +61,7 @@ def main(tarball: str) -> None:
             reference[network] = {
                 output: [float(f"{value:.7g}") for value in values[output]] for output in outputs
             }
-    (ROOT / "tests" / "detect_reference.json").write_text(json.dumps(reference))
+    (ROOT / "tests" / "support" / "detect_reference.json").write_text(json.dumps(reference))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// Runs the original networks in TensorFlow.js on given inputs, as the independent reference of tests/detect_graph_test.py.
+// Runs the original networks in TensorFlow.js on given inputs, as the independent reference of tests/detect/graph_runner_test.py.
 //
 //   npm install @tensorflow/tfjs-core@4.22.0 @tensorflow/tfjs-converter@4.22.0 @tensorflow/tfjs-backend-cpu@4.22.0
 //   node tools/eyes/reference.js MODEL.json INPUT.bin "1,256,256,3" int32|float32 OUTPUT.json

@@ -13,10 +13,21 @@ TRUNK = [SMPL24.index(name) for name in ("pelvis", "spine1", "spine2", "spine3")
 
 # Spread of poses for which the corrections are fitted: standard deviations about x, y, z, radians.
 POSE_SPREAD = {
-    "hip": (0.7, 0.3, 0.3), "spine1": (0.25, 0.2, 0.2), "spine2": (0.2, 0.2, 0.15), "spine3": (0.2, 0.2, 0.15), "knee": (0.8, 0.1, 0.1),
-    "ankle": (0.3, 0.15, 0.2), "foot": (0.3, 0.05, 0.05), "neck": (0.3, 0.35, 0.2), "head": (0.25, 0.3, 0.2), "collar": (0.1, 0.2, 0.25),
-    "shoulder": (0.5, 0.6, 0.7), "elbow": (0.5, 0.9, 0.3), "wrist": (0.4, 0.4, 0.5), "hand": (0.2, 0.2, 0.3),
-}  # fmt: skip
+    "hip": (0.7, 0.3, 0.3),
+    "spine1": (0.25, 0.2, 0.2),
+    "spine2": (0.2, 0.2, 0.15),
+    "spine3": (0.2, 0.2, 0.15),
+    "knee": (0.8, 0.1, 0.1),
+    "ankle": (0.3, 0.15, 0.2),
+    "foot": (0.3, 0.05, 0.05),
+    "neck": (0.3, 0.35, 0.2),
+    "head": (0.25, 0.3, 0.2),
+    "collar": (0.1, 0.2, 0.25),
+    "shoulder": (0.5, 0.6, 0.7),
+    "elbow": (0.5, 0.9, 0.3),
+    "wrist": (0.4, 0.4, 0.5),
+    "hand": (0.2, 0.2, 0.3),
+}
 
 
 def joint_weights(

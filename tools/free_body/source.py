@@ -44,11 +44,29 @@ JOINT_FROM_BONE_HEADS = {
 
 # The first matching start of a bone's name -> the SMPL joint that moves its skin.
 JOINT_OF_BONE = (
-    ("root", "pelvis"), ("pelvis", "pelvis"), ("spine05", "pelvis"), ("spine04", "spine1"), ("spine03", "spine1"), ("spine02", "spine2"),
-    ("spine01", "spine3"), ("breast", "spine3"), ("neck", "neck"), ("upperleg", "S_hip"), ("lowerleg", "S_knee"), ("foot", "S_ankle"),
-    ("toe", "S_foot"), ("clavicle", "S_collar"), ("shoulder01", "S_collar"), ("upperarm", "S_shoulder"), ("lowerarm", "S_elbow"),
-    ("wrist", "S_wrist"), ("metacarpal", "S_wrist"), ("finger1", "S_wrist"), ("finger", "S_hand"), ("", "head"),
-)  # fmt: skip
+    ("root", "pelvis"),
+    ("pelvis", "pelvis"),
+    ("spine05", "pelvis"),
+    ("spine04", "spine1"),
+    ("spine03", "spine1"),
+    ("spine02", "spine2"),
+    ("spine01", "spine3"),
+    ("breast", "spine3"),
+    ("neck", "neck"),
+    ("upperleg", "S_hip"),
+    ("lowerleg", "S_knee"),
+    ("foot", "S_ankle"),
+    ("toe", "S_foot"),
+    ("clavicle", "S_collar"),
+    ("shoulder01", "S_collar"),
+    ("upperarm", "S_shoulder"),
+    ("lowerarm", "S_elbow"),
+    ("wrist", "S_wrist"),
+    ("metacarpal", "S_wrist"),
+    ("finger1", "S_wrist"),
+    ("finger", "S_hand"),
+    ("", "head"),
+)
 
 
 def joint_of_bone(bone: str) -> str:

@@ -166,11 +166,11 @@ def _plot(plan: Plan, lines: list[Line], file: pathlib.Path) -> None:
     for i, context in enumerate(all_contexts):
         for stage, style in zip(STAGES, ("--", "-"), strict=True):
             label = f"{context}, {stage}" if len(all_contexts) > 1 else stage
-            look = {"fmt": f"o{style}", "color": f"C{i}", "markersize": 4, "capsize": 2}
+            form = {"fmt": f"o{style}", "color": f"C{i}", "markersize": 4, "capsize": 2}
             spread = [line.spread.get(f"{context}/{stage}", 0.0) for line in done]
             for axes, kind, error in ((left, "pa_mpjpe_mm", spread), (right, "mpjpe_mm", None)):
                 values = [line.values.get(f"{context}/{stage}/{kind}", np.nan) for line in done]
-                axes.errorbar(places, values, error, label=label, **look)
+                axes.errorbar(places, values, error, label=label, **form)
     for axes, title in ((left, "PA-MPJPE, mm"), (right, "MPJPE, mm")):
         if plan.sweep.log_axis and not names:
             axes.set_xscale("log", base=2)

@@ -51,7 +51,7 @@ def run(
       launch: starts a node.
       jobs: number of processes at a time.
       say: prints a line about the progress.
-      pause: seconds between two looks at the processes.
+      pause: seconds between two checks of the processes.
     """
     outcome, running, slots = Outcome(), {}, list(range(jobs))
     todo = {key: node for key, node in plan.nodes.items() if not node.done}

@@ -1,9 +1,8 @@
-"""What a sweep has to compute: a graph of nodes, each named by a hash of all that decides its
-result.
+"""The plan of a sweep: a graph of nodes, each named by a hash of all that determines its result.
 
-Kinds, in order: `images` (that a tiny sweep renders for itself), `tokenizer`, `genhmr` (trainings),
-`evaluate`. Two points whose nodes are equal share them, in this sweep and in any other with the
-same --out; a node that is done is never done again.
+Kinds, in their order: `images` (rendered by a tiny sweep), `tokenizer` and `genhmr` (trainings),
+`evaluate`. Points share equal nodes, in this sweep and in any other one with the same --out. A node
+that is done is never run again.
 """
 
 import dataclasses
@@ -24,7 +23,7 @@ from genhmr_jax.io.errors import InputError
 from genhmr_jax.train import defaults
 
 KINDS = ("images", "tokenizer", "genhmr", "evaluate")
-# Fields that say how a training runs, not what comes out of it: a node is the same on another mesh.
+# Config fields that do not change the result of a training: a node is the same on another mesh.
 HOW = tuple(name for name in defaults.runtime() if name not in ("precision", "drop_path"))
 
 
@@ -33,11 +32,12 @@ class Node:
     """One process to run.
 
     Attributes:
+      kind: one of KINDS.
       key: kind and hash; the name of its folder, log and job.
       command: arguments of python.
-      marker: the file that is there when it is done.
-      needs: keys of the nodes before it.
-      point: the first point that asked for it.
+      marker: the file that exists when the node is done.
+      needs: keys of the nodes whose results it needs.
+      point: the first point that needs it.
     """
 
     kind: str
@@ -54,8 +54,7 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A point and the nodes that it reads, for each seed: evaluations, and the tokenizers' model
-    folders."""
+    """A point, and for each seed its evaluation's key and its tokenizer's model folder."""
 
     point: Point
     evaluations: tuple[str, ...]
@@ -64,7 +63,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All nodes, those that are needed before those that need them, and the rows of the table."""
+    """All nodes, each after those that it needs, and the rows of the table."""
 
     sweep: Sweep
     out: pathlib.Path
@@ -82,45 +81,38 @@ def make_plan(
     checkpoint: str = "",
     remote: str = "",
 ) -> Plan:
-    """The plan of "configs/sweeps/FILE.py:arg".
+    """The plan of "configs/sweeps/FILE.py:arg". Nothing is written.
 
     Args:
-      out: the sweep's folder; nothing is written there yet.
+      name: the file and its argument.
+      out: the sweep's folder.
       sets: --set texts.
-      seeds: how many times each training is to be repeated, with seeds that count up from the
-        config's.
+      seeds: number of repetitions of each training, with consecutive seeds from that of the config.
       tokenizer: model folder of a trained tokenizer for all points, or "".
-      checkpoint: model folder of stage 2 to evaluate at all points ("default": the packaged one),
-        or "".
-      remote: where the machines that run the nodes see `out`, when that is another path.
+      checkpoint: model folder of stage 2 to evaluate at all points, "default" for the packaged
+        model, or "".
+      remote: the path of `out` on the machines that run the nodes, if it is another one.
 
     Raises:
-      InputError: what `settings.load_sweep` and `read_set` say; a point that does not fit the
-        configs; a point that changes what is given.
+      InputError: an error of `settings.load_sweep` or `read_set`; a point does not fit the configs,
+        or changes a model that is trained already.
     """
     sweep = load_sweep(name)
     if seeds < 1 or (checkpoint and seeds > 1):
         problem = "cannot be" if seeds < 1 else "trains nothing with --checkpoint"
         raise InputError(f"--seeds {seeds}", problem, "give --seeds 1")
     out = pathlib.Path(out)
-    planner = _Planner(
-        sweep,
-        name,
-        out,
-        pathlib.Path(remote or out),
-        read_set(sets, sweep, name),
-        tokenizer,
-        checkpoint,
-    )
-    rows = [
-        Row(point, *zip(*(planner.point(point, seed) for seed in range(seeds)), strict=True))
-        for point in sweep.points
-    ]
+    paths = (out, pathlib.Path(remote or out))
+    planner = _Planner(sweep, name, *paths, read_set(sets, sweep, name), tokenizer, checkpoint)
+    rows = []
+    for point in sweep.points:
+        of_seeds = [planner.point(point, seed) for seed in range(seeds)]
+        rows.append(Row(point, *zip(*of_seeds, strict=True)))
     return Plan(sweep, out, planner.nodes, tuple(rows))
 
 
 class _Planner:
-    """Makes the nodes of points one after the other; equal ones once."""
+    """Makes the nodes of one point after another; equal nodes are made once."""
 
     def __init__(
         self,
@@ -138,75 +130,61 @@ class _Planner:
         self.asking = ""
 
     def point(self, point: Point, seed: int) -> tuple[str, pathlib.Path]:
-        """The nodes of a point: the key of its evaluation, and its tokenizer's model folder."""
+        """Make the nodes of a point: the key of its evaluation, its tokenizer's model folder."""
+        # 1. A point must not change a model that is trained already.
         self.asking, where = point.name, f"{self.name}, point {point.name}"
-        for kind, given in (
-            ("tokenizer", self.tokenizer or self.checkpoint),
-            ("genhmr", self.checkpoint),
-        ):
-            if given and getattr(point, kind):
-                problem = f"changes {', '.join(getattr(point, kind))} of the {kind}, but {given} is trained already"
+        trained = {"tokenizer": self.tokenizer or self.checkpoint, "genhmr": self.checkpoint}
+        for kind, given in trained.items():
+            if given and (changed := ", ".join(getattr(point, kind))):
+                problem = f"changes {changed} of the {kind}, but {given} is trained already"
                 raise InputError(where, problem, "leave out --checkpoint and --tokenizer")
-        images, inputs = self._images(where)
+
+        # 2. With a trained model of stage 2 there is only the evaluation.
+        images, inputs = self._images()
         if self.checkpoint:
             config = self._config("genhmr", point, seed, images, where)[0]
             model = "" if self.checkpoint == "default" else self.checkpoint
-            return self._evaluation(point, config, model, inputs, where), pathlib.Path(
-                self.checkpoint
-            )
-        if self.tokenizer:
-            model, needs, tokenizer = self.tokenizer, inputs, pathlib.Path(self.tokenizer)
-        else:
-            key = self._training(
-                "tokenizer", *self._config("tokenizer", point, seed, {}, where), ()
-            )
-            model, needs, tokenizer = (
-                str(self._run(key) / "model"),
-                (*inputs, key),
-                self.out / "runs" / key / "model",
-            )
-        config, flags = self._config("genhmr", point, seed, images | {"tokenizer": model}, where)
-        key = self._training("genhmr", config, flags, needs)
-        return self._evaluation(
-            point, config, str(self._run(key) / "model"), (*inputs, key), where
-        ), tokenizer
+            key = self._evaluation(point, config, model, inputs, where)
+            return key, pathlib.Path(self.checkpoint)
 
-    def _images(self, where: str) -> tuple[dict[str, str], tuple[str, ...]]:
-        """The override that names the sweep's own images, and the node that renders them; both
-        empty when there are others, or none."""
+        # 3. Stage 1, stage 2, evaluation.
+        model, needs, tokenizer = self.tokenizer, inputs, pathlib.Path(self.tokenizer)
+        if not self.tokenizer:
+            config, overrides = self._config("tokenizer", point, seed, {}, where)
+            key = self._training("tokenizer", config, overrides, ())
+            model, needs = str(self._run(key) / "model"), (*inputs, key)
+            tokenizer = self.out / "runs" / key / "model"
+        last = images | {"tokenizer": model}
+        config, overrides = self._config("genhmr", point, seed, last, where)
+        key = self._training("genhmr", config, overrides, needs)
+        model = str(self._run(key) / "model")
+        return self._evaluation(point, config, model, (*inputs, key), where), tokenizer
+
+    def _images(self) -> tuple[dict[str, str], tuple[str, ...]]:
+        """The override for the images of the sweep, and the key of the node that renders them.
+
+        Both are empty for a sweep that renders no images.
+        """
         if not self.sweep.images or "data.images" in self.sets["genhmr"]:
             return {}, ()
-        poses = load_config(
-            config_file(self.name, self.sweep.genhmr_config),
-            {**self.sweep.genhmr, **self.sets["genhmr"]},
-        ).data.poses
+        file = config_file(self.name, self.sweep.genhmr_config)
+        poses = load_config(file, {**self.sweep.genhmr, **self.sets["genhmr"]}).data.poses
         images = dataclasses.asdict(self.sweep.images)
         key = _key("images", images, poses)
-        how = [text for name, value in images.items() for text in (f"--{name}", str(value))]
-        command = (
-            "-m",
-            "genhmr_jax.evaluate.sweep.images",
-            "--out",
-            str(self._run(key)),
-            "--poses",
-            poses,
-            *how,
-        )
+        command = ["-m", "genhmr_jax.evaluate.sweep.images", "--out", str(self._run(key))]
+        for name, value in {"poses": poses, **images}.items():
+            command += [f"--{name}", str(value)]
         self._add("images", key, command, "val/done.json")
         return {"data.images": str(self._run(key))}, (key,)
 
     def _config(
         self, kind: str, point: Point, seed: int, last: dict[str, str], where: str
     ) -> tuple[ml_collections.ConfigDict, dict[str, Any]]:
-        """A stage's config at a point, and the overrides that make it of the config file."""
+        """The config of a stage at a point, and its overrides of the config file."""
         file = config_file(self.name, getattr(self.sweep, f"{kind}_config"))
+        overrides = {**getattr(self.sweep, kind), **self.sets[kind]}
+        overrides |= {**getattr(point, kind), **last}
         try:
-            overrides = {
-                **getattr(self.sweep, kind),
-                **self.sets[kind],
-                **getattr(point, kind),
-                **last,
-            }
             config = load_config(file, overrides)
         except InputError as error:
             raise InputError(f"{where}: {error.where}", error.problem, error.remedy) from error
@@ -221,27 +199,19 @@ class _Planner:
         overrides: dict[str, Any],
         needs: tuple[str, ...],
     ) -> str:
-        """Paths that other nodes write count by those nodes' hashes, all other fields as they
-        are."""
-        identity = {
-            name: value
-            for name, value in json.loads(config.to_json_best_effort()).items()
-            if name not in HOW
-        }
-        made = [str(self.remote)] if needs else []
-        identity = json.loads(
-            json.dumps(identity), object_hook=lambda d: {k: _outside(v, made) for k, v in d.items()}
-        )
+        """Add a training, and return its key.
+
+        The hash covers all fields of the config except HOW. Results of other nodes are covered by
+        the hashes of these nodes, not by their paths.
+        """
+        folders = [str(self.remote)] if needs else []
+        outside = lambda fields: {name: _outside(value, folders) for name, value in fields.items()}
+        identity = json.loads(config.to_json_best_effort(), object_hook=outside)
+        identity = {name: value for name, value in identity.items() if name not in HOW}
         key = _key(kind, identity, needs)
         file = config_file(self.name, getattr(self.sweep, f"{kind}_config"))
-        command = (
-            "-m",
-            "genhmr_jax.main",
-            f"--config={file}",
-            f"--workdir={self._run(key)}",
-            *override_flags(overrides),
-        )
-        self._add(kind, key, command, "model/config.json", needs)
+        command = ["-m", "genhmr_jax.main", f"--config={file}", f"--workdir={self._run(key)}"]
+        self._add(kind, key, command + override_flags(overrides), "model/config.json", needs)
         return key
 
     def _evaluation(
@@ -252,56 +222,40 @@ class _Planner:
         needs: tuple[str, ...],
         where: str,
     ) -> str:
-        settings = Settings.of(
-            {**self.sweep.evaluate, **self.sets["evaluate"], **point.evaluate}, where
-        )
-        source = (
-            ("--images", config.data.images)
-            if config.image_batch_size
-            else ("--poses", config.data.poses)
-        )
-        given = (model if self.checkpoint else "", _outside(source[1], [str(self.remote)]))
-        key = _key(
-            "evaluate", dataclasses.asdict(settings), source[0], given, config.data.body, needs
-        )
-        command = [
-            "-m",
-            "genhmr_jax.evaluate.views",
-            *source,
-            "--body",
-            config.data.body,
-            "--out",
-            f"{self._run(key)}.json",
-            *settings.flags(),
-        ]
-        self._add(
-            "evaluate", key, (*command, *(("--checkpoint", model) if model else ())), ".json", needs
-        )
+        """Add an evaluation, and return its key."""
+        overrides = {**self.sweep.evaluate, **self.sets["evaluate"], **point.evaluate}
+        settings, body = Settings.of(overrides, where), config.data.body
+        flag, file = "--poses", config.data.poses
+        if config.image_batch_size:
+            flag, file = "--images", config.data.images
+        given = (model if self.checkpoint else "", _outside(file, [str(self.remote)]))
+        key = _key("evaluate", dataclasses.asdict(settings), flag, given, body, needs)
+        command = ["-m", "genhmr_jax.evaluate.views", flag, file, "--body", body]
+        command += ["--out", f"{self._run(key)}.json", *settings.flags()]
+        if model:
+            command += ["--checkpoint", model]
+        self._add("evaluate", key, command, ".json", needs)
         return key
 
     def _run(self, key: str) -> pathlib.Path:
-        """A node's folder, as the machine sees it that runs the node."""
+        """The folder of a node on the machine that runs it."""
         return self.remote / "runs" / key
 
     def _add(
         self, kind: str, key: str, command: Sequence[str], result: str, needs: tuple[str, ...] = ()
     ) -> None:
-        """`result`: the file in the node's folder that shows that it is done; or ".json", a file in
-        place of a folder."""
+        """Add a node. `result` is its marker: a file in the node's folder, or ".json" for a file
+        in place of the folder."""
         marker = self.out / "runs" / (key + result if result.startswith(".") else f"{key}/{result}")
         self.nodes.setdefault(key, Node(kind, key, tuple(command), marker, needs, self.asking))
 
 
 def _key(kind: str, *parts: Any) -> str:
-    """The kind and a hash of parts that can be written as JSON."""
+    """The kind, and a hash of the parts, which must be JSON values."""
     return f"{kind}-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
 def _outside(value: Any, folders: list[str]) -> Any:
-    """A path into the sweep's own folder as nothing: the node that writes it is in the hash
-    already."""
-    return (
-        ""
-        if isinstance(value, str) and any(value.startswith(folder + os.sep) for folder in folders)
-        else value
-    )
+    """Any value, but "" for a path inside one of the folders: it is the result of another node."""
+    is_inside = isinstance(value, str) and any(value.startswith(f + os.sep) for f in folders)
+    return "" if is_inside else value

@@ -1,5 +1,4 @@
-"""Reading a sweep file and the --set overrides, and checking both against the configs before
-anything runs."""
+"""Reads a sweep file and the --set overrides, and checks both against the configs."""
 
 import dataclasses
 import pathlib
@@ -22,89 +21,70 @@ KINDS = ("tokenizer", "genhmr", "evaluate")
 
 
 def load_sweep(name: str) -> Sweep:
-    """The sweep of "configs/sweeps/FILE.py:arg".
+    """Load the sweep of "configs/sweeps/FILE.py:arg".
 
     Raises:
-      InputError: no such file or argument (the nearest names are given), or one that returns no
-        sweep.
+      InputError: the file or the argument does not exist (the nearest names are given), or does not
+        return a sweep.
     """
     file, sweep = name.partition(":")[0], call(name, "get_sweep")
     if not isinstance(sweep, Sweep) or not sweep.points:
-        raise InputError(
-            file,
-            "get_sweep() returns no genhmr_jax.evaluate.sweep.definition.Sweep with points",
-            "see configs/sweeps/ for examples",
-        )
+        problem = "get_sweep() returns no genhmr_jax.evaluate.sweep.definition.Sweep with points"
+        raise InputError(file, problem, "see configs/sweeps/ for examples")
     names = [point.name for point in sweep.points]
-    if len(set(names)) < len(names):
-        raise InputError(
-            file,
-            f"has points of the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}",
-            "rename them",
-        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(file, f"has points of the same name: {', '.join(twice)}", "rename them")
     return sweep
 
 
 def config_file(sweep_name: str, config: str) -> str:
-    """The path of a config that a sweep names: in the folder above the sweep's own, or else in
-    ./configs."""
+    """The path of a config of a sweep: in the folder above the sweep's, or else in ./configs."""
     file = pathlib.Path(sweep_name.partition(":")[0]).parent.parent / config
-    return str(
-        file
-        if file.with_name(file.name.partition(":")[0]).exists()
-        else pathlib.Path("configs") / config
-    )
+    if not file.with_name(file.name.partition(":")[0]).exists():
+        file = pathlib.Path("configs") / config
+    return str(file)
 
 
 def read_set(texts: Sequence[str], sweep: Sweep, sweep_name: str) -> dict[str, dict[str, Any]]:
-    """--set texts as overrides of each of KINDS.
+    """Parse --set texts to overrides {field: value} of each of KINDS.
 
-    "tokenizer.x", "genhmr.x" and "evaluate.x" go to one; any other field goes to each stage whose
-    config has it.
+    "tokenizer.x", "genhmr.x" and "evaluate.x" apply to one kind. Any other field applies to each
+    stage whose config has it.
 
     Raises:
-      InputError: an unknown field (with the nearest), a value of another type, or a field that the
-        sweep itself varies.
+      InputError: an unknown field (the nearest one is given), a value of another type, or a field
+        that the sweep varies.
     """
+    # 1. The known fields of each kind.
     configs = {
-        "tokenizer": load_config(config_file(sweep_name, sweep.tokenizer_config), sweep.tokenizer)
+        "tokenizer": load_config(config_file(sweep_name, sweep.tokenizer_config), sweep.tokenizer),
+        "genhmr": load_config(config_file(sweep_name, sweep.genhmr_config), sweep.genhmr),
     }
-    configs["genhmr"] = load_config(config_file(sweep_name, sweep.genhmr_config), sweep.genhmr)
     known = {kind: set(field_names(config)) for kind, config in configs.items()}
     known["evaluate"] = {field.name for field in dataclasses.fields(Settings)}
     found: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
     for text in texts:
-        key, equals, value = text.partition("=")
+        # 2. The kinds to which a text applies.
+        where, (key, equals, value) = f"--set {text}", text.partition("=")
         if not equals:
-            raise InputError(
-                f"--set {text}", "says no value", "give KEY=VALUE, like --set genhmr.steps=500"
-            )
+            raise InputError(where, "has no value", "give KEY=VALUE, like --set genhmr.steps=500")
         kind, _, field = key.partition(".")
-        targets = (
-            [(kind, field)]
-            if kind in KINDS and field
-            else [(k, key) for k in ("tokenizer", "genhmr") if key in known[k]]
-        )
-        everything = sorted(
-            {f for k in ("tokenizer", "genhmr") for f in known[k]}
-            | {f"{k}.{f}" for k in KINDS for f in known[k]}
-        )
+        targets = [(kind, field)]
+        if kind not in KINDS or not field:
+            targets = [(k, key) for k in configs if key in known[k]]
         if not targets or targets[0][1] not in known[targets[0][0]]:
-            raise InputError(
-                f"--set {text}", f"no config has a field {key!r}", nearest(key, everything)
-            )
+            prefixed = {f"{k}.{f}" for k in KINDS for f in known[k]}
+            everything = sorted(known["tokenizer"] | known["genhmr"] | prefixed)
+            raise InputError(where, f"no config has a field {key!r}", nearest(key, everything))
+
+        # 3. Its value for each of them.
         for kind, field in targets:
             if any(field in getattr(point, kind) for point in sweep.points):
-                remedy = (
-                    f"leave it out, or copy {sweep_name.partition(':')[0]} and change its points"
-                )
-                raise InputError(
-                    f"--set {text}", f"is what the sweep itself varies ({sweep.axis})", remedy
-                )
-            old = (
-                getattr(Settings, field)
-                if kind == "evaluate"
-                else field_value(configs[kind], field)
-            )
-            found[kind][field] = parse_value(value, old, field, f"--set {text}")
+                file = sweep_name.partition(":")[0]
+                remedy = f"leave it out, or copy {file} and change its points"
+                raise InputError(where, f"is a field that the sweep varies ({sweep.axis})", remedy)
+            old = getattr(Settings, field, None)
+            if kind != "evaluate":
+                old = field_value(configs[kind], field)
+            found[kind][field] = parse_value(value, old, field, where)
     return found

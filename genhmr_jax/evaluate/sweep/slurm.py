@@ -1,5 +1,4 @@
-"""A sweep as SLURM jobs: one array for each kind of node, one after the other, then the table.
-Shell scripts that a person can read."""
+"""A sweep as SLURM jobs: an array for each kind of node, one after another, then the table."""
 
 import argparse
 import os
@@ -14,32 +13,30 @@ TRAININGS = ("tokenizer", "genhmr")
 
 
 def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
-    """Writes OUT/slurm/{KIND,collect}.sbatch and submit.sh.
+    """Write OUT/slurm/{KIND,collect}.sbatch and submit.sh; return the instructions for the user.
 
     Args:
       plan: nodes that are done are left out. OUT must be on a file system that all machines share.
-      args: `option` (#SBATCH lines) and `jobs` (at most so many of an array at a time).
+      args: `option` (#SBATCH lines) and `jobs` (limit of running jobs of an array).
       collect: arguments of python that write the table.
 
-    Returns:
-      what to do next.
-
     Raises:
-      InputError: an option that is none.
+      InputError: a malformed option.
     """
+    # 1. Folders, without the scripts of an earlier call.
     if wrong := [text for text in args.option if not text.startswith("-") or "\n" in text]:
-        raise InputError(
-            f"--option {wrong[0]}", "is no option of sbatch", "write it as --option=--partition=gpu"
-        )
+        remedy = "write it as --option=--partition=gpu"
+        raise InputError(f"--option {wrong[0]}", "is not an option of sbatch", remedy)
     folder = plan.out / "slurm"
     folder.mkdir(parents=True, exist_ok=True)
     (plan.out / "logs").mkdir(exist_ok=True)
     (plan.out / "runs").mkdir(exist_ok=True)
     for old in folder.glob("*.sbatch"):
         old.unlink()
-    kinds = {
-        kind: [n for n in plan.nodes.values() if n.kind == kind and not n.done] for kind in KINDS
-    }
+
+    # 2. The scripts.
+    todo = [node for node in plan.nodes.values() if not node.done]
+    kinds = {kind: [node for node in todo if node.kind == kind] for kind in KINDS}
     for kind, nodes in kinds.items():
         if nodes:
             (folder / f"{kind}.sbatch").write_text(_array(plan, kind, nodes, args))
@@ -47,37 +44,27 @@ def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
     submit = folder / "submit.sh"
     submit.write_text(_submit([kind for kind in KINDS if kinds[kind]]))
     submit.chmod(0o755)
-    count = sum(map(len, kinds.values()))
-    return f"{count} runs in {folder}; start them with: bash {shlex.quote(str(submit))}"
+    return f"{len(todo)} runs in {folder}; start them with: bash {shlex.quote(str(submit))}"
 
 
 def _head(plan: Plan, name: str, log: str, lines: list[str]) -> str:
     log = str((plan.out / "logs" / log).absolute())
     settings = [f"--job-name=sweep-{name}", f"--output={log}", "--open-mode=append", *lines]
-    return "\n".join(
-        [
-            "#!/usr/bin/env bash",
-            *(f"#SBATCH {line}" for line in settings),
-            "set -uo pipefail",
-            f"cd {shlex.quote(os.getcwd())}",
-        ]
-    )
+    head = ["#!/usr/bin/env bash", *(f"#SBATCH {line}" for line in settings)]
+    return "\n".join([*head, "set -uo pipefail", f"cd {shlex.quote(os.getcwd())}"])
 
 
 def _array(plan: Plan, kind: str, nodes: list[Node], args: argparse.Namespace) -> str:
     limit = f"%{args.jobs}" if args.jobs else ""
-    # Two minutes before the end of its time (or when preempted) a training is told to save.
+    # A training gets SIGTERM two minutes before its time limit, or when it is preempted, and saves.
     lines = [f"--array=0-{len(nodes) - 1}{limit}", "--signal=TERM@120", "--requeue", *args.option]
     cases = []
     for i, node in enumerate(nodes):
         needs = " ".join(_quoted(plan.nodes[need].marker) for need in node.needs)
-        command = shlex.join([sys.executable, *node.command])
-        cases.append(
-            f"{i}) # {node.key}\n  marker={_quoted(node.marker)}\n  needs=({needs})\n  command=({command})\n  ;;"
-        )
-    one = (
-        "" if kind in TRAININGS else " --nodes=1 --ntasks=1"
-    )  # only trainings know how to be several processes
+        cases += [f"{i}) # {node.key}", f"  marker={_quoted(node.marker)}", f"  needs=({needs})"]
+        cases += [f"  command=({shlex.join([sys.executable, *node.command])})", "  ;;"]
+    # Only trainings can be several processes.
+    one = "" if kind in TRAININGS else " --nodes=1 --ntasks=1"
     body = f"""
 case "$SLURM_ARRAY_TASK_ID" in
 {chr(10).join(cases)}
@@ -91,7 +78,7 @@ for need in ${{needs[@]+"${{needs[@]}}"}}; do
 done
 srun{one} "${{command[@]}}"
 code=$?
-if [ "$code" -eq 75 ]; then # saved and told to stop: it goes on as soon as there is room
+if [ "$code" -eq 75 ]; then # preempted and saved: it resumes when there is a free machine
   scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
 fi
 exit "$code"
@@ -100,30 +87,18 @@ exit "$code"
 
 
 def _collect(plan: Plan, collect: list[str], args: argparse.Namespace) -> str:
-    places = (
-        "--partition",
-        "-p",
-        "--account",
-        "-A",
-        "--qos",
-        "-q",
-        "--time",
-        "-t",
-    )  # a table needs no GPU
-    lines = [
-        "--ntasks=1",
-        *(text for text in args.option if text.replace("=", " ").split()[0] in places),
-    ]
-    return (
-        _head(plan, "collect", "collect.log", lines)
-        + f"\n{shlex.join([sys.executable, *collect])}\n"
-    )
+    # The table does not need a GPU: of the user's options, only these are used.
+    kept = ("--partition", "-p", "--account", "-A", "--qos", "-q", "--time", "-t")
+    lines = [text for text in args.option if text.replace("=", " ").split()[0] in kept]
+    head = _head(plan, "collect", "collect.log", ["--ntasks=1", *lines])
+    return f"{head}\n{shlex.join([sys.executable, *collect])}\n"
 
 
 def _submit(kinds: list[str]) -> str:
     lines = [
         "#!/usr/bin/env bash",
-        "# Each array waits for the end of the one before; a run whose inputs failed says so, the others go on.",
+        "# Each array waits for the end of the one before it. A run without its inputs fails; the",
+        "# others continue.",
         "set -euo pipefail",
         'cd "$(dirname "$0")"',
         'after=""',

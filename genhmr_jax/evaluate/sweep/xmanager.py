@@ -1,4 +1,4 @@
-"""A sweep as an XManager launch script for Vertex AI: one work unit for each node, kind after kind."""
+"""A sweep as an XManager launch script for Vertex AI: a work unit for each node, kind by kind."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ from xmanager import xm, xm_local
 TITLE = {title}
 IMAGE = {image}
 REQUIREMENTS = {requirements}
-# Arguments of python, by the name of the run; every stage needs only those before it.
+# Name of a run -> arguments of python. A stage needs only the stages before it.
 STAGES = {stages}
 
 
@@ -36,16 +36,22 @@ async def main(_):
             docker_instructions=["WORKDIR /app"],
             entrypoint=xm.CommandList(['. launch/env/$ACCELERATOR.sh && exec python "$@"']),
         )
-        [executable] = experiment.package([xm.Packageable(executable_spec=container, executor_spec=xm_local.Vertex.Spec())])
+        package = xm.Packageable(
+            executable_spec=container, executor_spec=xm_local.Vertex.Spec()
+        )
+        [executable] = experiment.package([package])
         for stage in STAGES:
             units = {{}}
             for name, arguments in stage.items():
                 executor = xm_local.Vertex(requirements=xm.JobRequirements(**REQUIREMENTS))
-                units[name] = await experiment.add(xm.Job(executable=executable, executor=executor, args=arguments, name=name))
+                job = xm.Job(
+                    executable=executable, executor=executor, args=arguments, name=name
+                )
+                units[name] = await experiment.add(job)
             for name, unit in units.items():
                 try:
                     await unit.wait_until_complete()
-                except xm.ExperimentUnitError as error:  # what needs it will say so; the others go on
+                except xm.ExperimentUnitError as error:  # runs that need it fail too
                     print(f"{{name}} failed: {{error}}")
 
 
@@ -55,11 +61,12 @@ if __name__ == "__main__":
 
 
 def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
-    """Writes OUT/xmanager_launch.py; returns what to do next.
+    """Write OUT/xmanager_launch.py, and return the instructions for the user.
 
     Args:
-      plan: nodes that are done (as far as can be seen from here) are left out.
-      args: `image`; `remote_out`, /gcs/BUCKET/FOLDER; `option`, resources as xm.JobRequirements takes them: a100=1.
+      plan: nodes whose results exist on this machine are left out.
+      args: `image`; `remote_out`, /gcs/BUCKET/FOLDER; `option`, KEY=VALUE arguments of
+        xm.JobRequirements, such as a100=1.
       collect: arguments of python that write the table.
 
     Raises:
@@ -70,11 +77,8 @@ def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
     for text in args.option:
         key, _, value = text.partition("=")
         if not key.isidentifier() or not value:
-            raise InputError(
-                f"--option {text}",
-                "is no resource",
-                "give KEY=VALUE as xm.JobRequirements takes it, like a100=1",
-            )
+            remedy = "give KEY=VALUE as xm.JobRequirements takes it, like a100=1"
+            raise InputError(f"--option {text}", "is not a resource", remedy)
         requirements[key] = int(value) if value.isdigit() else value
     groups = [{node.key: command_of(node) for node in nodes} for nodes in stages(plan)]
     file = plan.out / "xmanager_launch.py"
@@ -90,4 +94,5 @@ def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
             stages=pprint.pformat(groups, width=140, sort_dicts=False),
         )
     )
-    return f"{sum(map(len, groups))} runs in {file}; start them with: xmanager launch {shlex.quote(str(file))}"
+    start = f"xmanager launch {shlex.quote(str(file))}"
+    return f"{sum(map(len, groups))} runs in {file}; start them with: {start}"

@@ -151,7 +151,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def flops(module: Module) -> int:
     """FLOPs of matrix products and convolutions on one device, 2 x multiply-adds.
 
-    Products that are computed again, or on every device alike, count too.
+    Products that are computed again, or by several devices, count too.
     """
     total = 0
     for name, instruction in module.instructions():
@@ -319,6 +319,6 @@ def short(op_name: str) -> str:
 def by_kind(found: list[Collective]) -> Iterator[tuple[str, int, float]]:
     """(kind, number of executions, bytes sent by each device) of the kinds that occur."""
     for kind in KINDS:
-        alike = [c for c in found if c.kind == kind]
-        if alike:
-            yield kind, sum(c.times for c in alike), sum(c.sent for c in alike)
+        chosen = [c for c in found if c.kind == kind]
+        if chosen:
+            yield kind, sum(c.times for c in chosen), sum(c.sent for c in chosen)

@@ -39,8 +39,8 @@ class Report:
       mesh: size of each axis.
       compile_seconds: time of the compilation.
       model_flops: matrix FLOPs of the model for the whole batch, each product once.
-      flops: matrix FLOPs of the compiled program, with products that are computed again or on
-        several chips alike.
+      flops: matrix FLOPs of the compiled program, with products that are computed again or by
+        several chips.
       hbm: bytes of arguments, outputs, aliased (outputs in the place of arguments), temporaries,
         code; their total, and the limit.
       traffic: estimated bytes from and to HBM.
@@ -166,11 +166,24 @@ def out_of_memory(message: str) -> OutOfMemory:
 
 def describe(report: Report, title: str) -> str:
     """The report as lines of text."""
+    mesh = " x ".join(f"{axis} {n}" for axis, n in report.mesh.items())
+    compiled = f"compiled in {report.compile_seconds:.0f} s, never run"
+    lines = [f"{title}: {report.chips} chips, mesh {mesh}; {compiled}"]
+    lines += [f"  {name:18} {text}" for name, text in _figures(report)]
+    lines.append("  biggest temporaries")
+    for buffer in report.biggest:
+        times = f" x {buffer.count}" if buffer.count > 1 else ""
+        size = f"{buffer.bytes / 2**20:9.1f} MiB"
+        lines.append(f"    {size}  {buffer.shape}{times}  {buffer.op_name}")
+    return "\n".join(lines)
+
+
+def _figures(report: Report) -> list[tuple[str, str]]:
+    """The names and texts of the report's figures."""
     gib = lambda key: f"{report.hbm[key] / GIB:.2f} GiB"
     ms = lambda seconds: f"{1e3 * seconds:.2f} ms"
     percent = lambda share: f"{100 * share:.1f} %"
     bounds = report.bounds
-    mesh = " x ".join(f"{axis} {n}" for axis, n in report.mesh.items())
     outputs = f"{(report.hbm['outputs'] - report.hbm['aliased']) / GIB:.2f} GiB"
     ratio = report.flops * report.chips / report.model_flops
     parts = [
@@ -205,12 +218,4 @@ def describe(report: Report, title: str) -> str:
             f"{percent(report.mfu)} ({percent(report.mfu_serial)} without overlap)",
         ),
     ]
-    compiled = f"compiled in {report.compile_seconds:.0f} s, never run"
-    lines = [f"{title}: {report.chips} chips, mesh {mesh}; {compiled}"]
-    lines += [f"  {name:18} {text}" for name, text in parts]
-    lines.append("  biggest temporaries")
-    for buffer in report.biggest:
-        times = f" x {buffer.count}" if buffer.count > 1 else ""
-        size = f"{buffer.bytes / 2**20:9.1f} MiB"
-        lines.append(f"    {size}  {buffer.shape}{times}  {buffer.op_name}")
-    return "\n".join(lines)
+    return parts

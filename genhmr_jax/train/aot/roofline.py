@@ -87,7 +87,7 @@ class Load:
       params: number of trained parameters.
       fsdp: number of devices that share one copy of the parameters; fewer devices share it all.
       accumulate: number of micro-batches; each one gathers the parameters again.
-      bytes_aside: of memory, beside parameters, moving average and moments.
+      bytes_aside: of memory for arrays other than parameters, moving average and moments.
     """
 
     local: float

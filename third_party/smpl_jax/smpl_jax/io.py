@@ -102,7 +102,7 @@ def _check_kind(path: Path, data: bytes) -> None:
         raise ValueError(f"{path}: is an archive (tar): {remedy}; {_WHERE}")
     for magic, what in _OTHER_FILES.items():
         if data.startswith(magic):
-            raise ValueError(f"{path}: is no body but {what}; {_WHERE}")
+            raise ValueError(f"{path}: is not a body but {what}; {_WHERE}")
 
 
 def _not_smpl(path: Path, problem: str) -> ValueError:

@@ -1,4 +1,17 @@
-"""SmplModel, a body as a frozen pytree, and the functions `forward` and `posed_joints`."""
+"""The body: SmplModel, a frozen pytree, and the pure functions `forward` and `posed_joints`.
+
+After Loper et al., "SMPL: A Skinned Multi-Person Linear Model", SIGGRAPH Asia 2015. A shape and a
+pose give a mesh in three steps (lbs.py):
+
+    1. Skeleton:      rest joints = joint_template + sum_s beta_s joint_shapedirs_s.
+                      The rotations R_j, chained from the root, give each joint j a motion from
+                      its rest pose, v -> A_j v + t_j.
+    2. Blend shapes:  v = template + sum_s beta_s directions_s + sum_k (R - 1)_k directions_(S+k)
+    3. Skinning:      posed vertex = sum_j w_j (A_j v + t_j)
+
+(R - 1)_k are the nine entries of R_j - 1 of all joints but the root. These blend shapes correct the
+mesh where skinning alone would deform it badly.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -25,12 +38,12 @@ class SmplOutput(NamedTuple):
 class SmplModel:
     """A body in SMPL's form: V vertices, J joints, S shape directions; y up, z forward, metres.
 
-    A pytree: pass it to jitted functions as an argument. A model that a jitted function closes over
-    becomes constants of the compiled program, which is slow to compile.
+    It is a pytree: pass it to jitted functions as an argument. If a jitted function closes over a
+    model, its arrays become constants of the program, which is slow to compile.
 
     Attributes:
       template: (3, V) vertices of the mean shape in the rest pose, one plane for each coordinate.
-      directions: (S + 9 (J - 1), 3, V) blend shapes: of the shape, then of the pose.
+      directions: (S + 9 (J - 1), 3, V) blend shapes: first of the shape, then of the pose.
       weights: (J, V) skinning weights; each column sums to 1.
       joint_template: (J, 3) joints of the mean shape: the joint regressor times the template.
       joint_shapedirs: (S, J, 3) displacement of the joints for each shape coefficient.
@@ -52,30 +65,33 @@ class SmplModel:
 
     @property
     def num_vertices(self) -> int:
+        """V."""
         return self.template.shape[-1]
 
     @property
     def num_joints(self) -> int:
+        """J."""
         return len(self.parents)
 
     @property
     def num_betas(self) -> int:
+        """S."""
         return self.joint_shapedirs.shape[-3]
 
     @property
     def vertex_ids(self) -> dict[str, int]:
-        """Name -> index of the named vertices."""
+        """Index of each named vertex, by name."""
         return dict(self.named_vertices)
 
     def subset(self, vertex_ids: Int[np.ndarray, "N"]) -> "SmplModel":
         """The same skeleton with only these vertices, in this order.
 
-        With few vertices, such as surface keypoints, posing is much cheaper. Faces and named
-        vertices that are not entirely in the subset are dropped. Not for use inside `jit`, because
-        the result depends on the values of the faces.
+        With few vertices, such as surface keypoints, posing is much cheaper. Named vertices that
+        are not in the subset are dropped, and so are faces with such a corner. This method cannot
+        be used inside `jit`, because the shape of the result depends on the values of the faces.
 
         Raises:
-          ValueError: an index out of range, or given twice.
+          ValueError: an index that is out of range or given twice.
         """
         chosen = np.asarray(vertex_ids, dtype=np.int64).reshape(-1)
         outside = np.any((chosen < 0) | (chosen >= self.num_vertices))
@@ -103,7 +119,7 @@ def forward(
     | Float[Array, "*batch_p 24 3 3"],
     translation: Float[Array, "*batch_t 3"] | None = None,
 ) -> SmplOutput:
-    """Vertices and joints of a shape in a pose.
+    """Compute the vertices and joints of a shape in a pose.
 
     Leading axes of betas, pose and translation broadcast against each other: one shape can take
     many poses, and one pose many shapes.
@@ -119,18 +135,19 @@ def forward(
         pelvis, which is not the origin.
 
     Raises:
-      ValueError: any other shape.
+      ValueError: betas or pose of another shape.
     """
-    # 1. The skeleton: joints of the shape at rest, then forward kinematics.
+    # 1. The skeleton: joints of the shape at rest, then forward kinematics from the root outwards.
     rotmats = _pose_to_matrices(model, pose)
     betas = _pad_betas(model, betas)
     rest_joints = _rest_joints(model, betas)
     world_rotations, joints = lbs.pose_skeleton(model.parents, rest_joints, rotmats)
     rest_joints = jnp.broadcast_to(rest_joints, joints.shape)
-    # 2. The mesh: blend shapes and skinning.
+    # 2. The mesh: blend shapes, then skinning by the motion [A | t] of each joint from rest.
     features = lbs.pose_features(betas, rotmats)
     motions = lbs.rest_to_world(rest_joints, world_rotations, joints)
     vertices = lbs.deform(model.template, model.directions, model.weights, features, motions)
+    # 3. The translation.
     if translation is not None:
         shift = jnp.asarray(translation)[..., None, :]
         vertices, joints = vertices + shift, joints + shift
@@ -141,9 +158,10 @@ def forward(
 def posed_joints(
     model: SmplModel, betas: Float[Array, "*batch_b S"], rotmats: Float[Array, "*batch_p 24 3 3"]
 ) -> Float[Array, "*batch 24 3"]:
-    """Posed joints, metres, without any vertex.
+    """Compute the posed joints, metres, without any vertex.
 
-    The joint regressor is already applied to the template and to the shape directions.
+    This needs no mesh, because the joints depend on the shape only (joint_template and
+    joint_shapedirs). Betas and rotmats are those of `forward`.
     """
     rotmats = _pose_to_matrices(model, rotmats)
     rest_joints = _rest_joints(model, _pad_betas(model, betas))
@@ -151,13 +169,15 @@ def posed_joints(
 
 
 def _rest_joints(model: SmplModel, betas: Float[Array, "*batch S"]) -> Float[Array, "*batch J 3"]:
+    """The joints of a shape in the rest pose, metres."""
     shift = jnp.einsum(
         "...s,sjc->...jc", betas, model.joint_shapedirs, precision=jax.lax.Precision.HIGHEST
     )
     return model.joint_template + shift
 
 
-def _pad_betas(model: SmplModel, betas: Float[Array, "*batch S"]) -> Float[Array, "*batch S"]:
+def _pad_betas(model: SmplModel, betas: Float[Array, "*batch s"]) -> Float[Array, "*batch S"]:
+    """The shape coefficients with zeros for the missing ones."""
     betas = _at_least(model, betas)
     if betas.ndim == 0 or betas.shape[-1] > model.num_betas:
         most = f"at most the model's {model.num_betas} coefficients"
@@ -167,6 +187,7 @@ def _pad_betas(model: SmplModel, betas: Float[Array, "*batch S"]) -> Float[Array
 
 
 def _pose_to_matrices(model: SmplModel, pose: Array) -> Float[Array, "*batch J 3 3"]:
+    """The rotation matrices of a pose in any of the forms of `forward`."""
     pose, joints = _at_least(model, pose), model.num_joints
     if pose.shape[-3:] == (joints, 3, 3):
         return pose
@@ -181,7 +202,7 @@ def _pose_to_matrices(model: SmplModel, pose: Array) -> Float[Array, "*batch J 3
 def _at_least(model: SmplModel, array: Array) -> Array:
     """The array in the model's precision, or in its own if that is higher.
 
-    A network may return bfloat16, with an error of centimetres.
+    A network may return bfloat16, in which positions would have errors of centimetres.
     """
     array = jnp.asarray(array)
     return array.astype(jnp.promote_types(array.dtype, model.template.dtype))

@@ -161,7 +161,7 @@ OTHER_FILES = {
     "tar": (archive(""), "is an archive .tar.: unpack it"),
     "gzip": (archive("gz"), "compressed file .gzip.: unpack it"),
     "bzip2": (archive("bz2"), "compressed file .bzip2.: unpack it"),
-    "npy": (b"\x93NUMPY\x01\x00", "is no body but a single array"),
+    "npy": (b"\x93NUMPY\x01\x00", "is not a body but a single array"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
 }
 
@@ -174,7 +174,7 @@ def test_other_files_are_called_what_they_are(tmp_path, kind, suffix):
     path.write_bytes(content)
     with pytest.raises(
         ValueError,
-        match=rf"^\S*SMPL_NEUTRAL{suffix}: (is no body but .*)?{line}",
+        match=rf"^\S*SMPL_NEUTRAL{suffix}: (is not a body but .*)?{line}",
     ):
         smpl_jax.load(path)
 

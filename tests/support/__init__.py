@@ -1,0 +1,1 @@
+"""Helpers and recorded references of the tests: imported as `support.NAME`."""
