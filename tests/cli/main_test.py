@@ -27,7 +27,8 @@ def test_help_and_version_load_neither_jax_nor_the_model():
         "import sys\nfrom genhmr_jax.cli import main\n"
         "try:\n    main.main(sys.argv[1:])\n"
         "except SystemExit as stop:\n    code = stop.code\n"
-        "heavy = {'jax', 'numpy', 'numba', 'PIL'} & set(sys.modules)\nassert not heavy, heavy\nsys.exit(code)"
+        "heavy = {'jax', 'numpy', 'numba', 'PIL'} & set(sys.modules)\nassert not heavy, "
+        "heavy\nsys.exit(code)"
     )
     for arguments in (["--help"], ["recover", "--help"], ["demo", "--help"], ["--version"]):
         start = time.perf_counter()
@@ -57,7 +58,10 @@ def test_one_photo(tmp_path, calls, capsys):
 
 def test_flags_reach_the_model(tmp_path, calls):
     photo = save_photo(tmp_path / "x.jpg")
-    flags = "--body male --checkpoint some/where --iterations 7 --hypotheses 4 --refine-steps 0 --fov 60 --seed 3 --max-people 2"
+    flags = (
+        "--body male --checkpoint some/where --iterations 7 --hypotheses 4 --refine-steps 0 "
+        "--fov 60 --seed 3 --max-people 2"
+    )
     flags += " --context keypoints"
     assert (
         main.main(
@@ -121,9 +125,9 @@ def test_a_body_behind_the_camera_costs_a_line(tmp_path, calls, capsys):
     photo = save_photo(tmp_path / "x.jpg")
     assert main.main(["recover", str(photo), "--out", str(tmp_path), "--fov", "170"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert (
-        line
-        == f"genhmr: {photo}: 50 % of person 2 lies behind the camera; give the --fov or --focal of this photo"
+    assert line == (
+        f"genhmr: {photo}: 50 % of person 2 lies behind the camera; give the --fov or "
+        f"--focal of this photo"
     )
     assert (tmp_path / "x_overlay.png").exists()
 
@@ -154,8 +158,10 @@ def test_given_people_who_are_left_out_cost_a_line_and_are_numbered(tmp_path, ca
     assert main.main(["recover", str(photo), "--out", str(tmp_path), *flags]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        f"genhmr: {photo}: left out 1 of 4 given people with scores below 0.2 (--min-score); person 2 of 4 given: the box "
-        "70, 0, 90, 30 lies outside this photo of 60 x 40 px; person 3 of 4 given: too little of a person is seen in the box"
+        f"genhmr: {photo}: left out 1 of 4 given people with scores below 0.2 (--min-score); "
+        f"person 2 of 4 given: the box "
+        "70, 0, 90, 30 lies outside this photo of 60 x 40 px; person 3 of 4 given: too little "
+        "of a person is seen in the box"
     )
     assert People.load(tmp_path / "x.npz").given_index.tolist() == [3]
     assert len(calls.boxes[0]) == 2 and calls.options[0].max_people is None
@@ -204,8 +210,10 @@ def test_boxes_and_keypoints_of_the_user_reach_the_model(tmp_path, calls):
 @pytest.mark.parametrize(
     "flags",
     [
-        "--iterations 0", "--iterations 2.5", "--temperature -1", "--temperature nan", "--hypotheses 0", "--refine-steps -1", "--focal 0",
-        "--focal inf", "--fov 180", "--fov 60 --focal 500", "--seed -1", "--max-people 0", "--save fbx", "--save obj,fbx",
+        "--iterations 0", "--iterations 2.5", "--temperature -1", "--temperature nan",
+        "--hypotheses 0", "--refine-steps -1", "--focal 0",
+        "--focal inf", "--fov 180", "--fov 60 --focal 500", "--seed -1", "--max-people 0",
+        "--save fbx", "--save obj,fbx",
         "--hypotheses 3 --temperature 0",
     ],
 )  # fmt: skip

@@ -1,5 +1,7 @@
-"""The encoder "detector": the maps that the detector keeps of each person, in the axes of the region
-in which the person is upright. From stored sets to training and recovery."""
+"""The encoder "detector": the detector's maps of each person, in the axes of an upright region.
+
+From stored sets to training and recovery.
+"""
 
 import copy
 import dataclasses

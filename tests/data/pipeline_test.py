@@ -208,7 +208,10 @@ def test_global_arrays_are_the_same_on_every_mesh_eight_devices(eight, shape):
 def test_batch_that_does_not_divide_eight_devices(eight):
     with pytest.raises(
         InputError,
-        match=r"source 'a': a batch of 18 does not divide into 8 parts \(mesh data 4 x fsdp 2\); use 16 or 24",
+        match=(
+            r"source 'a': a batch of 18 does not divide into 8 parts \(mesh data 4 x fsdp "
+            r"2\); use 16 or 24"
+        ),
     ):
         pipeline.Batches({"a": Numbers(18)}, row_sharding((4, 2, 1)), 0, 1)
     with pytest.raises(InputError, match=r"--config.batch_size: a batch of 3 .*; use 8"):

@@ -23,8 +23,10 @@ from support.python2_pickles import python2_pickle
 
 RNG = np.random.default_rng(0)
 H36M_NAMES = (
-    "pelvis_mpii", "left_hip", "left_knee", "left_ankle", "right_hip", "right_knee", "right_ankle", "spine_h36m", "neck_lsp", "jaw_h36m",
-    "head_h36m", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
+    "pelvis_mpii", "left_hip", "left_knee", "left_ankle", "right_hip", "right_knee",
+    "right_ankle", "spine_h36m", "neck_lsp", "jaw_h36m",
+    "head_h36m", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow",
+    "right_wrist",
 )  # fmt: skip
 """The rows of J_regressor_h36m under the names of EXTRA19."""
 LENGTHS = {"J19": 19, "H36M": 17, "J24": 24}

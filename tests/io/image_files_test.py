@@ -36,7 +36,8 @@ def test_list_images_reports_every_bad_path_and_keeps_the_good(tmp_path):
     assert [image.stem for image in images] == ["x"]
     assert [str(error) for error in errors] == [
         f"{tmp_path / 'gone.jpg'}: no such file or directory; check the path",
-        f"{tmp_path / 'empty'}: no image in this directory; put images there ({' '.join(SUFFIXES)})",
+        f"{tmp_path / 'empty'}: no image in this directory; put images there "
+        f"({' '.join(SUFFIXES)})",
     ]
 
 

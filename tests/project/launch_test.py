@@ -203,7 +203,8 @@ def test_xpk_passes_the_command(stubs):
     )
     command = words[words.index("--command") + 1]
     assert command.endswith(
-        r"exec python -m genhmr_jax.main --config=configs/tokenizer/tiny.py --workdir=gs://bucket/a\ b"
+        r"exec python -m genhmr_jax.main --config=configs/tokenizer/tiny.py "
+        r"--workdir=gs://bucket/a\ b"
     )
     for missing in (0, 1):
         done = bash("xpk.sh", RUN[1 - missing], env=env)
@@ -219,11 +220,13 @@ def test_tpu_vm_starts_and_stops_a_run_on_a_host(stubs, tmp_path):
     (tmp_path / "genhmr" / ".venv" / "bin" / "activate").touch()
     stubs(
         "python",
-        'trap "echo saved; exit 75" TERM; printf "%s|" "$FLAGS" "$@"; echo; while true; do sleep 0.05; done',
+        'trap "echo saved; exit 75" TERM; printf "%s|" "$FLAGS" "$@"; echo; while true; do '
+        "sleep 0.05; done",
     )
     stubs(
         "gcloud",
-        f'for a in "$@"; do echo "$a" >>{tmp_path}/gcloud.log; done; cd; while [ "$1" != --command ]; do shift; done; bash -c "$2"',
+        f'for a in "$@"; do echo "$a" >>{tmp_path}/gcloud.log; done; cd; while [ "$1" != '
+        f'--command ]; do shift; done; bash -c "$2"',
     )
     env = stubs.env | {"TPU": "t", "ZONE": "z"}
     log = tmp_path / "genhmr" / "run.log"
@@ -289,7 +292,10 @@ def test_every_setting_has_its_reason(file):
 
 def test_xla_knows_the_gpu_flags():
     """It aborts on one that it does not know, whatever the device."""
-    script = '. "$0/env/gpu.sh"; exec "$1" -c "import jax, os; jax.jit(lambda x: x + 1)(1.0); print(os.environ[\'XLA_FLAGS\'])"'
+    script = (
+        '. "$0/env/gpu.sh"; exec "$1" -c "import jax, os; jax.jit(lambda x: x + 1)(1.0); '
+        "print(os.environ['XLA_FLAGS'])\""
+    )
     done = subprocess.run(
         ["bash", "-c", script, LAUNCH, sys.executable],
         env=environment(XLA_FLAGS="--xla_gpu_autotune_level=2"),

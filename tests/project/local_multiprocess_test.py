@@ -52,7 +52,8 @@ rows = jax.make_array_from_process_local_data(NamedSharding(mesh, P(("data", "fs
 total = jax.jit(lambda x: (x * x).sum(), out_shardings=NamedSharding(mesh, P()))(rows)
 seven = multihost_utils.broadcast_one_to_all(np.asarray(7 if distributed.is_main() else 0))
 distributed.barrier("end")
-print("result", jax.process_index(), jax.process_count(), jax.device_count(), jax.local_device_count(), float(total), int(seven))
+counts = jax.process_count(), jax.device_count(), jax.local_device_count()
+print("result", jax.process_index(), *counts, float(total), int(seven))
 """
 
 
@@ -144,7 +145,8 @@ def test_exit_codes():
 def test_a_failure_stops_the_others():
     start = time.monotonic()
     code, out, _ = shell(
-        "[ $GENHMR_PROCESS_ID = 1 ] && exit 5; trap 'echo told; exit 0' TERM; while true; do sleep 0.05; done"
+        "[ $GENHMR_PROCESS_ID = 1 ] && exit 5; trap 'echo told; exit 0' TERM; while true; do "
+        "sleep 0.05; done"
     )
     assert (code, out) == (5, "[0] told\n")
     assert time.monotonic() - start < 9  # before anything is killed

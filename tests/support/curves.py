@@ -1,7 +1,9 @@
 """Loss curves of a stage on several meshes of 8 host devices, as JSON on stdout; run by
 mesh_test.py in a process of its own.
 
-python tests/support/curves.py CONFIG.json MESHES.json      MESHES: [[data, fsdp, tensor, accumulate], ...]
+    python tests/support/curves.py CONFIG.json MESHES.json
+
+MESHES: [[data, fsdp, tensor, accumulate], ...]
 """
 
 import json

@@ -20,7 +20,8 @@ from smpl_jax.keypoints import BODY44, OPENPOSE25, SMPL24, SMPL45, VERTEX_OF_KEY
 from genhmr_jax.geometry.bodies import load_body
 
 _STAND_INS = {
-    "neck_lsp": "neck", "head_top_lsp": "head", "pelvis_mpii": "pelvis", "thorax_mpii": "neck", "spine_h36m": "spine1",
+    "neck_lsp": "neck", "head_top_lsp": "head", "pelvis_mpii": "pelvis", "thorax_mpii": "neck",
+    "spine_h36m": "spine1",
     "jaw_h36m": "head", "head_h36m": "head",
 }  # fmt: skip
 """Joints that only a regressor on SMPL's mesh knows: the nearest joint of the skeleton takes their
@@ -166,7 +167,8 @@ class Studio:
         points = pose_body(self.body(gender), pose.reshape(72), betas, translation)
         fields = dict(split="train", image_name="", sequence="", frame=0, person=0) | names
         return Person(
-            **fields, gender=gender, size=size, intrinsics=intrinsics, pose=pose.reshape(72), betas=betas, translation=translation,
+            **fields, gender=gender, size=size, intrinsics=intrinsics, pose=pose.reshape(72),
+            betas=betas, translation=translation,
             joints=points[:24], joints45=points, points=body44(points),
         )  # fmt: skip
 

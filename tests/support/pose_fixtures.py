@@ -65,17 +65,29 @@ BONES += [_right(bone) for bone in BONES if bone[0] in LEFT]
 # Joints of the MotionBuilder-friendly BVH of CMU's database: name, parent, offset.
 BVH_JOINTS = [
     ("Hips", None, (0, 0, 0)),
-    ("LHipJoint", "Hips", (0, 0, 0)), ("LeftUpLeg", "LHipJoint", (1.66, -1.80, 0.62)), ("LeftLeg", "LeftUpLeg", (2.44, -6.70, 0)),
-    ("LeftFoot", "LeftLeg", (2.56, -7.04, 0)), ("LeftToeBase", "LeftFoot", (0.20, -0.54, 2.15)),
-    ("LowerBack", "Hips", (0, 0, 0)), ("Spine", "LowerBack", (0.02, 2.05, -0.14)), ("Spine1", "Spine", (0.01, 2.06, -0.06)),
-    ("Neck", "Spine1", (0, 0, 0)), ("Neck1", "Neck", (0.007, 1.567, 0.15)), ("Head", "Neck1", (0.034, 1.56, -0.1)),
-    ("LeftShoulder", "Spine1", (0, 0, 0)), ("LeftArm", "LeftShoulder", (3.54, 0.90, -0.17)), ("LeftForeArm", "LeftArm", (4.87, 0, 0)),
-    ("LeftHand", "LeftForeArm", (3.36, 0, 0)), ("LeftFingerBase", "LeftHand", (0, 0, 0)),
-    ("LeftHandIndex1", "LeftFingerBase", (0.7, 0, 0)), ("LThumb", "LeftHand", (0, 0, 0)),
+    ("LHipJoint", "Hips", (0, 0, 0)),
+    ("LeftUpLeg", "LHipJoint", (1.66, -1.80, 0.62)),
+    ("LeftLeg", "LeftUpLeg", (2.44, -6.70, 0)),
+    ("LeftFoot", "LeftLeg", (2.56, -7.04, 0)),
+    ("LeftToeBase", "LeftFoot", (0.20, -0.54, 2.15)),
+    ("LowerBack", "Hips", (0, 0, 0)),
+    ("Spine", "LowerBack", (0.02, 2.05, -0.14)),
+    ("Spine1", "Spine", (0.01, 2.06, -0.06)),
+    ("Neck", "Spine1", (0, 0, 0)),
+    ("Neck1", "Neck", (0.007, 1.567, 0.15)),
+    ("Head", "Neck1", (0.034, 1.56, -0.1)),
+    ("LeftShoulder", "Spine1", (0, 0, 0)),
+    ("LeftArm", "LeftShoulder", (3.54, 0.90, -0.17)),
+    ("LeftForeArm", "LeftArm", (4.87, 0, 0)),
+    ("LeftHand", "LeftForeArm", (3.36, 0, 0)),
+    ("LeftFingerBase", "LeftHand", (0, 0, 0)),
+    ("LeftHandIndex1", "LeftFingerBase", (0.7, 0, 0)),
+    ("LThumb", "LeftHand", (0, 0, 0)),
 ]  # fmt: skip
 BVH_JOINTS += [
     (n.replace("Left", "Right").replace("LHip", "RHip").replace("LTh", "RTh"),
-     p if p in ("Hips", "Spine1") else p.replace("Left", "Right").replace("LHip", "RHip"), (-x, y, z))
+     p if p in ("Hips", "Spine1") else p.replace("Left", "Right").replace("LHip", "RHip"),
+     (-x, y, z))
     for n, p, (x, y, z) in BVH_JOINTS if n.startswith(("Left", "LHip", "LTh"))
 ]  # fmt: skip
 
@@ -83,9 +95,13 @@ BVH_JOINTS += [
 def asf_text() -> str:
     """A skeleton as CMU's .asf files are written."""
     parts = [
-        "# AST/ASF file generated using VICON BodyLanguage", ":version 1.10", ":name VICON", ":units", "  mass 1.0", "  length 0.45",
-        "  angle deg", ":documentation", "   .ast/.asf automatically generated from VICON data using", "   VICON BodyBuilder", ":root",
-        "   order TX TY TZ RX RY RZ", "   axis XYZ", "   position 0 0 0  ", "   orientation 0 0 0 ", ":bonedata",
+        "# AST/ASF file generated using VICON BodyLanguage", ":version 1.10", ":name VICON",
+        ":units", "  mass 1.0", "  length 0.45",
+        "  angle deg", ":documentation",
+        "   .ast/.asf automatically generated from VICON data using", "   VICON BodyBuilder",
+        ":root",
+        "   order TX TY TZ RX RY RZ", "   axis XYZ", "   position 0 0 0  ",
+        "   orientation 0 0 0 ", ":bonedata",
     ]  # fmt: skip
     for number, (name, _, direction, length, axis, freedom) in enumerate(BONES, 1):
         parts += [

@@ -408,7 +408,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from genhmr_jax.core import quantizer
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 rng = np.random.default_rng(0)
-vectors, z = rng.normal(size=(64, 4)).astype(np.float32), rng.normal(size=(64, 24, 4)).astype(np.float32)
+vectors = rng.normal(size=(64, 4)).astype(np.float32)
+z = rng.normal(size=(64, 24, 4)).astype(np.float32)
 spread = jax.device_put(z, NamedSharding(mesh, PartitionSpec("data")))
 ids = jax.jit(quantizer.nearest)(vectors, spread)
 assert len(ids.sharding.device_set) == 8, ids.sharding

@@ -196,7 +196,10 @@ def python(code: str, **variables: str) -> subprocess.CompletedProcess:
         if not k.startswith(("GENHMR_", "SLURM_", "SKYPILOT_", "OMPI_"))
         and "proxy" not in k.lower()
     }
-    head = "import jax\nfrom genhmr_jax.train import distributed\nfrom genhmr_jax.io.errors import InputError\n"
+    head = (
+        "import jax\nfrom genhmr_jax.train import distributed\nfrom genhmr_jax.io.errors "
+        "import InputError\n"
+    )
     environ |= {"JAX_PLATFORMS": "cpu"} | variables
     return subprocess.run(
         [sys.executable, "-c", head + code],
@@ -213,7 +216,8 @@ def test_single_process_is_initialised_even_behind_a_proxy():
     code = """
 distributed.initialize(); distributed.initialize()
 distributed.barrier("x")
-print(jax.distributed.is_initialized(), jax.process_count(), distributed.is_main(), jax.numpy.ones(3).sum())
+joined = jax.distributed.is_initialized(), jax.process_count(), distributed.is_main()
+print(*joined, jax.numpy.ones(3).sum())
 """
     done = python(
         code,

@@ -119,7 +119,9 @@ def test_package_that_is_not_there(tmp_path, monkeypatch, options, package, flag
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
         InputError,
-        match=f"--config.log.{flag}: needs {package}, which is not installed; pip install {package}",
+        match=(
+            f"--config.log.{flag}: needs {package}, which is not installed; pip install {package}"
+        ),
     ):
         Writers(tmp_path, 100, **options)
 

@@ -340,7 +340,8 @@ WRONG_KEYPOINTS = [
     ({"people": [{"face": []}]}, "person 0 has no keypoints"),
     (
         {"a": [[[1, 2, 1]] * 22]},
-        "record 'a' has 22 keypoints; give 23, 17, 25, 18, 26, 133 or 136 times x, y, confidence a person",
+        "record 'a' has 22 keypoints; give 23, 17, 25, 18, 26, 133 or 136 times x, y, "
+        "confidence a person",
     ),
     ({"a": [[[float("nan"), 5, 1.0]] * 23]}, "NaN or infinite"),
     ({"a": {"keypoints": [[[1, 2, 3]]], "names": ["nose", "neck"]}}, "give 2 x 3"),

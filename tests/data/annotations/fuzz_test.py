@@ -1,7 +1,9 @@
 """Whatever JSON a file of boxes, keypoints or cameras holds: a result of the promised shapes, or an
 InputError that names the file.
 
-More examples: GENHMR_EXAMPLES=10000 pytest tests/data/annotations/fuzz_test.py tests/io/metadata_test.py
+More examples:
+
+    GENHMR_EXAMPLES=10000 pytest tests/data/annotations/fuzz_test.py tests/io/metadata_test.py
 """
 
 import json

@@ -56,7 +56,8 @@ def test_what_does_not_belong_to_the_photo(tmp_path):
 def test_boxes_that_are_too_small_speak_of_the_box(tmp_path):
     out = boxes_of(tmp_path, {"x": [[100, 100, 101.5, 101.5]]})
     assert out.left_out == (
-        "person 1 of 1 given: the box 100, 100, 101.5, 101.5 is only 1.5 x 1.5 px, too small for a person",
+        "person 1 of 1 given: the box 100, 100, 101.5, 101.5 is only 1.5 x 1.5 px, too small "
+        "for a person",
     )
     huge = boxes_of(tmp_path, {"x": [[-1e7, -1e7, 1e7, 1e7]]})
     assert huge.boxes.tolist() == [[0, 0, 600, 400]]
@@ -172,7 +173,10 @@ def test_annotations_of_a_photo_of_another_size_are_refused(tmp_path, size, said
     for of, name in ((boxes_of, "boxes"), (keypoints_of, "keypoints")):
         with pytest.raises(
             InputError,
-            match=f"x.jpg: the file of {name} is for a photo of {size[0]} x {size[1]} px, this.*{said}",
+            match=(
+                f"x.jpg: the file of {name} is for a photo of {size[0]} x {size[1]} px, "
+                f"this.*{said}"
+            ),
         ):
             of(tmp_path, content)
     images[0] |= {"width": 600, "height": 400}

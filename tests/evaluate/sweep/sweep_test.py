@@ -88,7 +88,8 @@ def test_every_point_of_every_sweep_fits_the_configs(file, tmp_path):
 
 def test_the_sweeps_are_those_of_the_paper():
     assert [file.stem for file in SWEEPS] == [
-        "codebook_size", "context_dropout", "differentiable_sampling", "feature_scales", "mask_schedule", "refinement_lambda",
+        "codebook_size", "context_dropout", "differentiable_sampling", "feature_scales",
+        "mask_schedule", "refinement_lambda",
         "refinement_steps", "tokens", "ugs_iterations",
     ]  # fmt: skip
     ranges = {
@@ -143,7 +144,9 @@ def test_a_trained_tokenizer_or_model_is_used_as_it_is(tmp_path):
     assert not any("--checkpoint" in node.command for node in plan.nodes.values())
     with pytest.raises(
         InputError,
-        match="point 24: changes model.num_tokens of the tokenizer, but some/model is trained already",
+        match=(
+            "point 24: changes model.num_tokens of the tokenizer, but some/model is trained already"
+        ),
     ):
         make_plan(TOKENS, tmp_path, tokenizer="some/model")
 
@@ -176,13 +179,15 @@ def test_bad_sweeps(tmp_path):
         ("return Sweep('x', [Point('a', 1), Point('a', 2)])", "points of the same name: a"),
     ):
         (tmp_path / "s.py").write_text(
-            f"from genhmr_jax.evaluate.sweep.definition import Point, Sweep\ndef get_sweep():\n    {text}\n"
+            f"from genhmr_jax.evaluate.sweep.definition import Point, Sweep\ndef get_sweep():\n "
+            f"   {text}\n"
         )
         with pytest.raises(InputError, match=said):
             make_plan(str(tmp_path / "s.py"), tmp_path)
     (tmp_path / "s.py").write_text(
         "from genhmr_jax.evaluate.sweep.definition import Point, Sweep\n"
-        "def get_sweep():\n    return Sweep('x', [Point('a', 1, genhmr={'step': 1}), Point('b', 2)])\n"
+        "def get_sweep():\n    return Sweep('x', [Point('a', 1, genhmr={'step': 1}), Point('b', "
+        "2)])\n"
     )
     with pytest.raises(InputError, match="point a: .*has no field 'step'; did you mean steps"):
         make_plan(str(tmp_path / "s.py"), tmp_path)
