@@ -33,7 +33,7 @@ import smpl_jax
 from flax import nnx
 from smpl_jax import rotations
 
-from genhmr_jax.core.inputs import Inputs, repeated
+from genhmr_jax.core.inputs import Inputs, conditioned, repeated
 from genhmr_jax.data import poses, views
 from genhmr_jax.data.features import DETECTOR, FeatureSet
 from genhmr_jax.data.rows import Rows
@@ -178,12 +178,17 @@ def train_mlp(
     return joints, time.monotonic() - start
 
 
+def genhmr_inputs(system: GenHmrSystem, rows: Rows) -> Inputs:
+    """The inputs of GenHMR: keypoints, and the detector's features if the model uses them."""
+    return conditioned(rows.inputs(), "all" if system.spec.upright else "keypoints")
+
+
 @functools.partial(jax.jit, static_argnames=("system", "rule"))
 def genhmr_joints(
     system: GenHmrSystem, params: dict, rows: Rows, iterations: jax.Array, rule: str
 ) -> jax.Array:
     """GenHMR's joints (B, 24, 3), without refinement."""
-    inputs = rows.inputs()
+    inputs = genhmr_inputs(system, rows)
     encoded = system.encode(params, inputs)
     keys = jax.random.split(jax.random.key(0), inputs.rows)
     latents = system.sample(params, encoded, keys, iterations=iterations, rule=rule)
@@ -194,7 +199,7 @@ def genhmr_joints(
 @functools.partial(jax.jit, static_argnames="system")
 def hypothesis_spread(system: GenHmrSystem, params: dict, rows: Rows) -> jax.Array:
     """Standard deviation (B, 24) of joints from the pelvis over 8 hypotheses, temperature 1, mm."""
-    encoded = repeated(system.encode(params, rows.inputs()), 8)
+    encoded = repeated(system.encode(params, genhmr_inputs(system, rows)), 8)
     keys = jax.random.split(jax.random.key(1), rows.size * 8)
     how = {"iterations": 5, "temperature": 1.0, "rule": "hard"}
     embeddings = system.sample(params, encoded, keys, **how).embeddings

@@ -1,1 +1,1 @@
-"""The `genhmr` command: flags alone, one module a command."""
+"""The `genhmr` command: one module for the flags of each subcommand."""

@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     under = [load_config(args.tokenizer)] if "tokenizer" in config else []
     found = {}
-    for what in ("train", "infer") if args.what == "both" else (args.what,):
+    # The inference step first: a stage without one is refused before anything is compiled.
+    for what in ("infer", "train") if args.what == "both" else (args.what,):
         from genhmr_jax.train.aot import report
 
         found[what] = measure(config, under, args.topology, what, fast=args.fast)
@@ -108,7 +109,7 @@ def measure(
         made: Any = program.build(task, config, mesh)
         shapes, flops = (made.state, made.batch, made.frozen), made.model_flops()
     else:
-        rows = config.image_batch_size or config.batch_size
+        rows = config.get("image_batch_size") or config.batch_size
         made = infer.build(task, config, mesh, rows)
         shapes, flops = made.shapes, function_flops(made.step, *made.shapes)
 

@@ -244,8 +244,11 @@ class _Planner:
     def _add(
         self, kind: str, key: str, command: Sequence[str], result: str, needs: tuple[str, ...] = ()
     ) -> None:
-        """Add a node. `result` is its marker: a file in the node's folder, or ".json" for a file
-        in place of the folder."""
+        """Add a node, if it is new.
+
+        `result` is its marker: a file in the node's folder, or ".json" for a file in place of the
+        folder.
+        """
         marker = self.out / "runs" / (key + result if result.startswith(".") else f"{key}/{result}")
         self.nodes.setdefault(key, Node(kind, key, tuple(command), marker, needs, self.asking))
 

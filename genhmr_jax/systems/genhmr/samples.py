@@ -176,7 +176,7 @@ class SampleMaker:
     def _targets(self, frozen: Any, rows: Rows, keys: Array) -> Targets:
         """Tokens, the visible ones of them, and the weights of every term."""
         masking, spec = self.config.masking, self.system.spec.tokenizer
-        # 1. Tokens of the true pose, in the axes in which the network sees the person.
+        # 1. Tokens of the true pose, in the axes of the network's inputs.
         tokenizer = nnx.merge(self.system.tokenizer, frozen["tokenizer"])
         rotmats = rows.rotmats
         if self.system.spec.upright:

@@ -127,7 +127,7 @@ class GenHmrTask(Task):
             of_views = (self._validation_poses, frozen["body"], place)
             groups["val"] = validation.validation_views(maker, *of_views)
         groups |= validation.validation_images(maker, self.images, place)
-        plain = self.without_remat().system  # nothing is differentiated here
+        plain = self.without_remat().system  # validation needs no gradients
         return validation.evaluate(plain, params, frozen, groups, place)
 
     def export(

@@ -38,7 +38,7 @@ ROWS_2D = "rows2d"
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Rows to measure on, and what the system is given of them (core.inputs.CONTEXTS)."""
+    """Rows to measure on, and the context of the system (core.choices.CONTEXTS)."""
 
     batches: list[Rows]
     context: str = "all"
@@ -115,7 +115,7 @@ def validation_views(
 
 
 def validation_images(maker: SampleMaker, images: ImageRows, place: Place) -> dict[str, Group]:
-    """The validation images by what the system is given of them; {} without images."""
+    """The validation images with each context of the system; {} without images."""
     encode = jax.jit(maker.encoded)
     batches = [encode(rows) for rows in images.validation(place)]
     if not batches:

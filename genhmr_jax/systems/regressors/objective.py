@@ -76,7 +76,7 @@ def prepare(rows: Rows, config: ml_collections.ConfigDict, depth: int) -> Sample
     if is_loose(config) and rows.exact is not None:
         exact = rows.exact
     weights = jax.tree.map(lambda known: known / size, rows.labels)
-    # Bodies that were fitted teach rotations alone: tokenhmr/lib/models/tokenhmr.py, L227, L240.
+    # Fitted bodies are labels of rotations only: tokenhmr/lib/models/tokenhmr.py, L227, L240.
     trusted = {"joints3d": weights.joints3d * exact, "betas": weights.betas * exact}
     weights = dataclasses.replace(weights, **trusted)
     drop_path = None
