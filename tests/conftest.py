@@ -30,12 +30,14 @@ if "GENHMR_TEST_CACHE" not in os.environ:
     os.environ["GENHMR_TEST_CACHE"] = CACHE.name
 for name, value in (
     ("jax_compilation_cache_dir", os.environ["GENHMR_TEST_CACHE"]),
-    ("jax_persistent_cache_min_compile_time_secs", 0.3),
+    ("jax_persistent_cache_min_compile_time_secs", 0.02),
 ):
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 
+
+MOST_MEMORY = 3 * 2**30  # bytes of a test process
 
 # Files that take minutes start first (setup.cfg keeps xdist from another order), so that the two
 # test processes end together.
@@ -58,9 +60,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs():
-    """Compiled programs of a file are of little use to the next one; kept, they fill gigabytes."""
+    """Frees the compiled programs when they fill much memory; the next files may need them."""
     yield
-    jax.clear_caches()
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    if pages * os.sysconf("SC_PAGE_SIZE") > MOST_MEMORY:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

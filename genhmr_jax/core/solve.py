@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float, Int
 from smpl_jax import rotations
@@ -98,8 +99,7 @@ def solve(
       options: one program serves every number of iterations and every temperature.
     """
     static = (options.hypotheses, options.refine, options.context)
-    iterations = jnp.asarray(options.iterations)
-    temperature = jnp.asarray(options.temperature, jnp.float32)
+    iterations, temperature = np.int32(options.iterations), np.float32(options.temperature)
     return _solve(system, params, body, surface, inputs, keys, iterations, temperature, *static)
 
 

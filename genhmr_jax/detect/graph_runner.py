@@ -80,7 +80,8 @@ def load(name: str) -> tuple[Graph, dict[str, Array]]:
             names = [key for key in file.files if key != "graph"]
             # Concrete arrays, even if the first call is inside a jitted function.
             with jax.ensure_compile_time_eval():
-                weights = {key: jnp.asarray(file[key], jnp.float32) for key in names}
+                # Converted by NumPy: jnp would compile a program for each shape.
+                weights = jax.device_put({key: file[key].astype(np.float32) for key in names})
         nodes = tuple(
             Node(name, op, tuple(inputs), attributes)
             for name, op, inputs, attributes in description["nodes"]

@@ -5,7 +5,6 @@ import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -77,8 +76,9 @@ def load_params(directory: str | os.PathLike, like: Any) -> Any:
             continue
         remedy = "config.json and params must come from the same export"
         raise InputError(directory, f"does not fit its config: {misfit}", remedy)
-    leaves = [jnp.asarray(have[name], w.dtype) for name, w in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    # Converted by NumPy: jnp would compile a program for each shape.
+    leaves = [np.asarray(have[name]).astype(w.dtype) for name, w in wanted.items()]
+    return jax.device_put(jax.tree.unflatten(jax.tree.structure(like), leaves))
 
 
 def warm_start(directory: str | os.PathLike, params: Any) -> tuple[Any, dict[str, list[str]]]:

@@ -11,6 +11,7 @@ import pathlib
 import jax
 import numpy as np
 import smpl_jax
+from jaxtyping import Array, Int, UInt
 
 from genhmr_jax.core.choices import CONTEXTS
 from genhmr_jax.core.inputs import Inputs
@@ -221,9 +222,14 @@ class Recoverer:
           InputError: the system does not support the context of the options.
         """
         how = options.solving(self.system)
-        fold = functools.partial(jax.random.fold_in, jax.random.key(options.seed))
-        keys = jax.vmap(fold)(numbers)
+        keys = _keys(np.uint32(options.seed % 2**32), numbers)
         return solve(self.system, self.params, self.body, self._surface, inputs, keys, how)
+
+
+@jax.jit
+def _keys(seed: UInt[Array, ""], numbers: Int[Array, "B"]) -> Array:
+    """A random key for each number."""
+    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(numbers)
 
 
 def people_of(

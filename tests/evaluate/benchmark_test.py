@@ -86,7 +86,7 @@ def test_what_is_missing_or_damaged_is_named(small, corpus_file, tmp_path):
     open_split(tmp_path, corpus_file, 1)
     other = tmp_path / "other.npz"
     np.savez(other, poses=np.ones((4, 72)), split=np.ones(4, np.int8), seq_id=np.zeros(4))
-    with pytest.raises(InputError, match="made of other poses"):
+    with pytest.raises(InputError, match="rendered from other poses"):
         open_split(tmp_path, other, 1)
     card = next(tmp_path.glob("*/split.json"))
     good = json.loads(card.read_text())

@@ -13,6 +13,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from genhmr_jax.geometry import metrics
+from support.paths import ROOT
 
 RNG = np.random.default_rng(0)
 TARGET = RNG.normal(0, 0.4, (24, 3)) + [0.3, -0.2, 4.0]

@@ -13,7 +13,7 @@ from genhmr_jax.render import device_rasterizer, rasterizer
     ("shift", "focal", "size"),
     [
         ((0, 0.2, 2.5), 120.0, (96, 80)),
-        ((0.3, 0, 0.9), 200.0, (64, 96)),
+        ((0.3, 0, 0.9), 110.0, (36, 52)),
         ((5, 0, 2), 90.0, (48, 48)),
     ],
 )
@@ -58,9 +58,9 @@ def test_a_triangle_larger_than_the_image_beside_small_ones():
     points = np.concatenate([[[[-9, -9, 3], [9, -9, 3], [0, 18, 3]]], small]).reshape(-1, 3)
     faces = np.arange(len(points)).reshape(-1, 3)
     found, wanted = (
-        r.rasterize(points, faces, 60.0, 150, 140)[0] for r in (device_rasterizer, rasterizer)
+        r.rasterize(points, faces, 36.0, 90, 84)[0] for r in (device_rasterizer, rasterizer)
     )
-    assert (wanted == 0).any() and len(np.unique(wanted)) > 300
+    assert (wanted == 0).any() and len(np.unique(wanted)) > 250
     assert (found == wanted).mean() > 0.995
 
 

@@ -231,7 +231,7 @@ def test_a_failure_stops_only_what_needs_it_and_is_tried_again(tmp_path):
 def test_a_run_that_leaves_nothing_or_was_stopped_is_no_success(tmp_path):
     plan = make_plan(UGS, tmp_path)
     outcome, _, _ = run_fake(plan, codes={"tokenizer": local.STOPPED})
-    assert "saved: the same command goes on" in outcome.failed[next(iter(plan.nodes))]
+    assert "saved: the same command resumes it" in outcome.failed[next(iter(plan.nodes))]
 
     class Empty(Fake):
         def poll(self):

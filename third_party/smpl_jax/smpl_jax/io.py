@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from smpl_jax.keypoints import SMPL24, SMPL_VERTEX_IDS
@@ -136,7 +135,8 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
     shapedirs = shapedirs[..., :num_betas]
     shapedirs = np.pad(shapedirs, ((0, 0), (0, 0), (0, num_betas - shapedirs.shape[-1])))
     directions = np.concatenate([shapedirs, posedirs], axis=-1)
-    to_jax = lambda array: jnp.asarray(np.ascontiguousarray(array), jnp.float32)
+    # Converted by NumPy: jnp would compile a program for each shape.
+    to_jax = lambda array: jax.device_put(np.ascontiguousarray(array, np.float32))
     # Concrete arrays, even if a body is loaded inside a jitted function.
     with jax.ensure_compile_time_eval():
         return SmplModel(
@@ -145,7 +145,7 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
             weights=to_jax(weights.T),
             joint_template=to_jax(regressor @ template),
             joint_shapedirs=to_jax(np.einsum("jv,vcs->sjc", regressor, shapedirs)),
-            faces=jnp.asarray(_faces(path, faces, vertices), jnp.int32),
+            faces=jax.device_put(_faces(path, faces, vertices).astype(np.int32)),
             parents=_parents(path, tables["kintree_table"]),
             joint_names=SMPL24,
             named_vertices=_named_vertices(path, arrays, vertices),

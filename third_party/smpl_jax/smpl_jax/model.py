@@ -100,13 +100,15 @@ class SmplModel:
         new_id = np.full(self.num_vertices, -1)
         new_id[chosen] = np.arange(len(chosen))
         faces = new_id[np.asarray(self.faces)]
+        # By NumPy: jnp would compile a program for each shape.
+        take = lambda array: jax.device_put(np.ascontiguousarray(np.asarray(array)[..., chosen]))
         named = ((name, int(new_id[index])) for name, index in self.named_vertices)
         return replace(
             self,
-            template=self.template[:, chosen],
-            directions=self.directions[:, :, chosen],
-            weights=self.weights[:, chosen],
-            faces=jnp.asarray(faces[np.all(faces >= 0, axis=-1)], dtype=jnp.int32),
+            template=take(self.template),
+            directions=take(self.directions),
+            weights=take(self.weights),
+            faces=jax.device_put(faces[np.all(faces >= 0, axis=-1)].astype(np.int32)),
             named_vertices=tuple((name, index) for name, index in named if index >= 0),
         )
 
