@@ -54,13 +54,13 @@ def test_the_nearer_triangle_is_seen_and_the_first_of_two_alike():
 def test_a_triangle_larger_than_the_image_beside_small_ones():
     """Large windows are looked at few at a time, and none is lost."""
     rng = np.random.default_rng(0)
-    small = rng.uniform([-1, -1, 1.5], [1, 1, 2], (600, 1, 3)) + rng.normal(0, 0.03, (600, 3, 3))
+    small = rng.uniform([-1, -1, 1.5], [1, 1, 2], (600, 1, 3)) + rng.normal(0, 0.06, (600, 3, 3))
     points = np.concatenate([[[[-9, -9, 3], [9, -9, 3], [0, 18, 3]]], small]).reshape(-1, 3)
     faces = np.arange(len(points)).reshape(-1, 3)
     found, wanted = (
         r.rasterize(points, faces, 36.0, 90, 84)[0] for r in (device_rasterizer, rasterizer)
     )
-    assert (wanted == 0).any() and len(np.unique(wanted)) > 250
+    assert (wanted == 0).any() and len(np.unique(wanted)) > 300
     assert (found == wanted).mean() > 0.995
 
 
