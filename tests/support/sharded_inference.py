@@ -55,7 +55,7 @@ def solve(recoverer: photo.Recoverer, sizes: tuple[int, int, int]) -> Solved:
 
 
 if __name__ == "__main__":
-    recoverer = photo.load()
+    recoverer = photo.load(body="lite")
     one, many = solve(recoverer, (1, 1, 1)), solve(recoverer, (2, 2, 2))
     gap = {
         name: float(np.abs(getattr(one, name) - getattr(many, name)).max())
