@@ -19,7 +19,6 @@ in TokenHMR's tokenizer). Gram-Schmidt makes any output of the decoder a rotatio
 """
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 import jax
@@ -99,31 +98,18 @@ class PartsCoder(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        self.rows_in, self.rows_out, self.size_out = tuple(rows_in), tuple(rows_out), size_out
+        self.rows_in, self.size_out = tuple(rows_in), size_out
         mlp = lambda n, m: ResidualMlp(n * size_in, spec.width, spec.depth, m * size_out, rngs=rngs)
         rows = zip(rows_in, rows_out, strict=True)
         self.parts = nnx.Dict({f"part_{p}": mlp(n, m) for p, (n, m) in enumerate(rows)})
 
     def __call__(self, x: Float[Array, "B n i"]) -> Float[Array, "B m o"]:
-        # 1. One flat vector for each part, (P, B, n_max i), filled up with zeros.
-        starts = np.cumsum((0, *self.rows_in))
-        pieces = [x[:, a:b].reshape(x.shape[0], -1) for a, b in itertools.pairwise(starts)]
-        # 2. All MLPs as one with a leading axis of parts: the program has the size of one MLP.
-        parts = [nnx.split(self.parts[f"part_{p}"]) for p in range(len(pieces))]
-        mlp = lambda state, flat: nnx.merge(parts[0][0], state)(flat)
-        states = jax.tree.map(_stacked, *(state for _, state in parts))
-        out = jax.vmap(mlp)(states, _stacked(*pieces))
-        # 3. The rows of each part, without those that only fill up.
-        sizes = [m * self.size_out for m in self.rows_out]
-        flat = jnp.concatenate([part[:, :size] for part, size in zip(out, sizes, strict=True)], 1)
-        return flat.reshape(x.shape[0], -1, self.size_out)
-
-
-def _stacked(*arrays: jax.Array) -> jax.Array:
-    """Arrays of one rank on a new first axis, each filled up with zeros to the largest shape."""
-    shape = np.max([array.shape for array in arrays], 0)
-    fill = lambda array: [(0, n - m) for n, m in zip(shape, array.shape, strict=True)]
-    return jnp.stack([jnp.pad(array, fill(array)) for array in arrays])
+        pieces, start = [], 0
+        for p, n in enumerate(self.rows_in):
+            piece = x[:, start : start + n].reshape(x.shape[0], -1)
+            pieces.append(self.parts[f"part_{p}"](piece).reshape(x.shape[0], -1, self.size_out))
+            start += n
+        return jnp.concatenate(pieces, 1)
 
 
 class PartsEncoder(nnx.Module):

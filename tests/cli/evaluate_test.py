@@ -2,7 +2,6 @@
 knows the truth, and what goes wrong."""
 
 import dataclasses
-import io
 import itertools
 import json
 import shutil
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from smpl_jax.keypoints import EXTRA19
 
 import genhmr_jax
@@ -24,9 +22,9 @@ from genhmr_jax.evaluate.protocols import H36M_TO_J17, J24_TO_J17, PROTOCOLS
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.mean_pose import MEAN_POSE_72
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.recover import photo
 from genhmr_jax.systems import registry
 from support import people_fixtures
+from support.python2_pickles import python2_pickle
 
 ASSETS = Path(genhmr_jax.__file__).parent / "assets"
 PEOPLE = {"3dpw": 5, "emdb1": 3, "emdb2": 3, "h36m-p1": 4, "h36m-p2": 2, "mpi-inf-3dhp": 2}
@@ -61,7 +59,7 @@ def body_dir(tmp_path_factory):
     j19 = np.stack(
         [rows[stand_ins.get(name, name if name in rows else "head")] for name in EXTRA19]
     )
-    (folder / "SMPL_to_J19.pkl").write_bytes(people_fixtures.python2_pickle(j19))
+    (folder / "SMPL_to_J19.pkl").write_bytes(python2_pickle(j19))
     h36m = np.zeros((17, j19.shape[1]), np.float32)
     h36m[list(H36M_TO_J17)] = j19[list(J24_TO_J17)]
     np.save(folder / "J_regressor_h36m.npy", h36m)
@@ -364,60 +362,6 @@ def test_the_table_shows_what_was_measured_and_who_says_the_rest():
     )
     assert "| HMR2.0a | 97.8 | 61.5 |  | secondary source |" in lines
     assert not tables.published("emdb1", "joints24"), "no published number was measured like that"
-
-
-def test_the_model_recovers_as_it_does_for_photos():
-    """A record's person is the one whom `recover` returns for that box; who is not found has the
-    mean pose."""
-    recoverer = genhmr_jax.load(body="lite")
-    data = (ASSETS / "sample" / "person.jpg").read_bytes()
-    image = runner.decode(data, "sample")
-    box = np.array([0.0, 0, image.shape[1], image.shape[0]], np.float32)
-    record = {
-        "image": data,
-        "box": box,
-        "sequence": "s",
-        "frame": 0,
-        "person": 0,
-        "image_name": "person.jpg",
-    }
-    options = photo.RecoverOptions(iterations=2, refine_steps=0)
-    wanted = recoverer.recover(image, boxes=box[None], options=options)
-    predictor = runner.ModelPredictor(recoverer, (1, 2), 30)
-    assert predictor.labels == (
-        "T=1, sampling alone",
-        "T=2, sampling alone",
-        "T=1, with refinement",
-        "T=2, with refinement",
-    )
-    assert [(o.iterations, o.refine_steps) for o in predictor.settings.values()] == [
-        (1, 0),
-        (2, 0),
-        (1, 30),
-        (2, 30),
-    ]
-    predictor = runner.ModelPredictor(recoverer, (2,), 0)
-    prepared = predictor.prepare(record)
-    empty = predictor.prepare(record | {"image": _grey(image.shape)})
-    assert prepared.found.all() and not empty.found.any() and prepared.seconds.min() > 0
-    ((label, found),) = predictor.predict(prepared, np.array([0]))
-    assert label == "T=2, sampling alone" and found.seconds > 0
-    np.testing.assert_allclose(
-        found.pose, np.concatenate([wanted.global_orient, wanted.body_pose], -1), atol=2e-3
-    )
-    np.testing.assert_allclose(found.betas, wanted.betas, atol=2e-3)
-    for _, prediction in predictor.predict(empty, np.array([7])):
-        np.testing.assert_array_equal(prediction.pose, MEAN_POSE_72[None])
-    with pytest.raises(InputError, match="has no image"):
-        predictor.prepare(record | {"image": b""})
-    with pytest.raises(InputError, match="no area inside the image"):
-        predictor.prepare(record | {"box": box + 5000})
-
-
-def _grey(shape):
-    stream = io.BytesIO()
-    Image.new("RGB", (shape[1], shape[0]), (128, 128, 128)).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def test_the_json_file_has_no_nan():

@@ -1,5 +1,5 @@
-"""Photos of people as training samples: rows whose labels fit each other and the picture, mixtures,
-masks of labels, a training step."""
+"""Photos of people as training samples: rows whose labels fit each other and the picture, masks of
+labels, a training step."""
 
 import dataclasses
 import json
@@ -14,14 +14,11 @@ from smpl_jax.keypoints import BODY44, SMPL24, SMPL45, VERTEX_OF_KEYPOINT
 from genhmr_jax.core import encoders
 from genhmr_jax.core.encoders import CROP_SIZE
 from genhmr_jax.data import mixtures, people
-from genhmr_jax.data.augment import Augmentation, AugmentSpec
+from genhmr_jax.data.augment import Augmentation
 from genhmr_jax.data.image_rows import known_mean, rooted
-from genhmr_jax.data.pipeline import Batches
 from genhmr_jax.data.rows import Rows
-from genhmr_jax.data.sources.records import person_record
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED
-from genhmr_jax.io.errors import InputError
 from genhmr_jax.systems import registry
 from genhmr_jax.systems.genhmr import validation
 from genhmr_jax.systems.genhmr.task import GenHmrTask
@@ -29,7 +26,8 @@ from genhmr_jax.systems.tokenizer.task import TokenizerTask
 from genhmr_jax.train import loop
 from genhmr_jax.train.mesh import Placement, make_mesh
 from support import people_fixtures
-from support.people_studio import Studio, _arrays, pose_body
+from support.people_studio import _arrays, pose_body
+from support.studio_records import alone, record
 
 INDICES = [i for i, name in enumerate(DETECTED) if "index" in name]  # BODY44 has no finger tips
 
@@ -41,29 +39,7 @@ def body():
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory, body):
-    """Six people, alone in a picture each; the camera has neither square pixels nor a centred
-    principal point."""
-    studio = Studio(tmp_path_factory.mktemp("studio"), body, 0)
-    intrinsics = np.array([[720.0, 0, 330], [0, 705, 232], [0, 0, 1]])
-    return [
-        (person := studio.person((640, 480), intrinsics=intrinsics), studio.picture([person]))
-        for _ in range(6)
-    ]
-
-
-def record(person, picture: bytes, **changes) -> dict:
-    fields = dict(
-        image=picture,
-        image_name="a.jpg",
-        image_size=person.size,
-        box=person.box,
-        keypoints2d=person.keypoints2d,
-    )
-    fields |= dict(global_orient=person.pose[:3], body_pose=person.pose[3:], betas=person.betas)
-    fields |= dict(translation=person.translation, intrinsics=person.intrinsics) | changes
-    return person_record(
-        "test", **{name: value for name, value in fields.items() if value is not None}
-    )
+    return alone(tmp_path_factory.mktemp("studio"), body)
 
 
 @pytest.fixture(scope="module")
@@ -202,86 +178,6 @@ def test_rows_say_which_labels_are_missing(truth, body):
     joints = rows.joints[2]
     np.testing.assert_allclose(joints[known] - joints[known[:2]].mean(0), hips, atol=1e-5)
     assert rows.view.focal[5] == pytest.approx(800) and np.abs(rows.weak_camera[5]).max() == 0
-
-
-def test_mixtures():
-    for mixture in mixtures.MIXTURES.values():
-        assert sum(mixture.values()) == pytest.approx(1)
-    assert (
-        mixtures.parse_mixture("hmr2")["hmr2_ava"] == 0.19
-        and mixtures.parse_mixture("tokenhmr")["bedlam"] == 0.18
-    )
-    assert mixtures.parse_mixture("bedlam, hmr2_aic=0.5") == {"bedlam": 1.0, "hmr2_aic": 0.5}
-    with pytest.raises(
-        InputError,
-        match="'bedlm' is neither a mixture nor a dataset of people; did you mean bedlam",
-    ):
-        mixtures.parse_mixture("bedlm")
-    for weight in ("0", "-1", "much", "nan", "inf"):
-        with pytest.raises(InputError, match="bedlam has the weight"):
-            mixtures.parse_mixture(f"bedlam={weight}")
-
-
-def test_samples_are_drawn_by_weight_and_by_number_alone(dataset, body):
-    parts = [
-        mixtures.Dataset("one", dataset.records[:2], 0.5),
-        mixtures.Dataset("two", dataset.records[2:], 1.5),
-    ]
-    source = people.PeopleSource(parts, 4, 7, body)
-    which, index = source.draw(np.arange(20_000))
-    assert np.mean(which) == pytest.approx(0.75, abs=0.01)
-    for part, length in ((0, 2), (1, 4)):
-        counts = np.bincount(index[which == part], minlength=length)
-        assert len(counts) == length and np.abs(counts / counts.mean() - 1).max() < 0.08
-    together = source.load(np.array([3, 11, 4, 5]))
-    for row, number in enumerate((3, 11, 4, 5)):
-        alone = source.load(np.array([number]))
-        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[row]), alone, together)  # noqa: B023
-    other = people.PeopleSource(parts, 4, 8, body).load(np.array([3]))
-    assert (other.images != together.images[:1]).any()
-    assert jax.tree.map(lambda x: (x.shape[1:], x.dtype), together) == jax.tree.map(
-        lambda s: (s.shape, s.dtype), source.shapes()
-    )
-
-
-def test_threads_give_the_same_batches(dataset, body):
-    source = people.PeopleSource([dataset], 4, 0, body, AugmentSpec(occlude=0.5))
-    sharding = jax.sharding.NamedSharding(
-        jax.make_mesh((1,), ("data",)), jax.sharding.PartitionSpec("data")
-    )
-    threaded = list(Batches({"images": source}, sharding, 0, 4, threads=3))
-    for step, batch in enumerate(threaded):
-        wanted = source.load(step * 4 + np.arange(4))
-        jax.tree.map(np.testing.assert_array_equal, batch["images"], wanted)
-
-
-def test_bad_records_are_named(truth, body):
-    person, picture = truth[0]
-    cut = mixtures.Dataset("cut", [record(person, picture[:2000], image_name="a/b.jpg")])
-    with pytest.raises(
-        InputError, match=r"cut: record 0 \(a/b.jpg\): the picture cannot be decoded .* --skip-bad"
-    ):
-        people.PeopleSource([cut], 1, 0, body).load(np.arange(1))
-    with pytest.raises(InputError, match=r"none: record 0 \(a.jpg\): has no picture"):
-        people.PeopleSource([mixtures.Dataset("none", [record(person, b"")])], 1, 0, body).load(
-            np.arange(1)
-        )
-    with pytest.raises(
-        InputError, match="size: record 0 .*640 x 480 px, its labels are for 480 x 640 px"
-    ):
-        people.PeopleSource(
-            [mixtures.Dataset("size", [record(person, picture, image_size=(480, 640))])], 1, 0, body
-        ).load(np.arange(1))
-    with pytest.raises(InputError, match="empty: holds no records"):
-        people.PeopleSource([mixtures.Dataset("empty", [])], 1, 0, body)
-
-
-def test_everybody_once(dataset, body):
-    batches = list(people.all_batches(dataset, 4, 100, body))
-    assert [batch.weight.tolist() for batch in batches] == [[1, 1, 1, 1], [1, 1, 0, 0]]
-    betas = np.concatenate([batch.betas for batch in batches])[:6]
-    np.testing.assert_allclose(betas, [r["betas"] for r in dataset.records])
-    assert sum(batch.weight.sum() for batch in people.all_batches(dataset, 2, 3, body)) == 3
 
 
 @pytest.fixture(scope="module")

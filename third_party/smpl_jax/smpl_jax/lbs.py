@@ -16,7 +16,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from smpl_jax.rotations import compose, rotate
@@ -26,17 +25,13 @@ _PRECISION = jax.lax.Precision.HIGHEST
 _CPU_CHUNK = 240_000
 
 
-def _ancestors(parents: tuple[int, ...]) -> list[Float[np.ndarray, "J J"]]:
-    """For the distances 1, 2, 4, ...: 1 at [j, i] if i is the ancestor of j at this distance."""
-    step = np.zeros((len(parents), len(parents)), np.float32)
-    for joint, parent in enumerate(parents):
-        if parent >= 0:
-            step[joint, parent] = 1.0
-    steps = []
-    while step.any():
-        steps.append(step)
-        step = step @ step
-    return steps
+def tree_levels(parents: tuple[int, ...]) -> list[list[int]]:
+    """Joints grouped by their depth below the root; a level can be computed in one step."""
+    depth: list[int] = []
+    for parent in parents:
+        depth.append(0 if parent < 0 else depth[parent] + 1)
+    at = lambda level: [joint for joint, d in enumerate(depth) if d == level]
+    return [at(level) for level in range(max(depth) + 1)]
 
 
 def pose_skeleton(
@@ -46,10 +41,6 @@ def pose_skeleton(
 ) -> tuple[Float[Array, "*batch J 3 3"], Float[Array, "*batch J 3"]]:
     """Forward kinematics: rotations relative to the parents -> world rotations and positions.
 
-    The motion of a joint is the product of the motions on its path from the root. As in a parallel
-    prefix sum (Hillis and Steele 1986), step s multiplies every joint's product of 2^s motions by
-    that of its ancestor at the distance 2^s: 4 steps for SMPL, whose paths have up to 9 joints.
-
     Args:
       parents: the parent of each joint, -1 for the root; a parent comes before its children.
       rest_joints: joints in the rest pose, metres. Leading axes broadcast against those of rotmats.
@@ -58,23 +49,26 @@ def pose_skeleton(
     Returns:
       World rotation and world position of each joint.
     """
-    steps = _ancestors(parents)
-    select = lambda matrix, x: jnp.einsum("ij,...jk->...ik", matrix, x, precision=_PRECISION)
-    # 1. The motion of each joint relative to its parent: its rotation, and its rest offset.
-    offsets = rest_joints - select(steps[0], rest_joints) if steps else rest_joints
-    batch = jnp.broadcast_shapes(rotmats.shape[:-3], offsets.shape[:-2])
-    rotations = jnp.broadcast_to(rotmats, (*batch, *rotmats.shape[-3:]))
-    positions = jnp.broadcast_to(offsets, (*batch, *offsets.shape[-2:]))
-    for step in steps:
-        # 2. The product of the ancestor at this distance; the identity where there is none.
-        flat = jnp.concatenate([rotations.reshape(*positions.shape[:-1], 9), positions], -1)
-        above = select(step, flat)
-        none = np.eye(3, dtype=np.float32) * (1.0 - step.sum(1))[:, None, None]
-        turn = above[..., :9].reshape(rotations.shape) + none
-        # 3. x_world = R_above x + x_above, and R_world = R_above R.
-        positions = rotate(turn, positions) + above[..., 9:]
-        rotations = compose(turn, rotations)
-    return rotations, positions
+    # 1. Level by level: R_world = R_parent R, and x_world = x_parent + R_parent (rest offset).
+    levels = tree_levels(parents)
+    root = jnp.array(levels[0])
+    world_rotations, world_positions = [rotmats[..., root, :, :]], [rest_joints[..., root, :]]
+    for above, level in zip(levels, levels[1:], strict=False):
+        joints, up = jnp.array(level), jnp.array([parents[joint] for joint in level])
+        slot = jnp.array([above.index(parents[joint]) for joint in level])
+        parent, origin = world_rotations[-1][..., slot, :, :], world_positions[-1][..., slot, :]
+        offset = rest_joints[..., joints, :] - rest_joints[..., up, :]
+        world_rotations.append(compose(parent, rotmats[..., joints, :, :]))
+        world_positions.append(origin + rotate(parent, offset))
+    # 2. Join the levels, in the order of the joints.
+    order = [joint for level in levels for joint in level]
+    back = jnp.array([order.index(joint) for joint in range(len(order))])
+    batch = jnp.broadcast_shapes(rotmats.shape[:-3], rest_joints.shape[:-2])
+    gather = lambda parts, axis, tail: jnp.concatenate(
+        [jnp.broadcast_to(part, (*batch, part.shape[axis], *tail)) for part in parts], axis
+    )
+    rotations, positions = gather(world_rotations, -3, (3, 3)), gather(world_positions, -2, (3,))
+    return rotations[..., back, :, :], positions[..., back, :]
 
 
 def deform(
