@@ -8,6 +8,7 @@ The inputs of a loss (logits, betas and camera) are float32.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -267,10 +268,12 @@ def normalize_keypoints(
     return jnp.where(detected, jnp.concatenate([points, keypoints[..., 2:]], -1), 0.0)
 
 
+@functools.lru_cache(maxsize=16)
 def graphs(spec: GenHmrSpec) -> tuple[nnx.GraphDef, nnx.GraphDef, dict[str, Any]]:
     """The graphs of GenHmr and PoseTokenizer, and the shapes of all parameters, without arrays.
 
-    The shapes are under "genhmr", "tokenizer" and "codebook".
+    The shapes are under "genhmr", "tokenizer" and "codebook". The result is cached, because tracing
+    the initialisation takes seconds.
     """
     sizes = spec.tokenizer
     model_graph, model = nnx.split(nnx.eval_shape(lambda: GenHmr(spec, rngs=nnx.Rngs(0))))

@@ -1,6 +1,7 @@
 """The networks of HMR2.0 and TokenHMR: from a crop to one body, without sampling."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -87,6 +88,7 @@ class Regressor(nnx.Module):
         return self.head(by_rows(features.reshape(features.shape[0], -1, features.shape[-1])))
 
 
+@functools.lru_cache(maxsize=16)
 def graph(spec: RegressorSpec) -> tuple[nnx.GraphDef, Any]:
     """The graph, and the shapes of the parameters as nested dictionaries; no array is made."""
     structure, state = nnx.split(nnx.eval_shape(lambda: Regressor(spec, rngs=nnx.Rngs(0))))
