@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from support.paths import ROOT
+from support.paths import ROOT, SUPPORT
 
 STEPS = 12
 
