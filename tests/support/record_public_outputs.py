@@ -26,7 +26,7 @@ sys.path.append(str(pathlib.Path(__file__).parents[1]))
 
 from support import public_inputs as inputs  # noqa: E402
 
-OUT = SUPPORT / "public_outputs.npz"
+OUT = pathlib.Path(__file__).with_name("public_outputs.npz")
 
 
 class Config(dict):
