@@ -34,7 +34,7 @@ if "GENHMR_TEST_CACHE" not in os.environ:
     os.environ["GENHMR_TEST_CACHE"] = CACHE.name
 for name, value in (
     ("jax_compilation_cache_dir", os.environ["GENHMR_TEST_CACHE"]),
-    ("jax_persistent_cache_min_compile_time_secs", 0.02),
+    ("jax_persistent_cache_min_compile_time_secs", 0.05),
 ):
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
@@ -64,9 +64,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs():
-    """Frees the compiled programs after every tenth file, because they fill gigabytes."""
+    """Frees the compiled programs after every twentieth file, because they fill gigabytes."""
     yield
-    if next(FILES_DONE) % 10 == 0:
+    if next(FILES_DONE) % 20 == 0:
         jax.clear_caches()
 
 
