@@ -17,7 +17,6 @@ from genhmr_jax.data import mixtures, people
 from genhmr_jax.data.augment import Augmentation
 from genhmr_jax.data.image_rows import known_mean, rooted
 from genhmr_jax.data.rows import Rows
-from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.systems import registry
 from genhmr_jax.systems.genhmr import validation
@@ -27,24 +26,9 @@ from genhmr_jax.train import loop
 from genhmr_jax.train.mesh import Placement, make_mesh
 from support import people_fixtures
 from support.people_studio import _arrays, pose_body
-from support.studio_records import alone, record
+from support.studio_records import record
 
 INDICES = [i for i, name in enumerate(DETECTED) if "index" in name]  # BODY44 has no finger tips
-
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body("neutral")
-
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory, body):
-    return alone(tmp_path_factory.mktemp("studio"), body)
-
-
-@pytest.fixture(scope="module")
-def dataset(truth):
-    return mixtures.Dataset("studio", [record(*one) for one in truth])
 
 
 def rows_of(dataset, augmentations, body) -> Rows:
