@@ -52,6 +52,13 @@ LONG = (
     "data/people_test",
     "genhmr/image_training_test",
     "recover/photo_test",
+    "systems/scaling_models_test",
+    "data/features_test",
+    "regressors/task_test",
+    "evaluate/benchmark_test",
+    "lifter/lifter_test",
+    "regressors/system_test",
+    "cli/evaluate_test",
 )
 
 
