@@ -4,7 +4,6 @@ This is one jitted program.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +17,13 @@ from genhmr_jax.core.refinement import RefineSpec, refine
 from genhmr_jax.core.system import Params, System
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import project_body, project_keypoints
+from genhmr_jax.io.program_store import stored, stored_output
 
 CONFIDENCE_DRAWS = 2**16
 """Folded into a key for the draws of the confidence; sampling folds in smaller numbers (steps)."""
 
 
+@stored_output
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Hypotheses:
@@ -38,6 +39,7 @@ class Hypotheses:
     confidence: Float[Array, "B H 24"]
 
 
+@stored_output
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Solved:
@@ -103,7 +105,7 @@ def solve(
     return _solve(system, params, body, surface, inputs, keys, iterations, temperature, *static)
 
 
-@functools.partial(jax.jit, static_argnames=("system", "hypotheses", "spec", "context"))
+@stored("system", "hypotheses", "spec", "context")
 def _solve(
     system: System,
     params: Params,

@@ -18,6 +18,8 @@ from PIL import Image
 
 from genhmr_jax.detect import graph_runner
 from genhmr_jax.detect.detections import MASK_SIZE
+from genhmr_jax.detect.graph_runner import Graph
+from genhmr_jax.io.program_store import stored
 
 SIZE = 256
 LANDMARKS, BODY = 39, 33
@@ -201,8 +203,9 @@ def from_landmarks(names: tuple[str, ...]) -> Float[np.ndarray, "K 39"]:
 def landmarks(image: np.ndarray, region: Region, network: str = "blazepose-full") -> Landmarks:
     """Run the network on one region of an image, uint8 (H, W, 3)."""
     # 1. The raw outputs.
-    weights, crop = graph_runner.load(network)[1], region.crop(image)[None]
-    *outputs, heat, inner = [np.asarray(value) for value in _landmarks(network)(weights, crop)]
+    graph, weights = graph_runner.load(network)
+    found = _landmarks(weights, region.crop(image)[None], graph, INNER.get(network, ""))
+    *outputs, heat, inner = [np.asarray(value) for value in found]
     raw, world, person, mask = (value.astype(np.float64) for value in outputs)
     raw, world = raw.reshape(LANDMARKS, 5), world.reshape(LANDMARKS, 3)
     location = np.array([region.x, region.y, region.side, region.angle])
@@ -253,20 +256,16 @@ def heat_points(
     return jnp.concatenate([centre, values[0], peak, values[1]], -1)
 
 
-@functools.cache
-def _landmarks(network: str):
-    description, _ = graph_runner.load(network)
-
-    @jax.jit
-    def apply(weights: dict[str, Array], crops: Float[Array, "B 256 256 3"]) -> tuple[Array, ...]:
-        inner = [INNER[network]] if network in INNER else []
-        inputs = {description.inputs[0]: crops}
-        result = graph_runner.run(description, weights, inputs, [*OUTPUTS, *inner])
-        *first, heat = (result[name] for name in OUTPUTS)
-        heat = heat_points(first[0].reshape(LANDMARKS, 5), heat[0])
-        return (*first, heat, result[INNER[network]] if inner else jnp.zeros((1, 0)))
-
-    return apply
+@stored("graph", "inner")
+def _landmarks(
+    weights: dict[str, Array], crops: Float[Array, "1 256 256 3"], graph: Graph, inner: str
+) -> tuple[Array, ...]:
+    """The network's outputs: OUTPUTS, with `heat_points` for the heatmap, and the node `inner`."""
+    names = [*OUTPUTS, *([inner] if inner else [])]
+    result = graph_runner.run(graph, weights, {graph.inputs[0]: crops}, names)
+    *first, heat = (result[name] for name in OUTPUTS)
+    heat = heat_points(first[0].reshape(LANDMARKS, 5), heat[0])
+    return (*first, heat, result[inner] if inner else jnp.zeros((1, 0)))
 
 
 def feature_maps(

@@ -7,6 +7,7 @@ on shapes stay NumPy arrays while the graph is traced, so that reshapes and rang
 
 import dataclasses
 import functools
+import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -34,13 +35,27 @@ class Node:
     attributes: Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-    """A network: its nodes, ordered so that the inputs of a node precede it."""
+    """A network: its nodes, ordered so that the inputs of a node precede it.
+
+    It can be a static argument of jitted functions. Its identity is `digest`, the SHA-256 hash of
+    its description.
+    """
 
     nodes: tuple[Node, ...]
     inputs: tuple[str, ...]
     outputs: Mapping[str, str]
+    digest: str
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Graph({self.digest})"
 
     def needed(self, names: Sequence[str]) -> list[Node]:
         """The nodes that the named values depend on, in order.
@@ -76,7 +91,8 @@ def load(name: str) -> tuple[Graph, dict[str, Array]]:
         raise FileNotFoundError(f"{path}: no such network; make it with `{command}`")
     try:
         with np.load(path, allow_pickle=False) as file:
-            description = json.loads(file["graph"].tobytes())
+            text = file["graph"].tobytes()
+            description = json.loads(text)
             names = [key for key in file.files if key != "graph"]
             # Concrete arrays, even if the first call is inside a jitted function.
             with jax.ensure_compile_time_eval():
@@ -88,7 +104,9 @@ def load(name: str) -> tuple[Graph, dict[str, Array]]:
         )
         if unknown := {node.op for node in nodes} - {*OPERATIONS, "Placeholder", "Weight", "Const"}:
             raise ValueError(f"operations {', '.join(sorted(unknown))} are not supported")
-        return Graph(nodes, tuple(description["inputs"]), description["outputs"]), weights
+        digest = hashlib.sha256(text).hexdigest()
+        inputs, outputs = tuple(description["inputs"]), description["outputs"]
+        return Graph(nodes, inputs, outputs, digest), weights
     except (KeyError, TypeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         remedy = "make it again with tools/build_eyes.py"
         raise ValueError(f"{path}: not a network file ({error}); {remedy}") from error

@@ -3,10 +3,8 @@
 import functools
 import importlib.resources
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
@@ -15,6 +13,7 @@ from genhmr_jax.detect.blazepose import SIZE, Landmarks, Region
 from genhmr_jax.detect.lifter_net import Lifter, LifterSpec
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.model_folder import load_meta, load_params
+from genhmr_jax.io.program_store import remembered_shapes, stored
 
 FOLDER = pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "lifter"))
 """A model folder of the stage "lifter" (configs/lifter/rendered_people.py)."""
@@ -35,32 +34,40 @@ def keypoints(
         return found.named(DETECTED)[:, :2], found.named_world(DETECTED)
     arrays = (evidence.landmarks, evidence.world, evidence.heat, evidence.inner)
     inputs = [np.asarray(array, np.float32)[None] for array in arrays]
-    lifted = _lift()(_params(), *inputs)
+    lifted = _lift(_params(), *inputs, _spec())
     points2d, points3d = (np.asarray(points[0], np.float64) for points in lifted)
     points3d = np.concatenate([points3d[:, :2] @ region.axes().T, points3d[:, 2:]], -1)
     return region.to_image((points2d + 0.5) * SIZE), points3d
 
 
 @functools.cache
-def _graph() -> tuple[nnx.GraphDef, Any]:
+def _spec() -> LifterSpec:
+    """The sizes of the shipped lifter."""
+    return LifterSpec(**load_meta(FOLDER)["spec"])
+
+
+@functools.cache
+def _graph(spec: LifterSpec) -> tuple[nnx.GraphDef, Any]:
     """The graph of the network, and the shapes of its parameters."""
-    spec = LifterSpec(**load_meta(FOLDER)["spec"])
-    return nnx.split(nnx.eval_shape(lambda: Lifter(spec, rngs=nnx.Rngs(0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: Lifter(spec, rngs=nnx.Rngs(0))))
+    return graph, nnx.to_pure_dict(state)
 
 
 @functools.cache
 def _params() -> Any:
     """The shipped parameters."""
-    return load_params(FOLDER, {"lifter": nnx.to_pure_dict(_graph()[1])})["lifter"]
+    shapes = remembered_shapes("lifter", _spec(), lambda: _graph(_spec())[1])
+    return load_params(FOLDER, {"lifter": shapes})["lifter"]
 
 
-@functools.cache
-def _lift() -> Callable[..., tuple[Array, Array]]:
-    """The jitted network: (params, *inputs of Lifter) -> 2D and 3D keypoints."""
-    graph = _graph()[0]
-
-    @jax.jit
-    def lift(params: Any, *evidence: Array) -> tuple[Array, Array]:
-        return nnx.merge(graph, params)(*evidence)
-
-    return lift
+@stored("spec")
+def _lift(
+    params: Any,
+    landmarks: Float[Array, "B 39 5"],
+    world: Float[Array, "B 39 3"],
+    heat: Float[Array, "B 39 6"],
+    inner: Float[Array, "B 8 8 288"],
+    spec: LifterSpec,
+) -> tuple[Array, Array]:
+    """The 2D and 3D keypoints of the network."""
+    return nnx.merge(_graph(spec)[0], params)(landmarks, world, heat, inner)

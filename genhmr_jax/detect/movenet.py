@@ -4,15 +4,14 @@ The network runs on the letterboxed image at two sizes, because the smaller one 
 and the larger one large people. The results are merged. It returns at most 6 people for each size.
 """
 
-import functools
-
-import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 from PIL import Image
 from smpl_jax.keypoints import COCO17
 
 from genhmr_jax.detect import graph_runner
+from genhmr_jax.detect.graph_runner import Graph
+from genhmr_jax.io.program_store import stored
 
 SIZES = (256, 512)
 LONG = 1.6  # aspect ratio of a long image: 16:9 is long, 3:2 is not
@@ -27,17 +26,13 @@ From cocodataset.org, keypoint evaluation.
 """
 
 
-@functools.cache
-def _network(name: str):
-    description, _ = graph_runner.load(name)
-    (output,) = description.outputs
-
-    @jax.jit
-    def apply(weights: dict[str, Array], image: Int[Array, "1 H W 3"]) -> Float[Array, "6 56"]:
-        inputs = {description.inputs[0]: image}
-        return graph_runner.run(description, weights, inputs, [output])[output][0]
-
-    return apply
+@stored("graph")
+def _people(
+    weights: dict[str, Array], image: Int[Array, "1 H W 3"], graph: Graph
+) -> Float[Array, "6 56"]:
+    """The network's output for a letterboxed image."""
+    (output,) = graph.outputs
+    return graph_runner.run(graph, weights, {graph.inputs[0]: image}, [output])[output][0]
 
 
 def run(
@@ -61,7 +56,8 @@ def run(
     canvas[0, : shape[1], : shape[0]] = np.asarray(
         Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR)
     )
-    raw = np.asarray(_network(network)(graph_runner.load(network)[1], canvas), np.float64)
+    graph, weights = graph_runner.load(network)
+    raw = np.asarray(_people(weights, canvas, graph), np.float64)
     # The side of the square in px of the image.
     unit = size * np.array([width / shape[0], height / shape[1]])
     keypoints = raw[:, : 3 * KEYPOINTS].reshape(-1, KEYPOINTS, 3)[..., [1, 0, 2]]

@@ -9,6 +9,7 @@ import re
 import warnings
 from pathlib import Path
 
+from genhmr_jax.io import program_store
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import expand
 from genhmr_jax.io.terminal import complain
@@ -63,11 +64,13 @@ def enable() -> Path | None:
 
     programs = directory / "xla"
     jax.config.update("jax_compilation_cache_dir", str(programs))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # Every program: even a small one takes longer to compile than to read.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # XLA's own files of GPU measurements: a file that cannot be read or written would stop a
     # compilation (TryToFindInFileBasedCacheIfEnabled in XLA's autotuner_util.cc).
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     _repair_on_warnings(programs)
+    program_store.use(directory / "traced")
     return programs
 
 

@@ -25,6 +25,7 @@ from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, surface_model
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.model_folder import load_meta, load_params
+from genhmr_jax.io.program_store import stored
 from genhmr_jax.recover.people import People
 from genhmr_jax.systems import registry
 
@@ -226,7 +227,7 @@ class Recoverer:
         return solve(self.system, self.params, self.body, self._surface, inputs, keys, how)
 
 
-@jax.jit
+@stored()
 def _keys(seed: UInt[Array, ""], numbers: Int[Array, "B"]) -> Array:
     """A random key for each number."""
     return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(numbers)

@@ -95,7 +95,9 @@ def system_of(meta: dict[str, Any], where: object) -> System:
             remedy = "start a training from it with --config.init"
         raise InputError(where, f"is a {kind!r} model, which does not recover people", remedy)
     try:
-        return importlib.import_module(entries()[kind].system).make_system(meta["spec"])
+        system = importlib.import_module(entries()[kind].system).make_system(meta["spec"])
+        system.shapes  # noqa: B018 (raises an error if the sizes of the spec do not fit)
+        return system
     except (TypeError, KeyError, ValueError) as error:
         problem = f"config.json does not describe a model ({error})"
         raise InputError(where, problem, "export or convert the model again") from error

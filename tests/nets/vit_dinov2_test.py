@@ -144,7 +144,7 @@ def test_a_model_over_it():
         encoder_channels=(384,),
         pyramid="simple",
     )
-    system = GenHmrSystem.of(spec)
+    system = GenHmrSystem(spec)
     shape = lambda *sizes: jax.ShapeDtypeStruct((2, *sizes), jnp.float32)
     inputs = Inputs(
         CropCamera(crop=shape(3), focal=shape(), centre=shape(2)),

@@ -46,6 +46,6 @@ def fetch_and_collect(plan: Plan, args: argparse.Namespace, collect: list[str]) 
     """The shell commands that download the results and write the table."""
     source = shlex.quote(f"gs://{args.remote_out.removeprefix('/gcs/')}/runs")
     target = shlex.quote(str(plan.out / "runs"))
-    large = "'.*/checkpoints/.*|.*/params/.*'"
+    large = "'.*/checkpoints/.*|.*/params.npz'"
     fetch = f"gcloud storage rsync --recursive --exclude={large} {source} {target}"
     return f"{fetch}\npython {shlex.join(collect)}\n"

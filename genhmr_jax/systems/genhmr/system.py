@@ -24,6 +24,7 @@ from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE
 from genhmr_jax.geometry.metrics import distances, procrustes
+from genhmr_jax.io.program_store import remembered_shapes
 from genhmr_jax.systems.genhmr.model import Encoded, GenHmrSpec, graphs, normalize_keypoints
 
 KIND = "genhmr"
@@ -36,16 +37,11 @@ class GenHmrSystem:
 
     Attributes:
       spec: architecture and sizes.
-      model, tokenizer: graphs of the networks.
-      shapes: of the parameters.
       remat: "none" or "blocks" (nets/remat.py), in training.
       frozen_layers: number of first layers of the encoder without gradient, in training.
     """
 
     spec: GenHmrSpec
-    model: nnx.GraphDef
-    tokenizer: nnx.GraphDef
-    shapes: Params = dataclasses.field(compare=False)
     remat: str = "none"
     frozen_layers: int = 0
 
@@ -54,10 +50,20 @@ class GenHmrSystem:
     samples = True
     refine_steps = RefineSpec.steps
 
-    @staticmethod
-    def of(spec: GenHmrSpec, remat: str = "none") -> "GenHmrSystem":
-        """The system of a spec."""
-        return GenHmrSystem(spec, *graphs(spec), remat)
+    @property
+    def model(self) -> nnx.GraphDef:
+        """The graph of the network."""
+        return graphs(self.spec)[0]
+
+    @property
+    def tokenizer(self) -> nnx.GraphDef:
+        """The graph of the tokenizer."""
+        return graphs(self.spec)[1]
+
+    @property
+    def shapes(self) -> Params:
+        """The shapes of the parameters."""
+        return remembered_shapes(KIND, self.spec, lambda: graphs(self.spec)[2])
 
     @property
     def contexts(self) -> tuple[str, ...]:
@@ -240,4 +246,4 @@ def _upright(inputs: Inputs) -> tuple[Float[Array, "B 3 3"], Inputs]:
 
 def make_system(spec: dict[str, Any]) -> GenHmrSystem:
     """The system of the spec in a model's config.json; for systems/registry.py."""
-    return GenHmrSystem.of(GenHmrSpec.from_dict(spec))
+    return GenHmrSystem(GenHmrSpec.from_dict(spec))

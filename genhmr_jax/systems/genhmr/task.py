@@ -55,7 +55,7 @@ class GenHmrTask(Task):
         frozen = 0
         if spec.trains_encoder:
             frozen = frozen_layers(config, VitSpec.named(spec.encoder).depth)
-        system = GenHmrSystem.of(spec, config.remat)
+        system = GenHmrSystem(spec, config.remat)
         self.system = dataclasses.replace(system, frozen_layers=frozen)
         arrays = arrays or {name: system.shapes[name] for name in TOKENIZER}
         self.frozen = arrays | {"body": keypoint_model(load_body(config.data.body))}
@@ -165,7 +165,7 @@ def make_task(config: ml_collections.ConfigDict) -> GenHmrTask:
     """
     meta = load_meta(config.tokenizer)
     if meta.get("kind") == KIND:
-        system = GenHmrSystem.of(GenHmrSpec.from_dict(meta["spec"]))
+        system = GenHmrSystem(GenHmrSpec.from_dict(meta["spec"]))
         spec, shapes = system.spec.tokenizer, system.shapes
     elif "tokenizer" in meta:
         values = meta["tokenizer"]

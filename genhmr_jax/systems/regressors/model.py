@@ -89,6 +89,7 @@ class Regressor(nnx.Module):
 
 
 @functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16)
 def graph(spec: RegressorSpec) -> tuple[nnx.GraphDef, Any]:
     """The graph, and the shapes of the parameters as nested dictionaries; no array is made."""
     structure, state = nnx.split(nnx.eval_shape(lambda: Regressor(spec, rngs=nnx.Rngs(0))))

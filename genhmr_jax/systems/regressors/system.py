@@ -22,6 +22,7 @@ from genhmr_jax.detect.detections import Detections
 from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE
+from genhmr_jax.io.program_store import remembered_shapes
 from genhmr_jax.systems.regressors.model import RegressorSpec, graph
 
 
@@ -40,19 +41,22 @@ class RegressorSystem:
     """The network of a spec, without arrays."""
 
     spec: RegressorSpec
-    model: nnx.GraphDef
-    shapes: Params = dataclasses.field(compare=False)
 
     needs_box = True  # it crops the square around the person's box
     samples = False
     contexts = ("all", "image")
     refine_steps = 0  # the published models do not refine
 
-    @staticmethod
-    def of(spec: RegressorSpec) -> "RegressorSystem":
-        """The system of a spec."""
-        model, shapes = graph(spec)
-        return RegressorSystem(spec, model, {"genhmr": shapes})
+    @property
+    def model(self) -> nnx.GraphDef:
+        """The graph of the network."""
+        return graph(self.spec)[0]
+
+    @property
+    def shapes(self) -> Params:
+        """The shapes of the parameters."""
+        found = remembered_shapes(self.kind, self.spec, lambda: graph(self.spec)[1])
+        return {"genhmr": found}
 
     @property
     def kind(self) -> str:
@@ -116,4 +120,4 @@ class RegressorSystem:
 
 def make_system(spec: dict[str, Any]) -> RegressorSystem:
     """The system of the spec in a model's config.json; for systems/registry.py."""
-    return RegressorSystem.of(RegressorSpec.from_dict(spec))
+    return RegressorSystem(RegressorSpec.from_dict(spec))

@@ -65,7 +65,7 @@ class RegressorTask(Task):
         except ValueError as error:
             remedy = "choose a kind and an encoder of these"
             raise InputError("--config.model", str(error), remedy) from error
-        self.system = RegressorSystem.of(self.spec)
+        self.system = RegressorSystem(self.spec)
         self.frozen: dict[str, Any] = {"body": keypoint_model(load_body(config.data.body))}
         if self.spec.kind == "tokenhmr":
             head = self.system.shapes["genhmr"]["head"]
