@@ -1,9 +1,12 @@
 """The overlay picture: meshes over the photo, and the same people from the side."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
+from genhmr_jax.io.compiled import compiled
 from genhmr_jax.render.rasterizer import rasterize, vertex_normals
 
 COLOURS = np.array([
@@ -15,6 +18,46 @@ LIGHT = np.array([-0.35, -0.6, -0.72])
 MAX_SIDE = 1600  # px of the longer side of the written picture
 SAMPLES = 2  # per pixel and axis
 BACKGROUND = np.array([0.93, 0.94, 0.95])  # colour of the side view's background
+
+
+@compiled
+def _light(face, bary, points, normals, faces, people, light, colours, samples, colour, cover):
+    """Shade the pixels of a picture that is rasterised with samples x samples points a pixel.
+
+    face (h, w) and bary (h, w, 3) are of `rasterize`; normals (V, 3) belong to the points (V, 3).
+    people (F,) is the index of each face's colour. colour (H, W, 3) and cover (H, W) start at 0.
+    """
+    height, width = cover.shape
+    share = 1.0 / (samples * samples)
+    normal, towards = np.empty(3), np.empty(3)
+    for row in range(height * samples):
+        for column in range(width * samples):
+            index = face[row, column]
+            if index < 0:
+                continue
+            # 1. Normal, and direction to the camera: both sides of a face are drawn.
+            length, distance = 1e-18, 0.0
+            for k in range(3):
+                normal[k], towards[k] = 0.0, 0.0
+                for corner in range(3):
+                    weight, vertex = bary[row, column, corner], faces[index, corner]
+                    normal[k] += weight * normals[vertex, k]
+                    towards[k] -= weight * points[vertex, k]
+                length += normal[k] ** 2
+                distance += towards[k] ** 2
+            facing, lit = 0.0, 0.0
+            for k in range(3):
+                facing += normal[k] * towards[k]
+                lit += normal[k] * light[k]
+            facing /= math.sqrt(length * distance)
+            lit /= math.sqrt(length)
+            # 2. Ambient and diffuse light, a highlight, and a darker rim.
+            diffuse = min(max(-lit if facing < 0 else lit, 0.0), 1.0)
+            more = 0.08 * diffuse**20 - 0.15 * (1.0 - abs(facing)) ** 3
+            for k in range(3):
+                value = colours[people[index], k] * (0.38 + 0.67 * diffuse) + more
+                colour[row // samples, column // samples, k] += share * min(max(value, 0.0), 1.0)
+            cover[row // samples, column // samples] += share
 
 
 def shade(
@@ -30,32 +73,22 @@ def shade(
     Returns:
       premultiplied colour (H, W, 3) in 0..1 and coverage (H, W), both anti-aliased.
     """
+    # 1. All people as one mesh.
+    people, count = np.shape(vertices)[:2]
+    points = np.reshape(np.asarray(vertices, np.float64), (-1, 3))
+    normals = [vertex_normals(person, faces) for person in points.reshape(people, count, 3)]
+    every = (np.arange(people)[:, None, None] * count + faces).reshape(-1, 3)
+    owner = np.repeat(np.arange(people) % len(COLOURS), len(faces))
+    # 2. Its pixels, and their colours.
     s = SAMPLES
-    colour = np.zeros((height * s, width * s, 3), np.float32)
-    nearest = np.full((height * s, width * s), np.inf, np.float32)
-    for person, points in enumerate(np.asarray(vertices, np.float64)):
-        # 1. The pixels in which this mesh is in front of the others.
-        face, depth, bary = rasterize(
-            points, faces, focal * s, width * s, height * s, (centre[0] * s, centre[1] * s)
-        )
-        front = (face >= 0) & (depth < nearest)
-        # 2. Their normals, towards the camera: both sides of a face are drawn.
-        corners = faces[face[front]]
-        normal = np.einsum("nk,nkc->nc", bary[front], vertex_normals(points, faces)[corners])
-        position = np.einsum("nk,nkc->nc", bary[front], points[corners])
-        towards = -position / np.linalg.norm(position, axis=-1, keepdims=True)
-        normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
-        facing = np.sum(normal * towards, -1, keepdims=True)
-        normal = np.where(facing < 0, -normal, normal)
-        # 3. Their colours: ambient and diffuse light, a highlight, and a darker rim.
-        diffuse = np.clip(normal @ (LIGHT / np.linalg.norm(LIGHT)), 0, 1)[:, None]
-        rim = (1 - np.abs(facing)) ** 3
-        base = COLOURS[person % len(COLOURS)] * (0.38 + 0.67 * diffuse)
-        colour[front] = np.clip(base + 0.08 * diffuse**20 - 0.15 * rim, 0, 1)
-        nearest[front] = depth[front]
-    cover = np.isfinite(nearest).astype(np.float32)
-    average = lambda x: x.reshape(height, s, width, s, -1).mean((1, 3))
-    return average(colour * cover[..., None]), average(cover)[..., 0]
+    face, _, bary = rasterize(
+        points, every, focal * s, width * s, height * s, (centre[0] * s, centre[1] * s)
+    )
+    colour, cover = np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32)
+    normals = np.reshape(normals, (-1, 3)).astype(np.float64)
+    light = LIGHT / np.linalg.norm(LIGHT)
+    _light(face, bary, points, normals, every, owner, light, COLOURS, s, colour, cover)
+    return colour, cover
 
 
 def overlay(
