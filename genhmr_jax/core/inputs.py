@@ -1,9 +1,12 @@
 """The inputs of a system for the people of one or several photos."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from genhmr_jax.core.choices import CONTEXTS
@@ -65,6 +68,14 @@ def conditioned(inputs: Inputs, context: str) -> Inputs:
     if context == "keypoints":
         return dataclasses.replace(inputs, maps=None, images=None)
     return inputs
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Join the rows of inputs, or of other trees of arrays, on the host.
+
+    All must be of one system.
+    """
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
 
 def repeated(inputs: Inputs, times: int) -> Inputs:

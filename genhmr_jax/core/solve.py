@@ -100,9 +100,26 @@ def solve(
       keys: (B,) typed, one for each row, so that a row does not depend on the other rows.
       options: one program serves every number of iterations and every temperature.
     """
-    static = (options.hypotheses, options.refine, options.context)
-    iterations, temperature = np.int32(options.iterations), np.float32(options.temperature)
-    return _solve(system, params, body, surface, inputs, keys, iterations, temperature, *static)
+    return _solve(system, params, body, surface, inputs, keys, *_how(options))
+
+
+def preload(
+    system: System,
+    params: Params,
+    body: smpl_jax.SmplModel,
+    surface: smpl_jax.SmplModel,
+    inputs: Inputs,
+    keys: Array,
+    options: SolveOptions,
+) -> None:
+    """Read the stored program of `solve` for such arguments, if there is one."""
+    _solve.preload(system, params, body, surface, inputs, keys, *_how(options))
+
+
+def _how(options: SolveOptions) -> tuple[np.int32, np.float32, int, RefineSpec, str]:
+    """The last arguments of `_solve`."""
+    traced = np.int32(options.iterations), np.float32(options.temperature)
+    return *traced, options.hypotheses, options.refine, options.context
 
 
 @stored("system", "hypotheses", "spec", "context")

@@ -21,6 +21,7 @@ from genhmr_jax.detect.detections import MASK_SIZE
 from genhmr_jax.detect.graph_runner import Graph
 from genhmr_jax.io.program_store import stored
 
+NETWORK = "blazepose-full"
 SIZE = 256
 LANDMARKS, BODY = 39, 33
 REGION_PER_RADIUS = 2.5
@@ -54,7 +55,7 @@ TIP_PER_KNUCKLE = 2.0
 # Cells of the heatmap around a landmark, and the smallest maximum there for which the landmark is
 # corrected, as in MediaPipe's pose graph.
 WINDOW, CLEAR = 9, 0.5
-INNER = {"blazepose-full": "model/re_lu_41/Relu6"}
+INNER = {NETWORK: "model/re_lu_41/Relu6"}
 """Network -> node of the map of 8x8x288 from which it computes all landmarks.
 
 Only for the network on which the lifter was trained (detect/lifter.py).
@@ -200,7 +201,14 @@ def from_landmarks(names: tuple[str, ...]) -> Float[np.ndarray, "K 39"]:
     return matrix
 
 
-def landmarks(image: np.ndarray, region: Region, network: str = "blazepose-full") -> Landmarks:
+def preload(network: str = NETWORK) -> None:
+    """Read the stored program of `landmarks`."""
+    graph, weights = graph_runner.load(network)
+    crop = np.zeros((1, SIZE, SIZE, 3), np.float32)
+    _landmarks.preload(weights, crop, graph, INNER.get(network, ""))
+
+
+def landmarks(image: np.ndarray, region: Region, network: str = NETWORK) -> Landmarks:
     """Run the network on one region of an image, uint8 (H, W, 3)."""
     # 1. The raw outputs.
     graph, weights = graph_runner.load(network)

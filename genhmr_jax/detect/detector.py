@@ -4,6 +4,7 @@ The confidence of BlazePose's keypoints is reduced where MoveNet's 17 keypoints 
 keypoints of the user replace those of the detector.
 """
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -11,13 +12,12 @@ from jaxtyping import Bool, Float
 from smpl_jax.keypoints import COCO17
 
 from genhmr_jax.detect import blazepose, lifter, movenet
-from genhmr_jax.detect.blazepose import Evidence, Region
+from genhmr_jax.detect.blazepose import NETWORK, Evidence, Region
 from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_bounds
 
 MOST_PEOPLE = 10
 """Default limit of the number of detected people."""
-NETWORK = "blazepose-full"
 PASSES = 2  # BlazePose runs again on the region that its first pass predicts
 IS_PERSON = 0.5  # BlazePose's probability from which a region counts as a person
 # MoveNet's score from which a person is accepted if BlazePose agrees and no score is above the
@@ -113,6 +113,14 @@ def detect(
         return dataclasses.replace(_detections(people), given=chosen, left_out=left_out)
     found = _around_keypoints(image, boxes[chosen], keypoints[chosen], network)
     return dataclasses.replace(found, given=chosen, left_out=left_out)
+
+
+def preload(network: str = NETWORK) -> None:
+    """Read the stored programs of `detect`; they are small, and read one after the other."""
+    with contextlib.suppress(Exception):  # `detect` raises it again
+        movenet.preload()
+        blazepose.preload(network)
+        lifter.preload()
 
 
 def find_people(

@@ -9,7 +9,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from genhmr_jax.detect.blazepose import SIZE, Landmarks, Region
+from genhmr_jax.detect.blazepose import LANDMARKS, SIZE, Landmarks, Region
+from genhmr_jax.detect.detections import CHANNELS, GRID
 from genhmr_jax.detect.lifter_net import Lifter, LifterSpec
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.model_folder import load_meta, load_params
@@ -38,6 +39,12 @@ def keypoints(
     points2d, points3d = (np.asarray(points[0], np.float64) for points in lifted)
     points3d = np.concatenate([points3d[:, :2] @ region.axes().T, points3d[:, 2:]], -1)
     return region.to_image((points2d + 0.5) * SIZE), points3d
+
+
+def preload() -> None:
+    """Read the stored program."""
+    shapes = (LANDMARKS, 5), (LANDMARKS, 3), (LANDMARKS, 6), (GRID, GRID, CHANNELS)
+    _lift.preload(_params(), *(np.zeros((1, *shape), np.float32) for shape in shapes), _spec())
 
 
 @functools.cache

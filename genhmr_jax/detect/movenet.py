@@ -13,6 +13,7 @@ from genhmr_jax.detect import graph_runner
 from genhmr_jax.detect.graph_runner import Graph
 from genhmr_jax.io.program_store import stored
 
+NETWORK = "movenet-multipose"
 SIZES = (256, 512)
 LONG = 1.6  # aspect ratio of a long image: 16:9 is long, 3:2 is not
 CROWD = 5  # people in one run
@@ -35,8 +36,15 @@ def _people(
     return graph_runner.run(graph, weights, {graph.inputs[0]: image}, [output])[output][0]
 
 
+def preload() -> None:
+    """Read the stored programs."""
+    graph, weights = graph_runner.load(NETWORK)
+    for size in SIZES:
+        _people.preload(weights, np.zeros((1, size, size, 3), np.int32), graph)
+
+
 def run(
-    image: np.ndarray, size: int, network: str = "movenet-multipose"
+    image: np.ndarray, size: int, network: str = NETWORK
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Run the network on an image, uint8 (H, W, 3), letterboxed to a square.
 

@@ -16,7 +16,7 @@ import smpl_jax
 from jaxtyping import Array, Bool, Float
 from tqdm import tqdm
 
-from genhmr_jax.core.inputs import Inputs
+from genhmr_jax.core.inputs import Inputs, joined
 from genhmr_jax.core.system import PhotoCamera
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.detector import detect
@@ -160,11 +160,6 @@ def prepare(
     bar = {"desc": "detecting", "unit": "image", "leave": False}
     shown = tqdm(images, **bar, disable=None if len(images) > 1 else True)
     return joined([_prepare_one(recoverer, image, options, published_crop) for image in shown])
-
-
-def joined(parts: Sequence[Prepared]) -> Prepared:
-    """The people of all parts. All parts must be of one system."""
-    return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
 
 def solve(

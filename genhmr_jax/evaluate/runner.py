@@ -272,7 +272,7 @@ def _batches(
         numbers, labels, prepared = zip(*batch, strict=True)
         rows: dict[str, Any] = {name: [label[name] for label in labels] for name in _FIELDS}
         rows |= {name: np.stack([label[name] for label in labels]) for name in _ARRAYS}
-        yield rows, predictions.joined(prepared), np.array(numbers), weight
+        yield rows, joined(prepared), np.array(numbers), weight
 
 
 def _follow(

@@ -10,7 +10,6 @@ tokenhmr/lib/datasets.
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy.ndimage import gaussian_filter
 
 from genhmr_jax.geometry.crop import CROP_SIZE, checked
 
@@ -55,6 +54,8 @@ def crop_image(
     # 2. Blur it. It ends `margin` px beyond the samples, or at the edge of the image, where
     # scikit-image repeats the last pixel ("nearest").
     if sigma:
+        from scipy.ndimage import gaussian_filter  # its import takes longer than a crop
+
         part = gaussian_filter(
             part, (sigma, sigma, 0), output=np.float32, mode="nearest", truncate=_TRUNCATE
         )

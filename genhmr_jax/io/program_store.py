@@ -11,12 +11,15 @@ damaged program. A missing, damaged or foreign entry costs as much as no store.
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import jax
 import numpy as np
 
 from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.io.errors import InputError
 
 UNUSED_DAYS = 30
 """An entry that was not read for this long is deleted when another one is written."""
@@ -68,57 +72,111 @@ def stored_output(kind: type) -> type:
 
 
 class _Stored:
-    """A function with its stored programs."""
+    """A function with its programs. Threads may call it at the same time."""
 
     def __init__(self, function: Callable, static: tuple[str, ...]) -> None:
         self.jitted = jax.jit(function, static_argnames=static)
         names = function.__code__.co_varnames[: function.__code__.co_argcount]
         self.static = tuple(names.index(name) for name in static)
         self.name = f"{function.__module__}.{function.__qualname__}".removeprefix("genhmr_jax.")
-        self.programs: dict[Any, Callable] = {}
+        self.programs: dict[Any, Future] = {}
+        self.lock = threading.Lock()
 
     def __call__(self, *args: Any) -> Any:
+        call = self._call(args)
+        return self.jitted(*args) if call is None else self._program(call, make=True)(*call.leaves)
+
+    def preload(self, *args: Any) -> None:
+        """Read the program for such arguments, if it is stored: a later call does not wait."""
+        if (call := self._call(args)) is not None:
+            self._program(call, make=False)
+
+    def _call(self, args: tuple) -> "_Call | None":
+        """The arguments, taken apart; None for a call that is left to jax.jit."""
         if _directory is None:
-            return self.jitted(*args)
+            return None
         fixed = tuple(args[i] for i in self.static)
         arrays = [value for i, value in enumerate(args) if i not in self.static]
-        leaves, tree = jax.tree.flatten(arrays)
-        if not all(map(_on_one_device, leaves)):
-            return self.jitted(*args)
-        key = (_directory, fixed, tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
-        if key not in self.programs:
-            self.programs[key] = self._program(fixed, tree, leaves) or self._flat(fixed, tree)
-        return self.programs[key](*leaves)
+        call = _Call(fixed, *jax.tree.flatten(arrays)[::-1])
+        return call if all(map(_on_one_device, call.leaves)) else None
 
-    def _flat(self, fixed: tuple, tree: Any) -> Callable:
-        """The function of the leaves of its arrays."""
+    def _program(self, call: "_Call", make: bool) -> Callable | None:
+        """The compiled program; None if it is not stored and must not be made."""
+        # 1. The first thread that needs a program loads it, and the others wait.
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in call.leaves)
+        key = (_directory, call.fixed, call.tree, shapes)
+        with self.lock:
+            mine = key not in self.programs
+            found = self.programs.setdefault(key, Future())
+        if not mine:
+            program = found.result()
+            return self._program(call, make) if program is None and make else program
+        # 2. Read it, or make it.
+        program = None
+        try:
+            entry = self._entry(call)
+            program = entry and self._read(entry, call)
+            if program is None and make:
+                program = self._make(entry, call)
+        finally:
+            if program is None:
+                del self.programs[key]
+            found.set_result(program)
+        return program
+
+    def _entry(self, call: "_Call") -> Path | None:
+        """The file of a program; None if its name would differ in each process."""
+        described = repr(call.fixed)
+        if " at 0x" in described:  # an object without a repr of its own
+            return None
+        shapes = [f"{leaf.dtype}{leaf.shape}" for leaf in call.leaves]
+        return _entry(self.name, described, str(call.tree), *shapes)
+
+    def _read(self, entry: Path, call: "_Call") -> Callable | None:
+        """The program of an entry; None if there is none that this version of jax can read."""
+        with contextlib.suppress(Exception):
+            if (content := read(entry)) is not None:
+                return self._compiled(jax.export.deserialize(bytearray(content)), call)
+        return None
+
+    def _make(self, entry: Path | None, call: "_Call") -> Callable:
+        """Trace and compile the function, and write the entry if that is possible."""
 
         def flat(*leaves: jax.Array) -> Any:
-            args = jax.tree.unflatten(tree, leaves)
-            for i, value in sorted(zip(self.static, fixed, strict=True)):
+            args = jax.tree.unflatten(call.tree, leaves)
+            for i, value in sorted(zip(self.static, call.fixed, strict=True)):
                 args.insert(i, value)
             return self.jitted(*args)
 
-        return jax.jit(flat)
+        if entry is not None:
+            # jax.export raises many types, for example if the program calls a kernel (cuDNN's)
+            # whose interface may change between versions of jaxlib.
+            with contextlib.suppress(Exception):
+                exported = jax.export.export(jax.jit(flat))(*call.leaves)
+                content = exported.serialize()
+                # Compiled from the entry, so that XLA's cache holds the result for it.
+                program = self._compiled(jax.export.deserialize(content), call)
+                write(entry, content)
+                return program
+        return jax.jit(flat).lower(*call.leaves).compile()
 
-    def _program(self, fixed: tuple, tree: Any, leaves: Sequence[Any]) -> Callable | None:
-        """The stored program, made if it is missing; None if it cannot be exported."""
-        described = repr(fixed)
-        if " at 0x" in described:  # the repr of an object, which is another one in each process
-            return None
-        shapes = [f"{leaf.dtype}{leaf.shape}" for leaf in leaves]
-        entry = _entry(self.name, described, str(tree), *shapes)
-        # jax.export raises many types, for example if the program calls a kernel (cuDNN's) whose
-        # interface may change between versions of jaxlib.
-        with contextlib.suppress(Exception):
-            if (content := read(entry)) is not None:
-                return jax.jit(jax.export.deserialize(bytearray(content)).call)
-        with contextlib.suppress(Exception):
-            exported = jax.export.export(self._flat(fixed, tree))(*leaves)
-            write(entry, exported.serialize())
-            # The program of the entry and not the traced one: XLA's cache holds the result for it.
-            return jax.jit(exported.call)
-        return None
+    def _compiled(self, exported: jax.export.Exported, call: "_Call") -> Callable:
+        """Compile an exported program, or read it from XLA's cache."""
+
+        def run(*leaves: jax.Array) -> Any:
+            return exported.call(*leaves)
+
+        run.__name__ = self.name.rpartition(".")[2].strip("_")
+        return jax.jit(run).lower(*call.leaves).compile()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """The arguments of a call: the static ones, and the leaves of the others with their tree."""
+
+    fixed: tuple
+    tree: Any
+    leaves: list[Any]
 
 
 def _on_one_device(leaf: Any) -> bool:
@@ -171,7 +229,7 @@ def read(entry: Path) -> bytes | None:
 
 def write(entry: Path, content: bytes | bytearray) -> None:
     """Write an entry, if that is possible, and delete the entries that nobody reads any more."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, InputError):
         entry.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(entry) as temporary:
             temporary.write_bytes(hashlib.sha256(content).digest() + content)

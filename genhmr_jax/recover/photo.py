@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib.resources
 import pathlib
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -14,9 +15,9 @@ import smpl_jax
 from jaxtyping import Array, Int, UInt
 
 from genhmr_jax.core.choices import CONTEXTS
-from genhmr_jax.core.inputs import Inputs
+from genhmr_jax.core.inputs import Inputs, joined
 from genhmr_jax.core.refinement import RefineSpec
-from genhmr_jax.core.solve import Hypotheses, Solved, SolveOptions, solve
+from genhmr_jax.core.solve import Hypotheses, Solved, SolveOptions, preload, solve
 from genhmr_jax.core.system import Params, PhotoCamera, System
 from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.detect.detector import detect
@@ -31,6 +32,8 @@ from genhmr_jax.systems import registry
 
 HYPOTHESES_ITERATIONS = 5
 """Sampling iterations for several hypotheses, as in the paper."""
+ROWS = 8
+"""People who are solved together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +164,23 @@ def load(
 
 
 @dataclasses.dataclass(frozen=True)
+class PreparedPhoto:
+    """The detected people of a photo.
+
+    Attributes:
+      people: those who can be recovered.
+      inputs: of the system; one row without meaning if there is nobody.
+      camera: of the photo.
+      size: (width, height) px.
+    """
+
+    people: Detections
+    inputs: Inputs
+    camera: PhotoCamera
+    size: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
 class Recoverer:
     """A system with its parameters and a body."""
 
@@ -196,15 +216,61 @@ class Recoverer:
           ValueError: `image` is not a uint8 (H, W, 3) array; boxes or keypoints have another shape,
             are not finite, or differ in the number of people; a box is outside the image.
         """
+        prepared = self.prepare(image, boxes=boxes, keypoints=keypoints, options=options)
+        return self.recover_prepared([prepared], options)[0]
+
+    def prepare(
+        self,
+        image: np.ndarray,
+        *,
+        boxes: np.ndarray | None = None,
+        keypoints: np.ndarray | None = None,
+        options: RecoverOptions = RecoverOptions(),
+    ) -> PreparedPhoto:
+        """Detect the people of one photo, and prepare their inputs; see `recover`.
+
+        Threads may prepare several photos at the same time.
+        """
         people = self.recoverable(detect(image, boxes, keypoints, max_people=options.max_people))
-        # The number of rows is a power of two, so that few shapes are compiled. Results do not
-        # depend on the padding.
-        rows = 1 << max(len(people) - 1, 0).bit_length()
         height, width = image.shape[:2]
         photo = options.camera(width, height)
-        inputs = self.system.prepare(image, people, photo, rows)
-        solved = self.solve(inputs, np.arange(rows), options)
-        return people_of(people, solved, photo, (width, height), self.body)
+        inputs = self.system.prepare(image, people, photo, max(len(people), 1))
+        return PreparedPhoto(people, inputs, photo, (width, height))
+
+    def recover_prepared(
+        self, photos: Sequence[PreparedPhoto], options: RecoverOptions = RecoverOptions()
+    ) -> list[People]:
+        """Recover the people of several photos, which are solved together.
+
+        The result for a photo does not depend on the other photos.
+
+        Args:
+          photos: of `prepare`.
+          options: their camera is ignored; the photos have their own.
+        """
+        numbers = np.concatenate([np.arange(photo.inputs.rows) for photo in photos])
+        inputs = joined([photo.inputs for photo in photos])
+        parts = []
+        for rows in _chunks(inputs.rows):
+            chunk = jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], inputs)
+            solved = self.solve(chunk, numbers[rows], options)
+            parts.append(jax.tree.map(np.asarray, solved))
+        solved = joined(parts)
+        # Take the rows of each photo.
+        starts = np.cumsum([0, *(photo.inputs.rows for photo in photos)])
+        found = []
+        for photo, start in zip(photos, starts[:-1].tolist(), strict=True):
+            rows = slice(start, start + len(photo.people))
+            own = jax.tree.map(lambda x, rows=rows: x[rows], solved)
+            found.append(people_of(photo.people, own, photo.camera, photo.size, self.body))
+        return found
+
+    def preload(self, options: RecoverOptions = RecoverOptions()) -> None:
+        """Read the stored programs for a photo of one person, if there are any."""
+        photo = options.camera(2, 2)
+        image, nobody = np.zeros((2, 2, 3), np.uint8), Detections.empty(0)
+        inputs = self.system.prepare(image, nobody, photo, 1)
+        preload(*self._arguments(inputs, np.zeros(1, int), options))
 
     def recoverable(self, people: Detections) -> Detections:
         """The people whose body the system can recover."""
@@ -222,9 +288,26 @@ class Recoverer:
         Raises:
           InputError: the system does not support the context of the options.
         """
+        return solve(*self._arguments(inputs, numbers, options))
+
+    def _arguments(self, inputs: Inputs, numbers: np.ndarray, options: RecoverOptions) -> tuple:
+        """The arguments of core.solve.solve."""
         how = options.solving(self.system)
         keys = _keys(np.uint32(options.seed % 2**32), numbers)
-        return solve(self.system, self.params, self.body, self._surface, inputs, keys, how)
+        return self.system, self.params, self.body, self._surface, inputs, keys, how
+
+
+def _chunks(count: int) -> Iterator[Int[np.ndarray, "1"] | Int[np.ndarray, "ROWS"]]:
+    """The indices of rows that are solved together.
+
+    There are two sizes, so that two programs serve any number of people: one row, and ROWS rows.
+    The last rows of a chunk may be copies, which do not affect the others.
+    """
+    first = 0
+    while first < count:
+        size = ROWS if count - first >= ROWS // 2 else 1
+        yield np.minimum(np.arange(first, first + size), count - 1)
+        first += size
 
 
 @stored()
@@ -242,14 +325,13 @@ def people_of(
 ) -> People:
     """The result for a photo of `size` (width, height) px.
 
-    The first rows of `solved` are the detected people; the others are padding.
+    The rows of `solved` are the detected people.
     """
-    count = len(detected)
 
     def arrays(of: Solved | Hypotheses) -> dict[str, np.ndarray]:
         values = {field.name: getattr(of, field.name) for field in dataclasses.fields(of)}
         values.pop("hypotheses", None)
-        return {name: np.asarray(value)[:count] for name, value in values.items()}
+        return {name: np.asarray(value) for name, value in values.items()}
 
     found = arrays(solved)
     if solved.hypotheses is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
@@ -46,17 +47,20 @@ def behind_camera(people: People) -> str | None:
     return f"{100 * share[worst]:.0f} % of person {worst + 1} lies behind the camera"
 
 
-def draw(pixels: np.ndarray, people: People) -> np.ndarray:
-    """The photo with the meshes drawn over it, beside a side view: uint8 (H, W, 3)."""
-    from genhmr_jax.render.overlay import overlay_with_side
+def panel(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """A photo at the size at which `draw` shows it."""
+    from genhmr_jax.render import overlay
 
-    return overlay_with_side(
-        pixels,
-        people.vertices,
-        people.faces,
-        float(people.focal_length),
-        tuple(people.principal_point.tolist()),
-    )
+    return overlay.panel(pixels)
+
+
+def draw(panel: UInt8[np.ndarray, "h w 3"], people: People) -> UInt8[np.ndarray, "h W 3"]:
+    """A photo of the size of `panel`, the meshes over it, and a side view, side by side."""
+    from genhmr_jax.render.overlay import side_by_side
+
+    scale = np.array(panel.shape[1::-1]) / people.image_size
+    focal, centre = people.focal_length * scale[0], people.principal_point * scale
+    return side_by_side(panel, people.vertices, people.faces, float(focal), tuple(centre.tolist()))
 
 
 def save_png(path: Path, pixels: np.ndarray) -> None:
@@ -66,7 +70,8 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
     mark = PngImagePlugin.PngInfo()
     mark.add_text("Software", OVERLAY_MARK)
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, pnginfo=mark)
+        # Level 1 is three times faster than the default, and a fifth larger.
+        Image.fromarray(pixels).save(temporary, pnginfo=mark, compress_level=1)
 
 
 def save_meshes(out: Path, stem: str, people: People, formats: tuple[str, ...]) -> None:

@@ -140,6 +140,29 @@ def side_view(
     return (np.clip(mixed, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
+def panel(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The photo at the size at which three of it make a picture of at most MAX_SIDE px."""
+    height, width = image.shape[:2]
+    scale = min(1.0, MAX_SIDE / (3 * width), MAX_SIDE / height)
+    if scale == 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def side_by_side(
+    small: UInt8[np.ndarray, "h w 3"],
+    vertices: Float[np.ndarray, "P V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    focal: float,
+    centre: tuple[float, float] | None = None,
+) -> UInt8[np.ndarray, "h W 3"]:
+    """Photo, overlay and side view in one picture; focal and centre in px of this size."""
+    height, width = small.shape[:2]
+    over = overlay(small, vertices, faces, focal, centre)
+    return np.concatenate([small, over, side_view(vertices, faces, width, height)], 1)
+
+
 def overlay_with_side(
     image: UInt8[np.ndarray, "H W 3"],
     vertices: Float[np.ndarray, "P V 3"],
@@ -148,12 +171,7 @@ def overlay_with_side(
     centre: tuple[float, float] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Photo, overlay and side view in one picture of at most MAX_SIDE px; see `overlay`."""
-    height, width = image.shape[:2]
-    scale = min(1.0, MAX_SIDE / (3 * width), MAX_SIDE / height)
-    w, h = max(1, round(width * scale)), max(1, round(height * scale))
-    small = image
-    if scale < 1:
-        small = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.LANCZOS))
-    centre = None if centre is None else (centre[0] * w / width, centre[1] * h / height)
-    over = overlay(small, vertices, faces, focal * w / width, centre)
-    return np.concatenate([small, over, side_view(vertices, faces, w, h)], 1)
+    small = panel(image)
+    scale = np.array(small.shape[1::-1]) / image.shape[1::-1]
+    centre = None if centre is None else tuple((centre * scale).tolist())
+    return side_by_side(small, vertices, faces, focal * scale[0], centre)

@@ -185,7 +185,7 @@ def test_draws_follow_from_the_numbers_of_the_people(prepare):
     """The runner's records keep their numbers, in whatever batch they are."""
     model = Puppet(keypoints_at((20, 20)))
     image = predictions.TestImage(np.zeros((50, 50, 3), np.uint8), keypoints_at((20, 20))[0])
-    prepared = predictions.joined([prepare(model, [image]) for _ in range(4)])
+    prepared = joined([prepare(model, [image]) for _ in range(4)])
     answers = predictions.solve(model, prepared, RecoverOptions(), np.array([5, 9, 2, 2]), batch=2)
     assert [batch.tolist() for batch in model.batches] == [[5, 9], [2, 2]]
     gaps = answers.joints - predictions.mean_pose(model.body, 4).joints
