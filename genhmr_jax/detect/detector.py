@@ -15,6 +15,7 @@ from genhmr_jax.detect import blazepose, lifter, movenet
 from genhmr_jax.detect.blazepose import NETWORK, Evidence, Region
 from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_bounds
+from genhmr_jax.io import program_store
 
 MOST_PEOPLE = 10
 """Default limit of the number of detected people."""
@@ -117,6 +118,8 @@ def detect(
 
 def preload(network: str = NETWORK) -> None:
     """Read the stored programs of `detect`; they are small, and read one after the other."""
+    if not program_store.in_use():
+        return
     with contextlib.suppress(Exception):  # `detect` raises it again
         movenet.preload()
         blazepose.preload(network)

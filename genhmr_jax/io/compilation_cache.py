@@ -59,6 +59,7 @@ def enable() -> Path | None:
     """
     directory = cache_directory()
     if directory is None or not usable(directory / "xla"):
+        program_store.use(None)
         return None
     import jax
 

@@ -43,6 +43,11 @@ def use(directory: Path | None) -> None:
     _directory = directory
 
 
+def in_use() -> bool:
+    """Whether programs are stored."""
+    return _directory is not None
+
+
 def stored(*static: str) -> Callable[[Callable], Callable]:
     """Decorate a pure function: `jax.jit`, and its traced programs are stored.
 

@@ -237,7 +237,7 @@ def test_no_command_and_no_output_directory_are_usage_errors(capsys):
 def test_the_compilation_cache_is_kept_where_asked_and_is_no_must(tmp_path, monkeypatch):
     import jax
 
-    from genhmr_jax.io import compilation_cache
+    from genhmr_jax.io import compilation_cache, program_store
 
     before = (
         jax.config.jax_compilation_cache_dir,
@@ -248,6 +248,7 @@ def test_the_compilation_cache_is_kept_where_asked_and_is_no_must(tmp_path, monk
         assert compilation_cache.enable() == tmp_path / "cache" / "xla"
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache" / "xla")
     finally:
+        program_store.use(None)
         jax.config.update("jax_compilation_cache_dir", before[0])
         jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
     (tmp_path / "file").write_text("")

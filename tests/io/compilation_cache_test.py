@@ -15,7 +15,7 @@ import zlib
 import numpy as np
 import pytest
 
-from genhmr_jax.io import compilation_cache
+from genhmr_jax.io import compilation_cache, program_store
 
 NOISE = np.random.default_rng(0).bytes(4000)
 DAMAGES = {
@@ -51,8 +51,8 @@ def cache(tmp_path, monkeypatch):
 
     with warnings.catch_warnings():
         assert compilation_cache.enable() == tmp_path / "cache/xla"
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         yield tmp_path / "cache/xla", run
+    program_store.use(None)
     for name, value in before.items():
         jax.config.update(name, value)
     jax_cache.reset_cache()
@@ -111,7 +111,6 @@ def test_two_processes_may_share_an_empty_cache(tmp_path):
     program = (
         "from genhmr_jax.io import compilation_cache; compilation_cache.enable()\n"
         "import jax, jax.numpy as jnp\n"
-        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)\n"
         "print(float(jax.jit(lambda x: jnp.linalg.inv(x + jnp.eye(4)).sum())(jnp.ones((4, 4)))))"
     )
     environment = os.environ | {"GENHMR_CACHE": str(tmp_path)}

@@ -73,21 +73,37 @@ class Calls:
         self.loaded.append((checkpoint, body))
         return self
 
-    def recover(self, image, *, boxes=None, keypoints=None, options=None) -> People:
+    def prepare(self, image, *, boxes=None, keypoints=None, options=None) -> "FakePrepared":
         if self.failure:
             raise self.failure
         self.images.append(image)
         self.boxes.append(boxes)
         self.keypoints.append(keypoints)
         self.options.append(options)
-        if self.result is not None:
-            return self.result
         given = keypoints if boxes is None else boxes
-        return (
-            fake_people(2)
-            if given is None
-            else fake_people(len(given), given_index=np.arange(len(given)))
-        )
+        if self.result is not None:
+            people = self.result
+        elif given is None:
+            people = fake_people(2)
+        else:
+            people = fake_people(len(given), given_index=np.arange(len(given)))
+        return FakePrepared(people)
+
+    def recover_prepared(self, photos, options=None) -> list[People]:
+        return [one.result for one in photos]
+
+    def preload(self, options) -> None:
+        pass
+
+
+class FakePrepared:
+    """A prepared photo that holds its result. It is its own `people` (Detections) too."""
+
+    def __init__(self, result: People):
+        self.result, self.people, self.given = result, self, result.given_index
+
+    def __len__(self) -> int:
+        return len(self.result)
 
 
 def install_fake_recover(monkeypatch) -> Calls:
