@@ -23,8 +23,9 @@ LATE = {
     "evaluate.sweep.command": "evaluate",
     "evaluate.sweep.images": "data",
     "main": "io systems train",
-    "recover.command": "data io recover",
+    "recover.command": "detect io recover render",
     "recover.report": "render",
+    "recover.user_files": "data",
     # The renderer imports data.sources.records, and so all sources: a circle.
     "data.sources.synthetic": "data.synthetic",
 }
