@@ -137,6 +137,16 @@ def test_images_that_cannot_be(image):
         detect(image)
 
 
+def test_no_size_of_a_photo_is_another_program():
+    programs = lambda: [f.jitted._cache_size() for f in (movenet._people, blazepose._landmarks)]
+    counts = []
+    for size in ((90, 70), (71, 90), (200, 60)):
+        detect(np.full((*size, 3), 90, np.uint8))
+        detect(np.full((*size, 3), 90, np.uint8), boxes=np.float32([[5, 5, 50, 60]]))
+        counts.append(programs())
+    assert counts[0] == counts[1] == counts[2] and min(counts[0]) > 0
+
+
 def test_the_sample_photo():
     image = np.asarray(Image.open(SAMPLE).convert("RGB"))
     found = detect(image)

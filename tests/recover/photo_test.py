@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 import genhmr_jax
+from genhmr_jax.core.solve import Solved
+from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.detector import detect
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.errors import InputError
@@ -69,13 +71,43 @@ def test_a_person_does_not_depend_on_the_others(people, recoverer, image):
     keypoints = people.keypoints2d
     shifted = keypoints + np.array([15.0, 5, 0], np.float32)
     together = recoverer.recover(
-        image, keypoints=np.concatenate([keypoints, shifted, keypoints]), options=OPTIONS
+        image, keypoints=np.concatenate([keypoints, shifted, *[keypoints] * 3]), options=OPTIONS
     )
     alone = recoverer.recover(image, keypoints=shifted, options=OPTIONS)
-    assert len(together) == 3
+    assert len(together) == 5
     np.testing.assert_array_equal(together.tokens[1], alone.tokens[0])
     np.testing.assert_allclose(together.joints[1], alone.joints[0], atol=5e-3)
     np.testing.assert_allclose(together.joints[0], together.joints[2], atol=5e-3)
+
+
+def test_two_programs_serve_any_number_of_people(recoverer, monkeypatch):
+    """Rows are solved in chunks of two sizes; each photo gets the rows of its own people."""
+    sizes = set()
+
+    def solve(self, inputs, numbers, options):
+        sizes.add(inputs.rows)
+        rows = np.arange(inputs.rows)
+        assert len(numbers) == inputs.rows
+        found = {field.name: rows for field in dataclasses.fields(Solved)}
+        return Solved(**found | {"betas": inputs.keypoints[:, 0, 0], "hypotheses": None})
+
+    monkeypatch.setattr(photo.Recoverer, "solve", solve)
+    monkeypatch.setattr(photo, "people_of", lambda people, solved, *rest: solved.betas)
+    camera = OPTIONS.camera(64, 48)
+
+    def prepared(first, count):
+        people = Detections.empty(count)
+        people.keypoints[:] = np.arange(first, first + count)[:, None, None] + 1.0
+        inputs = recoverer.system.prepare(np.zeros((48, 64, 3), np.uint8), people, camera, count)
+        return photo.PreparedPhoto(people, inputs, camera, (64, 48))
+
+    for counts in ([1], [2], [3, 4, 1], [8], [9], [5, 6, 2, 1], [20], [1] * 8):
+        starts = np.cumsum([0, *counts])
+        photos = [prepared(int(start), n) for start, n in zip(starts[:-1], counts, strict=True)]
+        found = recoverer.recover_prepared(photos)
+        assert [len(people) for people in found] == counts
+        np.testing.assert_array_equal(np.concatenate(found), np.arange(sum(counts)) + 1.0)
+    assert sizes == {1, photo.ROWS}
 
 
 def test_hypotheses_differ_and_come_ranked(recoverer, image, people):
