@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from smpl_jax.rotations import compose, rotate
+from smpl_jax.rotations import rotate
 
 _PRECISION = jax.lax.Precision.HIGHEST
 _BLOCK = (
@@ -153,23 +153,37 @@ def pose_skeleton(
     Returns:
       World rotation and world position of each joint.
     """
+    # 1. The motion [R | t] of each joint relative to its parent: its rotation and its rest offset.
+    # Bodies are the last axis, over which a CPU computes 16 numbers at once.
     steps = _ancestors(parents)
-    select = lambda matrix, x: jnp.einsum("ij,...jk->...ik", matrix, x, precision=_PRECISION)
-    # 1. The motion of each joint relative to its parent: its rotation, and its rest offset.
-    offsets = rest_joints - select(steps[0], rest_joints) if steps else rest_joints
-    batch = jnp.broadcast_shapes(rotmats.shape[:-3], offsets.shape[:-2])
-    rotations = jnp.broadcast_to(rotmats, (*batch, *rotmats.shape[-3:]))
-    positions = jnp.broadcast_to(offsets, (*batch, *offsets.shape[-2:]))
+    batch = jnp.broadcast_shapes(rotmats.shape[:-3], rest_joints.shape[:-2])
+    last = lambda x, tail: jnp.moveaxis(
+        jnp.broadcast_to(x, (*batch, *tail)).reshape(-1, *tail), 0, -1
+    )
+    joints = len(parents)
+    offsets = last(rest_joints, (joints, 3))
+    if steps:
+        offsets = offsets - _combine(steps[0], offsets)
+    motions = jnp.concatenate([last(rotmats, (joints, 3, 3)), offsets[:, :, None]], axis=2)
     for step in steps:
         # 2. The product of the ancestor at this distance; the identity where there is none.
-        flat = jnp.concatenate([rotations.reshape(*positions.shape[:-1], 9), positions], -1)
-        above = select(step, flat)
-        none = np.eye(3, dtype=np.float32) * (1.0 - step.sum(1))[:, None, None]
-        turn = above[..., :9].reshape(rotations.shape) + none
-        # 3. x_world = R_above x + x_above, and R_world = R_above R.
-        positions = rotate(turn, positions) + above[..., 9:]
-        rotations = compose(turn, rotations)
-    return rotations, positions
+        none = (step.sum(1) == 0)[:, None, None, None] * np.eye(3, 4)[..., None]
+        columns = jnp.split(_combine(step, motions) + none.astype(motions.dtype), 4, axis=2)
+        # 3. [R_above R | R_above t + t_above], as a sum of columns times rows.
+        rows = [
+            *jnp.split(motions, 3, axis=1),
+            np.eye(4, dtype=motions.dtype)[None, None, 3, :, None],
+        ]
+        motions = sum(column * row for column, row in zip(columns, rows, strict=True))
+    motions = jnp.moveaxis(motions, -1, 0).reshape(*batch, joints, 3, 4)
+    return motions[..., :3], motions[..., 3]
+
+
+def _combine(
+    matrix: Float[Array, "I J"], values: Float[Array, "J *rest"]
+) -> Float[Array, "I *rest"]:
+    """The sums over j of matrix_ij values_j. With 0 and 1, exact."""
+    return jnp.einsum("ij,j...->i...", matrix, values, precision=_PRECISION)
 
 
 def deform(
@@ -214,12 +228,20 @@ def _deform(
 ) -> Float[Array, "B V 3"]:
     (bodies, joints, _), (number, _, length) = motions.shape, blocks.weights.shape
     vertices = template.shape[-1]
-    # 1. The features and motions of each block.
-    shape, pose = features[:, : blocks.shapes], features[:, blocks.shapes :]
-    pose = _select(blocks.pose_joints, pose.reshape(bodies, joints - 1, 9))
+    # 1. The features and motions of each block: products of the joints' with 0 and 1 (0 at -1).
+    shape, pose = features[:, : blocks.shapes].T, features[:, blocks.shapes :].T
+    chosen = lambda index, count: (index[..., None] == jnp.arange(count)).astype(features.dtype)
+    pose = _combine(
+        chosen(blocks.pose_joints, joints - 1).reshape(-1, joints - 1),
+        pose.reshape(joints - 1, 9 * bodies),
+    )
     shape = jnp.broadcast_to(shape, (number, *shape.shape))
-    of_block = jnp.concatenate([shape, pose.reshape(number, bodies, -1)], axis=-1)
-    moved = jnp.swapaxes(_select(blocks.weight_joints, motions), -1, -2)
+    of_block = jnp.concatenate([shape, pose.reshape(number, -1, bodies)], axis=1)
+    moved = _combine(
+        chosen(blocks.weight_joints, joints).reshape(-1, joints),
+        jnp.moveaxis(motions, 0, -1).reshape(joints, -1),
+    )
+    moved = moved.reshape(number, -1, 12, bodies)
     filled = jnp.pad(template, ((0, 0), (0, number * length - vertices)))
     rest = jnp.swapaxes(filled.reshape(3, number, length), 0, 1).reshape(number, 3 * length)
     # 2. The blocks, `together` at a time.
@@ -235,29 +257,20 @@ def _deform(
     return posed.reshape(bodies, vertices, 3)
 
 
-def _select(joints: Int[Array, "N A"], values: Float[Array, "B J C"]) -> Float[Array, "N B A C"]:
-    """The values of the joints of each block, zero at -1.
-
-    A product with 0 and 1 is exact, and its transpose is a product, not a scatter.
-    """
-    chosen = (joints[..., None] == jnp.arange(values.shape[1])).astype(values.dtype)
-    return jnp.einsum("naj,bjc->nbac", chosen, values, precision=_PRECISION)
-
-
 def _deform_block(
     template: Float[Array, "3*L"],
     directions: Float[Array, "F 3*L"],
     weights: Float[Array, "W L"],
-    features: Float[Array, "B F"],
-    motions: Float[Array, "B 12 W"],
+    features: Float[Array, "F B"],
+    motions: Float[Array, "W 12 B"],
 ) -> Float[Array, "B L 3"]:
     # 1. Vertices of the rest pose. The template is added outside of the product: it is the largest
     # term, and keeps float32's full precision on any device. The transpose of a split is one
     # concatenation; that of slices would be a sum of padded arrays.
-    rest = template + jnp.einsum("bf,fv->bv", features, directions, precision=_PRECISION)
+    rest = template + jnp.einsum("bf,fv->bv", features.T, directions, precision=_PRECISION)
     x, y, z = jnp.split(rest, 3, axis=-1)
     # 2. The motion of each vertex, sum_j w_j [R_j | t_j].
-    blended = jnp.einsum("biw,wv->biv", motions, weights, precision=_PRECISION)
+    blended = jnp.einsum("biw,wv->biv", motions.T, weights, precision=_PRECISION)
     entries = jnp.split(blended.reshape(len(blended), -1), 12, axis=-1)
     # 3. Apply it, plane by plane: a product of small matrices is four times slower on a CPU.
     row = lambda i: entries[i] * x + entries[i + 1] * y + entries[i + 2] * z + entries[i + 3]
