@@ -28,8 +28,9 @@ _PRECISION = jax.lax.Precision.HIGHEST
 _BLOCK = (
     128  # vertices of a block: the lanes of a TPU, and few joints (at most 10 of the free body)
 )
-# Vertices of all bodies that a CPU deforms together: about 1 MB of blended motions.
-_CPU_VERTICES = 20_000
+# What a CPU deforms together: this many bodies, and this many vertices of all of them, whose
+# blended motions are about 1 MB.
+_CPU_BODIES, _CPU_VERTICES = 64, 20_000
 
 
 @jax.tree_util.register_dataclass
@@ -204,19 +205,37 @@ def deform(
       motions: [R | t] of each joint, which maps points of the rest pose to the world. The same
         batch axes as features.
     """
-    batch, vertices = features.shape[:-1], template.shape[-1]
-    bodies, number, length = math.prod(batch), len(blocks.weights), blocks.weights.shape[-1]
-    # A CPU deforms as many blocks at a time as its cache holds; other devices all of them.
-    fitting = max(1, _CPU_VERTICES // max(1, bodies * length))
-    together = max(n for n in range(1, number + 1) if number % n == 0 and n <= fitting)
-    arguments = template, blocks, features.reshape(bodies, -1), motions.reshape(bodies, -1, 12)
-    if together == number:
-        posed = _deform(number, *arguments)
+    batch, number, length = features.shape[:-1], len(blocks.weights), blocks.weights.shape[-1]
+    bodies = math.prod(batch)
+    at_once = lambda mesh, features, motions: _deform(number, *mesh, features, motions)
+    arguments = (template, blocks), features.reshape(bodies, -1), motions.reshape(bodies, -1, 12)
+    if bodies * number * length <= _CPU_VERTICES:
+        posed = at_once(*arguments)
     else:
-        posed = jax.lax.platform_dependent(
-            *arguments, cpu=partial(_deform, together), default=partial(_deform, number)
-        )
-    return posed.reshape(*batch, vertices, 3)
+        on_cpu = partial(_deform_on_cpu, _CPU_BODIES, _CPU_VERTICES)
+        posed = jax.lax.platform_dependent(*arguments, cpu=on_cpu, default=at_once)
+    return posed.reshape(*batch, template.shape[-1], 3)
+
+
+def _deform_on_cpu(
+    most_bodies: int,
+    most_vertices: int,
+    mesh: tuple[Float[Array, "3 V"], Blocks],
+    features: Float[Array, "B K"],
+    motions: Float[Array, "B J 12"],
+) -> Float[Array, "B V 3"]:
+    """As many bodies and blocks at a time as fit into the cache."""
+    (bodies, _), (number, _, length) = features.shape, mesh[1].weights.shape
+    turns = -(-bodies // most_bodies)
+    size = -(-bodies // turns)
+    fitting = max(1, most_vertices // (size * length))
+    together = max(n for n in range(1, number + 1) if number % n == 0 and n <= fitting)
+    if turns == 1:
+        return _deform(together, *mesh, features, motions)
+    fill = lambda x: jnp.pad(x, [(0, turns * size - bodies)] + [(0, 0)] * (x.ndim - 1))
+    chunks = [fill(x).reshape(turns, size, *x.shape[1:]) for x in (features, motions)]
+    posed = jax.lax.map(lambda chunk: _deform(together, *mesh, *chunk), chunks)
+    return posed.reshape(turns * size, *posed.shape[2:])[:bodies]
 
 
 def _deform(
