@@ -1,16 +1,20 @@
-"""Time of one SMPL forward pass: smpl_jax, the same written naively in JAX, and a plain PyTorch
-implementation.
+"""Time of SMPL: smpl_jax, the same written naively in JAX, and a plain PyTorch implementation.
 
     pip install -e . torch
-    python benchmarks/lbs_vs_torch.py
+    python benchmarks/lbs_vs_torch.py [--dense]
 
-All three get the same betas and axis-angle poses and give posed vertices and joints; they are
-checked against each other before anything is timed. The PyTorch one is the usual form: dense
+All three get the same betas and axis-angle poses. A row is the forward pass, which gives posed
+vertices and joints, or the value and gradient by pose of the sum of the squared vertices. Results
+are checked against each other before anything is timed. The PyTorch one is the usual form: dense
 weights, one 4x4 matrix a vertex. The first calls (compilation) are not counted, and the
 implementations take turns, so that a busy machine hits all alike.
+
+Of the free bodies, few joints displace a vertex by their pose, and smpl_jax leaves out the others.
+`--dense` makes all pose blend shapes of the body dense, as a file of SMPL's may have them.
 """
 
 import argparse
+import dataclasses
 import functools
 import statistics
 import time
@@ -108,6 +112,31 @@ def plain_arrays(model: smpl_jax.SmplModel) -> dict[str, np.ndarray]:
     return {key: np.ascontiguousarray(value, dtype=np.float32) for key, value in arrays.items()}
 
 
+def with_dense_pose(model: smpl_jax.SmplModel) -> smpl_jax.SmplModel:
+    """The body with small random numbers in all of its pose blend shapes."""
+    directions, rng = model.directions, np.random.default_rng(1)
+    directions[model.num_betas :] += rng.normal(
+        0, 1e-4, directions[model.num_betas :].shape
+    ).astype(np.float32)
+    return dataclasses.replace(model, blocks=smpl_jax.lbs.make_blocks(directions, model.weights))
+
+
+def jax_gradient(forward: Callable) -> Callable:
+    """Value and gradient by pose of the sum of squared vertices."""
+    loss = lambda pose, model, betas: jnp.sum(forward(model, betas, pose)[0] ** 2)
+    compiled = jax.jit(jax.value_and_grad(loss))
+    return lambda model, betas, pose: compiled(pose, model, betas)
+
+
+def torch_gradient(
+    arrays: dict[str, torch.Tensor], betas: torch.Tensor, pose: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same in PyTorch."""
+    pose = pose.detach().requires_grad_()
+    value = (plain_torch(arrays, betas, pose)[0] ** 2).sum()
+    return value.detach(), torch.autograd.grad(value, pose)[0]
+
+
 def take_turns(
     calls: dict[str, Callable[[], object]], rounds: int, calls_a_round: int = 5
 ) -> dict[str, float]:
@@ -127,48 +156,68 @@ def take_turns(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--body", default="neutral", help="a shipped body or a path")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32, 256])
+    parser.add_argument("--dense", action="store_true", help="make pose blend shapes dense")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 256])
     parser.add_argument("--rounds", type=int, default=4, help="turns of five calls each")
     args = parser.parse_args()
     model = load_body(args.body)
+    model = with_dense_pose(model) if args.dense else model
     arrays = plain_arrays(model)
     in_jax = jax.tree.map(jnp.asarray, arrays)
     in_torch = {key: torch.tensor(value) for key, value in arrays.items()}
-    shipped, naive = jax.jit(smpl_jax.forward), jax.jit(naive_jax)
-    rng = np.random.default_rng(0)
     print(
         f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__} on CPU "
         f"with {torch.get_num_threads()} threads"
     )
-    # Other devices than the CPU round products to fewer bits by default.
-    tolerance = 1e-4 if jax.default_backend() == "cpu" else 1e-2
-    for batch in args.batches:
-        betas = rng.normal(size=(batch, 10)).astype(np.float32)
-        pose = rng.normal(0, 0.4, (batch, 24, 3)).astype(np.float32)
-        j = (jnp.asarray(betas), jnp.asarray(pose))
-        t = (torch.from_numpy(betas), torch.from_numpy(pose))
-        calls = {
-            "smpl_jax": functools.partial(lambda j: jax.block_until_ready(shipped(model, *j)), j),
-            "naive JAX": functools.partial(lambda j: jax.block_until_ready(naive(in_jax, *j)), j),
-            "PyTorch": functools.partial(
-                lambda t: torch.inference_mode()(plain_torch)(in_torch, *t), t
-            ),
-        }
-        reference = np.asarray(calls["smpl_jax"]()[0])
-        for name in ("naive JAX", "PyTorch"):
-            gap = np.abs(np.asarray(calls[name]()[0]) - reference).max()
-            if gap > tolerance:
-                raise SystemExit(
-                    f"{name} differs from smpl_jax by {gap:.2e} m: not the same computation"
-                )
-        seconds = take_turns(calls, args.rounds)
-        row = "   ".join(f"{name} {1e3 * s:8.2f} ms" for name, s in seconds.items())
-        ratio = seconds["PyTorch"] / seconds["smpl_jax"], seconds["PyTorch"] / seconds["naive JAX"]
-        print(
-            f"batch {batch:4d}   {row}   PyTorch / smpl_jax {ratio[0]:.2f}   "
-            f"PyTorch / naive {ratio[1]:.2f}",
-            flush=True,
-        )
+    rows = {
+        "forward": (
+            jax.jit(smpl_jax.forward),
+            jax.jit(naive_jax),
+            torch.inference_mode()(plain_torch),
+        ),
+        "gradient": (jax_gradient(smpl_jax.forward), jax_gradient(naive_jax), torch_gradient),
+    }
+    for row, (shipped, naive, peer) in rows.items():
+        for batch in args.batches:
+            compare(row, batch, args.rounds, (shipped, model), (naive, in_jax), (peer, in_torch))
+
+
+def compare(row: str, batch: int, rounds: int, *implementations: tuple[Callable, object]) -> None:
+    """Print a row: smpl_jax, naive JAX and PyTorch, each a function and its model.
+
+    Raises:
+      SystemExit: results differ.
+    """
+    rng = np.random.default_rng(0)
+    betas = rng.normal(size=(batch, 10)).astype(np.float32)
+    pose = rng.normal(0, 0.4, (batch, 24, 3)).astype(np.float32)
+    inputs = {
+        "smpl_jax": (jnp.asarray(betas), jnp.asarray(pose)),
+        "naive JAX": (jnp.asarray(betas), jnp.asarray(pose)),
+        "PyTorch": (torch.from_numpy(betas), torch.from_numpy(pose)),
+    }
+    call = lambda function, model, given: jax.block_until_ready(function(model, *given))
+    calls = {
+        name: functools.partial(call, *implementation, inputs[name])
+        for name, implementation in zip(inputs, implementations, strict=True)
+    }
+    # Vertices in metres, or slopes as a share of the largest. Other devices than the CPU round
+    # products to fewer bits by default.
+    which, tolerance = row == "gradient", 1e-4 if jax.default_backend() == "cpu" else 1e-2
+    reference = np.asarray(calls["smpl_jax"]()[which])
+    unit = np.abs(reference).max() if row == "gradient" else 1.0
+    for name in ("naive JAX", "PyTorch"):
+        gap = np.abs(np.asarray(calls[name]()[which]) - reference).max() / unit
+        if gap > tolerance:
+            raise SystemExit(f"{name} differs from smpl_jax by {gap:.2e}: not the same computation")
+    seconds = take_turns(calls, rounds)
+    times = "   ".join(f"{name} {1e3 * s:8.2f} ms" for name, s in seconds.items())
+    ratio = seconds["PyTorch"] / seconds["smpl_jax"], seconds["PyTorch"] / seconds["naive JAX"]
+    print(
+        f"{row:8s} batch {batch:4d}   {times}   PyTorch / smpl_jax {ratio[0]:.2f}   "
+        f"PyTorch / naive {ratio[1]:.2f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from smpl_jax import lbs
 from smpl_jax.keypoints import SMPL24, SMPL_VERTEX_IDS
 from smpl_jax.model import SmplModel
 from smpl_jax.safe_npz import read_npy
@@ -141,8 +142,7 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
     with jax.ensure_compile_time_eval():
         return SmplModel(
             template=to_jax(template.T),
-            directions=to_jax(directions.transpose(2, 1, 0)),
-            weights=to_jax(weights.T),
+            blocks=lbs.make_blocks(directions.transpose(2, 1, 0), weights.T),
             joint_template=to_jax(regressor @ template),
             joint_shapedirs=to_jax(np.einsum("jv,vcs->sjc", regressor, shapedirs)),
             faces=jax.device_put(_faces(path, faces, vertices).astype(np.int32)),

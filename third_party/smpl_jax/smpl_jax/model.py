@@ -43,8 +43,7 @@ class SmplModel:
 
     Attributes:
       template: (3, V) vertices of the mean shape in the rest pose, one plane for each coordinate.
-      directions: (S + 9 (J - 1), 3, V) blend shapes: first of the shape, then of the pose.
-      weights: (J, V) skinning weights; each column sums to 1.
+      blocks: blend shapes and skinning weights, by blocks of vertices (lbs.make_blocks).
       joint_template: (J, 3) joints of the mean shape: the joint regressor times the template.
       joint_shapedirs: (S, J, 3) displacement of the joints for each shape coefficient.
       faces: (F, 3) vertex indices, counter-clockwise from outside.
@@ -54,8 +53,7 @@ class SmplModel:
     """
 
     template: Float[Array, "3 V"]
-    directions: Float[Array, "K 3 V"]
-    weights: Float[Array, "J V"]
+    blocks: lbs.Blocks
     joint_template: Float[Array, "J 3"]
     joint_shapedirs: Float[Array, "S J 3"]
     faces: Int[Array, "F 3"]
@@ -77,6 +75,19 @@ class SmplModel:
     def num_betas(self) -> int:
         """S."""
         return self.joint_shapedirs.shape[-3]
+
+    @property
+    def directions(self) -> Float[np.ndarray, "K 3 V"]:
+        """(S + 9 (J - 1), 3, V) blend shapes, first of the shape, then of the pose; a new table.
+
+        Not inside `jit`, as `weights`.
+        """
+        return lbs.dense_tables(self.blocks, self.num_joints, self.num_vertices)[0]
+
+    @property
+    def weights(self) -> Float[np.ndarray, "J V"]:
+        """(J, V) skinning weights; each column sums to 1. A new table."""
+        return lbs.dense_tables(self.blocks, self.num_joints, self.num_vertices)[1]
 
     @property
     def vertex_ids(self) -> dict[str, int]:
@@ -101,13 +112,13 @@ class SmplModel:
         new_id[chosen] = np.arange(len(chosen))
         faces = new_id[np.asarray(self.faces)]
         # By NumPy: jnp would compile a program for each shape.
-        take = lambda array: jax.device_put(np.ascontiguousarray(np.asarray(array)[..., chosen]))
+        template = np.ascontiguousarray(np.asarray(self.template)[:, chosen])
+        tables = lbs.dense_tables(self.blocks, self.num_joints, self.num_vertices)
         named = ((name, int(new_id[index])) for name, index in self.named_vertices)
         return replace(
             self,
-            template=take(self.template),
-            directions=take(self.directions),
-            weights=take(self.weights),
+            template=jax.device_put(template),
+            blocks=lbs.make_blocks(*(table[..., chosen] for table in tables)),
             faces=jax.device_put(faces[np.all(faces >= 0, axis=-1)].astype(np.int32)),
             named_vertices=tuple((name, index) for name, index in named if index >= 0),
         )
@@ -148,7 +159,7 @@ def forward(
     # 2. The mesh: blend shapes, then skinning by the motion [A | t] of each joint from rest.
     features = lbs.pose_features(betas, rotmats)
     motions = lbs.rest_to_world(rest_joints, world_rotations, joints)
-    vertices = lbs.deform(model.template, model.directions, model.weights, features, motions)
+    vertices = lbs.deform(model.template, model.blocks, features, motions)
     # 3. The translation.
     if translation is not None:
         shift = jnp.asarray(translation)[..., None, :]

@@ -200,7 +200,7 @@ def test_jit_vmap_and_pytree():
         jax.vmap(smpl_jax.forward, (None, 0, 0))(model, betas, pose).vertices, plain, atol=2e-6
     )
     leaves, structure = jax.tree.flatten(model)
-    assert len(leaves) == 6 and hash(structure) == hash(jax.tree.structure(model))
+    assert len(leaves) == 8 and hash(structure) == hash(jax.tree.structure(model))
     assert jax.tree.unflatten(structure, leaves).joint_names == model.joint_names
 
 
@@ -224,22 +224,43 @@ def test_half_precision_input_is_computed_in_full():
     np.testing.assert_allclose(half.vertices, full.vertices, atol=1e-6)
 
 
-def test_large_batches_are_the_same_in_chunks(monkeypatch):
-    """A CPU processes chunks, here of three bodies; the last chunk is smaller."""
-    model = bodies("free")[1].subset(np.arange(20))
+def test_blocks_and_their_gradients_equal_a_dense_float64_program(monkeypatch):
+    """In each way of processing blocks of 20 vertices: all, two and one at a time.
+
+    The reference is the formula of the paper on dense tables in float64, differentiated by JAX.
+    """
+    monkeypatch.setattr(lbs, "_BLOCK", 20)
+    model = bodies("free")[1].subset(np.arange(0, 6899, 100))
+    assert model.blocks.weights.shape[0] == 4 and model.blocks.weight_joints.min() == -1
     rng = np.random.default_rng(0)
-    betas = jnp.asarray(rng.normal(size=(2, 4, 10)))
-    pose = jnp.asarray(rng.normal(0, 0.5, (2, 4, 72)))
+    features = rng.normal(0, 0.3, (2, 4, 217))
+    motions, probe = rng.normal(size=(2, 4, 24, 3, 4)), rng.normal(size=(2, 4, 69, 3))
+    model64 = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model)
+    directions, weights = np.float64(model.directions), np.float64(model.weights)
 
-    def slope_and_vertices():
-        def loss(pose):
-            vertices = smpl_jax.forward(model, betas, pose).vertices
-            return jnp.sum(vertices**2), vertices
+    def dense(features, motions):
+        rest = model64.template.T + jnp.einsum("...k,kcv->...vc", features, directions)
+        blended = jnp.einsum("...jrc,jv->...vrc", motions, weights)
+        return (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3]
 
-        return jax.jit(jax.grad(loss, has_aux=True))(pose)
+    def both_modes(function, dtype):
+        point = jnp.asarray(features, dtype), jnp.asarray(motions, dtype)
+        value, slope = jax.vjp(function, *point)
+        _, forward = jax.jvp(function, point, point)
+        return value, *slope(jnp.asarray(probe, dtype)), forward
 
-    at_once = slope_and_vertices()
-    monkeypatch.setattr(lbs, "_CPU_CHUNK", 60)
-    for chunked, whole in zip(slope_and_vertices(), at_once, strict=True):
-        np.testing.assert_allclose(chunked, whole, atol=1e-4)
-    assert at_once[1].shape == (2, 4, 20, 3)
+    with jax.enable_x64(True):
+        wanted = jax.jit(lambda: both_modes(dense, np.float64))()
+    blocked = lambda *point: lbs.deform(model.template, model.blocks, *point)
+    for at_once in (8 * 80, 8 * 40, 8 * 20):
+        monkeypatch.setattr(lbs, "_CPU_VERTICES", at_once)
+        found = jax.jit(lambda: both_modes(blocked, np.float32))()
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6 * np.abs(other).max())
+
+
+def test_dense_tables_are_the_inverse_of_blocks():
+    arrays, model = bodies("random")
+    np.testing.assert_array_equal(model.weights, np.float32(arrays["weights"].T))
+    directions = np.concatenate([arrays["shapedirs"], arrays["posedirs"]], -1).transpose(2, 1, 0)
+    np.testing.assert_array_equal(model.directions, np.float32(directions))
