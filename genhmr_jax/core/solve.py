@@ -140,7 +140,7 @@ def _solve(
 
     # 4. Confidence of the sampled pose (the refinement is deterministic).
     draws = jax.vmap(lambda key: jax.random.fold_in(key, CONFIDENCE_DRAWS))(keys)
-    confidence = system.confidence(params, many, surface, sampled, draws)
+    confidence = system.confidence(params, many, latents, surface, sampled, draws)
 
     # 5. Bodies of all hypotheses, and the best ones.
     rotmats = pose(refined.embeddings)

@@ -36,10 +36,13 @@ class Latents:
     Attributes:
       embeddings: (B, L, D) the input of `System.pose`, which the refinement moves.
       tokens: (B, T) int32 ids; T is 0 for a system without tokens.
+      logits: (B, T, N) of all tokens before any was chosen, for `System.confidence`; None for a
+        system without tokens.
     """
 
     embeddings: Float[Array, "B L D"]
     tokens: Int[Array, "B T"]
+    logits: Float[Array, "B T N"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +129,16 @@ class System(Protocol):
         self,
         params: Params,
         encoded: Encoded,
+        latents: Latents,
         body: smpl_jax.SmplModel,
         rotmats: Float[Array, "B 24 3 3"],
         keys: Array,
     ) -> Float[Array, "B 24"]:
-        """Probability that each joint of an answer is correct; NaN if there is no estimate."""
+        """Probability that each joint of an answer is correct; NaN if there is no estimate.
+
+        Args:
+          latents: of `sample`.
+          body: a keypoint model, for its joints.
+          rotmats: the answer, of `pose`.
+          keys: (B,) typed, one for each row.
+        """

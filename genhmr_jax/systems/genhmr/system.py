@@ -5,6 +5,7 @@ All functions but `prepare` are pure and can be jitted. `params` is {"genhmr", "
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -127,8 +128,15 @@ class GenHmrSystem:
         self, params: Params, tokens: Int[Array, "B L"], encoded: Encoded
     ) -> Float[Array, "B L N"]:
         """Logits of every token, given the visible ones (mask id where masked)."""
+        return self._decoder(params, encoded)(tokens)
+
+    def _decoder(
+        self, params: Params, encoded: Encoded
+    ) -> Callable[[Int[Array, "B L"]], Float[Array, "B L N"]]:
+        """`logits` as a function of the tokens; what does not depend on them is computed here."""
         model = nnx.merge(self.model, params["genhmr"])
-        return model.logits(tokens, params["codebook"]["vectors"], encoded, remat=self.remat)
+        codes = model.transformer.codes(params["codebook"]["vectors"])
+        return lambda tokens: model.logits(tokens, codes, encoded, remat=self.remat)
 
     def sample(
         self,
@@ -161,7 +169,7 @@ class GenHmrSystem:
             raise ValueError(f"unknown decode rule {rule!r}: choose among {known}")
         vectors = params["codebook"]["vectors"]
         samples = sampling.sample(
-            lambda tokens: self.logits(params, tokens, encoded),
+            self._decoder(params, encoded),
             vectors,
             keys,
             self.spec.tokenizer.length,
@@ -170,7 +178,8 @@ class GenHmrSystem:
             schedule=schedule,
         )
         decoded = {"expected": samples.expected, "final": samples.final}
-        return Latents(decoded.get(rule, vectors[samples.tokens]), samples.tokens)
+        embeddings = decoded.get(rule, vectors[samples.tokens])
+        return Latents(embeddings, samples.tokens, samples.first)
 
     def pose(
         self, params: Params, embeddings: Float[Array, "B L D"], view: CropCamera
@@ -189,6 +198,7 @@ class GenHmrSystem:
         self,
         params: Params,
         encoded: Encoded,
+        latents: Latents,
         body: smpl_jax.SmplModel,
         rotmats: Float[Array, "B 24 3 3"],
         keys: Array,
@@ -200,13 +210,12 @@ class GenHmrSystem:
         distance of a joint from them is the estimate of its mean squared error.
 
         Args:
+          latents: of `sample`; its logits are read.
           body: a keypoint model, for its joints.
           rotmats: the answer.
           keys: (B,), one for each row.
         """
-        vectors, length = params["codebook"]["vectors"], self.spec.tokenizer.length
-        nothing = jnp.full((rotmats.shape[0], length), vectors.shape[0], jnp.int32)
-        logits = self.logits(params, nothing, encoded)
+        vectors, logits = params["codebook"]["vectors"], latents.logits
         answer = smpl_jax.forward(body, encoded.betas, rotmats).joints
 
         def squared_distance(total: jax.Array, draw: jax.Array) -> tuple[jax.Array, None]:

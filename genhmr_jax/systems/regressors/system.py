@@ -106,6 +106,7 @@ class RegressorSystem:
         self,
         params: Params,
         encoded: Regressed,
+        latents: Latents,
         body: smpl_jax.SmplModel,
         rotmats: Array,
         keys: Array,
