@@ -128,7 +128,7 @@ def _solve(
     many = repeated(encoded, k)
     how = {"iterations": iterations, "temperature": temperature, "distinct": k > 1}
     latents = system.sample(params, many, keys, **how)
-    pose = lambda embeddings: system.pose(params, embeddings, view)
+    pose = system.pose(params, view)
     sampled = pose(latents.embeddings)
     sampled_keypoints = project_body(surface, sampled, many.betas, many.weak_camera, view)[0]
 

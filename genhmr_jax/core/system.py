@@ -6,6 +6,7 @@ by its kind, and docs/adding_a_system.md shows how to write one.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -121,9 +122,12 @@ class System(Protocol):
         """
 
     def pose(
-        self, params: Params, embeddings: Float[Array, "B L D"], view: CropCamera
-    ) -> Float[Array, "B 24 3 3"]:
-        """Joint rotations, the root's in the axes of the photo's camera. Differentiable."""
+        self, params: Params, view: CropCamera
+    ) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
+        """A function from embeddings to joint rotations, the root's in the photo camera's axes.
+
+        It is differentiable, and called many times: compute before it what the calls share.
+        """
 
     def confidence(
         self,

@@ -63,7 +63,7 @@ def inputs(system, params, rows=3):
         jnp.zeros((rows, 10)),
         jnp.ones((rows, 3)),
     )
-    rotmats = system.decode(params, jax.random.normal(key, (rows, SPEC.tokenizer.length, 3)))
+    rotmats = system.decoding(params)(jax.random.normal(key, (rows, SPEC.tokenizer.length, 3)))
     return encoded, rotmats, jax.random.split(jax.random.key(5), rows)
 
 
@@ -82,7 +82,7 @@ def test_it_is_the_share_of_a_gaussian_around_the_draws(system, params, body):
     squares = np.zeros((3, 24))
     for draw in range(DRAWS):
         tokens = jnp.argmax(logits + sampling.gumbel(keys, draw, logits.shape[1:]), -1)
-        drawn = system.decode(params, params["codebook"]["vectors"][tokens])
+        drawn = system.decoding(params)(params["codebook"]["vectors"][tokens])
         joints = np.asarray(smpl_jax.forward(body, encoded.betas, drawn).joints, np.float64)
         for row in range(3):
             a, b = joints[row] - joints[row].mean(0), answer[row] - answer[row].mean(0)
@@ -101,10 +101,10 @@ def test_a_network_that_is_sure_is_confident_of_its_own_answer_alone(system, par
         | {"transformer": params["genhmr"]["transformer"] | {"prior": _prior(7)}}
     }
     tokens = jnp.full((3, SPEC.tokenizer.length), 7)
-    answer = system.decode(params, params["codebook"]["vectors"][tokens])
+    answer = system.decoding(params)(params["codebook"]["vectors"][tokens])
     latents = sampled(system, sure, encoded, keys)
     assert system.confidence(sure, encoded, latents, body, answer, keys).min() > 0.999
-    other = system.decode(params, 5 * params["codebook"]["vectors"][tokens - 4])
+    other = system.decoding(params)(5 * params["codebook"]["vectors"][tokens - 4])
     assert system.confidence(sure, encoded, latents, body, other, keys).min() < 0.5
 
 

@@ -182,17 +182,25 @@ class GenHmrSystem:
         return Latents(embeddings, samples.tokens, samples.first)
 
     def pose(
-        self, params: Params, embeddings: Float[Array, "B L D"], view: CropCamera
-    ) -> Float[Array, "B 24 3 3"]:
-        """Rotation matrices of embeddings, by the frozen tokenizer; see core.system.System."""
-        rotmats = self.decode(params, embeddings)
+        self, params: Params, view: CropCamera
+    ) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
+        """From embeddings to rotation matrices, by the tokenizer; see core.system.System."""
+        decode = self.decoding(params)
         if not self.spec.upright:
-            return rotmats
-        return rotmats.at[:, 0].set(view.upright()[0] @ rotmats[:, 0])
+            return decode
+        turn = view.upright()[0]
 
-    def decode(self, params: Params, embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
+        def posed(embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
+            rotmats = decode(embeddings)
+            return rotmats.at[:, 0].set(turn @ rotmats[:, 0])
+
+        return posed
+
+    def decoding(
+        self, params: Params
+    ) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
         """As `pose`, but with the root rotation in the axes of the network's inputs."""
-        return nnx.merge(self.tokenizer, params["tokenizer"]).decode(embeddings)
+        return nnx.merge(self.tokenizer, params["tokenizer"]).decoding()
 
     def confidence(
         self,
@@ -216,11 +224,12 @@ class GenHmrSystem:
           keys: (B,), one for each row.
         """
         vectors, logits = params["codebook"]["vectors"], latents.logits
+        decode = self.decoding(params)
         answer = smpl_jax.forward(body, encoded.betas, rotmats).joints
 
         def squared_distance(total: jax.Array, draw: jax.Array) -> tuple[jax.Array, None]:
             tokens = jnp.argmax(logits + sampling.gumbel(keys, draw, logits.shape[1:]), -1)
-            drawn = self.decode(params, vectors[tokens])
+            drawn = decode(vectors[tokens])
             joints = smpl_jax.forward(body, encoded.betas, drawn).joints
             return total + distances(procrustes(joints, answer)(joints), answer) ** 2, None
 
