@@ -133,7 +133,7 @@ class Block(nnx.Module):
           x: context tokens, then pose tokens.
           context_length: number of context tokens.
           reference: reference points of the pose tokens in the image, in (0, 1).
-          values: values (B, H, W, heads, C / heads) of this layer's cross-attention, or the maps
+          values: values (B, heads, H, W, C / heads) of this layer's cross-attention, or the maps
             (B, H, W, C) from which it computes them, or None without an image.
           image_weight: 1 for samples with an image, 0 for the others.
         """
