@@ -192,7 +192,7 @@ def genhmr_joints(
     encoded = system.encode(params, inputs)
     keys = jax.random.split(jax.random.key(0), inputs.rows)
     latents = system.sample(params, encoded, keys, iterations=iterations, rule=rule)
-    rotmats = system.pose(params, latents.embeddings, inputs.view)
+    rotmats = system.pose(params, inputs.view)(latents.embeddings)
     return smpl_jax.posed_joints(BODY, encoded.betas, rotmats)
 
 
@@ -203,7 +203,7 @@ def hypothesis_spread(system: GenHmrSystem, params: dict, rows: Rows) -> jax.Arr
     keys = jax.random.split(jax.random.key(1), rows.size * 8)
     how = {"iterations": 5, "temperature": 1.0, "rule": "hard"}
     embeddings = system.sample(params, encoded, keys, **how).embeddings
-    joints = smpl_jax.posed_joints(BODY, encoded.betas, system.decode(params, embeddings))
+    joints = smpl_jax.posed_joints(BODY, encoded.betas, system.decoding(params)(embeddings))
     variance = jnp.var(centred(joints).reshape(rows.size, 8, 24, 3), 1)
     return 1000 * jnp.sqrt(jnp.sum(variance, -1))
 

@@ -133,7 +133,7 @@ class Block(nnx.Module):
           x: context tokens, then pose tokens.
           context_length: number of context tokens.
           reference: reference points of the pose tokens in the image, in (0, 1).
-          values: values (B, H, W, heads, C / heads) of this layer's cross-attention, or the maps
+          values: values (B, heads, H, W, C / heads) of this layer's cross-attention, or the maps
             (B, H, W, C) from which it computes them, or None without an image.
           image_weight: 1 for samples with an image, 0 for the others.
         """
@@ -203,10 +203,21 @@ class MaskedTransformer(nnx.Module):
             return [maps for _ in layers]
         return [self.blocks[f"block_{i:02d}"].cross_attention.values(maps) for i in layers]
 
+    def codes(self, vectors: Float[Array, "N D"]) -> Float[Array, "N D+1"]:
+        """What the network uses of the code vectors v, once for all calls: [v, |v|^2].
+
+        The scale of the code vectors depends on the tokenizer: v and |v|^2 are normalised to mean 0
+        and deviation 1.
+        """
+        codes = (vectors - jnp.mean(vectors, 0)) / (jnp.std(vectors, 0) + 1e-6)
+        norm = jnp.sum(codes**2, -1, keepdims=True)
+        norm = (norm - jnp.mean(norm)) / (jnp.std(norm) + 1e-6)
+        return jnp.concatenate([codes, norm], -1)
+
     def __call__(
         self,
         tokens: Int[Array, "B L"],
-        vectors: Float[Array, "N D"],
+        codes: Float[Array, "N D+1"],
         context: Float[Array, "B S C"],
         image_values: list[list[jax.Array]] | None = None,
         image_weight: Float[Array, "B"] | None = None,
@@ -216,7 +227,7 @@ class MaskedTransformer(nnx.Module):
 
         Args:
           tokens: ids; N where masked.
-          vectors: the N code vectors, D dims each.
+          codes: of the method `codes`.
           context: context tokens (2D pose, box), already embedded.
           image_values: of the method `image_values`, or None without an image.
           image_weight: 1 for samples with an image, 0 where it is dropped (default: 1).
@@ -225,12 +236,11 @@ class MaskedTransformer(nnx.Module):
         Raises:
           ValueError: unknown remat.
         """
-        # 1. Embed the tokens. The scale of the code vectors depends on the tokenizer: they are
-        # normalised to mean 0 and deviation 1. The mask id has a zero vector.
+        # 1. Embed the tokens. The mask id has a zero vector.
         x = self.embed[...][tokens] + self.position[...]
-        codes = (vectors - jnp.mean(vectors, 0)) / (jnp.std(vectors, 0) + 1e-6)
+        codes = codes.astype(x.dtype)
         if self.spec.geometric:
-            padded = jnp.concatenate([codes, jnp.zeros_like(codes[:1])]).astype(x.dtype)
+            padded = jnp.pad(codes[:, :-1], ((0, 1), (0, 0)))
             x = x + jnp.einsum("bld,ldc->blc", padded[tokens], self.code_in[...])
         x = by_rows(jnp.concatenate([context, x], 1))
 
@@ -256,11 +266,8 @@ class MaskedTransformer(nnx.Module):
             logits = product_in_float32(x, self.head.kernel[...]) + self.head.bias[...]
         logits = by_rows(logits + self.prior[...])
         if self.spec.geometric:
-            norm = jnp.sum(codes**2, -1, keepdims=True)
-            norm = (norm - jnp.mean(norm)) / (jnp.std(norm) + 1e-6)
-            features = jnp.concatenate([codes, norm], -1)
             projected = jnp.einsum("blc,lcd->bld", x, self.code_out[...])
-            logits = logits + product_in_float32(projected, features.astype(x.dtype).T)
+            logits = logits + product_in_float32(projected, codes.T)
         return logits
 
     def _scanned(

@@ -34,11 +34,13 @@ class Samples:
         that kept it: the posterior mean, given the tokens that were visible in that step.
       final: (B, L, D) expected embedding of each token in the last step, also for the tokens that
         were kept earlier.
+      first: (B, L, N) logits of the first step, in which every token is masked.
     """
 
     tokens: jax.Array
     expected: jax.Array
     final: jax.Array
+    first: jax.Array
 
 
 def gumbel(keys: Array, step: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "B *shape"]:
@@ -78,18 +80,22 @@ def sample(
     total = jnp.asarray(iterations, jnp.int32)
 
     def step(t: Int[Array, ""], state: tuple) -> tuple:
-        tokens, expected, _ = state
+        tokens, expected, _, first = state
         masked = tokens == mask_id  # (B, L)
 
         # 1. Predict: a distribution p_i over the codes for every token i, given the visible ones.
         logits = logits_fn(tokens)  # (B, L, N)
         probability = jax.nn.softmax(logits)
+        first = jax.lax.cond(t == 0, lambda: logits, lambda: first)
 
         # 2. Sample every masked token: y_i = argmax_n (logit_in + temperature * g_in) with Gumbel
         # noise g. This is Gumbel-max sampling from p_i^(1 / temperature), written without a
-        # division, so that temperature 0 gives the most probable id.
-        noise = gumbel(keys, t, (length, mask_id))
-        chosen = jnp.argmax(logits + temperature * noise, -1)
+        # division. Temperature 0 gives the most probable id, for which no noise is computed: N
+        # random numbers for each token take longer than a small network.
+        drawn = lambda: logits + temperature * gumbel(keys, t, (length, mask_id))
+        chosen = jax.lax.cond(
+            temperature > 0, lambda: jnp.argmax(drawn(), -1), lambda: jnp.argmax(logits, -1)
+        )
         tokens = jnp.where(masked, chosen, tokens)
 
         # 3. The expected embedding of every token: sum_n p_in v_n over the code vectors v.
@@ -111,11 +117,13 @@ def sample(
         # 6. Mask the n least confident tokens again.
         rank = jnp.argsort(jnp.argsort(confidence, -1), -1)
         remask = (rank < count) & masked
-        return jnp.where(remask, mask_id, tokens), expected, mean
+        return jnp.where(remask, mask_id, tokens), expected, mean, first
 
+    zeros = lambda size: jnp.zeros((batch, length, size))
     start = (
         jnp.full((batch, length), mask_id, jnp.int32),
-        jnp.zeros((batch, length, vectors.shape[1])),
-        jnp.zeros((batch, length, vectors.shape[1])),
+        zeros(vectors.shape[1]),
+        zeros(vectors.shape[1]),
+        zeros(mask_id),
     )
     return Samples(*jax.lax.fori_loop(0, total, step, start))

@@ -147,7 +147,7 @@ def _solve(
     many = repeated(encoded, k)
     how = {"iterations": iterations, "temperature": temperature, "distinct": k > 1}
     latents = system.sample(params, many, keys, **how)
-    pose = lambda embeddings: system.pose(params, embeddings, view)
+    pose = system.pose(params, view)
     sampled = pose(latents.embeddings)
     sampled_keypoints = project_body(surface, sampled, many.betas, many.weak_camera, view)[0]
 
@@ -159,7 +159,7 @@ def _solve(
 
     # 4. Confidence of the sampled pose (the refinement is deterministic).
     draws = jax.vmap(lambda key: jax.random.fold_in(key, CONFIDENCE_DRAWS))(keys)
-    confidence = system.confidence(params, many, surface, sampled, draws)
+    confidence = system.confidence(params, many, latents, surface, sampled, draws)
 
     # 5. Bodies of all hypotheses, and the best ones.
     rotmats = pose(refined.embeddings)

@@ -6,6 +6,7 @@ by its kind, and docs/adding_a_system.md shows how to write one.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -36,10 +37,13 @@ class Latents:
     Attributes:
       embeddings: (B, L, D) the input of `System.pose`, which the refinement moves.
       tokens: (B, T) int32 ids; T is 0 for a system without tokens.
+      logits: (B, T, N) of all tokens before any was chosen, for `System.confidence`; None for a
+        system without tokens.
     """
 
     embeddings: Float[Array, "B L D"]
     tokens: Int[Array, "B T"]
+    logits: Float[Array, "B T N"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,16 +122,27 @@ class System(Protocol):
         """
 
     def pose(
-        self, params: Params, embeddings: Float[Array, "B L D"], view: CropCamera
-    ) -> Float[Array, "B 24 3 3"]:
-        """Joint rotations, the root's in the axes of the photo's camera. Differentiable."""
+        self, params: Params, view: CropCamera
+    ) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
+        """A function from embeddings to joint rotations, the root's in the photo camera's axes.
+
+        It is differentiable, and called many times: compute before it what the calls share.
+        """
 
     def confidence(
         self,
         params: Params,
         encoded: Encoded,
+        latents: Latents,
         body: smpl_jax.SmplModel,
         rotmats: Float[Array, "B 24 3 3"],
         keys: Array,
     ) -> Float[Array, "B 24"]:
-        """Probability that each joint of an answer is correct; NaN if there is no estimate."""
+        """Probability that each joint of an answer is correct; NaN if there is no estimate.
+
+        Args:
+          latents: of `sample`.
+          body: a keypoint model, for its joints.
+          rotmats: the answer, of `pose`.
+          keys: (B,) typed, one for each row.
+        """

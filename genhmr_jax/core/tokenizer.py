@@ -19,7 +19,7 @@ in TokenHMR's tokenizer). Gram-Schmidt makes any output of the decoder a rotatio
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -83,59 +83,101 @@ class TokenizerSpec:
 class PartsCoder(nnx.Module):
     """One residual MLP for each body part, from its joints to its tokens or back.
 
-    The MLP of part p maps n_p rows to m_p rows, (B, n_p, i) -> (B, m_p, o), as one flat vector. A
-    row is a joint or a token. Rows are in the order of PARTS. The MLP consists of `spec.depth`
-    blocks x + W2 gelu(W1 norm(x)) between an input and an output projection.
+    The MLP of a part maps n rows to m rows, (B, n, i) -> (B, m, o), as one flat vector. A row is a
+    joint or a token. The MLP consists of `spec.depth` blocks x + W2 gelu(W1 norm(x)) between an
+    input and an output projection. All MLPs are computed as a batched one, so that the program has
+    the size of one.
+
+    Args:
+      rows_in, rows_out: indices of the rows of each part. Every row belongs to one part.
+      size_in, size_out: i, o.
+      spec: of the tokenizer.
     """
 
     def __init__(
         self,
-        rows_in: Sequence[int],
+        rows_in: Sequence[Sequence[int]],
         size_in: int,
-        rows_out: Sequence[int],
+        rows_out: Sequence[Sequence[int]],
         size_out: int,
         spec: TokenizerSpec,
         *,
         rngs: nnx.Rngs,
     ):
-        self.rows_in, self.size_out = tuple(rows_in), size_out
-        mlp = lambda n, m: ResidualMlp(n * size_in, spec.width, spec.depth, m * size_out, rngs=rngs)
+        self.rows_in, self.rows_out = tuple(map(tuple, rows_in)), tuple(map(tuple, rows_out))
+        mlp = lambda rows, more: ResidualMlp(
+            len(rows) * size_in, spec.width, spec.depth, len(more) * size_out, rngs=rngs
+        )
         rows = zip(rows_in, rows_out, strict=True)
-        self.parts = nnx.Dict({f"part_{p}": mlp(n, m) for p, (n, m) in enumerate(rows)})
+        self.parts = nnx.Dict({f"part_{p}": mlp(*both) for p, both in enumerate(rows)})
+
+    def function(self) -> Callable[[Float[Array, "B n i"]], Float[Array, "B m o"]]:
+        """The network as a function. The parameters of the parts are stacked here, once."""
+        split = [nnx.split(self.parts[f"part_{p}"]) for p in range(len(self.rows_in))]
+        graph, parts = split[0][0], len(split)
+        stacked = jax.tree.map(_stacked, *(state for _, state in split))
+        # Rows of the parts, (P, n_max). A shorter part repeats its last row: the kernels are zero
+        # there, and no part sees another.
+        most = max(map(len, self.rows_in))
+        source = np.array([rows + rows[-1:] * (most - len(rows)) for rows in self.rows_in])
+        # Where the parts' results, (P, m_max) rows, have each row of the output.
+        most = max(map(len, self.rows_out))
+        place = [p * most + k for p, rows in enumerate(self.rows_out) for k in range(len(rows))]
+        target = np.array(place)[np.argsort(np.concatenate(self.rows_out))]
+
+        def network(x: Float[Array, "B n i"]) -> Float[Array, "B m o"]:
+            batch = x.shape[0]
+            flat = _rows(x, source.reshape(-1)).reshape(batch, parts, -1)
+            mlp = lambda state, flat: nnx.merge(graph, state)(flat)
+            out = jax.vmap(mlp, (0, 1), 1)(stacked, flat)  # (B, P, m_max o)
+            return _rows(out.reshape(batch, parts * most, -1), target)
+
+        return network
 
     def __call__(self, x: Float[Array, "B n i"]) -> Float[Array, "B m o"]:
-        pieces, start = [], 0
-        for p, n in enumerate(self.rows_in):
-            piece = x[:, start : start + n].reshape(x.shape[0], -1)
-            pieces.append(self.parts[f"part_{p}"](piece).reshape(x.shape[0], -1, self.size_out))
-            start += n
-        return jnp.concatenate(pieces, 1)
+        return self.function()(x)
+
+
+def _stacked(*arrays: jax.Array) -> jax.Array:
+    """Arrays of one rank on a new first axis, each filled up with zeros to the largest shape."""
+    shape = np.max([array.shape for array in arrays], 0)
+    fill = lambda array: [(0, n - m) for n, m in zip(shape, array.shape, strict=True)]
+    filled = [a if a.shape == tuple(shape) else jnp.pad(a, fill(a)) for a in arrays]
+    return jnp.concatenate(filled).reshape(len(arrays), *shape)
+
+
+def _rows(x: Float[Array, "B n i"], index: np.ndarray) -> Float[Array, "B m i"]:
+    """The rows x[:, index]."""
+    if np.array_equal(index, np.arange(x.shape[1])):
+        return x
+    return jnp.take(x, index, 1, mode="clip")
+
+
+def _token_rows(spec: TokenizerSpec) -> list[range]:
+    """The tokens of each part."""
+    ends = np.cumsum(spec.part_tokens).tolist()
+    return [range(end - count, end) for end, count in zip(ends, spec.part_tokens, strict=True)]
 
 
 class PartsEncoder(nnx.Module):
     """Pose (B, 24, 6) -> latent vectors (B, L, D)."""
 
     def __init__(self, spec: TokenizerSpec, *, rngs: nnx.Rngs):
-        self.coder = PartsCoder(
-            [len(p) for p in PARTS], 6, spec.part_tokens, spec.code_dim, spec, rngs=rngs
-        )
+        self.coder = PartsCoder(PARTS, 6, _token_rows(spec), spec.code_dim, spec, rngs=rngs)
 
     def __call__(self, rot6d: Float[Array, "B 24 6"]) -> Float[Array, "B L D"]:
-        in_parts = np.concatenate(PARTS)  # the joints in the order of PARTS
-        return self.coder(rot6d[:, in_parts])
+        return self.coder(rot6d)
 
 
 class PartsDecoder(nnx.Module):
     """Token embeddings (B, L, D) -> pose (B, 24, 6)."""
 
     def __init__(self, spec: TokenizerSpec, *, rngs: nnx.Rngs):
-        self.coder = PartsCoder(
-            spec.part_tokens, spec.code_dim, [len(p) for p in PARTS], 6, spec, rngs=rngs
-        )
+        self.coder = PartsCoder(_token_rows(spec), spec.code_dim, PARTS, 6, spec, rngs=rngs)
 
-    def __call__(self, z: Float[Array, "B L D"]) -> Float[Array, "B 24 6"]:
-        in_order = np.argsort(np.concatenate(PARTS))  # back to SMPL's order of the joints
-        return self.coder(z)[:, in_order]
+    def function(self) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 6"]]:
+        """The network as a function, see PartsCoder."""
+        return self.coder.function()
 
 
 def nearest_resize(x: Float[Array, "B n C"], length: int) -> Float[Array, "B m C"]:
@@ -171,6 +213,10 @@ class ConvStack(nnx.Module):
         self.blocks = nnx.Dict({f"block_{i:02d}": block(d) for i, d in enumerate(dilations)})
         self.out = conv(width, size_out)
 
+    def function(self) -> Callable[[Float[Array, "B n i"]], Float[Array, "B m o"]]:
+        """The network as a function."""
+        return self.__call__
+
     def __call__(self, x: Float[Array, "B n i"]) -> Float[Array, "B m o"]:
         x = jax.nn.relu(self.inp(x.astype(self.inp.kernel[...].dtype)))
         for i, length in enumerate(self.lengths):
@@ -202,7 +248,12 @@ class PoseTokenizer(nnx.Module):
 
     def decode(self, embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
         """Decode token embeddings (code vectors or any others) to rotation matrices."""
-        return rotations.rot6d_to_matrix(self.decoder(embeddings).astype(jnp.float32), "rows")
+        return self.decoding()(embeddings)
+
+    def decoding(self) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
+        """`decode` as a function: what does not depend on the embeddings is computed here."""
+        network = self.decoder.function()
+        return lambda z: rotations.rot6d_to_matrix(network(z).astype(jnp.float32), "rows")
 
     def tokenize(
         self, vectors: Float[Array, "N D"], rotmats: Float[Array, "B 24 3 3"]

@@ -111,8 +111,7 @@ def refined(
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B 10"]]:
     """Refine: embeddings and betas. The refinement uses the keypoints in every context."""
     view = rows.inputs().view
-    pose = lambda embeddings: system.pose(params, embeddings, view)
-    found = refine(pose, body, *start, rows.keypoints, view, spec=spec)
+    found = refine(system.pose(params, view), body, *start, rows.keypoints, view, spec=spec)
     return found.embeddings, found.betas
 
 
@@ -126,7 +125,7 @@ def joints_of(
     betas: Float[Array, "B 10"],
 ) -> Float[Array, "B 24 3"]:
     """Joints in metres from the model origin."""
-    return smpl_jax.posed_joints(body, betas, system.pose(params, embeddings, rows.inputs().view))
+    return smpl_jax.posed_joints(body, betas, system.pose(params, rows.inputs().view)(embeddings))
 
 
 def measure(

@@ -63,19 +63,26 @@ def inputs(system, params, rows=3):
         jnp.zeros((rows, 10)),
         jnp.ones((rows, 3)),
     )
-    rotmats = system.decode(params, jax.random.normal(key, (rows, SPEC.tokenizer.length, 3)))
+    rotmats = system.decoding(params)(jax.random.normal(key, (rows, SPEC.tokenizer.length, 3)))
     return encoded, rotmats, jax.random.split(jax.random.key(5), rows)
+
+
+def sampled(system, params, encoded, keys):
+    return system.sample(params, encoded, keys, iterations=2)
 
 
 def test_it_is_the_share_of_a_gaussian_around_the_draws(system, params, body):
     encoded, rotmats, keys = inputs(system, params)
-    found = system.confidence(params, encoded, body, rotmats, keys)
+    latents = sampled(system, params, encoded, keys)
+    found = system.confidence(params, encoded, latents, body, rotmats, keys)
+    # The logits of the first of two steps are those of the network with all tokens masked.
     logits = system.logits(params, jnp.full((3, SPEC.tokenizer.length), 12), encoded)
+    np.testing.assert_allclose(latents.logits, logits, atol=1e-5)
     answer = np.asarray(smpl_jax.forward(body, encoded.betas, rotmats).joints, np.float64)
     squares = np.zeros((3, 24))
     for draw in range(DRAWS):
         tokens = jnp.argmax(logits + sampling.gumbel(keys, draw, logits.shape[1:]), -1)
-        drawn = system.decode(params, params["codebook"]["vectors"][tokens])
+        drawn = system.decoding(params)(params["codebook"]["vectors"][tokens])
         joints = np.asarray(smpl_jax.forward(body, encoded.betas, drawn).joints, np.float64)
         for row in range(3):
             a, b = joints[row] - joints[row].mean(0), answer[row] - answer[row].mean(0)
@@ -94,18 +101,19 @@ def test_a_network_that_is_sure_is_confident_of_its_own_answer_alone(system, par
         | {"transformer": params["genhmr"]["transformer"] | {"prior": _prior(7)}}
     }
     tokens = jnp.full((3, SPEC.tokenizer.length), 7)
-    answer = system.decode(params, params["codebook"]["vectors"][tokens])
-    assert system.confidence(sure, encoded, body, answer, keys).min() > 0.999
-    other = system.decode(params, 5 * params["codebook"]["vectors"][tokens - 4])
-    assert system.confidence(sure, encoded, body, other, keys).min() < 0.5
+    answer = system.decoding(params)(params["codebook"]["vectors"][tokens])
+    latents = sampled(system, sure, encoded, keys)
+    assert system.confidence(sure, encoded, latents, body, answer, keys).min() > 0.999
+    other = system.decoding(params)(5 * params["codebook"]["vectors"][tokens - 4])
+    assert system.confidence(sure, encoded, latents, body, other, keys).min() < 0.5
 
 
 def test_a_row_does_not_depend_on_the_others(system, params, body):
     encoded, rotmats, keys = inputs(system, params)
-    together = system.confidence(params, encoded, body, rotmats, keys)
-    alone = system.confidence(
-        params, jax.tree.map(lambda x: x[1:2], encoded), body, rotmats[1:2], keys[1:2]
-    )
+    latents = sampled(system, params, encoded, keys)
+    together = system.confidence(params, encoded, latents, body, rotmats, keys)
+    encoded, latents = jax.tree.map(lambda x: x[1:2], (encoded, latents))
+    alone = system.confidence(params, encoded, latents, body, rotmats[1:2], keys[1:2])
     np.testing.assert_allclose(alone[0], together[1], atol=1e-5)
 
 

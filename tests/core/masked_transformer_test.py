@@ -21,12 +21,12 @@ MAPS = RNG.normal(size=(3, 4, 3, WIDTH)).astype(np.float32)
 
 @nnx.jit
 def with_image(model, tokens, context, maps, weight):
-    return model(tokens, VECTORS, context, model.image_values([maps]), weight)
+    return model(tokens, model.codes(VECTORS), context, model.image_values([maps]), weight)
 
 
 @nnx.jit
 def without_image(model, tokens, context, vectors):
-    return model(tokens, vectors, context)
+    return model(tokens, model.codes(vectors), context)
 
 
 def transformer(**changes) -> MaskedTransformer:

@@ -86,7 +86,7 @@ def answer(network, inputs):
     system, params = network
     encoded = system.encode(params, inputs)
     latents = system.sample(params, encoded, jax.random.split(jax.random.key(0), inputs.rows))
-    rotmats = system.pose(params, latents.embeddings, inputs.view)
+    rotmats = system.pose(params, inputs.view)(latents.embeddings)
     return rotmats, encoded.betas, inputs.view.translation(encoded.weak_camera)
 
 
@@ -253,7 +253,7 @@ def test_tokens_and_labels_agree_in_training(task):
     rotmats, tokens = sample.rows.rotmats, sample.targets.tokens
     upright = rotmats.at[:, 0].set(jnp.swapaxes(turn, 1, 2) @ rotmats[:, 0])
     np.testing.assert_array_equal(tokens, tokenizer.tokenize(vectors, upright))
-    decoded = task.system.pose(task.frozen, vectors[tokens], inputs.view)
+    decoded = task.system.pose(task.frozen, inputs.view)(vectors[tokens])
     plain = tokenizer.decode(vectors[tokens])
     np.testing.assert_allclose(decoded[:, 0], turn @ plain[:, 0], atol=1e-5)
     np.testing.assert_array_equal(decoded[:, 1:], plain[:, 1:])

@@ -153,7 +153,7 @@ def test_a_model_over_it():
         drop_path=shape(12, 2),
     )
     encoded = jax.eval_shape(system.encode, system.shapes, inputs)
-    assert [values.shape[1:3] for values in encoded.image_values[0]] == [
+    assert [values.shape[2:4] for values in encoded.image_values[0]] == [
         (72, 56),
         (36, 28),
         (18, 14),

@@ -252,7 +252,7 @@ def test_sampling_positions_are_not_rounded():
     reference = jnp.stack([places / 200, jnp.full(11, 0.5)], -1)[None]
     found = layer(jnp.zeros((1, 11, 4), jnp.bfloat16), reference, layer.values([image]))
     sampled = bilinear_sample(
-        jnp.ones((1, 4, 4, 1, 2), jnp.bfloat16), jnp.full((1, 3, 1, 1, 2), 0.3, jnp.float32)
+        jnp.ones((1, 1, 4, 4, 2), jnp.bfloat16), jnp.full((1, 3, 1, 1, 2), 0.3, jnp.float32)
     )
     assert found.dtype == sampled.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(found[0, :, 0], np.float32), places - 159.5, atol=0.005)

@@ -245,14 +245,21 @@ class GenHmr(nnx.Module):
     def logits(
         self,
         tokens: Int[Array, "B L"],
-        vectors: Float[Array, "N D"],
+        codes: Float[Array, "N D+1"],
         encoded: Encoded,
         *,
         remat: str = "none",
     ) -> Float[Array, "B L N"]:
-        """Logits of p(token | visible tokens, image, 2D pose), float32; `remat`: see `encode`."""
+        """Logits of p(token | visible tokens, image, 2D pose), float32.
+
+        Args:
+          tokens: ids; N where masked.
+          codes: of `MaskedTransformer.codes`.
+          encoded: of `encode`.
+          remat: see `encode`.
+        """
         return self.transformer(
-            tokens, vectors, encoded.context, encoded.image_values, encoded.image_weight, remat
+            tokens, codes, encoded.context, encoded.image_values, encoded.image_weight, remat
         )
 
 

@@ -81,7 +81,7 @@ class Objective:
         vectors = frozen["codebook"]["vectors"]
         soft = self._differentiable_sample(logits, vectors, targets.noise_key)
         embeddings = jnp.where(targets.mask[..., None], soft, vectors[targets.tokens])
-        rotmats = self.system.pose(everything, embeddings, inputs.view)
+        rotmats = self.system.pose(everything, inputs.view)(embeddings)
         more_terms, more_metrics = _body_terms(frozen["body"], rotmats, encoded, sample)
         return terms | more_terms, metrics | more_metrics
 

@@ -5,6 +5,7 @@ All functions but `prepare` are pure and can be jitted. `params` is {"genhmr", "
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -133,8 +134,15 @@ class GenHmrSystem:
         self, params: Params, tokens: Int[Array, "B L"], encoded: Encoded
     ) -> Float[Array, "B L N"]:
         """Logits of every token, given the visible ones (mask id where masked)."""
+        return self._decoder(params, encoded)(tokens)
+
+    def _decoder(
+        self, params: Params, encoded: Encoded
+    ) -> Callable[[Int[Array, "B L"]], Float[Array, "B L N"]]:
+        """`logits` as a function of the tokens; what does not depend on them is computed here."""
         model = nnx.merge(self.model, params["genhmr"])
-        return model.logits(tokens, params["codebook"]["vectors"], encoded, remat=self.remat)
+        codes = model.transformer.codes(params["codebook"]["vectors"])
+        return lambda tokens: model.logits(tokens, codes, encoded, remat=self.remat)
 
     def sample(
         self,
@@ -167,7 +175,7 @@ class GenHmrSystem:
             raise ValueError(f"unknown decode rule {rule!r}: choose among {known}")
         vectors = params["codebook"]["vectors"]
         samples = sampling.sample(
-            lambda tokens: self.logits(params, tokens, encoded),
+            self._decoder(params, encoded),
             vectors,
             keys,
             self.spec.tokenizer.length,
@@ -176,25 +184,35 @@ class GenHmrSystem:
             schedule=schedule,
         )
         decoded = {"expected": samples.expected, "final": samples.final}
-        return Latents(decoded.get(rule, vectors[samples.tokens]), samples.tokens)
+        embeddings = decoded.get(rule, vectors[samples.tokens])
+        return Latents(embeddings, samples.tokens, samples.first)
 
     def pose(
-        self, params: Params, embeddings: Float[Array, "B L D"], view: CropCamera
-    ) -> Float[Array, "B 24 3 3"]:
-        """Rotation matrices of embeddings, by the frozen tokenizer; see core.system.System."""
-        rotmats = self.decode(params, embeddings)
+        self, params: Params, view: CropCamera
+    ) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
+        """From embeddings to rotation matrices, by the tokenizer; see core.system.System."""
+        decode = self.decoding(params)
         if not self.spec.upright:
-            return rotmats
-        return rotmats.at[:, 0].set(view.upright()[0] @ rotmats[:, 0])
+            return decode
+        turn = view.upright()[0]
 
-    def decode(self, params: Params, embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
+        def posed(embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
+            rotmats = decode(embeddings)
+            return rotmats.at[:, 0].set(turn @ rotmats[:, 0])
+
+        return posed
+
+    def decoding(
+        self, params: Params
+    ) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
         """As `pose`, but with the root rotation in the axes of the network's inputs."""
-        return nnx.merge(self.tokenizer, params["tokenizer"]).decode(embeddings)
+        return nnx.merge(self.tokenizer, params["tokenizer"]).decoding()
 
     def confidence(
         self,
         params: Params,
         encoded: Encoded,
+        latents: Latents,
         body: smpl_jax.SmplModel,
         rotmats: Float[Array, "B 24 3 3"],
         keys: Array,
@@ -206,18 +224,18 @@ class GenHmrSystem:
         distance of a joint from them is the estimate of its mean squared error.
 
         Args:
+          latents: of `sample`; its logits are read.
           body: a keypoint model, for its joints.
           rotmats: the answer.
           keys: (B,), one for each row.
         """
-        vectors, length = params["codebook"]["vectors"], self.spec.tokenizer.length
-        nothing = jnp.full((rotmats.shape[0], length), vectors.shape[0], jnp.int32)
-        logits = self.logits(params, nothing, encoded)
+        vectors, logits = params["codebook"]["vectors"], latents.logits
+        decode = self.decoding(params)
         answer = smpl_jax.forward(body, encoded.betas, rotmats).joints
 
         def squared_distance(total: jax.Array, draw: jax.Array) -> tuple[jax.Array, None]:
             tokens = jnp.argmax(logits + sampling.gumbel(keys, draw, logits.shape[1:]), -1)
-            drawn = self.decode(params, vectors[tokens])
+            drawn = decode(vectors[tokens])
             joints = smpl_jax.forward(body, encoded.betas, drawn).joints
             return total + distances(procrustes(joints, answer)(joints), answer) ** 2, None
 

@@ -85,7 +85,7 @@ def _measure(
     encoded = system.encode(everything, inputs)
     keys = jax.random.split(jax.random.key(0), inputs.rows)
     latents = system.sample(everything, encoded, keys, iterations=iterations, rule=rule)
-    rotmats = system.pose(everything, latents.embeddings, inputs.view)
+    rotmats = system.pose(everything, inputs.view)(latents.embeddings)
     output = smpl_jax.forward(frozen["body"], encoded.betas, rotmats)
     gap = jnp.linalg.norm(keypoint_gap(frozen["body"], output, encoded.weak_camera, rows), axis=-1)
     weight2d = rows.weight if rows.weight2d is None else rows.weight2d

@@ -5,6 +5,7 @@ The "embeddings" of a regressor are its 24 rotations in 6D, and decoding them is
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -101,15 +102,16 @@ class RegressorSystem:
         return Latents(encoded.rot6d, jnp.zeros((encoded.rot6d.shape[0], 0), jnp.int32))
 
     def pose(
-        self, params: Params, embeddings: Float[Array, "B 24 6"], view: CropCamera
-    ) -> Float[Array, "B 24 3 3"]:
-        """Rotation matrices of 6D rotations."""
-        return rotations.rot6d_to_matrix(embeddings, "rows")
+        self, params: Params, view: CropCamera
+    ) -> Callable[[Float[Array, "B 24 6"]], Float[Array, "B 24 3 3"]]:
+        """From 6D rotations to rotation matrices."""
+        return lambda embeddings: rotations.rot6d_to_matrix(embeddings, "rows")
 
     def confidence(
         self,
         params: Params,
         encoded: Regressed,
+        latents: Latents,
         body: smpl_jax.SmplModel,
         rotmats: Array,
         keys: Array,
