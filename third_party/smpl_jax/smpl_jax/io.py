@@ -116,7 +116,9 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
     if missing:
         raise _not_smpl(path, f"it lacks {', '.join(missing)}")
     try:
-        tables = {key: np.asarray(arrays[key], np.float64) for key in _KEYS[:5]}
+        # The largest table is not needed in full precision.
+        kind = lambda key: np.float32 if key == "posedirs" else np.float64
+        tables = {key: np.asarray(arrays[key], kind(key)) for key in _KEYS[:5]}
         vertices, joints = _counts(tables)
     except (TypeError, ValueError) as error:
         raise _not_smpl(path, f"v_template or weights is no table of numbers ({error})") from error
@@ -135,7 +137,7 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int) -> Smpl
     # 3. Convert to the layout of the model.
     shapedirs = shapedirs[..., :num_betas]
     shapedirs = np.pad(shapedirs, ((0, 0), (0, 0), (0, num_betas - shapedirs.shape[-1])))
-    directions = np.concatenate([shapedirs, posedirs], axis=-1)
+    directions = np.concatenate([shapedirs.astype(np.float32), posedirs], axis=-1)
     # Converted by NumPy: jnp would compile a program for each shape.
     to_jax = lambda array: jax.device_put(np.ascontiguousarray(array, np.float32))
     # Concrete arrays, even if a body is loaded inside a jitted function.
