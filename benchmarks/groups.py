@@ -26,6 +26,9 @@ class Group:
     quick: bool = True
 
 
+FAILED = "failed: "
+"""The start of the note of a row in place of a group that raised an error."""
+
 GROUPS = {
     "startup": Group("Start-up: `genhmr demo` as a whole process", "startup"),
     "photo": Group("A further photo", "photo"),
@@ -53,9 +56,9 @@ def collect(name: str, settings: Settings) -> list[Row]:
         module = importlib.import_module(f"benchmarks.{group.module}")
         takes = inspect.signature(module.rows).parameters
         found = list(module.rows(settings) if "settings" in takes else module.rows())
-    except (ImportError, AttributeError) as error:
+    except ImportError as error:
         return [table.not_available(group.title, str(error))]
     except Exception as error:
         traceback.print_exc()
-        return [table.not_available(group.title, f"{type(error).__name__}: {error}")]
+        return [Row(group.title, None, note=f"{FAILED}{type(error).__name__}: {error}")]
     return [row if isinstance(row, Row) else table.from_timings([row])[0] for row in found]

@@ -35,21 +35,9 @@ def take_turns(
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def median_seconds(call: Callable[[], object], repeats: int, warm: int = 1) -> float:
-    """Median seconds of a call, after `warm` calls that do not count."""
-    for _ in range(warm):
-        call()
-    return take_turns({"call": call}, 1, repeats)["call"] if warm else _once(call, repeats)
-
-
-def _once(call: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, every call counted."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def median_seconds(call: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a call, after one call that does not count."""
+    return take_turns({"call": call}, 1, repeats)["call"]
 
 
 @dataclasses.dataclass(frozen=True)

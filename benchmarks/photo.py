@@ -1,0 +1,114 @@
+"""The stages of a further photo, in this process: detection, solve and picture, and their floors."""
+
+import functools
+import tempfile
+
+import jax
+import numpy as np
+
+import genhmr_jax
+from benchmarks import machine
+from benchmarks.settings import SAMPLE, Settings
+from benchmarks.table import Row
+from benchmarks.timing import median_seconds
+from genhmr_jax.core.solve import solve
+from genhmr_jax.core.system import PhotoCamera
+from genhmr_jax.detect import detector, graph_runner, movenet
+from genhmr_jax.io import compilation_cache
+from genhmr_jax.recover import photo as recovery
+from genhmr_jax.recover import report
+from genhmr_jax.train.flops import function_flops
+
+SOURCE = "matrix products and convolutions of the traced program, 2 x multiply-adds"
+
+
+@functools.cache
+def recoverer() -> recovery.Recoverer:
+    """The shipped model with the free body."""
+    compilation_cache.enable()
+    return genhmr_jax.load()
+
+
+def rows(settings: Settings) -> list[Row]:
+    """Seconds of each stage of the sample photo, everything warm."""
+    image, model = genhmr_jax.read_image(SAMPLE), recoverer()
+    people = model.recover(image)
+    inputs, repeats = one_person(), 5 if settings.quick else 15
+    options = recovery.RecoverOptions()
+
+    def solved() -> None:
+        jax.block_until_ready(model.solve(inputs, np.arange(1), options))
+
+    detection, solving = detection_flops(), solve_flops(1)
+    floors = {
+        "detection": detection / machine.rates().flops,
+        "solve": solving / machine.rates().flops,
+    }
+    calls = {
+        "detection": lambda: detector.detect(image),
+        "solve": solved,
+        "picture": lambda: report.draw(image, people),
+        "recovery (detection and solve)": lambda: model.recover(image),
+        "all, with its files": lambda: everything(model, image),
+    }
+    return [
+        Row(
+            f"sample photo: {name}",
+            median_seconds(call, repeats),
+            floor=floors.get(name),
+            floor_from=SOURCE if name in floors else "",
+        )
+        for name, call in calls.items()
+    ]
+
+
+def everything(model: recovery.Recoverer, image: np.ndarray) -> None:
+    """What `genhmr recover` does with a photo that is read."""
+    with tempfile.TemporaryDirectory() as folder:
+        people = model.recover(image)
+        people.save(f"{folder}/photo.npz")
+        report.save_png(report.Path(folder) / "photo.png", report.draw(image, people))
+
+
+@functools.cache
+def one_person():
+    """The prepared inputs of the sample photo's person, one row."""
+    image, model = genhmr_jax.read_image(SAMPLE), recoverer()
+    found = model.recoverable(detector.detect(image))
+    height, width = image.shape[:2]
+    camera = PhotoCamera(float(np.hypot(width, height)), (width / 2, height / 2))
+    return model.system.prepare(image, found, camera, 1)
+
+
+@functools.cache
+def detection_flops() -> int:
+    """Operations of the detection of one person: MoveNet at both sizes, then BlazePose for each of
+    its passes and for the mirror image."""
+    total = 0
+    for name, sizes, kind in (
+        ("movenet-multipose", movenet.SIZES, np.int32),
+        (detector.NETWORK, (256,) * (detector.PASSES + 1), np.float32),
+    ):
+        graph, weights = graph_runner.load(name)
+        for size in sizes:
+            image = {graph.inputs[0]: jax.ShapeDtypeStruct((1, size, size, 3), kind)}
+            run = functools.partial(graph_runner.run, graph)
+            total += function_flops(run, weights, image)
+    return total
+
+
+@functools.cache
+def solve_flops(count: int) -> int:
+    """Operations of the solve of so many people with the default options."""
+    model, options = recoverer(), recovery.RecoverOptions().solving(recoverer().system)
+    inputs = jax.tree.map(lambda x: np.repeat(np.asarray(x), count, 0), one_person())
+    keys = jax.random.split(jax.random.key(0), count)
+    run = lambda params, inputs: solve(
+        model.system, params, model.body, model._surface, inputs, keys, options
+    )
+    return function_flops(run, model.params, inputs)
+
+
+def flops_of_a_person() -> tuple[int, str]:
+    """Operations of a photo of one person, and how they were counted."""
+    return detection_flops() + solve_flops(1), SOURCE
