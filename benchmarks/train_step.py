@@ -1,11 +1,11 @@
 """Throughput, model FLOPs utilisation and the costliest operations of the real train step, on
 whatever devices are here.
 
-    python benchmarks/train_step.py --config=configs/genhmr/vit.py:b --rows 256 [--accumulate 1]
+    python -m benchmarks.train_step --config=configs/genhmr/vit.py:b --rows 256 [--accumulate 1]
     [--steps 10] [--out FILE.json]
 
 Random images and labels of the real size lie on the devices, so the input is not measured. After
-compilation and two steps, the median of `--steps` steps counts. The profile is of three more steps;
+compilation and three steps, the median of `--steps` steps counts. The profile is of three more steps;
 on a GPU it lists kernels, on a CPU XLA's operations. MFU needs a chip whose peak is known
 (genhmr_jax/train/peak_flops.py).
 """
@@ -18,9 +18,14 @@ import statistics
 import tempfile
 import time
 
+from typing import Any
+
 import jax
 import numpy as np
 
+from benchmarks import machine
+from benchmarks.settings import ROOT, Settings
+from benchmarks.table import Row, not_available
 from genhmr_jax.io import config_files
 from genhmr_jax.systems import registry
 from genhmr_jax.train import mesh as meshes
@@ -80,26 +85,64 @@ def top_costs(folder: str, count: int) -> list[tuple[str, float]]:
     return [(name, value / total) for name, value in seconds.most_common(count)]
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Measure the train step.")
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--tokenizer", default="configs/tokenizer/paper.py")
-    parser.add_argument("--rows", type=int, default=256, help="rows of a batch")
-    parser.add_argument("--accumulate", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--out", type=pathlib.Path)
-    args = parser.parse_args()
-    config, tokenizer = (
-        config_files.load_config(args.config, {}),
-        config_files.load_config(args.tokenizer, {}),
-    )
+PAPER = "configs/tokenizer/paper.py"
+# The config, its tokenizer's, and whether --quick includes it.
+STEPS = (
+    ("configs/tokenizer/tiny.py", "configs/tokenizer/tiny.py", True),
+    ("configs/genhmr/tiny.py", "configs/tokenizer/tiny.py", False),
+    ("configs/genhmr/keypoints.py", "configs/tokenizer/body_parts.py", False),
+)
+
+
+def rows(settings: Settings) -> list[Row]:
+    """Rows a second of the tiny configs and of the one that the shipped model starts from."""
+    found = []
+    for name, tokenizer, quick in STEPS:
+        if settings.quick and not quick:
+            found.append(not_available(f"train step, {name}", "left out by --quick"))
+            continue
+        step = measure(name, tokenizer, steps=10, profiled=False)
+        # Parameters, average and both moments are read and written once, in float32.
+        least = machine.rates().floor(1e12 * step["model_tflops_per_step"], 32 * step["params"])
+        found.append(
+            Row(
+                f"train step, {name}, batch {step['rows']}",
+                step["rows_per_s"],
+                "samples/s",
+                floor=step["rows"] / least,
+                floor_from="model FLOPs of loss and gradient; state read and written once",
+                note=f"first steps, with compilation: {step['warm_up_s']:.0f} s",
+            )
+        )
+    return found
+
+
+def measure(
+    name: str,
+    tokenizer_name: str = PAPER,
+    batch: int | None = None,
+    accumulate: int = 1,
+    steps: int = 10,
+    profiled: bool = True,
+) -> dict[str, Any]:
+    """Time the step of a config.
+
+    Args:
+      name, tokenizer_name: config files, from the root of the repository.
+      batch: rows of a batch (image rows, if the config has any); None: those of the config.
+      accumulate: micro-batches of a batch.
+      steps: number of measured steps.
+      profiled: whether to profile three more steps.
+    """
+    config = config_files.load_config(f"{ROOT}/{name}", {})
+    tokenizer = config_files.load_config(f"{ROOT}/{tokenizer_name}", {})
     field = "image_batch_size" if config.get("image_batch_size") else "batch_size"
-    config[field], config.accumulate = args.rows, args.accumulate
+    config[field], config.accumulate = batch or config[field], accumulate
     if field == "image_batch_size":
         config.data.images = "random"  # nothing is read
-    task = registry.abstract_task(config, tokenizer)
-    if config.stage == "genhmr":  # an untrained tokenizer costs what a trained one costs
+    under = (tokenizer,) if config.stage == "genhmr" else ()
+    task = registry.abstract_task(config, *under)
+    if under:  # an untrained tokenizer costs what a trained one costs
         rng = np.random.default_rng(1)
         task.frozen = jax.tree.map(
             lambda x: (
@@ -111,39 +154,49 @@ def main() -> None:
         )
     made = program.build(task, config, meshes.make_mesh(config.mesh))
     state, frozen = made.init(), made.place_frozen()
-    batch = meshes.place(random_batch(task.batch_shapes()), meshes.batch_sharding(made.mesh))
-    started = time.monotonic()
-    for _ in range(3):
-        state, metrics = made.step(state, batch, frozen)
-        jax.block_until_ready(metrics)
-    warm = time.monotonic() - started
+    placed = meshes.place(random_batch(task.batch_shapes()), meshes.batch_sharding(made.mesh))
     times = []
-    for _ in range(args.steps):
-        start = time.monotonic()
-        state, metrics = made.step(state, batch, frozen)
+    for _ in range(3 + steps):
+        start = time.perf_counter()
+        state, metrics = made.step(state, placed, frozen)
         jax.block_until_ready(metrics)
-        times.append(time.monotonic() - start)
-    step, flops, device = statistics.median(times), made.model_flops(), made.mesh.devices.flat[0]
-    peak = peak_flops(device.device_kind)
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            for _ in range(3):
-                state, metrics = made.step(state, batch, frozen)
-            jax.block_until_ready(metrics)
-        costs = top_costs(folder, 5)
-    found = {
-        "config": args.config,
+        times.append(time.perf_counter() - start)
+    step, flops, device = statistics.median(times[3:]), made.model_flops(), made.mesh.devices.flat[0]
+    peak, costs = peak_flops(device.device_kind), []
+    if profiled:
+        with tempfile.TemporaryDirectory() as folder:
+            with jax.profiler.trace(folder):
+                for _ in range(3):
+                    state, metrics = made.step(state, placed, frozen)
+                jax.block_until_ready(metrics)
+            costs = top_costs(folder, 5)
+    return {
+        "config": name,
         "device": f"{made.mesh.size} x {device.device_kind}",
-        "rows": args.rows,
-        "warm_up_s": warm,
+        "rows": config[field],
+        "params": sum(x.size for x in jax.tree.leaves(made.state["params"])),
+        "warm_up_s": sum(times[:3]),
         "step_ms": 1000 * step,
-        "rows_per_s": args.rows / step,
+        "rows_per_s": config[field] / step,
         "model_tflops_per_step": flops / 1e12,
         "tflops_per_s_per_device": flops / step / made.mesh.size / 1e12,
         "mfu": flops / step / made.mesh.size / peak if peak else None,
         "loss": float(metrics["loss"]),
         "top_costs": costs,
     }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Measure the train step.")
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--tokenizer", default=PAPER)
+    parser.add_argument("--rows", type=int, default=256, help="rows of a batch")
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+    found = measure(args.config, args.tokenizer, args.rows, args.accumulate, args.steps)
     print(json.dumps(found, indent=1))
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
