@@ -20,7 +20,9 @@ def rows(settings: Settings) -> list[Row]:
     Two folders are recovered, one of FEW photos and the whole one. The rate is that of the
     difference.
     """
-    every = settings.photos or photos.make(settings.work / "photos", FEW if settings.quick else COUNT)
+    every = settings.photos or photos.make(
+        settings.work / "photos", FEW if settings.quick else COUNT
+    )
     files = sorted(path for path in every.iterdir() if path.is_file())
     few = files[: max(len(files) // 10, 1)] if len(files) <= FEW else files[:FEW]
     flops, source = flops_of_a_person()

@@ -38,7 +38,11 @@ class Settings:
 
     def environment(self, cache: pathlib.Path | None = None) -> dict[str, str]:
         """The variables of a child process: its cache, and the packages of this checkout."""
-        paths = [str(ROOT), str(ROOT / "third_party" / "smpl_jax"), os.environ.get("PYTHONPATH", "")]
+        paths = [
+            str(ROOT),
+            str(ROOT / "third_party" / "smpl_jax"),
+            os.environ.get("PYTHONPATH", ""),
+        ]
         return {
             "GENHMR_CACHE": str(cache or self.cache),
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),

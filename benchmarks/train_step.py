@@ -17,7 +17,6 @@ import pathlib
 import statistics
 import tempfile
 import time
-
 from typing import Any
 
 import jax
@@ -32,34 +31,28 @@ from genhmr_jax.train import mesh as meshes
 from genhmr_jax.train import program
 from genhmr_jax.train.peak_flops import peak_flops
 
+CONSTANT = {"crop": (400.0, 400.0, 600.0), "centre": 400.0, "focal": 1000.0}
+CONSTANT |= {"weak_camera": (0.9, 0.0, 0.0), "rotmats": np.eye(3)}
 
-def random_batch(shapes: dict) -> dict:
+
+def random_batch(shapes: Any) -> Any:
     """Arrays like `shapes` that a step can be computed of: rotations are rotations, people stand
     before the camera."""
     rng = np.random.default_rng(0)
 
-    def fill(name: str, x: jax.ShapeDtypeStruct) -> np.ndarray:
+    def fill(path: tuple, x: jax.ShapeDtypeStruct) -> np.ndarray:
+        # The name of the field; an array of a list has that of the list.
+        name = next(key.name for key in reversed(path) if hasattr(key, "name"))
         if name == "number":
             return np.arange(x.shape[0], dtype=np.uint32)
-        if name == "rotmats":
-            return np.broadcast_to(np.eye(3, dtype=np.float32), x.shape)
         if x.dtype == np.uint8:
             return rng.integers(0, 256, x.shape, dtype=np.uint8)
-        constant = {
-            "crop": (400.0, 400.0, 600.0),
-            "image_size": (800.0, 800.0),
-            "focal": 1000.0,
-            "weak_camera": (0.9, 0.0, 0.0),
-        }
-        if name in constant:
-            return np.broadcast_to(np.asarray(constant[name], np.float32), x.shape)
+        if name in CONSTANT:
+            return np.broadcast_to(np.asarray(CONSTANT[name], x.dtype), x.shape)
         scale = 800.0 if name in ("keypoints", "points2d") else 0.3
         return (scale * rng.uniform(0, 1, x.shape)).astype(x.dtype)
 
-    fill_all = lambda rows: {
-        name: jax.tree.map(lambda x, n=name: fill(n, x), value) for name, value in rows.items()
-    }
-    return {part: fill_all(rows) for part, rows in shapes.items()}
+    return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
 def top_costs(folder: str, count: int) -> list[tuple[str, float]]:
@@ -161,7 +154,11 @@ def measure(
         state, metrics = made.step(state, placed, frozen)
         jax.block_until_ready(metrics)
         times.append(time.perf_counter() - start)
-    step, flops, device = statistics.median(times[3:]), made.model_flops(), made.mesh.devices.flat[0]
+    step, flops, device = (
+        statistics.median(times[3:]),
+        made.model_flops(),
+        made.mesh.devices.flat[0],
+    )
     peak, costs = peak_flops(device.device_kind), []
     if profiled:
         with tempfile.TemporaryDirectory() as folder:
