@@ -43,8 +43,8 @@ def rows(settings: Settings) -> list[Row]:
             "MB/s",
             PEER,
             best[f"peer {direction}"],
-            machine.rates().bandwidth / 1e6,
-            "each byte read and written once, at the copy rate",
+            machine.copy_rate() / 1e6,
+            "each byte read and written once, at the host's copy rate",
         )
         for direction in ("save", "restore")
     ]

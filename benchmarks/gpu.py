@@ -21,8 +21,7 @@ def rows(settings: Settings) -> list[Row]:
         return [not_available("GPU", "JAX finds none")]
     model, options, found = photo.recoverer(), RecoverOptions(), []
     for count in PEOPLE:
-        inputs = jax.tree.map(lambda x: np.repeat(np.asarray(x), count, 0), photo.one_person())
-        inputs = jax.device_put(inputs)
+        inputs = photo.people_of_sample(count)
         solve = lambda i=inputs, n=count: jax.block_until_ready(
             model.solve(i, np.arange(n), options)
         )

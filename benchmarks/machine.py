@@ -9,6 +9,8 @@ import platform
 import time
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import median_seconds
@@ -17,11 +19,12 @@ PACKAGES = ("jax", "jaxlib", "numpy", "torch")
 BUSY = 0.1  # share of the processors that other work may take
 SIZES = (512, 1024, 2048)  # of the square matrices whose product is measured
 COPIED = 2**28  # bytes of the array that is copied: larger than any cache
+ON_DEVICE = 2**30  # the same on an accelerator
 
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """What the device can do.
+    """What a device can do.
 
     Attributes:
       flops: operations a second of float32 matrix products.
@@ -38,35 +41,39 @@ class Rates:
 
 @functools.cache
 def rates() -> Rates:
-    """The rates of the processors, measured once: the best of NumPy and JAX and of several sizes."""
-    measured = product_rates()
-    return Rates(max(measured.values()), copy_rate())
+    """The rates of JAX's first device, measured once.
+
+    On a CPU, NumPy's product counts too if it is faster than JAX's.
+    """
+    if jax.default_backend() == "cpu":
+        return Rates(max(product_rates().values()), copy_rate())
+    array = jnp.ones(ON_DEVICE // 4)
+    copy = jax.jit(jnp.negative)
+    seconds = median_seconds(lambda: copy(array).block_until_ready(), 10)
+    return Rates(product_rates()["jax"], 2 * ON_DEVICE / seconds)
 
 
 @functools.cache
 def product_rates() -> dict[str, float]:
-    """Operations a second of float32 matrix products by NumPy and by JAX, best of SIZES."""
-    import jax
-    import jax.numpy as jnp
-
-    product = jax.jit(jnp.matmul)
-    best = {"numpy": 0.0, "jax": 0.0}
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        for size in SIZES:
-            a = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
-            out, b = np.empty_like(a), jnp.asarray(a)
-            calls = {
-                "numpy": lambda a=a, out=out: np.matmul(a, a, out=out),
-                "jax": lambda b=b: product(b, b).block_until_ready(),
-            }
-            for name, call in calls.items():
-                best[name] = max(best[name], 2 * size**3 / median_seconds(call, 5))
+    """Operations a second of float32 matrix products, in JAX's default precision: by NumPy on the
+    host, and by JAX on its first device, each with its best size."""
+    product, best = jax.jit(jnp.matmul), {"numpy": 0.0, "jax": 0.0}
+    on_host = jax.default_backend() == "cpu"
+    for size in SIZES if on_host else (*SIZES, 4096, 8192):
+        a = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
+        out, b = np.empty_like(a), jnp.asarray(a)
+        calls = {"jax": lambda b=b: product(b, b).block_until_ready()}
+        if size in SIZES:
+            calls["numpy"] = lambda a=a, out=out: np.matmul(a, a, out=out)
+        for name, call in calls.items():
+            best[name] = max(best[name], 2 * size**3 / median_seconds(call, 5))
     return best
 
 
 @functools.cache
 def copy_rate() -> float:
-    """Bytes a second, read and written, of a copy by one thread, or by one for each core."""
+    """Bytes a second, read and written, of a copy on the host: by one thread, or by one for each
+    core."""
     source = np.ones(COPIED // 4, np.float32)
     target, cores, best = np.empty_like(source), core_count(), 0.0
     with concurrent.futures.ThreadPoolExecutor(cores) as pool:
@@ -87,8 +94,6 @@ def core_count() -> int:
 
 def describe() -> dict[str, Any]:
     """Names, versions and rates."""
-    import jax
-
     versions = {}
     for name in PACKAGES:
         try:

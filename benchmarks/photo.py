@@ -1,4 +1,4 @@
-"""The stages of a further photo, in this process: detection, solve and picture, and their floors."""
+"""The stages of a further photo, in this process: detection, solve and picture."""
 
 import functools
 import tempfile
@@ -11,8 +11,8 @@ from benchmarks import machine
 from benchmarks.settings import SAMPLE, Settings
 from benchmarks.table import Row
 from benchmarks.timing import median_seconds
+from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.core.solve import solve
-from genhmr_jax.core.system import PhotoCamera
 from genhmr_jax.detect import detector, graph_runner, movenet
 from genhmr_jax.io import compilation_cache
 from genhmr_jax.recover import photo as recovery
@@ -33,7 +33,7 @@ def rows(settings: Settings) -> list[Row]:
     """Seconds of each stage of the sample photo, everything warm."""
     image, model = genhmr_jax.read_image(SAMPLE), recoverer()
     people = model.recover(image)
-    inputs, repeats = one_person(), 5 if settings.quick else 15
+    inputs, repeats = people_of_sample(1), 5 if settings.quick else 15
     options = recovery.RecoverOptions()
 
     def solved() -> None:
@@ -71,13 +71,14 @@ def everything(model: recovery.Recoverer, image: np.ndarray) -> None:
 
 
 @functools.cache
-def one_person():
-    """The prepared inputs of the sample photo's person, one row."""
+def people_of_sample(count: int) -> Inputs:
+    """The prepared inputs of the sample photo's person, in so many rows, on the device."""
     image, model = genhmr_jax.read_image(SAMPLE), recoverer()
     found = model.recoverable(detector.detect(image))
     height, width = image.shape[:2]
-    camera = PhotoCamera(float(np.hypot(width, height)), (width / 2, height / 2))
-    return model.system.prepare(image, found, camera, 1)
+    camera = recovery.RecoverOptions().camera(width, height)
+    inputs = model.system.prepare(image, found, camera, 1)
+    return jax.device_put(jax.tree.map(lambda x: np.repeat(np.asarray(x), count, 0), inputs))
 
 
 @functools.cache
@@ -101,7 +102,7 @@ def detection_flops() -> int:
 def solve_flops(count: int) -> int:
     """Operations of the solve of so many people with the default options."""
     model, options = recoverer(), recovery.RecoverOptions().solving(recoverer().system)
-    inputs = jax.tree.map(lambda x: np.repeat(np.asarray(x), count, 0), one_person())
+    inputs = people_of_sample(count)
     keys = jax.random.split(jax.random.key(0), count)
     run = lambda params, inputs: solve(
         model.system, params, model.body, model._surface, inputs, keys, options

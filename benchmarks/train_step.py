@@ -5,8 +5,8 @@ whatever devices are here.
     [--steps 10] [--out FILE.json]
 
 Random images and labels of the real size lie on the devices, so the input is not measured. After
-compilation and three steps, the median of `--steps` steps counts. The profile is of three more steps;
-on a GPU it lists kernels, on a CPU XLA's operations. MFU needs a chip whose peak is known
+compilation and three steps, the median of `--steps` steps counts. The profile is of three more; on
+a GPU it lists kernels, on a CPU XLA's operations. MFU needs a chip whose peak is known
 (genhmr_jax/train/peak_flops.py).
 """
 
