@@ -6,7 +6,6 @@ Run it in the root of the repository on an idle machine. The names of --only are
 """
 
 import argparse
-import json
 import os
 import pathlib
 import sys
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         about, found = table.load(args.saved)
     else:
         about, found = measure(args)
-    print(json.dumps(about, indent=1))
+    print(document.about(about))
     print(table.text(named(found)))
     if args.out and not args.saved:
         table.save(args.out, about, found)

@@ -44,7 +44,7 @@ def rows(settings: Settings) -> list[Row]:
             PEER,
             best[f"peer {direction}"],
             machine.copy_rate() / 1e6,
-            "each byte read and written once, at the host's copy rate",
+            "one copy",
         )
         for direction in ("save", "restore")
     ]

@@ -284,7 +284,7 @@ def rows(settings: Settings) -> list[Row]:
             f"DataLoader, {rival}" if rival else "",
             best.get(rival),
             1000 * found["cores"] / found["decoding_ms"],
-            "decoding the JPEGs at the scale of the crop, by every core",
+            "decoding of the JPEGs",
         )
         for rival in rivals or [""]
     ]

@@ -10,19 +10,24 @@ from benchmarks import table
 BEGIN, END = "<!-- begin: python -m benchmarks -->", "<!-- end: python -m benchmarks -->"
 
 
-def generated(machine: Mapping[str, Any], groups: Mapping[str, Sequence[table.Row]]) -> str:
-    """The machine in one sentence, and the tables of all groups by their titles."""
+def about(machine: Mapping[str, Any]) -> str:
+    """The machine in two sentences."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     products = ", ".join(f"{rate:g} by {name}" for name, rate in machine["product_gflops"].items())
-    about = (
+    text = (
         f"Measured on {machine['cores']} cores of {machine['processor']}, "
         f"{machine['memory_gib']:g} GiB, {machine['system']}, {versions}; devices: "
         f"{machine['devices']}. Its rates: float32 matrix products {products} GFLOP/s, a copy "
         f"{machine['copy_gb_per_s']:g} GB/s read and written."
     )
     if machine["busy_before"] is not None and machine["busy_before"] > 0.1:
-        about += f" Other work took {100 * machine['busy_before']:.0f} % of it before the start."
-    return f"{about}\n\n{table.markdown(groups)}"
+        text += f" Other work took {100 * machine['busy_before']:.0f} % of it before the start."
+    return text
+
+
+def generated(machine: Mapping[str, Any], groups: Mapping[str, Sequence[table.Row]]) -> str:
+    """The part between the markers: the machine, and the tables of all groups by their titles."""
+    return f"{about(machine)}\n\n{table.markdown(groups)}"
 
 
 def write(

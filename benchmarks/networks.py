@@ -50,9 +50,9 @@ def rows(settings: Settings) -> list[Row]:
             found.append(
                 Row(
                     f"{name}, batch {batch}",
-                    median_seconds(call, 20 if settings.quick else 60),
+                    median_seconds(call, 4 * settings.calls),
                     floor=machine.rates().floor(flops, moved),
-                    floor_from=f"{SOURCE}; parameters and inputs read once",
+                    floor_from=f"{SOURCE}; parameters, inputs",
                 )
             )
     return found

@@ -19,7 +19,8 @@ from genhmr_jax.recover import photo as recovery
 from genhmr_jax.recover import report
 from genhmr_jax.train.flops import function_flops
 
-SOURCE = "matrix products and convolutions of the traced program, 2 x multiply-adds"
+SOURCE = "traced FLOPs"
+"""Matrix products and convolutions of the traced program, 2 x multiply-adds (train/flops.py)."""
 
 
 @functools.cache
@@ -108,8 +109,3 @@ def solve_flops(count: int) -> int:
         model.system, params, model.body, model._surface, inputs, keys, options
     )
     return function_flops(run, model.params, inputs)
-
-
-def flops_of_a_person() -> tuple[int, str]:
-    """Operations of a photo of one person, and how they were counted."""
-    return detection_flops() + solve_flops(1), SOURCE

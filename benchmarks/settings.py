@@ -36,6 +36,11 @@ class Settings:
         """Of calls that take turns."""
         return 2 if self.quick else 5
 
+    @property
+    def calls(self) -> int:
+        """Of a turn."""
+        return 3 if self.quick else 5
+
     def environment(self, cache: pathlib.Path | None = None) -> dict[str, str]:
         """The variables of a child process: its cache, and the packages of this checkout."""
         paths = [

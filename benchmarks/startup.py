@@ -38,7 +38,7 @@ def rows(settings: Settings) -> list[Row]:
 
 def figures(name: str, process: Process, floor: Process | None = None) -> list[Row]:
     """Rows of a process; the floor is another one."""
-    source = "a process that imports JAX and runs one operation" if floor else ""
+    source = "a process with JAX" if floor else ""
     units = {"wall": "s", "user": "s", "peak": "MiB"}
     names = {"wall": "wall", "user": "user processor time", "peak": "peak memory"}
     return [

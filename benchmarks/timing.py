@@ -71,7 +71,10 @@ COUNT_PROGRAMS = {"JAX_LOG_COMPILES": "1"}
 
 
 def run_process(
-    command: Sequence[str], environment: Mapping[str, str] = {}, cwd: str | None = None
+    command: Sequence[str],
+    environment: Mapping[str, str] = {},
+    cwd: str | None = None,
+    accepted: Sequence[int] = (0,),
 ) -> Process:
     """Run a command to its end.
 
@@ -82,6 +85,7 @@ def run_process(
       command: the command.
       environment: variables in addition to those of this process.
       cwd: its working directory.
+      accepted: exit codes that are no failure.
 
     Raises:
       RuntimeError: the command fails; the message has the end of its stderr.
@@ -97,7 +101,7 @@ def run_process(
             with open(os.path.join(folder, name), errors="replace") as file:
                 texts[name] = file.read()
     found = Process(**json.loads(done.stdout), **texts)
-    if found.code:
+    if found.code not in accepted:
         end = "\n".join(found.stderr.splitlines()[-5:])
         raise RuntimeError(f"{' '.join(command)} exits with {found.code}: {end}")
     return found

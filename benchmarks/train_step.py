@@ -103,7 +103,7 @@ def rows(settings: Settings) -> list[Row]:
                 step["rows_per_s"],
                 "samples/s",
                 floor=step["rows"] / least,
-                floor_from="model FLOPs of loss and gradient; state read and written once",
+                floor_from="model FLOPs; state",
                 note=f"first steps, with compilation: {step['warm_up_s']:.0f} s",
             )
         )
