@@ -1,5 +1,4 @@
-"""`genhmr recover` of a folder: photos and people a second, with pictures and without, and the whole
-process."""
+"""`genhmr recover` of a folder: photos and people a second, with pictures and without."""
 
 import contextlib
 import io
@@ -30,8 +29,8 @@ def rows(settings: Settings) -> list[Row]:
     folder = settings.photos
     if folder is None:
         folder = photos.make(settings.work / "photos", FEW if settings.quick else COUNT)
-    files = [str(image.path) for image in find_images([str(folder)]).files]
-    floor = machine.rates().flops / (detection_flops() + solve_flops(1))
+    files = [str(path) for path in find_images([str(folder)]).files]
+    floor = 1 / machine.floor(detection_flops() + solve_flops(1))
     found = []
     for kind, flags in KINDS.items():
         recover(settings, files[:FEW:3], flags)

@@ -1,7 +1,6 @@
 """The machine: its name, its versions, whether it is idle, and the rates that give the floors."""
 
 import concurrent.futures
-import dataclasses
 import functools
 import importlib.metadata
 import os
@@ -18,39 +17,21 @@ from benchmarks.timing import median_seconds
 PACKAGES = ("jax", "jaxlib", "numpy", "torch")
 BUSY = 0.1  # share of the processors that other work may take
 SIZES = (512, 1024, 2048)  # of the square matrices whose product is measured
-COPIED = 2**28  # bytes of the array that is copied: larger than any cache
+LOG_COPIED = 28
+COPIED = 2**LOG_COPIED  # bytes of the array that is copied: larger than any cache
 ON_DEVICE = 2**30  # the same on an accelerator
 
 
-@dataclasses.dataclass(frozen=True)
-class Rates:
-    """What a device can do.
+def floor(flops: float, moved: float = 0.0) -> float:
+    """Seconds below which JAX's first device cannot do so many operations and move so many bytes.
 
-    Attributes:
-      flops: operations a second of float32 matrix products.
-      bandwidth: bytes a second that a copy reads and writes.
+    On a CPU, NumPy's product counts too if it is faster than JAX's, and the rate of copies is that
+    of so many bytes, which may fit into a cache.
     """
-
-    flops: float
-    bandwidth: float
-
-    def floor(self, flops: float, moved: float) -> float:
-        """Seconds below which so many operations and bytes cannot be done."""
-        return max(flops / self.flops, moved / self.bandwidth)
-
-
-@functools.cache
-def rates() -> Rates:
-    """The rates of JAX's first device, measured once.
-
-    On a CPU, NumPy's product counts too if it is faster than JAX's.
-    """
-    if jax.default_backend() == "cpu":
-        return Rates(max(product_rates().values()), copy_rate())
-    array = jnp.ones(ON_DEVICE // 4)
-    copy = jax.jit(jnp.negative)
-    seconds = median_seconds(lambda: copy(array).block_until_ready(), 10)
-    return Rates(product_rates()["jax"], 2 * ON_DEVICE / seconds)
+    host = jax.default_backend() == "cpu"
+    product = max(product_rates().values()) if host else product_rates()["jax"]
+    bandwidth = copy_rate(moved) if host else device_copy_rate()
+    return max(flops / product, moved / bandwidth)
 
 
 @functools.cache
@@ -70,20 +51,34 @@ def product_rates() -> dict[str, float]:
     return best
 
 
+def copy_rate(moved: float = 2 * COPIED) -> float:
+    """Bytes a second, read and written, of a copy on the host that moves so many bytes, rounded up
+    to a power of two."""
+    return _copy_rate(min(max(int(np.ceil(np.log2(max(moved, 1) / 2))), 20), LOG_COPIED))
+
+
 @functools.cache
-def copy_rate() -> float:
-    """Bytes a second, read and written, of a copy on the host: by one thread, or by one for each
-    core."""
-    source = np.ones(COPIED // 4, np.float32)
+def _copy_rate(log_bytes: int) -> float:
+    """The rate for an array of 2^log_bytes bytes: by one thread, or by one for each core."""
+    source = np.ones(2**log_bytes // 4, np.float32)
     target, cores, best = np.empty_like(source), core_count(), 0.0
     with concurrent.futures.ThreadPoolExecutor(cores) as pool:
         for parts in {1, cores}:
             pairs = list(
                 zip(np.array_split(target, parts), np.array_split(source, parts), strict=True)
             )
-            copy = lambda pairs=pairs: list(pool.map(lambda pair: np.copyto(*pair), pairs))
-            best = max(best, 2 * COPIED / median_seconds(copy, 5))
+            copy = lambda pairs=pairs: [np.copyto(*pair) for pair in pairs]
+            if parts > 1:
+                copy = lambda pairs=pairs: list(pool.map(lambda pair: np.copyto(*pair), pairs))
+            best = max(best, 2 * source.nbytes / median_seconds(copy, 10))
     return best
+
+
+@functools.cache
+def device_copy_rate() -> float:
+    """Bytes a second that JAX's first device reads and writes when it negates a large array."""
+    array, negate = jnp.ones(ON_DEVICE // 4), jax.jit(jnp.negative)
+    return 2 * ON_DEVICE / median_seconds(lambda: negate(array).block_until_ready(), 10)
 
 
 def core_count() -> int:
@@ -109,7 +104,7 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": versions,
         "product_gflops": products,
-        "copy_gb_per_s": round(rates().bandwidth / 1e9, 1),
+        "copy_gb_per_s": round(copy_rate() / 1e9, 1),
     }
 
 

@@ -51,7 +51,7 @@ def rows(settings: Settings) -> list[Row]:
                 Row(
                     f"{name}, batch {batch}",
                     median_seconds(call, 4 * settings.calls),
-                    floor=machine.rates().floor(flops, moved),
+                    floor=machine.floor(flops, moved),
                     floor_from=f"{SOURCE}; parameters, inputs",
                 )
             )

@@ -40,10 +40,9 @@ def rows(settings: Settings) -> list[Row]:
     def solved() -> None:
         jax.block_until_ready(model.solve(inputs, np.arange(1), options))
 
-    detection, solving = detection_flops(), solve_flops(1)
     floors = {
-        "detection": detection / machine.rates().flops,
-        "solve": solving / machine.rates().flops,
+        "detection": machine.floor(detection_flops()),
+        "solve": machine.floor(solve_flops(1)),
     }
     calls = {
         "detection": lambda: detector.detect(image),

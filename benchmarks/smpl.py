@@ -121,4 +121,4 @@ def floor(model: smpl_jax.SmplModel, batch: int, gradient: bool) -> float:
     flops = batch * (blend + skin + (blend + 2 * skin if gradient else 0))
     numbers = (features + 1) * 3 * vertices + 8 * vertices
     numbers += batch * 3 * vertices * (2 if gradient else 1)
-    return machine.rates().floor(flops, 4 * numbers)
+    return machine.floor(flops, 4 * numbers)

@@ -96,7 +96,7 @@ def rows(settings: Settings) -> list[Row]:
             continue
         step = measure(name, tokenizer, steps=10, profiled=False)
         # Parameters, average and both moments are read and written once, in float32.
-        least = machine.rates().floor(1e12 * step["model_tflops_per_step"], 32 * step["params"])
+        least = machine.floor(1e12 * step["model_tflops_per_step"], 32 * step["params"])
         found.append(
             Row(
                 f"train step, {name}, batch {step['rows']}",

@@ -195,7 +195,7 @@ def rows(settings: Settings) -> list[Row]:
                     "images/s",
                     "PyTorch, eager",
                     peer["images_per_s"],
-                    None if gpu else batch * machine.rates().flops / 1e12 / ours["tflop"],
+                    None if gpu else batch / machine.floor(1e12 * ours["tflop"]),
                     "" if gpu else "matrix products of the traced program",
                     f"MFU {100 * ours['mfu']:.0f} %" if ours["mfu"] else "",
                 )
