@@ -16,8 +16,8 @@ class Group:
 
     Attributes:
       title: its heading.
-      module: of this package; its `rows(settings)` returns Rows, or dictionaries that
-        `table.from_timings` takes. `rows()` is called without settings if it takes none.
+      module: of this package; its `rows(settings)` returns Rows, or what `table.of_timing` takes.
+        `rows()` is called without settings if it takes none.
       quick: whether --quick includes it.
     """
 
@@ -61,4 +61,4 @@ def collect(name: str, settings: Settings) -> list[Row]:
     except Exception as error:
         traceback.print_exc()
         return [Row(group.title, None, note=f"{FAILED}{type(error).__name__}: {error}")]
-    return [row if isinstance(row, Row) else table.from_timings([row])[0] for row in found]
+    return [row if isinstance(row, Row) else table.of_timing(row) for row in found]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import median_seconds
+from benchmarks.timing import best_seconds
 
 PACKAGES = ("jax", "jaxlib", "numpy", "torch")
 BUSY = 0.1  # share of the processors that other work may take
@@ -47,7 +47,7 @@ def product_rates() -> dict[str, float]:
         if size in SIZES:
             calls["numpy"] = lambda a=a, out=out: np.matmul(a, a, out=out)
         for name, call in calls.items():
-            best[name] = max(best[name], 2 * size**3 / median_seconds(call, 5))
+            best[name] = max(best[name], 2 * size**3 / best_seconds(call, 10))
     return best
 
 
@@ -70,7 +70,7 @@ def _copy_rate(log_bytes: int) -> float:
             copy = lambda pairs=pairs: [np.copyto(*pair) for pair in pairs]
             if parts > 1:
                 copy = lambda pairs=pairs: list(pool.map(lambda pair: np.copyto(*pair), pairs))
-            best = max(best, 2 * source.nbytes / median_seconds(copy, 10))
+            best = max(best, 2 * source.nbytes / best_seconds(copy, 10))
     return best
 
 
@@ -78,7 +78,7 @@ def _copy_rate(log_bytes: int) -> float:
 def device_copy_rate() -> float:
     """Bytes a second that JAX's first device reads and writes when it negates a large array."""
     array, negate = jnp.ones(ON_DEVICE // 4), jax.jit(jnp.negative)
-    return 2 * ON_DEVICE / median_seconds(lambda: negate(array).block_until_ready(), 10)
+    return 2 * ON_DEVICE / best_seconds(lambda: negate(array).block_until_ready(), 10)
 
 
 def core_count() -> int:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MORE_IS_BETTER = "/s"
@@ -57,22 +57,18 @@ def not_available(name: str, reason: str) -> Row:
     return Row(name, None, note=f"not available: {reason}")
 
 
-def from_timings(found: Iterable[Mapping[str, Any]], note: str = "") -> list[Row]:
-    """Rows of the dictionaries that a benchmark module returns: `name` and `ours_s`, and `peer`,
-    `peer_s`, `floor_s`, `floor_from` and `note` where it knows them."""
-    return [
-        Row(
-            one["name"],
-            one["ours_s"],
-            "s",
-            one.get("peer") or "",
-            one.get("peer_s"),
-            one.get("floor_s"),
-            one.get("floor_from", ""),
-            one.get("note", note),
-        )
-        for one in found
-    ]
+def of_timing(found: Mapping[str, Any] | Sequence[Any]) -> Row:
+    """The row of a module that knows no Rows.
+
+    Args:
+      found: `name`, `ours_s`, `peer` and `peer_s`, in this order or by these names; by name also
+        the other fields of a Row.
+    """
+    if not isinstance(found, Mapping):
+        found = dict(zip(("name", "ours_s", "peer", "peer_s"), found, strict=False))
+    more = {name: found[name] for name in ("floor", "floor_from", "note") if name in found}
+    peer = found.get("peer") or "", found.get("peer_s")
+    return Row(found["name"], found["ours_s"], "s", *peer, **more)
 
 
 def value_text(value: float | None, unit: str) -> str:

@@ -24,6 +24,24 @@ def take_turns(
     calls, of which the first does not count: the threads of the other library still spin then. It
     also compiles.
     """
+    times = _times(calls, rounds, calls_a_round)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def median_seconds(call: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a call, after one call that does not count."""
+    return take_turns({"call": call}, 1, repeats)["call"]
+
+
+def best_seconds(call: Callable[[], object], repeats: int) -> float:
+    """Least seconds of a call, for what the machine can do at best."""
+    return min(_times({"call": call}, 1, repeats)["call"])
+
+
+def _times(
+    calls: Mapping[str, Callable[[], object]], rounds: int, calls_a_round: int
+) -> dict[str, list[float]]:
+    """The seconds of all calls that count."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -32,12 +50,7 @@ def take_turns(
                 start = time.perf_counter()
                 call()
                 seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
-
-
-def median_seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, after one call that does not count."""
-    return take_turns({"call": call}, 1, repeats)["call"]
+    return seconds
 
 
 @dataclasses.dataclass(frozen=True)
