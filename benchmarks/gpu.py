@@ -38,7 +38,7 @@ def rows(settings: Settings) -> list[Row]:
             step["rows_per_s"],
             "images/s",
             floor=step["rows_per_s"] / mfu if mfu else None,
-            floor_from="the peak of the device's data sheet, bfloat16",
+            floor_from="the peak of the device's data sheet, bfloat16" if mfu else "",
             note=f"MFU {100 * mfu:.0f} %" if mfu else "peak unknown",
         ),
     ]

@@ -131,11 +131,13 @@ def measure(
     tokenizer = config_files.load_config(f"{ROOT}/{tokenizer_name}", {})
     field = "image_batch_size" if config.get("image_batch_size") else "batch_size"
     config[field], config.accumulate = batch or config[field], accumulate
-    if field == "image_batch_size":
-        config.data.images = "random"  # nothing is read
+    if field == "image_batch_size" and not config.data.people:
+        config.data.images = config.data.images or "random"  # a name: nothing is read
+    if config.get("init"):
+        config.init = ""  # random parameters cost what trained ones cost
     under = (tokenizer,) if config.stage == "genhmr" else ()
     task = registry.abstract_task(config, *under)
-    if under:  # an untrained tokenizer costs what a trained one costs
+    if under:  # and so does an untrained tokenizer
         rng = np.random.default_rng(1)
         task.frozen = jax.tree.map(
             lambda x: (
