@@ -35,7 +35,7 @@ GROUPS = {
     "folder": Group("A folder of photos", "folder"),
     "smpl": Group("SMPL", "smpl"),
     "networks": Group("Tokenizer and decoder", "networks"),
-    "sampling": Group("Uncertainty-guided sampling", "sampling"),
+    "sampling": Group("Uncertainty-guided sampling", "ugs"),
     "refinement": Group("2D pose-guided refinement", "refinement"),
     "data": Group("Data pipeline", "data_pipeline"),
     "train": Group("Train step", "train_step"),
