@@ -36,7 +36,7 @@ GROUPS = {
     "smpl": Group("SMPL", "smpl"),
     "networks": Group("Tokenizer and decoder", "networks"),
     "sampling": Group("Uncertainty-guided sampling", "ugs"),
-    "refinement": Group("2D pose-guided refinement", "refinement"),
+    "refinement": Group("2D pose-guided refinement", "refine"),
     "data": Group("Data pipeline", "data_pipeline"),
     "train": Group("Train step", "train_step"),
     "checkpoint": Group("Checkpoints", "checkpoint"),

@@ -1,5 +1,5 @@
-"""SMPL's forward pass, and value and gradient of its vertices by the pose, against plain PyTorch
-(lbs_vs_torch.py) where torch is installed."""
+"""SMPL's forward pass, and value and gradient by the pose of the sum of its squared vertices, against
+plain PyTorch (lbs_vs_torch.py) where torch is installed."""
 
 import importlib.util
 from collections.abc import Callable
@@ -34,10 +34,9 @@ def rows(settings: Settings) -> list[Row]:
             rng = np.random.default_rng(0)
             betas = rng.normal(size=(batch, 10)).astype(np.float32)
             pose = rng.normal(0, 0.4, (batch, 24, 3)).astype(np.float32)
-            weights = rng.normal(size=(batch, model.num_vertices, 3)).astype(np.float32)
-            calls = {"ours": ours(model, betas, pose, weights, gradient)}
+            calls = {"ours": ours(model, betas, pose, gradient)}
             if has_torch:
-                calls[PEER] = torch_call(model, betas, pose, weights, gradient)
+                calls[PEER] = torch_call(model, betas, pose, gradient)
                 gap = np.abs(calls[PEER]() - calls["ours"]()).max()
                 if gap > TOLERANCE * max(1.0, np.abs(calls["ours"]()).max()):
                     raise RuntimeError(f"the results differ by {gap:.2e}")
@@ -60,30 +59,25 @@ def ours(
     model: smpl_jax.SmplModel,
     betas: np.ndarray,
     pose: np.ndarray,
-    weights: np.ndarray,
     gradient: bool,
 ) -> Callable[[], np.ndarray]:
-    """smpl_jax: the vertices, or the gradient by the pose of their weighted sum."""
-    arrays = jax.device_put((betas, pose, weights))
+    """smpl_jax: the vertices, or the gradient by the pose of the sum of their squares."""
+    arrays = jax.device_put((betas, pose))
 
-    def value(
-        model: smpl_jax.SmplModel, betas: jax.Array, pose: jax.Array, weights: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        vertices = smpl_jax.forward(model, betas, pose).vertices
-        return jnp.sum(vertices * weights), vertices
+    def value(model: smpl_jax.SmplModel, betas: jax.Array, pose: jax.Array) -> jax.Array:
+        return jnp.sum(smpl_jax.forward(model, betas, pose).vertices ** 2)
 
     if gradient:
-        both = jax.jit(jax.value_and_grad(value, argnums=2, has_aux=True))
+        both = jax.jit(jax.value_and_grad(value, argnums=2))
         return lambda: np.asarray(jax.block_until_ready(both(model, *arrays))[1])
     forward = jax.jit(smpl_jax.forward)
-    return lambda: np.asarray(jax.block_until_ready(forward(model, *arrays[:2])).vertices)
+    return lambda: np.asarray(jax.block_until_ready(forward(model, *arrays)).vertices)
 
 
 def torch_call(
     model: smpl_jax.SmplModel,
     betas: np.ndarray,
     pose: np.ndarray,
-    weights: np.ndarray,
     gradient: bool,
 ) -> Callable[[], np.ndarray]:
     """The same in plain PyTorch."""
@@ -93,7 +87,7 @@ def torch_call(
 
     plain = lbs_vs_torch.plain_arrays(model)
     arrays = {name: torch.tensor(value) for name, value in plain.items()}
-    shape, angles, w = (torch.from_numpy(x) for x in (betas, pose, weights))
+    shape, angles = torch.from_numpy(betas), torch.from_numpy(pose)
 
     def forward() -> np.ndarray:
         with torch.inference_mode():
@@ -101,7 +95,7 @@ def torch_call(
 
     def both() -> np.ndarray:
         leaf = angles.clone().requires_grad_()
-        (lbs_vs_torch.plain_torch(arrays, shape, leaf)[0] * w).sum().backward()
+        (lbs_vs_torch.plain_torch(arrays, shape, leaf)[0] ** 2).sum().backward()
         return leaf.grad.numpy()
 
     return both if gradient else forward
@@ -110,15 +104,17 @@ def torch_call(
 def floor(model: smpl_jax.SmplModel, batch: int, gradient: bool) -> float:
     """Seconds that the products and the arrays take at least.
 
-    Products of a row, 2 x multiply-adds: blend shapes (features x 3V), skinning by 4 weights (the
-    12 numbers of a motion, and their product with the vertex). The gradient needs the transposes
-    of both products once more: for the rest vertices, for the motions, for the features.
-    Arrays: blend shapes, template, 4 weights with their indices, and the vertices of each row; the
-    gradient also reads the weights of the sum.
+    Products of a row, 2 x multiply-adds: blend shapes, skinning (the 12 numbers of the motion of
+    each vertex, and their product with it). Zeros of blend shapes and weights do not count. The
+    gradient needs the transposes of both products once more: for the rest vertices, for the
+    motions, for the features.
+    Arrays: blend shapes, template, weights with their indices, and the vertices of each row, which
+    the gradient does not return.
     """
-    features, vertices = model.directions.shape[0], model.num_vertices
-    blend, skin = 2 * features * 3 * vertices, 2 * (4 * 12 + 12) * vertices
-    flops = batch * (blend + skin + (blend + 2 * skin if gradient else 0))
-    numbers = (features + 1) * 3 * vertices + 8 * vertices
-    numbers += batch * 3 * vertices * (2 if gradient else 1)
+    vertices = model.num_vertices
+    blend, weights = (np.count_nonzero(np.asarray(x)) for x in (model.directions, model.weights))
+    skin = 12 * weights + 12 * vertices
+    flops = 2 * batch * (2 * blend + 3 * skin if gradient else blend + skin)
+    numbers = blend + 3 * vertices + 2 * weights
+    numbers += 0 if gradient else 3 * vertices * batch
     return machine.floor(flops, 4 * numbers)
