@@ -1,5 +1,7 @@
-"""SMPL's forward pass, and value and gradient by the pose of the sum of its squared vertices, against
-plain PyTorch (lbs_vs_torch.py) where torch is installed."""
+"""SMPL's forward pass, and value and gradient by the pose of the sum of its squared vertices.
+
+The peer is plain PyTorch (lbs_vs_torch.py), where torch is installed.
+"""
 
 import importlib.util
 from collections.abc import Callable
