@@ -1,8 +1,8 @@
 """XLA's attention against Pallas's kernels on a TPU that is not here: what the compiled programs
 move through HBM.
 
-    python benchmarks/attention_aot.py [--topology v5e:2x2] [--images 16] [--tokens 192] [--heads
-    16] [--head 80] [--out FILE.json]
+    python -m benchmarks.attention_aot [--topology v5e:2x2] [--images 16] [--tokens 192]
+    [--heads 16] [--head 80] [--out FILE.json]
 
 Forward and backward of the attention of one layer, bfloat16, `--images` a chip; the defaults are a
 ViT-H's. Pallas's kernels take tokens in blocks of 128 and heads of 128 numbers: the arrays are
@@ -12,7 +12,9 @@ what a kernel does a second time. Nothing runs; needs the extra `aot`.
 """
 
 import argparse
+import importlib.util
 import json
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -23,6 +25,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jax.sharding import NamedSharding, PartitionSpec
 
+from benchmarks.settings import Settings
+from benchmarks.table import Row, not_available
 from genhmr_jax.nets.attention import reference
 from genhmr_jax.train import mesh as meshes
 from genhmr_jax.train.aot import report, topology
@@ -101,6 +105,28 @@ def measure(attention: Attention, name: str, shape: tuple[int, int, int, int]) -
     )
     step = jax.jit(jax.shard_map(both, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False))
     return report.compile_report(step.lower(*[array] * 4), chip, chips, mesh, 1.0)
+
+
+def rows(settings: Settings) -> list[Row]:
+    """HBM traffic of a ViT-H's layer on v5e: XLA's attention, which we use, against the kernels."""
+    if importlib.util.find_spec("libtpu") is None:
+        return [not_available("attention of a ViT-H's layer on v5e", "needs the extra aot")]
+    shape = (16, 192, 16, 80)
+    moved = {n: measure(a, "v5e:2x2", shape).traffic / 1e6 for n, a in KERNELS.items()}
+    arrays = 8 * 2 * math.prod(shape) / 1e6
+    how = "the arrays themselves: q, k, v, output and their gradients"
+    return [
+        Row(
+            "attention of a ViT-H's layer on v5e, HBM traffic",
+            moved["xla"],
+            "MB",
+            f"Pallas {kernel} attention",
+            moved[kernel],
+            arrays,
+            how,
+        )
+        for kernel in ("flash", "splash")
+    ]
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Seconds to trace and to compile the paper-scale train step on one device, ViT-H against smaller
 ones: it must not grow with depth.
 
-    python benchmarks/compile_time.py [--sizes h b] [--rows 8] [--repeats 3] [--out FILE.json]
+    python -m benchmarks.compile_time [--sizes h b] [--rows 8] [--repeats 3] [--out FILE.json]
 
 The step of configs/genhmr/vit.py:SIZE as `train` runs it (loss, gradient, AdamW, average), for one
 device of this machine; no array is made, no data is read, nothing runs. Every measurement has a
@@ -12,14 +12,33 @@ seconds, which other work on the machine disturbs less.
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from benchmarks.settings import ROOT, Settings
+from benchmarks.table import Row
+from benchmarks.timing import run_process
+
+NO_CACHE = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+
+
+def rows(settings: Settings) -> list[Row]:
+    """Tracing and compiling the step of a ViT-H, of a ViT-B, and their ratio."""
+    found = compare(["h", "b"], 8, settings.repeats)
+    h, b = (found[size]["trace_s"] + found[size]["compile_s"] for size in ("h", "b"))
+    note = "; ".join(f"{name} {found['h'][name]:.1f}" for name in ("trace_s", "compile_s"))
+    return [
+        Row("trace and compile the train step of a ViT-H", h, "s", "ViT-B", b, note=note),
+        Row(
+            "lines of its lowered program",
+            found["h"]["lines"],
+            "lines",
+            "ViT-B",
+            found["b"]["lines"],
+        ),
+    ]
 
 
 def measure(size: str, rows: int) -> dict[str, float]:
@@ -51,6 +70,28 @@ def measure(size: str, rows: int) -> dict[str, float]:
     }
 
 
+def compare(sizes: list[str], rows: int, repeats: int) -> dict[str, dict[str, float]]:
+    """The medians of `measure` in processes of their own, and the ratios to the last size."""
+    runs: dict[str, list[dict[str, float]]] = {size: [] for size in sizes}
+    for _ in range(repeats):
+        for size in sizes:
+            command = [sys.executable, "-m", "benchmarks.compile_time", "--one"]
+            done = run_process([*command, f"--sizes={size}", f"--rows={rows}"], NO_CACHE, str(ROOT))
+            runs[size].append(json.loads(done.stdout.splitlines()[-1]))
+            print(size, runs[size][-1], file=sys.stderr, flush=True)
+    found = {
+        size: {name: statistics.median(run[name] for run in several) for name in several[0]}
+        for size, several in runs.items()
+    }
+    last = found[sizes[-1]]
+    for times in found.values():
+        times["ratio"] = (times["trace_s"] + times["compile_s"]) / (
+            last["trace_s"] + last["compile_s"]
+        )
+        times["cpu_ratio"] = times["cpu_s"] / last["cpu_s"]
+    return found
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -71,26 +112,7 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(args.sizes[0], args.rows)))
         return
-    runs: dict[str, list[dict[str, float]]] = {size: [] for size in args.sizes}
-    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-    for _ in range(args.repeats):
-        for size in args.sizes:
-            command = [sys.executable, __file__, "--one", f"--sizes={size}", f"--rows={args.rows}"]
-            done = subprocess.run(
-                command, env=environment, stdout=subprocess.PIPE, text=True, check=True
-            )
-            runs[size].append(json.loads(done.stdout.splitlines()[-1]))
-            print(size, runs[size][-1], file=sys.stderr, flush=True)
-    found = {
-        size: {name: statistics.median(run[name] for run in several) for name in several[0]}
-        for size, several in runs.items()
-    }
-    last = found[args.sizes[-1]]
-    for times in found.values():
-        times["ratio"] = (times["trace_s"] + times["compile_s"]) / (
-            last["trace_s"] + last["compile_s"]
-        )
-        times["cpu_ratio"] = times["cpu_s"] / last["cpu_s"]
+    found = compare(args.sizes, args.rows, args.repeats)
     print(json.dumps(found, indent=1))
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """Images per second from photos to training crops: our pipeline and a DataLoader with OpenCV.
 
-    python benchmarks/data_pipeline.py [--images DIR] [--cores 2] [--batch 64] [--batches 12] \\
-        [--repeats 3] [--out FILE.json]
+    python -m benchmarks.data_pipeline [--images DIR] [--cores 2] [--batch 64] [--batches 12] \\
+        [--repeats 3] [--against opencv opencv-uint8 hmr2] [--out FILE.json]
 
 The benchmark needs torch (CPU) and opencv-python-headless. All pipelines use the same JPEGs, cores
 and boxes. They read encoded files from memory, decode them, take the same rotated and mirrored
@@ -22,13 +22,20 @@ transfers between threads or processes, is printed beside the rate.
 """
 
 import argparse
+import importlib.util
 import io
 import json
 import os
 import pathlib
+import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
+
+from benchmarks.settings import ROOT, Settings
+from benchmarks.table import Row
+from benchmarks.timing import run_process
 
 PEOPLE = (
     (640, 480, 400),
@@ -254,6 +261,65 @@ def _rate(iterator, cores: int, size: int, batches: int) -> float:
     return batches * size / seconds
 
 
+def rows(settings: Settings) -> list[Row]:
+    """Crops a second of made-up photos, against OpenCV's loaders where they are installed.
+
+    Measured in a process of its own: the workers of a DataLoader are forks, which must not be made
+    of a process with JAX's threads.
+    """
+    rivals = ["opencv"] if settings.quick else ["opencv", "opencv-uint8"]
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "cv2")):
+        rivals = []
+    out = settings.work / "data_pipeline.json"
+    command = [sys.executable, "-m", "benchmarks.data_pipeline", f"--out={out}", "--against"]
+    command += [*rivals, *(["--batches=4", "--repeats=1"] if settings.quick else [])]
+    run_process(command, settings.environment(), str(ROOT))
+    found = json.loads(out.read_text())
+    best = {name: max(values) for name, values in found["images_per_second"].items()}
+    return [
+        Row(
+            f"photos to crops{f', against {rival}' if rival else ''}",
+            best["ours"],
+            "images/s",
+            f"DataLoader, {rival}" if rival else "",
+            best.get(rival),
+            1000 * found["cores"] / found["decoding_ms"],
+            "decoding of the JPEGs",
+        )
+        for rival in rivals or [""]
+    ]
+
+
+def decode(data: bytes) -> None:
+    """Decode a JPEG for a crop of half its height, at the scale that libjpeg can."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft("RGB", (256, 256))
+        image.load()
+
+
+def compare(
+    people: list[dict], cores: int, size: int, batches: int, repeats: int, rivals: Sequence[str]
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Images a second of each repeat, and milliseconds of a core for an image, of every side."""
+    sides = {"ours": lambda: time_ours(people, cores, size, batches)}
+    source = our_source(people, size)
+    one = {"ours": core_milliseconds(lambda: source.load(np.arange(size)), size)}
+    for way in rivals:
+        count = max(batches // 4, 1) if way == "hmr2" else batches
+        sides[way] = lambda way=way, count=count: time_torch(people, cores, size, count, way)
+        dataset = OpenCv(people, size, 0, way)
+        one[way] = core_milliseconds(
+            lambda dataset=dataset: [dataset[i] for i in range(size)], size
+        )
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, measure in sides.items():
+            rates[name].append(measure())
+    return rates, one
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -264,26 +330,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3)
+    ways = ("opencv", "opencv-uint8", "hmr2")
+    parser.add_argument("--against", nargs="*", default=ways, choices=ways, help="the others")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
     people = records(args.images, 48)
-    sides = {"ours": lambda: time_ours(people, args.cores, args.batch, args.batches)}
-    source = our_source(people, args.batch)
-    one = {"ours": core_milliseconds(lambda: source.load(np.arange(args.batch)), args.batch)}
-    for way in ("opencv", "opencv-uint8", "hmr2"):
-        batches = max(args.batches // 4, 1) if way == "hmr2" else args.batches
-        sides[way] = lambda way=way, batches=batches: time_torch(
-            people, args.cores, args.batch, batches, way
-        )
-        dataset = OpenCv(people, args.batch, 0, way)
-        one[way] = core_milliseconds(
-            lambda dataset=dataset: [dataset[i] for i in range(args.batch)], args.batch
-        )
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(args.repeats):
-        for name, measure in sides.items():
-            rates[name].append(measure())
+    rates, one = compare(people, args.cores, args.batch, args.batches, args.repeats, args.against)
     best = {name: max(values) for name, values in rates.items()}
     kilobytes = np.mean([len(person["image"]) for person in people]) / 1000
     print(f"{args.cores} cores, JPEGs of {kilobytes:.0f} kB, batches of {args.batch}")
@@ -301,6 +354,9 @@ def main() -> None:
                     "batch": args.batch,
                     "images_per_second": rates,
                     "core_ms": one,
+                    "decoding_ms": core_milliseconds(
+                        lambda: [decode(person["image"]) for person in people], len(people)
+                    ),
                 },
                 indent=1,
             )

@@ -1,6 +1,6 @@
 """Lifting noisy keypoints to bodies: the mean pose, a residual-MLP regressor, and GenHMR.
 
-    python benchmarks/lifting.py --poses cmu_poses.npz [--images runs/features] \\
+    python -m benchmarks.lifting --poses cmu_poses.npz [--images runs/features] \\
         [--checkpoint DIR] [--samples 600000] [--out FILE.json]
 
 The MLP maps keypoints in 2D and 3D and box information to 24 rotations and shape. It has width 1024
@@ -33,6 +33,8 @@ import smpl_jax
 from flax import nnx
 from smpl_jax import rotations
 
+from benchmarks.settings import Settings
+from benchmarks.table import Row, not_available
 from genhmr_jax.core.inputs import Inputs, conditioned, repeated
 from genhmr_jax.data import poses, views
 from genhmr_jax.data.features import DETECTOR, FeatureSet
@@ -214,8 +216,21 @@ def stored_rows(folder: pathlib.Path) -> FeatureSet:
     return found if found.encoder == DETECTOR else FeatureSet(folder, "none")
 
 
-def main() -> None:
-    """Run the command."""
+def rows(settings: Settings) -> list[Row]:
+    """Errors on simulated views against the mean pose's, with the default settings."""
+    if settings.poses is None:
+        return [not_available("errors of lifting", "give --poses")]
+    table = run(build_parser().parse_args([f"--poses={settings.poses}"]))
+    mean = table["mean pose"]["simulated_pa_mpjpe_mm"]
+    return [
+        Row(f"PA-MPJPE: {name}", errors["simulated_pa_mpjpe_mm"], "mm", "mean pose", mean)
+        for name, errors in table.items()
+        if "simulated_pa_mpjpe_mm" in errors
+    ]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags."""
     parser = argparse.ArgumentParser(description="Compare ways to lift 2D keypoints.")
     add = parser.add_argument
     add("--poses", required=True)
@@ -225,7 +240,11 @@ def main() -> None:
     add("--samples", type=int, default=600_000, help="training samples of the MLP")
     add("--views", type=int, default=2048)
     add("--out", type=pathlib.Path)
-    args = parser.parse_args()
+    return parser
+
+
+def run(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Measure all methods, print their errors, and return them by method."""
     compilation_cache.enable()
 
     # 1. The views.
@@ -287,6 +306,13 @@ def main() -> None:
     seen, hidden = float(spread[~is_hidden].mean()), float(spread[is_hidden].mean())
     table["spread of 8 hypotheses, mm"] = {"seen": seen, "hidden": hidden}
     print(f"\nspread of 8 hypotheses: {seen:.1f} mm for detected keypoints, {hidden:.1f} mm else")
+    return table
+
+
+def main() -> None:
+    """Run the command."""
+    args = build_parser().parse_args()
+    table = run(args)
     if args.out:
         args.out.write_text(json.dumps(table, indent=1) + "\n")
 

@@ -1,7 +1,7 @@
 """ViT backbones here against the same network in PyTorch (eager and torch.compile): inference and
 train step, on one device, in one run.
 
-    python benchmarks/vit_vs_torch.py [--size b l h] [--batch 64] [--what inference train] [--steps
+    python -m benchmarks.vit_vs_torch [--size b l h] [--batch 64] [--what inference train] [--steps
     10] [--repeats 5] [--out FILE.json]
 
 All sides have the same random weights, and their outputs are compared first. On a GPU they compute
@@ -15,11 +15,10 @@ Needs torch beside genhmr_jax: pip install ".[bench]".
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
-import statistics
-import time
 from collections.abc import Callable
 
 os.environ.setdefault(
@@ -32,8 +31,12 @@ import numpy as np
 import optax
 import torch
 from flax import nnx
-from vit_torch import from_jax
 
+from benchmarks import machine
+from benchmarks.settings import Settings
+from benchmarks.table import Row, not_available
+from benchmarks.timing import take_turns
+from benchmarks.vit_torch import from_jax
 from genhmr_jax.nets.vit import Vit, VitSpec
 from genhmr_jax.train.flops import function_flops
 from genhmr_jax.train.peak_flops import peak_flops
@@ -160,25 +163,43 @@ def compare(
             )
     peak = peak_flops(jax.devices()[0].device_kind)
     for kind in what:
-        calls = {name: side.calls(kind) for name, side in sides.items()}
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        for call in calls.values():
-            call(2)  # compiles
-        for _ in range(repeats):
-            for name, call in calls.items():
-                start = time.monotonic()
-                call(steps)
-                times[name].append((time.monotonic() - start) / steps)
-        middle = {name: statistics.median(values) for name, values in times.items()}
+        calls = {name: functools.partial(side.calls(kind), steps) for name, side in sides.items()}
+        middle = {name: s / steps for name, s in take_turns(calls, repeats, 1).items()}
         found[kind] = {
             name: {
                 "ms": 1000 * seconds,
                 "images_per_s": batch / seconds,
                 "ratio": seconds / middle["jax"],
+                "tflop": ours.flops[kind] / 1e12,
                 "mfu": ours.flops[kind] / seconds / peak if peak else None,
             }
             for name, seconds in middle.items()
         }
+    return found
+
+
+def rows(settings: Settings) -> list[Row]:
+    """ViT-S on a CPU, ViT-B and ViT-H on a GPU, against eager PyTorch."""
+    if torch.cuda.is_available() != (jax.default_backend() == "gpu"):
+        return [not_available("ViT", "only one of JAX and PyTorch can use the GPU")]
+    gpu, found = jax.default_backend() == "gpu", []
+    for size in ("b", "h") if gpu else ("s",):
+        batch, steps = (64, 10) if gpu else (2, 1)
+        measured = compare(size, batch, ["inference", "train"], steps, settings.rounds, False)
+        for kind in ("inference", "train"):
+            ours, peer = (measured[kind][name] for name in ("jax", "torch_eager"))
+            found.append(
+                Row(
+                    f"ViT-{size.upper()} {kind}, batch {batch}",
+                    ours["images_per_s"],
+                    "images/s",
+                    "PyTorch, eager",
+                    peer["images_per_s"],
+                    None if gpu else batch / machine.floor(1e12 * ours["tflop"]),
+                    "" if gpu else "matrix products of the traced program",
+                    f"MFU {100 * ours['mfu']:.0f} %" if ours["mfu"] else "",
+                )
+            )
     return found
 
 

@@ -31,11 +31,10 @@ def test_command_is_real(command, get_config):
     else:
         assert words[0] == "python"
         module = words[1] == "-m"
-        source = (
-            (ROOT / words[2].replace(".", "/")).with_suffix(".py").read_text()
-            if module
-            else (ROOT / words[1]).read_text()
-        )
+        file = ROOT / (words[2].replace(".", "/") if module else words[1])
+        if module:  # a package runs its __main__
+            file = file / "__main__.py" if file.is_dir() else file.with_suffix(".py")
+        source = file.read_text()
         for flag in (w.split("=")[0] for w in words[2 + module :] if w.startswith("--")):
             if not flag.startswith("--config."):
                 assert f'"{flag}"' in source or f'"{flag[2:]}"' in source, flag
