@@ -47,7 +47,7 @@ def rows(settings: Settings) -> list[Row]:
     calls = {
         "detection": lambda: detector.detect(image),
         "solve": solved,
-        "picture": lambda: report.draw(image, people),
+        "picture": lambda: report.draw(report.panel(image), people),
         "recovery (detection and solve)": lambda: model.recover(image),
         "all, with its files": lambda: everything(model, image),
     }
@@ -67,7 +67,7 @@ def everything(model: recovery.Recoverer, image: np.ndarray) -> None:
     with tempfile.TemporaryDirectory() as folder:
         people = model.recover(image)
         people.save(f"{folder}/photo.npz")
-        report.save_png(report.Path(folder) / "photo.png", report.draw(image, people))
+        report.save_png(report.Path(folder) / "photo.png", report.draw(report.panel(image), people))
 
 
 @functools.cache
