@@ -14,6 +14,7 @@ vertices is millimetres.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -207,11 +208,14 @@ def deform(
     """
     batch, number, length = features.shape[:-1], len(blocks.weights), blocks.weights.shape[-1]
     bodies = math.prod(batch)
-    at_once = lambda mesh, features, motions: _deform(number, *mesh, features, motions)
-    arguments = (template, blocks), features.reshape(bodies, -1), motions.reshape(bodies, -1, 12)
+    features, motions = features.reshape(bodies, -1), motions.reshape(bodies, -1, 12)
+    arguments = (template, blocks), features, motions
     if bodies * number * length <= _CPU_VERTICES:
-        posed = at_once(*arguments)
+        posed = _deform(number, _blend_together, *arguments)
     else:
+        # A CPU is fastest if all that it computes from a block fits into its cache. The bandwidth
+        # of memory bounds other devices: they compute all blocks at once.
+        at_once = partial(_deform, number, _blend_apart)
         on_cpu = partial(_deform_on_cpu, _CPU_BODIES, _CPU_VERTICES)
         posed = jax.lax.platform_dependent(*arguments, cpu=on_cpu, default=at_once)
     return posed.reshape(*batch, template.shape[-1], 3)
@@ -231,40 +235,38 @@ def _deform_on_cpu(
     fitting = max(1, most_vertices // (size * length))
     together = max(n for n in range(1, number + 1) if number % n == 0 and n <= fitting)
     if turns == 1:
-        return _deform(together, *mesh, features, motions)
+        return _deform(together, _blend_together, mesh, features, motions)
     fill = lambda x: jnp.pad(x, [(0, turns * size - bodies)] + [(0, 0)] * (x.ndim - 1))
     chunks = [fill(x).reshape(turns, size, *x.shape[1:]) for x in (features, motions)]
-    posed = jax.lax.map(lambda chunk: _deform(together, *mesh, *chunk), chunks)
+    posed = jax.lax.map(lambda chunk: _deform(together, _blend_together, mesh, *chunk), chunks)
     return posed.reshape(turns * size, *posed.shape[2:])[:bodies]
 
 
 def _deform(
     together: int,
-    template: Float[Array, "3 V"],
-    blocks: Blocks,
+    blend: Callable[[Array, Array], list[Array]],
+    mesh: tuple[Float[Array, "3 V"], Blocks],
     features: Float[Array, "B K"],
     motions: Float[Array, "B J 12"],
 ) -> Float[Array, "B V 3"]:
+    template, blocks = mesh
     (bodies, joints, _), (number, _, length) = motions.shape, blocks.weights.shape
     vertices = template.shape[-1]
     # 1. The features and motions of each block: products of the joints' with 0 and 1 (0 at -1).
     shape, pose = features[:, : blocks.shapes].T, features[:, blocks.shapes :].T
     chosen = lambda index, count: (index[..., None] == jnp.arange(count)).astype(features.dtype)
-    pose = _combine(
-        chosen(blocks.pose_joints, joints - 1).reshape(-1, joints - 1),
-        pose.reshape(joints - 1, 9 * bodies),
+    select = lambda index, values: _combine(
+        chosen(index, len(values)).reshape(-1, len(values)), values
     )
+    pose = select(blocks.pose_joints, pose.reshape(joints - 1, 9, bodies))
     shape = jnp.broadcast_to(shape, (number, *shape.shape))
     of_block = jnp.concatenate([shape, pose.reshape(number, -1, bodies)], axis=1)
-    moved = _combine(
-        chosen(blocks.weight_joints, joints).reshape(-1, joints),
-        jnp.moveaxis(motions, 0, -1).reshape(joints, -1),
-    )
+    moved = select(blocks.weight_joints, jnp.moveaxis(motions, 0, -1))
     moved = moved.reshape(number, -1, 12, bodies)
     filled = jnp.pad(template, ((0, 0), (0, number * length - vertices)))
     rest = jnp.swapaxes(filled.reshape(3, number, length), 0, 1).reshape(number, 3 * length)
     # 2. The blocks, `together` at a time.
-    one = jax.checkpoint(_deform_block)
+    one = jax.checkpoint(partial(_deform_block, blend))
     whole = rest, blocks.directions, blocks.weights, of_block, moved
     if together == number:
         posed = jax.vmap(one)(*whole)
@@ -277,6 +279,7 @@ def _deform(
 
 
 def _deform_block(
+    blend: Callable[[Array, Array], list[Array]],
     template: Float[Array, "3*L"],
     directions: Float[Array, "F 3*L"],
     weights: Float[Array, "W L"],
@@ -289,11 +292,42 @@ def _deform_block(
     rest = template + jnp.einsum("bf,fv->bv", features.T, directions, precision=_PRECISION)
     x, y, z = jnp.split(rest, 3, axis=-1)
     # 2. The motion of each vertex, sum_j w_j [R_j | t_j].
-    blended = jnp.einsum("biw,wv->biv", motions.T, weights, precision=_PRECISION)
-    entries = jnp.split(blended.reshape(len(blended), -1), 12, axis=-1)
+    entries = blend(motions, weights)
     # 3. Apply it, plane by plane: a product of small matrices is four times slower on a CPU.
     row = lambda i: entries[i] * x + entries[i + 1] * y + entries[i + 2] * z + entries[i + 3]
     return jnp.stack([row(0), row(4), row(8)], axis=-1)
+
+
+def _blend_together(
+    motions: Float[Array, "W 12 B"], weights: Float[Array, "W L"]
+) -> list[Float[Array, "B L"]]:
+    """The 12 entries of all vertices' motions, as one product."""
+    blended = jnp.einsum("biw,wv->biv", motions.T, weights, precision=_PRECISION)
+    return jnp.split(blended.reshape(len(blended), -1), 12, axis=-1)
+
+
+def _blend_apart(
+    motions: Float[Array, "W 12 B"], weights: Float[Array, "W L"]
+) -> list[Float[Array, "B L"]]:
+    """The same as sums, which the compiler computes where they are applied and never stores."""
+    return [_blend_entry(motions[:, entry], weights) for entry in range(12)]
+
+
+@jax.custom_jvp
+@jax.jit
+def _blend_entry(motions: Float[Array, "W B"], weights: Float[Array, "W L"]) -> Float[Array, "B L"]:
+    """The product of two matrices as a sum; its derivatives are products."""
+    return sum(motions[joint, :, None] * weights[joint] for joint in range(len(weights)))
+
+
+@_blend_entry.defjvp
+def _blend_entry_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    product = partial(jnp.einsum, "wb,wv->bv", precision=_PRECISION)
+    (motions, weights), (motions_dot, weights_dot) = primals, tangents
+    slope = product(motions_dot, weights) + product(motions, weights_dot)
+    return _blend_entry(motions, weights), slope
 
 
 def pose_features(

@@ -225,7 +225,7 @@ def test_half_precision_input_is_computed_in_full():
 
 
 def test_blocks_and_their_gradients_equal_a_dense_float64_program(monkeypatch):
-    """In each way of processing blocks of 20 vertices: all, two and one at a time.
+    """In each way of processing blocks of 20 vertices, and 8 bodies at once or in chunks of 3.
 
     The reference is the formula of the paper on dense tables in float64, differentiated by JAX.
     """
@@ -251,10 +251,16 @@ def test_blocks_and_their_gradients_equal_a_dense_float64_program(monkeypatch):
 
     with jax.enable_x64(True):
         wanted = jax.jit(lambda: both_modes(dense, np.float64))()
-    blocked = lambda *point: lbs.deform(model.template, model.blocks, *point)
-    for at_once in (8 * 80, 8 * 40, 8 * 20):
-        monkeypatch.setattr(lbs, "_CPU_VERTICES", at_once)
-        found = jax.jit(lambda: both_modes(blocked, np.float32))()
+    mesh = model.template, model.blocks
+    at_once = lambda f, m: lbs._deform(
+        4, lbs._blend_apart, mesh, f.reshape(8, -1), m.reshape(8, 24, 12)
+    ).reshape(2, 4, -1, 3)
+    ways = [(lbs.deform, 64, 640), (lbs.deform, 64, 320), (lbs.deform, 3, 1), (at_once, 0, 0)]
+    for way, most_bodies, most_vertices in ways:
+        monkeypatch.setattr(lbs, "_CPU_BODIES", most_bodies)
+        monkeypatch.setattr(lbs, "_CPU_VERTICES", most_vertices)
+        function = way if way is at_once else functools.partial(lbs.deform, *mesh)
+        found = jax.jit(lambda function=function: both_modes(function, np.float32))()
         for one, other in zip(found, wanted, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-6 * np.abs(other).max())
 
@@ -264,3 +270,18 @@ def test_dense_tables_are_the_inverse_of_blocks():
     np.testing.assert_array_equal(model.weights, np.float32(arrays["weights"].T))
     directions = np.concatenate([arrays["shapedirs"], arrays["posedirs"]], -1).transpose(2, 1, 0)
     np.testing.assert_array_equal(model.directions, np.float32(directions))
+
+
+def test_split_over_devices_by_bodies():
+    """Bodies that lie on several devices stay there: the vertices need no exchange."""
+    model, count = bodies("free")[1], jax.device_count()
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("bodies",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("bodies"))
+    rng = np.random.default_rng(0)
+    betas, pose = rng.normal(size=(4 * count, 10)), rng.normal(0, 0.5, (4 * count, 24, 3))
+    shapes = [jax.ShapeDtypeStruct(x.shape, np.float32, sharding=rows) for x in (betas, pose)]
+    program = FORWARD.lower(model, *shapes).compile()
+    found = program(model, *(jax.device_put(np.float32(x), rows) for x in (betas, pose)))
+    assert found.vertices.sharding.is_equivalent_to(rows, 3)
+    assert not any(name in program.as_text() for name in ("all-gather", "all-reduce", "all-to-all"))
+    np.testing.assert_allclose(found.vertices, FORWARD(model, betas, pose).vertices, atol=2e-6)
