@@ -85,8 +85,7 @@ class PartsCoder(nnx.Module):
 
     The MLP of a part maps n rows to m rows, (B, n, i) -> (B, m, o), as one flat vector. A row is a
     joint or a token. The MLP consists of `spec.depth` blocks x + W2 gelu(W1 norm(x)) between an
-    input and an output projection. All MLPs are computed as a batched one, so that the program has
-    the size of one.
+    input and an output projection.
 
     Args:
       rows_in, rows_out: indices of the rows of each part. Every row belongs to one part.
@@ -105,6 +104,7 @@ class PartsCoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.rows_in, self.rows_out = tuple(map(tuple, rows_in)), tuple(map(tuple, rows_out))
+        self.size_out = size_out
         mlp = lambda rows, more: ResidualMlp(
             len(rows) * size_in, spec.width, spec.depth, len(more) * size_out, rngs=rngs
         )
@@ -112,7 +112,12 @@ class PartsCoder(nnx.Module):
         self.parts = nnx.Dict({f"part_{p}": mlp(*both) for p, both in enumerate(rows)})
 
     def function(self) -> Callable[[Float[Array, "B n i"]], Float[Array, "B m o"]]:
-        """The network as a function. The parameters of the parts are stacked here, once."""
+        """The network as a function, for many calls with the same parameters.
+
+        They are stacked here, once, and the MLPs are computed as a batched one: a call is a program
+        of the size of one MLP, and for one pose it takes two thirds of the time. In the training of
+        the parameters the stacks would cost more than they save.
+        """
         split = [nnx.split(self.parts[f"part_{p}"]) for p in range(len(self.rows_in))]
         graph, parts = split[0][0], len(split)
         stacked = jax.tree.map(_stacked, *(state for _, state in split))
@@ -135,7 +140,13 @@ class PartsCoder(nnx.Module):
         return network
 
     def __call__(self, x: Float[Array, "B n i"]) -> Float[Array, "B m o"]:
-        return self.function()(x)
+        x = _rows(x, np.concatenate(self.rows_in))
+        pieces, start = [], 0
+        for p, rows in enumerate(self.rows_in):
+            piece = x[:, start : start + len(rows)].reshape(x.shape[0], -1)
+            pieces.append(self.parts[f"part_{p}"](piece).reshape(x.shape[0], -1, self.size_out))
+            start += len(rows)
+        return _rows(jnp.concatenate(pieces, 1), np.argsort(np.concatenate(self.rows_out)))
 
 
 def _stacked(*arrays: jax.Array) -> jax.Array:
@@ -178,6 +189,9 @@ class PartsDecoder(nnx.Module):
     def function(self) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 6"]]:
         """The network as a function, see PartsCoder."""
         return self.coder.function()
+
+    def __call__(self, z: Float[Array, "B L D"]) -> Float[Array, "B 24 6"]:
+        return self.coder(z)
 
 
 def nearest_resize(x: Float[Array, "B n C"], length: int) -> Float[Array, "B m C"]:
@@ -248,12 +262,12 @@ class PoseTokenizer(nnx.Module):
 
     def decode(self, embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
         """Decode token embeddings (code vectors or any others) to rotation matrices."""
-        return self.decoding()(embeddings)
+        return _rotations(self.decoder(embeddings))
 
     def decoding(self) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
-        """`decode` as a function: what does not depend on the embeddings is computed here."""
+        """`decode` as a function, for many calls with the same parameters."""
         network = self.decoder.function()
-        return lambda z: rotations.rot6d_to_matrix(network(z).astype(jnp.float32), "rows")
+        return lambda embeddings: _rotations(network(embeddings))
 
     def tokenize(
         self, vectors: Float[Array, "N D"], rotmats: Float[Array, "B 24 3 3"]
@@ -265,3 +279,8 @@ class PoseTokenizer(nnx.Module):
           rotmats: rotation matrices of the 24 joints.
         """
         return quantizer.nearest(vectors, self.encode(rotmats))
+
+
+def _rotations(rot6d: Float[Array, "B 24 6"]) -> Float[Array, "B 24 3 3"]:
+    """Rotation matrices, in float32."""
+    return rotations.rot6d_to_matrix(rot6d.astype(jnp.float32), "rows")

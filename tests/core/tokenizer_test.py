@@ -88,6 +88,21 @@ def test_decode_gives_rotations(tokenizer):
     np.testing.assert_allclose(np.linalg.det(out), 1.0, atol=1e-5)
 
 
+def test_decoding_many_times_is_decoding(tokenizer):
+    """With the parts' networks as one, and with gradients for the embeddings."""
+    z, weight = embeddings(tokenizer.spec, 3), random_pose(3, 1)
+
+    @jax.jit
+    def both(z):
+        return [
+            (decode(z), jax.vjp(decode, z)[1](weight)[0])
+            for decode in (tokenizer.decoding(), tokenizer.decode)
+        ]
+
+    for found, wanted in zip(*both(z), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
 def test_tokenize_takes_the_nearest_code(tokenizer):
     vectors = jnp.asarray(np.random.default_rng(3).normal(size=(12, 3)), jnp.float32)
     latent = np.asarray(tokenizer.encode(random_pose()), np.float64)

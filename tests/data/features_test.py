@@ -254,7 +254,7 @@ def test_tokens_and_labels_agree_in_training(task):
     upright = rotmats.at[:, 0].set(jnp.swapaxes(turn, 1, 2) @ rotmats[:, 0])
     np.testing.assert_array_equal(tokens, tokenizer.tokenize(vectors, upright))
     decoded = task.system.pose(task.frozen, inputs.view)(vectors[tokens])
-    plain = tokenizer.decode(vectors[tokens])
+    plain = tokenizer.decoding()(vectors[tokens])
     np.testing.assert_allclose(decoded[:, 0], turn @ plain[:, 0], atol=1e-5)
     np.testing.assert_array_equal(decoded[:, 1:], plain[:, 1:])
 
