@@ -34,7 +34,9 @@ from genhmr_jax.geometry.body_jacobian import body_jacobian
 from genhmr_jax.geometry.camera import NEAR, CropCamera
 from genhmr_jax.geometry.keypoints import keypoint_points
 
-CURVED_VERTICES = 128  # surface points, beside the keypoints, in the curvature of the silhouette term
+CURVED_VERTICES = (
+    128  # surface points, beside the keypoints, in the curvature of the silhouette term
+)
 CURVED_STRIDE = 2  # every second outline point is in it
 
 
@@ -192,7 +194,11 @@ class Objective:
             nearest = gaps.nearest[:, every]
             found.append(
                 self._silhouette(
-                    fit, nearest, gaps.cover[:, every], gaps.cover_by[:, every], 1 / nearest.shape[1]
+                    fit,
+                    nearest,
+                    gaps.cover[:, every],
+                    gaps.cover_by[:, every],
+                    1 / nearest.shape[1],
                 )
                 + (jacobian.vertices(nearest),)
             )

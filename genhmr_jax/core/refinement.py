@@ -48,14 +48,12 @@ _BATCH = 16  # rows of the decoder's Jacobian that are computed together
 class RefineSpec(ObjectiveSpec):
     """Settings of the refinement; with `steps` 0 it returns the start."""
 
-    steps: int = 8
+    steps: int = 10
     camera_steps: int = 1  # number of first steps that change only the camera
-    damping: float = 1e-3  # mu of the first step
-    accepted: float = 0.2  # factor of mu after a step that lowers the loss
-    rejected: float = 5.0  # and after another
-    metric_betas: float = 1.0
-    metric_camera: float = 1.0
-    decoder_every: int = 2  # steps for which a Jacobian of the decoder is used
+    damping: float = 2e-5  # mu of the first step
+    accepted: float = 0.8  # factor of mu after a step that lowers the loss
+    rejected: float = 4.0  # and after another
+    decoder_every: int = 4  # steps for which a Jacobian of the decoder is used
 
 
 @jax.tree_util.register_dataclass
@@ -126,8 +124,8 @@ def refine(
     )
     batch, joints = len(betas), body.num_joints
     size = 3 * joints + betas.shape[1] + 3
-    others = [spec.metric_betas] * betas.shape[1] + [spec.metric_camera] * 3
-    others = np.array([0.0] * 3 * joints + others, np.float32)  # the diagonal of G beside D D^T
+    # The diagonal of G beside D D^T, and the parameters of the first steps.
+    others = np.where(np.arange(size) < 3 * joints, 0.0, 1.0).astype(np.float32)
     only_camera = np.where(np.arange(size) < size - 3, 0.0, 1.0).astype(np.float32)
 
     def modelled(x: _Point) -> _Model:
@@ -157,7 +155,7 @@ def refine(
         # 2. The Jacobian of the decoder changes slowly. While only the camera moves it is not
         # needed.
         due = (t >= spec.camera_steps) & ((t - spec.camera_steps) % spec.decoder_every == 0)
-        new = lambda: _decoder_jacobian(decode, x.embeddings, joints, parts)
+        new = lambda: decoder_jacobian(decode, x.embeddings, joints, parts)
         d = jacobian = jax.lax.cond(due, new, lambda: jacobian)
 
         # 3. The next trial.
@@ -192,7 +190,7 @@ def _where(rows: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(choose, new, old)
 
 
-def _decoder_jacobian(
+def decoder_jacobian(
     decode: Decode, embeddings: Float[Array, "B L D"], joints: int, parts: Parts | None
 ) -> Float[Array, "B R E"]:
     """The Jacobian of the joint rotations (R = 3 x joints, as in geometry.body_jacobian).

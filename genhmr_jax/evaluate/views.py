@@ -112,7 +112,8 @@ def refined(
     """Refine: embeddings and betas. The refinement uses the keypoints in every context."""
     view = rows.inputs().view
     pose = lambda embeddings: system.pose(params, embeddings, view)
-    found = refine(pose, body, *start, rows.keypoints, view, spec=spec)
+    how = {"spec": spec, "parts": system.pose_parts}
+    found = refine(pose, body, *start, rows.keypoints, view, **how)
     return found.embeddings, found.betas
 
 

@@ -4,9 +4,9 @@ A rotation of joint j by the small vector w, in the axes of the world, moves a p
 attached below j by w x (p - x_j). A vertex moves by the share of its skinning weights that is below
 j. The shape moves joints along the skeleton and vertices by their blend shapes; both are linear in
 the betas. Two terms of linear blend skinning are left out: the blend shapes of the pose, and the
-spread of the positions at which the bones of a vertex would put it. The result is exact for joints
-and for vertices of one bone, apart from the former. It is meant for the curvature of a least-squares
-problem, not for its gradient.
+spread of the positions at which the bones of a vertex would put it. So the result is exact for
+joints, and the derivatives by the betas are exact for all points. It is meant for the curvature of
+a least-squares problem, not for its gradient.
 
 Rotations are perturbed in the axes of the parent: R_j -> exp([a_j]x) R_j, so that w = A_parent a_j.
 """
@@ -17,7 +17,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import smpl_jax
 from jaxtyping import Array, Float, Int
 from smpl_jax import SmplModel, SmplOutput
 

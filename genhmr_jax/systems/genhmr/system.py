@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from genhmr_jax.core import confidence, encoders, sampling, silhouette_term
 from genhmr_jax.core.choices import DECODE_RULES
 from genhmr_jax.core.inputs import Inputs
-from genhmr_jax.core.refinement import RefineSpec
+from genhmr_jax.core.refinement import Parts, RefineSpec
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.geometry import camera
@@ -58,6 +58,11 @@ class GenHmrSystem:
     def of(spec: GenHmrSpec, remat: str = "none") -> "GenHmrSystem":
         """The system of a spec."""
         return GenHmrSystem(spec, *graphs(spec), remat)
+
+    @property
+    def pose_parts(self) -> Parts | None:
+        """Those of the tokenizer."""
+        return self.spec.tokenizer.independent_parts
 
     @property
     def contexts(self) -> tuple[str, ...]:
