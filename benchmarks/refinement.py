@@ -131,7 +131,7 @@ def rows(batches: Sequence[int] = (1, 32), rounds: int = 5) -> list[dict[str, fl
         inputs = jax.tree.map(jnp.asarray, inputs_of(recoverer, batch))
         start = sampled(recoverer.system, recoverer.params, inputs)
         what = (recoverer.system, recoverer.params, body, inputs, start)
-        calls = {"ours": lambda: ours(*what), "adam": lambda: adam(*what)}
+        calls = {name: functools.partial(f, *what) for name, f in (("ours", ours), ("adam", adam))}
         times, loss = seconds(calls, rounds), np.asarray(ours(*what).loss)
         found.append(
             {

@@ -24,7 +24,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float
 
@@ -162,11 +161,12 @@ class Objective:
         return loss, Fit(translation, joints, points, surface, squared, gaps)
 
     def curvature(self, pose: Pose, fit: Fit) -> Float[Array, "B P P"]:
-        """The matrix of Gauss and Newton, P = 3 x 24 rotations (geometry.body_jacobian), betas, camera.
+        """The matrix of Gauss and Newton.
 
-        It is the second derivative of the objective, without that of the residuals and of rho (its
-        weights are constant, as in iteratively reweighted least squares). Of the silhouette term it
-        has a sample of the points, because it only determines the size of steps.
+        P = 3 x 24 rotations (geometry.body_jacobian), 10 betas and the camera. It is the second
+        derivative of the objective, without that of the residuals and of rho, whose slopes are
+        constant weights (iteratively reweighted least squares). Of the silhouette term it has a
+        sample of the points, because it only determines the size of steps.
         """
         body, scale = self.body, self.spec.robust_scale
         jacobian = body_jacobian(body, pose.rotmats, fit.joints)
@@ -183,25 +183,13 @@ class Objective:
         # 2. Points of the silhouette term. The first vertices of a surface model are spread over
         # the whole surface.
         if fit.gaps is not None:
-            gaps = fit.gaps
-            total = gaps.outside.shape[1]
-            share = total / count * self.spec.silhouette_outside / total
-            found.append(
-                self._silhouette(fit, jnp.arange(count)[None], gaps.outside, gaps.outside_by, share)
-                + (first,)
-            )
-            every = slice(None, None, CURVED_STRIDE)
-            nearest = gaps.nearest[:, every]
-            found.append(
-                self._silhouette(
-                    fit,
-                    nearest,
-                    gaps.cover[:, every],
-                    gaps.cover_by[:, every],
-                    1 / nearest.shape[1],
-                )
-                + (jacobian.vertices(nearest),)
-            )
+            gaps, every = fit.gaps, slice(None, None, CURVED_STRIDE)
+            nearest, share = gaps.nearest[:, every], self.spec.silhouette_outside / count
+            of = (jnp.arange(count)[None], gaps.outside[:, :count], gaps.outside_by[:, :count])
+            found.append((*self._silhouette(fit, *of, share), first))
+            of = (nearest, gaps.cover[:, every], gaps.cover_by[:, every])
+            share = 1 / nearest.shape[1]
+            found.append((*self._silhouette(fit, *of, share), jacobian.vertices(nearest)))
         # 3. Their derivatives by all parameters.
         join = lambda *x: jnp.concatenate(x, 1)
         directions, points, moving = jax.tree.map(join, *found)
@@ -235,9 +223,15 @@ class Objective:
         gap_by: Float[Array, "B N 2"],
         share: float,
     ) -> tuple[Float[Array, "B N 3"], Float[Array, "B N 3"]]:
-        """Weighted directions of surface points, and the points, for gaps of the silhouette term."""
+        """Weighted directions of the surface points of an index, and the points.
+
+        Args:
+          fit: its surface.
+          index: (B or 1, N) of the points.
+          gap, gap_by: of the silhouette term at them.
+          share: weight of a point.
+        """
         points = jnp.take_along_axis(fit.surface, index[..., None], 1)
-        gap, gap_by = gap[:, : points.shape[1]], gap_by[:, : points.shape[1]]
         weight = 2 * share * self.trust[:, None] * robust_slope(gap**2, self.spec.robust_scale)
         seen = jnp.einsum("bnc,bncx->bnx", gap_by, self._screen(points))
         return jnp.sqrt(weight)[..., None] * seen, points
