@@ -23,6 +23,7 @@ refined at the same time and independently.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ class RefineSpec(ObjectiveSpec):
     damping: float = 2e-5  # mu of the first step
     accepted: float = 0.8  # factor of mu after a step that lowers the loss
     rejected: float = 4.0  # and after another
-    decoder_every: int = 4  # steps for which a Jacobian of the decoder is used
+    decoder_every: int = 5  # steps for which a Jacobian of the decoder is used
 
 
 @jax.tree_util.register_dataclass
@@ -128,6 +129,8 @@ def refine(
     others = np.where(np.arange(size) < 3 * joints, 0.0, 1.0).astype(np.float32)
     only_camera = np.where(np.arange(size) < size - 3, 0.0, 1.0).astype(np.float32)
 
+    precise = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
     def modelled(x: _Point) -> _Model:
         """The quadratic model at x."""
         pose = Pose(decode(x.embeddings), x.betas, x.camera)
@@ -143,8 +146,15 @@ def refine(
         gradient = [tangent.reshape(batch, -1), gradient.betas, gradient.camera]
         return _Model(loss, jnp.concatenate(gradient, -1), objective.curvature(pose, fit))
 
+    def linearised(embeddings: Array) -> tuple[Array, Array]:
+        """The Jacobian D of the decoder (B, 3 joints, L D), and G (B, P, P)."""
+        jacobian = decoder_jacobian(decode, embeddings, joints, parts)
+        own = precise("bix,bjx->bij", jacobian, jacobian)
+        rest = ((0, 0), (0, size - 3 * joints), (0, size - 3 * joints))
+        return jacobian, jnp.pad(own, rest) + np.diag(others)
+
     def step(carry: tuple, t: Array) -> tuple[tuple, jax.Array]:
-        trial, x, model, jacobian, damping = carry
+        trial, x, model, decoder, damping = carry
 
         # 1. Keep the trial where it is better.
         found = modelled(trial)
@@ -155,31 +165,28 @@ def refine(
         # 2. The Jacobian of the decoder changes slowly. While only the camera moves it is not
         # needed.
         due = (t >= spec.camera_steps) & ((t - spec.camera_steps) % spec.decoder_every == 0)
-        new = lambda: decoder_jacobian(decode, x.embeddings, joints, parts)
-        d = jacobian = jax.lax.cond(due, new, lambda: jacobian)
+        decoder = jax.lax.cond(due, lambda: linearised(x.embeddings), lambda: decoder)
+        jacobian, metric = decoder
 
         # 3. The next trial.
         moves = jnp.where(t < spec.camera_steps, only_camera, 1.0)
-        precise = lambda how, *x: jnp.einsum(how, *x, precision=jax.lax.Precision.HIGHEST)
-        pad = ((0, 0), (0, size - 3 * joints), (0, size - 3 * joints))
-        metric = jnp.pad(precise("bix,bjx->bij", d, d), pad) + jnp.diag(others)
         matrix = precise("bij,bjk->bik", model.curvature, metric * moves)
         matrix = matrix + damping[:, None, None] * jnp.eye(size)
         q = moves * jnp.linalg.solve(matrix, -model.gradient[..., None])[..., 0]
-        change = precise("bix,bi->bx", d, q[:, : 3 * joints]).reshape(x.embeddings.shape)
+        change = precise("bix,bi->bx", jacobian, q[:, : 3 * joints]).reshape(x.embeddings.shape)
         q = others * q
         trial = _Point(
             x.embeddings + change,
             x.betas + q[:, 3 * joints : -3],
             x.camera + q[:, -3:],
         )
-        return (trial, x, model, jacobian, damping), model.loss
+        return (trial, x, model, decoder, damping), model.loss
 
     # The first trial is the start, which is better than nothing.
     zeros = lambda *shape: jnp.zeros((batch, *shape))
     nothing = _Model(zeros() + jnp.inf, zeros(size), zeros(size, size))
-    jacobian = zeros(3 * joints, embeddings[0].size)
-    carry = (start, start, nothing, jacobian, zeros() + spec.damping / spec.accepted)
+    decoder = zeros(3 * joints, embeddings[0].size), zeros(size, size) + np.diag(others)
+    carry = (start, start, nothing, decoder, zeros() + spec.damping / spec.accepted)
     (_, x, *_), trace = jax.lax.scan(step, carry, jnp.arange(spec.steps + 1))
     return Refined(x.embeddings, x.betas, weak_of(x.camera), trace)
 

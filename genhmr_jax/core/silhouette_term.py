@@ -89,11 +89,12 @@ def gaps(surface: Float[Array, "B V 2"], view: CropCamera, silhouette: Silhouett
     """
     side, middle = view.crop[:, 2:, None], view.crop[:, None, :2]
     v, c = (surface - middle) / side, (silhouette.outline - middle) / side
-    # 1. The nearest surface point of an outline point minimises |c - v|^2 - |c|^2. The search has
-    # no gradient.
-    fixed = jax.lax.stop_gradient(v)
-    product = jnp.einsum("bnk,bvk->bnv", c, fixed, precision=jax.lax.Precision.HIGHEST)
-    nearest = jnp.argmin(jnp.sum(fixed**2, -1)[:, None] - 2.0 * product, -1)
+    # 1. The nearest surface point of each outline point, without gradient: the first one at the
+    # least distance. XLA's argmin is seven times slower on a CPU.
+    fixed, index = jax.lax.stop_gradient(v)[:, :, None], np.arange(v.shape[1])[:, None]
+    squared = (fixed[..., 0] - c[:, None, :, 0]) ** 2 + (fixed[..., 1] - c[:, None, :, 1]) ** 2
+    at_least = squared <= jnp.min(squared, 1, keepdims=True)
+    nearest = jnp.min(jnp.where(at_least, index, len(index) - 1), 1)
     gap = jnp.take_along_axis(v, nearest[..., None], 1) - c
     distance = jnp.sqrt(jnp.sum(gap**2, -1) + 1e-12)
     cover_by = jnp.where((distance > SPACING)[..., None], gap / distance[..., None], 0.0)
