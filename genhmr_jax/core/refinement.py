@@ -1,60 +1,60 @@
 """2D pose-guided refinement (GenHMR §4): the second stage of inference.
 
-A sampled body fits the detected 2D keypoints j2d only approximately. The refinement changes its
-token embeddings Y by gradient steps, so that the projected joints fit them:
+A sampled body fits the detected 2D keypoints only approximately. The refinement changes its token
+embeddings Y, so that the projected joints fit them:
 
-    Y+ = argmin_Y  sum_j c_j rho(|| Pi(J_j(Y)) - j2d_j || / b) / sum_j c_j
-                   + lambda || theta(Y) - theta_0 ||^2
+    Y+ = argmin_Y  E(theta(Y), shape, camera)
 
-Here theta(Y) are the joint rotations that the frozen tokenizer decodes, theta_0 those of the start,
-J_j the keypoints of the body in 3D, Pi the projection and c_j the confidence of a keypoint.
-Residuals are in crop sides b, so that the result does not depend on the size of the picture. rho
-limits the influence of outliers. Camera and shape are optimised too; the first steps change only
-the camera. The loop is one `lax.scan`. It returns the best iterate, which is never worse than the
-start. All rows of a batch are refined at the same time and independently.
+theta(Y) are the joint rotations that the frozen tokenizer decodes, and E is the objective of
+core/fit_objective.py. Shape and camera are optimised too.
 
-For a person with a mask, the body's surface must also fill the mask and stay inside it. With points
-o_n of the mask's outline and v of the surface, this term is added (core/silhouette_term.py):
+The paper makes 10 gradient steps. Here a step is one of Levenberg and Marquardt: with the gradient
+g and the curvature H of E by rotations, shape and camera, and the Jacobian D of the decoder, it
+minimises the quadratic model plus mu |dY|^2. The embeddings have more dimensions than the
+rotations, so the step is solved for in the space of rotations. With G = D D^T
 
-    trust * silhouette * (mean_n rho(|| o_n - nearest surface point || / b)
-                          + silhouette_outside * mean_v rho(distance of v from the mask / b))
+    (H G + mu) q = -g,    dY = D^T q
 
-Here rho limits the influence of clothes, hair and bags. A mask determines the shape, and together
-with the keypoints the pose. Therefore the priors are weaker the more the mask is trusted.
+G is also the metric of shape and camera, where it is diagonal; a zero in it keeps a parameter
+fixed. A step that lowers E is kept, and mu decreases; otherwise it is undone, and mu increases. So
+the result is never worse than the start. The first step changes only the camera: a body at a wrong
+location would bend to reach its keypoints. The loop is one `lax.scan`. All rows of a batch are
+refined at the same time and independently.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float
 
-from genhmr_jax.core import silhouette_term
+from genhmr_jax.core.fit_objective import Objective, ObjectiveSpec, Pose, weak_of
 from genhmr_jax.core.silhouette_term import Silhouette
+from genhmr_jax.geometry.body_jacobian import CROSS
 from genhmr_jax.geometry.camera import CropCamera
-from genhmr_jax.geometry.keypoints import project_body
+
+Decode = Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]
+Parts = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+"""Independent parts of a decoder: (joints, rows of the embeddings that determine them)."""
+
+_BATCH = 16  # rows of the decoder's Jacobian that are computed together
 
 
 @dataclasses.dataclass(frozen=True)
-class RefineSpec:
+class RefineSpec(ObjectiveSpec):
     """Settings of the refinement; with `steps` 0 it returns the start."""
 
-    steps: int = 100
-    camera_steps: int = 15  # number of first steps that change only the camera
-    step_embedding: float = 0.05  # learning rates of Adam
-    step_camera: float = 0.02
-    step_betas: float = 0.02
-    robust_scale: float = 0.1  # s of rho, crop sides
-    prior_pose: float = 0.004  # lambda, on rotation matrices
-    prior_betas: float = 0.002
-    silhouette: float = 2.0  # weight of the silhouette term, for a person with a mask
-    silhouette_outside: float = 2.0  # weight of its second part relative to the first
-    masked_prior_pose: float = 0.001  # in place of prior_pose, if the mask is fully trusted
-    masked_prior_betas: float = 0.0001
+    steps: int = 10
+    camera_steps: int = 1  # number of first steps that change only the camera
+    damping: float = 2e-5  # mu of the first step
+    accepted: float = 0.8  # factor of mu after a step that lowers the loss
+    rejected: float = 4.0  # and after another
+    decoder_every: int = 5  # steps for which a Jacobian of the decoder is used
 
 
 @jax.tree_util.register_dataclass
@@ -66,7 +66,7 @@ class Refined:
       embeddings: (B, L, D) token embeddings Y.
       betas: (B, 10) shape coefficients.
       weak_camera: (B, 3) scale and translation (s, tx, ty) of the crop's camera.
-      loss: (steps + 1, B) of every iterate, the start first.
+      loss: (steps + 1, B) of the start and after each step; it does not increase.
     """
 
     embeddings: jax.Array
@@ -75,17 +75,24 @@ class Refined:
     loss: jax.Array
 
 
-def robust(residual: Float[Array, "*s"], scale: float) -> Float[Array, "*s"]:
-    """rho of Geman and McClure: r^2 / (1 + r^2 / s^2) for a residual r >= 0 and the scale s.
+class _Point(NamedTuple):
+    """An iterate: embeddings (B, L, D), betas (B, 10), camera (B, 3) as in Pose."""
 
-    It is about r^2 for small residuals, and less than s^2 for all.
-    """
-    squared = residual**2
-    return squared / (1.0 + squared / scale**2)
+    embeddings: Array
+    betas: Array
+    camera: Array
+
+
+class _Model(NamedTuple):
+    """The quadratic model of the objective: loss (B,), gradient (B, P), curvature (B, P, P)."""
+
+    loss: Array
+    gradient: Array
+    curvature: Array
 
 
 def refine(
-    decode: Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]],
+    decode: Decode,
     body: smpl_jax.SmplModel,
     embeddings: Float[Array, "B L D"],
     betas: Float[Array, "B 10"],
@@ -94,6 +101,7 @@ def refine(
     view: CropCamera,
     silhouette: Silhouette | None = None,
     spec: RefineSpec = RefineSpec(),
+    parts: Parts | None = None,
 ) -> Refined:
     """Refine a batch.
 
@@ -107,97 +115,108 @@ def refine(
       view: the photo's camera and the crops of the B people.
       silhouette: of their masks, if there are any.
       spec: settings.
+      parts: of the decoder, which make its Jacobian cheaper. None: any rotation may depend on any
+        embedding.
     """
-    # 1. The weights of the priors, which are weaker the more the mask is trusted.
-    masked = silhouette is not None and spec.silhouette > 0
-    trust = silhouette.trust if masked else 0.0
-    prior_pose = spec.prior_pose + trust * (spec.masked_prior_pose - spec.prior_pose)
-    prior_betas = spec.prior_betas + trust * (spec.masked_prior_betas - spec.prior_betas)
+    camera = jnp.concatenate([jnp.log(weak_camera[:, :1]), weak_camera[:, 1:]], -1)
+    start = _Point(embeddings, betas, camera)
+    objective = Objective(
+        body, Pose(decode(embeddings), betas, camera), keypoints, view, silhouette, spec
+    )
+    batch, joints = len(betas), body.num_joints
+    size = 3 * joints + betas.shape[1] + 3
+    # The diagonal of G beside D D^T, and the parameters of the first steps.
+    others = np.where(np.arange(size) < 3 * joints, 0.0, 1.0).astype(np.float32)
+    only_camera = np.where(np.arange(size) < size - 3, 0.0, 1.0).astype(np.float32)
 
-    # 2. The loss of each row. x holds the optimised arrays.
-    weight = keypoints[..., 2]
-    detected = weight[..., None] > 0
-    side = view.crop[:, 2]
-    theta0 = decode(embeddings)
+    precise = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
-    def weak_of(x: dict[str, jax.Array]) -> Float[Array, "B 3"]:
-        return jnp.concatenate([jnp.exp(x["log_scale"]), x["offset"]], -1)
+    def modelled(x: _Point) -> _Model:
+        """The quadratic model at x."""
+        pose = Pose(decode(x.embeddings), x.betas, x.camera)
 
-    def losses(x: dict[str, jax.Array]) -> Float[Array, "B"]:
-        rotmats = decode(x["embeddings"])
-        points, surface = project_body(body, rotmats, x["betas"], weak_of(x), view)
-        # sum_j c_j rho(|| Pi(J_j(Y)) - j2d_j || / b) / sum_j c_j. `where` comes before the norm:
-        # the location of an undetected keypoint may be NaN, which must not reach the gradient.
-        gap = jnp.where(detected, (points - keypoints[..., :2]) / side[:, None, None], 1.0)
-        rho = robust(jnp.sqrt(jnp.sum(gap**2, -1) + 1e-12), spec.robust_scale)
-        data = jnp.sum(jnp.where(weight > 0, weight * rho, 0.0), -1)
-        data = data / jnp.maximum(jnp.sum(weight, -1), 1e-6)
-        # lambda || theta(Y) - theta_0 ||^2, and a prior on the shape.
-        pose = jnp.mean(jnp.sum((rotmats - theta0) ** 2, (-1, -2)), -1)
-        shape = jnp.mean((x["betas"] - betas) ** 2, -1) + 0.1 * jnp.mean(x["betas"] ** 2, -1)
-        loss = data + prior_pose * pose + prior_betas * shape
-        if not masked:
-            return loss
-        # The silhouette term: gaps of the outline, and of the surface points outside the mask.
-        both = silhouette_term.gaps(surface, view, silhouette)
-        cover, outside = (jnp.mean(robust(gap, spec.robust_scale), -1) for gap in both)
-        return loss + trust * spec.silhouette * (cover + spec.silhouette_outside * outside)
+        def total(pose: Pose) -> tuple[Array, Any]:
+            loss, fit = objective.losses(pose)
+            return jnp.sum(loss), (loss, fit)
 
-    # 3. Descend from the sampled body. The logarithm keeps the scale of the camera positive.
-    start = {
-        "embeddings": embeddings,
-        "betas": betas,
-        "log_scale": jnp.log(weak_camera[:, :1]),
-        "offset": weak_camera[:, 1:],
-    }
-    best, trace = _descend(losses, start, spec)
-    return Refined(best["embeddings"], best["betas"], weak_of(best), trace)
+        # Rows are independent, so that the gradient of the sum of their losses consists of the
+        # gradients of the rows.
+        gradient, (loss, fit) = jax.grad(total, has_aux=True)(pose)
+        tangent = jnp.einsum("bjxy,kxz,bjzy->bjk", gradient.rotmats, CROSS, pose.rotmats)
+        gradient = [tangent.reshape(batch, -1), gradient.betas, gradient.camera]
+        return _Model(loss, jnp.concatenate(gradient, -1), objective.curvature(pose, fit))
 
-
-def _descend(
-    losses: Callable[[dict[str, jax.Array]], Float[Array, "B"]],
-    start: dict[str, jax.Array],
-    spec: RefineSpec,
-) -> tuple[dict[str, jax.Array], Float[Array, "S B"]]:
-    """Minimise by Adam from a start.
-
-    Returns:
-      the best iterate of each row, and the loss (spec.steps + 1, B) of every iterate.
-    """
-    rates = {
-        "embeddings": spec.step_embedding,
-        "betas": spec.step_betas,
-        "log_scale": spec.step_camera,
-        "offset": spec.step_camera,
-    }
-    optimizer = optax.scale_by_adam(b1=0.9, b2=0.99)
-
-    def keep(better: Array, new: Any, old: Any) -> Any:
-        """Rows of `new` where `better` (B,), else of `old`."""
-        choose = lambda n, o: jnp.where(better.reshape(-1, *[1] * (n.ndim - 1)), n, o)
-        return jax.tree.map(choose, new, old)
+    def linearised(embeddings: Array) -> tuple[Array, Array]:
+        """The Jacobian D of the decoder (B, 3 joints, L D), and G (B, P, P)."""
+        jacobian = decoder_jacobian(decode, embeddings, joints, parts)
+        own = precise("bix,bjx->bij", jacobian, jacobian)
+        rest = ((0, 0), (0, size - 3 * joints), (0, size - 3 * joints))
+        return jacobian, jnp.pad(own, rest) + np.diag(others)
 
     def step(carry: tuple, t: Array) -> tuple[tuple, jax.Array]:
-        x, opt_state, best, best_loss = carry
+        trial, x, model, decoder, damping = carry
 
-        # 1. Loss and gradient. Rows are independent, so that the gradient of the sum of their
-        # losses consists of the gradients of the rows.
-        loss, pull = jax.vjp(losses, x)
-        (gradient,) = pull(jnp.ones_like(loss))
+        # 1. Keep the trial where it is better.
+        found = modelled(trial)
+        better = found.loss < model.loss
+        x, model = _where(better, trial, x), _where(better, found, model)
+        damping = damping * jnp.where(better, spec.accepted, spec.rejected)
 
-        # 2. Keep the best iterate of each row.
-        best = keep(loss < best_loss, x, best)
+        # 2. The Jacobian of the decoder changes slowly. While only the camera moves it is not
+        # needed.
+        due = (t >= spec.camera_steps) & ((t - spec.camera_steps) % spec.decoder_every == 0)
+        decoder = jax.lax.cond(due, lambda: linearised(x.embeddings), lambda: decoder)
+        jacobian, metric = decoder
 
-        # 3. One step of Adam. At first only the camera changes: otherwise a body at a wrong
-        # location would bend to reach its keypoints.
-        direction, opt_state = optimizer.update(gradient, opt_state)
-        only_camera = t < spec.camera_steps
-        fixed = {name: only_camera & (name in ("embeddings", "betas")) for name in rates}
-        sizes = {name: rate * jnp.where(fixed[name], 0.0, 1.0) for name, rate in rates.items()}
-        x = {name: x[name] - sizes[name] * direction[name] for name in x}
-        return (x, opt_state, best, jnp.minimum(loss, best_loss)), loss
+        # 3. The next trial.
+        moves = jnp.where(t < spec.camera_steps, only_camera, 1.0)
+        matrix = precise("bij,bjk->bik", model.curvature, metric * moves)
+        matrix = matrix + damping[:, None, None] * jnp.eye(size)
+        q = moves * jnp.linalg.solve(matrix, -model.gradient[..., None])[..., 0]
+        change = precise("bix,bi->bx", jacobian, q[:, : 3 * joints]).reshape(x.embeddings.shape)
+        q = others * q
+        trial = _Point(
+            x.embeddings + change,
+            x.betas + q[:, 3 * joints : -3],
+            x.camera + q[:, -3:],
+        )
+        return (trial, x, model, decoder, damping), model.loss
 
-    carry = (start, optimizer.init(start), start, losses(start))
-    (x, _, best, best_loss), trace = jax.lax.scan(step, carry, jnp.arange(spec.steps))
-    last = losses(x)
-    return keep(last < best_loss, x, best), jnp.concatenate([trace, last[None]])
+    # The first trial is the start, which is better than nothing.
+    zeros = lambda *shape: jnp.zeros((batch, *shape))
+    nothing = _Model(zeros() + jnp.inf, zeros(size), zeros(size, size))
+    decoder = zeros(3 * joints, embeddings[0].size), zeros(size, size) + np.diag(others)
+    carry = (start, start, nothing, decoder, zeros() + spec.damping / spec.accepted)
+    (_, x, *_), trace = jax.lax.scan(step, carry, jnp.arange(spec.steps + 1))
+    return Refined(x.embeddings, x.betas, weak_of(x.camera), trace)
+
+
+def _where(rows: Array, new: Any, old: Any) -> Any:
+    """Rows of `new` where `rows` (B,), else of `old`."""
+    choose = lambda n, o: jnp.where(rows.reshape(-1, *[1] * (n.ndim - 1)), n, o)
+    return jax.tree.map(choose, new, old)
+
+
+def decoder_jacobian(
+    decode: Decode, embeddings: Float[Array, "B L D"], joints: int, parts: Parts | None
+) -> Float[Array, "B R E"]:
+    """The Jacobian of the joint rotations (R = 3 x joints, as in geometry.body_jacobian).
+
+    E = L D. Joints of different parts share one pass through the decoder (the compression of sparse
+    Jacobians by Curtis, Powell and Reid 1974).
+    """
+    length = embeddings.shape[1]
+    parts = parts or ((tuple(range(joints)), tuple(range(length))),)
+    # 1. The passes: number of each joint in its part, and the embeddings of the part.
+    number, own = np.zeros(joints, int), np.zeros((joints, length), np.float32)
+    for members, rows in parts:
+        number[list(members)] = range(len(members))
+        own[np.ix_(members, rows)] = 1.0
+    passes = (np.arange(number.max() + 1)[:, None] == number).astype(np.float32)
+    # 2. R -> exp([a]x) R changes R by [a]x R, and a is read from a change by E_k R / 2.
+    rotmats, pull = jax.vjp(decode, embeddings)
+    seeds = 0.5 * jnp.einsum("sj,kxy,bjyz->skbjxz", passes, CROSS, rotmats)
+    seeds = seeds.reshape(-1, *rotmats.shape)
+    found = jax.lax.map(lambda seed: pull(seed)[0], seeds, batch_size=_BATCH)
+    found = found.reshape(-1, 3, *embeddings.shape)[number] * own[:, None, None, :, None]
+    return jnp.moveaxis(found, 2, 0).reshape(len(embeddings), 3 * joints, -1)

@@ -153,7 +153,8 @@ def _solve(
 
     # 3. Refine, and find the best hypothesis of each person.
     start = (latents.embeddings, many.betas, many.weak_camera)
-    refined = refine(pose, surface, *start, keypoints, view, silhouette, spec)
+    what = (keypoints, view, silhouette, spec, system.pose_parts)
+    refined = refine(pose, surface, *start, *what)
     final_loss = jnp.min(refined.loss, 0).reshape(batch, k)
     best = jnp.argmin(final_loss, 1)
 

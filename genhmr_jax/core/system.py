@@ -15,6 +15,7 @@ import smpl_jax
 from jaxtyping import Array, Float, Int
 
 from genhmr_jax.core.inputs import Inputs
+from genhmr_jax.core.refinement import Parts
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.geometry.camera import CropCamera
 
@@ -70,6 +71,7 @@ class System(Protocol):
       needs_box: whether it crops by the person's box, so that keypoints are not required.
       samples: whether it is generative, with iterations, hypotheses and a confidence.
       refine_steps: of the 2D refinement, by default.
+      pose_parts: independent parts of `pose`, which make the refinement cheaper; or None.
     """
 
     kind: str
@@ -78,6 +80,7 @@ class System(Protocol):
     needs_box: bool
     samples: bool
     refine_steps: int
+    pose_parts: Parts | None
 
     def prepare(
         self,

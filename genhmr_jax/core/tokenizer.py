@@ -79,6 +79,15 @@ class TokenizerSpec:
         """Number of tokens of a pose, L."""
         return sum(self.part_tokens) if self.arch == "parts" else self.num_tokens
 
+    @property
+    def independent_parts(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] | None:
+        """(joints, tokens that determine them) of each part; None if all depend on all."""
+        if self.arch != "parts":
+            return None
+        ends = np.cumsum(self.part_tokens).tolist()
+        tokens = [tuple(range(end - n, end)) for end, n in zip(ends, self.part_tokens, strict=True)]
+        return tuple(zip(PARTS, tokens, strict=True))
+
 
 class PartsCoder(nnx.Module):
     """One residual MLP for each body part, from its joints to its tokens or back.

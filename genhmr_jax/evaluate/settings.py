@@ -31,7 +31,7 @@ class Settings:
       rule: the embeddings that are decoded, one of core.choices.DECODE_RULES.
       schedule: the mask schedule, a key of core.choices.SCHEDULES.
       temperature: 0 takes the most probable tokens.
-      refine_steps: gradient steps of the 2D refinement.
+      refine_steps: steps of the 2D refinement.
       prior_pose: lambda of the refinement, the weight of the distance from the sampled pose.
       views: number of simulated views. Of an image set, all images are used.
       batch_size: views in a batch; it changes the time but not the errors.
@@ -42,7 +42,7 @@ class Settings:
     rule: str = "expected"
     schedule: str = "cosine"
     temperature: float = 0.0
-    refine_steps: int = 100
+    refine_steps: int = 10
     prior_pose: float = 0.004
     views: int = 1024
     batch_size: int = 64

@@ -111,7 +111,8 @@ def refined(
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B 10"]]:
     """Refine: embeddings and betas. The refinement uses the keypoints in every context."""
     view = rows.inputs().view
-    found = refine(system.pose(params, view), body, *start, rows.keypoints, view, spec=spec)
+    how = {"spec": spec, "parts": system.pose_parts}
+    found = refine(system.pose(params, view), body, *start, rows.keypoints, view, **how)
     return found.embeddings, found.betas
 
 

@@ -48,7 +48,7 @@ class RecoverOptions:
       temperature: 0 takes the most probable tokens. Several hypotheses need a temperature above 0;
         0 then means 1.
       hypotheses: K samples for each person; the one with the lowest refined loss comes first.
-      refine_steps: gradient steps on the token embeddings; 0 for none; None for the default of the
+      refine_steps: steps of the 2D refinement; 0 for none; None for the default of the
         system (regressors: 0).
       focal: focal length in px, or None.
       fov: field of view in degrees over the longer side, if `focal` is None. If both are None, the

@@ -149,11 +149,19 @@ def test_gaps_are_those_of_plain_numpy():
     )
     view = CropCamera(jnp.asarray(crop), jnp.ones(2), jnp.zeros((2, 2)))
     silhouette = Silhouette(jnp.asarray(outline), jnp.asarray(outside), jnp.ones(2))
-    cover, lengths = gaps(jnp.asarray(surface, jnp.float32), view, silhouette)
+
+    def total(v):
+        found = gaps(v, view, silhouette)
+        return found.outside.sum(), found
+
+    by, found = jax.jit(jax.grad(total, has_aux=True))(jnp.float32(surface))
+    np.testing.assert_allclose(found.outside_by, by * crop[:, None, 2:], rtol=1e-4, atol=1e-3)
+    length = np.linalg.norm(found.cover_by, axis=-1)
+    np.testing.assert_allclose(length, found.cover > 0, atol=1e-3)
     for b in range(2):
         expected = gaps_numpy(surface[b], outline[b], outside[b], crop[b])
-        np.testing.assert_allclose(cover[b], expected[0], atol=1e-5)
-        np.testing.assert_allclose(lengths[b], expected[1], atol=1e-3)
+        np.testing.assert_allclose(found.cover[b], expected[0], atol=1e-5)
+        np.testing.assert_allclose(found.outside[b], expected[1], atol=1e-3)
 
 
 BODY = load_body("lite")
@@ -195,7 +203,7 @@ def mask_of(betas, pose, weak):
     return rendered(np.asarray(vertices), np.asarray(BODY.faces), FOCAL, WIDTH, HEIGHT)
 
 
-SPEC = RefineSpec(steps=80)
+SPEC = RefineSpec()
 RUN = jax.jit(
     lambda seen, silhouette: refine(
         decode, SURFACE, POSE, jnp.zeros((1, 10)), WEAK, seen, VIEW, silhouette, SPEC

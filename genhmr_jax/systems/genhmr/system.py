@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from genhmr_jax.core import confidence, encoders, sampling, silhouette_term
 from genhmr_jax.core.choices import DECODE_RULES
 from genhmr_jax.core.inputs import Inputs
-from genhmr_jax.core.refinement import RefineSpec
+from genhmr_jax.core.refinement import Parts, RefineSpec
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.geometry import camera
@@ -65,6 +65,11 @@ class GenHmrSystem:
     def shapes(self) -> Params:
         """The shapes of the parameters."""
         return remembered_shapes(KIND, self.spec, lambda: graphs(self.spec)[2])
+
+    @property
+    def pose_parts(self) -> Parts | None:
+        """Those of the tokenizer."""
+        return self.spec.tokenizer.independent_parts
 
     @property
     def contexts(self) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ class RegressorSystem:
     samples = False
     contexts = ("all", "image")
     refine_steps = 0  # the published models do not refine
+    pose_parts = tuple(((joint,), (joint,)) for joint in range(24))  # one row for each rotation
 
     @property
     def model(self) -> nnx.GraphDef:

@@ -69,7 +69,7 @@ def test_refinement_is_off_unless_asked_for(recoverer):
     image = images.read_image(SAMPLE_PHOTO)
     plain = recoverer.recover(image)
     assert plain.refine_loss.shape[1] == 1
-    refined = recoverer.recover(image, options=photo.RecoverOptions(refine_steps=60))
+    refined = recoverer.recover(image, options=photo.RecoverOptions(refine_steps=10))
     assert refined.reprojection_error()[0] < 0.8 * plain.reprojection_error()[0]
 
 

@@ -250,5 +250,5 @@ def test_tokenhmr_recovers_and_refines(tokenhmr):
         images.read_image(SAMPLE_PHOTO),
     )
     plain = recoverer.recover(image)
-    refined = recoverer.recover(image, options=photo.RecoverOptions(refine_steps=60))
+    refined = recoverer.recover(image, options=photo.RecoverOptions(refine_steps=10))
     assert refined.reprojection_error()[0] < 0.8 * plain.reprojection_error()[0]
