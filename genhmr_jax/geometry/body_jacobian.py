@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from smpl_jax import SmplModel, SmplOutput
+from smpl_jax.lbs import vertex_tables
 
 from genhmr_jax.geometry.keypoints import keypoint_points
 
@@ -67,9 +68,8 @@ class BodyJacobian(NamedTuple):
         arm = _einsum("bjxy,sjy->bjsx", self.world, body.joint_shapedirs)
         bones = jnp.concatenate([self.world, self.joints_by_shape - arm], -2)
         bones = bones.reshape(*bones.shape[:2], -1)
-        weights = body.weights.T[index]
+        directions, weights = vertex_tables(body.blocks, body.num_joints, index)
         blended = _einsum("bnj,bjk->bnk", weights, bones).reshape(*index.shape, 3 + shapes, 3)
-        directions = jnp.moveaxis(body.directions[:shapes], -1, 0)[index]
         turned = _einsum("bnxy,bnsy->bnsx", blended[:, :, :3], directions)
         share = _einsum("bnk,jk->bnj", weights, _below(body.parents))
         return Attachment(share, turned + blended[:, :, 3:])

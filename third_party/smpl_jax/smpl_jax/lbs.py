@@ -121,6 +121,18 @@ def dense_tables(
     return join(np.concatenate([shape, pose], axis=1)), join(weights[:, :joints])
 
 
+def vertex_tables(
+    blocks: Blocks, joints: int, index: Int[Array, "*n"]
+) -> tuple[Float[Array, "*n S 3"], Float[Array, "*n J"]]:
+    """The shape directions and the skinning weights of single vertices; also inside `jit`."""
+    number, _, length = blocks.weights.shape
+    block, at = index // length, index % length
+    directions = blocks.directions.reshape(number, -1, 3, length)[:, : blocks.shapes]
+    is_joint = blocks.weight_joints[block][..., None] == jnp.arange(joints)
+    weights = jnp.sum(blocks.weights[block, :, at][..., None] * is_joint, -2)
+    return directions[block, :, :, at], weights
+
+
 def _ancestors(parents: tuple[int, ...]) -> list[Float[np.ndarray, "J J"]]:
     """For the distances 1, 2, 4, ...: 1 at [j, i] if i is the ancestor of j at this distance."""
     step = np.zeros((len(parents), len(parents)), np.float32)

@@ -270,6 +270,11 @@ def test_dense_tables_are_the_inverse_of_blocks():
     np.testing.assert_array_equal(model.weights, np.float32(arrays["weights"].T))
     directions = np.concatenate([arrays["shapedirs"], arrays["posedirs"]], -1).transpose(2, 1, 0)
     np.testing.assert_array_equal(model.directions, np.float32(directions))
+    # Those of single vertices, also inside jit.
+    index = np.array([[0, 127, 128], [5, model.num_vertices - 1, 5]])
+    some = jax.jit(lambda model, index: lbs.vertex_tables(model.blocks, 24, index))(model, index)
+    np.testing.assert_array_equal(some[0], np.float32(arrays["shapedirs"])[index].swapaxes(-1, -2))
+    np.testing.assert_array_equal(some[1], np.float32(arrays["weights"])[index])
 
 
 def test_split_over_devices_by_bodies():
