@@ -42,12 +42,17 @@ from genhmr_jax.data.rows import Rows
 from genhmr_jax.data.turns import TurnSpec, turn_row
 from genhmr_jax.detect.detections import CHANNELS, GRID
 from genhmr_jax.geometry.bodies import load_body
-from genhmr_jax.geometry.keypoints import DETECTED, MIN_CONFIDENCE, keypoint_model
+from genhmr_jax.geometry.keypoints import (
+    DETECTED,
+    MIN_CONFIDENCE,
+    keypoint_model,
+    normalize_keypoints,
+)
 from genhmr_jax.geometry.metrics import centred, mpjpe, pa_mpjpe
 from genhmr_jax.io import compilation_cache
 from genhmr_jax.nets.mlp import ResidualMlp
 from genhmr_jax.recover import photo
-from genhmr_jax.systems.genhmr.model import KEYPOINT3D_SCALE, normalize_keypoints
+from genhmr_jax.systems.genhmr.model import KEYPOINT3D_SCALE
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
 BATCH = 256

@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-from flax import nnx
 
 from benchmarks import machine
 from benchmarks.photo import SOURCE, people_of_sample, recoverer
@@ -23,7 +22,7 @@ def rows(settings: Settings) -> list[Row]:
     vectors = params["codebook"]["vectors"]
 
     def tokenizer(params: dict, rotmats: jax.Array) -> jax.Array:
-        networks = nnx.merge(system.tokenizer, params["tokenizer"])
+        networks = tokenizer(system.spec, params)
         vectors = params["codebook"]["vectors"]
         return networks.decode(vectors[nearest(vectors, networks.encode(rotmats))])
 

@@ -26,7 +26,6 @@ from genhmr_jax.detect.blazepose import Evidence
 from genhmr_jax.detect.detections import CHANNELS, GRID, Detections
 from genhmr_jax.geometry import published_crop
 from genhmr_jax.geometry.crop import CROP_SIZE, crop_image
-from genhmr_jax.nets.vit import VitSpec, is_vit
 
 CROPS = ("own", "hmr2")
 """Ways to crop: geometry/crop.py, or that of HMR2.0 and TokenHMR (geometry/published_crop.py)."""
@@ -145,6 +144,8 @@ class TrainedVit:
     @property
     def channels(self) -> tuple[int, ...]:
         """Channels of its one map."""
+        from genhmr_jax.nets.vit import VitSpec
+
         return (VitSpec.named(self.name).width,)
 
     def of_photo(
@@ -179,10 +180,12 @@ def find(name: str) -> Encoder:
     Raises:
       ValueError: an unknown name; the message lists the names.
     """
-    if is_vit(name):
-        VitSpec.named(name)
-        return TrainedVit(name)
     if name not in _ENCODERS:
+        from genhmr_jax.nets.vit import VitSpec, is_vit
+
+        if is_vit(name):
+            VitSpec.named(name)
+            return TrainedVit(name)
         names = f"{', '.join(_ENCODERS)}, vit_s .. vit_h, dinov2_s .. dinov2_l"
         raise ValueError(f"unknown image encoder {name!r}: choose among {names}")
     return _ENCODERS[name]

@@ -27,7 +27,6 @@ image and logits are float32. `by_rows` only tells the compiler to split an arra
 by rows, and `checkpointed` to compute a layer again in the backward pass: neither changes values.
 """
 
-import dataclasses
 import functools
 
 import jax
@@ -35,38 +34,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from genhmr_jax.core.sizes import TransformerSpec
 from genhmr_jax.nets.attention import attention
 from genhmr_jax.nets.deformable_attention import DeformableAttention
 from genhmr_jax.nets.remat import checkpointed
 from genhmr_jax.nets.rows import by_rows
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerSpec:
-    """Sizes of the masked transformer.
-
-    Attributes:
-      width: channels of a token.
-      layers: number of layers.
-      heads: of each attention.
-      mlp_ratio: hidden channels of the MLP relative to `width`.
-      levels: number of feature maps of the cross-attention (0: a network without an image).
-      points: number of sampled points of each map, for each token and head.
-      activation: of the MLP.
-      geometric: input and output use the code vectors, see MaskedTransformer.
-      head_rank: 0 for a full linear head (the paper's), else the logits are products with learned
-        code features of this many dims.
-    """
-
-    width: int = 192
-    layers: int = 4
-    heads: int = 6
-    mlp_ratio: int = 4
-    levels: int = 3
-    points: int = 4
-    activation: str = "gelu"  # or "relu", a third cheaper on a CPU
-    geometric: bool = True
-    head_rank: int = 0
 
 
 def _small(scale: float = 0.1) -> nnx.Initializer:

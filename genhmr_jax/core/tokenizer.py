@@ -18,7 +18,6 @@ The networks represent a rotation in 6D, by the first two rows of its matrix (Zh
 in TokenHMR's tokenizer). Gram-Schmidt makes any output of the decoder a rotation.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -29,64 +28,8 @@ from jaxtyping import Array, Float, Int
 from smpl_jax import rotations
 
 from genhmr_jax.core import quantizer
+from genhmr_jax.core.sizes import PARTS, TokenizerSpec
 from genhmr_jax.nets.mlp import ResidualMlp
-
-PARTS = (
-    (0,),  # root
-    (3, 6, 9, 12, 15),  # trunk: spine1 to spine3, neck, head
-    (1, 4, 7, 10),  # left leg
-    (2, 5, 8, 11),  # right leg
-    (13, 16, 18, 20, 22),  # left arm
-    (14, 17, 19, 21, 23),  # right arm
-)
-"""Joints of each body part, as indices of SMPL's 24 joints."""
-ARCHITECTURES = ("parts", "conv")
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenizerSpec:
-    """Sizes of the tokenizer.
-
-    Attributes:
-      arch: one of ARCHITECTURES.
-      part_tokens: number of tokens of each of PARTS, for "parts".
-      num_tokens: number of tokens of a pose, L, for "conv".
-      codebook_size: number of code vectors, N.
-      code_dim: dimensions of a code vector, D.
-      width: channels of the hidden layers.
-      depth: number of residual blocks of an MLP, or of a stack of convolutions.
-      dilation_growth: ratio of the dilations of two successive blocks, for "conv".
-    """
-
-    arch: str = "parts"
-    part_tokens: tuple[int, ...] = (5, 5, 5, 5, 5, 5)
-    num_tokens: int = 96
-    codebook_size: int = 1024
-    code_dim: int = 16
-    width: int = 256
-    depth: int = 2
-    dilation_growth: int = 3
-
-    def __post_init__(self) -> None:
-        if self.arch not in ARCHITECTURES:
-            raise ValueError(f"tokenizer arch {self.arch!r}: choose {' or '.join(ARCHITECTURES)}")
-        if self.arch == "parts" and len(self.part_tokens) != len(PARTS):
-            needed = f"{len(PARTS)} numbers are needed, one for each of root, trunk, legs, arms"
-            raise ValueError(f"part_tokens {self.part_tokens}: {needed}")
-
-    @property
-    def length(self) -> int:
-        """Number of tokens of a pose, L."""
-        return sum(self.part_tokens) if self.arch == "parts" else self.num_tokens
-
-    @property
-    def independent_parts(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] | None:
-        """(joints, tokens that determine them) of each part; None if all depend on all."""
-        if self.arch != "parts":
-            return None
-        ends = np.cumsum(self.part_tokens).tolist()
-        tokens = [tuple(range(end - n, end)) for end, n in zip(ends, self.part_tokens, strict=True)]
-        return tuple(zip(PARTS, tokens, strict=True))
 
 
 class PartsCoder(nnx.Module):

@@ -1,23 +1,34 @@
 """Use of the shipped lifter (lifter_net.py) on the outputs of BlazePose."""
 
+import dataclasses
 import functools
 import importlib.resources
 import pathlib
+import types
 from typing import Any
 
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float
 
 from genhmr_jax.detect.blazepose import LANDMARKS, SIZE, Landmarks, Region
 from genhmr_jax.detect.detections import CHANNELS, GRID
-from genhmr_jax.detect.lifter_net import Lifter, LifterSpec
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.model_folder import load_meta, load_params
 from genhmr_jax.io.program_store import remembered_shapes, stored
 
 FOLDER = pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "lifter"))
 """A model folder of the stage "lifter" (configs/lifter/rendered_people.py)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LifterSpec:
+    """Sizes of the lifter. drop: share of the inputs that dropout hides in training."""
+
+    map_channels: int = 48
+    map_features: int = 384
+    width: int = 512
+    depth: int = 3
+    drop: float = 0.35
 
 
 def keypoints(
@@ -54,16 +65,9 @@ def _spec() -> LifterSpec:
 
 
 @functools.cache
-def _graph(spec: LifterSpec) -> tuple[nnx.GraphDef, Any]:
-    """The graph of the network, and the shapes of its parameters."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: Lifter(spec, rngs=nnx.Rngs(0))))
-    return graph, nnx.to_pure_dict(state)
-
-
-@functools.cache
 def _params() -> Any:
     """The shipped parameters."""
-    shapes = remembered_shapes("lifter", _spec(), lambda: _graph(_spec())[1])
+    shapes = remembered_shapes("lifter", _spec(), lambda: _network().graph(_spec())[1])
     return load_params(FOLDER, {"lifter": shapes})["lifter"]
 
 
@@ -77,4 +81,11 @@ def _lift(
     spec: LifterSpec,
 ) -> tuple[Array, Array]:
     """The 2D and 3D keypoints of the network."""
-    return nnx.merge(_graph(spec)[0], params)(landmarks, world, heat, inner)
+    return _network().lifter(spec, params)(landmarks, world, heat, inner)
+
+
+def _network() -> types.ModuleType:
+    """The module of the network: with stored programs it is not imported, nor is flax."""
+    from genhmr_jax.detect import lifter_net
+
+    return lifter_net

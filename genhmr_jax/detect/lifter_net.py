@@ -7,7 +7,8 @@ BlazePose computes all landmarks, which holds more information than the landmark
 function of (model, arrays), in the axes of BlazePose's region.
 """
 
-import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,22 +17,12 @@ from jaxtyping import Array, Float
 
 from genhmr_jax.detect.blazepose import LANDMARKS, SIZE, from_landmarks
 from genhmr_jax.detect.detections import CHANNELS, GRID
+from genhmr_jax.detect.lifter import LifterSpec
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.nets.mlp import ResidualMlp
 
 STEP_METRES, STEP_SIDES = 0.1, 0.02
 """Typical size of the corrections in 3D and in 2D, so that the network's outputs are about 1."""
-
-
-@dataclasses.dataclass(frozen=True)
-class LifterSpec:
-    """Sizes of the lifter. drop: share of the inputs that dropout hides in training."""
-
-    map_channels: int = 48
-    map_features: int = 384
-    width: int = 512
-    depth: int = 3
-    drop: float = 0.35
 
 
 class Lifter(nnx.Module):
@@ -89,3 +80,15 @@ class Lifter(nnx.Module):
         keep = 1.0 - self.spec.drop
         draw = lambda key: jax.random.bernoulli(jax.random.fold_in(key, number), keep, x.shape[1:])
         return jnp.where(jax.vmap(draw)(keys), x / keep, 0.0)
+
+
+@functools.cache
+def graph(spec: LifterSpec) -> tuple[nnx.GraphDef, Any]:
+    """The graph of the network, and the shapes of its parameters."""
+    structure, state = nnx.split(nnx.eval_shape(lambda: Lifter(spec, rngs=nnx.Rngs(0))))
+    return structure, nnx.to_pure_dict(state)
+
+
+def lifter(spec: LifterSpec, params: Any) -> Lifter:
+    """The network with its parameters."""
+    return nnx.merge(graph(spec)[0], params)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import smpl_jax
 
+from genhmr_jax.core.inputs import joined
 from genhmr_jax.core.refinement import RefineSpec
 from genhmr_jax.core.system import PhotoCamera
 from genhmr_jax.data.sources import Record, Report

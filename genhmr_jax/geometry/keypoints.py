@@ -116,3 +116,15 @@ def project_body(
     output = smpl_jax.forward(model, betas, rotmats)
     vertices = output.vertices + view.translation(weak)[..., None, :]
     return project_keypoints(model, output, weak, view), view.project(vertices)
+
+
+def normalize_keypoints(
+    keypoints: Float[Array, "B K 3"], view: CropCamera
+) -> Float[Array, "B K 3"]:
+    """Convert keypoints from px to crop coordinates: [-1, 1] inside the crop, clipped at +-2.
+
+    Keypoints of confidence 0 become zero.
+    """
+    points = jnp.clip(view.to_crop(keypoints[..., :2]), -2.0, 2.0)
+    detected = keypoints[..., 2:] > 0
+    return jnp.where(detected, jnp.concatenate([points, keypoints[..., 2:]], -1), 0.0)

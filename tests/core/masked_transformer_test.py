@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genhmr_jax.core.masked_transformer import MaskedTransformer, TransformerSpec
+from genhmr_jax.core.masked_transformer import MaskedTransformer
+from genhmr_jax.core.sizes import TransformerSpec
 from genhmr_jax.nets.heads import ShapeCameraHead
 from support.numpy_layers import array, layer_norm, linear, self_attention, with_random_arrays
 

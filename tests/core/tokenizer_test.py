@@ -12,9 +12,9 @@ from flax import nnx
 from smpl_jax import rotations
 
 from genhmr_jax.core import quantizer
-from genhmr_jax.core.masked_transformer import TransformerSpec
-from genhmr_jax.core.tokenizer import PARTS, ConvStack, PoseTokenizer, TokenizerSpec
-from genhmr_jax.systems.genhmr.model import GenHmrSpec
+from genhmr_jax.core.sizes import PARTS, TokenizerSpec, TransformerSpec
+from genhmr_jax.core.tokenizer import ConvStack, PoseTokenizer
+from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 
 SMALL = {
     "parts": TokenizerSpec(

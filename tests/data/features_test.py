@@ -16,8 +16,8 @@ from flax import nnx
 from genhmr_jax.core import encoders
 from genhmr_jax.core.choices import CONTEXTS
 from genhmr_jax.core.inputs import Inputs, conditioned
-from genhmr_jax.core.masked_transformer import TransformerSpec
-from genhmr_jax.core.tokenizer import PoseTokenizer, TokenizerSpec
+from genhmr_jax.core.sizes import TokenizerSpec, TransformerSpec
+from genhmr_jax.core.tokenizer import PoseTokenizer
 from genhmr_jax.data import features
 from genhmr_jax.data.image_rows import ImageRows
 from genhmr_jax.data.synthetic.write import read_shards, write_split
@@ -30,7 +30,9 @@ from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.recover import photo
 from genhmr_jax.systems.genhmr import validation
-from genhmr_jax.systems.genhmr.model import GenHmr, GenHmrSpec
+from genhmr_jax.systems.genhmr.model import GenHmr
+from genhmr_jax.systems.genhmr.model import tokenizer as tokenizer_of
+from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 from genhmr_jax.systems.genhmr.task import make_task
 from genhmr_jax.systems.tokenizer.task import TokenizerTask
@@ -248,7 +250,7 @@ def test_tokens_and_labels_agree_in_training(task):
     inputs = sample.inputs
     turn = inputs.view.upright()[0]
     assert np.abs(turn - np.eye(3)).max() > 0.01
-    tokenizer = nnx.merge(task.system.tokenizer, task.frozen["tokenizer"])
+    tokenizer = tokenizer_of(task.system.spec, task.frozen)
     vectors = task.frozen["codebook"]["vectors"]
     rotmats, tokens = sample.rows.rotmats, sample.targets.tokens
     upright = rotmats.at[:, 0].set(jnp.swapaxes(turn, 1, 2) @ rotmats[:, 0])

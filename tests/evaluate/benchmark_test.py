@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from genhmr_jax.cli import main
+from genhmr_jax.core.inputs import joined
 from genhmr_jax.data import poses
 from genhmr_jax.evaluate import benchmark, predictions, synthetic_split, worst
 from genhmr_jax.evaluate.measuring import joint_errors

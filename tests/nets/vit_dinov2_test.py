@@ -8,13 +8,13 @@ import pytest
 from flax import nnx
 
 from genhmr_jax.core.inputs import Inputs
-from genhmr_jax.core.masked_transformer import TransformerSpec
+from genhmr_jax.core.sizes import TransformerSpec
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.nets import vit_params
 from genhmr_jax.nets.vit import Vit, VitSpec, is_vit
 from genhmr_jax.systems import convert
-from genhmr_jax.systems.genhmr.model import GenHmrSpec
+from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 from support import published_names as published
 from support.torch_fixtures import save, save_safetensors

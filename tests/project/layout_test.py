@@ -26,6 +26,10 @@ LATE = {
     "recover.command": "detect io recover render",
     "recover.report": "render",
     "recover.user_files": "data",
+    # With stored programs a photo needs no network: the import of flax takes a third of a second.
+    "core.encoders": "nets",
+    "detect.lifter": "detect",
+    "systems.genhmr.system": "systems",
     # The renderer imports data.sources.records, and so all sources: a circle.
     "data.sources.synthetic": "data.synthetic",
 }
@@ -125,6 +129,17 @@ def test_importing_starts_no_backend():
         "    importlib.import_module(module.name)\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge.backends_are_initialized()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_photo_with_stored_programs_imports_no_network():
+    """flax, orbax and scipy take longer to import than a photo takes to be recovered."""
+    code = (
+        "import sys\n"
+        "import genhmr_jax.recover.steps, genhmr_jax.recover.photo\n"
+        "import genhmr_jax.systems.genhmr.system\n"
+        "assert not {'flax', 'optax', 'orbax', 'scipy', 'numba'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

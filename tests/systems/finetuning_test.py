@@ -23,9 +23,9 @@ from genhmr_jax.nets.vit import VitSpec
 from genhmr_jax.recover import photo
 from genhmr_jax.systems import registry
 from genhmr_jax.systems.genhmr import validation
-from genhmr_jax.systems.genhmr.model import GenHmrSpec
 from genhmr_jax.systems.genhmr.objective import keypoint_gap
 from genhmr_jax.systems.genhmr.samples import SampleMaker
+from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 from genhmr_jax.train import loop, program
 from genhmr_jax.train.mesh import Placement, make_mesh, path_name
 from support import people_fixtures

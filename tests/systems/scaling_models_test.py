@@ -12,12 +12,13 @@ from flax import nnx
 from smpl_jax import rotations
 
 from genhmr_jax.core.inputs import Inputs
-from genhmr_jax.core.masked_transformer import TransformerSpec, product_in_float32
-from genhmr_jax.core.tokenizer import PoseTokenizer, TokenizerSpec
+from genhmr_jax.core.masked_transformer import product_in_float32
+from genhmr_jax.core.sizes import TokenizerSpec, TransformerSpec
+from genhmr_jax.core.tokenizer import PoseTokenizer
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.nets import vit
 from genhmr_jax.nets.deformable_attention import DeformableAttention, bilinear_sample
-from genhmr_jax.systems.genhmr.model import GenHmrSpec
+from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 from support.numpy_layers import with_random_arrays
 

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import smpl_jax
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from genhmr_jax.core import encoders, losses
@@ -23,6 +22,7 @@ from genhmr_jax.data.poses import PoseRows
 from genhmr_jax.data.rows import Known, Rows
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_points
 from genhmr_jax.nets.vit import VitSpec, drop_path_factors
+from genhmr_jax.systems.genhmr.model import tokenizer as tokenizer_of
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 from genhmr_jax.train.random_streams import stream
 
@@ -177,7 +177,7 @@ class SampleMaker:
         """Tokens, the visible ones of them, and the weights of every term."""
         masking, spec = self.config.masking, self.system.spec.tokenizer
         # 1. Tokens of the true pose, in the axes of the network's inputs.
-        tokenizer = nnx.merge(self.system.tokenizer, frozen["tokenizer"])
+        tokenizer = tokenizer_of(self.system.spec, frozen)
         rotmats = rows.rotmats
         if self.system.spec.upright:
             turn = rows.inputs().view.upright()[0]

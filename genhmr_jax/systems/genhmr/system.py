@@ -5,14 +5,14 @@ All functions but `prepare` are pure and can be jitted. `params` is {"genhmr", "
 """
 
 import dataclasses
+import types
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import smpl_jax
-from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from genhmr_jax.core import confidence, encoders, sampling, silhouette_term
@@ -23,10 +23,13 @@ from genhmr_jax.core.system import Latents, Params, PhotoCamera
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.camera import CropCamera
-from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE
+from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE, normalize_keypoints
 from genhmr_jax.geometry.metrics import distances, procrustes
 from genhmr_jax.io.program_store import remembered_shapes
-from genhmr_jax.systems.genhmr.model import Encoded, GenHmrSpec, graphs, normalize_keypoints
+from genhmr_jax.systems.genhmr.spec import GenHmrSpec
+
+if TYPE_CHECKING:
+    from genhmr_jax.systems.genhmr.model import Encoded
 
 KIND = "genhmr"
 DRAWS = 16  # number of sampled poses from whose spread the confidence follows
@@ -52,19 +55,9 @@ class GenHmrSystem:
     refine_steps = RefineSpec.steps
 
     @property
-    def model(self) -> nnx.GraphDef:
-        """The graph of the network."""
-        return graphs(self.spec)[0]
-
-    @property
-    def tokenizer(self) -> nnx.GraphDef:
-        """The graph of the tokenizer."""
-        return graphs(self.spec)[1]
-
-    @property
     def shapes(self) -> Params:
         """The shapes of the parameters."""
-        return remembered_shapes(KIND, self.spec, lambda: graphs(self.spec)[2])
+        return remembered_shapes(KIND, self.spec, lambda: _networks().graphs(self.spec)[2])
 
     @property
     def pose_parts(self) -> Parts | None:
@@ -108,7 +101,7 @@ class GenHmrSystem:
             inputs = dataclasses.replace(inputs, view=dataclasses.replace(view, region=region))
         return dataclasses.replace(inputs, **encoder.of_photo(image, people, crop, rows))
 
-    def encode(self, params: Params, inputs: Inputs) -> Encoded:
+    def encode(self, params: Params, inputs: Inputs) -> "Encoded":
         """Context tokens, image values, shape and camera; see core.system.System."""
         view = inputs.view
         own, turn = inputs, None
@@ -117,7 +110,7 @@ class GenHmrSystem:
         keypoints = None
         if self.spec.num_keypoints:
             keypoints = normalize_keypoints(own.keypoints, own.view)
-        model = nnx.merge(self.model, params["genhmr"])
+        model = _networks().network(self.spec, params)
         encoded = model.encode(
             keypoints,
             own.view.box_information(),
@@ -136,23 +129,23 @@ class GenHmrSystem:
         return dataclasses.replace(encoded, weak_camera=view.weak(translation))
 
     def logits(
-        self, params: Params, tokens: Int[Array, "B L"], encoded: Encoded
+        self, params: Params, tokens: Int[Array, "B L"], encoded: "Encoded"
     ) -> Float[Array, "B L N"]:
         """Logits of every token, given the visible ones (mask id where masked)."""
         return self._decoder(params, encoded)(tokens)
 
     def _decoder(
-        self, params: Params, encoded: Encoded
+        self, params: Params, encoded: "Encoded"
     ) -> Callable[[Int[Array, "B L"]], Float[Array, "B L N"]]:
         """`logits` as a function of the tokens; what does not depend on them is computed here."""
-        model = nnx.merge(self.model, params["genhmr"])
+        model = _networks().network(self.spec, params)
         codes = model.transformer.codes(params["codebook"]["vectors"])
         return lambda tokens: model.logits(tokens, codes, encoded, remat=self.remat)
 
     def sample(
         self,
         params: Params,
-        encoded: Encoded,
+        encoded: "Encoded",
         keys: Array,
         *,
         iterations: Any = 5,
@@ -211,12 +204,12 @@ class GenHmrSystem:
         self, params: Params
     ) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
         """As `pose`, but with the root rotation in the axes of the network's inputs."""
-        return nnx.merge(self.tokenizer, params["tokenizer"]).decoding()
+        return _networks().tokenizer(self.spec, params).decoding()
 
     def confidence(
         self,
         params: Params,
-        encoded: Encoded,
+        encoded: "Encoded",
         latents: Latents,
         body: smpl_jax.SmplModel,
         rotmats: Float[Array, "B 24 3 3"],
@@ -265,6 +258,13 @@ def _upright(inputs: Inputs) -> tuple[Float[Array, "B 3 3"], Inputs]:
     if inputs.keypoints3d is not None:
         own = dataclasses.replace(own, keypoints3d=inputs.keypoints3d @ turn)
     return turn, own
+
+
+def _networks() -> types.ModuleType:
+    """The module of the networks: with stored programs it is not imported, nor is flax."""
+    from genhmr_jax.systems.genhmr import model
+
+    return model
 
 
 def make_system(spec: dict[str, Any]) -> GenHmrSystem:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 from flax import nnx
 
-from genhmr_jax.core.tokenizer import TokenizerSpec
+from genhmr_jax.core.sizes import TokenizerSpec
 from genhmr_jax.data import poses, turns, views
 from genhmr_jax.data.image_rows import ImageRows
 from genhmr_jax.geometry.bodies import load_body
@@ -23,9 +23,10 @@ from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.model_folder import load_meta, load_params, save_params
 from genhmr_jax.nets.vit import VitSpec
 from genhmr_jax.systems.genhmr import validation
-from genhmr_jax.systems.genhmr.model import GenHmr, GenHmrSpec
+from genhmr_jax.systems.genhmr.model import GenHmr
 from genhmr_jax.systems.genhmr.objective import Objective
 from genhmr_jax.systems.genhmr.samples import Sample, SampleMaker
+from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 from genhmr_jax.systems.genhmr.system import KIND, GenHmrSystem
 from genhmr_jax.train.optim import frozen_layers
 from genhmr_jax.train.task import Place, Task, take_over

@@ -17,7 +17,8 @@ from genhmr_jax.data.image_rows import ImageRows
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.data.views import HIPS
 from genhmr_jax.detect.blazepose import SIZE, Evidence, from_landmarks
-from genhmr_jax.detect.lifter_net import Lifter, LifterSpec
+from genhmr_jax.detect.lifter import LifterSpec
+from genhmr_jax.detect.lifter_net import Lifter, graph
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model, keypoint_points
 from genhmr_jax.io.model_folder import save_params
@@ -55,7 +56,7 @@ class LifterTask(Task):
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
         self.spec = LifterSpec(**config.model.to_dict())
-        self.graph, _ = nnx.split(nnx.eval_shape(lambda: Lifter(self.spec, rngs=nnx.Rngs(0))))
+        self.graph, _ = graph(self.spec)
         self.frozen = {"body": keypoint_model(load_body(config.data.body))}
         self.images = ImageRows(config, DETECTOR)
 

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 from smpl_jax import rotations
 
 from genhmr_jax.core import losses, quantizer
-from genhmr_jax.core.tokenizer import PoseTokenizer, TokenizerSpec
+from genhmr_jax.core.sizes import TokenizerSpec
+from genhmr_jax.core.tokenizer import PoseTokenizer
 from genhmr_jax.data import poses, views
 from genhmr_jax.data.poses import PoseRows
 from genhmr_jax.geometry.bodies import load_body

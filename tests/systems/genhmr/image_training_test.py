@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genhmr_jax.core.tokenizer import TokenizerSpec
+from genhmr_jax.core.sizes import TokenizerSpec
 from genhmr_jax.data import features
 from genhmr_jax.data.image_rows import ImageRows
 from genhmr_jax.data.synthetic.write import read_shards, write_split

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genhmr_jax.core.masked_transformer import TransformerSpec
+from genhmr_jax.core.sizes import TransformerSpec
 from genhmr_jax.recover import photo
-from genhmr_jax.systems.genhmr.model import ContextEncoder, GenHmrSpec, graphs
+from genhmr_jax.systems.genhmr.model import ContextEncoder, graphs
+from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 
 SPEC = GenHmrSpec(
     transformer=TransformerSpec(width=16, layers=1, heads=2),

@@ -1,0 +1,94 @@
+"""Sizes of the tokenizer and of the masked transformer.
+
+They are apart from the networks, whose import takes longer than a photo: with stored programs no
+network is built.
+"""
+
+import dataclasses
+
+import numpy as np
+
+PARTS = (
+    (0,),  # root
+    (3, 6, 9, 12, 15),  # trunk: spine1 to spine3, neck, head
+    (1, 4, 7, 10),  # left leg
+    (2, 5, 8, 11),  # right leg
+    (13, 16, 18, 20, 22),  # left arm
+    (14, 17, 19, 21, 23),  # right arm
+)
+"""Joints of each body part, as indices of SMPL's 24 joints."""
+ARCHITECTURES = ("parts", "conv")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSpec:
+    """Sizes of the tokenizer.
+
+    Attributes:
+      arch: one of ARCHITECTURES.
+      part_tokens: number of tokens of each of PARTS, for "parts".
+      num_tokens: number of tokens of a pose, L, for "conv".
+      codebook_size: number of code vectors, N.
+      code_dim: dimensions of a code vector, D.
+      width: channels of the hidden layers.
+      depth: number of residual blocks of an MLP, or of a stack of convolutions.
+      dilation_growth: ratio of the dilations of two successive blocks, for "conv".
+    """
+
+    arch: str = "parts"
+    part_tokens: tuple[int, ...] = (5, 5, 5, 5, 5, 5)
+    num_tokens: int = 96
+    codebook_size: int = 1024
+    code_dim: int = 16
+    width: int = 256
+    depth: int = 2
+    dilation_growth: int = 3
+
+    def __post_init__(self) -> None:
+        if self.arch not in ARCHITECTURES:
+            raise ValueError(f"tokenizer arch {self.arch!r}: choose {' or '.join(ARCHITECTURES)}")
+        if self.arch == "parts" and len(self.part_tokens) != len(PARTS):
+            needed = f"{len(PARTS)} numbers are needed, one for each of root, trunk, legs, arms"
+            raise ValueError(f"part_tokens {self.part_tokens}: {needed}")
+
+    @property
+    def length(self) -> int:
+        """Number of tokens of a pose, L."""
+        return sum(self.part_tokens) if self.arch == "parts" else self.num_tokens
+
+    @property
+    def independent_parts(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] | None:
+        """(joints, tokens that determine them) of each part; None if all depend on all."""
+        if self.arch != "parts":
+            return None
+        ends = np.cumsum(self.part_tokens).tolist()
+        tokens = [tuple(range(end - n, end)) for end, n in zip(ends, self.part_tokens, strict=True)]
+        return tuple(zip(PARTS, tokens, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerSpec:
+    """Sizes of the masked transformer.
+
+    Attributes:
+      width: channels of a token.
+      layers: number of layers.
+      heads: of each attention.
+      mlp_ratio: hidden channels of the MLP relative to `width`.
+      levels: number of feature maps of the cross-attention (0: a network without an image).
+      points: number of sampled points of each map, for each token and head.
+      activation: of the MLP.
+      geometric: input and output use the code vectors, see MaskedTransformer.
+      head_rank: 0 for a full linear head (the paper's), else the logits are products with learned
+        code features of this many dims.
+    """
+
+    width: int = 192
+    layers: int = 4
+    heads: int = 6
+    mlp_ratio: int = 4
+    levels: int = 3
+    points: int = 4
+    activation: str = "gelu"  # or "relu", a third cheaper on a CPU
+    geometric: bool = True
+    head_rank: int = 0
