@@ -52,7 +52,7 @@ class RefineSpec(ObjectiveSpec):
     steps: int = 10
     camera_steps: int = 1  # number of first steps that change only the camera
     damping: float = 2e-5  # mu of the first step
-    accepted: float = 0.8  # factor of mu after a step that lowers the loss
+    accepted: float = 0.75  # factor of mu after a step that lowers the loss
     rejected: float = 4.0  # and after another
     decoder_every: int = 5  # steps for which a Jacobian of the decoder is used
 
