@@ -19,8 +19,8 @@ image for each layer (`image_values`) and the code vectors as the network uses t
 keys and values of the context cannot be kept: context tokens attend to the pose tokens, so that
 from the second layer on they change with every call. In the first layer they are constant, but its
 products with the context are 1.2 % of those of a call for the shipped model (6 of 36 tokens in one
-of 4 layers), and 0.04 % at the paper's size. The embeddings of all codes for each position
-and code would be larger than the network.
+of 4 layers), and 0.04 % at the paper's size. The embeddings of all codes at all positions would be
+a table four times as large as the layers.
 
 With parameters in bfloat16 the products are bfloat16, and statistics, softmax, locations in the
 image and logits are float32. `by_rows` only tells the compiler to split an array over the devices
