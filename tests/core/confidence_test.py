@@ -33,7 +33,7 @@ SPEC = GenHmrSpec(
 
 @pytest.fixture(scope="module")
 def system():
-    return GenHmrSystem.of(SPEC)
+    return GenHmrSystem(SPEC)
 
 
 @pytest.fixture(scope="module")

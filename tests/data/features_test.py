@@ -67,7 +67,7 @@ def test_an_upright_camera_shows_the_picture_rotated():
 
 @pytest.fixture(scope="module")
 def network():
-    system = GenHmrSystem.of(SPEC)
+    system = GenHmrSystem(SPEC)
     pure = lambda module: nnx.to_pure_dict(nnx.split(module)[1])
     model = pure(GenHmr(SPEC, rngs=nnx.Rngs(0)))
     leaves, tree = jax.tree.flatten(model)
@@ -174,7 +174,7 @@ def test_conditioning_on_the_image_alone_or_the_keypoints_alone(network):
 
 
 def test_a_context_that_the_model_lacks_is_refused(network):
-    lacks = GenHmrSystem.of(dataclasses.replace(SPEC, encoder_channels=()))
+    lacks = GenHmrSystem(dataclasses.replace(SPEC, encoder_channels=()))
     body = photo.load_body("lite")
     with pytest.raises(
         InputError, match="--context image: is not supported by this model; choose all or keypoints"

@@ -56,7 +56,7 @@ def people_in(boxes):
 
 def system(crop):
     """A regressor; its inputs do not depend on parameters."""
-    return RegressorSystem.of(RegressorSpec("hmr2", "vit_s", crop=crop))
+    return RegressorSystem(RegressorSpec("hmr2", "vit_s", crop=crop))
 
 
 CAMERA = PhotoCamera(1000.0, (320.0, 240.0))

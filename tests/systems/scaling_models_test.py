@@ -49,7 +49,7 @@ def system_of(kind: str, remat: str = "none", **changes) -> GenHmrSystem:
         ),
         "blind": dict(),
     }[kind]
-    return GenHmrSystem.of(
+    return GenHmrSystem(
         GenHmrSpec(
             **{
                 "tokenizer": TOKENIZER,
