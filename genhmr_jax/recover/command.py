@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.image_files import find_images, name_outputs
+from genhmr_jax.io.memory import share_arena
 from genhmr_jax.io.terminal import complain, say
 from genhmr_jax.recover.overlapped import overlapped
 from genhmr_jax.recover.report import make_writable, would_overwrite
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
       InputError: no photo can be processed: the output directory, the model, or a file of boxes,
         keypoints or cameras is at fault.
     """
+    share_arena()
     # 1. Cheap checks. The model is loaded only if there is a photo and an output directory.
     found = find_images(args.images)
     for line in (*found.errors, *found.notes()):
