@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from genhmr_jax.train.aot import hlo, hlo_cost
+from genhmr_jax.train.aot import hlo, hlo_cost, traffic
 from genhmr_jax.train.aot.chips import GIB, Chip
 from genhmr_jax.train.aot.roofline import Roofline, roofline, seconds
 from genhmr_jax.train.aot.topology import offline
@@ -111,8 +111,8 @@ def compile_report(
     module, memory = hlo.parse(compiled.as_text()), compiled.memory_analysis()
     found = hlo_cost.collectives(module)
     coordinates = [device.coords for device in mesh.devices.flat]
-    flops, traffic = hlo_cost.flops(module), hlo_cost.hbm_bytes(module)
-    bounds = roofline(chip, flops, traffic, found, shape, coordinates)
+    flops, moved = hlo_cost.flops(module), traffic.hbm_bytes(module)
+    bounds = roofline(chip, flops, moved, found, shape, coordinates)
     hbm = {
         "arguments": memory.argument_size_in_bytes,
         "outputs": memory.output_size_in_bytes,
@@ -139,7 +139,7 @@ def compile_report(
         model_flops=model_flops,
         flops=flops,
         hbm=hbm,
-        traffic=traffic,
+        traffic=moved,
         collectives=kinds,
         bounds=bounds,
         mfu=mfu(bounds.overlapped),
