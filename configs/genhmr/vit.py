@@ -57,7 +57,7 @@ def get_config(size: str = "h") -> ml_collections.ConfigDict:
     c.optim.layer_decay = 0.9
 
     c.precision = "bfloat16"
-    c.remat = "blocks"
+    c.remat = "products"
     c.drop_path = 0.1
     c.mesh.data = 1
     c.mesh.fsdp = -1
