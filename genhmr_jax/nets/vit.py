@@ -143,6 +143,7 @@ class Vit(nnx.Module):
         self.blocks = nnx.merge(graph, jax.vmap(lambda key: block(key)[1])(keys))
         self.norm = nnx.LayerNorm(spec.width, epsilon=1e-6, rngs=rngs)
 
+    @jax.named_scope("vit")
     def __call__(
         self,
         images: Float[Array, "B H W 3"],

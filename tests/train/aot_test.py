@@ -14,7 +14,7 @@ from genhmr_jax.cli import aot
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.systems import registry
 from genhmr_jax.train import mesh as meshes
-from genhmr_jax.train.aot import hlo, hlo_cost, infer, report, topology
+from genhmr_jax.train.aot import hlo, hlo_cost, infer, report, topology, traffic
 from genhmr_jax.train.aot.chips import CHIPS, GIB, box_bandwidth, collective_bandwidth
 from genhmr_jax.train.aot.roofline import Load, Roofline, roofline, seconds, weak_scaling
 from support.paths import ROOT
@@ -125,12 +125,15 @@ def test_collectives_once_each_with_their_turns(program):
 
 def test_flops_and_memory_by_hand(program):
     assert hlo_cost.flops(program) == 12 * 2 * 8 * 4 * 4
-    fusion = 8 * 4 * 4 + 4 + 8 * 4 * 4  # a slice of the stack and the counter
-    dot = 8 * 4 * 4 + 4 * 4 * 4  # the product stays on the core
-    adding, gathers = 3 * 4, 2 * (64 + 32 * 16 * 2)
-    entry = 2 * 4 + 64 * 4 + 4 * 4  # the copy of the counter, the fusion with the scatter
-    compare = 13 * (2 * 4 + 1)
-    assert hlo_cost.hbm_bytes(program) == 12 * (fusion + dot + adding + gathers) + entry + compare
+    # With tiles of 8 x 128 and 128: a slice of the stack and the counter, read; x, written.
+    fusion = 4096 + 512 + 4096
+    dot = 4096 + 4 * 4 * 4  # the product stays on the core
+    adding, gather = 3 * 512, 8 * 128 * 2 + 32 * 128 * 2
+    entry = 2 * 512 + (512 + 256) + (256 + 512)  # copy of the counter, permute, reduce-scatter
+    compare = 13 * 3 * 512
+    assert traffic.hbm_bytes(program) == 12 * (fusion + dot + adding + gather) + entry + compare
+    parts = traffic.by_part(program)
+    assert parts["collectives"] == 12 * gather + 512 + 256 and parts["vit"] == 0
 
 
 def test_the_biggest_arrays_have_names(program):

@@ -236,7 +236,8 @@ class GenHmr(nnx.Module):
             maps = self.encoder(pixels, drop_path, remat, frozen_layers)
         levels, coarsest, values = None, None, None
         if maps is not None:
-            levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps)
+            with jax.named_scope("pyramid"):
+                levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps)
             coarsest = levels[-1]
             values = self.transformer.image_values(levels, _of_transformer(remat))
             image_weight = jnp.ones(box.shape[0]) if image_weight is None else image_weight
@@ -254,14 +255,15 @@ class GenHmr(nnx.Module):
         remat: str = "none",
     ) -> Float[Array, "B L N"]:
         """Logits of p(token | visible tokens, image, 2D pose), float32; `remat`: see `encode`."""
-        return self.transformer(
-            tokens,
-            vectors,
-            encoded.context,
-            encoded.image_values,
-            encoded.image_weight,
-            _of_transformer(remat),
-        )
+        with jax.named_scope("transformer"):
+            return self.transformer(
+                tokens,
+                vectors,
+                encoded.context,
+                encoded.image_values,
+                encoded.image_weight,
+                _of_transformer(remat),
+            )
 
 
 def _of_transformer(remat: str) -> str:

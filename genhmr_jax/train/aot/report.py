@@ -44,6 +44,7 @@ class Report:
       hbm: bytes of arguments, outputs, aliased (outputs in the place of arguments), temporaries,
         code; their total, and the limit.
       traffic: estimated bytes from and to HBM.
+      traffic_of: the same for each part of the step.
       collectives: for each kind the number of executions ("times"), the bytes that a chip sends,
         and the seconds at full speed of the links.
       bounds: of the time of the step.
@@ -59,6 +60,7 @@ class Report:
     flops: float
     hbm: dict[str, int]
     traffic: float
+    traffic_of: dict[str, int]
     collectives: dict[str, dict[str, float]]
     bounds: Roofline
     mfu: float
@@ -140,6 +142,7 @@ def compile_report(
         flops=flops,
         hbm=hbm,
         traffic=moved,
+        traffic_of=traffic.by_part(module),
         collectives=kinds,
         bounds=bounds,
         mfu=mfu(bounds.overlapped),
@@ -203,6 +206,8 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         parts.append((kind, f"{sent}, {ms(row['seconds'])}"))
     if not report.collectives:
         parts.append(("collectives", "none"))
+    shares = (f"{name} {moved / 1e9:.2f}" for name, moved in report.traffic_of.items() if moved)
+    parts.append(("HBM traffic", f"{report.traffic / 1e9:.2f} GB: {', '.join(shares)}"))
     parts += [
         (
             "roofline",

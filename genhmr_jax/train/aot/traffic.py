@@ -30,6 +30,7 @@ _FREE = {
     *("async-start", "async-update", "async-done", "optimization-barrier", "opt-barrier"),
     *(kind + "-done" for kind in KINDS),
 }
+PARTS = ("vit", "pyramid", "transformer", "optimizer")
 _FREE_TARGETS = ("AllocateBuffer", "ConcatBitcast")
 _STARTS = (*KINDS, *(kind + "-start" for kind in KINDS))
 
@@ -75,6 +76,32 @@ def hbm_bytes(module: Module) -> int:
     return sum(term.bytes for term in terms(module))
 
 
+def by_part(module: Module) -> dict[str, int]:
+    """The bytes of each part of the step: PARTS, "collectives", and "other".
+
+    A part is a `jax.named_scope` of the traced program. An operation without a name belongs to the
+    part with the most traffic in its computation.
+    """
+    found: dict[str, int] = dict.fromkeys((*PARTS, "collectives", "other"), 0)
+    inside: dict[str, dict[str, int]] = {}
+    unnamed: list[Term] = []
+    for term in terms(module):
+        named = re.search(rf"\b({'|'.join(PARTS)})\b", term.instruction.op_name)
+        if term.instruction.opcode in _STARTS:
+            found["collectives"] += term.bytes
+        elif not term.instruction.op_name:
+            unnamed.append(term)
+        else:
+            part = named[1] if named else "other"
+            found[part] += term.bytes
+            here = inside.setdefault(term.computation, {})
+            here[part] = here.get(part, 0) + term.bytes
+    for term in unnamed:
+        here = inside.get(term.computation, {})
+        found[max(here, key=here.__getitem__) if here else "other"] += term.bytes
+    return found
+
+
 def _collective(module: Module, name: str, instruction: Instruction) -> int:
     """The traffic of a collective; that of a reduce-scatter is counted with its fusion."""
     if name.startswith("all-reduce-scatter"):
@@ -83,7 +110,8 @@ def _collective(module: Module, name: str, instruction: Instruction) -> int:
     read = sum(_in_hbm(body[operand].shapes) for operand in instruction.operands)
     results = instruction.shapes
     if instruction.opcode in ("all-gather-start", "collective-permute-start"):
-        results = results[len(instruction.operands) :]  # the operands are before the results
+        count = len(instruction.operands)
+        results = results[count : 2 * count]  # between the operands and the state of the transfer
     return read + _in_hbm(results)
 
 
