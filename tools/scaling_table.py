@@ -116,7 +116,13 @@ def fill(results: pathlib.Path, timeout: float, fast: bool) -> dict[str, Any]:
 def tables(found: dict[str, Any]) -> str:
     """The generated part of the document."""
     return "\n\n".join(
-        [_fit_table(found), _speed_table(found), _scaling_table(found), _cost_table(found)]
+        [
+            _fit_table(found),
+            _speed_table(found),
+            _traffic_table(found),
+            _scaling_table(found),
+            _cost_table(found),
+        ]
     )
 
 
@@ -134,9 +140,6 @@ def _fit_table(found: dict[str, Any]) -> str:
     rows = []
     for key, value in _cells(found):
         model, slice_name = key.split()
-        if value is None:
-            rows.append([model, slice_name, "", "", "", "", "", "not compiled yet"])
-            continue
         o = value["overrides"]
         row = [model, slice_name, f"{o['mesh.data']} x {o['mesh.fsdp']}", str(o["accumulate"])]
         if "error" in value:
@@ -167,7 +170,7 @@ def _speed_table(found: dict[str, Any]) -> str:
     head += ["images/s at most", "sent by a chip, GB", "compiled in, s"]
     rows = []
     for key, value in _cells(found):
-        if value is None or "error" in value:
+        if "error" in value:
             continue
         r = value["report"]
         b, s = r["bounds"], r["step_seconds"]
@@ -189,6 +192,25 @@ def _speed_table(found: dict[str, Any]) -> str:
     return _markdown(head, rows)
 
 
+def _traffic_table(found: dict[str, Any]) -> str:
+    """GB and ms of HBM traffic of each part of a step."""
+    from genhmr_jax.train.aot.topology import parse
+    from genhmr_jax.train.aot.traffic import PARTS
+
+    parts = (*PARTS, "collectives", "other")
+    rows = []
+    for key, value in _cells(found):
+        if "error" in value:
+            continue
+        model, slice_name = key.split()
+        chip, _ = parse(TOPOLOGIES[slice_name])
+        of = value["report"]["traffic_of"]
+        text = lambda moved, chip=chip: f"{moved / 1e9:.1f}, {1e3 * moved / chip.hbm_bandwidth:.1f}"
+        total = text(value["report"]["traffic"])
+        rows.append([model, slice_name, *(text(of[part]) for part in parts), total])
+    return _markdown(["HBM traffic, GB and ms", "slice", *parts, "all"], rows)
+
+
 def _scaling_table(found: dict[str, Any]) -> str:
     from genhmr_jax.train.aot.roofline import Load, weak_scaling
     from genhmr_jax.train.aot.topology import parse
@@ -196,7 +218,7 @@ def _scaling_table(found: dict[str, Any]) -> str:
     head = ["model", "a chip as in", "batch of a chip", *(f"{n} chips" for n in CHIPS)]
     rows = []
     for key, value in _cells(found):
-        if value is None or "error" in value:
+        if "error" in value:
             continue
         model, slice_name = key.split()
         r, o = value["report"], value["overrides"]
@@ -232,7 +254,7 @@ def _cost_table(found: dict[str, Any]) -> str:
     ]
     rows = []
     for key, value in _cells(found):
-        if value is None or "error" in value:
+        if "error" in value:
             continue
         model, slice_name = key.split()
         steps = load_config(MODELS[model]).steps
@@ -254,11 +276,9 @@ def _cost_table(found: dict[str, Any]) -> str:
 
 
 def _cells(found: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [
-        (f"{model} {slice_name}", found.get(f"{model} {slice_name}"))
-        for model in MODELS
-        for slice_name in TOPOLOGIES
-    ]
+    """The cells that were compiled, in the order of the tables."""
+    keys = [f"{model} {slice_name}" for model in MODELS for slice_name in TOPOLOGIES]
+    return [(key, found[key]) for key in keys if key in found]
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:

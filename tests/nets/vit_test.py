@@ -163,7 +163,9 @@ def test_remat_changes_no_value_and_no_gradient(small):
     for remat in ("products", "blocks"):
         for a, b in zip(plain, jax.tree.leaves(gradient(remat)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="unknown remat 'all': choose among none, products, blocks"):
+    with pytest.raises(
+        ValueError, match="unknown remat 'all': choose among none, products, blocks"
+    ):
         model(images, None, "all")
 
 

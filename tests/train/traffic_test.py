@@ -12,7 +12,9 @@ STACK = "bf16[32,16,192,1280]{3,2,1,0:T(8,128)(2,1)}"
 
 def moved(entry: str, before: str = "") -> int:
     """The bytes of a program whose entry computation has these lines."""
-    return traffic.hbm_bytes(hlo.parse(f"HloModule m\n\n{before}\nENTRY %main () -> f32[] {{\n{entry}}}\n"))
+    return traffic.hbm_bytes(
+        hlo.parse(f"HloModule m\n\n{before}\nENTRY %main () -> f32[] {{\n{entry}}}\n")
+    )
 
 
 def test_a_transfer_to_the_core_reads_once_and_one_from_it_writes_once():
@@ -28,7 +30,8 @@ def test_a_transfer_to_the_core_reads_once_and_one_from_it_writes_once():
 def test_an_asynchronous_slice_reads_the_slice_alone():
     quarter = "bf16[4,192,1280]{2,1,0:T(8,128)(2,1)S(1)}"
     lines = f"""  %p = {X} parameter(0)
-  %slice-start = (({X}), {quarter}, s32[]{{:S(2)}}) slice-start(%p), slice={{[0:4], [0:192], [0:1280]}}
+  %slice-start = (({X}), {quarter}, s32[]{{:S(2)}}) slice-start(%p),\
+ slice={{[0:4], [0:192], [0:1280]}}
   ROOT %slice-done = {quarter} slice-done(%slice-start)
 """
     assert moved(lines) == BYTES // 4

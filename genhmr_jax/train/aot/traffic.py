@@ -205,7 +205,9 @@ def _written(
         while body[into].opcode == "bitcast":
             into = body[into].operands[0]
         if body[into].opcode == "parameter":  # in place
-            return sum(dataclasses.replace(s, on_core=False).hbm for s in body[value.operands[1]].shapes)
+            return sum(
+                dataclasses.replace(s, on_core=False).hbm for s in body[value.operands[1]].shapes
+            )
     return shape.hbm
 
 
