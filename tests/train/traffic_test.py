@@ -93,6 +93,29 @@ def test_fusions_read_slices_and_write_in_place():
     assert moved(lines, NESTED) == weights + BYTES + BYTES
 
 
+VIEWS = f"""%view (p.1: bf16[16,192,1280]) -> bf16[16,192,1280] {{
+  %p.1 = {X} parameter(0)
+  ROOT %same = {X} bitcast(%p.1)
+}}
+
+%product (p.2: bf16[16,192,1280], p.3: bf16[1280,1280]) -> bf16[16,192,1280] {{
+  %p.2 = {X} parameter(0)
+  %x = {X} fusion(%p.2), kind=kLoop, calls=%view
+  %p.3 = bf16[1280,1280]{{1,0:T(8,128)(2,1)}} parameter(1)
+  %y = {X} convolution(%x, %p.3), window={{size=1}}, dim_labels=0bf_io0->0bf
+  ROOT %z = {X} fusion(%y), kind=kLoop, calls=%view
+}}
+"""
+
+
+def test_a_fusion_that_is_only_a_view_hides_neither_reading_nor_writing():
+    lines = f"""  %x = {X} parameter(0)
+  %w = bf16[1280,1280]{{1,0:T(8,128)(2,1)}} parameter(1)
+  ROOT %y = {X} fusion(%x, %w), kind=kOutput, calls=%product
+"""
+    assert moved(lines, VIEWS) == 2 * BYTES + 1280 * 1280 * 2
+
+
 GATHER = "all-gather({}), channel_id=7, replica_groups=[64,4]<=[256], dimensions={{0}}"
 BESIDE = f"""%begin (s.1: bf16[320,1280]) -> (bf16[320,1280], bf16[1280,1280]) {{
   %s.1 = bf16[320,1280]{{1,0:T(8,128)(2,1)}} parameter(0)

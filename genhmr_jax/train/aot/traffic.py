@@ -143,12 +143,15 @@ def _fusion(
 ) -> int:
     """The traffic of a fusion of the computation `inner`."""
     total = 0
-    for parameter in module.computations[inner].values():
-        if parameter.opcode == "parameter" and int(parameter.argument) < len(operands):
-            whole = _in_hbm(operands[int(parameter.argument)])
-            total += min(_read(module, inner, parameter.name, whole), whole) if whole else 0
+    for i, name in _parameters(module, inner).items():
+        whole = _in_hbm(operands[i]) if i < len(operands) else 0
+        total += min(_read(module, inner, name, whole), whole) if whole else 0
+    root = _root(module, inner)
+    of_tuple = root.opcode == "tuple"
     for i, shape in enumerate(instruction.shapes):
-        total += min(_written(module, inner, i, shape, instruction), shape.hbm) if shape.hbm else 0
+        aliased = f"{{{i if of_tuple else ''}}}: (" in instruction.attributes
+        value = root.operands[i] if of_tuple else root.name
+        total += min(_written(module, inner, value, shape, aliased), shape.hbm)
     return total
 
 
@@ -158,57 +161,94 @@ def _read(module: Module, name: str, value: str, whole: int) -> int:
     for user in body.values():
         places = [i for i, operand in enumerate(user.operands) if operand == value]
         inner = user.called("calls")
-        if not places or user.opcode in ("tuple", *_STARTS) and not _scatters(name):
+        if not places or user.opcode == "tuple":
             continue
+        if user.opcode in _STARTS and not _scatters(name) or _is_asynchronous(user):
+            continue  # counted with its collective
         if user.opcode == "bitcast":
             total += _read(module, name, user.name, whole)
         elif user.opcode in ("dynamic-slice", "slice") and places == [0]:
-            total += sum(dataclasses.replace(s, on_core=False).hbm for s in user.shapes)
+            total += _as_in_hbm(user.shapes)
         elif user.opcode == "dynamic-update-slice" and places == [0]:
             continue  # written in place
         elif user.opcode == "fusion" and inner in module.computations:
             parameters = _parameters(module, inner)
             total += sum(_read(module, inner, parameters[i], whole) for i in places)
-        elif user.opcode == "custom-call" and "AsyncCollective" in user.attributes:
-            continue  # counted with its collective
+            if _passed(module, user) in places:
+                total += _read(module, name, user.name, whole)
         else:
             total += whole
     return total
 
 
-def _written(
-    module: Module, name: str, index: int, shape: Shape, caller: Instruction | None
-) -> int:
-    """The bytes that result `index` of a fusion of computation `name` writes to HBM.
+def _written(module: Module, name: str, value: str, shape: Shape, aliased: bool) -> int:
+    """The bytes of HBM that computation `name` writes for its result `value` of this shape.
 
     Args:
-      caller: the fusion, if it is outside other fusions.
+      aliased: whether the program says that the result is in the place of an operand.
     """
-    body = module.computations[name]
-    value = next(i for i in body.values() if i.root)
-    if value.opcode == "tuple":
-        value = body[value.operands[index]]
-    while value.opcode == "bitcast":
-        value = body[value.operands[0]]
-    aliased = caller is None or f"{{{index}}}:" in caller.attributes
-    if value.opcode == "parameter" and aliased:
-        return 0  # passed through
-    if value.opcode == "custom-call" and "AsyncCollective" in value.attributes:
-        return 0  # counted with its collective
-    if value.opcode in KINDS and not _scatters(name):
+    source = _source(module, name, value)
+    if source.opcode == "parameter" and aliased or _is_asynchronous(source):
+        return 0  # passed through, or counted with its collective
+    if source.opcode in KINDS and not _scatters(name):
         return 0
-    inner = value.called("calls")
-    if value.opcode == "fusion" and inner in module.computations and len(value.shapes) == 1:
-        return _written(module, inner, 0, shape, None)
-    if value.opcode == "dynamic-update-slice":
-        into = value.operands[0]
-        while body[into].opcode == "bitcast":
-            into = body[into].operands[0]
-        if body[into].opcode == "parameter":  # in place
-            return sum(
-                dataclasses.replace(s, on_core=False).hbm for s in body[value.operands[1]].shapes
-            )
-    return shape.hbm
+    update = _update(module, name, value)
+    return shape.hbm if update is None else update[1]
+
+
+def _source(module: Module, name: str, value: str) -> Instruction:
+    """The instruction of computation `name` that made a value, before views of it."""
+    body = module.computations[name]
+    found = body[value]
+    while True:
+        if found.opcode == "bitcast":
+            found = body[found.operands[0]]
+        elif found.opcode == "fusion" and (place := _passed(module, found)) is not None:
+            found = body[found.operands[place]]
+        else:
+            return found
+
+
+def _passed(module: Module, fusion: Instruction) -> int | None:
+    """The number of the operand of which a fusion is only a view; None if it is not one."""
+    inner = fusion.called("calls")
+    source = _source(module, inner, _root(module, inner).name)
+    return int(source.argument) if source.opcode == "parameter" else None
+
+
+def _update(module: Module, name: str, value: str) -> tuple[int, int] | None:
+    """The parameter that `value` is, with slices written into it in place, and their bytes.
+
+    None if it is another array.
+    """
+    source = _source(module, name, value)
+    if source.opcode == "dynamic-update-slice":
+        into, moved = (
+            source.operands[0],
+            _as_in_hbm(module.computations[name][source.operands[1]].shapes),
+        )
+    elif source.opcode == "fusion":
+        inner = source.called("calls")
+        update = _update(module, inner, _root(module, inner).name)
+        if update is None:
+            return None
+        into, moved = source.operands[update[0]], update[1]
+    else:
+        return None
+    target = _source(module, name, into)
+    if target.opcode == "parameter":
+        return int(target.argument), moved
+    before = _update(module, name, into)
+    return before and (before[0], before[1] + moved)
+
+
+def _root(module: Module, name: str) -> Instruction:
+    return next(i for i in module.computations[name].values() if i.root)
+
+
+def _is_asynchronous(instruction: Instruction) -> bool:
+    """Whether it begins or ends a collective that runs beside other work."""
+    return instruction.opcode == "custom-call" and "AsyncCollective" in instruction.attributes
 
 
 def _scatters(name: str) -> bool:
@@ -224,8 +264,12 @@ def _parameters(module: Module, name: str) -> dict[int, str]:
 
 def _part(whole: tuple[Shape, ...], part: tuple[Shape, ...]) -> int:
     """The bytes of `part` where `whole`, which contains it, is in HBM."""
-    inside = sum(dataclasses.replace(s, on_core=False).hbm for s in part)
-    return min(inside, _in_hbm(whole))
+    return min(_as_in_hbm(part), _in_hbm(whole))
+
+
+def _as_in_hbm(shapes: tuple[Shape, ...]) -> int:
+    """The bytes of arrays as if they were in HBM."""
+    return sum(dataclasses.replace(shape, on_core=False).hbm for shape in shapes)
 
 
 def _in_hbm(shapes: tuple[Shape, ...]) -> int:
