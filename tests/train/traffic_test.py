@@ -2,7 +2,7 @@
 
 import pytest
 
-from genhmr_jax.train.aot import hlo, traffic
+from genhmr_jax.train.aot import hlo, hlo_cost, traffic
 
 X = "bf16[16,192,1280]{2,1,0:T(8,128)(2,1)}"
 CORE = "bf16[16,192,1280]{2,1,0:T(8,128)(2,1)S(1)}"
@@ -164,6 +164,31 @@ def test_a_collective_beside_other_work_counts_once():
 """
     gathered = (320 + 1280) * 1280 * 2
     assert moved(lines, BESIDE) == gathered + 2 * BYTES
+
+
+def test_collectives_that_share_a_channel_are_told_apart():
+    """XLA gives the channel 1 to all that it combines or adds."""
+    scatter = """%all-reduce-scatter.NUMBER (p.NUMBER: f32[64]) -> f32[16] {
+  %p.NUMBER = f32[64]{0} parameter(0)
+  %r.NUMBER = f32[64]{0} all-reduce(%p.NUMBER), channel_id=1, replica_groups={{0,1,2,3}}
+  %zero.NUMBER = s32[] constant(0)
+  ROOT %s.NUMBER = f32[16]{0} dynamic-slice(%r.NUMBER, %zero.NUMBER), dynamic_slice_sizes={16}
+}
+
+"""
+    permute = "collective-permute(%a), channel_id=1, source_target_pairs="
+    text = f"""{scatter.replace("NUMBER", "1")}{scatter.replace("NUMBER", "2")}
+ENTRY %main (a: f32[64]) -> f32[16] {{
+  %a = f32[64]{{0}} parameter(0)
+  %b = f32[64]{{0}} {permute}{{{{0,1}},{{1,0}}}}
+  %c = f32[64]{{0}} {permute}{{{{0,2}},{{2,0}}}}
+  %d = f32[16]{{0}} fusion(%b), kind=kCustom, calls=%all-reduce-scatter.1
+  ROOT %e = f32[16]{{0}} fusion(%c), kind=kCustom, calls=%all-reduce-scatter.2
+}}
+"""
+    found = hlo_cost.collectives(hlo.parse(text))
+    assert sorted(c.sent for c in found) == [192, 192, 256, 256]
+    assert traffic.hbm_bytes(hlo.parse(text)) == 4 * 256 + 2 * (256 + 64)
 
 
 def test_buffers_that_are_only_made_or_viewed_move_nothing():

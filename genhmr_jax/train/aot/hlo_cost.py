@@ -64,8 +64,8 @@ class Collective:
 def collectives(module: Module) -> list[Collective]:
     """All collectives of a program.
 
-    A collective that runs at the same time as other work appears several times in the text, with
-    the same channel. It is returned once.
+    A collective that runs at the same time as other work appears several times in the text. It is
+    returned once.
     """
     found: dict[str, Collective] = {}
     for name, instruction in module.instructions():
@@ -77,12 +77,26 @@ def collectives(module: Module) -> list[Collective]:
         if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
             kind = "reduce-scatter"
         size = sum(module.computations[name][operand].bytes for operand in instruction.operands)
-        channel = re.search(r"channel_id=(\d+)", instruction.attributes)
-        key = f"{kind} {channel[1]}" if channel else f"{name}/{instruction.name}"
+        key = identity(module, name, instruction)
         if key not in found or found[key].times < times:
             groups = replica_groups(instruction.attributes)
             found[key] = Collective(kind, size, groups, times, instruction.op_name)
     return [c for c in found.values() if c.size > 1]
+
+
+def identity(module: Module, name: str, instruction: Instruction) -> str:
+    """What the pieces of one collective have in common.
+
+    They have the same channel, operands of the same shapes, and the same groups. The channel alone
+    is not enough: all collectives that XLA made itself, as when it combines some, have the channel
+    1. A reduce-scatter is in one piece.
+    """
+    channel = re.search(r"channel_id=\d+", instruction.attributes)
+    if not channel or name.startswith("all-reduce-scatter"):
+        return f"{name}/{instruction.name}"
+    body = module.computations[name]
+    shapes = [str(shape) for operand in instruction.operands for shape in body[operand].shapes]
+    return " ".join([channel[0], *shapes, str(replica_groups(instruction.attributes))])
 
 
 def replica_groups(attributes: str) -> tuple[tuple[int, ...], ...]:

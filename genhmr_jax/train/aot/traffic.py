@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterator
 
 from genhmr_jax.train.aot.hlo import Instruction, Module, Shape
-from genhmr_jax.train.aot.hlo_cost import KINDS
+from genhmr_jax.train.aot.hlo_cost import KINDS, identity
 
 # Instructions without traffic: names, views, and ends of work that is counted at its start.
 _FREE = {
@@ -60,9 +60,7 @@ def terms(module: Module) -> Iterator[Term]:
         if not times:
             continue
         if instruction.opcode in _STARTS:
-            # The pieces of one collective have the same channel.
-            channel = re.search(r"channel_id=(\d+)", instruction.attributes)
-            key = channel[0] if channel else f"{name}/{instruction.name}"
+            key = identity(module, name, instruction)
             term = Term(name, instruction, times, times * _collective(module, name, instruction))
             if key not in seen or seen[key].bytes < term.bytes:
                 seen[key] = term
