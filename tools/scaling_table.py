@@ -208,7 +208,7 @@ def _traffic_table(found: dict[str, Any]) -> str:
         text = lambda moved, chip=chip: f"{moved / 1e9:.1f}, {1e3 * moved / chip.hbm_bandwidth:.1f}"
         total = text(value["report"]["traffic"])
         rows.append([model, slice_name, *(text(of[part]) for part in parts), total])
-    return _markdown(["HBM traffic, GB and ms", "slice", *parts, "all"], rows)
+    return _markdown(["HBM, GB and ms", "slice", *parts, "all"], rows)
 
 
 def _scaling_table(found: dict[str, Any]) -> str:

@@ -13,7 +13,8 @@ XLA's text shows where less is moved, and these rules follow it:
   once: it reads its operand and writes its result.
 * Buffers that are only allocated or viewed (AllocateBuffer, ConcatBitcast) move nothing.
 
-Operands that a kernel reads several times, tile by tile, count once: the sum is a lower bound.
+Operands that a kernel reads several times, tile by tile, count once. The operand of a gather in a
+fusion counts in whole.
 """
 
 import dataclasses
