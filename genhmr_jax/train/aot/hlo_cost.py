@@ -14,7 +14,7 @@ import numpy as np
 from genhmr_jax.train.aot.hlo import Instruction, Module, Shape
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-# Instructions without traffic: names, views, and starts of work that is counted elsewhere.
+# Instructions that make no array in HBM of their own: names, views, and pieces of other work.
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"),
     *("call", "iota", "after-all", "partition-id", "replica-id", "copy-done", "async-start"),
