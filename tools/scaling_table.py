@@ -9,6 +9,7 @@ takes minutes of CPU time.
 
 import argparse
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -27,26 +28,30 @@ MODELS = {
     "ViT-L": "configs/genhmr/vit.py:l",
     "ViT-B": "configs/genhmr/vit.py:b",
 }
-MICRO_BATCH = 16  # rows a chip computes at a time
+MICRO_BATCH = {"v5e": 16, "v5p": 64, "v6e": 16}  # rows a chip computes at a time
 CHIPS = (1, 4, 16, 64, 256, 1024, 4096)
 BEGIN, END = "<!-- begin: tools/scaling_table.py -->", "<!-- end: tools/scaling_table.py -->"
 
 
-def choose(params: int, chips: int, hbm: int, batch: int) -> dict[str, int]:
+def choose(params: int, topology: str, batch: int) -> dict[str, int]:
     """Mesh and micro-batches of a cell.
 
-    The smallest fsdp for which parameters, average, moments and gradients (20 bytes a parameter)
-    take a third of the memory at most: the parameters are gathered once a micro-batch, so less
-    sharding means less traffic only where a single copy fits; and micro-batches of MICRO_BATCH rows
-    a chip.
+    `fsdp` takes whole axes of the slice, as few as are needed for parameters, average, moments and
+    gradients (20 bytes a parameter) to take a third of the memory at most. A group that fills an
+    axis can use the links of both directions where the axis closes to a ring; a part of an axis has
+    one link. Micro-batches have MICRO_BATCH rows a chip.
     """
-    fsdp = 1
-    while 20 * params / fsdp > hbm / 3 and fsdp < chips:
-        fsdp *= 2
+    from genhmr_jax.train.aot.topology import parse
+
+    chip, shape = parse(topology)
+    fsdp, axes = 1, list(shape)
+    while 20 * params / fsdp > chip.hbm / 3 and axes:
+        fsdp *= axes.pop()
+    chips = math.prod(shape)
     return {
         "mesh.data": chips // fsdp,
         "mesh.fsdp": fsdp,
-        "accumulate": max(batch // (chips * MICRO_BATCH), 1),
+        "accumulate": max(batch // (chips * MICRO_BATCH[chip.name]), 1),
     }
 
 
@@ -58,18 +63,13 @@ def cell(model: str, slice_name: str, fast: bool) -> dict[str, Any]:
     from genhmr_jax.io.config_files import load_config
     from genhmr_jax.io.errors import InputError
     from genhmr_jax.systems import registry
-    from genhmr_jax.train.aot import topology as topologies
 
     jax.config.update("jax_platforms", "cpu")
     topology, name = TOPOLOGIES[slice_name], MODELS[model]
     tokenizer, config = load_config("configs/tokenizer/paper.py"), load_config(name)
     shapes, _ = jax.eval_shape(registry.abstract_task(config, tokenizer).init, jax.random.key(0))
     params = sum(x.size for x in jax.tree.leaves(shapes))
-    chip, shape = topologies.parse(topology)
-    chips = 1
-    for n in shape:
-        chips *= n
-    overrides = choose(params, chips, chip.hbm, config.image_batch_size)
+    overrides = choose(params, topology, config.image_batch_size)
     found: dict[str, Any] = {
         "params": params,
         "batch": config.image_batch_size,
@@ -80,7 +80,9 @@ def cell(model: str, slice_name: str, fast: bool) -> dict[str, Any]:
     flags += [f"--config.{field}={value}" for field, value in overrides.items()]
     found["command"] = " ".join(["genhmr aot", *flags, *(["--fast"] if fast else [])])
     try:
-        report = aot.measure(load_config(name, overrides), tokenizer, topology, "train", fast=fast)
+        report = aot.measure(
+            load_config(name, overrides), [tokenizer], topology, "train", fast=fast
+        )
     except InputError as error:
         return found | {"error": str(error)}
     return found | {"report": report.to_dict()}
@@ -114,7 +116,13 @@ def fill(results: pathlib.Path, timeout: float, fast: bool) -> dict[str, Any]:
 def tables(found: dict[str, Any]) -> str:
     """The generated part of the document."""
     return "\n\n".join(
-        [_fit_table(found), _speed_table(found), _scaling_table(found), _cost_table(found)]
+        [
+            _fit_table(found),
+            _speed_table(found),
+            _traffic_table(found),
+            _scaling_table(found),
+            _cost_table(found),
+        ]
     )
 
 
@@ -132,9 +140,6 @@ def _fit_table(found: dict[str, Any]) -> str:
     rows = []
     for key, value in _cells(found):
         model, slice_name = key.split()
-        if value is None:
-            rows.append([model, slice_name, "", "", "", "", "", "not compiled yet"])
-            continue
         o = value["overrides"]
         row = [model, slice_name, f"{o['mesh.data']} x {o['mesh.fsdp']}", str(o["accumulate"])]
         if "error" in value:
@@ -165,7 +170,7 @@ def _speed_table(found: dict[str, Any]) -> str:
     head += ["images/s at most", "sent by a chip, GB", "compiled in, s"]
     rows = []
     for key, value in _cells(found):
-        if value is None or "error" in value:
+        if "error" in value:
             continue
         r = value["report"]
         b, s = r["bounds"], r["step_seconds"]
@@ -187,6 +192,25 @@ def _speed_table(found: dict[str, Any]) -> str:
     return _markdown(head, rows)
 
 
+def _traffic_table(found: dict[str, Any]) -> str:
+    """GB and ms of HBM traffic of each part of a step."""
+    from genhmr_jax.train.aot.topology import parse
+    from genhmr_jax.train.aot.traffic import PARTS
+
+    parts = (*PARTS, "collectives", "other")
+    rows = []
+    for key, value in _cells(found):
+        if "error" in value:
+            continue
+        model, slice_name = key.split()
+        chip, _ = parse(TOPOLOGIES[slice_name])
+        of = value["report"]["traffic_of"]
+        text = lambda moved, chip=chip: f"{moved / 1e9:.1f}, {1e3 * moved / chip.hbm_bandwidth:.1f}"
+        total = text(value["report"]["traffic"])
+        rows.append([model, slice_name, *(text(of[part]) for part in parts), total])
+    return _markdown(["HBM, GB and ms", "slice", *parts, "all"], rows)
+
+
 def _scaling_table(found: dict[str, Any]) -> str:
     from genhmr_jax.train.aot.roofline import Load, weak_scaling
     from genhmr_jax.train.aot.topology import parse
@@ -194,7 +218,7 @@ def _scaling_table(found: dict[str, Any]) -> str:
     head = ["model", "a chip as in", "batch of a chip", *(f"{n} chips" for n in CHIPS)]
     rows = []
     for key, value in _cells(found):
-        if value is None or "error" in value:
+        if "error" in value:
             continue
         model, slice_name = key.split()
         r, o = value["report"], value["overrides"]
@@ -230,7 +254,7 @@ def _cost_table(found: dict[str, Any]) -> str:
     ]
     rows = []
     for key, value in _cells(found):
-        if value is None or "error" in value:
+        if "error" in value:
             continue
         model, slice_name = key.split()
         steps = load_config(MODELS[model]).steps
@@ -252,11 +276,9 @@ def _cost_table(found: dict[str, Any]) -> str:
 
 
 def _cells(found: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [
-        (f"{model} {slice_name}", found.get(f"{model} {slice_name}"))
-        for model in MODELS
-        for slice_name in TOPOLOGIES
-    ]
+    """The cells that were compiled, in the order of the tables."""
+    keys = [f"{model} {slice_name}" for model in MODELS for slice_name in TOPOLOGIES]
+    return [(key, found[key]) for key in keys if key in found]
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:

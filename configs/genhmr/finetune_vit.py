@@ -35,6 +35,7 @@ def get_config(size: str = "h") -> ml_collections.ConfigDict:
 
     c.lora.rank = 8
     c.drop_path = 0.0
+    c.remat = "blocks"  # for the memory of one GPU
     c.mesh.data = -1
     c.mesh.fsdp = 1
     return c

@@ -3,7 +3,7 @@
 It starts from ViTPose's backbone in models/vitpose_h (docs/pretrained.md), over the tokenizer of
 configs/tokenizer/paper.py, and is trained on HMR2.0's datasets, which BEDLAM is not among: 410 M
 crops, as many as HMR2.0 was trained on (1 M steps of 8 x 48). For ViT-H the compiler's estimate is
-at least 3.6 hours on 256 chips of TPU v6e, 5.7 on 256 of v5e, 9.9 on 64 of v5p (docs/scaling.md).
+at least 1.0 hours on 256 chips of TPU v6e, 2.8 on 256 of v5e, 5.3 on 64 of v5p (docs/scaling.md).
 It has been compiled at this size and run at toy size.
 
     python -m genhmr_jax.main --config=configs/genhmr/vit.py:h --workdir=runs/vit_h
@@ -57,7 +57,7 @@ def get_config(size: str = "h") -> ml_collections.ConfigDict:
     c.optim.layer_decay = 0.9
 
     c.precision = "bfloat16"
-    c.remat = "blocks"
+    c.remat = "products"
     c.drop_path = 0.1
     c.mesh.data = 1
     c.mesh.fsdp = -1

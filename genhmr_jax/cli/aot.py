@@ -159,7 +159,7 @@ def too_small(
         more += config.accumulate
     if what == "train" and error.what != "arguments" and more <= rows:
         remedy = nearest(f"accumulate={more}")
-        if config.remat == "none":
+        if config.remat != "blocks":
             remedy = f"--config.remat=blocks, or {remedy}"
         return InputError(where, problem, remedy)
     return InputError(where, problem, "take a larger slice, or a smaller batch or model")

@@ -8,8 +8,8 @@ XLA_FLAGS=--xla_gpu_deterministic_ops=true makes them repeatable.
 
 On a TPU: XLA. Flash and splash attention of `jax.experimental.pallas` require sequences and heads
 in multiples of 128. The 192 tokens of a ViT-H would be padded to 256 and its heads from 80 to 128:
-2.8 times the work in the products, and more memory traffic, while XLA keeps most scores in on-chip
-memory (benchmarks/attention_aot.py; docs/pretrained.md has the numbers).
+2.8 times the work in the products, and more memory traffic on v5e, while XLA keeps most scores in
+on-chip memory (benchmarks/attention_aot.py; docs/pretrained.md has the numbers).
 """
 
 import functools

@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from genhmr_jax.nets.attention import attention
-from genhmr_jax.nets.remat import checkpointed
+from genhmr_jax.nets.remat import checkpointed, kept
 from genhmr_jax.nets.rows import by_rows
 
 # Width, depth, heads. DINOv2's giant is not supported: its MLP is another one (SwiGLU).
@@ -107,7 +107,7 @@ class VitBlock(nnx.Module):
         """One layer. `drop_path` are factors of each sample's attention and MLP branch."""
         qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3 * self.heads, -1)
         q, k, v = jnp.split(qkv, 3, axis=2)
-        branch = self.proj(attention(q, k, v).reshape(x.shape))
+        branch = self.proj(kept(attention(q, k, v).reshape(x.shape)))
         x = x + self._kept(self.scale1(branch) if self.layer_scale else branch, drop_path, 0)
         branch = self.fc2(jax.nn.gelu(self.fc1(self.norm2(x)), approximate=False))
         return x + self._kept(self.scale2(branch) if self.layer_scale else branch, drop_path, 1)
@@ -143,6 +143,7 @@ class Vit(nnx.Module):
         self.blocks = nnx.merge(graph, jax.vmap(lambda key: block(key)[1])(keys))
         self.norm = nnx.LayerNorm(spec.width, epsilon=1e-6, rngs=rngs)
 
+    @jax.named_scope("vit")
     def __call__(
         self,
         images: Float[Array, "B H W 3"],
@@ -155,7 +156,8 @@ class Vit(nnx.Module):
         Args:
           images: of the size `spec.image`.
           drop_path: from `drop_path_factors`, in training.
-          remat: "blocks" stores only each layer's input for the backward pass.
+          remat: what is stored for the backward pass: "blocks" for each layer's input alone,
+            "products" for the results of its products too (see nets/remat.py).
           frozen_layers: number of first layers without gradient. Nothing of them, nor of the patch
             embedding, is stored or computed again.
 

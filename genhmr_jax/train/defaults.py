@@ -24,7 +24,7 @@ def runtime() -> ml_collections.ConfigDict:
     # Of the computation: float32 or bfloat16. Parameters, optimiser, losses and softmax are always
     # float32.
     c.precision = "float32"
-    c.remat = "none"  # or "blocks": recompute each transformer block in the backward pass
+    c.remat = "none"  # or "products", "blocks": compute again in the backward pass (nets/remat.py)
     c.accumulate = 1  # micro-batches of a batch
     c.drop_path = 0.0  # stochastic depth of the ViT: the rate of its last block
     # Low-rank arrays for the kernels that match the pattern; these are frozen (train/lora.py).

@@ -102,12 +102,14 @@ def make_step(
         key = jax.random.fold_in(stream(config.seed, "step"), state["step"])
         sample = constrain(task.prepare(frozen, batch))
         (loss, found), grads = grad(state["params"], state["extra"], frozen, sample)
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        # In early steps the average follows the parameters closely: (1 + n) / (10 + n), as in
-        # TensorFlow's ExponentialMovingAverage.
-        decay = jnp.minimum(config.optim.ema_decay, (1.0 + state["step"]) / (10.0 + state["step"]))
-        ema = optax.incremental_update(params, state["ema"], 1.0 - decay)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+            params = optax.apply_updates(state["params"], updates)
+            # In early steps the average follows the parameters closely: (1 + n) / (10 + n), as in
+            # TensorFlow's ExponentialMovingAverage.
+            n = state["step"]
+            decay = jnp.minimum(config.optim.ema_decay, (1.0 + n) / (10.0 + n))
+            ema = optax.incremental_update(params, state["ema"], 1.0 - decay)
         extra, more = task.next_extra(state["extra"], found["carry"], key)
         state = {
             "step": state["step"] + 1,

@@ -159,17 +159,19 @@ def test_remat_changes_no_value_and_no_gradient(small):
             )
         )(state)
 
-    for a, b in zip(
-        jax.tree.leaves(gradient("none")), jax.tree.leaves(gradient("blocks")), strict=True
+    plain = jax.tree.leaves(gradient("none"))
+    for remat in ("products", "blocks"):
+        for a, b in zip(plain, jax.tree.leaves(gradient(remat)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    with pytest.raises(
+        ValueError, match="unknown remat 'all': choose among none, products, blocks"
     ):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="unknown remat 'all': choose among none, blocks"):
         model(images, None, "all")
 
 
-def test_remat_keeps_the_inputs_of_the_layers_alone(small):
-    """What the backward pass is handed: with "blocks" no array of a layer but its input, (depth, B,
-    S, C)."""
+def test_remat_keeps_what_it_says(small):
+    """What the backward pass is handed, (depth, B, S, C): with "blocks" a layer's input alone, with
+    "products" also the outputs of qkv, attention, proj and fc1."""
     model, images = small
     graph, state = nnx.split(model)
 
@@ -183,6 +185,7 @@ def test_remat_keeps_the_inputs_of_the_layers_alone(small):
         ]
 
     assert kept("blocks") == [(3, 2, 4, 8)]
+    assert sorted(kept("products")) == [*[(3, 2, 4, 8)] * 3, (3, 2, 4, 24), (3, 2, 4, 32)]
     assert (3, 2, 4, 32) in kept("none")  # the hidden layer of the MLP
 
 

@@ -1,5 +1,4 @@
-"""`genhmr aot`: reading compiled programs, bounds by hand, errors; with libtpu, a real compilation
-for a TPU slice."""
+"""`genhmr aot`: compiled programs, bounds by hand, errors; with libtpu, a real compilation."""
 
 import argparse
 import os
@@ -14,7 +13,7 @@ from genhmr_jax.cli import aot
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.systems import registry
 from genhmr_jax.train import mesh as meshes
-from genhmr_jax.train.aot import hlo, hlo_cost, infer, report, topology
+from genhmr_jax.train.aot import hlo, hlo_cost, infer, report, topology, traffic
 from genhmr_jax.train.aot.chips import CHIPS, GIB, box_bandwidth, collective_bandwidth
 from genhmr_jax.train.aot.roofline import Load, Roofline, roofline, seconds, weak_scaling
 from support.paths import ROOT
@@ -114,8 +113,8 @@ def test_a_stated_trip_count_counts():
 
 def test_collectives_once_each_with_their_turns(program):
     found = {c.kind: c for c in hlo_cost.collectives(program)}
-    gather, scatter = found["all-gather"], found["reduce-scatter"]
-    permute = found["collective-permute"]
+    kinds = ("all-gather", "reduce-scatter", "collective-permute")
+    gather, scatter, permute = (found[kind] for kind in kinds)
     assert len(hlo_cost.collectives(program)) == 3
     assert (gather.bytes, gather.size, gather.times) == (2 * 16 * 2, 16, 12)
     assert gather.sent == 12 * 15 * 64  # each device passes on 15 shares of 64 bytes
@@ -125,12 +124,13 @@ def test_collectives_once_each_with_their_turns(program):
 
 def test_flops_and_memory_by_hand(program):
     assert hlo_cost.flops(program) == 12 * 2 * 8 * 4 * 4
-    fusion = 8 * 4 * 4 + 4 + 8 * 4 * 4  # a slice of the stack and the counter
-    dot = 8 * 4 * 4 + 4 * 4 * 4  # the product stays on the core
-    adding, gathers = 3 * 4, 2 * (64 + 32 * 16 * 2)
-    entry = 2 * 4 + 64 * 4 + 4 * 4  # the copy of the counter, the fusion with the scatter
-    compare = 13 * (2 * 4 + 1)
-    assert hlo_cost.hbm_bytes(program) == 12 * (fusion + dot + adding + gathers) + entry + compare
+    # In whole tiles. A slice of the stack and the counter, x; x and w (the product is on the core).
+    fusion, dot = 4096 + 512 + 4096, 4096 + 4 * 4 * 4
+    adding, gather = 3 * 512, 8 * 128 * 2 + 32 * 128 * 2
+    entry = 2 * 512 + (512 + 256) + (256 + 512)  # copy of the counter, permute, reduce-scatter
+    compare = 13 * 3 * 512
+    assert traffic.hbm_bytes(program) == 12 * (fusion + dot + adding + gather) + entry + compare
+    assert traffic.by_part(program)["collectives"] == 12 * gather + 512 + 256
 
 
 def test_the_biggest_arrays_have_names(program):
@@ -188,8 +188,7 @@ def test_counts_of_a_program_of_this_machine():
     )
     module = hlo.parse(jax.jit(network).lower(*shapes).compile().as_text())
     counted = hlo_cost.flops(module)
-    # Some builds of XLA for CPU hand products to a library, where the text shows no product; then
-    # at least the loop is there.
+    # Some builds of XLA for CPU hand products to a library; then at least the loop is there.
     assert counted in (0, 7 * 2 * 256**3) and 7 in module.times.values()
 
 
@@ -290,9 +289,7 @@ def test_what_the_compiler_says_of_memory():
         "HLO module: jit_f."
     )
     assert (error.needed, error.what) == (88 * GIB, "temporaries")
-    assert (
-        report.out_of_memory("RESOURCE_EXHAUSTED: Used 17.5G of 15.75G hbm.").needed == 17.5 * GIB
-    )
+    assert report.out_of_memory("RESOURCE_EXHAUSTED: Used 17.5G of").needed == 17.5 * GIB
 
 
 class _Mesh:
@@ -349,7 +346,7 @@ def test_stage_1_has_no_inference_step(get_config):
 
 
 def test_the_command_refuses_the_inference_step_of_stage_1(monkeypatch):
-    # The error comes before any compilation, so a device of this machine can replace the slice.
+    # The error comes before any compilation: a device of this machine can replace the slice.
     monkeypatch.setattr(topology, "devices", lambda _: jax.devices()[:1])
     parser = argparse.ArgumentParser()
     aot.add_flags(parser)
@@ -386,6 +383,11 @@ sent = sum(row["bytes"] for row in r.collectives.values())
 assert 0.9 < sent / (6 * 1024 * 1024 * 2 * 3 / 4) < 1.4, sent
 assert r.hbm["arguments"] == (512 * 1024 + 6 * 1024**2) * 2 // 4 and r.hbm["limit"] == chip.hbm
 assert 0 < r.mfu_serial <= r.mfu <= 1
+# Arrays that do not fit on the core: a product reads two and writes one.
+x = jax.ShapeDtypeStruct((4 * 8192, 8192), jnp.bfloat16, sharding=rows)
+w = jax.ShapeDtypeStruct((8192, 8192), jnp.bfloat16, sharding=NamedSharding(mesh, P()))
+f = jax.jit(lambda x, w: x @ w, out_shardings=rows)
+assert report.compile_report(f.lower(x, w), chip, shape, mesh, 1).traffic == 3 * 2 * 8192**2
 """
 
 

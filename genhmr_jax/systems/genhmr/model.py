@@ -139,8 +139,10 @@ class GenHmr(nnx.Module):
           keypoints3d: metres from mid-hip, x right, y down, z away from the camera; all zero, or
             None: not known. Used by a model with `spec.keypoints3d`.
           drop_path: `vit.drop_path_factors`, in the training of such an encoder.
-          remat: "blocks" stores less for the backward pass: only the inputs of each layer of that
-            encoder, and the inputs and outputs of the pyramid.
+          remat: what is stored for the backward pass (nets/remat.py): with "blocks" only the inputs
+            of each layer of that encoder, and the inputs and outputs of the pyramid; with
+            "products" also the results of their products. The transformer stores the inputs of its
+            layers with both.
           frozen_layers: number of first layers of that encoder without gradient, see `Vit`.
 
         Raises:
@@ -152,8 +154,10 @@ class GenHmr(nnx.Module):
             maps = self.encoder(pixels, drop_path, remat, frozen_layers)
         levels, coarsest, values = None, None, None
         if maps is not None:
-            levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps)
-            coarsest, values = levels[-1], self.transformer.image_values(levels, remat)
+            with jax.named_scope("pyramid"):
+                levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps)
+            coarsest = levels[-1]
+            values = self.transformer.image_values(levels, _of_transformer(remat))
             image_weight = jnp.ones(box.shape[0]) if image_weight is None else image_weight
         # 2. The 2D pose and the box; then shape and camera from both.
         context = self.context(keypoints, box, keypoints3d)
@@ -176,9 +180,14 @@ class GenHmr(nnx.Module):
           encoded: of `encode`.
           remat: see `encode`.
         """
-        return self.transformer(
-            tokens, codes, encoded.context, encoded.image_values, encoded.image_weight, remat
-        )
+        context, values, weight = encoded.context, encoded.image_values, encoded.image_weight
+        with jax.named_scope("transformer"):
+            return self.transformer(tokens, codes, context, values, weight, _of_transformer(remat))
+
+
+def _of_transformer(remat: str) -> str:
+    """The choice for the transformer, which has no "products"."""
+    return "blocks" if remat == "products" else remat
 
 
 @functools.lru_cache(maxsize=16)

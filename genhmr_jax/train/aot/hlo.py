@@ -33,16 +33,25 @@ class Shape:
       dtype: element type.
       dims: dimensions.
       on_core: whether it is in the chip's on-core memory (space S(1) or higher), not in HBM.
+      stored: the dimensions with the padding of tiles; empty if they are not known.
     """
 
     dtype: str
     dims: tuple[int, ...]
     on_core: bool = False
+    stored: tuple[int, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Size without the padding of tiles."""
         return math.ceil(BYTES.get(self.dtype, 0) * math.prod(self.dims))
+
+    @property
+    def hbm(self) -> int:
+        """Bytes in HBM, with the padding of tiles; 0 if it is on the core."""
+        if self.on_core:
+            return 0
+        return math.ceil(BYTES.get(self.dtype, 0) * math.prod(self.stored or self.dims))
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.dims))}]"
@@ -273,5 +282,23 @@ def arrays(text: str) -> tuple[Shape, ...]:
     for dtype, dims, layout in _ARRAY.findall(text):
         if dtype in BYTES:
             on_core = bool(re.search(r"S\([1-9]", layout or ""))
-            found.append(Shape(dtype, tuple(int(n) for n in dims.split(",") if n), on_core))
+            sizes = tuple(int(n) for n in dims.split(",") if n)
+            found.append(Shape(dtype, sizes, on_core, _stored(sizes, layout or "")))
     return tuple(found)
+
+
+def _stored(dims: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    """The dimensions padded to whole tiles.
+
+    {2,1,0:T(8,128)} are the axes from the innermost on, and a tile over the last two of them: the
+    innermost axis is padded to a multiple of 128, the next one to a multiple of 8.
+    """
+    found = re.match(r"\{([\d,]*):T\(([\d,]+)\)", layout)
+    if not found:
+        return dims
+    order, tile = ([int(n) for n in part.split(",") if n] for part in found.groups())
+    sizes = list(dims)
+    for axis, length in zip(order, reversed(tile), strict=False):
+        sizes[axis] = math.ceil(sizes[axis] / length) * length
+    # A tile with more axes than the array.
+    return (*tile[: max(len(tile) - len(order), 0)], *sizes)

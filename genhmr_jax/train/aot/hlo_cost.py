@@ -1,4 +1,4 @@
-"""The cost of a compiled program: matrix FLOPs, HBM traffic, collectives, and its largest arrays.
+"""The cost of a compiled program: matrix FLOPs, collectives, and its largest arrays.
 
 All iterations of loops count. All numbers are of one device: the text is the program that each
 device runs.
@@ -14,7 +14,7 @@ import numpy as np
 from genhmr_jax.train.aot.hlo import Instruction, Module, Shape
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-# Instructions without traffic: names, views, and starts of work that is counted elsewhere.
+# Instructions that make no array in HBM of their own: names, views, and pieces of other work.
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"),
     *("call", "iota", "after-all", "partition-id", "replica-id", "copy-done", "async-start"),
@@ -64,8 +64,8 @@ class Collective:
 def collectives(module: Module) -> list[Collective]:
     """All collectives of a program.
 
-    A collective that runs at the same time as other work appears several times in the text, with
-    the same channel. It is returned once.
+    A collective that runs at the same time as other work appears several times in the text. It is
+    returned once.
     """
     found: dict[str, Collective] = {}
     for name, instruction in module.instructions():
@@ -77,12 +77,26 @@ def collectives(module: Module) -> list[Collective]:
         if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
             kind = "reduce-scatter"
         size = sum(module.computations[name][operand].bytes for operand in instruction.operands)
-        channel = re.search(r"channel_id=(\d+)", instruction.attributes)
-        key = f"{kind} {channel[1]}" if channel else f"{name}/{instruction.name}"
+        key = identity(module, name, instruction)
         if key not in found or found[key].times < times:
             groups = replica_groups(instruction.attributes)
             found[key] = Collective(kind, size, groups, times, instruction.op_name)
     return [c for c in found.values() if c.size > 1]
+
+
+def identity(module: Module, name: str, instruction: Instruction) -> str:
+    """What the pieces of one collective have in common.
+
+    They have the same channel, operands of the same shapes, and the same groups. The channel alone
+    is not enough: all collectives that XLA made itself, as when it combines some, have the channel
+    1. A reduce-scatter is in one piece.
+    """
+    channel = re.search(r"channel_id=\d+", instruction.attributes)
+    if not channel or name.startswith("all-reduce-scatter"):
+        return f"{name}/{instruction.name}"
+    body = module.computations[name]
+    shapes = [str(shape) for operand in instruction.operands for shape in body[operand].shapes]
+    return " ".join([channel[0], *shapes, str(replica_groups(instruction.attributes))])
 
 
 def replica_groups(attributes: str) -> tuple[tuple[int, ...], ...]:
@@ -207,64 +221,6 @@ def _braced(attributes: str, name: str) -> str:
     """The text in the braces of the attribute name={...}, or ""."""
     found = re.search(rf"\b{name}=\{{([^}}]*)\}}", attributes)
     return found[1] if found else ""
-
-
-def hbm_bytes(module: Module) -> int:
-    """An estimate of the bytes that the program reads from HBM and writes to it.
-
-    They are the operands and results of every instruction, except those inside fusions and those
-    that stay on the core. If a fusion only reads a slice of an operand, or only writes a slice into
-    it, the slice counts.
-    """
-    total = 0
-    for name, instruction in module.instructions():
-        times = module.times.get(name, 0)
-        if not times or name in module.fused or instruction.opcode in _FREE:
-            continue
-        body = module.computations[name]
-        operands = [body[o].shapes for o in instruction.operands if o in body]
-        inner = module.computations.get(instruction.called("calls"))
-        if instruction.opcode == "fusion" and inner is not None:
-            moved = _fusion_bytes(inner, operands, instruction.shapes)
-        elif instruction.opcode in ("dynamic-slice", "gather"):
-            moved = 2 * _in_hbm(instruction.shapes)
-        elif instruction.opcode in ("dynamic-update-slice", "scatter"):
-            moved = 2 * _in_hbm(operands[1])
-        elif instruction.opcode == "copy-start":
-            moved = _in_hbm(instruction.shapes[:2])
-        else:
-            moved = _in_hbm(instruction.shapes) + sum(map(_in_hbm, operands))
-        total += times * moved
-    return total
-
-
-def _fusion_bytes(
-    inner: dict[str, Instruction], operands: list[tuple[Shape, ...]], results: tuple[Shape, ...]
-) -> int:
-    """The HBM traffic of a fusion with these instructions, operands and results."""
-    users: dict[str, list[Instruction]] = {}
-    for instruction in inner.values():
-        for operand in instruction.operands:
-            users.setdefault(operand, []).append(instruction)
-    slices = ("dynamic-slice", "dynamic-update-slice")
-    total, written_into = 0, set()
-    for instruction in inner.values():
-        if instruction.opcode == "dynamic-update-slice":
-            written_into.add(instruction.shapes[0])
-            total += 2 * sum(s.bytes for s in inner[instruction.operands[1]].shapes)
-        if instruction.opcode != "parameter" or int(instruction.argument) >= len(operands):
-            continue
-        read, by = _in_hbm(operands[int(instruction.argument)]), users.get(instruction.name, [])
-        # An operand whose slices only are read or written.
-        name = instruction.name
-        if read and by and all(u.opcode in slices and u.operands[0] == name for u in by):
-            read = sum(user.bytes for user in by if user.opcode == "dynamic-slice")
-        total += read
-    return total + sum(s.bytes for s in results if not s.on_core and s not in written_into)
-
-
-def _in_hbm(shapes: tuple[Shape, ...]) -> int:
-    return sum(s.bytes for s in shapes if not s.on_core)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from genhmr_jax.train.aot import hlo, hlo_cost
+from genhmr_jax.train.aot import hlo, hlo_cost, traffic
 from genhmr_jax.train.aot.chips import GIB, Chip
 from genhmr_jax.train.aot.roofline import Roofline, roofline, seconds
 from genhmr_jax.train.aot.topology import offline
@@ -44,6 +44,7 @@ class Report:
       hbm: bytes of arguments, outputs, aliased (outputs in the place of arguments), temporaries,
         code; their total, and the limit.
       traffic: estimated bytes from and to HBM.
+      traffic_of: the same for each part of the step.
       collectives: for each kind the number of executions ("times"), the bytes that a chip sends,
         and the seconds at full speed of the links.
       bounds: of the time of the step.
@@ -59,6 +60,7 @@ class Report:
     flops: float
     hbm: dict[str, int]
     traffic: float
+    traffic_of: dict[str, int]
     collectives: dict[str, dict[str, float]]
     bounds: Roofline
     mfu: float
@@ -111,8 +113,8 @@ def compile_report(
     module, memory = hlo.parse(compiled.as_text()), compiled.memory_analysis()
     found = hlo_cost.collectives(module)
     coordinates = [device.coords for device in mesh.devices.flat]
-    flops, traffic = hlo_cost.flops(module), hlo_cost.hbm_bytes(module)
-    bounds = roofline(chip, flops, traffic, found, shape, coordinates)
+    flops, moved = hlo_cost.flops(module), traffic.hbm_bytes(module)
+    bounds = roofline(chip, flops, moved, found, shape, coordinates)
     hbm = {
         "arguments": memory.argument_size_in_bytes,
         "outputs": memory.output_size_in_bytes,
@@ -139,7 +141,8 @@ def compile_report(
         model_flops=model_flops,
         flops=flops,
         hbm=hbm,
-        traffic=traffic,
+        traffic=moved,
+        traffic_of=traffic.by_part(module),
         collectives=kinds,
         bounds=bounds,
         mfu=mfu(bounds.overlapped),
@@ -203,6 +206,8 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         parts.append((kind, f"{sent}, {ms(row['seconds'])}"))
     if not report.collectives:
         parts.append(("collectives", "none"))
+    shares = (f"{name} {moved / 1e9:.2f}" for name, moved in report.traffic_of.items() if moved)
+    parts.append(("HBM traffic", f"{report.traffic / 1e9:.2f} GB: {', '.join(shares)}"))
     parts += [
         (
             "roofline",
