@@ -1,4 +1,4 @@
-"""Steps of the 2D refinement: 0 .. 50, and the default of `genhmr recover`.
+"""Steps of the 2D refinement: 0 .. 20. The default of `genhmr recover` is 10.
 
 One model is evaluated at each point; without --checkpoint it is trained first.
 
@@ -16,7 +16,7 @@ def get_sweep(arg: str = "full") -> Sweep:
         return [Point(f"{n}", n, evaluate={"refine_steps": n}) for n in counts]
 
     if arg == "full":
-        return Sweep("refinement steps", points((0, 5, 10, 20, 30, 40, 50, 100)))
+        return Sweep("refinement steps", points((0, 1, 2, 3, 5, 7, 10, 15, 20)))
     if arg == "tiny":
         return tiny("refinement steps", points((0, 3)))
     raise ValueError("choose full or tiny")

@@ -35,7 +35,7 @@ SMALL = {
     },
     "evaluate": {
         "views": 256,
-        "refine_steps": 50,
+        "refine_steps": 10,
     },
 }
 

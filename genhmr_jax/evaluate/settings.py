@@ -83,7 +83,7 @@ class Settings:
 
     @staticmethod
     def add_flags(parser: argparse.ArgumentParser) -> None:
-        """Add a flag for each setting, such as --refine-steps=50."""
+        """Add a flag for each setting, such as --refine-steps=10."""
         for field in dataclasses.fields(Settings):
             parser.add_argument(
                 "--" + field.name.replace("_", "-"),

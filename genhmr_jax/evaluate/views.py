@@ -1,7 +1,7 @@
 """The errors of a GenHMR model before and after refinement, on rows without a detector.
 
     python -m genhmr_jax.evaluate.views --checkpoint runs/keypoints/model \\
-        --poses cmu_poses.npz --out views.json --refine-steps=50
+        --poses cmu_poses.npz --out views.json --refine-steps=10
     python -m genhmr_jax.evaluate.views --checkpoint runs/keypoints_and_blazepose_maps/model \\
         --images runs/features --out images.json
 
