@@ -118,6 +118,11 @@ def refine(
       parts: of the decoder, which make its Jacobian cheaper. None: any rotation may depend on any
         embedding.
     """
+    # In float32, whatever the type of the decoder.
+    kind, network = embeddings.dtype, decode
+    decode = lambda embeddings: network(embeddings.astype(kind)).astype(jnp.float32)
+    given = (embeddings, betas, weak_camera)
+    embeddings, betas, weak_camera = (x.astype(jnp.float32) for x in given)
     camera = jnp.concatenate([jnp.log(weak_camera[:, :1]), weak_camera[:, 1:]], -1)
     start = _Point(embeddings, betas, camera)
     objective = Objective(
@@ -188,14 +193,14 @@ def refine(
     decoder = zeros(3 * joints, embeddings[0].size), zeros(size, size) + np.diag(others)
     carry = (start, start, nothing, decoder, zeros() + spec.damping / spec.accepted)
     (_, x, *_), trace = jax.lax.scan(step, carry, jnp.arange(spec.steps + 1))
-    return Refined(x.embeddings, x.betas, weak_of(x.camera), trace)
+    return Refined(x.embeddings.astype(kind), x.betas, weak_of(x.camera), trace)
 
 
 def solved(matrix: Float[Array, "B P P"], right: Float[Array, "B P"]) -> Float[Array, "B P"]:
     """Solve linear equations by Gauss-Jordan elimination with partial pivoting.
 
-    It is one small loop, the same on every device. LAPACK's routine takes a quarter of its time, but
-    several devices of a CPU that call it between the exchanges of a sharded program never return.
+    It is one small loop, the same on every device. LAPACK's routine takes a quarter of its time,
+    but several devices of a CPU that call it in a sharded program, between exchanges, never return.
     """
     size = right.shape[1]
     at = jnp.arange(size)
@@ -242,7 +247,7 @@ def decoder_jacobian(
     # 2. R -> exp([a]x) R changes R by [a]x R, and a is read from a change by E_k R / 2.
     rotmats, pull = jax.vjp(decode, embeddings)
     seeds = 0.5 * jnp.einsum("sj,kxy,bjyz->skbjxz", passes, CROSS, rotmats)
-    seeds = seeds.reshape(-1, *rotmats.shape).astype(rotmats.dtype)
+    seeds = seeds.reshape(-1, *rotmats.shape)
     found = jax.lax.map(lambda seed: pull(seed)[0], seeds, batch_size=_BATCH)
     found = found.reshape(-1, 3, *embeddings.shape)[number] * own[:, None, None, :, None]
     return jnp.moveaxis(found, 2, 0).reshape(len(embeddings), 3 * joints, -1)

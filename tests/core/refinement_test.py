@@ -9,7 +9,7 @@ import pytest
 from smpl_jax import rotations
 
 from genhmr_jax.core.fit_objective import Objective, Pose, robust
-from genhmr_jax.core.refinement import RefineSpec, decoder_jacobian, refine
+from genhmr_jax.core.refinement import RefineSpec, decoder_jacobian, refine, solved
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model, project_body
@@ -239,6 +239,19 @@ def test_examples_do_not_influence_each_other(refined):
     for name, value in values(found).items():
         np.testing.assert_allclose(value, values(refined)[name][order], atol=1e-5)
     np.testing.assert_allclose(found.loss, refined.loss[:, order], rtol=1e-4, atol=1e-7)
+
+
+def test_linear_equations_are_solved_with_pivoting():
+    """Rows of very different sizes, and zeros on the diagonal; as LAPACK in float64."""
+    rng = np.random.default_rng(0)
+    matrix, right = rng.normal(size=(3, 40, 40)), rng.normal(size=(3, 40))
+    matrix[:, :20] *= 1e-3
+    matrix[:, ::7] *= 50.0
+    matrix[:, [0, 5], [0, 5]] = 0.0
+    wanted = np.linalg.solve(matrix, right[..., None])[..., 0]
+    found = jax.jit(solved)(np.float32(matrix), np.float32(right))
+    gap = np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert gap.max() < 1e-3 and np.median(gap) < 1e-4
 
 
 def test_camera_moves_alone_at_first():

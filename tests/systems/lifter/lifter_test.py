@@ -113,7 +113,7 @@ def test_labels_in_the_axes_of_the_region_are_what_the_detector_turns_back(
     truth = [np.asarray(value) for value in _truth(task.frozen["body"], rows)]
     for i in range(4):
         answer = [value[i : i + 1] for value in truth]
-        monkeypatch.setattr(lifter, "_lift", lambda: lambda *_: answer)  # noqa: B023
+        monkeypatch.setattr(lifter, "_lift", lambda *_: answer)  # noqa: B023
         region = blazepose.Region(*rows.evidence.region[i].astype(float))
         evidence = jax.tree.map(lambda x: x[i], rows.evidence)  # noqa: B023
         found = blazepose.Landmarks(
@@ -184,14 +184,14 @@ def test_it_starts_as_blazepose_learns_and_is_loaded(folder, get_config, tmp_pat
     loop.train(task, config, tmp_path / "run")
     batch = everyone(features.FeatureSet(folder / "features" / "train"), 8)
     monkeypatch.setattr(lifter, "FOLDER", tmp_path / "run" / "model")
-    for cached in (lifter._graph, lifter._params, lifter._lift):
+    for cached in (lifter._spec, lifter._params):
         cached.cache_clear()
     params = lifter._params()
     after, first = (errors(task, p, batch) for p in (params, start))
     assert after["pa_mpjpe"] < 0.9 * first["pa_mpjpe"]  # on what it has learned from
     found, _ = detector.find_people(next(read_shards(folder / "images" / "train")).image)
     assert found and np.isfinite(found[0].pose.keypoints3d).all()
-    for cached in (lifter._graph, lifter._params, lifter._lift):
+    for cached in (lifter._spec, lifter._params):
         cached.cache_clear()
 
 
