@@ -51,8 +51,8 @@ class RefineSpec(ObjectiveSpec):
 
     steps: int = 10
     camera_steps: int = 1  # number of first steps that change only the camera
-    # mu of the first step. With half of it 10 steps come closer to the minimum, but not to the truth: the
-    # last part of the fit follows the errors of keypoints and mask (docs/experiments.md).
+    # mu of the first step. With less, 10 steps come closer to the minimum, but not to the truth:
+    # the last part of the fit follows the errors of keypoints and mask (docs/experiments.md).
     damping: float = 5e-5
     accepted: float = 0.75  # factor of mu after a step that lowers the loss
     rejected: float = 4.0  # and after another
