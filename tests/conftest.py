@@ -77,6 +77,14 @@ def forget_programs():
         jax.clear_caches()
 
 
+@pytest.fixture(autouse=True)
+def no_stored_programs():
+    """A command that ran in this process may have turned on the store in the user's cache."""
+    from genhmr_jax.io import program_store
+
+    program_store.use(None)
+
+
 @pytest.fixture(scope="session")
 def recoverer():
     """The shipped model with the free body."""
