@@ -1,5 +1,4 @@
-"""The free benchmarks: the fixed synthetic test set and its hash, how predictions are made of test
-images, and both commands."""
+"""The free benchmarks: the fixed synthetic test set and its hash, and how predictions are made."""
 
 import dataclasses
 import json
