@@ -33,9 +33,8 @@ from genhmr_jax.geometry.body_jacobian import body_jacobian
 from genhmr_jax.geometry.camera import NEAR, CropCamera
 from genhmr_jax.geometry.keypoints import keypoint_points
 
-CURVED_VERTICES = (
-    128  # surface points, beside the keypoints, in the curvature of the silhouette term
-)
+# Surface points, beside the keypoints, in the curvature of the silhouette term.
+CURVED_VERTICES = 128
 CURVED_STRIDE = 2  # every second outline point is in it
 
 

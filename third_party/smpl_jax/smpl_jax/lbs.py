@@ -26,9 +26,8 @@ from jaxtyping import Array, Float, Int
 from smpl_jax.rotations import rotate
 
 _PRECISION = jax.lax.Precision.HIGHEST
-_BLOCK = (
-    128  # vertices of a block: the lanes of a TPU, and few joints (at most 10 of the free body)
-)
+# Vertices of a block: the lanes of a TPU, and few joints (at most 10 of the free body).
+_BLOCK = 128
 # What a CPU deforms together: this many bodies, and this many vertices of all of them, whose
 # blended motions are about 1 MB.
 _CPU_BODIES, _CPU_VERTICES = 64, 20_000
