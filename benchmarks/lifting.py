@@ -198,9 +198,10 @@ def genhmr_joints(
     inputs = genhmr_inputs(system, rows)
     encoded = system.encode(params, inputs)
     keys = jax.random.split(jax.random.key(0), inputs.rows)
-    latents = system.sample(params, encoded, keys, iterations=iterations, rule=rule)
+    how = {"iterations": iterations, "rule": rule}
+    latents = system.sample(params, BODY, encoded, keys, **how)
     rotmats = system.pose(params, inputs.view)(latents.embeddings)
-    return smpl_jax.posed_joints(BODY, encoded.betas, rotmats)
+    return smpl_jax.posed_joints(BODY, latents.betas, rotmats)
 
 
 @functools.partial(jax.jit, static_argnames="system")
@@ -208,9 +209,10 @@ def hypothesis_spread(system: GenHmrSystem, params: dict, rows: Rows) -> jax.Arr
     """Standard deviation (B, 24) of joints from the pelvis over 8 hypotheses, temperature 1, mm."""
     encoded = repeated(system.encode(params, genhmr_inputs(system, rows)), 8)
     keys = jax.random.split(jax.random.key(1), rows.size * 8)
-    how = {"iterations": 5, "temperature": 1.0, "rule": "hard"}
-    embeddings = system.sample(params, encoded, keys, **how).embeddings
-    joints = smpl_jax.posed_joints(BODY, encoded.betas, system.decoding(params)(embeddings))
+    how = {"iterations": 5, "temperature": 1.0, "hypotheses": 8}
+    latents = system.sample(params, BODY, encoded, keys, **how)
+    rotmats = system.decoding(params)(latents.embeddings)
+    joints = smpl_jax.posed_joints(BODY, latents.betas, rotmats)
     variance = jnp.var(centred(joints).reshape(rows.size, 8, 24, 3), 1)
     return 1000 * jnp.sqrt(jnp.sum(variance, -1))
 

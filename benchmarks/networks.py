@@ -10,6 +10,7 @@ from benchmarks.table import Row
 from benchmarks.timing import median_seconds
 from genhmr_jax.core.inputs import conditioned
 from genhmr_jax.core.quantizer import nearest
+from genhmr_jax.geometry.keypoints import keypoint_model
 from genhmr_jax.train.flops import function_flops
 
 BATCHES = (1, 64)
@@ -19,7 +20,7 @@ def rows(settings: Settings) -> list[Row]:
     """Tokenizer (rotations to tokens and back), encoder, and one decoder step, at each batch."""
     model = recoverer()
     system, params = model.system, model.params
-    vectors = params["codebook"]["vectors"]
+    vectors, body = params["codebook"]["vectors"], keypoint_model(model.body)
 
     def tokenizer(params: dict, rotmats: jax.Array) -> jax.Array:
         networks = tokenizer(system.spec, params)
@@ -27,7 +28,8 @@ def rows(settings: Settings) -> list[Row]:
         return networks.decode(vectors[nearest(vectors, networks.encode(rotmats))])
 
     def decoder(params: dict, tokens: jax.Array, encoded) -> jax.Array:
-        return system.logits(params, tokens, encoded)
+        steps = system.steps(params, body, encoded)
+        return steps.predict(tokens, steps.start())[0]
 
     found, rng = [], np.random.default_rng(0)
     for batch in BATCHES:

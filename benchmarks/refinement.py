@@ -43,12 +43,15 @@ Start = tuple[jax.Array, jax.Array, jax.Array]
 
 
 @functools.partial(jax.jit, static_argnames="system")
-def sampled(system: System, params: Params, inputs: Inputs) -> Start:
+def sampled(
+    system: System, params: Params, body: smpl_jax.SmplModel, inputs: Inputs
+) -> Start:
     """The start: one sample of each row."""
     encoded = system.encode(params, dataclasses.replace(inputs, silhouette=None))
     keys = jax.random.split(jax.random.key(0), inputs.rows)
-    latents = system.sample(params, encoded, keys, iterations=1, temperature=0.0, distinct=False)
-    return latents.embeddings, encoded.betas, encoded.weak_camera
+    how = {"iterations": 1, "temperature": 0.0}
+    latents = system.sample(params, body, encoded, keys, **how)
+    return latents.embeddings, latents.betas, latents.weak_camera
 
 
 FIT = RefineSpec(damping=2e-5)
@@ -132,7 +135,7 @@ def rows(batches: Sequence[int] = (1, 32), rounds: int = 5) -> list[dict[str, fl
     body = surface_model(recoverer.body)
     for batch in batches:
         inputs = jax.tree.map(jnp.asarray, inputs_of(recoverer, batch))
-        start = sampled(recoverer.system, recoverer.params, inputs)
+        start = sampled(recoverer.system, recoverer.params, body, inputs)
         what = (recoverer.system, recoverer.params, body, inputs, start)
         calls = {name: functools.partial(f, *what) for name, f in (("ours", ours), ("adam", adam))}
         times, loss = seconds(calls, rounds), np.asarray(ours(*what).loss)

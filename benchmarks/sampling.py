@@ -30,7 +30,9 @@ from flax import nnx
 from genhmr_jax.core.inputs import Inputs, repeated
 from genhmr_jax.core.system import Latents, Params
 from genhmr_jax.core.tokenizer import PoseTokenizer
+from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.geometry.keypoints import keypoint_model
 from genhmr_jax.io import config_files
 from genhmr_jax.recover import photo
 from genhmr_jax.systems import registry
@@ -40,6 +42,7 @@ from genhmr_jax.systems.genhmr.system import GenHmrSystem
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ITERATIONS = (1, 2, 5, 10, 20)
 PAPER_ITERATIONS = (1, 2, 5)  # a pass of this model takes about a second on 2 CPU cores
+BODY = keypoint_model(load_body())
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -52,9 +55,14 @@ def encode(system: GenHmrSystem, params: Params, inputs: Inputs) -> Encoded:
 @functools.partial(jax.jit, static_argnames="system")
 def decoder_pass(
     system: GenHmrSystem, params: Params, tokens: jax.Array, encoded: Encoded
-) -> jax.Array:
-    """The logits of one decoder pass."""
-    return system.logits(params, tokens, encoded)
+) -> tuple[jax.Array, ...]:
+    """The logits of one decoder pass, and with feedback what the next pass gets."""
+    steps = system.steps(params, BODY, encoded)
+    logits, state = steps.predict(tokens, steps.start())
+    if not system.spec.feedback:
+        return (logits,)
+    expected = jax.nn.softmax(logits) @ params["codebook"]["vectors"]
+    return logits, *steps.look(expected, state)
 
 
 @functools.partial(jax.jit, static_argnames=("system", "hypotheses"))
@@ -70,8 +78,8 @@ def sampling(
     """Encode and sample."""
     encoded = repeated(system.encode(params, inputs), hypotheses)
     keys = jnp.repeat(keys, hypotheses, 0)
-    how = {"iterations": iterations, "temperature": temperature, "distinct": hypotheses > 1}
-    return system.sample(params, encoded, keys, **how)
+    how = {"iterations": iterations, "temperature": temperature, "hypotheses": hypotheses}
+    return system.sample(params, BODY, encoded, keys, **how)
 
 
 def paper_model() -> tuple[GenHmrSystem, Params]:

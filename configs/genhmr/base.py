@@ -30,19 +30,23 @@ def get_config() -> ml_collections.ConfigDict:
     # systems/genhmr/model.py:GenHmrSpec.
     c.model = ml_collections.ConfigDict()
     c.model.transformer = ml_collections.ConfigDict()
-    c.model.transformer.width = 192
-    c.model.transformer.layers = 4
-    c.model.transformer.heads = 6
-    c.model.transformer.mlp_ratio = 3
+    c.model.transformer.width = 128
+    c.model.transformer.layers = 2
+    c.model.transformer.heads = 4
+    c.model.transformer.mlp_ratio = 2
     c.model.transformer.points = 4  # of deformable attention, for each head and map
     c.model.transformer.activation = "relu"  # or "gelu"
     c.model.transformer.geometric = True  # input and output use the code vectors
     c.model.transformer.head_rank = 48  # dims of the logits' products; 0: a full linear head
     c.model.num_keypoints = 23  # 0: an image-only model
-    c.model.keypoints3d = False  # the context also takes the detected keypoints in 3D
-    c.model.context_tokens = 6  # that all keypoints become
-    c.model.context_width = 768
+    # Whether each step sees where the answer of the step before it landed. Then the next two are of
+    # the network that reads it. The paper's model has no feedback; the two are then of the network
+    # that makes context tokens of the keypoints.
+    c.model.feedback = True
+    c.model.context_width = 640
     c.model.context_depth = 3
+    c.model.context_tokens = 6  # that all keypoints become, without feedback
+    c.model.score_width = 256  # of the network that scores answers, with feedback
     c.model.encoder = "blazepose_full"  # of core/encoders.py
     c.model.encoder_channels = ()  # of its maps, finest first; (): a model without image
     c.model.pyramid = "project"  # maps at several scales; or "simple", a ViT's one map
@@ -74,19 +78,20 @@ def get_config() -> ml_collections.ConfigDict:
     c.masking = ml_collections.ConfigDict()
     c.masking.schedule = "cosine"  # law of the mask ratio: cosine, linear, square, cubic, sqrt
     c.masking.min_ratio = 0.0  # MaskGIT: 0.5
-    # Share of samples with every token masked: the first step of sampling, where most is decided.
-    c.masking.all_masked = 0.3
+    # Share of samples with every token masked, beside the first step of a model with feedback.
+    c.masking.all_masked = 0.0
     c.masking.corrupt = 0.1  # share of visible tokens replaced by a random one
-    # Share of samples whose visible tokens are the network's own confident guesses instead of the
-    # true tokens.
-    c.masking.unroll = 0.0
+    # With feedback: number of steps that are trained one after the other, and the share of samples
+    # whose visible tokens are the network's own confident guesses instead of the true tokens.
+    c.masking.steps = 3
+    c.masking.unroll = 0.7
     # Shares of image samples: without keypoints, which train the model for the image alone, and
     # without image.
     c.masking.drop_keypoints = 0.0
     c.masking.drop_image = 0.1
 
     c.loss = ml_collections.ConfigDict()
-    c.loss.token = 1.0
+    c.loss.token = 0.3
     c.loss.label_smoothing = 0.0
     # How losses of the body reach the logits: expected, straight_through, none.
     c.loss.differentiable_sampling = "expected"
@@ -95,9 +100,10 @@ def get_config() -> ml_collections.ConfigDict:
     c.loss.joints2d = 2.0
     c.loss.betas = 0.05
     c.loss.camera = 2.0
+    c.loss.score = 0.5  # of the scorer, which shares no parameters; with feedback
 
     c.optim = defaults.optimizer()
-    c.optim.learning_rate = 8e-4
+    c.optim.learning_rate = 1e-3
     c.optim.warmup = 200
     c.optim.final = 0.02
     c.optim.b2 = 0.98

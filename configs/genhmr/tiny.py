@@ -22,8 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.transformer.width = 24
     c.model.transformer.layers = 1
     c.model.transformer.heads = 2
-    c.model.context_tokens = 2
     c.model.context_width = 32
     c.model.context_depth = 1
+    c.model.score_width = 16
     c.data.poses = "made-up"
     return c

@@ -38,6 +38,7 @@ def get_config(size: str = "h") -> ml_collections.ConfigDict:
     c.model.transformer.activation = "gelu"
     c.model.transformer.geometric = False
     c.model.transformer.head_rank = 0
+    c.model.feedback = False
     c.model.num_keypoints = 0
     c.model.encoder = f"vit_{size}"
     c.model.encoder_channels = (WIDTHS[size],)
@@ -47,8 +48,8 @@ def get_config(size: str = "h") -> ml_collections.ConfigDict:
     c.data.mixture = "hmr2"
     c.data.people_val = "threedpw:validation"
 
-    c.masking.all_masked = 0.0
     c.masking.corrupt = 0.0
+    c.loss.token = 1.0
     c.masking.drop_image = 0.0
 
     c.optim.learning_rate = 1e-4

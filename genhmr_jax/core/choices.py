@@ -5,7 +5,7 @@ from typing import Any
 CONTEXTS = ("all", "image", "keypoints")
 """What a system is conditioned on: all inputs, the image only, or the 2D and 3D keypoints only."""
 
-DECODE_RULES = ("expected", "final", "hard")
+DECODE_RULES = ("expected", "final", "committed", "hard")
 """Which embeddings of sampled tokens are decoded; GenHmrSystem.sample describes each rule."""
 
 

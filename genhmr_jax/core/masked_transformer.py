@@ -144,13 +144,14 @@ class MaskedTransformer(nnx.Module):
         codebook_size: int,
         code_dim: int,
         *,
+        learned_reference: bool = True,
         rngs: nnx.Rngs,
     ):
         self.spec, self.length = spec, length
         width, normal = spec.width, nnx.initializers.normal(0.02)
         self.embed = nnx.Param(normal(rngs.params(), (codebook_size + 1, width)))
         self.position = nnx.Param(normal(rngs.params(), (length, width)))
-        if spec.levels:
+        if spec.levels and learned_reference:
             # Reference points are learned; a sigmoid limits them to (0, 1). They are random at
             # first, near the middle of the crop.
             self.reference = nnx.Param(
@@ -202,6 +203,9 @@ class MaskedTransformer(nnx.Module):
         image_values: list[list[jax.Array]] | None = None,
         image_weight: Float[Array, "B"] | None = None,
         remat: str = "none",
+        *,
+        evidence: Float[Array, "B L C"] | None = None,
+        reference: Float[Array, "B L 2"] | None = None,
     ) -> Float[Array, "B L N"]:
         """Compute the logits, in float32.
 
@@ -212,6 +216,9 @@ class MaskedTransformer(nnx.Module):
           image_values: of the method `image_values`, or None without an image.
           image_weight: 1 for samples with an image, 0 where it is dropped (default: 1).
           remat: "blocks" stores only each layer's input for the backward pass.
+          evidence: added to the embedding of each pose token.
+          reference: reference points of the pose tokens in the image, in place of the learned ones;
+            0..1 in the image.
 
         Raises:
           ValueError: unknown remat.
@@ -222,13 +229,15 @@ class MaskedTransformer(nnx.Module):
         if self.spec.geometric:
             padded = jnp.pad(codes[:, :-1], ((0, 1), (0, 0)))
             x = x + jnp.einsum("bld,ldc->blc", padded[tokens], self.code_in[...])
+        if evidence is not None:
+            x = x + evidence
         x = by_rows(jnp.concatenate([context, x], 1))
 
         # 2. Apply the layers.
-        reference = None
         if image_values is not None:
-            points = jax.nn.sigmoid(self.reference[...].astype(jnp.float32))
-            reference = jnp.broadcast_to(points, (tokens.shape[0], self.length, 2))
+            if reference is None:
+                points = jax.nn.sigmoid(self.reference[...].astype(jnp.float32))
+                reference = jnp.broadcast_to(points, (tokens.shape[0], self.length, 2))
             image_weight = jnp.ones(tokens.shape[0]) if image_weight is None else image_weight
         if remat == "blocks":
             x = self._scanned(x, context.shape[1], reference, image_values, image_weight)

@@ -3,18 +3,23 @@
 A pose is a sequence of L tokens, each the id of one of N code vectors. Sampling starts with all
 tokens masked and fills the sequence in T steps, by the parallel decoding of MaskGIT (Chang et al.
 2022). Each step predicts every masked token, keeps the most confident predictions, and masks the
-others again. The next step predicts those with more tokens visible. A kept token never changes.
-After step t = 1 .. T
+others again. The next step predicts those with more tokens visible. After step t = 1 .. T
 
     n_t = floor(gamma(t / T) L)
 
 tokens are masked, where gamma falls from 1 to 0, for example gamma(r) = cos(pi r / 2). The network
-enters only as a function `logits_fn(tokens) -> (B, L, N)`. The image is encoded once, before the
-loop, which is one `lax.fori_loop`.
+enters only as a function that returns logits (B, L, N). The image is encoded once, before the loop,
+which is one `lax.fori_loop`.
+
+By the paper's rule the confidence of a token is its probability, and a kept token never changes.
+With `Feedback` each step also decodes the current answer and compares it with the evidence, and the
+next step gets the result. The confidence is then an estimate that was trained for that purpose, and
+a kept token is masked again when its confidence falls below that of others.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,13 +39,35 @@ class Samples:
         that kept it: the posterior mean, given the tokens that were visible in that step.
       final: (B, L, D) expected embedding of each token in the last step, also for the tokens that
         were kept earlier.
+      committed: (B, L, D) the code vector of each token that was kept before the last step, and the
+        expected embedding of the others.
       first: (B, L, N) logits of the first step, in which every token is masked.
+      state: of the feedback after the last step; () without feedback.
     """
 
     tokens: jax.Array
     expected: jax.Array
     final: jax.Array
+    committed: jax.Array
     first: jax.Array
+    state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Feedback:
+    """What a step learns from the answer of the step before it.
+
+    Attributes:
+      start: the state before the first step, a pytree of arrays.
+      look: (embeddings (B, L, D), state) -> (state, confidence (B, L)): compare the answer that the
+        embeddings decode to with the evidence.
+      commit: whether the answer has the code vector of every kept token, and not its expected
+        embedding. Then the samples of one person differ.
+    """
+
+    start: Any
+    look: Callable[[Float[Array, "B L D"], Any], tuple[Any, Float[Array, "B L"]]]
+    commit: bool = False
 
 
 def gumbel(keys: Array, step: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "B *shape"]:
@@ -49,7 +76,7 @@ def gumbel(keys: Array, step: Int[Array, ""], shape: tuple[int, ...]) -> Float[A
 
 
 def sample(
-    logits_fn: Callable[[Int[Array, "B L"]], Float[Array, "B L N"]],
+    logits_fn: Callable[..., Any],
     vectors: Float[Array, "N D"],
     keys: Array,
     length: int,
@@ -57,17 +84,20 @@ def sample(
     iterations: int | Int[Array, ""] = 5,
     temperature: float | Float[Array, ""] = 0.0,
     schedule: str = "cosine",
+    feedback: Feedback | None = None,
 ) -> Samples:
     """Draw one token sequence for each row.
 
     Args:
-      logits_fn: token ids (the mask id N where masked) -> logits.
+      logits_fn: token ids (the mask id N where masked) -> logits; with feedback: ids and state ->
+        logits and state.
       vectors: the N code vectors, D dims each.
       keys: typed PRNG keys (B,), one for each row.
       length: L.
       iterations: T >= 1; may be traced, so that one compilation serves every T.
       temperature: 0 takes the most probable id; may be traced.
       schedule: gamma, by its name in SCHEDULES.
+      feedback: None is the paper's rule.
 
     Raises:
       ValueError: iterations below 1 (when known at trace time), unknown schedule.
@@ -79,12 +109,15 @@ def sample(
     gamma, batch, mask_id = SCHEDULES[schedule], keys.shape[0], vectors.shape[0]
     total = jnp.asarray(iterations, jnp.int32)
 
-    def step(t: Int[Array, ""], state: tuple) -> tuple:
-        tokens, expected, _, first = state
+    def step(t: Int[Array, ""], carry: tuple) -> tuple:
+        tokens, expected, _, _, first, state = carry
         masked = tokens == mask_id  # (B, L)
 
         # 1. Predict: a distribution p_i over the codes for every token i, given the visible ones.
-        logits = logits_fn(tokens)  # (B, L, N)
+        if feedback is None:
+            logits = logits_fn(tokens)  # (B, L, N)
+        else:
+            logits, state = logits_fn(tokens, state)
         probability = jax.nn.softmax(logits)
         first = jax.lax.cond(t == 0, lambda: logits, lambda: first)
 
@@ -101,11 +134,17 @@ def sample(
         # 3. The expected embedding of every token: sum_n p_in v_n over the code vectors v.
         mean = probability @ vectors
         expected = jnp.where(masked[..., None], mean, expected)
+        committed = jnp.where(masked[..., None], mean, vectors[tokens])
 
-        # 4. The confidence of a new token is its probability p_i(y_i), for any temperature. Tokens
-        # that were kept earlier have infinite confidence.
-        confidence = jnp.take_along_axis(probability, chosen[..., None], -1)[..., 0]
-        confidence = jnp.where(masked, confidence, jnp.inf)
+        # 4. The confidence of a token. With feedback it is an estimate for the current answer, also
+        # of tokens that were kept earlier. Otherwise it is the probability p_i(y_i) of a new token,
+        # for any temperature, and infinite for a token that was kept earlier.
+        if feedback is None:
+            confidence = jnp.take_along_axis(probability, chosen[..., None], -1)[..., 0]
+            confidence, free = jnp.where(masked, confidence, jnp.inf), masked
+        else:
+            state, confidence = feedback.look(committed if feedback.commit else mean, state)
+            free = jnp.ones_like(masked)
 
         # 5. The number of tokens to mask again: n = floor(gamma(t / T) L), with t counted from 1.
         # Every step keeps at least one new token, and leaves at least one to the next step
@@ -116,14 +155,14 @@ def sample(
 
         # 6. Mask the n least confident tokens again.
         rank = jnp.argsort(jnp.argsort(confidence, -1), -1)
-        remask = (rank < count) & masked
-        return jnp.where(remask, mask_id, tokens), expected, mean, first
+        remask = (rank < count) & free
+        return jnp.where(remask, mask_id, tokens), expected, mean, committed, first, state
 
     zeros = lambda size: jnp.zeros((batch, length, size))
     start = (
         jnp.full((batch, length), mask_id, jnp.int32),
-        zeros(vectors.shape[1]),
-        zeros(vectors.shape[1]),
+        *(zeros(vectors.shape[1]) for _ in range(3)),
         zeros(mask_id),
+        () if feedback is None else feedback.start,
     )
     return Samples(*jax.lax.fori_loop(0, total, step, start))

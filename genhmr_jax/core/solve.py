@@ -27,7 +27,7 @@ CONFIDENCE_DRAWS = 2**16
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Hypotheses:
-    """H sampled bodies of each of B people, ordered by their refinement loss.
+    """H sampled bodies of each of B people, the best first (see `SolveOptions`).
 
     vertex_std: (B, V) mm, of the vertices about their mean. The other fields: see `Solved`.
     """
@@ -68,7 +68,8 @@ class SolveOptions:
     Attributes:
       iterations: of sampling, at least 1.
       temperature: of sampling; 0 takes the most probable tokens.
-      hypotheses: samples for each person; the one with the lowest refined loss is the answer.
+      hypotheses: samples for each person. The best one is the answer: that with the smallest error
+        as the system expects it, or with the lowest refined loss if the system has no expectation.
       refine: settings of the refinement.
       context: what the system is conditioned on, one of core.choices.CONTEXTS.
     """
@@ -145,22 +146,23 @@ def _solve(
     view, keypoints, silhouette = repeated((inputs.view, inputs.keypoints, inputs.silhouette), k)
     keys = jax.vmap(lambda key: jax.random.split(key, k))(keys).reshape(-1)
     many = repeated(encoded, k)
-    how = {"iterations": iterations, "temperature": temperature, "distinct": k > 1}
-    latents = system.sample(params, many, keys, **how)
+    how = {"iterations": iterations, "temperature": temperature, "hypotheses": k}
+    latents = system.sample(params, surface, many, keys, **how)
     pose = system.pose(params, view)
     sampled = pose(latents.embeddings)
-    sampled_keypoints = project_body(surface, sampled, many.betas, many.weak_camera, view)[0]
+    sampled_keypoints = project_body(surface, sampled, latents.betas, latents.weak_camera, view)[0]
 
     # 3. Refine, and find the best hypothesis of each person.
-    start = (latents.embeddings, many.betas, many.weak_camera)
+    start = (latents.embeddings, latents.betas, latents.weak_camera)
     what = (keypoints, view, silhouette, spec, system.pose_parts)
     refined = refine(pose, surface, *start, *what)
-    final_loss = jnp.min(refined.loss, 0).reshape(batch, k)
-    best = jnp.argmin(final_loss, 1)
+    rank = jnp.min(refined.loss, 0) if latents.expected_error is None else latents.expected_error
+    rank = rank.reshape(batch, k)
+    best = jnp.argmin(rank, 1)
 
     # 4. Confidence of the sampled pose (the refinement is deterministic).
     draws = jax.vmap(lambda key: jax.random.fold_in(key, CONFIDENCE_DRAWS))(keys)
-    confidence = system.confidence(params, many, latents, surface, sampled, draws)
+    confidence = system.confidence(params, latents, surface, sampled, draws)
 
     # 5. Bodies of all hypotheses, and the best ones.
     rotmats = pose(refined.embeddings)
@@ -176,7 +178,7 @@ def _solve(
         index = best.reshape(-1, *[1] * x.ndim)
         return jnp.take_along_axis(x.reshape(batch, k, *x.shape[1:]), index, 1)[:, 0]
 
-    several = _hypotheses(everything, final_loss, k) if k > 1 else None
+    several = _hypotheses(everything, rank, k) if k > 1 else None
     return Solved(**{name: pick(value) for name, value in everything.items()}, hypotheses=several)
 
 
@@ -201,9 +203,9 @@ def _posed(
     }
 
 
-def _hypotheses(everything: dict[str, jax.Array], loss: Float[Array, "B H"], k: int) -> Hypotheses:
-    """All hypotheses, ordered by their loss."""
-    batch, order = loss.shape[0], jnp.argsort(loss, 1)
+def _hypotheses(everything: dict[str, jax.Array], rank: Float[Array, "B H"], k: int) -> Hypotheses:
+    """All hypotheses, the smallest rank first."""
+    batch, order = rank.shape[0], jnp.argsort(rank, 1)
 
     def ranked(x: jax.Array) -> jax.Array:
         index = order.reshape(batch, k, *[1] * (x.ndim - 1))

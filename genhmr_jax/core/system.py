@@ -23,11 +23,8 @@ Params = Any
 """Nested dictionaries of arrays."""
 
 
-class Encoded(Protocol):
-    """The results that a system computes once from its inputs; a pytree, rows first."""
-
-    betas: Float[Array, "B 10"]
-    weak_camera: Float[Array, "B 3"]
+Encoded = Any
+"""The results that a system computes once from its inputs; a pytree, rows first."""
 
 
 @jax.tree_util.register_dataclass
@@ -37,14 +34,23 @@ class Latents:
 
     Attributes:
       embeddings: (B, L, D) the input of `System.pose`, which the refinement moves.
+      betas: (B, 10) shape.
+      weak_camera: (B, 3) of the photo's crop.
       tokens: (B, T) int32 ids; T is 0 for a system without tokens.
       logits: (B, T, N) of all tokens before any was chosen, for `System.confidence`; None for a
         system without tokens.
+      near: (B, 24) probability that a joint is within confidence.NEAR of the truth, if the system
+        has learned it.
+      expected_error: (B,) metres, if the system has learned to score its answers.
     """
 
     embeddings: Float[Array, "B L D"]
+    betas: Float[Array, "B 10"]
+    weak_camera: Float[Array, "B 3"]
     tokens: Int[Array, "B T"]
     logits: Float[Array, "B T N"] | None = None
+    near: Float[Array, "B 24"] | None = None
+    expected_error: Float[Array, "B"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,19 +115,22 @@ class System(Protocol):
     def sample(
         self,
         params: Params,
+        body: smpl_jax.SmplModel,
         encoded: Encoded,
         keys: Array,
         *,
         iterations: int | Int[Array, ""],
         temperature: float | Float[Array, ""],
-        distinct: bool,
+        hypotheses: int = 1,
     ) -> Latents:
         """Draw one answer for each row.
 
         Args:
+          body: a keypoint model.
           keys: (B,) typed, one for each row.
           iterations, temperature: of sampling; may be traced.
-          distinct: whether the answers are hypotheses, which must differ, or one best answer each.
+          hypotheses: number of adjacent rows of one person, whose answers must differ; 1: one best
+            answer for each row.
         """
 
     def pose(
@@ -135,7 +144,6 @@ class System(Protocol):
     def confidence(
         self,
         params: Params,
-        encoded: Encoded,
         latents: Latents,
         body: smpl_jax.SmplModel,
         rotmats: Float[Array, "B 24 3 3"],

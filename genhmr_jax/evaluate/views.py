@@ -84,6 +84,7 @@ def simulated(
 def sampled(
     system: GenHmrSystem,
     params: Params,
+    body: smpl_jax.SmplModel,
     rows: Rows,
     key: Array,
     iterations: Array,
@@ -96,8 +97,8 @@ def sampled(
     """Sample: embeddings, betas and weak cameras."""
     encoded = system.encode(params, conditioned(rows.inputs(), context))
     how = {"iterations": iterations, "temperature": temperature, "rule": rule, "schedule": schedule}
-    latents = system.sample(params, encoded, jax.random.split(key, rows.size), **how)
-    return latents.embeddings, encoded.betas, encoded.weak_camera
+    latents = system.sample(params, body, encoded, jax.random.split(key, rows.size), **how)
+    return latents.embeddings, latents.betas, latents.weak_camera
 
 
 @functools.partial(jax.jit, static_argnames=("system", "spec"))
@@ -156,7 +157,7 @@ def measure(
     for number, rows in enumerate([batches[0], *batches]):
         began = time.perf_counter()
         key = jax.random.fold_in(draws, number)
-        start = jax.block_until_ready(sampled(system, params, rows, key, *numbers, **how))
+        start = jax.block_until_ready(sampled(system, params, body, rows, key, *numbers, **how))
         between = time.perf_counter()
         end = start[:2]
         if spec.steps:

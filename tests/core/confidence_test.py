@@ -15,7 +15,9 @@ from genhmr_jax.core.confidence import NEAR
 from genhmr_jax.core.sizes import TokenizerSpec, TransformerSpec
 from genhmr_jax.core.tokenizer import PoseTokenizer
 from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import keypoint_model
+from genhmr_jax.systems.genhmr.feedback import Observed
 from genhmr_jax.systems.genhmr.model import Encoded, GenHmr
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 from genhmr_jax.systems.genhmr.system import DRAWS, GenHmrSystem
@@ -57,25 +59,30 @@ def body():
 
 def inputs(system, params, rows=3):
     key = jax.random.key(4)
+    view = CropCamera(jnp.ones((rows, 3)), jnp.ones(rows), jnp.ones((rows, 2)))
     encoded = Encoded(
-        jax.random.normal(key, (rows, 2, 12)),
-        None,
-        None,
-        jnp.zeros((rows, 10)),
-        jnp.ones((rows, 3)),
+        observed=Observed(view, jnp.zeros((rows, 23, 3)), jnp.zeros((rows, 23, 3))),
+        turn=None,
+        photo=view,
+        image_values=None,
+        cells=None,
+        image_weight=None,
+        context=jax.random.normal(key, (rows, 2, 12)),
+        betas=jnp.zeros((rows, 10)),
+        weak_camera=jnp.ones((rows, 3)),
     )
     rotmats = system.decoding(params)(jax.random.normal(key, (rows, SPEC.tokenizer.length, 3)))
     return encoded, rotmats, jax.random.split(jax.random.key(5), rows)
 
 
-def sampled(system, params, encoded, keys):
-    return system.sample(params, encoded, keys, iterations=2)
+def sampled(system, params, body, encoded, keys):
+    return system.sample(params, body, encoded, keys, iterations=2)
 
 
 def test_it_is_the_share_of_a_gaussian_around_the_draws(system, params, body):
     encoded, rotmats, keys = inputs(system, params)
-    latents = sampled(system, params, encoded, keys)
-    found = system.confidence(params, encoded, latents, body, rotmats, keys)
+    latents = sampled(system, params, body, encoded, keys)
+    found = system.confidence(params, latents, body, rotmats, keys)
     # The logits of the first of two steps are those of the network with all tokens masked.
     logits = system.logits(params, jnp.full((3, SPEC.tokenizer.length), 12), encoded)
     np.testing.assert_allclose(latents.logits, logits, atol=1e-5)
@@ -103,18 +110,18 @@ def test_a_network_that_is_sure_is_confident_of_its_own_answer_alone(system, par
     }
     tokens = jnp.full((3, SPEC.tokenizer.length), 7)
     answer = system.decoding(params)(params["codebook"]["vectors"][tokens])
-    latents = sampled(system, sure, encoded, keys)
-    assert system.confidence(sure, encoded, latents, body, answer, keys).min() > 0.999
+    latents = sampled(system, sure, body, encoded, keys)
+    assert system.confidence(sure, latents, body, answer, keys).min() > 0.999
     other = system.decoding(params)(5 * params["codebook"]["vectors"][tokens - 4])
-    assert system.confidence(sure, encoded, latents, body, other, keys).min() < 0.5
+    assert system.confidence(sure, latents, body, other, keys).min() < 0.5
 
 
 def test_a_row_does_not_depend_on_the_others(system, params, body):
     encoded, rotmats, keys = inputs(system, params)
-    latents = sampled(system, params, encoded, keys)
-    together = system.confidence(params, encoded, latents, body, rotmats, keys)
+    latents = sampled(system, params, body, encoded, keys)
+    together = system.confidence(params, latents, body, rotmats, keys)
     encoded, latents = jax.tree.map(lambda x: x[1:2], (encoded, latents))
-    alone = system.confidence(params, encoded, latents, body, rotmats[1:2], keys[1:2])
+    alone = system.confidence(params, latents, body, rotmats[1:2], keys[1:2])
     np.testing.assert_allclose(alone[0], together[1], atol=1e-5)
 
 

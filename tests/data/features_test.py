@@ -26,7 +26,9 @@ from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.detector import detect
 from genhmr_jax.evaluate import views
 from genhmr_jax.evaluate.settings import Settings
+from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.geometry.keypoints import keypoint_model
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.recover import photo
 from genhmr_jax.systems.genhmr import validation
@@ -37,11 +39,12 @@ from genhmr_jax.systems.genhmr.system import GenHmrSystem
 from genhmr_jax.systems.genhmr.task import make_task
 from genhmr_jax.systems.tokenizer.task import TokenizerTask
 
+BODY = keypoint_model(load_body("lite"))
 SPEC = GenHmrSpec(
     tokenizer=TokenizerSpec(codebook_size=16, width=24, depth=1),
     transformer=TransformerSpec(width=24, layers=2, heads=2),
     num_keypoints=23,
-    keypoints3d=True,
+    feedback=True,
     context_width=24,
     context_depth=1,
     encoder="detector",
@@ -87,9 +90,10 @@ def answer(network, inputs):
     """Rotations, shape and location of the bodies."""
     system, params = network
     encoded = system.encode(params, inputs)
-    latents = system.sample(params, encoded, jax.random.split(jax.random.key(0), inputs.rows))
+    keys = jax.random.split(jax.random.key(0), inputs.rows)
+    latents = system.sample(params, BODY, encoded, keys)
     rotmats = system.pose(params, inputs.view)(latents.embeddings)
-    return rotmats, encoded.betas, inputs.view.translation(encoded.weak_camera)
+    return rotmats, latents.betas, inputs.view.translation(latents.weak_camera)
 
 
 def made_up(rows=3):

@@ -16,17 +16,43 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from genhmr_jax.core import confidence
 from genhmr_jax.core.masked_transformer import MaskedTransformer
 from genhmr_jax.core.tokenizer import PoseTokenizer
+from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.nets.deformable_attention import attend
 from genhmr_jax.nets.heads import ShapeCameraHead
 from genhmr_jax.nets.mlp import ResidualMlp
 from genhmr_jax.nets.pyramid import ProjectLevels, SimplePyramid
 from genhmr_jax.nets.remat import checkpointed
 from genhmr_jax.nets.vit import Vit, VitSpec, normalise
+from genhmr_jax.systems.genhmr.feedback import ASSIGNMENTS, Answer, Observed, joints_of_tokens
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 
-KEYPOINT3D_SCALE = 0.3
-"""Metres: keypoints in 3D are divided by this, about their standard deviation."""
+CELL_WIDTH = 16
+"""Channels of the image's features that are read at the joints of the current answer."""
+EVIDENCE_WIDTH = 64
+"""Channels of the evidence for a token, before they become those of the transformer."""
+MOST_STEPS = 3
+"""Number of steps that differ for `Correction`: later ones count as the last of them."""
+NEAR = (0.05, confidence.NEAR)
+"""Metres: distances of a joint from the truth within which `Scorer` gives the probability."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Score:
+    """Estimates of the errors of B answers, float32.
+
+    Attributes:
+      near: (B, 24, len(NEAR)) logits of the probability that a joint is within each of NEAR, after
+        one similarity transform of all joints.
+      log_error: (B, 2) log of the mean error of the joints in metres, after that transform
+        (PA-MPJPE) and relative to the pelvis (MPJPE).
+    """
+
+    near: jax.Array
+    log_error: jax.Array
 
 
 @jax.tree_util.register_dataclass
@@ -35,65 +61,134 @@ class Encoded:
     """The encoded inputs of B people; computed once, before sampling.
 
     Attributes:
-      context: (B, S, C) context tokens.
+      observed: the detected keypoints, in the axes of the network.
+      turn: (B, 3, 3) from these axes to those of the photo's camera; None: they are the same.
+      photo: the photo's camera, whose crop the results refer to.
       image_values: for each layer of the transformer, see MaskedTransformer.image_values; None
         without an image.
+      cells: for each map (B, 1, H, W, CELL_WIDTH), which `Correction` and `Scorer` read at the
+        joints; None without an image, or without feedback.
       image_weight: (B,) 0 where the image of a row is ignored.
-      betas: (B, 10).
-      weak_camera: (B, 3).
+      context: (B, S, C) context tokens.
+      betas, weak_camera: (B, 10), (B, 3) in the axes of the network: the shape and the camera of a
+        model without feedback.
     """
 
-    context: jax.Array
+    observed: Observed
+    turn: jax.Array | None
+    photo: CropCamera
     image_values: list[list[jax.Array]] | None
+    cells: list[jax.Array] | None
     image_weight: jax.Array | None
-    betas: jax.Array
-    weak_camera: jax.Array
+    context: jax.Array
+    betas: jax.Array | None
+    weak_camera: jax.Array | None
 
 
 class ContextEncoder(nnx.Module):
-    """2D pose and box information -> context tokens, in the type of the parameters.
-
-    A keypoint is x and y in crop coordinates [-1, 1] and its confidence. With `spec.keypoints3d`
-    inputs are also the keypoints in 3D (metres from mid-hip; all zero: not known) and a flag that
-    is 1 where they are known.
-    """
+    """2D pose and box information -> context tokens, in the type of the parameters."""
 
     def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
-        self.spec, width, k = spec, spec.transformer.width, spec.num_keypoints
-        self.tokens = spec.context_tokens if k else 1
-        size_in = 3 * k + 3 + (3 * k + 1 if spec.keypoints3d else 0)
-        inner, size_out = spec.context_width if k else width, self.tokens * width
-        self.mlp = ResidualMlp(size_in, inner, spec.context_depth, size_out, rngs=rngs)
+        self.spec, width = spec, spec.transformer.width
+        self.tokens = spec.context_tokens if spec.num_keypoints else 1
+        inner = spec.context_width if spec.num_keypoints else width
+        size_out = self.tokens * width
+        self.mlp = ResidualMlp(observed_size(spec), inner, spec.context_depth, size_out, rngs=rngs)
         if spec.box_token:
             self.box_alone = nnx.Linear(3, width, rngs=rngs)
 
-    def __call__(
-        self,
-        keypoints: Float[Array, "B K 3"] | None,
-        box: Float[Array, "B 3"],
-        keypoints3d: Float[Array, "B K 3"] | None = None,
-    ) -> Float[Array, "B S C"]:
-        context = self._mixed(keypoints, box, keypoints3d)
+    def __call__(self, observed: Observed) -> Float[Array, "B S C"]:
+        context = self.mlp(observed.flat())
+        context = context.reshape(context.shape[0], self.tokens, -1)
         if not self.spec.box_token:
             return context
-        return jnp.concatenate([context, self.box_alone(box.astype(context.dtype))[:, None]], 1)
+        box = self.box_alone(observed.view.box_information().astype(context.dtype))
+        return jnp.concatenate([context, box[:, None]], 1)
 
-    def _mixed(
+
+class Correction(nnx.Module):
+    """Where the current answer landed -> evidence for each token; corrected shape and camera.
+
+    One network for all steps: the first answer is the mean pose. It reads the observed keypoints,
+    the answer, the distances between both, and the image at the answer's joints.
+    """
+
+    def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
+        self.spec, self.length = spec, spec.tokenizer.length
+        width, inner, depth = spec.transformer.width, spec.context_width, spec.context_depth
+        size_in = landing_size(spec) + MOST_STEPS
+        self.mlp = ResidualMlp(size_in, inner, depth, self.length * EVIDENCE_WIDTH + 13, rngs=rngs)
+        self.spread = nnx.Linear(EVIDENCE_WIDTH, width, rngs=rngs)
+
+    def __call__(
+        self, answer: Answer, observed: Observed, at_joints: Float[Array, "B F"] | None
+    ) -> tuple[Float[Array, "B L C"], Answer]:
+        """The evidence, and the answer with the corrected shape and camera.
+
+        Args:
+          answer: the current one.
+          observed: the keypoints.
+          at_joints: of `GenHmr.at_joints`.
+        """
+        step = jax.nn.one_hot(jnp.minimum(answer.step, MOST_STEPS - 1), MOST_STEPS)
+        out = self.mlp(_landing(answer, observed, at_joints, step))
+        change = 0.3 * out[:, -13:].astype(jnp.float32)
+        answer = dataclasses.replace(
+            answer, betas=answer.betas + change[:, :10], camera=answer.camera + change[:, 10:]
+        )
+        evidence = out[:, :-13].reshape(out.shape[0], self.length, EVIDENCE_WIDTH)
+        return self.spread(evidence), answer
+
+
+class Scorer(nnx.Module):
+    """How good an answer is: for each joint, and as a whole.
+
+    It compares the answer with the keypoints as they were detected, also for an answer to keypoints
+    of another assignment.
+    """
+
+    def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
+        size_in = landing_size(spec) + len(ASSIGNMENTS)
+        self.mlp = ResidualMlp(size_in, spec.score_width, 2, 24 * len(NEAR) + 2, rngs=rngs)
+
+    def __call__(
         self,
-        keypoints: Float[Array, "B K 3"] | None,
-        box: Float[Array, "B 3"],
-        keypoints3d: Float[Array, "B K 3"] | None,
-    ) -> Float[Array, "B S C"]:
-        batch = box.shape[0]
-        if not self.spec.num_keypoints:
-            return self.mlp(box).reshape(batch, self.tokens, -1)
-        parts = [keypoints.reshape(batch, -1), box]
-        if self.spec.keypoints3d:
-            lifted = jnp.zeros(keypoints.shape) if keypoints3d is None else keypoints3d
-            lifted = lifted / KEYPOINT3D_SCALE
-            is_known = jnp.any(lifted != 0, (1, 2))[:, None].astype(lifted.dtype)
-            parts += [lifted.reshape(batch, -1), is_known]
-        return self.mlp(jnp.concatenate(parts, -1)).reshape(batch, self.tokens, -1)
+        answer: Answer,
+        observed: Observed,
+        at_joints: Float[Array, "B F"] | None,
+        assignment: Int[Array, "B"],
+    ) -> Score:
+        """Score answers.
+
+        Args:
+          answer: the bodies.
+          observed: the keypoints as detected.
+          at_joints: of `GenHmr.at_joints`.
+          assignment: the one of ASSIGNMENTS that led to the answer.
+        """
+        flag = jax.nn.one_hot(assignment, len(ASSIGNMENTS))
+        out = self.mlp(_landing(answer, observed, at_joints, flag)).astype(jnp.float32)
+        near = out[:, :-2].reshape(out.shape[0], 24, len(NEAR))
+        return Score(near, out[:, -2:])
+
+
+def _landing(
+    answer: Answer, observed: Observed, at_joints: jax.Array | None, flags: jax.Array
+) -> Float[Array, "B I"]:
+    """All that is known of an answer, as the input of a network."""
+    parts = [observed.flat(), answer.flat(), answer.gaps(observed), flags]
+    return jnp.concatenate(parts + ([] if at_joints is None else [at_joints]), -1)
+
+
+def observed_size(spec: GenHmrSpec) -> int:
+    """Number of values of Observed.flat."""
+    return 6 * spec.num_keypoints + 4
+
+
+def landing_size(spec: GenHmrSpec) -> int:
+    """Number of values of `_landing`, without its flags."""
+    at_joints = 24 * CELL_WIDTH * spec.transformer.levels
+    return observed_size(spec) + 157 + 5 * spec.num_keypoints + at_joints
 
 
 class GenHmr(nnx.Module):
@@ -102,7 +197,6 @@ class GenHmr(nnx.Module):
     def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
         self.spec = spec
         width, heads = spec.transformer.width, spec.transformer.heads
-        self.context = ContextEncoder(spec, rngs=rngs)
         if spec.trains_encoder:
             self.encoder = Vit(VitSpec.named(spec.encoder), rngs=rngs)
         channels = spec.encoder_channels
@@ -112,18 +206,26 @@ class GenHmr(nnx.Module):
             self.pyramid = SimplePyramid(channels[-1], width, spec.pyramid_scales, rngs=rngs)
         t = spec.tokenizer
         sizes = (t.length, t.codebook_size, t.code_dim)
-        self.transformer = MaskedTransformer(spec.transformer, *sizes, rngs=rngs)
-        self.head = ShapeCameraHead(width, heads, rngs=rngs)
+        learned = {"learned_reference": not spec.feedback}
+        self.transformer = MaskedTransformer(spec.transformer, *sizes, **learned, rngs=rngs)
+        if spec.feedback:
+            self.correction = Correction(spec, rngs=rngs)
+            self.scorer = Scorer(spec, rngs=rngs)
+            if channels:
+                self.cell = nnx.Linear(width, CELL_WIDTH, rngs=rngs)
+        else:
+            self.context = ContextEncoder(spec, rngs=rngs)
+            self.head = ShapeCameraHead(width, heads, rngs=rngs)
 
     def encode(
         self,
-        keypoints: Float[Array, "B K 3"] | None,
-        box: Float[Array, "B 3"],
+        observed: Observed,
+        photo: CropCamera,
+        turn: Float[Array, "B 3 3"] | None = None,
         maps: list[Float[Array, "B H W _"]] | None = None,
         image_weight: Float[Array, "B"] | None = None,
         images: Float[Array, "B 256 256 3"] | None = None,
         *,
-        keypoints3d: Float[Array, "B K 3"] | None = None,
         drop_path: Float[Array, "B depth 2"] | None = None,
         remat: str = "none",
         frozen_layers: int = 0,
@@ -131,13 +233,10 @@ class GenHmr(nnx.Module):
         """Encode the inputs, once before sampling.
 
         Args:
-          keypoints: in crop coordinates, of `normalize_keypoints`; confidence 0 where not detected.
-          box: CropCamera.box_information.
+          observed, photo, turn: see Encoded.
           maps: the image encoder's maps, finest first, or None without an image.
           image_weight: 0 where the image of a row must be ignored.
           images: crops in 0..1, in place of the maps, for an encoder that is part of the model.
-          keypoints3d: metres from mid-hip, x right, y down, z away from the camera; all zero, or
-            None: not known. Used by a model with `spec.keypoints3d`.
           drop_path: `vit.drop_path_factors`, in the training of such an encoder.
           remat: what is stored for the backward pass (nets/remat.py): with "blocks" only the inputs
             of each layer of that encoder, and the inputs and outputs of the pyramid; with
@@ -152,23 +251,58 @@ class GenHmr(nnx.Module):
         if images is not None:
             pixels = normalise(images, self.encoder.spec)
             maps = self.encoder(pixels, drop_path, remat, frozen_layers)
-        levels, coarsest, values = None, None, None
+        levels, values, cells = None, None, None
+        rows = observed.keypoints.shape[0]
         if maps is not None:
             with jax.named_scope("pyramid"):
                 levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps)
-            coarsest = levels[-1]
             values = self.transformer.image_values(levels, _of_transformer(remat))
-            image_weight = jnp.ones(box.shape[0]) if image_weight is None else image_weight
-        # 2. The 2D pose and the box; then shape and camera from both.
-        context = self.context(keypoints, box, keypoints3d)
-        betas, weak = self.head(context, coarsest, image_weight)
-        return Encoded(context, values, image_weight, betas, weak)
+            image_weight = jnp.ones(rows) if image_weight is None else image_weight
+        # 2. The 2D pose and the box; without feedback, shape and camera from them and the image.
+        if self.spec.feedback:
+            cells = None if levels is None else [self.cell(m)[:, None] for m in levels]
+            context = jnp.zeros((rows, 0, self.spec.transformer.width))
+            betas = weak = None
+        else:
+            context = self.context(observed)
+            coarsest = None if levels is None else levels[-1]
+            betas, weak = self.head(context, coarsest, image_weight)
+        return Encoded(
+            observed, turn, photo, values, cells, image_weight, context, betas, weak
+        )
+
+    def at_joints(self, encoded: Encoded, answer: Answer) -> Float[Array, "B F"] | None:
+        """The image's features at the joints of an answer; zeros where there is no image.
+
+        None if the model has no image at all.
+        """
+        if not self.spec.encoder_channels:
+            return None
+        rows, levels = answer.betas.shape[0], self.spec.transformer.levels
+        if encoded.cells is None:
+            return jnp.zeros((rows, 24 * levels * CELL_WIDTH))
+        points = (answer.joints2d[:, :, None, None] + 1) / 2
+        ones = jnp.ones(points.shape[:-1])
+        found = [attend(cells.astype(jnp.float32), points, ones) for cells in encoded.cells]
+        found = jnp.concatenate(found, -1).reshape(rows, -1)
+        return found * encoded.image_weight[:, None]
+
+    def corrected(
+        self, encoded: Encoded, answer: Answer
+    ) -> tuple[Float[Array, "B L C"] | None, Answer]:
+        """The evidence of an answer for the next step, and its corrected shape and camera."""
+        if not self.spec.feedback:
+            return None, answer
+        with jax.named_scope("correction"):
+            return self.correction(answer, encoded.observed, self.at_joints(encoded, answer))
 
     def logits(
         self,
         tokens: Int[Array, "B L"],
         codes: Float[Array, "N D+1"],
         encoded: Encoded,
+        answer: Answer | None = None,
+        evidence: Float[Array, "B L C"] | None = None,
         *,
         remat: str = "none",
     ) -> Float[Array, "B L N"]:
@@ -178,11 +312,28 @@ class GenHmr(nnx.Module):
           tokens: ids; N where masked.
           codes: of `MaskedTransformer.codes`.
           encoded: of `encode`.
+          answer: the current one, for a model with feedback.
+          evidence: of `corrected`.
           remat: see `encode`.
         """
         context, values, weight = encoded.context, encoded.image_values, encoded.image_weight
+        reference = None
+        if self.spec.feedback and values is not None:
+            joints = answer.joints2d[:, joints_of_tokens(self.spec.tokenizer)]
+            reference = jnp.clip((joints + 1) / 2, -0.5, 1.5)
+        how = {"evidence": evidence, "reference": reference}
         with jax.named_scope("transformer"):
-            return self.transformer(tokens, codes, context, values, weight, _of_transformer(remat))
+            return self.transformer(
+                tokens, codes, context, values, weight, _of_transformer(remat), **how
+            )
+
+    def score(
+        self, encoded: Encoded, answer: Answer, observed: Observed, assignment: Int[Array, "B"]
+    ) -> Score:
+        """Estimate the errors of an answer; see Scorer. The gradient only reaches the scorer."""
+        at_joints = self.at_joints(encoded, answer)
+        stopped = jax.lax.stop_gradient((answer, observed, at_joints))
+        return self.scorer(*stopped, assignment)
 
 
 def _of_transformer(remat: str) -> str:

@@ -2,16 +2,22 @@
 
 For a masked token the decoder gets the expected embedding (or a straight-through sample), so that
 gradients of rotations, joints and keypoints reach the logits.
+
+A model with feedback is trained over `masking.steps` of its own steps, each with all terms. The
+first step has every token masked. In the later ones a share of the rows (`masking.unroll`) goes on
+from the network's own guesses, as sampling does; the others see true tokens, so that the network
+also learns p(token | visible tokens). Gradients stop between steps.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import smpl_jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from genhmr_jax.core import losses, quantizer
 from genhmr_jax.core.masking import BINS
@@ -19,12 +25,32 @@ from genhmr_jax.core.system import Params
 from genhmr_jax.data.image_rows import known_mean, rooted
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry.keypoints import project_keypoints
-from genhmr_jax.geometry.metrics import distances, masked_mean
-from genhmr_jax.systems.genhmr.model import Encoded
+from genhmr_jax.geometry.metrics import centred, distances, masked_mean, procrustes
+from genhmr_jax.systems.genhmr.feedback import Answer
+from genhmr_jax.systems.genhmr.model import NEAR, Encoded, Score
 from genhmr_jax.systems.genhmr.samples import Sample
+from genhmr_jax.systems.genhmr.steps import Steps
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
 Sums = dict[str, jax.Array]
+
+
+class Truth(NamedTuple):
+    """Labels in the axes of the network: rotations, joints (metres), crop coordinates, camera."""
+
+    rotmats: Float[Array, "B 24 3 3"]
+    joints: Float[Array, "B 24 3"]
+    points2d: Float[Array, "B K 2"]
+    weak_camera: Float[Array, "B 3"]
+
+
+class Step(NamedTuple):
+    """A step of the unrolled sampling: its logits, its answer, and which tokens were masked."""
+
+    logits: Float[Array, "B L N"]
+    answer: Answer
+    mask: Bool[Array, "B L"]
+    score: Score | None
 
 
 def system_params(params: Params, frozen: Any) -> Params:
@@ -56,50 +82,60 @@ class Objective:
 
     def terms(self, params: Params, frozen: Any, sample: Sample) -> tuple[Sums, Sums]:
         """The terms of the loss, and metrics; all are sums over the rows."""
-        rows, targets = sample.rows, sample.targets
-        everything, inputs = system_params(params, frozen), sample.inputs
-        # 1. Predict the masked tokens.
-        encoded = self.system.encode(everything, inputs)
-        visible = targets.visible
-        if self.config.masking.unroll:
-            visible = self._unrolled(everything, sample, encoded)
-        logits = self.system.logits(everything, visible, encoded)
-        # 2. Cross-entropy; shape and camera.
-        nll = losses.token_nll(logits, targets.tokens, self.config.loss.label_smoothing)
-        weights = targets.weights
-        betas = losses.row_mean((encoded.betas - rows.betas) ** 2)
-        camera = losses.row_mean(jnp.abs(encoded.weak_camera - rows.weak_camera))
-        terms = {
-            "token": jnp.sum(targets.token_weight * nll),
-            "betas": jnp.sum(weights.betas * betas),
-            "camera": jnp.sum(weights.camera * camera),
-        }
-        metrics = _accuracies(logits, sample)
-        if self.config.loss.differentiable_sampling == "none":
-            return terms, metrics
-        # 3. Decode the answer and compare bodies.
-        vectors = frozen["codebook"]["vectors"]
-        soft = self._differentiable_sample(logits, vectors, targets.noise_key)
-        embeddings = jnp.where(targets.mask[..., None], soft, vectors[targets.tokens])
-        rotmats = self.system.pose(everything, inputs.view)(embeddings)
-        more_terms, more_metrics = _body_terms(frozen["body"], rotmats, encoded, sample)
-        return terms | more_terms, metrics | more_metrics
+        everything = system_params(params, frozen)
+        encoded = self.system.encode(everything, sample.inputs)
+        truth = _truth(sample.rows, encoded)
+        steps = self.system.steps(everything, frozen["body"], encoded)
+        # 1. Every step has all terms; their means count.
+        found = []
+        for number, step in enumerate(self._unrolled(steps, sample)):
+            terms = self._token_term(step, sample, number) | _body_terms(step, truth, sample)
+            if step.score is not None:
+                own = sample.targets.unroll | (number == 0)
+                terms["score"] = _score_term(step, truth, sample, own)
+            found.append(terms)
+        terms = {name: sum(t[name] for t in found) / len(found) for name in found[0]}
+        metrics = _accuracies(step.logits, sample) | _error(step.answer, truth, sample, "")
+        # 2. Answers to other names of the keypoints, which the scorer must tell apart.
+        if step.score is not None and self.system.spec.num_keypoints:
+            assignment = 1 + (sample.targets.kept % 2)
+            steps = self.system.steps(everything, frozen["body"], encoded, assignment)
+            *_, last = self._unrolled(steps, sample)
+            terms["score"] += _score_term(last, truth, sample, sample.targets.unroll)
+        return terms, metrics
 
-    def _unrolled(self, everything: Params, sample: Sample, encoded: Encoded) -> Int[Array, "B L"]:
-        """Visible tokens; in rows to unroll, the network's own most confident guesses.
+    def _unrolled(self, steps: Steps, sample: Sample) -> Iterator[Step]:
+        """The steps of the training, one after the other."""
+        targets, spec = sample.targets, self.system.spec
+        vectors = steps.params["codebook"]["vectors"]
+        nothing = jnp.full_like(targets.tokens, spec.tokenizer.codebook_size)
+        visible, mask = targets.visible, targets.mask
+        if spec.feedback:
+            visible, mask = nothing, jnp.ones_like(targets.mask)
+        state = steps.start()
+        for _ in range(self.config.masking.steps if spec.feedback else 1):
+            # 1. Predict, decode, and score.
+            logits, state = steps.predict(visible, state)
+            soft = self._differentiable_sample(logits, vectors, targets.noise_key)
+            embeddings = jnp.where(mask[..., None], soft, vectors[targets.tokens])
+            if not spec.feedback:
+                yield Step(logits, steps.decoded(embeddings, state).answer, mask, None)
+                return
+            state, confidence = steps.look(embeddings, state)
+            yield Step(logits, state.answer, mask, steps.score(state.answer))
+            # 2. What the next step sees: the most confident own guesses, or true tokens.
+            rank = jnp.argsort(jnp.argsort(-jax.lax.stop_gradient(confidence), -1), -1)
+            own = jnp.where(rank < targets.kept[:, None], jnp.argmax(logits, -1), nothing)
+            visible = jnp.where(targets.unroll[:, None], own, targets.visible)
+            mask = targets.mask
 
-        So the network learns to continue from, and to revise, what it gets after the first step of
-        sampling: its own guesses, where plain training shows true tokens (as step-unrolled
-        denoising does, Savinov et al. 2022).
-        """
+    def _token_term(self, step: Step, sample: Sample, number: int) -> Sums:
+        """The cross-entropy of the masked tokens."""
         targets = sample.targets
-        nothing = jnp.full_like(targets.tokens, self.system.spec.tokenizer.codebook_size)
-        logits = jax.lax.stop_gradient(self.system.logits(everything, nothing, encoded))
-        probability = jax.nn.softmax(logits)
-        rank = jnp.argsort(jnp.argsort(-jnp.max(probability, -1), -1), -1)
-        keep = rank < targets.kept[:, None]
-        own = jnp.where(keep, jnp.argmax(probability, -1), nothing)
-        return jnp.where(targets.unroll[:, None], own, targets.visible)
+        is_first = self.system.spec.feedback and number == 0
+        weight = targets.first_weight if is_first else targets.token_weight
+        smoothing = self.config.loss.label_smoothing
+        return {"token": jnp.sum(weight * losses.token_nll(step.logits, targets.tokens, smoothing))}
 
     def _differentiable_sample(
         self, logits: Float[Array, "B L N"], vectors: Float[Array, "N D"], keys: Array
@@ -116,6 +152,19 @@ class Objective:
         return quantizer.straight_through(noisy, hard) @ vectors
 
 
+def _truth(rows: Rows, encoded: Encoded) -> Truth:
+    """The labels of rows in the axes of the network."""
+    view, rotmats, joints = encoded.observed.view, rows.rotmats, rows.joints
+    points, weak = rows.points2d, rows.weak_camera
+    if (turn := encoded.turn) is not None:
+        rotmats = rotmats.at[:, 0].set(turn.mT @ rotmats[:, 0])
+        joints = joints @ turn
+        middle = view.centre[:, None]
+        points = (points - middle) @ turn[:, :2, :2] + middle
+        weak = view.weak(jnp.einsum("bji,bj->bi", turn, rows.view.translation(weak)))
+    return Truth(rotmats, joints, view.to_crop(points), weak)
+
+
 def _accuracies(logits: Float[Array, "B L N"], sample: Sample) -> Sums:
     """Share of masked tokens that are right, and the number of right ones by mask ratio."""
     targets = sample.targets
@@ -128,25 +177,48 @@ def _accuracies(logits: Float[Array, "B L N"], sample: Sample) -> Sums:
     }
 
 
-def _body_terms(
-    body: smpl_jax.SmplModel, rotmats: Float[Array, "B 24 3 3"], encoded: Encoded, sample: Sample
-) -> tuple[Sums, Sums]:
-    """Terms of rotations, joints and projected keypoints, and MPJPE in mm."""
-    rows, weights = sample.rows, sample.targets.weights
-    output = smpl_jax.forward(body, encoded.betas, rotmats)
-    rotation = losses.row_mean((rotmats - rows.rotmats) ** 2)
+def _body_terms(step: Step, truth: Truth, sample: Sample) -> Sums:
+    """Terms of rotations, joints, projected keypoints, shape and camera."""
+    rows, weights, answer = sample.rows, sample.targets.weights, step.answer
+    rotation = losses.row_mean((answer.rotmats - truth.rotmats) ** 2)
     known = rows.confidence_of_joints()
-    both = rooted(output.joints, known), rooted(rows.joints, known)
+    both = rooted(answer.joints, known), rooted(truth.joints, known)
     joints3d = known_mean(jnp.mean(jnp.abs(both[0] - both[1]), -1), known)
-    gap = keypoint_gap(body, output, encoded.weak_camera, rows)
-    joints2d = jnp.mean(jnp.minimum(jnp.abs(gap), 1.0), -1)
-    terms = {
+    gap = jnp.mean(jnp.minimum(jnp.abs(answer.points2d - truth.points2d), 1.0), -1)
+    betas = losses.row_mean((answer.betas - rows.betas) ** 2)
+    camera = losses.row_mean(jnp.abs(answer.weak_camera - truth.weak_camera))
+    return {
+        "betas": jnp.sum(weights.betas * betas),
+        "camera": jnp.sum(weights.camera * camera),
         "rotation": jnp.sum(weights.rotation * rotation),
         "joints3d": jnp.sum(weights.joints3d * joints3d),
-        "joints2d": jnp.sum(weights.joints2d * known_mean(joints2d, rows.confidence_of_points2d())),
+        "joints2d": jnp.sum(weights.joints2d * known_mean(gap, rows.confidence_of_points2d())),
     }
-    mpjpe = masked_mean(distances(*both), known)
-    return terms, {"mpjpe_mm": 1000 * jnp.sum(weights.joints3d * mpjpe)}
+
+
+def _error(answer: Answer, truth: Truth, sample: Sample, name: str) -> Sums:
+    """MPJPE in mm."""
+    known = sample.rows.confidence_of_joints()
+    both = rooted(answer.joints, known), rooted(truth.joints, known)
+    error = masked_mean(distances(*both), known)
+    return {f"{name}mpjpe_mm": 1000 * jnp.sum(sample.targets.weights.joints3d * error)}
+
+
+def _score_term(
+    step: Step, truth: Truth, sample: Sample, counts: Bool[Array, "B"]
+) -> Float[Array, ""]:
+    """How wrong the scorer is: cross-entropy of "near", and the log of the errors."""
+    joints = jax.lax.stop_gradient(step.answer.joints)
+    known = sample.rows.confidence_of_joints()
+    aligned = distances(procrustes(joints, truth.joints, known)(joints), truth.joints)
+    rooted_error = distances(centred(joints), centred(truth.joints))
+    near = (aligned[..., None] < jnp.array(NEAR)).astype(jnp.float32)
+    logits = step.score.near
+    entropy = jnp.mean(jax.nn.softplus(logits) - near * logits, -1)
+    errors = jnp.stack([masked_mean(aligned, known), masked_mean(rooted_error, known)], -1)
+    gap = jnp.abs(step.score.log_error - jnp.log(errors + 1e-3))
+    value = known_mean(entropy, known) + 0.5 * jnp.mean(gap, -1)
+    return jnp.sum(counts * sample.targets.weights.joints3d * value)
 
 
 def keypoint_gap(

@@ -35,17 +35,20 @@ class Targets:
     Attributes:
       tokens: ids of the true pose; `visible`: those that the network is given, else the mask id.
       mask: True where a token is hidden.
-      token_weight: of each token in the cross-entropy; they sum to 1.
+      token_weight: of each token in the cross-entropy; they sum to 1. first_weight: the same in a
+        first step, in which every token is masked.
       weights: of each row in the other terms; each label's sum to 1 over the rows that carry it.
       bins: of the row's mask ratio (core.masking.ratio_bins), for the accuracy by ratio.
       noise_key: (B,), for the straight-through sample.
-      unroll: whether the row continues from the network's own guesses; `kept` tokens of them.
+      unroll: whether later steps of the row continue from the network's own guesses; `kept` tokens
+        of them.
     """
 
     tokens: Int[Array, "B L"]
     visible: Int[Array, "B L"]
     mask: Bool[Array, "B L"]
     token_weight: Float[Array, "B L"]
+    first_weight: Float[Array, "B L"]
     weights: Known
     bins: Float[Array, "B R"]
     noise_key: Array
@@ -143,7 +146,7 @@ class SampleMaker:
 
         keypoints = jax.vmap(noisy)(points, rows.view.crop[:, 2], keys)
         rows = dataclasses.replace(rows, keypoints=jnp.where(known, keypoints, 0.0))
-        if not self.system.spec.keypoints3d:
+        if not self.system.spec.num_keypoints:
             return rows
         output = smpl_jax.forward(frozen["body"], rows.betas, rows.rotmats)
         lift = lambda points, key: views.lifted_keypoints(
@@ -201,6 +204,9 @@ class SampleMaker:
             visible=visible,
             mask=mask,
             token_weight=losses.normalised(mask * rows.labels.rotation[:, None]),
+            first_weight=losses.normalised(
+                jnp.ones(mask.shape) * rows.labels.rotation[:, None]
+            ),
             weights=jax.tree.map(losses.normalised, rows.labels),
             bins=ratio_bins(mask),
             noise_key=keys[:, 2],

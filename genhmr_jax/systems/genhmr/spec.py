@@ -15,8 +15,6 @@ class GenHmrSpec:
 
     Attributes:
       num_keypoints: K of the 2D pose context; 0 makes an image-only model (the paper's setting).
-      keypoints3d: whether the context includes the detector's estimates of the same keypoints in
-        3D.
       context_tokens: number of context tokens for all keypoints together.
       encoder: a name in core/encoders.py. A ViT is part of the model; of other encoders the maps
         are inputs.
@@ -24,6 +22,9 @@ class GenHmrSpec:
         image.
       pyramid: "project" (maps at several scales) or "simple" (a ViT's single map, at
         `pyramid_scales`).
+      feedback: whether each step sees where the answer of the step before it landed
+        (systems/genhmr/feedback.py). It replaces the context tokens. The paper's model has none.
+      score_width: width of the network that scores answers, of a model with feedback.
       box_token: whether there is a separate context token of the box information (CLIFF, Li et al.
         2022), after those that mix it with the keypoints. The context of an image-only model always
         is such a token.
@@ -32,7 +33,6 @@ class GenHmrSpec:
     tokenizer: TokenizerSpec = TokenizerSpec()
     transformer: TransformerSpec = TransformerSpec()
     num_keypoints: int = 23
-    keypoints3d: bool = False
     context_tokens: int = 6
     context_width: int = 512
     context_depth: int = 3
@@ -40,6 +40,8 @@ class GenHmrSpec:
     encoder_channels: tuple[int, ...] = ()
     pyramid: str = "project"
     pyramid_scales: tuple[float, ...] = (4.0, 2.0, 1.0)
+    feedback: bool = False
+    score_width: int = 256
     box_token: bool = False
 
     def __post_init__(self) -> None:
@@ -56,11 +58,11 @@ class GenHmrSpec:
             if self.encoder_channels != channels:
                 maps = f"maps of {channels} channels, not {self.encoder_channels}"
                 raise ValueError(f"encoder {self.encoder!r} has {maps}")
-        if self.keypoints3d and not self.num_keypoints:
-            raise ValueError("keypoints3d adds to the 2D keypoints: set num_keypoints")
         if not self.num_keypoints and not levels:
             remedy = "set num_keypoints or encoder_channels"
             raise ValueError(f"a model without keypoints and without image has no input: {remedy}")
+        if self.box_token and self.feedback:
+            raise ValueError("box_token: a model with feedback has no context tokens")
         if self.box_token and not self.num_keypoints:
             reason = "the context of a model without keypoints is a token of the box already"
             raise ValueError(f"box_token: {reason}")

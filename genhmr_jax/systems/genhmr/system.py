@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from genhmr_jax.core import confidence, encoders, sampling, silhouette_term
 from genhmr_jax.core.choices import DECODE_RULES
-from genhmr_jax.core.inputs import Inputs
+from genhmr_jax.core.inputs import Inputs, repeated
 from genhmr_jax.core.refinement import Parts, RefineSpec
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
 from genhmr_jax.detect.detections import Detections
@@ -26,10 +26,12 @@ from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE, normalize_keypoints
 from genhmr_jax.geometry.metrics import distances, procrustes
 from genhmr_jax.io.program_store import remembered_shapes
+from genhmr_jax.systems.genhmr import feedback
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 
 if TYPE_CHECKING:
     from genhmr_jax.systems.genhmr.model import Encoded
+    from genhmr_jax.systems.genhmr.steps import Steps
 
 KIND = "genhmr"
 DRAWS = 16  # number of sampled poses from whose spread the confidence follows
@@ -102,88 +104,135 @@ class GenHmrSystem:
         return dataclasses.replace(inputs, **encoder.of_photo(image, people, crop, rows))
 
     def encode(self, params: Params, inputs: Inputs) -> "Encoded":
-        """Context tokens, image values, shape and camera; see core.system.System."""
-        view = inputs.view
+        """The inputs in the network's axes, and the image's values; see core.system.System."""
+        rows = inputs.rows
         own, turn = inputs, None
         if self.spec.upright:
             turn, own = _upright(inputs)
-        keypoints = None
+        keypoints = keypoints3d = jnp.zeros((rows, self.spec.num_keypoints, 3))
         if self.spec.num_keypoints:
             keypoints = normalize_keypoints(own.keypoints, own.view)
-        model = _networks().network(self.spec, params)
-        encoded = model.encode(
-            keypoints,
-            own.view.box_information(),
+            if own.keypoints3d is not None:
+                keypoints3d = own.keypoints3d
+        observed = feedback.Observed(own.view, keypoints, keypoints3d)
+        return _networks().network(self.spec, params).encode(
+            observed,
+            inputs.view,
+            turn,
             own.maps,
             own.image_weight,
             own.images,
-            keypoints3d=own.keypoints3d,
             drop_path=own.drop_path,
             remat=self.remat,
             frozen_layers=self.frozen_layers,
         )
-        if turn is None:
-            return encoded
-        # The network estimates the camera of the region. Convert it to the crop of the photo.
-        translation = jnp.einsum("bij,bj->bi", turn, own.view.translation(encoded.weak_camera))
-        return dataclasses.replace(encoded, weak_camera=view.weak(translation))
 
     def logits(
         self, params: Params, tokens: Int[Array, "B L"], encoded: "Encoded"
     ) -> Float[Array, "B L N"]:
-        """Logits of every token, given the visible ones (mask id where masked)."""
-        return self._decoder(params, encoded)(tokens)
+        """Logits of every token, given the visible ones (mask id where masked).
 
-    def _decoder(
-        self, params: Params, encoded: "Encoded"
-    ) -> Callable[[Int[Array, "B L"]], Float[Array, "B L N"]]:
-        """`logits` as a function of the tokens; what does not depend on them is computed here."""
-        model = _networks().network(self.spec, params)
-        codes = model.transformer.codes(params["codebook"]["vectors"])
-        return lambda tokens: model.logits(tokens, codes, encoded, remat=self.remat)
+        Of a model without feedback; `steps` serves both.
+        """
+        network = _networks().network(self.spec, params)
+        codes = network.transformer.codes(params["codebook"]["vectors"])
+        return network.logits(tokens, codes, encoded, remat=self.remat)
+
+    def steps(
+        self,
+        params: Params,
+        body: smpl_jax.SmplModel,
+        encoded: "Encoded",
+        assignment: Int[Array, "B"] | None = None,
+    ) -> "Steps":
+        """The steps of sampling for encoded people; see systems/genhmr/steps.py."""
+        return _steps().Steps(self.spec, params, body, encoded, assignment, self.remat)
 
     def sample(
         self,
         params: Params,
+        body: smpl_jax.SmplModel,
         encoded: "Encoded",
         keys: Array,
         *,
         iterations: Any = 5,
         temperature: Any = 0.0,
-        distinct: bool = False,
+        hypotheses: int = 1,
         rule: str | None = None,
         schedule: str = "cosine",
     ) -> Latents:
         """Uncertainty-guided sampling (core/sampling.py).
 
+        A model with feedback also tries other names for the keypoints: left and right swapped, of
+        the whole person or of the legs. So an answer does not depend on whether the detector mixed
+        them up, if the scorer can tell. One answer is the best of these three; several hypotheses
+        have them in turn.
+
         Args:
           rule: "hard" decodes the sampled codes. "expected" decodes, for each token, the expected
             embedding of the step in which it was kept. "final" decodes the expected embeddings of
-            the last step, so that early tokens are revised given all later ones. None means "hard"
-            for hypotheses, which must differ, and "expected" for one answer, because the mean has
-            the lowest error.
+            the last step, so that early tokens are revised given all later ones. "committed"
+            decodes the codes of the tokens that were kept before the last step, and the expected
+            embeddings of the others. None means the rule of the smallest error: "final" with
+            feedback and else "expected" for one answer, and "committed" or "hard" for hypotheses,
+            which must differ.
           schedule: one of core.choices.SCHEDULES.
 
         Raises:
           ValueError: unknown rule or schedule.
         """
-        rule = rule or ("hard" if distinct else "expected")
+        distinct = hypotheses > 1
+        if rule is None:
+            rules = ("final", "committed") if self.spec.feedback else ("expected", "hard")
+            rule = rules[distinct]
         if rule not in DECODE_RULES:
             known = ", ".join(DECODE_RULES)
             raise ValueError(f"unknown decode rule {rule!r}: choose among {known}")
-        vectors = params["codebook"]["vectors"]
-        samples = sampling.sample(
-            self._decoder(params, encoded),
-            vectors,
-            keys,
-            self.spec.tokenizer.length,
-            iterations=iterations,
-            temperature=temperature,
-            schedule=schedule,
+        # 1. The rows: the candidates of one answer, or the hypotheses.
+        rows, assignment, names = keys.shape[0], None, len(feedback.ASSIGNMENTS)
+        candidates = 1
+        if self.spec.feedback and self.spec.num_keypoints:
+            candidates = 1 if distinct else names
+            number = jnp.arange(hypotheses if distinct else names, dtype=jnp.int32) % names
+            assignment = jnp.tile(number, rows // hypotheses if distinct else rows)
+            encoded, keys = repeated((encoded, keys), candidates)
+        # 2. The tokens.
+        steps, vectors = self.steps(params, body, encoded, assignment), params["codebook"]["vectors"]
+        how = {"iterations": iterations, "temperature": temperature, "schedule": schedule}
+        length, state = self.spec.tokenizer.length, steps.start()
+        if self.spec.feedback:
+            how["feedback"] = sampling.Feedback(state, steps.look, rule in ("committed", "hard"))
+            samples = sampling.sample(steps.predict, vectors, keys, length, **how)
+            state = samples.state
+        else:
+            logits = lambda tokens: steps.predict(tokens, state)[0]
+            samples = sampling.sample(logits, vectors, keys, length, **how)
+        embeddings = vectors[samples.tokens] if rule == "hard" else getattr(samples, rule)
+        # 3. The answer and its score.
+        answer = steps.decoded(embeddings, state).answer
+        latents = Latents(
+            embeddings,
+            answer.betas,
+            self._weak_camera(encoded, answer.weak_camera),
+            samples.tokens,
+            samples.first,
         )
-        decoded = {"expected": samples.expected, "final": samples.final}
-        embeddings = decoded.get(rule, vectors[samples.tokens])
-        return Latents(embeddings, samples.tokens, samples.first)
+        if not self.spec.feedback:
+            return latents
+        score = steps.score(answer)
+        near = jax.nn.sigmoid(score.near[..., -1])
+        expected = jnp.sum(jnp.exp(score.log_error), -1)
+        latents = dataclasses.replace(latents, near=near, expected_error=expected)
+        return _best(latents, candidates) if candidates > 1 else latents
+
+    def _weak_camera(
+        self, encoded: "Encoded", weak: Float[Array, "B 3"]
+    ) -> Float[Array, "B 3"]:
+        """The camera of the network's crop -> that of the photo's crop."""
+        if encoded.turn is None:
+            return weak
+        translation = encoded.observed.view.translation(weak)
+        return encoded.photo.weak(jnp.einsum("bij,bj->bi", encoded.turn, translation))
 
     def pose(
         self, params: Params, view: CropCamera
@@ -209,7 +258,6 @@ class GenHmrSystem:
     def confidence(
         self,
         params: Params,
-        encoded: "Encoded",
         latents: Latents,
         body: smpl_jax.SmplModel,
         rotmats: Float[Array, "B 24 3 3"],
@@ -217,28 +265,38 @@ class GenHmrSystem:
     ) -> Float[Array, "B 24"]:
         """Probability that each joint is within confidence.NEAR of the truth.
 
-        It follows from the spread of the network's own samples. DRAWS poses are drawn from the
-        token probabilities before any token is kept, and aligned to the answer. The mean squared
-        distance of a joint from them is the estimate of its mean squared error.
+        A model with feedback has learned it. Otherwise it follows from the spread of the network's
+        own samples. DRAWS poses are drawn from the token probabilities before any token is kept,
+        and aligned to the answer. The mean squared distance of a joint from them is the estimate of
+        its mean squared error.
 
         Args:
-          latents: of `sample`; its logits are read.
+          latents: of `sample`.
           body: a keypoint model, for its joints.
           rotmats: the answer.
           keys: (B,), one for each row.
         """
+        if latents.near is not None:
+            return latents.near
         vectors, logits = params["codebook"]["vectors"], latents.logits
         decode = self.decoding(params)
-        answer = smpl_jax.forward(body, encoded.betas, rotmats).joints
+        answer = smpl_jax.forward(body, latents.betas, rotmats).joints
 
         def squared_distance(total: jax.Array, draw: jax.Array) -> tuple[jax.Array, None]:
             tokens = jnp.argmax(logits + sampling.gumbel(keys, draw, logits.shape[1:]), -1)
             drawn = decode(vectors[tokens])
-            joints = smpl_jax.forward(body, encoded.betas, drawn).joints
+            joints = smpl_jax.forward(body, latents.betas, drawn).joints
             return total + distances(procrustes(joints, answer)(joints), answer) ** 2, None
 
         total, _ = jax.lax.scan(squared_distance, jnp.zeros(answer.shape[:2]), jnp.arange(DRAWS))
         return confidence.within(total / DRAWS)
+
+
+def _best(latents: Latents, candidates: int) -> Latents:
+    """Of `candidates` adjacent rows the one with the smallest expected error."""
+    best = jnp.argmin(latents.expected_error.reshape(-1, candidates), 1)
+    rows = jnp.arange(best.shape[0]) * candidates + best
+    return jax.tree.map(lambda x: x[rows], latents)
 
 
 def _upright(inputs: Inputs) -> tuple[Float[Array, "B 3 3"], Inputs]:
@@ -258,6 +316,13 @@ def _upright(inputs: Inputs) -> tuple[Float[Array, "B 3 3"], Inputs]:
     if inputs.keypoints3d is not None:
         own = dataclasses.replace(own, keypoints3d=inputs.keypoints3d @ turn)
     return turn, own
+
+
+def _steps() -> types.ModuleType:
+    """The module of the steps, see `_networks`."""
+    from genhmr_jax.systems.genhmr import steps
+
+    return steps
 
 
 def _networks() -> types.ModuleType:

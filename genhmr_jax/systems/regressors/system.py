@@ -98,9 +98,17 @@ class RegressorSystem:
         rot6d = rotations.matrix_to_rot6d(body.rotmats, "rows")
         return Regressed(rot6d, body.betas, body.weak_camera)
 
-    def sample(self, params: Params, encoded: Regressed, keys: Array, **how: Any) -> Latents:
+    def sample(
+        self,
+        params: Params,
+        body: smpl_jax.SmplModel,
+        encoded: Regressed,
+        keys: Array,
+        **how: Any,
+    ) -> Latents:
         """The network's answer. Keys and settings of sampling have no effect."""
-        return Latents(encoded.rot6d, jnp.zeros((encoded.rot6d.shape[0], 0), jnp.int32))
+        tokens = jnp.zeros((encoded.rot6d.shape[0], 0), jnp.int32)
+        return Latents(encoded.rot6d, encoded.betas, encoded.weak_camera, tokens)
 
     def pose(
         self, params: Params, view: CropCamera
@@ -111,7 +119,6 @@ class RegressorSystem:
     def confidence(
         self,
         params: Params,
-        encoded: Regressed,
         latents: Latents,
         body: smpl_jax.SmplModel,
         rotmats: Array,
