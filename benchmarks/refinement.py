@@ -43,9 +43,7 @@ Start = tuple[jax.Array, jax.Array, jax.Array]
 
 
 @functools.partial(jax.jit, static_argnames="system")
-def sampled(
-    system: System, params: Params, body: smpl_jax.SmplModel, inputs: Inputs
-) -> Start:
+def sampled(system: System, params: Params, body: smpl_jax.SmplModel, inputs: Inputs) -> Start:
     """The start: one sample of each row."""
     encoded = system.encode(params, dataclasses.replace(inputs, silhouette=None))
     keys = jax.random.split(jax.random.key(0), inputs.rows)

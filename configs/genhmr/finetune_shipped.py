@@ -43,8 +43,6 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.mixture = "own_photos"
     c.data.people_val = "own_photos:val"
 
-    # As in its last training (`lifted_keypoints.py`).
-    c.masking.unroll = 0.4
     c.masking.drop_keypoints = 0.3 if c.model.encoder_channels else 0.0
 
     c.optim.learning_rate = 1e-4

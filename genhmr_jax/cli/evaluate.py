@@ -57,7 +57,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     smpl = "your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy"
     add("--body-dir", type=path_flag, metavar="DIR", help=smpl)
     # 2. Settings of the model.
-    sampling = "sampling iterations to evaluate (default: 1,3,5,10; photos: 1)"
+    sampling = "sampling iterations to evaluate (default: 1,3,5,10; photos: as recover)"
     add("--iterations", type=counts, metavar="N,N", help=sampling)
     steps = "2D refinement steps; 0: only without refinement (default: the model's)"
     add("--refine-steps", type=int, metavar="N", help=steps)
@@ -329,7 +329,7 @@ def _photos(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     model = _load(args, load_bodies(args.body_dir, genders=["neutral"]).models["neutral"])
     options = RecoverOptions(
-        iterations=(args.iterations or (1,))[0],
+        iterations=args.iterations[0] if args.iterations else None,
         refine_steps=_refine_steps(args, model),
         context=args.context,
     )

@@ -19,7 +19,7 @@ a kept token is masked again when its confidence falls below that of others.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +75,17 @@ def gumbel(keys: Array, step: Int[Array, ""], shape: tuple[int, ...]) -> Float[A
     return jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, step), shape))(keys)
 
 
+class Carry(NamedTuple):
+    """What one step passes to the next; the fields are those of Samples."""
+
+    tokens: Array
+    expected: Array
+    final: Array
+    committed: Array
+    first: Array
+    state: Any
+
+
 def sample(
     logits_fn: Callable[..., Any],
     vectors: Float[Array, "N D"],
@@ -102,6 +113,24 @@ def sample(
     Raises:
       ValueError: iterations below 1 (when known at trace time), unknown schedule.
     """
+    how = {"iterations": iterations, "temperature": temperature, "schedule": schedule}
+    start, step = loop(logits_fn, vectors, keys, length, feedback=feedback, **how)
+    total = jnp.asarray(iterations, jnp.int32)
+    return Samples(*jax.lax.fori_loop(0, total, step, start))
+
+
+def loop(
+    logits_fn: Callable[..., Any],
+    vectors: Float[Array, "N D"],
+    keys: Array,
+    length: int,
+    *,
+    iterations: int | Int[Array, ""],
+    temperature: float | Float[Array, ""],
+    schedule: str,
+    feedback: Feedback | None,
+) -> tuple[Carry, Callable[[Int[Array, ""], Carry], Carry]]:
+    """The loop of `sample`, with its arguments: its start, and a step (t from 0, carry)."""
     if isinstance(iterations, int) and iterations < 1:
         raise ValueError(f"iterations is {iterations}: at least 1 is needed")
     if schedule not in SCHEDULES:
@@ -109,7 +138,7 @@ def sample(
     gamma, batch, mask_id = SCHEDULES[schedule], keys.shape[0], vectors.shape[0]
     total = jnp.asarray(iterations, jnp.int32)
 
-    def step(t: Int[Array, ""], carry: tuple) -> tuple:
+    def step(t: Int[Array, ""], carry: Carry) -> Carry:
         tokens, expected, _, _, first, state = carry
         masked = tokens == mask_id  # (B, L)
 
@@ -156,13 +185,14 @@ def sample(
         # 6. Mask the n least confident tokens again.
         rank = jnp.argsort(jnp.argsort(confidence, -1), -1)
         remask = (rank < count) & free
-        return jnp.where(remask, mask_id, tokens), expected, mean, committed, first, state
+        tokens = jnp.where(remask, mask_id, tokens)
+        return Carry(tokens, expected, mean, committed, first, state)
 
     zeros = lambda size: jnp.zeros((batch, length, size))
-    start = (
+    start = Carry(
         jnp.full((batch, length), mask_id, jnp.int32),
         *(zeros(vectors.shape[1]) for _ in range(3)),
         zeros(mask_id),
         () if feedback is None else feedback.start,
     )
-    return Samples(*jax.lax.fori_loop(0, total, step, start))
+    return start, step

@@ -76,6 +76,7 @@ class System(Protocol):
       contexts: those of core.choices.CONTEXTS that it supports.
       needs_box: whether it crops by the person's box, so that keypoints are not required.
       samples: whether it is generative, with iterations, hypotheses and a confidence.
+      iterations: of sampling, by default, for one answer.
       refine_steps: of the 2D refinement, by default.
       pose_parts: independent parts of `pose`, which make the refinement cheaper; or None.
     """
@@ -85,6 +86,7 @@ class System(Protocol):
     contexts: tuple[str, ...]
     needs_box: bool
     samples: bool
+    iterations: int
     refine_steps: int
     pose_parts: Parts | None
 

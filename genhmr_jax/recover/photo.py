@@ -42,12 +42,11 @@ class RecoverOptions:
 
     Attributes:
       iterations: T of uncertainty-guided sampling. None means HYPOTHESES_ITERATIONS for several
-        hypotheses, which must each be a coherent pose, and 1 for one answer. One answer decodes
-        the mean of the token distribution. The mean has the lowest error if no token is conditioned
-        on a guess (docs/evaluation.md).
+        hypotheses, which must each be a coherent pose, and for one answer the default of the
+        system.
       temperature: 0 takes the most probable tokens. Several hypotheses need a temperature above 0;
         0 then means 1.
-      hypotheses: K samples for each person; the one with the lowest refined loss comes first.
+      hypotheses: K samples for each person, the best first (core.solve.SolveOptions).
       refine_steps: steps of the 2D refinement; 0 for none; None for the default of the
         system (regressors: 0).
       focal: focal length in px, or None.
@@ -119,7 +118,7 @@ class RecoverOptions:
         several = self.hypotheses > 1
         steps = system.refine_steps if self.refine_steps is None else self.refine_steps
         return SolveOptions(
-            iterations=self.iterations or (HYPOTHESES_ITERATIONS if several else 1),
+            iterations=self.iterations or (HYPOTHESES_ITERATIONS if several else system.iterations),
             temperature=1.0 if several and not self.temperature else self.temperature,
             hypotheses=self.hypotheses,
             refine=RefineSpec(steps=steps),

@@ -207,14 +207,15 @@ def images(tmp_path_factory, corpus_file):
 
 @pytest.fixture(scope="module")
 def task(images, get_config, corpus_file, tmp_path_factory):
-    """Training of an image-only model, of which only the size is not that of
-    configs/genhmr/detector_maps.py."""
+    """Training of a small image-only model by configs/genhmr/image_and_keypoints.py."""
     folder = tmp_path_factory.mktemp("tokenizer")
     first = get_config("tokenizer/tiny")
     first.data.poses = str(corpus_file)
     tokenizer = TokenizerTask(first)
     tokenizer.export(folder, *tokenizer.init(jax.random.key(0)), {})
-    config = get_config("genhmr/detector_maps")
+    config = get_config("genhmr/image_and_keypoints")
+    config.batch_size, config.model.num_keypoints = 0, 0
+    config.model.update({"context_width": 24, "context_depth": 1, "score_width": 8})
     config.model.transformer.update({"width": 24, "layers": 1, "heads": 2})
     config.data.images, config.data.poses, config.tokenizer, config.init = (
         str(images / "maps"),
@@ -270,7 +271,7 @@ def test_training_measures_it_and_recover_takes_it(task, images, tmp_path):
     params, extra = task.init(jax.random.key(1))
     rows = next(task.images.validation(lambda batch: batch))
     measured = validation._measure(
-        task.system, params, task.frozen, rows, jnp.asarray(5), context="all", rule="expected"
+        task.system, params, task.frozen, rows, jnp.asarray(5), context="all", rule="final"
     )
     task.export(tmp_path, params, extra, {})
     report = views.evaluate(str(tmp_path), Settings(refine_steps=0), images=str(images / "maps"))
@@ -304,11 +305,9 @@ def test_training_measures_it_and_recover_takes_it(task, images, tmp_path):
 
 @pytest.mark.slow  # half a minute of compiling
 def test_simulated_views_are_learned_from_beside_maps(images, task, get_config, corpus_file):
-    """configs/genhmr/keypoints_and_detector_maps.py: views have no maps, and their keypoints are in
-    the axes of the photo."""
-    config = get_config("genhmr/keypoints_and_detector_maps")
-    for name, value in {"context_width": 16, "context_depth": 1, "context_tokens": 2}.items():
-        config.model[name] = value
+    """Views have no maps, and their keypoints are in the axes of the photo."""
+    config = get_config("genhmr/image_and_keypoints")
+    config.model.update({"context_width": 16, "context_depth": 1, "score_width": 8})
     config.model.transformer = task.config.model.transformer
     config.data, config.tokenizer, config.init = task.config.data, task.config.tokenizer, ""
     config.batch_size, config.image_batch_size = 3, 4

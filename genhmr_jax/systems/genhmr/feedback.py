@@ -118,7 +118,10 @@ class Answer:
         rows, count, seen = *observed.keypoints.shape[:2], observed.keypoints[..., 2:] > 0
         in2d = jnp.where(seen, self.points2d[:, :count] - observed.keypoints[..., :2], 0.0)
         known = jnp.any(observed.keypoints3d != 0, (1, 2), keepdims=True)
-        in3d = jnp.where(known, self.points3d[:, :count] - observed.keypoints3d, 0.0) / KEYPOINT3D_SCALE
+        in3d = (
+            jnp.where(known, self.points3d[:, :count] - observed.keypoints3d, 0.0)
+            / KEYPOINT3D_SCALE
+        )
         return jnp.concatenate([3.0 * in2d.reshape(rows, -1), in3d.reshape(rows, -1)], -1)
 
 

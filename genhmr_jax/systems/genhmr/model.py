@@ -267,9 +267,7 @@ class GenHmr(nnx.Module):
             context = self.context(observed)
             coarsest = None if levels is None else levels[-1]
             betas, weak = self.head(context, coarsest, image_weight)
-        return Encoded(
-            observed, turn, photo, values, cells, image_weight, context, betas, weak
-        )
+        return Encoded(observed, turn, photo, values, cells, image_weight, context, betas, weak)
 
     def at_joints(self, encoded: Encoded, answer: Answer) -> Float[Array, "B F"] | None:
         """The image's features at the joints of an answer; zeros where there is no image.

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import smpl_jax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from genhmr_jax.core import losses, quantizer
 from genhmr_jax.core.masking import BINS

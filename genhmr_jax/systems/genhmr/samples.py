@@ -204,9 +204,7 @@ class SampleMaker:
             visible=visible,
             mask=mask,
             token_weight=losses.normalised(mask * rows.labels.rotation[:, None]),
-            first_weight=losses.normalised(
-                jnp.ones(mask.shape) * rows.labels.rotation[:, None]
-            ),
+            first_weight=losses.normalised(jnp.ones(mask.shape) * rows.labels.rotation[:, None]),
             weights=jax.tree.map(losses.normalised, rows.labels),
             bins=ratio_bins(mask),
             noise_key=keys[:, 2],

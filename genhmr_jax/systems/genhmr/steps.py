@@ -1,13 +1,15 @@
 """The steps of sampling and of training: predict tokens, decode the answer, see where it lands."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import smpl_jax
 from jaxtyping import Array, Float, Int
 
+from genhmr_jax.core.sampling import Feedback
 from genhmr_jax.core.system import Params
 from genhmr_jax.systems.genhmr import feedback, model
 from genhmr_jax.systems.genhmr.feedback import Answer, Observed
@@ -90,6 +92,17 @@ class Steps:
         how = {"answer": answer, "evidence": evidence, "remat": self.remat}
         logits = logits + network.logits(tokens, self._codes, given, **how)
         return logits, State(corrected, logits)
+
+    @property
+    def logits(self) -> Callable[..., Any]:
+        """The logits as core.sampling takes them: a function of tokens, and with feedback state."""
+        if self.spec.feedback:
+            return self.predict
+        return lambda tokens: self.predict(tokens, self.start())[0]
+
+    def feedback(self, commit: bool) -> Feedback:
+        """Of core.sampling, for a model with feedback."""
+        return Feedback(self.start(), self.look, commit)
 
     def decoded(self, embeddings: Float[Array, "B L D"], state: State) -> State:
         """The state with the pose of the embeddings."""

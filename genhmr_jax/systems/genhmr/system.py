@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from genhmr_jax.systems.genhmr.steps import Steps
 
 KIND = "genhmr"
+FEEDBACK_ITERATIONS = 5  # as in the paper
 DRAWS = 16  # number of sampled poses from whose spread the confidence follows
 
 
@@ -55,6 +56,11 @@ class GenHmrSystem:
     needs_box = False  # the crop follows from the keypoints
     samples = True
     refine_steps = RefineSpec.steps
+
+    @property
+    def iterations(self) -> int:
+        """Without feedback more iterations only increase the error of one answer."""
+        return FEEDBACK_ITERATIONS if self.spec.feedback else 1
 
     @property
     def shapes(self) -> Params:
@@ -115,16 +121,20 @@ class GenHmrSystem:
             if own.keypoints3d is not None:
                 keypoints3d = own.keypoints3d
         observed = feedback.Observed(own.view, keypoints, keypoints3d)
-        return _networks().network(self.spec, params).encode(
-            observed,
-            inputs.view,
-            turn,
-            own.maps,
-            own.image_weight,
-            own.images,
-            drop_path=own.drop_path,
-            remat=self.remat,
-            frozen_layers=self.frozen_layers,
+        return (
+            _networks()
+            .network(self.spec, params)
+            .encode(
+                observed,
+                inputs.view,
+                turn,
+                own.maps,
+                own.image_weight,
+                own.images,
+                drop_path=own.drop_path,
+                remat=self.remat,
+                frozen_layers=self.frozen_layers,
+            )
         )
 
     def logits(
@@ -197,18 +207,15 @@ class GenHmrSystem:
             assignment = jnp.tile(number, rows // hypotheses if distinct else rows)
             encoded, keys = repeated((encoded, keys), candidates)
         # 2. The tokens.
-        steps, vectors = self.steps(params, body, encoded, assignment), params["codebook"]["vectors"]
+        steps = self.steps(params, body, encoded, assignment)
         how = {"iterations": iterations, "temperature": temperature, "schedule": schedule}
-        length, state = self.spec.tokenizer.length, steps.start()
         if self.spec.feedback:
-            how["feedback"] = sampling.Feedback(state, steps.look, rule in ("committed", "hard"))
-            samples = sampling.sample(steps.predict, vectors, keys, length, **how)
-            state = samples.state
-        else:
-            logits = lambda tokens: steps.predict(tokens, state)[0]
-            samples = sampling.sample(logits, vectors, keys, length, **how)
+            how["feedback"] = steps.feedback(commit=rule in ("committed", "hard"))
+        vectors, length = params["codebook"]["vectors"], self.spec.tokenizer.length
+        samples = sampling.sample(steps.logits, vectors, keys, length, **how)
         embeddings = vectors[samples.tokens] if rule == "hard" else getattr(samples, rule)
         # 3. The answer and its score.
+        state = samples.state if self.spec.feedback else steps.start()
         answer = steps.decoded(embeddings, state).answer
         latents = Latents(
             embeddings,
@@ -225,9 +232,7 @@ class GenHmrSystem:
         latents = dataclasses.replace(latents, near=near, expected_error=expected)
         return _best(latents, candidates) if candidates > 1 else latents
 
-    def _weak_camera(
-        self, encoded: "Encoded", weak: Float[Array, "B 3"]
-    ) -> Float[Array, "B 3"]:
+    def _weak_camera(self, encoded: "Encoded", weak: Float[Array, "B 3"]) -> Float[Array, "B 3"]:
         """The camera of the network's crop -> that of the photo's crop."""
         if encoded.turn is None:
             return weak

@@ -46,6 +46,7 @@ class RegressorSystem:
     needs_box = True  # it crops the square around the person's box
     samples = False
     contexts = ("all", "image")
+    iterations = 1
     refine_steps = 0  # the published models do not refine
     pose_parts = tuple(((joint,), (joint,)) for joint in range(24))  # one row for each rotation
 
