@@ -67,8 +67,8 @@ def load_corpus(
       rare: the share of the draws of training poses that favour rare poses (rarity.favour_rare).
 
     Raises:
-      InputError: `rare` is not in 0..1, no such file, a missing key, poses that are not (N, 72) finite numbers, or a
-        negative weight.
+      InputError: `rare` is not in 0..1, no such file, a missing key, poses that are not (N, 72)
+        finite numbers, or a negative weight.
     """
     if not 0 <= rare <= 1:
         raise InputError("the share of rare poses", f"is {rare}", "give a number in 0..1")

@@ -74,7 +74,10 @@ def joint_features(poses: Float[np.ndarray, "N 72"]) -> Float[np.ndarray, "N 72"
 def density(
     points: Float[np.ndarray, "N D"], references: Float[np.ndarray, "R D"]
 ) -> Float[np.ndarray, "N"]:
-    """Mean of a Gaussian kernel of BANDWIDTH (per joint) around the references, and a small floor."""
+    """Mean of a Gaussian kernel of BANDWIDTH around the references, and a small floor.
+
+    The kernel is exp(-d^2 / (2 BANDWIDTH^2)) of the root mean square distance d of the joints.
+    """
     joints = points.shape[1] / 3
     squares = (references**2).sum(1)
     found = np.empty(len(points))

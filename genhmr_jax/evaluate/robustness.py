@@ -224,7 +224,8 @@ def sweep(
 
     # 2. Renderings of other people.
     if corpus:
-        axes |= _rendered_axes(measure, poses.load_corpus(corpus, "val"), len(samples), split.version)
+        validation = poses.load_corpus(corpus, "val")
+        axes |= _rendered_axes(measure, validation, len(samples), split.version)
 
     # 3. Confidence over all levels, with each image once.
     own = [levels.values() for axis, levels in axes.items() if axis not in ("none", "occlusion")]

@@ -1,8 +1,9 @@
 """What people are dressed from, and the outfits of the first test set ("v1").
 
-An outfit is a colour and an offset for each vertex. They follow from the body part, by the skinning weights, and the rest position, so that any body in
-SMPL's format can be dressed. Clothes and hair are the body's surface, offset along the rest
-normals; a few sine waves of the rest position change thickness and brightness like folds.
+An outfit is a colour and an offset for each vertex. They follow from the body part, by the skinning
+weights, and the rest position, so that any body in SMPL's format can be dressed. Clothes and hair
+are the body's surface, offset along the rest normals; a few sine waves of the rest position change
+thickness and brightness like folds.
 """
 
 import dataclasses

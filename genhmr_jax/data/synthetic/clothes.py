@@ -5,7 +5,6 @@ before, and pockets, hoods, numbers, crossed straps and rucksacks behind.
 """
 
 import numpy as np
-from jaxtyping import Float
 
 from genhmr_jax.data.synthetic.appearance import (
     HAIR,
@@ -76,13 +75,13 @@ def dress_for_training(wardrobe: Wardrobe, rng: np.random.Generator) -> Outfit:
         return dress(wardrobe, rng)
     skin = SKIN[rng.integers(len(SKIN))] * rng.uniform(0.85, 1.1)
     person = Dressing(wardrobe, skin, rng)
-    belt, trousers = put_on_trousers(person, cloth_colour(rng), None, rng)
-    _details_of_trousers(person, trousers, belt, rng)
-    second = cloth_colour(rng)
+    trousers, top, second = (cloth_colour(rng) for _ in range(3))
+    mix = pattern(wardrobe.rest, rng)[:, None] * (rng.random() < 0.15)
+    waist = put_on_trousers(person, trousers + (second - trousers) * mix, rng)
+    _details_of_trousers(person, trousers, waist, rng)
     mix = pattern(wardrobe.rest, rng)[:, None]
-    top = cloth_colour(rng)
     neck, hem = put_on_shirt(person, top + (second - top) * mix, rng)
-    _details_of_shirt(person, top, second, neck, hem, skin, rng)
+    _details_of_shirt(person, (top, second, skin), neck, hem, rng)
     if rng.random() < 0.92:
         put_on_shoes(person, rng)
     if rng.random() < 0.08:
@@ -91,16 +90,14 @@ def dress_for_training(wardrobe: Wardrobe, rng: np.random.Generator) -> Outfit:
     return person.outfit(rng)
 
 
-def put_on_trousers(
-    person: Dressing, colour: np.ndarray, mix: np.ndarray | None, rng: np.random.Generator
-) -> tuple[float, np.ndarray]:
-    """Trousers. Returns y of the waist, metres at rest, and their colour (3,)."""
+def put_on_trousers(person: Dressing, colour: np.ndarray, rng: np.random.Generator) -> float:
+    """Trousers of a colour (3,) or (V, 3). Returns y of the waist, metres at rest."""
     wardrobe = person.wardrobe
     waist = rng.uniform(-0.12, 0.0)
     end = rng.choice([0.25, 0.45, 0.92, 0.95, 0.98])
     where = (wardrobe.leg > waist) & (wardrobe.leg < end) & (wardrobe.arm < 0)
-    person.put_on(where, colour if mix is None else mix, rng.uniform(0.004, 0.022))
-    return height_of(wardrobe, waist), colour
+    person.put_on(where, colour, rng.uniform(0.004, 0.022))
+    return height_of(wardrobe, waist)
 
 
 def height_of(wardrobe: Wardrobe, leg: float) -> float:
@@ -112,7 +109,7 @@ def height_of(wardrobe: Wardrobe, leg: float) -> float:
 def put_on_shirt(
     person: Dressing, colour: np.ndarray, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """A shirt. Returns y of its neckline and of its hem, metres at rest."""
+    """A shirt of a colour (3,) or (V, 3). Returns y of its neckline and hem, metres at rest."""
     wardrobe = person.wardrobe
     sleeve, hem = rng.choice([0.05, 0.35, 0.45, 0.9, 0.95]), rng.uniform(-0.05, 0.2)
     neck = wardrobe.joints[J["neck"], 1] + rng.uniform(-0.05, 0.03)
@@ -163,22 +160,64 @@ def _details_of_trousers(
 
 def _details_of_shirt(
     person: Dressing,
-    colour: np.ndarray,
-    second: np.ndarray,
+    colours: tuple[np.ndarray, np.ndarray, np.ndarray],
     neck: float,
     hem: float,
-    skin: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
-    """Necklines, collars, and what one of TOPS has before and behind."""
-    front, back, kind = person.front, person.back, rng.choice(TOPS)
+    """Necklines, collars, and what one of TOPS has before and behind.
+
+    Args:
+      colours: of the shirt, of its pattern and prints, and of the skin, (3,) each.
+      neck, hem: y of its ends, metres at rest.
+    """
+    front, back, kind = person.front, person.back, str(rng.choice(TOPS))
+    colour, second, skin = colours
     for canvas in (front, back):  # a shirt hangs over belt and pockets
-        canvas.pixels[(canvas.y[:, 0] > hem)] = 0.0
-    drop = neck - front.y
+        canvas.pixels[canvas.y[:, 0] > hem] = 0.0
+    _closure(front, kind, (colour, second), neck, hem, rng)
+    drop, side = neck - front.y, np.abs(front.x)
+    if kind in ("tee", "print", "straps", "shirt") and rng.random() < 0.75:  # an open neckline
+        deep = rng.uniform(0.03, 0.14)
+        half = (0.035 + 0.25 * deep) * (1 - np.clip(drop, 0, 1) / deep)
+        opening = (drop < deep) & (side < half)
+        front.paint((drop < deep + 0.012) & (side < half + 0.01), colour * 0.6)
+        front.paint(opening, skin)
+    if kind == "print" or rng.random() < 0.1:
+        paint_print(front, neck - rng.uniform(0.13, 0.2), second, rng)
+    elif rng.random() < 0.3:
+        front.paint((np.abs(front.x - 0.075) < 0.022) & (np.abs(drop - 0.14) < 0.022), second)
+    if rng.random() < 0.25:
+        paint_print(back, neck - rng.uniform(0.15, 0.25), second, rng)
+    if kind == "straps":  # of dungarees
+        below = (drop > 0) & (front.y > hem)
+        front.paint((np.abs(side - 0.08) < 0.018) & below, second)
+        front.paint((side < 0.11) & (drop > 0.2) & below, second)
+        cross = np.abs(np.abs(back.x) - 0.3 * np.abs(drop - 0.2)) < 0.02
+        back.paint(cross & below, second)
+
+    wardrobe, height = person.wardrobe, rng.uniform(0.015, 0.03)
+    up = wardrobe.rest[:, 1] - neck
+    if kind in ("shirt", "suit", "zip jacket", "open jacket") or rng.random() < 0.2:
+        collar = (np.abs(up) < height) & (wardrobe.arm < 0) & (wardrobe.head < 0.6)
+        person.put_on(collar, colour * 0.9, 0.008)
+    if kind in ("zip jacket", "open jacket", "print") and rng.random() < 0.4:  # a hood
+        hood = (np.abs(up + 0.05) < 0.07) & (np.abs(wardrobe.rest[:, 0]) < 0.11)
+        hood &= wardrobe.normals[:, 2] < -0.1
+        person.put_on(hood, colour * 0.8, rng.uniform(0.025, 0.05))
+
+
+def _closure(
+    front: Canvas,
+    kind: str,
+    colours: tuple[np.ndarray, np.ndarray],
+    neck: float,
+    hem: float,
+    rng: np.random.Generator,
+) -> None:
+    """Plackets with buttons, zips, lapels with a tie, or an open jacket over another shirt."""
+    (colour, second), drop, side = colours, neck - front.y, np.abs(front.x)
     below = (drop > 0) & (front.y > hem)
-    side = np.abs(front.x)
-    deep = rng.uniform(0.03, 0.14)
-    opening = (drop < deep) & (side < (0.035 + 0.25 * deep) * (1 - np.clip(drop, 0, 1) / deep))
     if kind == "open jacket":
         half = rng.uniform(0.02, 0.06) + rng.uniform(0.0, 0.08) * drop
         front.paint(below & (side < half + 0.012), colour * 0.6)
@@ -193,29 +232,6 @@ def _details_of_shirt(
         shirt = (drop < 0.22) & (side < 0.07 * (1 - np.clip(drop, -0.1, 1) / 0.22))
         front.paint(shirt, np.full(3, rng.uniform(0.6, 0.9)))
         front.paint(shirt & (side < 0.018), cloth_colour(rng))
-    elif kind != "zip jacket" and rng.random() < 0.75:
-        front.paint(opening, skin if kind != "open jacket" else second * 0.8)
-        front.paint(opening & (drop > deep - 0.015), colour * 0.6)
-    if kind == "print" or rng.random() < 0.1:
-        paint_print(front, neck - rng.uniform(0.13, 0.2), second, rng)
-    elif rng.random() < 0.3:
-        where = (np.abs(front.x - 0.075) < 0.022) & (np.abs(drop - 0.14) < 0.022)
-        front.paint(where, second)
-    if rng.random() < 0.25:
-        paint_print(back, neck - rng.uniform(0.15, 0.25), second, rng)
-    if kind == "straps":  # of dungarees
-        front.paint((np.abs(side - 0.08) < 0.018) & below, second)
-        front.paint((side < 0.11) & (drop > 0.2) & below, second)
-        cross = np.abs(np.abs(back.x) - 0.3 * np.abs(drop - 0.2)) < 0.02
-        back.paint(cross & below, second)
-    rest, height = person.wardrobe.rest, rng.uniform(0.015, 0.03)
-    if kind in ("shirt", "suit", "zip jacket", "open jacket") or rng.random() < 0.2:
-        collar = (np.abs(rest[:, 1] - neck) < height) & (person.wardrobe.arm < 0)
-        person.put_on(collar & (person.wardrobe.head < 0.6), colour * 0.9, 0.008)
-    if kind in ("zip jacket", "open jacket", "print") and rng.random() < 0.4:  # a hood
-        hood = (rest[:, 1] > neck - 0.12) & (rest[:, 1] < neck + 0.02) & (np.abs(rest[:, 0]) < 0.11)
-        hood &= person.wardrobe.normals[:, 2] < -0.1
-        person.put_on(hood, colour * 0.8, rng.uniform(0.025, 0.05))
 
 
 def paint_print(
@@ -233,7 +249,8 @@ def paint_print(
         cells = rng.random((64, 64)) < 0.6
         column, row = (x / 0.008).astype(int), (y / 0.008).astype(int)
         lines = np.mod(row, 5) < 3
-        canvas.paint(cells[column % 64, row % 64] & lines & (np.abs(x) < size) & (y**2 < 0.002), colour)
+        letters = cells[column % 64, row % 64] & lines
+        canvas.paint(letters & (np.abs(x) < size) & (np.abs(y) < 0.045), colour)
     else:
         for digit in (-0.55, 0.55):
             u, v = (x - digit * size) / (0.42 * size), y / (0.8 * size)
@@ -273,9 +290,7 @@ def _make_head(person: Dressing, skin: np.ndarray, rng: np.random.Generator) -> 
         put_on_hat(person, Hat.draw(str(rng.choice(HATS)), colours, rng))
 
 
-def put_on_hair(
-    person: Dressing, hair: Hair, tone: np.ndarray, rng: np.random.Generator
-) -> None:
+def put_on_hair(person: Dressing, hair: Hair, tone: np.ndarray, rng: np.random.Generator) -> None:
     """Hair on the head, and of long cuts on neck and back."""
     texels, vertices = person.on_head, person.of_vertices
     grown = hair.covers(texels)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from genhmr_jax.data.synthetic.decals import Charts
 
 IRIS = np.array([[0.05, 0.03, 0.02], [0.12, 0.07, 0.03], [0.1, 0.16, 0.25], [0.12, 0.17, 0.1]])
-CUTS = ("bald", "balding", "crew", "short", "short", "fringe", "bob", "long", "long", "pony", "pony")
+CUTS = ("bald", "balding", "crew", "short", "short", "fringe", "bob", "long", "long", "pony")
 HATS = ("cap", "cap", "cap", "backward cap", "beanie")
 
 
@@ -115,7 +115,7 @@ def paint_face(
 ) -> None:
     """Paints eyes, brows, nose, mouth, and sometimes a beard or glasses, in place."""
     columns = np.flatnonzero(np.abs(p.azimuth[p.azimuth.shape[0] // 2]) < 1.4)
-    rows = np.flatnonzero((np.abs(p.v[:, columns[len(columns) // 2]]) < 2.6))
+    rows = np.flatnonzero(np.abs(p.v[:, columns[len(columns) // 2]]) < 2.6)
     window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     face, p = picture[window], p.at(*window)
     side, front = np.abs(p.u), p.d > 0.2

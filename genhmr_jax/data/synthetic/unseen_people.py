@@ -89,9 +89,7 @@ def patterned(rest: Float[np.ndarray, "V 3"], rng: np.random.Generator) -> np.nd
     return np.tile(colours[0], (len(rest), 1))
 
 
-def _over(
-    person: Dressing, kind: str, neck: float, hem: float, rng: np.random.Generator
-) -> None:
+def _over(person: Dressing, kind: str, neck: float, hem: float, rng: np.random.Generator) -> None:
     """One of GARMENTS over shirt and trousers."""
     front, back, wardrobe = person.front, person.back, person.wardrobe
     rest, colour = wardrobe.rest, _cloth(rng)

@@ -23,7 +23,7 @@ def light_unseen(
     """
     kind = rng.choice(LIGHTS)
     tint = 0.8 + 0.2 * ambient / max(ambient.mean(), 1e-3)
-    around = (0.28 + 0.35 * float(ambient.mean())) * (1 - 0.45 * normals[:, 1:2]) * tint
+    around = (0.38 + 0.35 * float(ambient.mean())) * (1 - 0.45 * normals[:, 1:2]) * tint
 
     def lamp(towards: np.ndarray, colour: np.ndarray, edge: float) -> np.ndarray:
         """A lamp in a direction; its terminator is `edge` wide, in cosines."""
@@ -58,8 +58,10 @@ def scenery(rng: np.random.Generator, size: int) -> Float[np.ndarray, "S S 3"]:
     }  # fmt: skip
     picture = makers[str(rng.choice(KINDS))](rng, size)
     y = np.linspace(-0.5, 0.5, size)[:, None, None]
-    picture = picture * (1 + rng.uniform(-0.5, 0.5) * y) * rng.uniform(0.6, 1.1)
-    return np.clip(picture, 0, 1).astype(np.float32)
+    picture = picture * (1 + rng.uniform(-0.5, 0.5) * y) * rng.uniform(0.7, 1.2)
+    blur = float(size / 320 * rng.choice([0.0, 1.0, 2.0, 3.5]))  # px; it is behind the focus
+    image = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(blur)), np.float32) / 255
 
 
 def _palette(rng: np.random.Generator, count: int, spread: float = 0.1) -> np.ndarray:
@@ -120,8 +122,9 @@ def _streaks(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _crowd(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Rows of blobs of skin and cloth colours, as on a full stand."""
-    picture = np.full((size, size, 3), rng.uniform(0.05, 0.4))
+    """Rows of dim blobs of skin and cloth colours, as on a full stand."""
+    ground = rng.uniform(0.15, 0.5)
+    picture = np.full((size, size, 3), ground)
     y, x = np.mgrid[:size, :size]
     radius = size * rng.uniform(0.012, 0.03)
     for row in np.arange(radius, size * rng.uniform(0.5, 1.0), 3.2 * radius):
@@ -135,7 +138,7 @@ def _crowd(rng: np.random.Generator, size: int) -> np.ndarray:
             body = (u / 1.6) ** 2 + ((v - 2.5) / 1.8) ** 2 < 1
             picture[window][body] = rng.uniform(0.05, 0.8) * (1 - 0.5 * rng.random(3))
             picture[window][u**2 + v**2 < 1] = rng.uniform(0.2, 0.8) * np.array([1, 0.75, 0.6])
-    return picture
+    return ground + rng.uniform(0.25, 0.6) * (picture - ground)
 
 
 def _panels(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -167,7 +170,7 @@ def noise_unseen(
         line[int(round(2 + t * np.sin(angle))), int(round(2 + t * np.cos(angle)))] += 1
     pixels = image.filter(ImageFilter.Kernel((5, 5), line.ravel().tolist(), line.sum()))
     # 3. The sensor: noise of single colours, in spots of 2 px.
-    spots = rng.normal(0, rng.uniform(0, 12), (-(-size // 2), -(-size // 2), 3))
+    spots = rng.normal(0, rng.uniform(0, 9), (-(-size // 2), -(-size // 2), 3))
     spots = np.repeat(np.repeat(spots - spots.mean(-1, keepdims=True), 2, 0), 2, 1)[:size, :size]
     grey = rng.normal(0, rng.uniform(1, 5), (size, size, 1))
     return np.clip(np.asarray(pixels, np.float32) + spots + grey, 0, 255).astype(np.uint8)
