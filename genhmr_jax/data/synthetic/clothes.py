@@ -23,7 +23,6 @@ from genhmr_jax.data.synthetic.heads import (
     HATS,
     Hair,
     Hat,
-    Points,
     paint_face,
     paint_glasses,
 )
@@ -48,16 +47,16 @@ class Dressing:
         self.albedo, self.inflate = np.tile(skin, (count, 1)), np.zeros(count)
         self.cloth, self.folds = np.zeros(count, bool), waves(wardrobe.rest, rng, 8, 15, 70)
         self.front, self.back = Canvas(charts), Canvas(charts)
-        self.head = np.tile(skin, (*charts.head.shape[:2], 1))
-        self.on_head = Points.of(charts, charts.head)
-        self.of_vertices = Points.of(charts, wardrobe.rest)
+        self.head = np.tile(skin.astype(np.float32), (*charts.head.shape[:2], 1))
+        self.on_head, self.of_vertices = charts.on_head, charts.of_vertices
 
     def put_on(self, where: np.ndarray, colour: np.ndarray, thickness: float) -> None:
         """Puts a layer on vertices (V,) bool; colour (3,) or (V, 3), thickness in metres."""
-        shaded = np.clip(colour * (1 + 0.12 * self.folds[:, None]), 0.01, 1)
-        self.albedo = np.where(where[:, None], shaded, self.albedo)
+        folds = self.folds[where]
+        colour = colour if np.ndim(colour) == 1 else colour[where]
+        self.albedo[where] = np.clip(colour * (1 + 0.12 * folds[:, None]), 0.01, 1)
         self.cloth[where] = True
-        thick = np.maximum(thickness * (1 + 0.4 * self.folds[where]), 0.001)
+        thick = np.maximum(thickness * (1 + 0.4 * folds), 0.001)
         self.inflate[where] = np.maximum(thick, self.inflate[where])
 
     def outfit(self, rng: np.random.Generator) -> Outfit:
@@ -76,8 +75,10 @@ def dress_for_training(wardrobe: Wardrobe, rng: np.random.Generator) -> Outfit:
     skin = SKIN[rng.integers(len(SKIN))] * rng.uniform(0.85, 1.1)
     person = Dressing(wardrobe, skin, rng)
     trousers, top, second = (cloth_colour(rng) for _ in range(3))
-    mix = pattern(wardrobe.rest, rng)[:, None] * (rng.random() < 0.15)
-    waist = put_on_trousers(person, trousers + (second - trousers) * mix, rng)
+    cloth = trousers
+    if rng.random() < 0.15:
+        cloth = trousers + (second - trousers) * pattern(wardrobe.rest, rng)[:, None]
+    waist = put_on_trousers(person, cloth, rng)
     _details_of_trousers(person, trousers, waist, rng)
     mix = pattern(wardrobe.rest, rng)[:, None]
     neck, hem = put_on_shirt(person, top + (second - top) * mix, rng)
@@ -294,9 +295,8 @@ def put_on_hair(person: Dressing, hair: Hair, tone: np.ndarray, rng: np.random.G
     """Hair on the head, and of long cuts on neck and back."""
     texels, vertices = person.on_head, person.of_vertices
     grown = hair.covers(texels)
-    shade = tone * hair.strands(texels)[grown][:, None]
-    share = 0.75 if hair.cut == "crew" else 1.0
-    person.head[grown] += share * (shade - person.head[grown])
+    shade = tone.astype(np.float32) * hair.strands(texels)[grown][:, None]
+    person.head[grown] = shade if hair.cut != "crew" else 0.75 * shade + 0.25 * person.head[grown]
     thick = {"crew": 0.002, "balding": 0.006}.get(hair.cut, rng.uniform(0.006, 0.028))
     wardrobe, rest = person.wardrobe, person.wardrobe.rest
     on_vertices = hair.covers(vertices) & (wardrobe.head > 0.4)

@@ -20,6 +20,45 @@ TEXEL = 0.005  # metres, of the trunk
 
 
 @dataclasses.dataclass(frozen=True)
+class Points:
+    """Points of the head in units of its proportions, float32.
+
+    Attributes:
+      u: left (+) and right, 1 at the ears.
+      v: up, 0 at the eyes, -1 at the height of the tip of the nose, about 3 at the top.
+      d: forward, 0 at the ears, 1 at the tip of the nose, about -0.6 at the back.
+      azimuth: radians about the vertical, 0 forward.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    d: np.ndarray
+    azimuth: np.ndarray
+
+    @staticmethod
+    def of(
+        positions: Float[np.ndarray, "*b 3"],
+        centre: Float[np.ndarray, "3"],
+        landmarks: dict[str, np.ndarray],
+    ) -> "Points":
+        """Points at these rest positions, metres; centre and landmarks as in Charts."""
+        eye, ear, nose = (landmarks[name] for name in ("left_eye", "left_ear", "nose"))
+        x, y, z = np.moveaxis(positions, -1, 0)
+        units = (
+            x / ear[0],
+            (y - eye[1]) / (eye[1] - nose[1]),
+            (z - ear[2]) / (nose[2] - ear[2]),
+            np.arctan2(x, z - centre[2]),
+        )
+        return Points(*(values.astype(np.float32) for values in units))
+
+    def at(self, rows: slice, columns: slice) -> "Points":
+        """A window of texels."""
+        values = (getattr(self, f.name)[rows, columns] for f in dataclasses.fields(self))
+        return Points(*values)
+
+
+@dataclasses.dataclass(frozen=True)
 class Charts:
     """Where the pictures of a body lie, computed once.
 
@@ -31,6 +70,7 @@ class Charts:
         column looks backwards, the middle one forwards; the first row looks up.
       x: (w,) metres, columns of the trunk's pictures; y: (h,) metres, their rows, from above.
       landmarks: left_eye, left_ear and nose, (3,) metres at rest.
+      on_head, of_vertices: the texels of the head, and all vertices, in units of the head.
     """
 
     rest: Float[np.ndarray, "V 3"]
@@ -40,6 +80,8 @@ class Charts:
     x: Float[np.ndarray, "w"]
     y: Float[np.ndarray, "h"]
     landmarks: dict[str, np.ndarray]
+    on_head: Points
+    of_vertices: Points
 
     @staticmethod
     def of(
@@ -82,16 +124,17 @@ class Charts:
         spread, top = rest[on_trunk, 0].max(), rest[on_trunk, 1].max()
         x = np.arange(-spread, spread, TEXEL) + TEXEL / 2
         y = np.arange(top, rest[on_trunk, 1].min(), -TEXEL) - TEXEL / 2
-        return Charts(rest, chart, centre, head, x, y, landmarks)
+        on_head, of_vertices = (Points.of(p, centre, landmarks) for p in (head, rest))
+        return Charts(rest, chart, centre, head, x, y, landmarks, on_head, of_vertices)
 
 
 @dataclasses.dataclass(frozen=True)
 class Decals:
-    """The pictures of one person: albedo in linear light, 0..1.
+    """The pictures of one person.
 
     Attributes:
-      head: (ELEVATIONS, AZIMUTHS, 3).
-      front, back: (h, w, 4), the last channel is the opacity.
+      head: (ELEVATIONS, AZIMUTHS, 3) albedo in linear light, 0..1.
+      front, back: (h, w, 4) albedo as display values (`display`), and opacity.
     """
 
     head: Float[np.ndarray, "E A 3"]
@@ -99,22 +142,27 @@ class Decals:
     back: Float[np.ndarray, "h w 4"]
 
 
+def display(linear: np.ndarray) -> np.ndarray:
+    """Display values, float32 in 0..1, of linear light."""
+    return np.clip(linear, 0, 1).astype(np.float32) ** np.float32(1 / 2.2)
+
+
 class Canvas:
     """A picture of the trunk that is painted in steps.
 
     Attributes:
       x: (1, w) metres; y: (h, 1) metres.
-      pixels: (h, w, 4) albedo and opacity.
+      pixels: (h, w, 4) albedo as display values, and opacity.
     """
 
     def __init__(self, charts: Charts):
         self.x, self.y = charts.x[None], charts.y[:, None]
-        self.pixels = np.zeros((len(charts.y), len(charts.x), 4))
+        self.pixels = np.zeros((len(charts.y), len(charts.x), 4), np.float32)
 
     def paint(self, where: np.ndarray, colour: np.ndarray, opacity: float = 1.0) -> None:
-        """Paints texels (h, w) bool, or a mask that broadcasts to it, in a colour (3,)."""
+        """Paints texels (h, w) bool, or a mask that broadcasts to it, in a linear colour (3,)."""
         where = np.broadcast_to(where, self.pixels.shape[:2])
-        self.pixels[where] = np.append(np.clip(colour, 0.01, 1.0), opacity)
+        self.pixels[where] = np.append(display(np.maximum(colour, 0.01)), opacity)
 
 
 def composite(
@@ -136,9 +184,6 @@ def composite(
       cover: gets the covered share of every pixel.
       samples: per pixel and axis.
     """
-    display = lambda linear: (np.clip(linear, 0, 1) ** (1 / 2.2)).astype(np.float32)
-    pictures = [decals.front, decals.back]
-    sides = np.stack([np.append(display(p[..., :3]), p[..., 3:], -1) for p in pictures])
     corner = np.array([charts.x[0], charts.y[0]]) + [-TEXEL / 2, TEXEL / 2]
     _composite(
         *drawn,
@@ -147,9 +192,9 @@ def composite(
         (charts.rest - charts.centre).astype(np.float32),
         (corner - charts.centre[:2]).astype(np.float32),
         display(albedo * shading),
-        (np.maximum(shading, 0) ** (1 / 2.2)).astype(np.float32),
+        np.maximum(shading, 0).astype(np.float32) ** np.float32(1 / 2.2),
         display(decals.head),
-        sides.astype(np.float32),
+        np.stack([decals.front, decals.back]),
         picture,
         cover,
         samples,

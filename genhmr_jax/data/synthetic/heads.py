@@ -1,8 +1,8 @@
 """Heads with a front: face, ears, hair and hats of a synthetic person.
 
 All features are functions of three coordinates of a point of the head at rest, in units of its own
-proportions (`Points`). They colour the texels of the head's picture (decals.py), and give an offset
-to the vertices under hair and hats.
+proportions (decals.Points). They colour the texels of the head's picture, and give an offset to the
+vertices under hair and hats.
 """
 
 import dataclasses
@@ -10,45 +10,11 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from genhmr_jax.data.synthetic.decals import Charts
+from genhmr_jax.data.synthetic.decals import Points
 
 IRIS = np.array([[0.05, 0.03, 0.02], [0.12, 0.07, 0.03], [0.1, 0.16, 0.25], [0.12, 0.17, 0.1]])
 CUTS = ("bald", "balding", "crew", "short", "short", "fringe", "bob", "long", "long", "pony")
 HATS = ("cap", "cap", "cap", "backward cap", "beanie")
-
-
-@dataclasses.dataclass(frozen=True)
-class Points:
-    """Points of the head in units of its proportions.
-
-    Attributes:
-      u: left (+) and right, 1 at the ears.
-      v: up, 0 at the eyes, -1 at the height of the tip of the nose, about 3 at the top.
-      d: forward, 0 at the ears, 1 at the tip of the nose, about -0.6 at the back.
-      azimuth: radians about the vertical, 0 forward.
-    """
-
-    u: np.ndarray
-    v: np.ndarray
-    d: np.ndarray
-    azimuth: np.ndarray
-
-    @staticmethod
-    def of(charts: Charts, positions: Float[np.ndarray, "*b 3"]) -> "Points":
-        """Points at these rest positions, metres."""
-        eye, ear, nose = (charts.landmarks[n] for n in ("left_eye", "left_ear", "nose"))
-        x, y, z = np.moveaxis(positions, -1, 0)
-        return Points(
-            u=x / ear[0],
-            v=(y - eye[1]) / (eye[1] - nose[1]),
-            d=(z - ear[2]) / (nose[2] - ear[2]),
-            azimuth=np.arctan2(x, z - charts.centre[2]),
-        )
-
-    def at(self, rows: slice, columns: slice) -> "Points":
-        """A window of texels."""
-        values = (getattr(self, f.name)[rows, columns] for f in dataclasses.fields(self))
-        return Points(*values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +27,7 @@ class Hair:
       nape: v of the lower end behind.
       sideburn: v of the lower end before the ears.
       covers_ears: whether it hangs over them.
-      waves: (3,) phases of its outline and strands.
+      waves: (2,) phases of its outline and strands.
     """
 
     cut: str
@@ -78,7 +44,8 @@ class Hair:
         hanging = cut in ("long", "bob")
         nape = rng.uniform(-2.8, -2.0) if hanging else rng.uniform(-1.5, -0.6)
         sideburn = rng.uniform(-2.5, -1.5) if hanging else rng.uniform(-0.6, 0.5)
-        return Hair(cut, line, nape, sideburn, hanging, rng.uniform(0, 2 * np.pi, 3))
+        waves = rng.uniform(0, 2 * np.pi, 2).astype(np.float32)
+        return Hair(cut, line, nape, sideburn, hanging, waves)
 
     def covers(self, p: Points) -> np.ndarray:
         """Whether hair grows at, or hangs over, each point."""
@@ -87,7 +54,7 @@ class Hair:
         rough = 0.08 * np.sin(17 * p.azimuth + self.waves[0])
         rough += 0.06 * np.sin(31 * p.azimuth + 3 * p.v + self.waves[1])
         rise = np.clip((p.v - 0.4) / (self.line - 0.4), 0, 1)
-        before = (0.3 if self.covers_ears else 0.12) + 0.65 * rise**1.5
+        before = (0.3 if self.covers_ears else 0.12) + 0.65 * rise * np.sqrt(rise)
         lower = np.where(p.d > -0.12, self.sideburn, self.nape)
         hair = (p.d < before + 0.3 * rough) & (p.v > lower + rough)
         hair |= p.v > self.line + 0.25 + rough
@@ -102,8 +69,8 @@ class Hair:
         """Brightness of the hair, about 1."""
         along = np.sin(41 * p.azimuth + 2 * p.v + self.waves[0])
         along = along + 0.7 * np.sin(67 * p.azimuth - 3 * p.v + self.waves[1])
-        # A parting, and the gloss of a ring around the crown.
-        return 1.0 + 0.12 * along + 0.25 * np.exp(-(((p.v - 2.0) / 0.35) ** 2))
+        gloss = np.exp(-(((p.v - 2.0) / 0.35) ** 2))  # a ring around the crown
+        return 1.0 + 0.12 * along + 0.25 * gloss
 
 
 def paint_face(

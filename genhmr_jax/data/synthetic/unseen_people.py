@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from genhmr_jax.data.synthetic.appearance import J, Outfit, Wardrobe, waves
 from genhmr_jax.data.synthetic.clothes import Dressing, height_of
-from genhmr_jax.data.synthetic.heads import Hair, Points, paint_face
+from genhmr_jax.data.synthetic.decals import Points
+from genhmr_jax.data.synthetic.heads import Hair, paint_face
 
 SKINS = np.array([
     [0.96, 0.82, 0.75], [0.83, 0.63, 0.5], [0.7, 0.5, 0.37],
