@@ -57,6 +57,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.data = ml_collections.ConfigDict()
     c.data.poses = "cmu_poses.npz"  # a corpus of `genhmr data poses`, for simulated views
+    # Share of training poses drawn by their rarity (data/rarity.py), rendered or simulated.
+    c.data.rare_poses = 0.5
     c.data.images = ""  # rows of rendered people (`python -m genhmr_jax.data.features`)
     # Datasets of photos (`genhmr data build --data-dir DIR`), instead of data.images; "" if all
     # people are rendered.

@@ -73,6 +73,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.data = ml_collections.ConfigDict()
     c.data.poses = "cmu_poses.npz"  # of rendered people
+    # Share of training poses drawn by their rarity (data/rarity.py).
+    c.data.rare_poses = 0.5
     c.data.images = ""  # stored crops (`python -m genhmr_jax.data.features --encoder vit_h`)
     # Datasets of photos (`genhmr data build --data-dir DIR`), instead of data.images; "" if all
     # people are rendered.

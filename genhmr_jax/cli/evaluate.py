@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genhmr_jax.core.choices import CONTEXTS
-from genhmr_jax.evaluate.datasets import BENCHMARKS, DATASETS
+from genhmr_jax.evaluate.datasets import BENCHMARKS, DATASETS, SYNTHETIC
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_flag
 
@@ -25,12 +25,12 @@ _ONLY_FOR = {
     "protocol": tuple(DATASETS),
     "true_focal": tuple(DATASETS),
     "body_dir": (*DATASETS, "photos"),
-    "limit": (*DATASETS, "synthetic"),
-    "poses": ("synthetic",),
-    "robustness": ("synthetic",),
-    "uncertainty": ("synthetic",),
+    "limit": (*DATASETS, *SYNTHETIC),
+    "poses": tuple(SYNTHETIC),
+    "robustness": tuple(SYNTHETIC),
+    "uncertainty": tuple(SYNTHETIC),
     "pictures": BENCHMARKS,
-    "true_keypoints": ("synthetic",),
+    "true_keypoints": tuple(SYNTHETIC),
 }
 """Flags that only some test sets support; for the others they are errors."""
 ITERATIONS = (1, 3, 5, 10)
@@ -125,7 +125,8 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out or f"eval_{args.dataset}.json")
     if not out.parent.is_dir():
         raise InputError(out, "cannot be written (no such folder)", "choose another --out")
-    measure = {"synthetic": _synthetic, "photos": _photos}.get(args.dataset, _dataset)
+    rendered = dict.fromkeys(SYNTHETIC, _synthetic)
+    measure = (rendered | {"photos": _photos}).get(args.dataset, _dataset)
     measured, text = measure(args)
     result = {
         "dataset": args.dataset,
@@ -309,6 +310,7 @@ def _synthetic(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         model,
         args.data_dir,
         args.poses,
+        version=SYNTHETIC[args.dataset],
         count=args.limit or benchmark.COUNT,
         iterations=_iterations(args, model),
         refine_steps=_refine_steps(args, model),

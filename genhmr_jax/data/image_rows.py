@@ -194,7 +194,7 @@ class ImageRows:
         """People of the pose corpus, each rendered when it is read."""
         data = self.config.data
         return Rendered(
-            poses.load_corpus(data.poses, split),
+            poses.load_corpus(data.poses, split, rare=data.rare_poses),
             split,
             self.config.seed,
             load_body(data.body),

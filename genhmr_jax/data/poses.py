@@ -13,7 +13,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt
 
+from genhmr_jax.data.rarity import favour_rare
 from genhmr_jax.io.errors import InputError
+
+RARE = 0.5
+"""The share of draws by rarity of rendered people."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,7 @@ def sample_hash(numbers: np.ndarray, seed: int) -> np.ndarray:
 
 
 def load_corpus(
-    path: str | pathlib.Path, split: str, *, max_clip_share: float = 0.02
+    path: str | pathlib.Path, split: str, *, max_clip_share: float = 0.02, rare: float = 0.0
 ) -> PoseCorpus:
     """Loads one split of a pose corpus.
 
@@ -60,14 +64,25 @@ def load_corpus(
       split: "train" or "val".
       max_clip_share: the largest weight of a motion clip, where the file has no ``weight``; else
         long clips (dances, climbing) would dominate. All validation poses have equal weight.
+      rare: the share of the draws of training poses that favour rare poses (rarity.favour_rare).
 
     Raises:
-      InputError: no such file, a missing key, poses that are not (N, 72) finite numbers, or a
-        negative weight.
+      InputError: `rare` is not in 0..1, no such file, a missing key, poses that are not (N, 72)
+        finite numbers, or a negative weight.
     """
+    if not 0 <= rare <= 1:
+        raise InputError("the share of rare poses", f"is {rare}", "give a number in 0..1")
+    poses, weights = _read_corpus(path, split, max_clip_share)
+    return PoseCorpus(poses, favour_rare(poses, weights, rare if split == "train" else 0.0))
+
+
+def _read_corpus(
+    path: str | pathlib.Path, split: str, max_clip_share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The poses of `load_corpus`, and their weights before rare ones are favoured."""
     if str(path) == "made-up":
         poses = made_up_poses(split)
-        return PoseCorpus(poses, np.full(len(poses), 1.0 / len(poses)))
+        return poses, np.full(len(poses), 1.0 / len(poses))
     path = pathlib.Path(path)
     if not path.is_file():
         remedy = "give the npz of docs/training.md with --config.data.poses=FILE"
@@ -84,18 +99,18 @@ def load_corpus(
         problem = f"poses of split {split!r} have shape {poses.shape} or are not finite"
         raise InputError(path, problem, "poses are (N, 72) axis-angle in radians")
     if split == "val":
-        return PoseCorpus(poses, np.full(len(poses), 1.0 / len(poses)))
+        return poses, np.full(len(poses), 1.0 / len(poses))
     if weight is not None:
         if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.sum() > 0):
             problem = "weight has numbers that are not probabilities"
             raise InputError(path, problem, "write it again with `genhmr data poses`")
-        return PoseCorpus(poses, weight / weight.sum())
+        return poses, weight / weight.sum()
     _, clip, count = np.unique(clips, return_inverse=True, return_counts=True)
     # The weight of a clip is the square root of its length (capped), divided among its poses.
     share = np.sqrt(count)
     share = np.minimum(share / share.sum(), max_clip_share)
     weights = (share / count)[clip]
-    return PoseCorpus(poses, weights / weights.sum())
+    return poses, weights / weights.sum()
 
 
 def made_up_poses(split: str, count: int = 1000) -> np.ndarray:

@@ -10,7 +10,7 @@ from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.core.refinement import RefineSpec
 from genhmr_jax.evaluate import predictions, robustness, uncertainty, worst
-from genhmr_jax.evaluate.measuring import joint_errors, joint_means
+from genhmr_jax.evaluate.measuring import back_to_front, joint_errors, joint_means
 from genhmr_jax.evaluate.predictions import Prediction, Prepared
 from genhmr_jax.evaluate.synthetic_split import COUNT, Split, as_test_image, open_split
 from genhmr_jax.geometry.bodies import load_body
@@ -23,11 +23,14 @@ SYNTHETIC = (
     "is taken. A person who is not found counts with the mean pose, upright and frontal. 24 joints "
     "of SMPL's posed skeleton. MPJPE: relative to the pelvis (joint 0). PA: one similarity "
     "transform (scale, rotation, shift; no reflection) for each person. Mean over joints, then "
-    "over people. The focal length is not given to the model."
+    "over people. The focal length is not given to the model. Back to front: the root is turned by "
+    "more than 90 degrees about the vertical of the body."
 )
 SEARCH = RecoverOptions(max_people=3)
 """Options of the person detection."""
 HYPOTHESES = 8
+FAILED = 150.0
+"""PA-MPJPE of a person, mm, above which the pose counts as wrong."""
 
 
 def synthetic(
@@ -35,6 +38,7 @@ def synthetic(
     folder: str | Path,
     corpus: str | Path | None = None,
     *,
+    version: int = 1,
     count: int = COUNT,
     iterations: Sequence[int] = (1, 3, 5, 10),
     refine_steps: int = RefineSpec.steps,
@@ -44,12 +48,13 @@ def synthetic(
     context: str = "all",
     true_keypoints: bool = False,
 ) -> dict[str, Any]:
-    """Measure a model on the fixed synthetic test set.
+    """Measure a model on a fixed synthetic test set.
 
     Args:
       model: the model, or None for only the mean pose.
       folder: folder of the test set; missing images are rendered there.
       corpus: pose corpus from which the images are rendered; not needed for a complete set.
+      version: of the test set, a key of synthetic_split.VERSIONS.
       count: number of images. Published numbers are those of COUNT images.
       iterations: numbers of sampling iterations; each is evaluated without and with refinement.
       refine_steps: 0 evaluates only without refinement.
@@ -69,7 +74,7 @@ def synthetic(
         the uncertainty is requested.
     """
     # 1. The test set and the baseline.
-    split = open_split(folder, corpus, count)
+    split = open_split(folder, corpus, count, version)
     truth = np.stack([sample.joints for sample in split.samples])
     baseline = predictions.mean_pose(load_body() if model is None else model.body, len(truth))
     results = {"mean pose": figures(baseline, split, truth, 0.0)}
@@ -106,6 +111,8 @@ def figures(
 ) -> dict[str, Any]:
     """Mean errors over the test set, mm and px, and the error of each joint.
 
+    "back_to_front" and "failed" (PA-MPJPE above FAILED) are shares of the people, 0..1.
+
     Args:
       prediction: of the N people.
       split: the test set.
@@ -118,6 +125,10 @@ def figures(
         result[f"{name}_mm"] = float(values.mean())
         result[f"{name}_median_mm"] = float(np.median(values.mean(1)))
     true = np.stack([sample.keypoints for sample in split.samples])
+    roots = np.stack([sample.global_orient for sample in split.samples])
+    turned = back_to_front(prediction.pose[:, :3], roots)
+    result["back_to_front"] = float(turned.mean())
+    result["failed"] = float((errors["pa_mpjpe"].mean(1) > FAILED).mean())
     distance = np.linalg.norm(prediction.keypoints - true[..., :2], axis=-1)
     known = (true[..., 2] > 0) & np.isfinite(distance)
     people = known.any(1)
@@ -170,13 +181,16 @@ def synthetic_table(report: dict[str, Any]) -> str:
         f"synthetic test set v{facts['version']}, {facts['count']} images, hash {facts['hash']}, "
         f"mean pixel {facts['mean_pixel']}; {100 * report['found']:.1f} % found. {report['text']}",
         "",
-        "| | PA-MPJPE, mm | median | MPJPE, mm | median | reprojection, px | ms a person |",
-        "|---|---|---|---|---|---|---|",
+        "| | PA-MPJPE, mm | median | MPJPE, mm | median | back to front, % "
+        f"| PA-MPJPE > {FAILED:.0f} mm, % | reprojection, px | ms a person |",
+        "|---" * 9 + "|",
     ]
     for label, row in report["results"].items():
         pixels = "" if row["reprojection_px"] is None else f"{row['reprojection_px']:.1f}"
         errors = " | ".join(f"{row[name]:.1f}" for name in names)
-        lines.append(f"| {label} | {errors} | {pixels} | {1000 * row['seconds']:.0f} |")
+        wrong = f"{100 * row['back_to_front']:.1f} | {100 * row['failed']:.1f}"
+        time = f"{1000 * row['seconds']:.0f}"
+        lines.append(f"| {label} | {errors} | {wrong} | {pixels} | {time} |")
     for name, table in (("uncertainty", uncertainty.table), ("robustness", robustness.table)):
         if name in report:
             lines += ["", table(report[name])]

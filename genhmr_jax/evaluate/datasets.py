@@ -39,5 +39,7 @@ DATASETS = {
     "own-photos": EvalDataset("own_photos", "val", ("joints24",), ("joints24",)),
     "mpi-inf-3dhp": EvalDataset("mpi_inf_3dhp", "test", ("mpi-inf-3dhp",), ("limbs12",)),
 }
-BENCHMARKS = ("synthetic", "photos")
+SYNTHETIC = {"synthetic": 1, "synthetic_v2": 2}
+"""Rendered test sets and their version (evaluate/synthetic_split.py)."""
+BENCHMARKS = (*SYNTHETIC, "photos")
 """Free test sets, measured by evaluate/benchmark.py and evaluate/photos.py."""

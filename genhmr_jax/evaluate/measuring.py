@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.evaluate.bodies import Bodies, Posed
@@ -34,6 +35,25 @@ def joint_errors(
 def joint_means(errors: Float[np.ndarray, "N 24"]) -> dict[str, float]:
     """Name of each joint -> its mean error over the people, mm, rounded."""
     return dict(zip(SMPL24, np.round(errors.mean(0), 2).tolist(), strict=True))
+
+
+def back_to_front(
+    predicted: Float[np.ndarray, "*b 3"], truth: Float[np.ndarray, "*b 3"]
+) -> Bool[np.ndarray, "*b"]:
+    """Whether the root is turned by more than 90 degrees about the vertical of the body.
+
+    The rotation from the true to the predicted root, in the axes of the true one, is the product of
+    a turn about y (up along the body) and of a rotation without such a turn (swing and twist). With
+    the unit quaternion (w, x, y, z) the turn is 2 atan2(y, w); it exceeds 90 degrees if |y| > |w|.
+    A body that only leans in a wrong direction, by any angle, is therefore not back to front.
+
+    Args:
+      predicted, truth: global_orient in the same camera, axis-angle, radians.
+    """
+    shape = np.shape(truth)
+    first, second = (Rotation.from_rotvec(np.reshape(r, (-1, 3))) for r in (truth, predicted))
+    _, y, _, w = (first.inv() * second).as_quat().T
+    return (np.abs(y) > np.abs(w)).reshape(shape[:-1])
 
 
 def all_points(protocol: Protocol, bodies: Bodies, posed: Posed) -> Float[Array, "B K 3"]:

@@ -26,7 +26,7 @@ from genhmr_jax.data.synthetic.generate import Sample, SceneSpec, render_sample
 from genhmr_jax.evaluate import predictions, uncertainty
 from genhmr_jax.evaluate.measuring import joint_errors, joint_means
 from genhmr_jax.evaluate.predictions import TestImage
-from genhmr_jax.evaluate.synthetic_split import SEED, SIZE, Split, as_test_image
+from genhmr_jax.evaluate.synthetic_split import SEED, SIZE, Split, Version, as_test_image
 from genhmr_jax.evaluate.tables import line
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.recover.photo import Recoverer, RecoverOptions
@@ -143,6 +143,7 @@ def render(
     body: smpl_jax.SmplModel,
     wardrobe: Wardrobe,
     people: np.ndarray,
+    version: Version,
     free_rotation: float | None = None,
 ) -> list[Sample]:
     """Render one image for each pose (N, 72), with the seeds of the test set.
@@ -153,13 +154,13 @@ def render(
       body: its shape varies about the mean.
       wardrobe: of this body, or of the body from which it was `reshaped`.
       people: poses, axis-angle, y up.
+      version: of the test set.
       free_rotation: share of people with a random rotation. None: as in the test set.
     """
     rooms, spec = Backgrounds(), SceneSpec(size=SIZE)
     spec = spec if free_rotation is None else dataclasses.replace(spec, free_rotation=free_rotation)
-    one = lambda i: render_sample(
-        body, wardrobe, people[i], np.random.default_rng([1, SEED, i]), rooms, spec
-    )
+    scene = lambda i: (people[i], np.random.default_rng([1, version.seed, i]), rooms, spec)
+    one = lambda i: render_sample(body, wardrobe, *scene(i), appearance=version.appearance)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         return list(pool.map(one, range(len(people))))
 
@@ -223,7 +224,8 @@ def sweep(
 
     # 2. Renderings of other people.
     if corpus:
-        axes |= _rendered_axes(measure, poses.load_corpus(corpus, "val"), len(samples))
+        validation = poses.load_corpus(corpus, "val")
+        axes |= _rendered_axes(measure, validation, len(samples), split.version)
 
     # 3. Confidence over all levels, with each image once.
     own = [levels.values() for axis, levels in axes.items() if axis not in ("none", "occlusion")]
@@ -283,6 +285,7 @@ def _rendered_axes(
     measure: Callable[[Sequence[TestImage], np.ndarray], Errors],
     corpus: poses.PoseCorpus,
     people: int,
+    version: Version,
 ) -> dict[str, dict[str, Errors]]:
     """The axes whose images are rendered."""
     body = load_body()
@@ -291,7 +294,7 @@ def _rendered_axes(
     def rendered(
         figure: smpl_jax.SmplModel, who: np.ndarray, free_rotation: float | None = None
     ) -> Errors:
-        samples = render(figure, wardrobe, who, free_rotation)
+        samples = render(figure, wardrobe, who, version, free_rotation)
         images = [as_test_image(sample, with_box=True) for sample in samples]
         return measure(images, np.stack([sample.joints for sample in samples]))
 

@@ -1,6 +1,8 @@
-"""The free test set: rendered people of validation subjects.
+"""The free test sets: rendered people of validation subjects.
 
-It is rendered on the user's machine, is the same everywhere, and has a hash.
+They are rendered on the user's machine, are the same everywhere, and have a hash. Version 2 shows
+the poses of version 1 in other bodies, cameras and scenes, with an appearance that is not used for
+training.
 """
 
 import dataclasses
@@ -21,12 +23,29 @@ from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 
-VERSION = 1  # of the set: results on different versions are not comparable
 COUNT = 200
-SEED = 2026  # not used for training data
+SEED = 2026  # of the poses; not used for training data
 SIZE = 320  # px
 BOX_MARGIN = 1.1  # factor on the box of the true keypoints, which are inside the body
 _SEEDED = ("global_orient", "body_pose", "betas", "focal")
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """A version of the set; results on different versions are not comparable.
+
+    Attributes:
+      number: of the version.
+      seed: of bodies, cameras and scenes.
+      appearance: a key of families.APPEARANCES.
+    """
+
+    number: int
+    seed: int
+    appearance: str
+
+
+VERSIONS = {1: Version(1, SEED, "v1"), 2: Version(2, 5172, "v2")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +55,13 @@ class Split:
     Attributes:
       samples: images with their labels.
       indices: of the poses among the validation poses of the corpus.
+      version: of the set.
       facts: version, seed, count, size, hash and mean_pixel, which are stored with every result.
     """
 
     samples: list[Sample]
     indices: np.ndarray
+    version: Version
     facts: dict[str, Any]
 
 
@@ -73,7 +94,10 @@ def true_box(sample: Sample) -> Float[np.ndarray, "4"]:
 
 
 def open_split(
-    folder: str | pathlib.Path, corpus: str | pathlib.Path | None = None, count: int = COUNT
+    folder: str | pathlib.Path,
+    corpus: str | pathlib.Path | None = None,
+    count: int = COUNT,
+    number: int = 1,
 ) -> Split:
     """Open the test set in a folder. Missing images are rendered; an interrupted rendering resumes.
 
@@ -81,16 +105,18 @@ def open_split(
       folder: the data directory; each version and count of the set has its own folder in it.
       corpus: pose corpus (docs/training.md); not needed if the set is complete.
       count: number of images. The first N images are the same for every count.
+      number: a key of VERSIONS.
 
     Raises:
       InputError: the set is missing and no corpus is given, or the set is damaged or was rendered
         from other poses.
     """
     # 1. If the whole set exists, take its first images.
-    home, whole = (pathlib.Path(folder) / f"synthetic-test-v{VERSION}-{n}" for n in (count, COUNT))
+    version = VERSIONS[number]
+    home, whole = (pathlib.Path(folder) / f"synthetic-test-v{number}-{n}" for n in (count, COUNT))
     if count < COUNT and (whole / "split.json").exists():
-        full = open_split(folder, corpus, COUNT)
-        return _split(full.samples[:count], full.indices[:count])
+        full = open_split(folder, corpus, COUNT, number)
+        return _split(full.samples[:count], full.indices[:count], version)
 
     # 2. Compare the stored set with the corpus.
     card = home / "split.json"
@@ -106,31 +132,31 @@ def open_split(
 
     # 3. Render missing images, and read all.
     if stored is None:
-        _write(home, card, pathlib.Path(corpus), made_of, count)
+        _write(home, pathlib.Path(corpus), made_of, count, version)
         stored = _read_card(card)
     samples, indices = list(read_shards(home / "val")), np.array(stored["indices"], np.int64)
     complete = len(samples) == len(indices) == count
-    if not complete or split_hash(samples, indices) != stored["hash"]:
+    if not complete or split_hash(samples, indices, number) != stored["hash"]:
         remedy = "delete this folder, so that it is rendered again"
         raise InputError(home, "is not the test set that split.json describes", remedy)
-    return _split(samples, indices)
+    return _split(samples, indices, version)
 
 
-def _split(samples: list[Sample], indices: np.ndarray) -> Split:
+def _split(samples: list[Sample], indices: np.ndarray, version: Version) -> Split:
     mean_pixel = round(float(np.mean([sample.image.mean() for sample in samples])), 2)
     facts = {
-        "version": VERSION,
-        "seed": SEED,
+        "version": version.number,
+        "seed": version.seed,
         "count": len(samples),
         "size": SIZE,
-        "hash": split_hash(samples, indices),
+        "hash": split_hash(samples, indices, version.number),
         "mean_pixel": mean_pixel,
     }
-    return Split(samples, indices, facts)
+    return Split(samples, indices, version, facts)
 
 
 def _write(
-    home: pathlib.Path, card: pathlib.Path, corpus: pathlib.Path, made_of: str, count: int
+    home: pathlib.Path, corpus: pathlib.Path, made_of: str, count: int, version: Version
 ) -> None:
     """Render the images, then write the card.
 
@@ -143,14 +169,15 @@ def _write(
     home.mkdir(parents=True, exist_ok=True)
     with atomic_path(started) as temporary:
         temporary.write_text(made_of)
-    write_split(home, "val", count, str(corpus), seed=SEED, size=SIZE)
+    scenes = {"seed": version.seed, "pose_seed": SEED, "appearance": version.appearance}
+    write_split(home, "val", count, str(corpus), size=SIZE, **scenes)
     indices = poses.load_corpus(corpus, "val").draw(np.arange(count), SEED)
     facts = {
         "corpus": made_of,
-        "hash": split_hash(list(read_shards(home / "val")), indices),
+        "hash": split_hash(list(read_shards(home / "val")), indices, version.number),
         "indices": indices.tolist(),
     }
-    with atomic_path(card) as temporary:
+    with atomic_path(home / "split.json") as temporary:
         temporary.write_text(json.dumps(facts) + "\n")
 
 
@@ -168,7 +195,9 @@ def _read_card(card: pathlib.Path) -> dict[str, Any]:
         raise InputError(card, problem, remedy) from error
 
 
-def split_hash(samples: Sequence[Sample], indices: Sequence[int] | np.ndarray) -> str:
+def split_hash(
+    samples: Sequence[Sample], indices: Sequence[int] | np.ndarray, number: int = 1
+) -> str:
     """16 hexadecimal digits, equal for two sets of the same people in the same cameras.
 
     It is a SHA-256 over the version, the pose indices, the body, and the labels that follow from
@@ -176,7 +205,7 @@ def split_hash(samples: Sequence[Sample], indices: Sequence[int] | np.ndarray) -
     included: their last digits differ between machines, which rounding does not hide. `mean_pixel`,
     which is stored beside the hash, compares the images.
     """
-    digest = hashlib.sha256(f"synthetic-test-v{VERSION}".encode())
+    digest = hashlib.sha256(f"synthetic-test-v{number}".encode())
     digest.update(np.asarray(indices, "<i8").tobytes())
     digest.update(np.asarray(load_body().template, "<f4").tobytes())
     for name in _SEEDED:

@@ -7,6 +7,7 @@ each picture's surroundings in nine spherical harmonics (light.py).
 import hashlib
 import json
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -44,14 +45,23 @@ class Backgrounds:
             digest.update(b"" if known is None else known.tobytes())
         return digest.hexdigest()[:16]
 
-    def draw(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def draw(
+        self,
+        rng: np.random.Generator,
+        size: int,
+        scenery: Callable[[np.random.Generator, int], np.ndarray],
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """A random background, and its light.
+
+        Args:
+          size: px.
+          scenery: makes a procedural background, such as `room`. Without pictures it makes all.
 
         Returns:
           the picture, float32 (size, size, 3) in 0..1; the irradiance (9, 3), or None.
         """
         if not self.images or rng.random() < 0.1:
-            return _room(rng, size), None
+            return scenery(rng, size), None
         chosen = rng.integers(len(self.images))
         image, known = self.images[chosen], self.lights[chosen]
         height, width = image.shape[:2]
@@ -83,7 +93,7 @@ def _read_lights(path: pathlib.Path) -> dict[str, np.ndarray]:
     return lights
 
 
-def _room(rng: np.random.Generator, size: int) -> np.ndarray:
+def room(rng: np.random.Generator, size: int) -> np.ndarray:
     """A wall and a floor of two colours with a soft gradient, a few boxes, and noise."""
     y = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
     wall = rng.uniform(0.3, 0.9) * rng.uniform(0.85, 1.1, 3)

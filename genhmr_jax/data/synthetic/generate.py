@@ -10,13 +10,13 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import smpl_jax
-from PIL import Image, ImageFilter
 from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import SMPL24, SMPL24_FLIP, flip_pose
 
-from genhmr_jax.data.synthetic.appearance import Wardrobe, dress
+from genhmr_jax.data.synthetic import decals
+from genhmr_jax.data.synthetic.appearance import Wardrobe
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
-from genhmr_jax.data.synthetic.light import light_body
+from genhmr_jax.data.synthetic.families import APPEARANCES, TRAINING
 from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_points
 from genhmr_jax.io.compiled import compiled
 from genhmr_jax.render.rasterizer import rasterize, vertex_normals
@@ -222,6 +222,7 @@ def render_sample(
     backgrounds: Backgrounds,
     spec: SceneSpec = SceneSpec(),
     draw: Callable = rasterize,
+    appearance: str = TRAINING,
 ) -> Sample:
     """Renders one sample, a function of its arguments and the state of `rng`.
 
@@ -230,32 +231,37 @@ def render_sample(
       wardrobe: `Wardrobe.of(body)`.
       pose: (72,) axis-angle, y up.
       draw: rasterizer.rasterize, or device_rasterizer.rasterize.
+      appearance: a key of families.APPEARANCES.
     """
     # 1. The body and its clothes.
-    size, s = spec.size, SAMPLES
+    size, s, look = spec.size, SAMPLES, APPEARANCES[appearance]
     rotmats = Rotation.from_rotvec(pose.reshape(24, 3)).as_matrix()
     rotmats[0] = _root(pose, spec, rng)
     betas = np.clip(rng.normal(size=10), -3, 3)
-    albedo, offset, wrinkles = dress(wardrobe, rng)
+    outfit = look.dress(wardrobe, rng)
     faces = np.asarray(body.faces, np.int64)
     posed = _pose_body(body, betas.astype(np.float32), rotmats.astype(np.float32))
     vertices, joints, keypoints = (np.asarray(x, np.float64) for x in posed)
     # Clothes are offset along the posed normals by their thickness at rest, which is exact but for
     # the stretching of the skin.
     normals = vertex_normals(vertices, faces)
-    clothed = vertices + normals * np.linalg.norm(offset, axis=-1, keepdims=True)
+    clothed = vertices + normals * np.linalg.norm(outfit.offset, axis=-1, keepdims=True)
     translation, focal = _place(vertices, keypoints, spec, rng)
 
     # 2. The picture. Wrinkles change the light on the cloth, but not its outline.
-    ground, known = backgrounds.draw(rng, size)
-    wrinkled = vertex_normals(clothed + normals * wrinkles[:, None], faces)
-    shading = light_body(wrinkled, rng, ground.mean((0, 1)).astype(np.float64), known)
-    colour = np.clip(albedo * shading, 0, 1) ** (1 / 2.2)
+    ground, known = backgrounds.draw(rng, size, look.scenery)
+    wrinkled = vertex_normals(clothed + normals * outfit.wrinkles[:, None], faces)
+    shading = look.light(wrinkled, rng, ground.mean((0, 1)).astype(np.float64), known)
     face_id, depth, bary = draw(clothed + translation, faces, focal * s, size * s, size * s)
     picture, cover = ground.copy(), np.zeros((size, size), np.float32)
-    _composite(face_id, bary, faces, colour, picture, cover, s)
+    if outfit.decals is None:
+        colour = np.clip(outfit.albedo * shading, 0, 1) ** (1 / 2.2)
+        _composite(face_id, bary, faces, colour, picture, cover, s)
+    else:
+        surface = (outfit.decals, (face_id, bary), faces, outfit.albedo, shading)
+        decals.composite(wardrobe.charts, *surface, picture, cover, s)
     if rng.random() < spec.occluder:
-        _occlude(picture, cover, backgrounds.draw(rng, size)[0], rng)
+        _occlude(picture, cover, backgrounds.draw(rng, size, look.scenery)[0], rng)
 
     # 3. The labels.
     keypoints, joints = keypoints + translation, joints + translation
@@ -265,7 +271,7 @@ def render_sample(
     visible = _visible(pixels, keypoints[:, 2] - _DEPTHS_OF_KEYPOINTS, cover, surface)
     visible_joints = _visible(project(joints), joints[:, 2] - _DEPTHS_OF_JOINTS, cover, surface)
     return Sample(
-        image=_camera_noise(picture, rng),
+        image=look.noise(picture, rng),
         mask=cover > 0.5,
         global_orient=Rotation.from_matrix(rotmats[0]).as_rotvec().astype(np.float32),
         body_pose=pose[3:].astype(np.float32),
@@ -288,12 +294,3 @@ def _visible(pixels: np.ndarray, z: np.ndarray, cover: np.ndarray, depth: np.nda
     col, row = np.clip(pixels.astype(int), 0, size - 1).T
     surface = np.where(np.isfinite(depth[row, col]), depth[row, col], np.inf)
     return (inside & (cover[row, col] > 0.5) & (z < surface)).astype(np.float64)
-
-
-def _camera_noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Exposure, slight blur and sensor noise; uint8."""
-    picture = np.clip(picture * rng.uniform(0.8, 1.15), 0, 1)
-    blur = ImageFilter.GaussianBlur(rng.uniform(0.0, 1.0))
-    image = Image.fromarray((picture * 255).astype(np.uint8)).filter(blur)
-    noisy = np.asarray(image, np.float32) + rng.normal(0, rng.uniform(0, 6), picture.shape)
-    return np.clip(noisy, 0, 255).astype(np.uint8)

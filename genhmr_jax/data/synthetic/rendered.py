@@ -13,6 +13,7 @@ from genhmr_jax.data.poses import PoseCorpus
 from genhmr_jax.data.sources.records import PersonRecord, person_record
 from genhmr_jax.data.synthetic.appearance import Wardrobe
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+from genhmr_jax.data.synthetic.families import APPEARANCES, TRAINING
 from genhmr_jax.data.synthetic.generate import Sample, SceneSpec, render_sample
 from genhmr_jax.geometry.keypoints import DETECTED, match
 from genhmr_jax.render import device_rasterizer, rasterizer
@@ -43,6 +44,8 @@ class Rendered:
       corpus: of the split; poses are drawn with its weights.
       body: a full body model.
       on_device: rasterise on JAX's default device, not on the CPU.
+      appearance: a key of families.APPEARANCES.
+      pose_seed: draws the poses; None: `seed`.
     """
 
     corpus: PoseCorpus
@@ -52,6 +55,8 @@ class Rendered:
     backgrounds: Backgrounds
     spec: SceneSpec = SceneSpec()
     on_device: bool = False
+    appearance: str = TRAINING
+    pose_seed: int | None = None
 
     @functools.cached_property
     def _wardrobe(self) -> Wardrobe:
@@ -67,13 +72,14 @@ class Rendered:
     def render(self, number: int) -> Encoded:
         """Renders a scene."""
         rng = np.random.default_rng([SPLITS.index(self.split), self.seed, number])
-        pose = self.corpus.poses[self.corpus.draw(np.array(number), self.seed)]
+        pose_seed = self.seed if self.pose_seed is None else self.pose_seed
+        pose = self.corpus.poses[self.corpus.draw(np.array(number), pose_seed)]
         draw = device_rasterizer.rasterize if self.on_device else rasterizer.rasterize
-        sample = render_sample(
-            self.body, self._wardrobe, pose, rng, self.backgrounds, self.spec, draw
-        )
+        scene = (pose, rng, self.backgrounds, self.spec, draw, self.appearance)
+        sample = render_sample(self.body, self._wardrobe, *scene)
         image, mask = io.BytesIO(), io.BytesIO()
-        Image.fromarray(sample.image).save(image, "JPEG", quality=int(rng.integers(70, 96)))
+        quality = APPEARANCES[self.appearance].quality
+        Image.fromarray(sample.image).save(image, "JPEG", quality=int(rng.integers(*quality)))
         Image.fromarray(np.where(sample.mask, 255, 0).astype(np.uint8)).save(mask, "PNG")
         return Encoded(sample, image.getvalue(), mask.getvalue())
 

@@ -3,7 +3,9 @@
     python -m genhmr_jax.data.synthetic.write --out runs/images --split val --count 200 \\
         --poses cmu_poses.npz [--backgrounds DIR]
 
-Every sample is a function of (split, seed, number). Shards that exist are skipped, so that a
+Every sample is a function of (split, seed, number). Training poses are drawn so that rare ones are
+frequent (`--rare`, poses.favour_rare), and each sample has its own camera, so that a pose which is
+drawn again is seen from another side. Shards that exist are skipped, so that a
 stopped run continues where it was, and a larger --count extends a set. Each shard holds the
 settings that it was made with: other settings need another folder.
 """
@@ -23,6 +25,7 @@ from tqdm import tqdm
 
 from genhmr_jax.data import poses
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+from genhmr_jax.data.synthetic.families import APPEARANCES, TRAINING
 from genhmr_jax.data.synthetic.generate import Sample, SceneSpec
 from genhmr_jax.data.synthetic.rendered import SPLITS, Encoded, Rendered
 from genhmr_jax.geometry.bodies import load_body
@@ -50,8 +53,16 @@ def write_split(
     size: int = 320,
     workers: int = 2,
     body: str = "neutral",
+    appearance: str = TRAINING,
+    pose_seed: int | None = None,
+    rare: float = poses.RARE,
 ) -> None:
     """Writes samples of a split ("train" or "val") into out/split/*.npz, SHARD in each.
+
+    Args:
+      appearance: a key of families.APPEARANCES.
+      pose_seed: draws the poses; None: `seed`.
+      rare: of the split "train", see poses.load_corpus.
 
     A shard holds LABELS (units as in generate.Sample), with the samples along the first axis;
     image_bytes (JPEG) and mask_bytes (PNG), concatenated, with the end of each in image_end and
@@ -61,12 +72,14 @@ def write_split(
       InputError: an existing shard is damaged or was made with other settings.
     """
     scenes = Rendered(
-        poses.load_corpus(corpus_file, split),
+        poses.load_corpus(corpus_file, split, rare=rare),
         split,
         seed,
         load_body(body),
         Backgrounds(backgrounds),
         SceneSpec(size=size),
+        appearance=appearance,
+        pose_seed=pose_seed,
     )
     folder = out / split
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,12 +108,15 @@ def _write_shard(path: pathlib.Path, rendered: list[Encoded], settings: str) -> 
 
 
 def _settings(scenes: Rendered) -> str:
-    """JSON of what determines the images: seed, size, hashes of poses, body and backgrounds."""
+    """JSON of what determines the images: seeds, size, appearance, and hashes of the rest."""
     sha = lambda a: hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest()[:16]
     settings = {
         "seed": scenes.seed,
+        "pose_seed": scenes.pose_seed,
         "size": scenes.spec.size,
+        "appearance": scenes.appearance,
         "poses": sha(scenes.corpus.poses),
+        "weights": sha(np.round(1e9 * scenes.corpus.weights)),
         "body": sha(np.asarray(scenes.body.template)),
         "backgrounds": scenes.backgrounds.fingerprint(),
     }
@@ -192,6 +208,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     about = "a body of the package, or your SMPL file"
     parser.add_argument("--body", default="neutral", type=path_argument, help=about)
+    looks = "families of people, clothes and scenes; v1 and v2 are those of the test sets"
+    parser.add_argument("--appearance", choices=APPEARANCES, default=TRAINING, help=looks)
+    rare = "share of training poses drawn by rarity, 0..1; 0: only by the weights of the corpus"
+    parser.add_argument("--rare", type=float, default=poses.RARE, help=rare)
     args = parser.parse_args()
     try:
         write_split(
@@ -204,6 +224,8 @@ def main() -> None:
             size=args.size,
             workers=args.workers,
             body=args.body,
+            appearance=args.appearance,
+            rare=args.rare,
         )
     except InputError as error:
         parser.exit(1, f"{error}\n")

@@ -98,7 +98,7 @@ class GenHmrTask(Task):
     def sources(self) -> dict[str, Any]:
         config, sources = self.config, {}
         if self._validation_poses is not None:
-            corpus = poses.load_corpus(config.data.poses, "train")
+            corpus = poses.load_corpus(config.data.poses, "train", rare=config.data.rare_poses)
             sources["views"] = poses.PoseSource(corpus, config.batch_size, config.seed)
         if self.images.size:
             sources["images"] = self.images.source()

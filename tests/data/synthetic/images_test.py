@@ -12,7 +12,7 @@ from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.data.synthetic import write
 from genhmr_jax.data.synthetic.appearance import Wardrobe, dress
-from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+from genhmr_jax.data.synthetic.backgrounds import Backgrounds, room
 from genhmr_jax.data.synthetic.generate import SAMPLES, Sample, SceneSpec, _composite, render_sample
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_points
@@ -165,7 +165,8 @@ def test_compositing_against_numpy():
 
 def test_clothes_stand_out_by_centimetres_and_hands_stay_bare(wardrobe):
     for seed in range(20):
-        albedo, offset, wrinkles = dress(wardrobe, np.random.default_rng(seed))
+        outfit = dress(wardrobe, np.random.default_rng(seed))
+        albedo, offset, wrinkles = outfit.albedo, outfit.offset, outfit.wrinkles
         thickness = np.linalg.norm(offset, axis=-1)
         assert 0.003 < thickness.max() < 0.12
         assert not thickness[wardrobe.arm > 1.0].any()
@@ -177,7 +178,7 @@ def test_clothes_stand_out_by_centimetres_and_hands_stay_bare(wardrobe):
 def test_backgrounds_of_a_folder(tmp_path):
     Image.fromarray(np.full((90, 120, 3), [200, 20, 20], np.uint8)).save(tmp_path / "red.png")
     source, rng = Backgrounds(tmp_path), np.random.default_rng(0)
-    drawn, lights = zip(*[source.draw(rng, 32) for _ in range(40)], strict=True)
+    drawn, lights = zip(*[source.draw(rng, 32, room) for _ in range(40)], strict=True)
     assert not any(light is not None for light in lights)
     assert all(p.shape == (32, 32, 3) and 0 <= p.min() and p.max() <= 1 for p in drawn)
     red = [np.ptp(p, axis=(0, 1)).max() < 0.02 and p[0, 0, 0] > 3 * p[0, 0, 1] for p in drawn]
@@ -193,7 +194,7 @@ def test_the_light_of_a_picture_comes_with_it_and_is_mirrored_with_it(tmp_path):
     (tmp_path / "lights.json").write_text(json.dumps({"left.png": light.tolist()}))
     source, sides = Backgrounds(tmp_path), set()
     for seed in range(60):
-        picture, known = source.draw(np.random.default_rng(seed), 32)
+        picture, known = source.draw(np.random.default_rng(seed), 32, room)
         ramp = picture[:, :4].mean() - picture[:, -4:].mean()
         if known is not None and abs(ramp) > 0.3:
             assert np.sign(known[1, 0]) == -np.sign(ramp) and known[0, 0] == 1.0
@@ -286,7 +287,8 @@ def test_a_set_grows_and_keeps_to_its_settings(tmp_path, corpus_file):
     after = [sample.image for sample in write.read_shards(tmp_path / "val")]
     assert len(after) == 3
     np.testing.assert_array_equal(after[:2], before)
-    for other in (draw | {"size": 32}, draw | {"seed": 1}, draw | {"body": "neutral"}):
+    changes = ({"size": 32}, {"seed": 1}, {"body": "neutral"}, {"appearance": "v1"})
+    for other in (draw | change for change in changes):
         with pytest.raises(InputError, match="00000.npz: was made with other settings"):
             write.write_split(tmp_path, "val", 4, corpus_file, **other)
 

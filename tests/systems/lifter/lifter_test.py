@@ -23,10 +23,10 @@ from genhmr_jax.train.validation import means
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, corpus_file):
-    """Rendered images and their detections, both splits."""
-    root = tmp_path_factory.mktemp("lifter")
+    """Rendered images and their detections, both splits, as the shipped lifter saw people."""
+    root, scenes = tmp_path_factory.mktemp("lifter"), {"appearance": "v1", "rare": 0.0}
     for split, count in (("train", 6), ("val", 8)):
-        write_split(root / "images", split, count, str(corpus_file), workers=1)
+        write_split(root / "images", split, count, str(corpus_file), workers=1, **scenes)
         features.compute(root / "images", root / "features", split, features.DETECTOR)
     return root
 
