@@ -62,7 +62,7 @@ def decoder_pass(
     if not system.spec.feedback:
         return (logits,)
     expected = jax.nn.softmax(logits) @ params["codebook"]["vectors"]
-    return logits, *steps.look(expected, state)
+    return logits, *steps.assess(expected, state)
 
 
 @functools.partial(jax.jit, static_argnames=("system", "hypotheses"))

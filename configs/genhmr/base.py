@@ -39,8 +39,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.transformer.geometric = True  # input and output use the code vectors
     c.model.transformer.head_rank = 48  # dims of the logits' products; 0: a full linear head
     c.model.num_keypoints = 23  # 0: an image-only model
-    # Whether each step sees where the answer of the step before it landed. Then the next two are of
-    # the network that reads it. The paper's model has no feedback; the two are then of the network
+    # Whether each step gets the projection of the estimate of the step before it. Then the next two
+    # are of the network that reads it. The paper's model has no feedback; the two are then of the network
     # that makes context tokens of the keypoints.
     c.model.feedback = True
     c.model.context_width = 640

@@ -204,7 +204,7 @@ class MaskedTransformer(nnx.Module):
         image_weight: Float[Array, "B"] | None = None,
         remat: str = "none",
         *,
-        evidence: Float[Array, "B L C"] | None = None,
+        token_features: Float[Array, "B L C"] | None = None,
         reference: Float[Array, "B L 2"] | None = None,
     ) -> Float[Array, "B L N"]:
         """Compute the logits, in float32.
@@ -216,7 +216,7 @@ class MaskedTransformer(nnx.Module):
           image_values: of the method `image_values`, or None without an image.
           image_weight: 1 for samples with an image, 0 where it is dropped (default: 1).
           remat: "blocks" stores only each layer's input for the backward pass.
-          evidence: added to the embedding of each pose token.
+          token_features: added to the embedding of each pose token.
           reference: reference points of the pose tokens in the image, in place of the learned ones;
             0..1 in the image.
 
@@ -229,8 +229,8 @@ class MaskedTransformer(nnx.Module):
         if self.spec.geometric:
             padded = jnp.pad(codes[:, :-1], ((0, 1), (0, 0)))
             x = x + jnp.einsum("bld,ldc->blc", padded[tokens], self.code_in[...])
-        if evidence is not None:
-            x = x + evidence
+        if token_features is not None:
+            x = x + token_features
         x = by_rows(jnp.concatenate([context, x], 1))
 
         # 2. Apply the layers.

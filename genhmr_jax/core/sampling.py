@@ -12,8 +12,8 @@ enters only as a function that returns logits (B, L, N). The image is encoded on
 which is one `lax.fori_loop`.
 
 By the paper's rule the confidence of a token is its probability, and a kept token never changes.
-With `Feedback` each step also decodes the current answer and compares it with the evidence, and the
-next step gets the result. The confidence is then an estimate that was trained for that purpose, and
+With `Feedback` each step also decodes its estimate and compares it with the inputs, and the next
+step gets the result. The confidence is then an estimate that was trained for that purpose, and
 a kept token is masked again when its confidence falls below that of others.
 """
 
@@ -55,18 +55,18 @@ class Samples:
 
 @dataclasses.dataclass(frozen=True)
 class Feedback:
-    """What a step learns from the answer of the step before it.
+    """What a step gets from the estimate of the step before it.
 
     Attributes:
       start: the state before the first step, a pytree of arrays.
-      look: (embeddings (B, L, D), state) -> (state, confidence (B, L)): compare the answer that the
-        embeddings decode to with the evidence.
-      commit: whether the answer has the code vector of every kept token, and not its expected
+      assess: (embeddings (B, L, D), state) -> (state, confidence (B, L)): compare the estimate that
+        the embeddings decode to with the inputs.
+      commit: whether the estimate has the code vector of every kept token, and not its expected
         embedding. Then the samples of one person differ.
     """
 
     start: Any
-    look: Callable[[Float[Array, "B L D"], Any], tuple[Any, Float[Array, "B L"]]]
+    assess: Callable[[Float[Array, "B L D"], Any], tuple[Any, Float[Array, "B L"]]]
     commit: bool = False
 
 
@@ -165,14 +165,14 @@ def loop(
         expected = jnp.where(masked[..., None], mean, expected)
         committed = jnp.where(masked[..., None], mean, vectors[tokens])
 
-        # 4. The confidence of a token. With feedback it is an estimate for the current answer, also
+        # 4. The confidence of a token. With feedback it is that of the current estimate, also
         # of tokens that were kept earlier. Otherwise it is the probability p_i(y_i) of a new token,
         # for any temperature, and infinite for a token that was kept earlier.
         if feedback is None:
             confidence = jnp.take_along_axis(probability, chosen[..., None], -1)[..., 0]
             confidence, free = jnp.where(masked, confidence, jnp.inf), masked
         else:
-            state, confidence = feedback.look(committed if feedback.commit else mean, state)
+            state, confidence = feedback.assess(committed if feedback.commit else mean, state)
             free = jnp.ones_like(masked)
 
         # 5. The number of tokens to mask again: n = floor(gamma(t / T) L), with t counted from 1.

@@ -17,7 +17,7 @@ from genhmr_jax.core.tokenizer import PoseTokenizer
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import keypoint_model
-from genhmr_jax.systems.genhmr.feedback import Observed
+from genhmr_jax.systems.genhmr.feedback import DetectedKeypoints
 from genhmr_jax.systems.genhmr.model import Encoded, GenHmr
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 from genhmr_jax.systems.genhmr.system import DRAWS, GenHmrSystem
@@ -61,7 +61,7 @@ def inputs(system, params, rows=3):
     key = jax.random.key(4)
     view = CropCamera(jnp.ones((rows, 3)), jnp.ones(rows), jnp.ones((rows, 2)))
     encoded = Encoded(
-        observed=Observed(view, jnp.zeros((rows, 23, 3)), jnp.zeros((rows, 23, 3))),
+        detected=DetectedKeypoints(view, jnp.zeros((rows, 23, 3)), jnp.zeros((rows, 23, 3))),
         turn=None,
         photo=view,
         image_values=None,

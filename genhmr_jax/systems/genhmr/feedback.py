@@ -1,4 +1,4 @@
-"""The current answer of a sampling step, and where it lands in the evidence.
+"""The estimate of a sampling step, and its distance from the detected keypoints.
 
 Between two steps of sampling the current tokens are decoded to a body. Its keypoints are projected
 and compared with the detected ones (as in PyMAF, Zhang et al. 2021, and HMR's iterative regression,
@@ -24,7 +24,7 @@ from genhmr_jax.geometry.mean_pose import MEAN_POSE_72
 KEYPOINT3D_SCALE = 0.3
 """Metres: keypoints in 3D are divided by this, about their standard deviation."""
 MEAN_SCALE = 0.85
-"""Scale s of the weak camera of the first answer: about the mean of people who fill their crop."""
+"""Scale s of the weak camera of the first estimate: about the mean of people who fill their crop."""
 FARTHEST = 3.0
 """Half sides of the crop: projected points are clipped there."""
 _HIPS = [DETECTED.index("left_hip"), DETECTED.index("right_hip")]
@@ -43,7 +43,7 @@ ASSIGNMENTS = _assignments()
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Observed:
+class DetectedKeypoints:
     """The detected keypoints of B people, in the axes of the network.
 
     Attributes:
@@ -64,7 +64,7 @@ class Observed:
         parts = [self.keypoints.reshape(rows, -1), self.view.box_information()]
         return jnp.concatenate([*parts, lifted.reshape(rows, -1), known], -1)
 
-    def reassigned(self, assignment: Int[Array, "B"]) -> "Observed":
+    def reassigned(self, assignment: Int[Array, "B"]) -> "DetectedKeypoints":
         """The same points under other names: for each row one of ASSIGNMENTS."""
         if not self.keypoints.shape[1]:
             return self
@@ -76,7 +76,7 @@ class Observed:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class Estimate:
     """The bodies of B people after a step.
 
     Attributes:
@@ -110,45 +110,45 @@ class Answer:
         rot6d = rotations.matrix_to_rot6d(self.rotmats, "rows").reshape(rows, -1)
         return jnp.concatenate([rot6d, self.betas, self.camera], -1)
 
-    def gaps(self, observed: Observed) -> Float[Array, "B G"]:
+    def gaps(self, detected: DetectedKeypoints) -> Float[Array, "B G"]:
         """Distances of its keypoints from the detected ones in 2D and 3D, the input of a network.
 
         They are 0 where a keypoint is not detected.
         """
-        rows, count, seen = *observed.keypoints.shape[:2], observed.keypoints[..., 2:] > 0
-        in2d = jnp.where(seen, self.points2d[:, :count] - observed.keypoints[..., :2], 0.0)
-        known = jnp.any(observed.keypoints3d != 0, (1, 2), keepdims=True)
+        rows, count, seen = *detected.keypoints.shape[:2], detected.keypoints[..., 2:] > 0
+        in2d = jnp.where(seen, self.points2d[:, :count] - detected.keypoints[..., :2], 0.0)
+        known = jnp.any(detected.keypoints3d != 0, (1, 2), keepdims=True)
         in3d = (
-            jnp.where(known, self.points3d[:, :count] - observed.keypoints3d, 0.0)
+            jnp.where(known, self.points3d[:, :count] - detected.keypoints3d, 0.0)
             / KEYPOINT3D_SCALE
         )
         return jnp.concatenate([3.0 * in2d.reshape(rows, -1), in3d.reshape(rows, -1)], -1)
 
 
-def landed(
+def pose_and_project(
     body: smpl_jax.SmplModel,
     view: CropCamera,
     rotmats: Float[Array, "B 24 3 3"],
     betas: Float[Array, "B 10"],
     camera: Float[Array, "B 3"],
     step: Int[Array, "B"],
-) -> Answer:
+) -> Estimate:
     """Pose and project bodies.
 
     Args:
       body: a keypoint model.
       view: the camera of the network.
-      rotmats, betas, camera, step: see Answer.
+      rotmats, betas, camera, step: see Estimate.
     """
-    answer = Answer(rotmats, betas, camera, *[jnp.zeros(())] * 4, step)
+    estimate = Estimate(rotmats, betas, camera, *[jnp.zeros(())] * 4, step)
     output = smpl_jax.forward(body, betas, rotmats)
     points = keypoint_points(body, output, DETECTED)
-    translation = view.translation(answer.weak_camera)[:, None]
+    translation = view.translation(estimate.weak_camera)[:, None]
     both = jnp.concatenate([output.joints, points], 1) + translation
     pixels = jnp.clip(view.to_crop(view.project(both)), -FARTHEST, FARTHEST)
     hips = points[:, _HIPS]
     return dataclasses.replace(
-        answer,
+        estimate,
         joints=output.joints,
         joints2d=pixels[:, :24],
         points2d=pixels[:, 24:],

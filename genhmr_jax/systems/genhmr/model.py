@@ -26,13 +26,18 @@ from genhmr_jax.nets.mlp import ResidualMlp
 from genhmr_jax.nets.pyramid import ProjectLevels, SimplePyramid
 from genhmr_jax.nets.remat import checkpointed
 from genhmr_jax.nets.vit import Vit, VitSpec, normalise
-from genhmr_jax.systems.genhmr.feedback import ASSIGNMENTS, Answer, Observed, joints_of_tokens
+from genhmr_jax.systems.genhmr.feedback import (
+    ASSIGNMENTS,
+    DetectedKeypoints,
+    Estimate,
+    joints_of_tokens,
+)
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 
 CELL_WIDTH = 16
-"""Channels of the image's features that are read at the joints of the current answer."""
-EVIDENCE_WIDTH = 64
-"""Channels of the evidence for a token, before they become those of the transformer."""
+"""Channels of the image's features that are read at the joints of the current estimate."""
+FEATURE_WIDTH = 64
+"""Channels of the token_features for a token, before they become those of the transformer."""
 MOST_STEPS = 3
 """Number of steps that differ for `Correction`: later ones count as the last of them."""
 NEAR = (0.05, confidence.NEAR)
@@ -42,7 +47,7 @@ NEAR = (0.05, confidence.NEAR)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Score:
-    """Estimates of the errors of B answers, float32.
+    """Estimates of the errors of B estimates, float32.
 
     Attributes:
       near: (B, 24, len(NEAR)) logits of the probability that a joint is within each of NEAR, after
@@ -61,7 +66,7 @@ class Encoded:
     """The encoded inputs of B people; computed once, before sampling.
 
     Attributes:
-      observed: the detected keypoints, in the axes of the network.
+      detected: the detected keypoints, in the axes of the network.
       turn: (B, 3, 3) from these axes to those of the photo's camera; None: they are the same.
       photo: the photo's camera, whose crop the results refer to.
       image_values: for each layer of the transformer, see MaskedTransformer.image_values; None
@@ -74,7 +79,7 @@ class Encoded:
         model without feedback.
     """
 
-    observed: Observed
+    detected: DetectedKeypoints
     turn: jax.Array | None
     photo: CropCamera
     image_values: list[list[jax.Array]] | None
@@ -93,102 +98,102 @@ class ContextEncoder(nnx.Module):
         self.tokens = spec.context_tokens if spec.num_keypoints else 1
         inner = spec.context_width if spec.num_keypoints else width
         size_out = self.tokens * width
-        self.mlp = ResidualMlp(observed_size(spec), inner, spec.context_depth, size_out, rngs=rngs)
+        self.mlp = ResidualMlp(detected_size(spec), inner, spec.context_depth, size_out, rngs=rngs)
         if spec.box_token:
             self.box_alone = nnx.Linear(3, width, rngs=rngs)
 
-    def __call__(self, observed: Observed) -> Float[Array, "B S C"]:
-        context = self.mlp(observed.flat())
+    def __call__(self, detected: DetectedKeypoints) -> Float[Array, "B S C"]:
+        context = self.mlp(detected.flat())
         context = context.reshape(context.shape[0], self.tokens, -1)
         if not self.spec.box_token:
             return context
-        box = self.box_alone(observed.view.box_information().astype(context.dtype))
+        box = self.box_alone(detected.view.box_information().astype(context.dtype))
         return jnp.concatenate([context, box[:, None]], 1)
 
 
 class Correction(nnx.Module):
-    """Where the current answer landed -> evidence for each token; corrected shape and camera.
+    """The current estimate -> features of each token; corrected shape and camera.
 
-    One network for all steps: the first answer is the mean pose. It reads the observed keypoints,
-    the answer, the distances between both, and the image at the answer's joints.
+    One network for all steps: the first estimate is the mean pose. It reads the detected keypoints,
+    the estimate, the distances between both, and the image at the estimate's joints.
     """
 
     def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
         self.spec, self.length = spec, spec.tokenizer.length
         width, inner, depth = spec.transformer.width, spec.context_width, spec.context_depth
-        size_in = landing_size(spec) + MOST_STEPS
-        self.mlp = ResidualMlp(size_in, inner, depth, self.length * EVIDENCE_WIDTH + 13, rngs=rngs)
-        self.spread = nnx.Linear(EVIDENCE_WIDTH, width, rngs=rngs)
+        size_in = estimate_size(spec) + MOST_STEPS
+        self.mlp = ResidualMlp(size_in, inner, depth, self.length * FEATURE_WIDTH + 13, rngs=rngs)
+        self.spread = nnx.Linear(FEATURE_WIDTH, width, rngs=rngs)
 
     def __call__(
-        self, answer: Answer, observed: Observed, at_joints: Float[Array, "B F"] | None
-    ) -> tuple[Float[Array, "B L C"], Answer]:
-        """The evidence, and the answer with the corrected shape and camera.
+        self, estimate: Estimate, detected: DetectedKeypoints, at_joints: Float[Array, "B F"] | None
+    ) -> tuple[Float[Array, "B L C"], Estimate]:
+        """The token_features, and the estimate with the corrected shape and camera.
 
         Args:
-          answer: the current one.
-          observed: the keypoints.
+          estimate: the current one.
+          detected: the keypoints.
           at_joints: of `GenHmr.at_joints`.
         """
-        step = jax.nn.one_hot(jnp.minimum(answer.step, MOST_STEPS - 1), MOST_STEPS)
-        out = self.mlp(_landing(answer, observed, at_joints, step))
+        step = jax.nn.one_hot(jnp.minimum(estimate.step, MOST_STEPS - 1), MOST_STEPS)
+        out = self.mlp(_estimate_inputs(estimate, detected, at_joints, step))
         change = 0.3 * out[:, -13:].astype(jnp.float32)
-        answer = dataclasses.replace(
-            answer, betas=answer.betas + change[:, :10], camera=answer.camera + change[:, 10:]
+        estimate = dataclasses.replace(
+            estimate, betas=estimate.betas + change[:, :10], camera=estimate.camera + change[:, 10:]
         )
-        evidence = out[:, :-13].reshape(out.shape[0], self.length, EVIDENCE_WIDTH)
-        return self.spread(evidence), answer
+        token_features = out[:, :-13].reshape(out.shape[0], self.length, FEATURE_WIDTH)
+        return self.spread(token_features), estimate
 
 
 class Scorer(nnx.Module):
-    """How good an answer is: for each joint, and as a whole.
+    """How good an estimate is: for each joint, and as a whole.
 
-    It compares the answer with the keypoints as they were detected, also for an answer to keypoints
+    It compares the estimate with the keypoints as they were detected, also for an estimate to keypoints
     of another assignment.
     """
 
     def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
-        size_in = landing_size(spec) + len(ASSIGNMENTS)
+        size_in = estimate_size(spec) + len(ASSIGNMENTS)
         self.mlp = ResidualMlp(size_in, spec.score_width, 2, 24 * len(NEAR) + 2, rngs=rngs)
 
     def __call__(
         self,
-        answer: Answer,
-        observed: Observed,
+        estimate: Estimate,
+        detected: DetectedKeypoints,
         at_joints: Float[Array, "B F"] | None,
         assignment: Int[Array, "B"],
     ) -> Score:
-        """Score answers.
+        """Score estimates.
 
         Args:
-          answer: the bodies.
-          observed: the keypoints as detected.
+          estimate: the bodies.
+          detected: the keypoints as detected.
           at_joints: of `GenHmr.at_joints`.
-          assignment: the one of ASSIGNMENTS that led to the answer.
+          assignment: the one of ASSIGNMENTS that led to the estimate.
         """
         flag = jax.nn.one_hot(assignment, len(ASSIGNMENTS))
-        out = self.mlp(_landing(answer, observed, at_joints, flag)).astype(jnp.float32)
+        out = self.mlp(_estimate_inputs(estimate, detected, at_joints, flag)).astype(jnp.float32)
         near = out[:, :-2].reshape(out.shape[0], 24, len(NEAR))
         return Score(near, out[:, -2:])
 
 
-def _landing(
-    answer: Answer, observed: Observed, at_joints: jax.Array | None, flags: jax.Array
+def _estimate_inputs(
+    estimate: Estimate, detected: DetectedKeypoints, at_joints: jax.Array | None, flags: jax.Array
 ) -> Float[Array, "B I"]:
-    """All that is known of an answer, as the input of a network."""
-    parts = [observed.flat(), answer.flat(), answer.gaps(observed), flags]
+    """All that is known of an estimate, as the input of a network."""
+    parts = [detected.flat(), estimate.flat(), estimate.gaps(detected), flags]
     return jnp.concatenate(parts + ([] if at_joints is None else [at_joints]), -1)
 
 
-def observed_size(spec: GenHmrSpec) -> int:
-    """Number of values of Observed.flat."""
+def detected_size(spec: GenHmrSpec) -> int:
+    """Number of values of DetectedKeypoints.flat."""
     return 6 * spec.num_keypoints + 4
 
 
-def landing_size(spec: GenHmrSpec) -> int:
-    """Number of values of `_landing`, without its flags."""
+def estimate_size(spec: GenHmrSpec) -> int:
+    """Number of values of `_estimate_inputs`, without its flags."""
     at_joints = 24 * CELL_WIDTH * spec.transformer.levels
-    return observed_size(spec) + 157 + 5 * spec.num_keypoints + at_joints
+    return detected_size(spec) + 157 + 5 * spec.num_keypoints + at_joints
 
 
 class GenHmr(nnx.Module):
@@ -219,7 +224,7 @@ class GenHmr(nnx.Module):
 
     def encode(
         self,
-        observed: Observed,
+        detected: DetectedKeypoints,
         photo: CropCamera,
         turn: Float[Array, "B 3 3"] | None = None,
         maps: list[Float[Array, "B H W _"]] | None = None,
@@ -233,7 +238,7 @@ class GenHmr(nnx.Module):
         """Encode the inputs, once before sampling.
 
         Args:
-          observed, photo, turn: see Encoded.
+          detected, photo, turn: see Encoded.
           maps: the image encoder's maps, finest first, or None without an image.
           image_weight: 0 where the image of a row must be ignored.
           images: crops in 0..1, in place of the maps, for an encoder that is part of the model.
@@ -252,7 +257,7 @@ class GenHmr(nnx.Module):
             pixels = normalise(images, self.encoder.spec)
             maps = self.encoder(pixels, drop_path, remat, frozen_layers)
         levels, values, cells = None, None, None
-        rows = observed.keypoints.shape[0]
+        rows = detected.keypoints.shape[0]
         if maps is not None:
             with jax.named_scope("pyramid"):
                 levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps)
@@ -264,43 +269,43 @@ class GenHmr(nnx.Module):
             context = jnp.zeros((rows, 0, self.spec.transformer.width))
             betas = weak = None
         else:
-            context = self.context(observed)
+            context = self.context(detected)
             coarsest = None if levels is None else levels[-1]
             betas, weak = self.head(context, coarsest, image_weight)
-        return Encoded(observed, turn, photo, values, cells, image_weight, context, betas, weak)
+        return Encoded(detected, turn, photo, values, cells, image_weight, context, betas, weak)
 
-    def at_joints(self, encoded: Encoded, answer: Answer) -> Float[Array, "B F"] | None:
-        """The image's features at the joints of an answer; zeros where there is no image.
+    def at_joints(self, encoded: Encoded, estimate: Estimate) -> Float[Array, "B F"] | None:
+        """The image's features at the joints of an estimate; zeros where there is no image.
 
         None if the model has no image at all.
         """
         if not self.spec.encoder_channels:
             return None
-        rows, levels = answer.betas.shape[0], self.spec.transformer.levels
+        rows, levels = estimate.betas.shape[0], self.spec.transformer.levels
         if encoded.cells is None:
             return jnp.zeros((rows, 24 * levels * CELL_WIDTH))
-        points = (answer.joints2d[:, :, None, None] + 1) / 2
+        points = (estimate.joints2d[:, :, None, None] + 1) / 2
         ones = jnp.ones(points.shape[:-1])
         found = [attend(cells.astype(jnp.float32), points, ones) for cells in encoded.cells]
         found = jnp.concatenate(found, -1).reshape(rows, -1)
         return found * encoded.image_weight[:, None]
 
     def corrected(
-        self, encoded: Encoded, answer: Answer
-    ) -> tuple[Float[Array, "B L C"] | None, Answer]:
-        """The evidence of an answer for the next step, and its corrected shape and camera."""
+        self, encoded: Encoded, estimate: Estimate
+    ) -> tuple[Float[Array, "B L C"] | None, Estimate]:
+        """The token_features of an estimate for the next step, and its corrected shape and camera."""
         if not self.spec.feedback:
-            return None, answer
+            return None, estimate
         with jax.named_scope("correction"):
-            return self.correction(answer, encoded.observed, self.at_joints(encoded, answer))
+            return self.correction(estimate, encoded.detected, self.at_joints(encoded, estimate))
 
     def logits(
         self,
         tokens: Int[Array, "B L"],
         codes: Float[Array, "N D+1"],
         encoded: Encoded,
-        answer: Answer | None = None,
-        evidence: Float[Array, "B L C"] | None = None,
+        estimate: Estimate | None = None,
+        token_features: Float[Array, "B L C"] | None = None,
         *,
         remat: str = "none",
     ) -> Float[Array, "B L N"]:
@@ -310,27 +315,31 @@ class GenHmr(nnx.Module):
           tokens: ids; N where masked.
           codes: of `MaskedTransformer.codes`.
           encoded: of `encode`.
-          answer: the current one, for a model with feedback.
-          evidence: of `corrected`.
+          estimate: the current one, for a model with feedback.
+          token_features: of `corrected`.
           remat: see `encode`.
         """
         context, values, weight = encoded.context, encoded.image_values, encoded.image_weight
         reference = None
         if self.spec.feedback and values is not None:
-            joints = answer.joints2d[:, joints_of_tokens(self.spec.tokenizer)]
+            joints = estimate.joints2d[:, joints_of_tokens(self.spec.tokenizer)]
             reference = jnp.clip((joints + 1) / 2, -0.5, 1.5)
-        how = {"evidence": evidence, "reference": reference}
+        how = {"token_features": token_features, "reference": reference}
         with jax.named_scope("transformer"):
             return self.transformer(
                 tokens, codes, context, values, weight, _of_transformer(remat), **how
             )
 
     def score(
-        self, encoded: Encoded, answer: Answer, observed: Observed, assignment: Int[Array, "B"]
+        self,
+        encoded: Encoded,
+        estimate: Estimate,
+        detected: DetectedKeypoints,
+        assignment: Int[Array, "B"],
     ) -> Score:
-        """Estimate the errors of an answer; see Scorer. The gradient only reaches the scorer."""
-        at_joints = self.at_joints(encoded, answer)
-        stopped = jax.lax.stop_gradient((answer, observed, at_joints))
+        """Estimate the errors of an estimate; see Scorer. The gradient only reaches the scorer."""
+        at_joints = self.at_joints(encoded, estimate)
+        stopped = jax.lax.stop_gradient((estimate, detected, at_joints))
         return self.scorer(*stopped, assignment)
 
 

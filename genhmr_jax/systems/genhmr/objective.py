@@ -27,14 +27,14 @@ from genhmr_jax.data.image_rows import known_mean, rooted
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry.keypoints import project_keypoints
 from genhmr_jax.geometry.metrics import centred, distances, masked_mean, procrustes
-from genhmr_jax.systems.genhmr.feedback import Answer
+from genhmr_jax.systems.genhmr.feedback import Estimate
 from genhmr_jax.systems.genhmr.model import NEAR, Encoded, Score
 from genhmr_jax.systems.genhmr.samples import Sample
 from genhmr_jax.systems.genhmr.steps import Steps
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
 Sums = dict[str, jax.Array]
-ALTERNATIVE_STEPS = 2  # after which an answer to other names of the keypoints is scored
+ALTERNATIVE_STEPS = 2  # after which an estimate to other names of the keypoints is scored
 
 
 class Truth(NamedTuple):
@@ -47,10 +47,10 @@ class Truth(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step of the unrolled sampling: its logits, its answer, and which tokens were masked."""
+    """A step of the unrolled sampling: its logits, its estimate, and which tokens were masked."""
 
     logits: Float[Array, "B L N"]
-    answer: Answer
+    estimate: Estimate
     mask: Bool[Array, "B L"]
     score: Score | None
 
@@ -97,7 +97,7 @@ class Objective:
                 terms["score"] = _score_term(step, truth, sample, own)
             found.append(terms)
         terms = {name: sum(t[name] for t in found) / len(found) for name in found[0]}
-        metrics = _accuracies(step.logits, sample) | _error(step.answer, truth, sample, "")
+        metrics = _accuracies(step.logits, sample) | _error(step.estimate, truth, sample, "")
         # 2. Answers to other names of the keypoints, which the scorer must tell apart.
         if step.score is not None and self.system.spec.num_keypoints:
             assignment = 1 + (sample.targets.kept % 2)
@@ -121,10 +121,10 @@ class Objective:
             soft = self._differentiable_sample(logits, vectors, targets.noise_key)
             embeddings = jnp.where(mask[..., None], soft, vectors[targets.tokens])
             if not spec.feedback:
-                yield Step(logits, steps.decoded(embeddings, state).answer, mask, None)
+                yield Step(logits, steps.decoded(embeddings, state).estimate, mask, None)
                 return
-            state, confidence = steps.look(embeddings, state)
-            yield Step(logits, state.answer, mask, steps.score(state.answer))
+            state, confidence = steps.assess(embeddings, state)
+            yield Step(logits, state.estimate, mask, steps.score(state.estimate))
             # 2. What the next step sees: the most confident own guesses, or true tokens.
             rank = jnp.argsort(jnp.argsort(-jax.lax.stop_gradient(confidence), -1), -1)
             own = jnp.where(rank < targets.kept[:, None], jnp.argmax(logits, -1), nothing)
@@ -156,7 +156,7 @@ class Objective:
 
 def _truth(rows: Rows, encoded: Encoded) -> Truth:
     """The labels of rows in the axes of the network."""
-    view, rotmats, joints = encoded.observed.view, rows.rotmats, rows.joints
+    view, rotmats, joints = encoded.detected.view, rows.rotmats, rows.joints
     points, weak = rows.points2d, rows.weak_camera
     if (turn := encoded.turn) is not None:
         rotmats = rotmats.at[:, 0].set(turn.mT @ rotmats[:, 0])
@@ -181,14 +181,14 @@ def _accuracies(logits: Float[Array, "B L N"], sample: Sample) -> Sums:
 
 def _body_terms(step: Step, truth: Truth, sample: Sample) -> Sums:
     """Terms of rotations, joints, projected keypoints, shape and camera."""
-    rows, weights, answer = sample.rows, sample.targets.weights, step.answer
-    rotation = losses.row_mean((answer.rotmats - truth.rotmats) ** 2)
+    rows, weights, estimate = sample.rows, sample.targets.weights, step.estimate
+    rotation = losses.row_mean((estimate.rotmats - truth.rotmats) ** 2)
     known = rows.confidence_of_joints()
-    both = rooted(answer.joints, known), rooted(truth.joints, known)
+    both = rooted(estimate.joints, known), rooted(truth.joints, known)
     joints3d = known_mean(jnp.mean(jnp.abs(both[0] - both[1]), -1), known)
-    gap = jnp.mean(jnp.minimum(jnp.abs(answer.points2d - truth.points2d), 1.0), -1)
-    betas = losses.row_mean((answer.betas - rows.betas) ** 2)
-    camera = losses.row_mean(jnp.abs(answer.weak_camera - truth.weak_camera))
+    gap = jnp.mean(jnp.minimum(jnp.abs(estimate.points2d - truth.points2d), 1.0), -1)
+    betas = losses.row_mean((estimate.betas - rows.betas) ** 2)
+    camera = losses.row_mean(jnp.abs(estimate.weak_camera - truth.weak_camera))
     return {
         "betas": jnp.sum(weights.betas * betas),
         "camera": jnp.sum(weights.camera * camera),
@@ -198,10 +198,10 @@ def _body_terms(step: Step, truth: Truth, sample: Sample) -> Sums:
     }
 
 
-def _error(answer: Answer, truth: Truth, sample: Sample, name: str) -> Sums:
+def _error(estimate: Estimate, truth: Truth, sample: Sample, name: str) -> Sums:
     """MPJPE in mm."""
     known = sample.rows.confidence_of_joints()
-    both = rooted(answer.joints, known), rooted(truth.joints, known)
+    both = rooted(estimate.joints, known), rooted(truth.joints, known)
     error = masked_mean(distances(*both), known)
     return {f"{name}mpjpe_mm": 1000 * jnp.sum(sample.targets.weights.joints3d * error)}
 
@@ -210,7 +210,7 @@ def _score_term(
     step: Step, truth: Truth, sample: Sample, counts: Bool[Array, "B"]
 ) -> Float[Array, ""]:
     """How wrong the scorer is: cross-entropy of "near", and the log of the errors."""
-    joints = jax.lax.stop_gradient(step.answer.joints)
+    joints = jax.lax.stop_gradient(step.estimate.joints)
     known = sample.rows.confidence_of_joints()
     aligned = distances(procrustes(joints, truth.joints, known)(joints), truth.joints)
     rooted_error = distances(centred(joints), centred(truth.joints))

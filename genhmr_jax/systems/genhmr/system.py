@@ -120,12 +120,12 @@ class GenHmrSystem:
             keypoints = normalize_keypoints(own.keypoints, own.view)
             if own.keypoints3d is not None:
                 keypoints3d = own.keypoints3d
-        observed = feedback.Observed(own.view, keypoints, keypoints3d)
+        detected = feedback.DetectedKeypoints(own.view, keypoints, keypoints3d)
         return (
             _networks()
             .network(self.spec, params)
             .encode(
-                observed,
+                detected,
                 inputs.view,
                 turn,
                 own.maps,
@@ -216,27 +216,27 @@ class GenHmrSystem:
         embeddings = vectors[samples.tokens] if rule == "hard" else getattr(samples, rule)
         # 3. The answer and its score.
         state = samples.state if self.spec.feedback else steps.start()
-        answer = steps.decoded(embeddings, state).answer
+        estimate = steps.decoded(embeddings, state).estimate
         latents = Latents(
             embeddings,
-            answer.betas,
-            self._weak_camera(encoded, answer.weak_camera),
+            estimate.betas,
+            self.photo_camera(encoded, estimate.weak_camera),
             samples.tokens,
             samples.first,
         )
         if not self.spec.feedback:
             return latents
-        score = steps.score(answer)
+        score = steps.score(estimate)
         near = jax.nn.sigmoid(score.near[..., -1])
         expected = jnp.sum(jnp.exp(score.log_error), -1)
         latents = dataclasses.replace(latents, near=near, expected_error=expected)
         return _best(latents, candidates) if candidates > 1 else latents
 
-    def _weak_camera(self, encoded: "Encoded", weak: Float[Array, "B 3"]) -> Float[Array, "B 3"]:
+    def photo_camera(self, encoded: "Encoded", weak: Float[Array, "B 3"]) -> Float[Array, "B 3"]:
         """The camera of the network's crop -> that of the photo's crop."""
         if encoded.turn is None:
             return weak
-        translation = encoded.observed.view.translation(weak)
+        translation = encoded.detected.view.translation(weak)
         return encoded.photo.weak(jnp.einsum("bij,bj->bi", encoded.turn, translation))
 
     def pose(

@@ -1,4 +1,4 @@
-"""Feedback between the steps of sampling: where an answer lands, what a step learns from it, and
+"""Feedback between the steps of sampling: the projection of an estimate, what a step gets from it, and
 that the scorer chooses."""
 
 import dataclasses
@@ -22,7 +22,7 @@ from genhmr_jax.geometry.keypoints import (
     project_body,
 )
 from genhmr_jax.systems.genhmr import feedback
-from genhmr_jax.systems.genhmr.feedback import ASSIGNMENTS, Observed
+from genhmr_jax.systems.genhmr.feedback import ASSIGNMENTS, DetectedKeypoints
 from genhmr_jax.systems.genhmr.model import GenHmr
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
@@ -75,36 +75,36 @@ def inputs(view):
     return Inputs(view, keypoints, keypoints3d)
 
 
-def answer_of(body, view, seed=0):
+def estimate_of(body, view, seed=0):
     rng = np.random.default_rng(seed)
     angles = jnp.asarray(0.3 * rng.standard_normal((ROWS, 24, 3)), jnp.float32)
     rotmats = smpl_jax.rotations.axis_angle_to_matrix(angles)
     betas, camera = rng.standard_normal((ROWS, 10)), 0.1 * rng.standard_normal((ROWS, 3))
     given = (rotmats, jnp.asarray(betas, jnp.float32), jnp.asarray(camera, jnp.float32))
-    return feedback.landed(body, view, *given, jnp.zeros(ROWS, jnp.int32))
+    return feedback.pose_and_project(body, view, *given, jnp.zeros(ROWS, jnp.int32))
 
 
-def test_an_answer_lands_where_its_body_is_projected(body, view):
-    answer = answer_of(body, view)
-    pixels, _ = project_body(body, answer.rotmats, answer.betas, answer.weak_camera, view)
+def test_an_estimate_has_the_projected_keypoints_of_its_body(body, view):
+    estimate = estimate_of(body, view)
+    pixels, _ = project_body(body, estimate.rotmats, estimate.betas, estimate.weak_camera, view)
     wanted = np.clip(view.to_crop(pixels), -feedback.FARTHEST, feedback.FARTHEST)
-    np.testing.assert_allclose(answer.points2d, wanted, atol=1e-4)
+    np.testing.assert_allclose(estimate.points2d, wanted, atol=1e-4)
 
 
 def test_there_is_no_gap_where_a_body_is_seen_as_it_is(body, view):
-    """Keypoints that are the answer's own have no distance from it; moved ones have theirs."""
-    answer = answer_of(body, view)
-    pixels, _ = project_body(body, answer.rotmats, answer.betas, answer.weak_camera, view)
+    """Keypoints that are the estimate's own have no distance from it; moved ones have theirs."""
+    estimate = estimate_of(body, view)
+    pixels, _ = project_body(body, estimate.rotmats, estimate.betas, estimate.weak_camera, view)
     keypoints = jnp.concatenate([pixels, jnp.ones((ROWS, len(DETECTED), 1))], -1)
-    observed = Observed(view, normalize_keypoints(keypoints, view), answer.points3d)
-    inside = np.abs(answer.points2d).max(-1) < 2  # normalised keypoints are clipped there
-    gaps = answer.gaps(observed)[:, : 2 * len(DETECTED)].reshape(ROWS, -1, 2)
+    detected = DetectedKeypoints(view, normalize_keypoints(keypoints, view), estimate.points3d)
+    inside = np.abs(estimate.points2d).max(-1) < 2  # normalised keypoints are clipped there
+    gaps = estimate.gaps(detected)[:, : 2 * len(DETECTED)].reshape(ROWS, -1, 2)
     assert inside.mean() > 0.5
     np.testing.assert_allclose(gaps[inside], 0.0, atol=1e-4)
-    np.testing.assert_allclose(answer.gaps(observed)[:, 2 * len(DETECTED) :], 0.0, atol=1e-5)
+    np.testing.assert_allclose(estimate.gaps(detected)[:, 2 * len(DETECTED) :], 0.0, atol=1e-5)
     half = view.crop[:, None, 2:] / 2
     moved = keypoints.at[:, 5, :2].add(0.25 * half[:, 0]).at[:, 6, 2].set(0.0)
-    gaps = answer.gaps(dataclasses.replace(observed, keypoints=normalize_keypoints(moved, view)))
+    gaps = estimate.gaps(dataclasses.replace(detected, keypoints=normalize_keypoints(moved, view)))
     gaps = gaps[:, : 2 * len(DETECTED)].reshape(ROWS, -1, 2)
     np.testing.assert_allclose(gaps[:, 5][inside[:, 5]], -0.75, atol=1e-4)
     np.testing.assert_array_equal(gaps[:, 6], 0.0)  # not detected
@@ -124,10 +124,10 @@ def test_assignments_are_names_of_the_same_points(view):
         for part in ("knee", "ankle", "big_toe", "heel")
     }
     points = jnp.arange(ROWS * len(DETECTED) * 3.0).reshape(ROWS, len(DETECTED), 3)
-    observed = Observed(view, points, -points).reassigned(jnp.array([0, 1, 2]))
+    detected = DetectedKeypoints(view, points, -points).reassigned(jnp.array([0, 1, 2]))
     for row, index in enumerate(ASSIGNMENTS):
-        np.testing.assert_array_equal(observed.keypoints[row], points[row][index])
-        np.testing.assert_array_equal(observed.keypoints3d[row], -points[row][index])
+        np.testing.assert_array_equal(detected.keypoints[row], points[row][index])
+        np.testing.assert_array_equal(detected.keypoints3d[row], -points[row][index])
 
 
 def test_tokens_look_at_joints_of_their_part():
@@ -153,7 +153,7 @@ def sample(network, body, inputs, **how):
 
 
 def test_steps_add_up_and_correct_shape_and_camera(network, body, inputs):
-    """The sampler's answer is that of the steps one by one: nothing is lost between them."""
+    """The sampler's estimate is that of the steps one by one: nothing is lost between them."""
     system, params = network
     encoded, vectors = system.encode(params, inputs), params["codebook"]["vectors"]
     names = len(ASSIGNMENTS)  # of which the first leaves the keypoints as they are
@@ -164,17 +164,17 @@ def test_steps_add_up_and_correct_shape_and_camera(network, body, inputs):
     steps = system.steps(params, body, encoded)
     state, masked = steps.start(), jnp.full((ROWS, SPEC.tokenizer.length), 12)
     logits, state = steps.predict(masked, state)
-    state, confidence = steps.look(jax.nn.softmax(logits) @ vectors, state)
+    state, confidence = steps.assess(jax.nn.softmax(logits) @ vectors, state)
     first = plain(1)
     np.testing.assert_allclose(first.logits, logits, atol=1e-4)
-    np.testing.assert_allclose(first.betas, state.answer.betas, atol=1e-4)
-    np.testing.assert_allclose(first.weak_camera, state.answer.weak_camera, atol=1e-4)
-    assert np.abs(state.answer.betas).max() > 0.01
+    np.testing.assert_allclose(first.betas, state.estimate.betas, atol=1e-4)
+    np.testing.assert_allclose(first.weak_camera, state.estimate.weak_camera, atol=1e-4)
+    assert np.abs(state.estimate.betas).max() > 0.01
     assert ((confidence > 0) & (confidence < 1)).all()
     # The second step starts from the first one's logits, and corrects again.
     again, after = steps.predict(masked, state)
     assert np.abs(again - logits).max() > 1e-3
-    assert np.abs(after.answer.camera - state.answer.camera).max() > 1e-3
+    assert np.abs(after.estimate.camera - state.estimate.camera).max() > 1e-3
     assert np.abs(first.embeddings - plain(3).embeddings).max() > 1e-3
 
 

@@ -176,7 +176,7 @@ def test_unrolled_rows_see_their_own_most_confident_guesses(get_config):
     config.masking.steps = 2
     logits = jnp.broadcast_to(jax.random.normal(jax.random.key(3), (30, 8)), (3, 30, 8))
     confidence, seen = jax.random.uniform(jax.random.key(4), (3, 30)), []
-    state = types.SimpleNamespace(answer="body")
+    state = types.SimpleNamespace(estimate="body")
 
     def predict(tokens, state):
         seen.append(np.asarray(tokens))
@@ -186,8 +186,8 @@ def test_unrolled_rows_see_their_own_most_confident_guesses(get_config):
         params={"codebook": {"vectors": jnp.zeros((8, 2))}},
         start=lambda: state,
         predict=predict,
-        look=lambda embeddings, state: (state, confidence),
-        score=lambda answer: None,
+        assess=lambda embeddings, state: (state, confidence),
+        score=lambda estimate: None,
     )
     sizes = types.SimpleNamespace(tokenizer=TokenizerSpec(codebook_size=8), feedback=True)
     targets = types.SimpleNamespace(
