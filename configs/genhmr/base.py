@@ -40,8 +40,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.transformer.head_rank = 48  # dims of the logits' products; 0: a full linear head
     c.model.num_keypoints = 23  # 0: an image-only model
     # Whether each step gets the projection of the estimate of the step before it. Then the next two
-    # are of the network that reads it. The paper's model has no feedback; the two are then of the network
-    # that makes context tokens of the keypoints.
+    # are of the network that reads it. The paper's model has no feedback; the two are then of the
+    # network that makes context tokens of the keypoints.
     c.model.feedback = True
     c.model.context_width = 640
     c.model.context_depth = 3

@@ -24,7 +24,7 @@ from genhmr_jax.geometry.mean_pose import MEAN_POSE_72
 KEYPOINT3D_SCALE = 0.3
 """Metres: keypoints in 3D are divided by this, about their standard deviation."""
 MEAN_SCALE = 0.85
-"""Scale s of the weak camera of the first estimate: about the mean of people who fill their crop."""
+"""Scale s of the weak camera of the first estimate, about the mean of people in their crops."""
 FARTHEST = 3.0
 """Half sides of the crop: projected points are clipped there."""
 _HIPS = [DETECTED.index("left_hip"), DETECTED.index("right_hip")]

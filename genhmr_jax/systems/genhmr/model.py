@@ -37,7 +37,7 @@ from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 CELL_WIDTH = 16
 """Channels of the image's features that are read at the joints of the current estimate."""
 FEATURE_WIDTH = 64
-"""Channels of the token_features for a token, before they become those of the transformer."""
+"""Channels of the features of a token, before they become those of the transformer."""
 MOST_STEPS = 3
 """Number of steps that differ for `Correction`: later ones count as the last of them."""
 NEAR = (0.05, confidence.NEAR)
@@ -128,7 +128,7 @@ class Correction(nnx.Module):
     def __call__(
         self, estimate: Estimate, detected: DetectedKeypoints, at_joints: Float[Array, "B F"] | None
     ) -> tuple[Float[Array, "B L C"], Estimate]:
-        """The token_features, and the estimate with the corrected shape and camera.
+        """The features of the tokens, and the estimate with the corrected shape and camera.
 
         Args:
           estimate: the current one.
@@ -148,8 +148,8 @@ class Correction(nnx.Module):
 class Scorer(nnx.Module):
     """How good an estimate is: for each joint, and as a whole.
 
-    It compares the estimate with the keypoints as they were detected, also for an estimate to keypoints
-    of another assignment.
+    It compares the estimate with the keypoints as they were detected, also where the estimate
+    follows from another assignment.
     """
 
     def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
@@ -293,7 +293,7 @@ class GenHmr(nnx.Module):
     def corrected(
         self, encoded: Encoded, estimate: Estimate
     ) -> tuple[Float[Array, "B L C"] | None, Estimate]:
-        """The token_features of an estimate for the next step, and its corrected shape and camera."""
+        """The features of the tokens for the next step, and its corrected shape and camera."""
         if not self.spec.feedback:
             return None, estimate
         with jax.named_scope("correction"):

@@ -1,5 +1,5 @@
-"""Feedback between the steps of sampling: the projection of an estimate, what a step gets from it, and
-that the scorer chooses."""
+"""Feedback between the steps of sampling: the projection of an estimate, what a step gets from it,
+and that the scorer chooses."""
 
 import dataclasses
 
