@@ -1,4 +1,4 @@
-"""Keypoints alone, simulated: the first training of stage 2 of the shipped model.
+"""Keypoints alone, simulated: the shipped model without an image.
 
 It needs a pose corpus and the tokenizer of configs/tokenizer/body_parts.py. An hour on 2 CPU
 cores:

@@ -19,7 +19,7 @@ from genhmr_jax.io.atomic import atomic_path
 
 BINS = 10
 NEAR_MM = 1000 * NEAR
-CHOICES = ("best", "most_confident", "lowest_loss", "any")
+CHOICES = ("best", "most_confident", "first", "any")
 """Rules that choose one of K hypotheses, see `hypotheses`."""
 
 
@@ -161,16 +161,16 @@ def hypotheses(
     """Mean error of the hypothesis that each rule chooses among k = 1, 2, 4, ... K hypotheses.
 
     Args:
-      errors: of each hypothesis, mm, ordered by refinement loss, the lowest first, as in `People`.
+      errors: of each hypothesis, mm, the best first, as `People` orders them.
       confidence: their mean confidence.
 
     Returns:
-      {"k", "best", "most_confident", "lowest_loss", "any"} for each k, mm.
+      {"k", "best", "most_confident", "first", "any"} for each k, mm.
     """
     total = errors.shape[1]
     counts = sorted({min(2**i, total) for i in range(total.bit_length() + 1)})
-    by_loss = np.tile(-np.arange(total, dtype=float), (len(errors), 1))
-    scores = {"best": -errors, "most_confident": confidence, "lowest_loss": by_loss}
+    by_rank = np.tile(-np.arange(total, dtype=float), (len(errors), 1))
+    scores = {"best": -errors, "most_confident": confidence, "first": by_rank}
     pick = lambda name, count: float(expected_pick(errors, scores[name], count).mean())
     return [
         {"k": count, **{name: pick(name, count) for name in scores}, "any": float(errors.mean())}

@@ -122,14 +122,14 @@ def test_choice_among_hypotheses():
         "k": 1,
         "best": mean,
         "most_confident": mean,
-        "lowest_loss": mean,
+        "first": mean,
         "any": mean,
     }
     assert rows[-1] == {
         "k": 4,
         "best": 7.5,
         "most_confident": 12.5,
-        "lowest_loss": 17.5,
+        "first": 17.5,
         "any": mean,
     }
     assert rows[1]["best"] == pytest.approx(np.mean([[10, 20, 30, 10, 10, 20], [5, 5, 5, 6, 7, 6]]))

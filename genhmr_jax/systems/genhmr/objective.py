@@ -10,15 +10,14 @@ also learns p(token | visible tokens). Gradients stop between steps.
 """
 
 import dataclasses
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import smpl_jax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from genhmr_jax.core import losses, quantizer
 from genhmr_jax.core.masking import BINS
@@ -28,7 +27,7 @@ from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry.keypoints import project_keypoints
 from genhmr_jax.geometry.metrics import centred, distances, masked_mean, procrustes
 from genhmr_jax.systems.genhmr.feedback import Estimate
-from genhmr_jax.systems.genhmr.model import NEAR, Encoded, Score
+from genhmr_jax.systems.genhmr.model import NEAR, Encoded
 from genhmr_jax.systems.genhmr.samples import Sample
 from genhmr_jax.systems.genhmr.steps import Steps
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
@@ -47,12 +46,21 @@ class Truth(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step of the unrolled sampling: its logits, its estimate, and which tokens were masked."""
+    """A step of sampling in training.
+
+    Attributes:
+      logits: of all tokens.
+      estimate: the body that they decode to.
+      mask: True where a token was masked.
+      weight: of each token in the cross-entropy.
+      is_first: whether it is the first step of a model with feedback.
+    """
 
     logits: Float[Array, "B L N"]
     estimate: Estimate
     mask: Bool[Array, "B L"]
-    score: Score | None
+    weight: Float[Array, "B L"]
+    is_first: Bool[Array, ""]
 
 
 def system_params(params: Params, frozen: Any) -> Params:
@@ -84,60 +92,85 @@ class Objective:
 
     def terms(self, params: Params, frozen: Any, sample: Sample) -> tuple[Sums, Sums]:
         """The terms of the loss, and metrics; all are sums over the rows."""
-        everything = system_params(params, frozen)
+        everything, spec = system_params(params, frozen), self.system.spec
         encoded = self.system.encode(everything, sample.inputs)
         truth = _truth(sample.rows, encoded)
-        steps = self.system.steps(everything, frozen["body"], encoded)
+        people = (frozen["body"], encoded)
+        steps = self.system.steps(everything, *people)
+        if not spec.feedback:
+            last = self._only_step(steps, sample)
+            return self._step_terms(last, truth, sample), self._metrics(last, truth, sample)
         # 1. Every step has all terms; their means count.
-        found = []
-        for number, step in enumerate(self._unrolled(steps, sample)):
-            terms = self._token_term(step, sample, number) | _body_terms(step, truth, sample)
-            if step.score is not None:
-                own = sample.targets.unroll | (number == 0)
-                terms["score"] = _score_term(step, truth, sample, own)
-            found.append(terms)
-        terms = {name: sum(t[name] for t in found) / len(found) for name in found[0]}
-        metrics = _accuracies(step.logits, sample) | _error(step.estimate, truth, sample, "")
-        # 2. Answers to other names of the keypoints, which the scorer must tell apart.
-        if step.score is not None and self.system.spec.num_keypoints:
-            assignment = 1 + (sample.targets.kept % 2)
-            steps = self.system.steps(everything, frozen["body"], encoded, assignment)
-            *_, last = itertools.islice(self._unrolled(steps, sample), ALTERNATIVE_STEPS)
-            terms["score"] += _score_term(last, truth, sample, sample.targets.unroll)
-        return terms, metrics
+        terms_of = lambda step: (
+            self._step_terms(step, truth, sample)
+            | {"score": _score_term(steps, step, truth, sample)}
+        )
+        last, terms = self._unrolled(steps, sample, self.config.masking.steps, terms_of)
+        terms = {name: jnp.mean(values) for name, values in terms.items()}
+        # 2. Estimates from other names of the keypoints, which the scorer must tell apart.
+        if spec.num_keypoints:
+            assignment = 1 + sample.targets.kept % 2
+            constant = jax.lax.stop_gradient((everything, people))
+            other = self.system.steps(constant[0], *constant[1], assignment)
+            wrong, _ = self._unrolled(other, sample, ALTERNATIVE_STEPS, lambda step: {})
+            steps = self.system.steps(everything, *people, assignment)
+            terms["score"] += _score_term(steps, wrong, truth, sample)
+        return terms, self._metrics(last, truth, sample)
 
-    def _unrolled(self, steps: Steps, sample: Sample) -> Iterator[Step]:
-        """The steps of the training, one after the other."""
-        targets, spec = sample.targets, self.system.spec
-        vectors = steps.params["codebook"]["vectors"]
-        nothing = jnp.full_like(targets.tokens, spec.tokenizer.codebook_size)
-        visible, mask = targets.visible, targets.mask
-        if spec.feedback:
-            visible, mask = nothing, jnp.ones_like(targets.mask)
-        state = steps.start()
-        for _ in range(self.config.masking.steps if spec.feedback else 1):
-            # 1. Predict, decode, and score.
+    def _only_step(self, steps: Steps, sample: Sample) -> Step:
+        """The step of a model without feedback: all masked tokens at once."""
+        targets = sample.targets
+        logits, state = steps.predict(targets.visible, steps.start())
+        estimate = steps.decoded(self._embeddings(logits, targets.mask, steps, sample), state)
+        never = jnp.zeros((), bool)
+        return Step(logits, estimate.estimate, targets.mask, targets.token_weight, never)
+
+    def _unrolled(
+        self, steps: Steps, sample: Sample, count: int, terms_of: Callable[[Step], Sums]
+    ) -> tuple[Step, Sums]:
+        """`count` steps of a model with feedback: the last one, and the terms of all, stacked."""
+        targets = sample.targets
+        nothing = jnp.full_like(targets.tokens, self.system.spec.tokenizer.codebook_size)
+
+        def run(carry: tuple, number: Int[Array, ""]) -> tuple[tuple, Sums]:
+            visible, mask, weight, state, _ = carry
+            # 1. Predict, decode, and compute the terms.
             logits, state = steps.predict(visible, state)
-            soft = self._differentiable_sample(logits, vectors, targets.noise_key)
-            embeddings = jnp.where(mask[..., None], soft, vectors[targets.tokens])
-            if not spec.feedback:
-                yield Step(logits, steps.decoded(embeddings, state).estimate, mask, None)
-                return
-            state, confidence = steps.assess(embeddings, state)
-            yield Step(logits, state.estimate, mask, steps.score(state.estimate))
+            state, confidence = steps.assess(self._embeddings(logits, mask, steps, sample), state)
+            step = Step(logits, state.estimate, mask, weight, number == 0)
+            terms = terms_of(step)
             # 2. What the next step sees: the most confident own guesses, or true tokens.
             rank = jnp.argsort(jnp.argsort(-jax.lax.stop_gradient(confidence), -1), -1)
             own = jnp.where(rank < targets.kept[:, None], jnp.argmax(logits, -1), nothing)
             visible = jnp.where(targets.unroll[:, None], own, targets.visible)
-            mask = targets.mask
+            return (visible, targets.mask, targets.token_weight, state, mask), terms
 
-    def _token_term(self, step: Step, sample: Sample, number: int) -> Sums:
-        """The cross-entropy of the masked tokens."""
-        targets = sample.targets
-        is_first = self.system.spec.feedback and number == 0
-        weight = targets.first_weight if is_first else targets.token_weight
+        everything = jnp.ones_like(targets.mask)
+        start = (nothing, everything, targets.first_weight, steps.start(), everything)
+        (_, _, weight, state, mask), terms = jax.lax.scan(run, start, jnp.arange(count))
+        return Step(state.logits, state.estimate, mask, weight, jnp.asarray(count == 1)), terms
+
+    def _embeddings(
+        self, logits: Float[Array, "B L N"], mask: Bool[Array, "B L"], steps: Steps, sample: Sample
+    ) -> Float[Array, "B L D"]:
+        """What is decoded: a sample of each masked token, and the true code of the others."""
+        vectors, targets = steps.params["codebook"]["vectors"], sample.targets
+        soft = self._differentiable_sample(logits, vectors, targets.noise_key)
+        return jnp.where(mask[..., None], soft, vectors[targets.tokens])
+
+    def _step_terms(self, step: Step, truth: Truth, sample: Sample) -> Sums:
+        """The cross-entropy of the masked tokens, and the terms of the body."""
         smoothing = self.config.loss.label_smoothing
-        return {"token": jnp.sum(weight * losses.token_nll(step.logits, targets.tokens, smoothing))}
+        nll = losses.token_nll(step.logits, sample.targets.tokens, smoothing)
+        return {"token": jnp.sum(step.weight * nll)} | _body_terms(step, truth, sample)
+
+    def _metrics(self, step: Step, truth: Truth, sample: Sample) -> Sums:
+        """Accuracies and MPJPE of the last step."""
+        known = sample.rows.confidence_of_joints()
+        both = rooted(step.estimate.joints, known), rooted(truth.joints, known)
+        error = masked_mean(distances(*both), known)
+        mpjpe = 1000 * jnp.sum(sample.targets.weights.joints3d * error)
+        return _accuracies(step.logits, sample) | {"mpjpe_mm": mpjpe}
 
     def _differentiable_sample(
         self, logits: Float[Array, "B L N"], vectors: Float[Array, "N D"], keys: Array
@@ -198,27 +231,21 @@ def _body_terms(step: Step, truth: Truth, sample: Sample) -> Sums:
     }
 
 
-def _error(estimate: Estimate, truth: Truth, sample: Sample, name: str) -> Sums:
-    """MPJPE in mm."""
-    known = sample.rows.confidence_of_joints()
-    both = rooted(estimate.joints, known), rooted(truth.joints, known)
-    error = masked_mean(distances(*both), known)
-    return {f"{name}mpjpe_mm": 1000 * jnp.sum(sample.targets.weights.joints3d * error)}
+def _score_term(steps: Steps, step: Step, truth: Truth, sample: Sample) -> Float[Array, ""]:
+    """How wrong the scorer is: cross-entropy of "near", and the log of the errors.
 
-
-def _score_term(
-    step: Step, truth: Truth, sample: Sample, counts: Bool[Array, "B"]
-) -> Float[Array, ""]:
-    """How wrong the scorer is: cross-entropy of "near", and the log of the errors."""
+    Rows that saw true tokens do not count.
+    """
+    counts, score = sample.targets.unroll | step.is_first, steps.score(step.estimate)
     joints = jax.lax.stop_gradient(step.estimate.joints)
     known = sample.rows.confidence_of_joints()
     aligned = distances(procrustes(joints, truth.joints, known)(joints), truth.joints)
     rooted_error = distances(centred(joints), centred(truth.joints))
     near = (aligned[..., None] < jnp.array(NEAR)).astype(jnp.float32)
-    logits = step.score.near
+    logits = score.near
     entropy = jnp.mean(jax.nn.softplus(logits) - near * logits, -1)
     errors = jnp.stack([masked_mean(aligned, known), masked_mean(rooted_error, known)], -1)
-    gap = jnp.abs(step.score.log_error - jnp.log(errors + 1e-3))
+    gap = jnp.abs(score.log_error - jnp.log(errors + 1e-3))
     value = known_mean(entropy, known) + 0.5 * jnp.mean(gap, -1)
     return jnp.sum(counts * sample.targets.weights.joints3d * value)
 

@@ -17,6 +17,7 @@ from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.model_folder import save_params
 from genhmr_jax.systems.genhmr import validation
 from genhmr_jax.systems.genhmr.objective import Objective
+from genhmr_jax.systems.genhmr.steps import State
 from genhmr_jax.systems.genhmr.task import GenHmrTask, make_task
 from genhmr_jax.systems.tokenizer.task import TokenizerTask
 from genhmr_jax.train.mesh import Placement, make_mesh
@@ -173,21 +174,18 @@ def test_a_network_with_more_inputs_starts_as_the_same_function(get_config, tmp_
 
 def test_unrolled_rows_see_their_own_most_confident_guesses(get_config):
     config = get_config("genhmr/tiny")
-    config.masking.steps = 2
     logits = jnp.broadcast_to(jax.random.normal(jax.random.key(3), (30, 8)), (3, 30, 8))
     confidence, seen = jax.random.uniform(jax.random.key(4), (3, 30)), []
-    state = types.SimpleNamespace(estimate="body")
 
     def predict(tokens, state):
-        seen.append(np.asarray(tokens))
-        return logits, state
+        jax.debug.callback(lambda x: seen.append(np.asarray(x)), tokens, ordered=True)
+        return logits, State(state.estimate, logits)
 
     steps = types.SimpleNamespace(
         params={"codebook": {"vectors": jnp.zeros((8, 2))}},
-        start=lambda: state,
+        start=lambda: State(jnp.zeros(3), jnp.zeros((3, 30, 8))),
         predict=predict,
         assess=lambda embeddings, state: (state, confidence),
-        score=lambda estimate: None,
     )
     sizes = types.SimpleNamespace(tokenizer=TokenizerSpec(codebook_size=8), feedback=True)
     targets = types.SimpleNamespace(
@@ -197,15 +195,40 @@ def test_unrolled_rows_see_their_own_most_confident_guesses(get_config):
         kept=jnp.array([0, 4, 7]),
         unroll=jnp.array([True, True, False]),
         noise_key=None,
+        first_weight=jnp.zeros(()),
+        token_weight=jnp.zeros(()),
     )
     objective = Objective(config, types.SimpleNamespace(spec=sizes))
-    found = list(objective._unrolled(steps, types.SimpleNamespace(targets=targets)))
-    assert len(found) == len(seen) == 2
-    assert (seen[0] == 8).all() and found[0].mask.all()  # the first step sees nothing
+    sample = types.SimpleNamespace(targets=targets)
+    _, masked = objective._unrolled(steps, sample, 2, lambda step: {"mask": step.mask})
+    jax.effects_barrier()
+    assert len(seen) == 2 and (seen[0] == 8).all()  # the first step sees nothing
+    assert masked["mask"][0].all() and not masked["mask"][1].any()
     assert (seen[1][0] == 8).all() and (seen[1][2] == 5).all()  # nothing kept; true tokens
     surest = np.sort(np.argsort(-np.asarray(confidence[1]))[:4])
     np.testing.assert_array_equal(np.nonzero(seen[1][1] != 8)[0], surest)
     np.testing.assert_array_equal(seen[1][1][surest], np.asarray(logits[1]).argmax(-1)[surest])
+
+
+def test_the_gradient_of_the_scorer_stays_in_it(get_config, corpus_file):
+    """So that what is scored is not bent towards a better score."""
+    config = get_config("genhmr/tiny")
+    config.data.poses, config.batch_size, config.masking.steps = str(corpus_file), 2, 2
+    spec = TokenizerSpec(codebook_size=8, width=8, depth=1)
+    task = GenHmrTask(config, spec)
+    arrays = {
+        "tokenizer": jax.tree.map(
+            lambda x: 0.1 * jnp.ones(x.shape), task.system.shapes["tokenizer"]
+        ),
+        "codebook": {"vectors": jax.random.normal(jax.random.key(1), (8, 16))},
+    }
+    task = GenHmrTask(config, spec, arrays)
+    params, _ = task.init(jax.random.key(0))
+    sample = task.prepare(task.frozen, {"views": task.sources()["views"].load(np.arange(2))})
+    score = lambda p: task.objective.terms(p, task.frozen, sample["views"])[0]["score"]
+    grads = jax.jit(jax.grad(score))(params)
+    assert max(np.abs(g).max() for g in jax.tree.leaves(grads.pop("scorer"))) > 1e-3
+    assert not any(np.abs(g).max() for g in jax.tree.leaves(grads))
 
 
 def test_images_must_be_named(get_config, corpus_file):
