@@ -52,7 +52,7 @@ from genhmr_jax.geometry.metrics import centred, mpjpe, pa_mpjpe
 from genhmr_jax.io import compilation_cache
 from genhmr_jax.nets.mlp import ResidualMlp
 from genhmr_jax.recover import photo
-from genhmr_jax.systems.genhmr.model import KEYPOINT3D_SCALE
+from genhmr_jax.systems.genhmr.feedback import KEYPOINT3D_SCALE
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
 BATCH = 256

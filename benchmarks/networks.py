@@ -11,6 +11,7 @@ from benchmarks.timing import median_seconds
 from genhmr_jax.core.inputs import conditioned
 from genhmr_jax.core.quantizer import nearest
 from genhmr_jax.geometry.keypoints import keypoint_model
+from genhmr_jax.systems.genhmr.model import tokenizer as tokenizer_of
 from genhmr_jax.train.flops import function_flops
 
 BATCHES = (1, 64)
@@ -23,7 +24,7 @@ def rows(settings: Settings) -> list[Row]:
     vectors, body = params["codebook"]["vectors"], keypoint_model(model.body)
 
     def tokenizer(params: dict, rotmats: jax.Array) -> jax.Array:
-        networks = tokenizer(system.spec, params)
+        networks = tokenizer_of(system.spec, params)
         vectors = params["codebook"]["vectors"]
         return networks.decode(vectors[nearest(vectors, networks.encode(rotmats))])
 
@@ -63,5 +64,5 @@ def used(name: str, params: dict) -> list:
     """The parameters that a part reads."""
     if name.startswith("tokenizer"):
         return [params["tokenizer"], params["codebook"]]
-    parts = {"encoder": ("context", "head"), "decoder step": ("transformer",)}[name]
+    parts = {"encoder": ("pyramid", "cell"), "decoder step": ("transformer", "correction")}[name]
     return [params["genhmr"][part] for part in parts]

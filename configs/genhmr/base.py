@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     # and the log names them.
     c.init = ""
 
-    # systems/genhmr/model.py:GenHmrSpec.
+    # systems/genhmr/spec.py:GenHmrSpec.
     c.model = ml_collections.ConfigDict()
     c.model.transformer = ml_collections.ConfigDict()
     c.model.transformer.width = 128
@@ -80,11 +80,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.masking = ml_collections.ConfigDict()
     c.masking.schedule = "cosine"  # law of the mask ratio: cosine, linear, square, cubic, sqrt
     c.masking.min_ratio = 0.0  # MaskGIT: 0.5
-    # Share of samples with every token masked, beside the first step of a model with feedback.
-    c.masking.all_masked = 0.0
     c.masking.corrupt = 0.1  # share of visible tokens replaced by a random one
     # With feedback: number of steps that are trained one after the other, and the share of samples
-    # whose visible tokens are the network's own confident guesses instead of the true tokens.
+    # whose visible tokens are the network's own confident guesses in place of true tokens.
     c.masking.steps = 3
     c.masking.unroll = 0.7
     # Shares of image samples: without keypoints, which train the model for the image alone, and
@@ -102,7 +100,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.loss.joints2d = 2.0
     c.loss.betas = 0.05
     c.loss.camera = 2.0
-    c.loss.score = 0.5  # of the scorer, which shares no parameters; with feedback
+    c.loss.score = 0.5  # of the scorer, with feedback; it has its own parameters
 
     c.optim = defaults.optimizer()
     c.optim.learning_rate = 1e-3

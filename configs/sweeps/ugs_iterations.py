@@ -17,7 +17,7 @@ def get_sweep(arg: str = "full") -> Sweep:
         return [Point(f"{n}", n, evaluate={"iterations": n}) for n in counts]
 
     if arg in ("full", "expected"):
-        rule = "hard" if arg == "full" else "expected"
+        rule = "hard" if arg == "full" else "auto"
         return Sweep("iterations", points((1, 2, 3, 5, 7, 10, 15, 20)), evaluate={"rule": rule})
     if arg == "tiny":
         return tiny("iterations", points((1, 3)))

@@ -40,11 +40,13 @@ class Encoder(Protocol):
       upright: whether its maps are in the axes of the detector's region, in which people are
         upright, and not in those of the crop.
       channels: of its maps, the finest map first.
+      extent: half width and half height of the maps, in half sides of the crop (or of the region).
     """
 
     trained: bool
     upright: bool
     channels: tuple[int, ...]
+    extent: tuple[float, float]
 
     def of_photo(
         self, image: np.ndarray, people: Detections, crops: np.ndarray, rows: int
@@ -75,6 +77,7 @@ class FrozenBlazePose:
 
     variant: str
     trained = upright = False
+    extent = (1.0, 1.0)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -104,6 +107,7 @@ class DetectorFeatures:
 
     trained, upright = False, True
     channels = (CHANNELS, CHANNELS)
+    extent = (1.0, 1.0)
 
     def of_photo(
         self, image: np.ndarray, people: Detections, crops: np.ndarray, rows: int
@@ -147,6 +151,14 @@ class TrainedVit:
         from genhmr_jax.nets.vit import VitSpec
 
         return (VitSpec.named(self.name).width,)
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """It gets the middle of the crop."""
+        from genhmr_jax.nets.vit import VitSpec
+
+        height, width = VitSpec.named(self.name).image
+        return width / CROP_SIZE, height / CROP_SIZE
 
     def of_photo(
         self, image: np.ndarray, people: Detections, crops: np.ndarray, rows: int

@@ -15,7 +15,6 @@ def random_mask(
     *,
     schedule: str = "cosine",
     min_ratio: float = 0.0,
-    all_masked: float = 0.0,
 ) -> Bool[Array, "B L"]:
     """True at masked tokens: ceil(gamma(tau) L) random positions with tau ~ U(0, 1).
 
@@ -26,7 +25,6 @@ def random_mask(
       length: L.
       schedule: gamma, by its name in choices.SCHEDULES; "cosine" is cos(pi tau / 2).
       min_ratio: the smallest share of masked tokens.
-      all_masked: share of rows in which every token is masked.
 
     Raises:
       ValueError: unknown schedule.
@@ -35,10 +33,9 @@ def random_mask(
         raise ValueError(f"unknown mask schedule {schedule!r}: choose among {', '.join(SCHEDULES)}")
 
     def row(key: jax.Array) -> jax.Array:
-        k = jax.random.split(key, 3)
+        k = jax.random.split(key)
         ratio = jnp.maximum(SCHEDULES[schedule](jax.random.uniform(k[0])), min_ratio)
-        ratio = jnp.where(jax.random.bernoulli(k[1], all_masked), 1.0, ratio)
-        rank = jnp.argsort(jax.random.uniform(k[2], (length,)))
+        rank = jnp.argsort(jax.random.uniform(k[1], (length,)))
         return rank < jnp.clip(jnp.ceil(ratio * length), 1, length)
 
     return jax.vmap(row)(keys)

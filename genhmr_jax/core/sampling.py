@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from genhmr_jax.core.choices import SCHEDULES
 
@@ -73,6 +73,11 @@ class Feedback:
 def gumbel(keys: Array, step: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "B *shape"]:
     """Gumbel noise of one key for each row, so that a row does not depend on the others."""
     return jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, step), shape))(keys)
+
+
+def most_confident(confidence: Float[Array, "B L"], count: Int[Array, "B 1"]) -> Bool[Array, "B L"]:
+    """True for the `count` tokens of the largest confidence; of equal ones the first."""
+    return jnp.argsort(jnp.argsort(-confidence, -1), -1) < count
 
 
 class Carry(NamedTuple):
@@ -183,8 +188,7 @@ def loop(
         count = jnp.where(t + 1 >= total, 0, count)
 
         # 6. Mask the n least confident tokens again.
-        rank = jnp.argsort(jnp.argsort(confidence, -1), -1)
-        remask = (rank < count) & free
+        remask = ~most_confident(confidence, length - count) & free
         tokens = jnp.where(remask, mask_id, tokens)
         return Carry(tokens, expected, mean, committed, first, state)
 

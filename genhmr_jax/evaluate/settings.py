@@ -22,13 +22,17 @@ _LEAST = {
 }
 
 
+AUTO = "auto"
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Settings of sampling and refinement, and the number of views.
 
     Attributes:
       iterations: T of uncertainty-guided sampling.
-      rule: the embeddings that are decoded, one of core.choices.DECODE_RULES.
+      rule: the embeddings that are decoded, one of core.choices.DECODE_RULES, or AUTO for the rule
+        of the system.
       schedule: the mask schedule, a key of core.choices.SCHEDULES.
       temperature: 0 takes the most probable tokens.
       refine_steps: steps of the 2D refinement.
@@ -39,7 +43,7 @@ class Settings:
     """
 
     iterations: int = 5
-    rule: str = "expected"
+    rule: str = AUTO
     schedule: str = "cosine"
     temperature: float = 0.0
     refine_steps: int = 10
@@ -75,7 +79,7 @@ class Settings:
             value = getattr(settings, name)
             if not value >= low:
                 raise InputError(where, f"{name} is {value}", f"give at least {low}")
-        for name, known in (("rule", DECODE_RULES), ("schedule", SCHEDULES)):
+        for name, known in (("rule", (AUTO, *DECODE_RULES)), ("schedule", SCHEDULES)):
             value = getattr(settings, name)
             if value not in known:
                 raise InputError(where, f"{name} is {value!r}", nearest(value, known))

@@ -36,7 +36,7 @@ from genhmr_jax.data import poses, views
 from genhmr_jax.data.features import FeatureSet
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.evaluate.measuring import joint_errors
-from genhmr_jax.evaluate.settings import Settings
+from genhmr_jax.evaluate.settings import AUTO, Settings
 from genhmr_jax.geometry.keypoints import keypoint_model
 from genhmr_jax.io import compilation_cache
 from genhmr_jax.io.atomic import atomic_path
@@ -96,7 +96,8 @@ def sampled(
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B 10"], Float[Array, "B 3"]]:
     """Sample: embeddings, betas and weak cameras."""
     encoded = system.encode(params, conditioned(rows.inputs(), context))
-    how = {"iterations": iterations, "temperature": temperature, "rule": rule, "schedule": schedule}
+    how = {"iterations": iterations, "temperature": temperature, "schedule": schedule}
+    how["rule"] = None if rule == AUTO else rule
     latents = system.sample(params, body, encoded, jax.random.split(key, rows.size), **how)
     return latents.embeddings, latents.betas, latents.weak_camera
 

@@ -26,7 +26,7 @@ KEYPOINT3D_SCALE = 0.3
 MEAN_SCALE = 0.85
 """Scale s of the weak camera of the first estimate, about the mean of people in their crops."""
 FARTHEST = 3.0
-"""Half sides of the crop: projected points are clipped there."""
+"""Half sides of the crop: networks get projected points clipped there."""
 _HIPS = [DETECTED.index("left_hip"), DETECTED.index("right_hip")]
 _LEGS = [i for i, n in enumerate(DETECTED) if n.split("_")[-1] in ("knee", "ankle", "toe", "heel")]
 
@@ -102,7 +102,8 @@ class Estimate:
     @property
     def weak_camera(self) -> Float[Array, "B 3"]:
         """s, tx, ty in the crop of the network's view."""
-        return jnp.concatenate([MEAN_SCALE * jnp.exp(self.camera[:, :1]), self.camera[:, 1:]], -1)
+        scale = MEAN_SCALE * jnp.exp(jnp.clip(self.camera[:, :1], -3.0, 3.0))
+        return jnp.concatenate([scale, self.camera[:, 1:]], -1)
 
     def flat(self) -> Float[Array, "B 157"]:
         """Rotations, shape and camera as the input of a network."""
@@ -116,7 +117,8 @@ class Estimate:
         They are 0 where a keypoint is not detected.
         """
         rows, count, seen = *detected.keypoints.shape[:2], detected.keypoints[..., 2:] > 0
-        in2d = jnp.where(seen, self.points2d[:, :count] - detected.keypoints[..., :2], 0.0)
+        points = jnp.clip(self.points2d[:, :count], -FARTHEST, FARTHEST)
+        in2d = jnp.where(seen, points - detected.keypoints[..., :2], 0.0)
         known = jnp.any(detected.keypoints3d != 0, (1, 2), keepdims=True)
         in3d = (
             jnp.where(known, self.points3d[:, :count] - detected.keypoints3d, 0.0)
@@ -145,7 +147,7 @@ def pose_and_project(
     points = keypoint_points(body, output, DETECTED)
     translation = view.translation(estimate.weak_camera)[:, None]
     both = jnp.concatenate([output.joints, points], 1) + translation
-    pixels = jnp.clip(view.to_crop(view.project(both)), -FARTHEST, FARTHEST)
+    pixels = view.to_crop(view.project(both))
     hips = points[:, _HIPS]
     return dataclasses.replace(
         estimate,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from genhmr_jax.core import confidence
+from genhmr_jax.core import confidence, encoders
 from genhmr_jax.core.masked_transformer import MaskedTransformer
 from genhmr_jax.core.tokenizer import PoseTokenizer
 from genhmr_jax.geometry.camera import CropCamera
@@ -266,7 +266,8 @@ class GenHmr(nnx.Module):
         # 2. The 2D pose and the box; without feedback, shape and camera from them and the image.
         if self.spec.feedback:
             cells = None if levels is None else [self.cell(m)[:, None] for m in levels]
-            context = jnp.zeros((rows, 0, self.spec.transformer.width))
+            kind = self.transformer.position[...].dtype
+            context = jnp.zeros((rows, 0, self.spec.transformer.width), kind)
             betas = weak = None
         else:
             context = self.context(detected)
@@ -284,11 +285,16 @@ class GenHmr(nnx.Module):
         rows, levels = estimate.betas.shape[0], self.spec.transformer.levels
         if encoded.cells is None:
             return jnp.zeros((rows, 24 * levels * CELL_WIDTH))
-        points = (estimate.joints2d[:, :, None, None] + 1) / 2
+        points = self._in_maps(estimate.joints2d)[:, :, None, None]
         ones = jnp.ones(points.shape[:-1])
         found = [attend(cells.astype(jnp.float32), points, ones) for cells in encoded.cells]
         found = jnp.concatenate(found, -1).reshape(rows, -1)
         return found * encoded.image_weight[:, None]
+
+    def _in_maps(self, points: Float[Array, "B P 2"]) -> Float[Array, "B P 2"]:
+        """Crop coordinates -> 0..1 in the encoder's maps; at most half a map outside."""
+        extent = jnp.array(encoders.find(self.spec.encoder).extent)
+        return jnp.clip((points / extent + 1) / 2, -0.5, 1.5)
 
     def corrected(
         self, encoded: Encoded, estimate: Estimate
@@ -322,8 +328,8 @@ class GenHmr(nnx.Module):
         context, values, weight = encoded.context, encoded.image_values, encoded.image_weight
         reference = None
         if self.spec.feedback and values is not None:
-            joints = estimate.joints2d[:, joints_of_tokens(self.spec.tokenizer)]
-            reference = jnp.clip((joints + 1) / 2, -0.5, 1.5)
+            reference = self._in_maps(estimate.joints2d)
+            reference = reference[:, joints_of_tokens(self.spec.tokenizer)]
         how = {"token_features": token_features, "reference": reference}
         with jax.named_scope("transformer"):
             return self.transformer(

@@ -21,11 +21,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genhmr_jax.core import losses, quantizer
 from genhmr_jax.core.masking import BINS
+from genhmr_jax.core.sampling import most_confident
 from genhmr_jax.core.system import Params
 from genhmr_jax.data.image_rows import known_mean, rooted
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry.keypoints import project_keypoints
-from genhmr_jax.geometry.metrics import centred, distances, masked_mean, procrustes
+from genhmr_jax.geometry.metrics import distances, masked_mean, procrustes
+from genhmr_jax.nets.rows import by_rows
 from genhmr_jax.systems.genhmr.feedback import Estimate
 from genhmr_jax.systems.genhmr.model import NEAR, Encoded
 from genhmr_jax.systems.genhmr.samples import Sample
@@ -51,14 +53,12 @@ class Step(NamedTuple):
     Attributes:
       logits: of all tokens.
       estimate: the body that they decode to.
-      mask: True where a token was masked.
       weight: of each token in the cross-entropy.
       is_first: whether it is the first step of a model with feedback.
     """
 
     logits: Float[Array, "B L N"]
     estimate: Estimate
-    mask: Bool[Array, "B L"]
     weight: Float[Array, "B L"]
     is_first: Bool[Array, ""]
 
@@ -109,7 +109,7 @@ class Objective:
         terms = {name: jnp.mean(values) for name, values in terms.items()}
         # 2. Estimates from other names of the keypoints, which the scorer must tell apart.
         if spec.num_keypoints:
-            assignment = 1 + sample.targets.kept % 2
+            assignment = sample.targets.assignment
             constant = jax.lax.stop_gradient((everything, people))
             other = self.system.steps(constant[0], *constant[1], assignment)
             wrong, _ = self._unrolled(other, sample, ALTERNATIVE_STEPS, lambda step: {})
@@ -123,7 +123,7 @@ class Objective:
         logits, state = steps.predict(targets.visible, steps.start())
         estimate = steps.decoded(self._embeddings(logits, targets.mask, steps, sample), state)
         never = jnp.zeros((), bool)
-        return Step(logits, estimate.estimate, targets.mask, targets.token_weight, never)
+        return Step(logits, estimate.estimate, targets.token_weight, never)
 
     def _unrolled(
         self, steps: Steps, sample: Sample, count: int, terms_of: Callable[[Step], Sums]
@@ -133,22 +133,22 @@ class Objective:
         nothing = jnp.full_like(targets.tokens, self.system.spec.tokenizer.codebook_size)
 
         def run(carry: tuple, number: Int[Array, ""]) -> tuple[tuple, Sums]:
-            visible, mask, weight, state, _ = carry
+            visible, mask, weight, state = carry
             # 1. Predict, decode, and compute the terms.
             logits, state = steps.predict(visible, state)
             state, confidence = steps.assess(self._embeddings(logits, mask, steps, sample), state)
-            step = Step(logits, state.estimate, mask, weight, number == 0)
+            step = Step(logits, state.estimate, weight, number == 0)
             terms = terms_of(step)
             # 2. What the next step sees: the most confident own guesses, or true tokens.
-            rank = jnp.argsort(jnp.argsort(-jax.lax.stop_gradient(confidence), -1), -1)
-            own = jnp.where(rank < targets.kept[:, None], jnp.argmax(logits, -1), nothing)
+            keep = most_confident(jax.lax.stop_gradient(confidence), targets.kept[:, None])
+            own = jnp.where(keep, jnp.argmax(logits, -1), nothing)
             visible = jnp.where(targets.unroll[:, None], own, targets.visible)
-            return (visible, targets.mask, targets.token_weight, state, mask), terms
+            return (visible, targets.mask, targets.token_weight, state), terms
 
         everything = jnp.ones_like(targets.mask)
-        start = (nothing, everything, targets.first_weight, steps.start(), everything)
-        (_, _, weight, state, mask), terms = jax.lax.scan(run, start, jnp.arange(count))
-        return Step(state.logits, state.estimate, mask, weight, jnp.asarray(count == 1)), terms
+        start = by_rows((nothing, everything, targets.first_weight, steps.start()))
+        (*_, weight, state), terms = jax.lax.scan(run, start, jnp.arange(count))
+        return Step(state.logits, state.estimate, weight, jnp.asarray(count == 1)), terms
 
     def _embeddings(
         self, logits: Float[Array, "B L N"], mask: Bool[Array, "B L"], steps: Steps, sample: Sample
@@ -177,10 +177,13 @@ class Objective:
     ) -> Float[Array, "B L D"]:
         """Embeddings through which gradients reach the logits.
 
-        The expected ones, or straight-through Gumbel-softmax (Jang et al. 2017).
+        The expected ones, also without gradient, or straight-through Gumbel-softmax (Jang et al.
+        2017).
         """
-        if self.config.loss.differentiable_sampling == "expected":
-            return jax.nn.softmax(logits) @ vectors
+        how = self.config.loss.differentiable_sampling
+        if how != "straight_through":
+            expected = jax.nn.softmax(logits) @ vectors
+            return jax.lax.stop_gradient(expected) if how == "none" else expected
         noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
         noisy = jax.nn.softmax(logits + noise)
         hard = jax.nn.one_hot(jnp.argmax(noisy, -1), logits.shape[-1])
@@ -240,11 +243,11 @@ def _score_term(steps: Steps, step: Step, truth: Truth, sample: Sample) -> Float
     joints = jax.lax.stop_gradient(step.estimate.joints)
     known = sample.rows.confidence_of_joints()
     aligned = distances(procrustes(joints, truth.joints, known)(joints), truth.joints)
-    rooted_error = distances(centred(joints), centred(truth.joints))
+    from_root = distances(rooted(joints, known), rooted(truth.joints, known))
     near = (aligned[..., None] < jnp.array(NEAR)).astype(jnp.float32)
     logits = score.near
     entropy = jnp.mean(jax.nn.softplus(logits) - near * logits, -1)
-    errors = jnp.stack([masked_mean(aligned, known), masked_mean(rooted_error, known)], -1)
+    errors = jnp.stack([masked_mean(aligned, known), masked_mean(from_root, known)], -1)
     gap = jnp.abs(score.log_error - jnp.log(errors + 1e-3))
     value = known_mean(entropy, known) + 0.5 * jnp.mean(gap, -1)
     return jnp.sum(counts * sample.targets.weights.joints3d * value)

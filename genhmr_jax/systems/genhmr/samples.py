@@ -34,12 +34,14 @@ class Targets:
 
     Attributes:
       tokens: ids of the true pose; `visible`: those that the network is given, else the mask id.
-      mask: True where a token is hidden.
+      mask: True where a token must be predicted.
       token_weight: of each token in the cross-entropy; they sum to 1. first_weight: the same in a
         first step, in which every token is masked.
       weights: of each row in the other terms; each label's sum to 1 over the rows that carry it.
       bins: of the row's mask ratio (core.masking.ratio_bins), for the accuracy by ratio.
       noise_key: (B,), for the straight-through sample.
+      assignment: of feedback.ASSIGNMENTS but the first, for the estimate that the scorer must tell
+        from the right one.
       unroll: whether later steps of the row continue from the network's own guesses; `kept` tokens
         of them.
     """
@@ -54,6 +56,7 @@ class Targets:
     noise_key: Array
     unroll: Bool[Array, "B"]
     kept: Int[Array, "B"]
+    assignment: Int[Array, "B"]
 
 
 @jax.tree_util.register_dataclass
@@ -118,9 +121,9 @@ class SampleMaker:
         return Sample(rows, self._targets(frozen, rows, keys), image_weight, drop_path)
 
     def _keys(self, name: str, numbers: Array) -> Array:
-        """(B, 5) random keys of rows, which follow from the seed and each row's number."""
+        """(B, 6) random keys of rows, which follow from the seed and each row's number."""
         base = stream(self.config.seed, name)
-        return jax.vmap(lambda n: jax.random.split(jax.random.fold_in(base, n), 5))(numbers)
+        return jax.vmap(lambda n: jax.random.split(jax.random.fold_in(base, n), 6))(numbers)
 
     def encoded(self, rows: Rows) -> Rows:
         """Photos -> the maps of a frozen encoder; rows of another form stay as they are."""
@@ -190,14 +193,14 @@ class SampleMaker:
         rule = {
             "schedule": masking.schedule,
             "min_ratio": masking.min_ratio,
-            "all_masked": masking.all_masked,
         }
         mask = random_mask(keys[:, 0], spec.length, **rule)
         visible = visible_tokens(keys[:, 1], tokens, mask, spec.codebook_size, masking.corrupt)
         # 3. Rows that continue from the network's own guesses must predict every token.
-        unrolled = lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1), masking.unroll)
-        unroll = jax.vmap(unrolled)(keys[:, 0])
+        share = masking.unroll if self.system.spec.feedback else 0.0
+        unroll = jax.vmap(lambda key: jax.random.bernoulli(key, share))(keys[:, 5])
         kept = jnp.sum(~mask, -1)
+        other = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys[:, 5])
         mask = mask | unroll[:, None]
         return Targets(
             tokens=tokens,
@@ -210,4 +213,5 @@ class SampleMaker:
             noise_key=keys[:, 2],
             unroll=unroll,
             kept=kept,
+            assignment=jax.vmap(lambda key: 1 + jax.random.randint(key, (), 0, 2))(other),
         )

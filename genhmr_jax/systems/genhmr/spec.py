@@ -15,7 +15,9 @@ class GenHmrSpec:
 
     Attributes:
       num_keypoints: K of the 2D pose context; 0 makes an image-only model (the paper's setting).
-      context_tokens: number of context tokens for all keypoints together.
+      context_tokens: number of context tokens for all keypoints together; without feedback.
+      context_width, context_depth: of the MLP that makes them, or with feedback of the one that
+        reads the current estimate.
       encoder: a name in core/encoders.py. A ViT is part of the model; of other encoders the maps
         are inputs.
       encoder_channels: channels of the image encoder's maps, finest first; () makes a model without

@@ -300,8 +300,12 @@ class GenHmrSystem:
 def _best(latents: Latents, candidates: int) -> Latents:
     """Of `candidates` adjacent rows the one with the smallest expected error."""
     best = jnp.argmin(latents.expected_error.reshape(-1, candidates), 1)
-    rows = jnp.arange(best.shape[0]) * candidates + best
-    return jax.tree.map(lambda x: x[rows], latents)
+
+    def pick(x: jax.Array) -> jax.Array:
+        x = x.reshape(-1, candidates, *x.shape[1:])
+        return jnp.take_along_axis(x, best.reshape(-1, *[1] * (x.ndim - 1)), 1)[:, 0]
+
+    return jax.tree.map(pick, latents)
 
 
 def _upright(inputs: Inputs) -> tuple[Float[Array, "B 3 3"], Inputs]:

@@ -11,7 +11,9 @@ import pytest
 from flax import nnx
 
 from genhmr_jax.core.sizes import TransformerSpec
+from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.recover import photo
+from genhmr_jax.systems.genhmr.feedback import DetectedKeypoints
 from genhmr_jax.systems.genhmr.model import ContextEncoder, graphs
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 
@@ -33,15 +35,19 @@ def test_a_token_of_the_box_alone_at_the_end():
         jnp.asarray(rng.uniform(-1, 1, (2, 23, 3)), jnp.float32),
         jnp.asarray(rng.uniform(-0.3, 0.9, (2, 3)), jnp.float32),
     )
+    view = CropCamera(100 * box.at[:, 2].add(2), jnp.full(2, 100.0), jnp.zeros((2, 2)))
+    box = view.box_information()
+    detected = DetectedKeypoints(view, keypoints, jnp.zeros((2, 23, 3)))
     model = encoder(dataclasses.replace(SPEC, box_token=True))
-    tokens, plain = model(keypoints, box), encoder(SPEC)(keypoints, box)
+    tokens, plain = model(detected), encoder(SPEC)(detected)
     assert tokens.shape == (2, plain.shape[1] + 1, 16)
     np.testing.assert_allclose(tokens[:, :-1], plain)  # the same draws: the new array is made last
     linear = model.box_alone
     np.testing.assert_allclose(
         tokens[:, -1], box @ linear.kernel[...] + linear.bias[...], rtol=1e-5, atol=1e-6
     )
-    np.testing.assert_allclose(model(keypoints[::-1], box)[:, -1], tokens[:, -1])
+    other = dataclasses.replace(detected, keypoints=keypoints[::-1])
+    np.testing.assert_allclose(model(other)[:, -1], tokens[:, -1])
 
 
 def test_models_without_it_are_as_they_were():
