@@ -67,7 +67,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     kind = "required kind of the checkpoint, such as genhmr (default: any)"
     add("--model", type=model_kind, metavar="KIND", help=kind)
     # 2. Sampling and refinement.
-    iterations = "sampling iterations (default: 5)"
+    iterations = "sampling iterations (default: those of the model)"
     add("--iterations", type=number(int, 1, 100), metavar="N", help=iterations)
     temperature = "randomness of sampling; 0: none (default: 0, or 1 with --hypotheses)"
     add("--temperature", type=number(float, 0, 100), metavar="T", help=temperature)

@@ -76,7 +76,6 @@ class System(Protocol):
       contexts: those of core.choices.CONTEXTS that it supports.
       needs_box: whether it crops by the person's box, so that keypoints are not required.
       samples: whether it is generative, with iterations, hypotheses and a confidence.
-      iterations: of sampling, by default, for one answer.
       refine_steps: of the 2D refinement, by default.
       pose_parts: independent parts of `pose`, which make the refinement cheaper; or None.
     """
@@ -86,7 +85,6 @@ class System(Protocol):
     contexts: tuple[str, ...]
     needs_box: bool
     samples: bool
-    iterations: int
     refine_steps: int
     pose_parts: Parts | None
 
@@ -134,6 +132,9 @@ class System(Protocol):
           hypotheses: number of adjacent rows of one person, whose answers must differ; 1: one best
             answer for each row.
         """
+
+    def default_iterations(self, hypotheses: int) -> int:
+        """Iterations of sampling for one answer, or for several hypotheses."""
 
     def pose(
         self, params: Params, view: CropCamera

@@ -30,8 +30,6 @@ from genhmr_jax.io.program_store import stored
 from genhmr_jax.recover.people import People
 from genhmr_jax.systems import registry
 
-HYPOTHESES_ITERATIONS = 5
-"""Sampling iterations for several hypotheses, as in the paper."""
 ROWS = 8
 """People who are solved together."""
 
@@ -41,9 +39,7 @@ class RecoverOptions:
     """Options of the recovery. The model card was measured with the defaults.
 
     Attributes:
-      iterations: T of uncertainty-guided sampling. None means HYPOTHESES_ITERATIONS for several
-        hypotheses, which must each be a coherent pose, and for one answer the default of the
-        system.
+      iterations: T of uncertainty-guided sampling. None means the default of the system.
       temperature: 0 takes the most probable tokens. Several hypotheses need a temperature above 0;
         0 then means 1.
       hypotheses: K samples for each person, the best first (core.solve.SolveOptions).
@@ -118,7 +114,7 @@ class RecoverOptions:
         several = self.hypotheses > 1
         steps = system.refine_steps if self.refine_steps is None else self.refine_steps
         return SolveOptions(
-            iterations=self.iterations or (HYPOTHESES_ITERATIONS if several else system.iterations),
+            iterations=self.iterations or system.default_iterations(self.hypotheses),
             temperature=1.0 if several and not self.temperature else self.temperature,
             hypotheses=self.hypotheses,
             refine=RefineSpec(steps=steps),

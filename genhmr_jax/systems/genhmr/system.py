@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from genhmr_jax.systems.genhmr.steps import Steps
 
 KIND = "genhmr"
-FEEDBACK_ITERATIONS = 5  # as in the paper
 DRAWS = 16  # number of sampled poses from whose spread the confidence follows
 
 
@@ -57,10 +56,16 @@ class GenHmrSystem:
     samples = True
     refine_steps = RefineSpec.steps
 
-    @property
-    def iterations(self) -> int:
-        """Without feedback more iterations only increase the error of one answer."""
-        return FEEDBACK_ITERATIONS if self.spec.feedback else 1
+    def default_iterations(self, hypotheses: int) -> int:
+        """See core.system.System.
+
+        Without feedback more iterations only increase the error of one answer, and hypotheses have
+        those of the paper. With it, fewer tokens of a hypothesis are drawn, and not expected, the
+        fewer iterations there are (docs/experiments.md).
+        """
+        if self.spec.feedback:
+            return 2 if hypotheses > 1 else 3
+        return 5 if hypotheses > 1 else 1
 
     @property
     def shapes(self) -> Params:
@@ -175,8 +180,8 @@ class GenHmrSystem:
 
         A model with feedback also tries other names for the keypoints: left and right swapped, of
         the whole person or of the legs. So an answer does not depend on whether the detector mixed
-        them up, if the scorer can tell. One answer is the best of these three; several hypotheses
-        have them in turn.
+        them up, if the scorer can tell. One answer is the best of these three. Of several
+        hypotheses the second and the third have the other names.
 
         Args:
           rule: "hard" decodes the sampled codes. "expected" decodes, for each token, the expected
@@ -203,7 +208,8 @@ class GenHmrSystem:
         candidates = 1
         if self.spec.feedback and self.spec.num_keypoints:
             candidates = 1 if distinct else names
-            number = jnp.arange(hypotheses if distinct else names, dtype=jnp.int32) % names
+            number = jnp.arange(hypotheses if distinct else names, dtype=jnp.int32)
+            number = jnp.where(number < names, number, 0)
             assignment = jnp.tile(number, rows // hypotheses if distinct else rows)
             encoded, keys = repeated((encoded, keys), candidates)
         # 2. The tokens.

@@ -46,7 +46,6 @@ class RegressorSystem:
     needs_box = True  # it crops the square around the person's box
     samples = False
     contexts = ("all", "image")
-    iterations = 1
     refine_steps = 0  # the published models do not refine
     pose_parts = tuple(((joint,), (joint,)) for joint in range(24))  # one row for each rotation
 
@@ -110,6 +109,10 @@ class RegressorSystem:
         """The network's answer. Keys and settings of sampling have no effect."""
         tokens = jnp.zeros((encoded.rot6d.shape[0], 0), jnp.int32)
         return Latents(encoded.rot6d, encoded.betas, encoded.weak_camera, tokens)
+
+    def default_iterations(self, hypotheses: int) -> int:
+        """One: the network runs once."""
+        return 1
 
     def pose(
         self, params: Params, view: CropCamera

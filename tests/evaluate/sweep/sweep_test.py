@@ -120,7 +120,7 @@ def test_a_trained_tokenizer_or_model_is_used_as_it_is(tmp_path):
         ("evaluate.view=3", "did you mean evaluate.views"),
         ("data.pose=x", "did you mean data.poses"),
         ("genhmr.steps=few", "steps cannot be 'few'; give it as int"),
-        ("evaluate.rule=soft", "rule is 'soft'; choose among auto, expected, final, committed, hard"),
+        ("evaluate.rule=soft", "rule is 'soft'; choose among auto, expected, final, committed"),
         ("evaluate.views=0", "views is 0; give at least 1"),
         ("evaluate.iterations=3", "is a field that the sweep varies"),
         ("steps", "has no value"),
