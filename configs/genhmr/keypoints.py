@@ -1,4 +1,4 @@
-"""Keypoints alone, simulated: the shipped model without an image.
+"""Keypoints alone, simulated: `image_and_keypoints.py` without an image.
 
 It needs a pose corpus and the tokenizer of configs/tokenizer/body_parts.py. An hour on 2 CPU
 cores:

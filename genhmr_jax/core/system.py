@@ -41,7 +41,8 @@ class Latents:
         system without tokens.
       near: (B, 24) probability that a joint is within confidence.NEAR of the truth, if the system
         has learned it.
-      expected_error: (B,) metres, if the system has learned to score its answers.
+      expected_error: (B,) metres, PA-MPJPE plus MPJPE, if the system has learned to score its
+        answers.
     """
 
     embeddings: Float[Array, "B L D"]

@@ -104,8 +104,8 @@ class Prediction:
       confidence: (N, 24) of the joints; NaN for a system without an estimate.
       keypoints: (N, 23, 2) projected keypoints of the body, px; NaN for people who were not found.
       seconds: time of `solve` for each person.
-      hypotheses, hypothesis_confidence: (N, H, 24, 3) joints and (N, H, 24), ordered by refinement
-        loss, the lowest first; None for one hypothesis.
+      hypotheses, hypothesis_confidence: (N, H, 24, 3) joints and (N, H, 24), the best first;
+        None for one hypothesis.
     """
 
     found: Bool[np.ndarray, "N"]

@@ -73,8 +73,8 @@ class People:
       joints: (P, 24, 3) camera coordinates, metres.
       joints2d: (P, 24, 2) px.
       joint_confidence: (P, 24) 0..1, the probability that the joint of the aligned pose is within
-        100 mm of the truth, from the spread of the network's own samples; NaN for regressors
-        (HMR2.0, TokenHMR), which have no estimate.
+        100 mm of the truth: learned, or from the spread of the network's own samples; NaN for
+        regressors (HMR2.0, TokenHMR), which have no estimate.
       faces: (F, 3) vertex indices.
       joint_names: (24,).
       projected_keypoints: (P, K, 2) projections of the body's `keypoint_names` points, px.
@@ -83,7 +83,7 @@ class People:
       refine_loss: (P, S) refinement loss before the first and after each step.
       vertex_std: (P, V) standard deviation of the hypotheses, mm.
       hypothesis_global_orient, hypothesis_body_pose, hypothesis_joints, hypothesis_confidence:
-        (P, H, ...) the hypotheses, ordered by refinement loss, the lowest first.
+        (P, H, ...) the hypotheses, the best first (core.solve.SolveOptions).
     """
 
     boxes: np.ndarray

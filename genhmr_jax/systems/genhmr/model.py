@@ -1,4 +1,6 @@
-"""The network of GenHMR: image and 2D pose -> context; context and tokens -> logits.
+"""The network of GenHMR: image, 2D pose and tokens -> logits of the tokens.
+
+With feedback it also gets the estimate of the step before; systems/genhmr/steps.py has the steps.
 
 Pure functions of (model, arrays). The model is an nnx module that is merged from a graph definition
 and a plain dict of arrays. It holds no random state and no config object.
