@@ -3,8 +3,9 @@
     python tools/trace_sampling.py --out docs/images/sampling_trace.png PHOTO [PHOTO ...]
 
 Each photo is a row: the photo, then the body of the first person after each step, before the
-refinement. Under it are the 30 tokens, five for each body part. A kept token has the colour of its
-confidence, from red (0) to green (1); a token that is masked again is grey.
+refinement, with the keypoints as they were detected. Under it are the 30 tokens, five for each body
+part. A kept token has the colour of its confidence, from red (0) to green (1); a token that is
+masked again is grey.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import functools
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,13 +50,16 @@ class Seen(NamedTuple):
 def trace(
     system: GenHmrSystem, params: Params, body: smpl_jax.SmplModel, inputs: Inputs
 ) -> list[tuple[jax.Array, ...]]:
-    """Embeddings, betas, weak camera, tokens and confidences of each row after each step."""
-    small, confidences = keypoint_model(body), []
+    """Embeddings, betas, weak camera, tokens and confidences of each row after each step.
+
+    `body` is a keypoint model.
+    """
+    confidences = []
     encoded = system.encode(params, inputs)
-    steps = system.steps(params, small, encoded)
+    steps = system.steps(params, body, encoded)
     plain = steps.feedback(commit=False)
 
-    def assess(embeddings: jax.Array, state: jax.Array) -> tuple:
+    def assess(embeddings: jax.Array, state: Any) -> tuple:
         state, confidence = plain.assess(embeddings, state)
         confidences.append(confidence)
         return state, confidence
@@ -69,20 +73,26 @@ def trace(
     for t in range(ITERATIONS):
         carry = step(jnp.asarray(t), carry)
         estimate = carry.state.estimate
-        weak = system.photo_camera(encoded, estimate.weak_camera)
+        weak = system.photo_camera(encoded, estimate)
         found.append((carry.final, estimate.betas, weak, carry.tokens, confidences[-1]))
     return found
 
 
-def steps_of(model: photo.Recoverer, image: np.ndarray) -> Iterator[Seen]:
-    """The steps for the first person of a photo."""
+def steps_of(model: photo.Recoverer, file: str, image: np.ndarray) -> Iterator[Seen]:
+    """The steps for the first person of a photo.
+
+    Raises:
+      InputError: there is nobody.
+    """
     prepared = model.prepare(image, options=photo.RecoverOptions(max_people=1))
+    if not len(prepared.people):
+        raise InputError(file, "nobody is detected", "give a photo of a person")
     inputs, view = prepared.inputs, prepared.inputs.view
     pose = model.system.pose(model.params, view)
     masked = model.system.spec.tokenizer.codebook_size
-    for embeddings, betas, weak, tokens, confidence in trace(
-        model.system, model.params, model.body, inputs
-    ):
+    small = keypoint_model(model.body)
+    for step in trace(model.system, model.params, small, inputs):
+        embeddings, betas, weak, tokens, confidence = step
         output = smpl_jax.forward(model.body, betas, pose(embeddings))
         vertices = output.vertices + view.translation(weak)[:, None]
         kept = np.asarray(tokens[0] != masked)
@@ -102,15 +112,16 @@ def bar(seen: Seen) -> np.ndarray:
     return picture
 
 
-def row(model: photo.Recoverer, image: np.ndarray) -> np.ndarray:
+def row(model: photo.Recoverer, file: str) -> np.ndarray:
     """The pictures of one photo."""
+    image = read_image(file)
     small = Image.fromarray(image)
     small.thumbnail((SIDE, SIDE))
     scale = small.width / image.shape[1]
     small, faces = np.asarray(small), np.asarray(model.body.faces)
     camera = photo.RecoverOptions().camera(image.shape[1], image.shape[0])
     cells = [_cell(small, np.full((BAR, SIDE, 3), 255, np.uint8))]
-    for seen in steps_of(model, image):
+    for seen in steps_of(model, file, image):
         picture = overlay(small, seen.vertices, faces, camera.focal * scale)
         cells.append(_cell(picture, bar(seen)))
     return np.concatenate(cells, 1)
@@ -137,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not getattr(model.system.spec, "feedback", False):
             where = args.checkpoint or "the default"
             raise InputError(where, "has no feedback", "give another --checkpoint")
-        page = np.concatenate([row(model, read_image(file)) for file in args.photos])
+        page = np.concatenate([row(model, file) for file in args.photos])
     except InputError as error:
         print(error, file=sys.stderr)
         return 1

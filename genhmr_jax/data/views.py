@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import smpl_jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from smpl_jax import rotations
 from smpl_jax.keypoints import flip_rotmats
 
@@ -44,7 +44,7 @@ class ViewSpec:
     jitter_high: float = 0.02
     outlier: float = 0.01
     outlier_size: float = 0.1
-    swap: float = 0.03  # whole-body swap of left and right; half as often of arms or legs alone
+    swap: float = 0.05  # whole-body swap of left and right; half as often of arms or legs alone
     drop: float = 0.03
     drop_face: float = 0.1
     occlude: float = 0.3
@@ -135,6 +135,25 @@ def place(
     return jnp.concatenate([centre / focal * depth - middle, depth[None]]), focal, size
 
 
+def assigned_names(key: jax.Array, spec: ViewSpec) -> Int[Array, "K"]:
+    """Which point a detector takes for each keypoint: left and right may be swapped.
+
+    Of the whole body, or of arms or legs alone.
+
+    Args:
+      key: that of `detector_noise`.
+    """
+    k = jax.random.split(key, 20)
+    n = len(DETECTED)
+    of = lambda group: jnp.zeros(n, bool).at[jnp.array(group)].set(True)
+    whole, arms, legs = (
+        jax.random.bernoulli(k[i], p)
+        for i, p in enumerate((spec.swap, spec.swap / 2, spec.swap / 2))
+    )
+    swapped = whole | (arms & of(_ARMS)) | (legs & of(_LEGS))
+    return jnp.where(swapped, jnp.array(DETECTED_FLIP), jnp.arange(n))
+
+
 def detector_noise(
     points: Float[Array, "K 2"], side: Float[Array, ""], key: jax.Array, spec: ViewSpec
 ) -> Float[Array, "K 3"]:
@@ -150,11 +169,7 @@ def detector_noise(
     flag = lambda i, p, shape=(): jax.random.bernoulli(k[i], p, shape)
 
     # 1. Swap left and right.
-    flipped = points[jnp.array(DETECTED_FLIP)]
-    arms = jnp.zeros(n, bool).at[jnp.array(_ARMS)].set(True)
-    legs = jnp.zeros(n, bool).at[jnp.array(_LEGS)].set(True)
-    swapped = flag(0, spec.swap) | (flag(1, spec.swap / 2) & arms) | (flag(2, spec.swap / 2) & legs)
-    points = jnp.where(swapped[:, None], flipped, points)
+    points = points[assigned_names(key, spec)]
 
     # 2. Scales of the jitter.
     scale = jnp.exp(uniform(3, a=jnp.log(spec.jitter_low), b=jnp.log(spec.jitter_high)))
@@ -190,18 +205,27 @@ def detector_noise(
 
 
 def lifted_keypoints(
-    points: Float[Array, "K 3"], key: jax.Array, spec: ViewSpec
+    points: Float[Array, "K 3"],
+    shift: Float[Array, "K 2"],
+    key: jax.Array,
+    spec: ViewSpec,
 ) -> Float[Array, "K 3"]:
     """3D keypoints as a network would estimate them, metres from mid-hip; all zero: no estimate.
+
+    One network estimates the keypoints in 2D and in 3D, so both have the same swaps, and their
+    errors across the view are partly the same.
 
     The errors are fitted to BlazePose's on rendered people: depth too small by a sixth, a scale
     error of 8 %, a small rotation of all keypoints, and errors that grow along the limbs, are twice
     as large in depth, and are mostly common to a limb.
 
     Args:
-      points: true keypoints, metres, camera coordinates.
+      points: true keypoints under the detected names (`assigned_names`), metres, camera
+        coordinates.
+      shift: errors of the 2D keypoints, metres at the depth of the person; 0 where not detected.
     """
     k = jax.random.split(key, 6)
+    points = points + jnp.pad(shift, ((0, 0), (0, 1)))
     points = points - jnp.mean(points[jnp.array(HIPS)], 0)
     reach = jnp.linalg.norm(points, axis=-1, keepdims=True)
     size = spec.lift_noise * jnp.exp(0.4 * jax.random.normal(k[0])) * jnp.array([1.0, 1.0, 2.0])
@@ -211,6 +235,19 @@ def lifted_keypoints(
     scale = jnp.exp(0.08 * jax.random.normal(k[4])) * jnp.array([1.0, 1.0, 0.85])
     unknown = jax.random.bernoulli(k[5], spec.lift_unknown)
     return jnp.where(unknown, 0.0, points @ turn.T * scale + error)
+
+
+def detected_shift(
+    keypoints: Float[Array, "K 3"], points2d: Float[Array, "K 2"], scale: Float[Array, ""]
+) -> Float[Array, "K 2"]:
+    """Errors of detected keypoints in metres, for `lifted_keypoints`.
+
+    Args:
+      keypoints: px and confidence.
+      points2d: the points that they stand for, px.
+      scale: metres of a px at the depth of the person.
+    """
+    return jnp.where(keypoints[:, 2:] > 0, keypoints[:, :2] - points2d, 0.0) * scale
 
 
 def jittered(crop: Float[Array, "3"], key: jax.Array, amount: float) -> Float[Array, "3"]:
@@ -243,6 +280,8 @@ def make_view(
     crop = camera.crop_around(keypoints[:, :2], keypoints[:, 2])
     crop = jnp.where(jnp.sum(keypoints[:, 2] > 0) >= 3, crop, true_crop)
     view = CropCamera(jittered(crop, k[4], spec.crop_jitter), focal, centre)
+    names = assigned_names(k[3], spec)
+    shift = detected_shift(keypoints, points2d[names], translation[2] / focal)
     return Rows(
         view=view,
         rotmats=rotmats,
@@ -251,7 +290,7 @@ def make_view(
         keypoints=keypoints,
         points2d=points2d,
         weak_camera=view.weak(translation),
-        keypoints3d=lifted_keypoints(points, k[5], spec),
+        keypoints3d=lifted_keypoints(points[names], shift, k[5], spec),
     )
 
 

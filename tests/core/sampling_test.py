@@ -131,6 +131,36 @@ def test_no_mask_is_left_and_one_compilation_serves_every_count():
     assert len(traces) == 1
 
 
+def test_of_equal_confidences_the_first_are_kept():
+    """As in training, where all tokens of a body part have the same confidence."""
+    confidence = jnp.array([[0.5, 0.9, 0.5, 0.9, 0.5], [0.1, 0.1, 0.1, 0.1, 0.1]])
+    kept = sampling.most_confident(confidence, jnp.array([[3], [2]]))
+    np.testing.assert_array_equal(kept, [[1, 1, 0, 1, 0], [1, 1, 0, 0, 0]])
+
+
+def test_a_kept_token_of_low_confidence_is_masked_again():
+    """With feedback, and it may change; without feedback it never does."""
+    start = jnp.zeros((), jnp.int32)
+    low = lambda t: jnp.where((jnp.arange(LENGTH) == 0) & (t > 0), -1.0, -jnp.arange(LENGTH) / 100)
+    assess = lambda embeddings, t: (t + 1, low(t)[None])
+    logits = lambda tokens, t: (jnp.broadcast_to(TABLE[:1, :, :] + t, (1, LENGTH, CODES)), t)
+    carry, step = sampling.loop(
+        logits,
+        VECTORS,
+        keys(1),
+        LENGTH,
+        iterations=3,
+        temperature=0.0,
+        schedule="cosine",
+        feedback=sampling.Feedback(start, assess),
+    )
+    masked = []
+    for t in range(3):
+        carry = step(jnp.asarray(t), carry)
+        masked.append(bool(carry.tokens[0, 0] == CODES))
+    assert masked == [False, True, False]  # kept, masked again, filled by the last step
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_independent_of_batch_and_padding(temperature):
     whole = sampling.sample(logits_fn, VECTORS, keys(8), LENGTH, temperature=temperature)

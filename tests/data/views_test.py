@@ -124,6 +124,29 @@ def test_mirroring(body):
     )
 
 
+def test_keypoints_in_3d_have_the_swaps_and_the_shifts_of_those_in_2d(body, corpus_file):
+    """One network estimates both: where it swaps left and right, it does so in both."""
+    poses_ = poses.load_corpus(corpus_file, "val").poses[:8]
+    quiet = dataclasses.replace(QUIET, lift_noise=0.0, lift_turn=0.0, lift_unknown=0.0)
+    of = lambda spec: make_views(body, poses_, np.arange(8), jax.random.key(1), spec)
+    plain, swapped = of(quiet), of(dataclasses.replace(quiet, swap=1.0))
+    flip = list(DETECTED_FLIP)
+    np.testing.assert_allclose(swapped.keypoints3d, plain.keypoints3d[:, flip], atol=1e-3)
+    points = np.asarray(swapped.points2d)[:, flip]
+    np.testing.assert_allclose(swapped.keypoints[..., :2], points, atol=0.1)
+    # A shift in px is one in metres at the depth of the person.
+    spec = dataclasses.replace(quiet, jitter_low=0.02, jitter_high=0.021)
+    moved = of(spec)
+    depth = np.asarray(moved.view.translation(moved.weak_camera))[:, 2] / moved.view.focal
+    shift = np.asarray(moved.keypoints[..., :2] - moved.points2d) * depth[:, None, None]
+    hips = list(views.HIPS)
+    wanted = shift - shift[:, hips].mean(1, keepdims=True)
+    found = np.asarray(moved.keypoints3d - plain.keypoints3d)[..., :2]
+    ratio = np.sum(found * wanted, (1, 2)) / np.sum(wanted**2, (1, 2))
+    np.testing.assert_allclose(found, ratio[:, None, None] * wanted, atol=2e-3)
+    assert (np.abs(np.log(ratio)) < 0.5).all()  # the error of the scale of a person
+
+
 def test_detector_noise_has_the_asked_share_of_faults():
     points = jnp.stack([jnp.linspace(0, 100, 23), jnp.linspace(0, 200, 23)], -1)
 

@@ -62,7 +62,11 @@ def test_texts_are_read_as_the_type_of_the_field():
     [
         (f"{GENHMR}x", (), "no such config file; did you mean .*genhmr/keypoints.py"),
         ("nowhere/x.py", (), "no such config file; there is no folder nowhere"),
-        (f"{CONFIGS}/genhmr/image.py", (), "did you mean .*/genhmr/image_and_keypoints.py"),
+        (
+            f"{CONFIGS}/genhmr/image_and_keypoint.py",
+            (),
+            "did you mean .*/genhmr/image_and_keypoints.py",
+        ),
         (f"{CONFIGS}/gnehmr/tiny.py", (), "no such config file; did you mean .*/genhmr/tiny.py"),
         (f"{CONFIGS}/genhmr/zzzzzz.py", (), "no such config file; choose among .*/tiny.py"),
         (f"{CONFIGS}/genhmr.py", (), "no such config file; choose among .*/genhmr/keypoints.py"),

@@ -186,7 +186,7 @@ def test_rows_without_a_label_do_not_count(prepared):
     """A term of a batch in which half the rows lack its label is the term of the other half."""
     task, params, samples = prepared
     rows = samples["views"].rows
-    keys = jax.vmap(lambda n: jax.random.split(jax.random.key(n), 5))(
+    keys = jax.vmap(lambda n: jax.random.split(jax.random.key(n), 6))(
         jnp.arange(16, dtype=jnp.uint32)
     )
     has = (jnp.arange(16) < 8).astype(jnp.float32)
@@ -198,7 +198,8 @@ def test_rows_without_a_label_do_not_count(prepared):
 
     found = terms(dataclasses.replace(rows, known=Known(has, has, has, has, has)), keys)
     wanted = terms(jax.tree.map(lambda x: x[:8], rows), keys[:8])
-    assert set(wanted) == {"token", "betas", "camera", "rotation", "joints3d", "joints2d"}
+    names = {"token", "betas", "camera", "rotation", "joints3d", "joints2d", "score"}
+    assert set(wanted) == names
     for name in wanted:
         np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, err_msg=name)
 

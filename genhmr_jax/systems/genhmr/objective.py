@@ -199,7 +199,10 @@ def _truth(rows: Rows, encoded: Encoded) -> Truth:
         joints = joints @ turn
         middle = view.centre[:, None]
         points = (points - middle) @ turn[:, :2, :2] + middle
-        weak = view.weak(jnp.einsum("bji,bj->bi", turn, rows.view.translation(weak)))
+        # The body is turned about its pelvis, which is not the model's origin.
+        pelvis = rows.joints[:, 0]
+        translation = rows.view.translation(weak) + pelvis
+        weak = view.weak(jnp.einsum("bji,bj->bi", turn, translation) - pelvis)
     return Truth(rotmats, joints, view.to_crop(points), weak)
 
 

@@ -152,10 +152,16 @@ class SampleMaker:
         if not self.system.spec.num_keypoints:
             return rows
         output = smpl_jax.forward(frozen["body"], rows.betas, rows.rotmats)
-        lift = lambda points, key: views.lifted_keypoints(
-            points, jax.random.fold_in(key, 3), self.view
-        )
-        lifted = jax.vmap(lift)(keypoint_points(frozen["body"], output, DETECTED), keys)
+        scale = rows.view.translation(rows.weak_camera)[:, 2] / rows.view.focal
+
+        def lifted_one(points3d, points, keypoints, scale, key):
+            names = views.assigned_names(jax.random.fold_in(key, 1), self.view)
+            shift = views.detected_shift(keypoints, points[names], scale)
+            lift_key = jax.random.fold_in(key, 3)
+            return views.lifted_keypoints(points3d[names], shift, lift_key, self.view)
+
+        points3d = keypoint_points(frozen["body"], output, DETECTED)
+        lifted = jax.vmap(lifted_one)(points3d, points, rows.keypoints, scale, keys)
         known = rows.labels.rotation[:, None, None] > 0
         return dataclasses.replace(rows, keypoints3d=jnp.where(known, lifted, 0.0))
 

@@ -214,6 +214,8 @@ class GenHmrSystem:
             encoded, keys = repeated((encoded, keys), candidates)
         # 2. The tokens.
         steps = self.steps(params, body, encoded, assignment)
+        if rule == "committed":
+            iterations = jnp.maximum(iterations, 2)  # one iteration commits no token
         how = {"iterations": iterations, "temperature": temperature, "schedule": schedule}
         if self.spec.feedback:
             how["feedback"] = steps.feedback(commit=rule in ("committed", "hard"))
@@ -226,7 +228,7 @@ class GenHmrSystem:
         latents = Latents(
             embeddings,
             estimate.betas,
-            self.photo_camera(encoded, estimate.weak_camera),
+            self.photo_camera(encoded, estimate),
             samples.tokens,
             samples.first,
         )
@@ -238,12 +240,16 @@ class GenHmrSystem:
         latents = dataclasses.replace(latents, near=near, expected_error=expected)
         return _best(latents, candidates) if candidates > 1 else latents
 
-    def photo_camera(self, encoded: "Encoded", weak: Float[Array, "B 3"]) -> Float[Array, "B 3"]:
-        """The camera of the network's crop -> that of the photo's crop."""
+    def photo_camera(self, encoded: "Encoded", estimate: feedback.Estimate) -> Float[Array, "B 3"]:
+        """The weak camera of an estimate, in the photo's crop.
+
+        In the photo's axes the body is turned about its pelvis, which is not the model's origin.
+        """
         if encoded.turn is None:
-            return weak
-        translation = encoded.detected.view.translation(weak)
-        return encoded.photo.weak(jnp.einsum("bij,bj->bi", encoded.turn, translation))
+            return estimate.weak_camera
+        pelvis = estimate.joints[:, 0]
+        own = encoded.detected.view.translation(estimate.weak_camera) + pelvis
+        return encoded.photo.weak(jnp.einsum("bij,bj->bi", encoded.turn, own) - pelvis)
 
     def pose(
         self, params: Params, view: CropCamera

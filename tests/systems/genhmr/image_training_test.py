@@ -195,15 +195,15 @@ def test_unrolled_rows_see_their_own_most_confident_guesses(get_config):
         kept=jnp.array([0, 4, 7]),
         unroll=jnp.array([True, True, False]),
         noise_key=None,
-        first_weight=jnp.zeros(()),
-        token_weight=jnp.zeros(()),
+        first_weight=jnp.full((), 2.0),
+        token_weight=jnp.full((), 3.0),
     )
     objective = Objective(config, types.SimpleNamespace(spec=sizes))
     sample = types.SimpleNamespace(targets=targets)
-    _, masked = objective._unrolled(steps, sample, 2, lambda step: {"mask": step.mask})
+    _, terms = objective._unrolled(steps, sample, 2, lambda step: {"weight": step.weight})
     jax.effects_barrier()
     assert len(seen) == 2 and (seen[0] == 8).all()  # the first step sees nothing
-    assert masked["mask"][0].all() and not masked["mask"][1].any()
+    np.testing.assert_array_equal(terms["weight"], [2.0, 3.0])
     assert (seen[1][0] == 8).all() and (seen[1][2] == 5).all()  # nothing kept; true tokens
     surest = np.sort(np.argsort(-np.asarray(confidence[1]))[:4])
     np.testing.assert_array_equal(np.nonzero(seen[1][1] != 8)[0], surest)
@@ -229,6 +229,25 @@ def test_the_gradient_of_the_scorer_stays_in_it(get_config, corpus_file):
     grads = jax.jit(jax.grad(score))(params)
     assert max(np.abs(g).max() for g in jax.tree.leaves(grads.pop("scorer"))) > 1e-3
     assert not any(np.abs(g).max() for g in jax.tree.leaves(grads))
+
+
+def test_without_feedback_no_row_continues_from_guesses(get_config, corpus_file):
+    """There is one step: a row whose tokens must all be predicted would copy the visible ones."""
+    config = get_config("genhmr/tiny")
+    config.data.poses, config.batch_size, config.masking.unroll = str(corpus_file), 8, 0.7
+    spec = TokenizerSpec(codebook_size=8, width=8, depth=1)
+
+    def targets(feedback):
+        config.model.feedback = feedback
+        task = GenHmrTask(config, spec)
+        shapes = {name: task.frozen[name] for name in ("tokenizer", "codebook")}
+        arrays = jax.tree.map(lambda x: jnp.ones(x.shape), shapes)
+        task = GenHmrTask(config, spec, arrays)
+        return task.prepare(task.frozen, {"views": task.sources()["views"].load(np.arange(8))})
+
+    plain, other = (targets(feedback)["views"].targets for feedback in (False, True))
+    assert not plain.unroll.any() and other.unroll.any()
+    np.testing.assert_array_equal(plain.visible == 8, plain.mask)  # 8 is the mask id
 
 
 def test_images_must_be_named(get_config, corpus_file):
