@@ -1,6 +1,6 @@
 """Makes a picture of the steps of sampling: body, tokens and confidences after each.
 
-    python tools/trace_sampling.py --out docs/images/sampling_trace.png PHOTO [PHOTO ...]
+    python tools/trace_sampling.py --out docs/images/sampling_trace.jpg PHOTO [PHOTO ...]
 
 Each photo is a row: the photo, then the body of the first person after each step, before the
 refinement, with the keypoints as they were detected. Under it are the 30 tokens, five for each body
@@ -34,7 +34,7 @@ from genhmr_jax.render.overlay import overlay
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
 ITERATIONS = 5
-SIDE = 220  # px of each picture
+SIDE = 176  # px of each picture
 BAR = 24  # px of the row of tokens under it
 
 
@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line. Returns 0, or 1 after one line on stderr."""
     parser = argparse.ArgumentParser(description="Make a picture of the steps of sampling.")
     parser.add_argument("photos", nargs="+", metavar="PHOTO")
-    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="FILE.png")
+    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="FILE", help="a .jpg or .png")
     parser.add_argument("--checkpoint", metavar="DIR", help="a model with feedback")
     args = parser.parse_args(argv)
     compilation_cache.enable()
@@ -153,7 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     with atomic_path(args.out) as temporary:
-        Image.fromarray(page).save(temporary, "PNG")
+        kind = {"format": "PNG"} if args.out.suffix == ".png" else {"format": "JPEG", "quality": 85}
+        Image.fromarray(page).save(temporary, **kind)
     return 0
 
 
