@@ -64,5 +64,6 @@ def used(name: str, params: dict) -> list:
     """The parameters that a part reads."""
     if name.startswith("tokenizer"):
         return [params["tokenizer"], params["codebook"]]
-    parts = {"encoder": ("pyramid", "cell"), "decoder step": ("transformer", "correction")}[name]
-    return [params["genhmr"][part] for part in parts]
+    encoder, decoder = ("context", "head", "pyramid", "cell"), ("transformer", "correction")
+    parts = {"encoder": encoder, "decoder step": decoder}[name]
+    return [params["genhmr"][part] for part in parts if part in params["genhmr"]]

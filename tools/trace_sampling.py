@@ -139,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line. Returns 0, or 1 after one line on stderr."""
     parser = argparse.ArgumentParser(description="Make a picture of the steps of sampling.")
     parser.add_argument("photos", nargs="+", metavar="PHOTO")
-    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="FILE", help="a .jpg or .png")
+    add = parser.add_argument
+    add("--out", required=True, type=pathlib.Path, metavar="FILE", help="a .jpg or .png")
     parser.add_argument("--checkpoint", metavar="DIR", help="a model with feedback")
     args = parser.parse_args(argv)
     compilation_cache.enable()
