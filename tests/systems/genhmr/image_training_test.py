@@ -224,7 +224,8 @@ def test_the_gradient_of_the_scorer_stays_in_it(get_config, corpus_file):
     }
     task = GenHmrTask(config, spec, arrays)
     params, _ = task.init(jax.random.key(0))
-    sample = task.prepare(task.frozen, {"views": task.sources()["views"].load(np.arange(2))})
+    batch = {"views": task.sources()["views"].load(np.arange(2))}
+    sample = jax.jit(task.prepare)(task.frozen, batch)
     score = lambda p: task.objective.terms(p, task.frozen, sample["views"])[0]["score"]
     grads = jax.jit(jax.grad(score))(params)
     assert max(np.abs(g).max() for g in jax.tree.leaves(grads.pop("scorer"))) > 1e-3
@@ -243,7 +244,8 @@ def test_without_feedback_no_row_continues_from_guesses(get_config, corpus_file)
         shapes = {name: task.frozen[name] for name in ("tokenizer", "codebook")}
         arrays = jax.tree.map(lambda x: jnp.ones(x.shape), shapes)
         task = GenHmrTask(config, spec, arrays)
-        return task.prepare(task.frozen, {"views": task.sources()["views"].load(np.arange(8))})
+        batch = {"views": task.sources()["views"].load(np.arange(8))}
+        return jax.jit(task.prepare)(task.frozen, batch)
 
     plain, other = (targets(feedback)["views"].targets for feedback in (False, True))
     assert not plain.unroll.any() and other.unroll.any()
