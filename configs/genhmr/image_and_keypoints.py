@@ -5,7 +5,8 @@ An hour on 2 CPU cores, and half an hour for its data.
 docs/training.md has the commands that make runs/detections.
 
     python -m genhmr_jax.main --config=configs/genhmr/image_and_keypoints.py \\
-        --workdir=runs/image_and_keypoints --config.data.poses=cmu_poses.npz
+        --workdir=runs/image_and_keypoints --config.data.poses=cmu_poses.npz \\
+        --config.tokenizer=runs/tokenizer/model
 """
 
 import ml_collections

@@ -300,10 +300,8 @@ class GenHmr(nnx.Module):
 
     def corrected(
         self, encoded: Encoded, estimate: Estimate
-    ) -> tuple[Float[Array, "B L C"] | None, Estimate]:
+    ) -> tuple[Float[Array, "B L C"], Estimate]:
         """The features of the tokens for the next step, and its corrected shape and camera."""
-        if not self.spec.feedback:
-            return None, estimate
         with jax.named_scope("correction"):
             return self.correction(estimate, encoded.detected, self.at_joints(encoded, estimate))
 
@@ -338,16 +336,13 @@ class GenHmr(nnx.Module):
                 tokens, codes, context, values, weight, _of_transformer(remat), **how
             )
 
-    def score(
-        self,
-        encoded: Encoded,
-        estimate: Estimate,
-        detected: DetectedKeypoints,
-        assignment: Int[Array, "B"],
-    ) -> Score:
-        """Estimate the errors of an estimate; see Scorer. The gradient only reaches the scorer."""
+    def score(self, encoded: Encoded, estimate: Estimate, assignment: Int[Array, "B"]) -> Score:
+        """Estimate the errors of an estimate; see Scorer. The gradient only reaches the scorer.
+
+        The keypoints of `encoded` are those as detected.
+        """
         at_joints = self.at_joints(encoded, estimate)
-        stopped = jax.lax.stop_gradient((estimate, detected, at_joints))
+        stopped = jax.lax.stop_gradient((estimate, encoded.detected, at_joints))
         return self.scorer(*stopped, assignment)
 
 

@@ -86,7 +86,7 @@ class Steps:
         network, given = self._network, self._given
         estimate, logits = jax.lax.stop_gradient(state)
         if not self.spec.feedback:
-            new = network.logits(tokens, self._codes, given, remat=self.remat)
+            new = self._plain_logits(tokens)
             return new, State(state.estimate, new)
         features, corrected = network.corrected(given, estimate)
         how = {"estimate": estimate, "token_features": features, "remat": self.remat}
@@ -98,7 +98,11 @@ class Steps:
         """The logits as core.sampling takes them: a function of tokens, and with feedback state."""
         if self.spec.feedback:
             return self.predict
-        return lambda tokens: self.predict(tokens, self.start())[0]
+        return self._plain_logits
+
+    def _plain_logits(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L N"]:
+        """The logits of a model without feedback, which depend on nothing but the tokens."""
+        return self._network.logits(tokens, self._codes, self._given, remat=self.remat)
 
     def feedback(self, commit: bool) -> Feedback:
         """Of core.sampling, for a model with feedback."""
@@ -123,7 +127,7 @@ class Steps:
         """Estimates of the errors of an estimate."""
         rows = estimate.betas.shape[0]
         own = jnp.zeros(rows, jnp.int32) if self.assignment is None else self.assignment
-        return self._network.score(self.encoded, estimate, self.encoded.detected, own)
+        return self._network.score(self.encoded, estimate, own)
 
     def _posed(self, pose: Array, betas: Array, camera: Array, step: Array) -> Estimate:
         return feedback.pose_and_project(self.body, self.detected.view, pose, betas, camera, step)
