@@ -164,3 +164,25 @@ def regressor_config(get_config, tmp_path_factory):
         "",
     )
     return config
+
+
+@pytest.fixture(scope="session")
+def mesh2d_config(get_config, corpus_file):
+    """configs/mesh2d/tiny.py on the made-up corpus. Copy it before changing it."""
+    config = get_config("mesh2d/tiny")
+    config.data.poses, config.log_every = str(corpus_file), 1
+    return config
+
+
+@pytest.fixture(scope="session")
+def posturehmr_config(get_config, corpus_file, mesh2d_config, tmp_path_factory):
+    """configs/posturehmr/tiny.py over an untrained first stage. Copy it before changing it."""
+    from genhmr_jax.systems import registry
+
+    folder, task = tmp_path_factory.mktemp("mesh2d"), registry.make_task(mesh2d_config)
+    params, extra = task.init(jax.random.key(0))
+    task.export(folder, params, extra, {})
+    config = get_config("posturehmr/tiny")
+    config.data.poses, config.log_every = str(corpus_file), 1
+    config.mesh2d = str(folder)
+    return config

@@ -13,17 +13,15 @@ import functools
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import smpl_jax
 from PIL import Image
 
-from genhmr_jax.core import sampling
 from genhmr_jax.core.inputs import Inputs
-from genhmr_jax.core.system import Params
+from genhmr_jax.core.system import Latents, Params
 from genhmr_jax.geometry.keypoints import keypoint_model
 from genhmr_jax.io import compilation_cache
 from genhmr_jax.io.atomic import atomic_path
@@ -32,6 +30,7 @@ from genhmr_jax.io.images import read_image
 from genhmr_jax.recover import photo
 from genhmr_jax.render.overlay import overlay
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
+from genhmr_jax.systems.genhmr.trace import trace
 
 ITERATIONS = 5
 SIDE = 176  # px of each picture
@@ -47,35 +46,12 @@ class Seen(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="system")
-def trace(
+def traced(
     system: GenHmrSystem, params: Params, body: smpl_jax.SmplModel, inputs: Inputs
-) -> list[tuple[jax.Array, ...]]:
-    """Embeddings, betas, weak camera, tokens and confidences of each row after each step.
-
-    `body` is a keypoint model.
-    """
-    confidences = []
-    encoded = system.encode(params, inputs)
-    steps = system.steps(params, body, encoded)
-    plain = steps.feedback(commit=False)
-
-    def assess(embeddings: jax.Array, state: Any) -> tuple:
-        state, confidence = plain.assess(embeddings, state)
-        confidences.append(confidence)
-        return state, confidence
-
-    vectors, length = params["codebook"]["vectors"], system.spec.tokenizer.length
+) -> tuple[Latents, jax.Array]:
+    """The answers after each step, and the confidences; `body` is a keypoint model."""
     keys = jax.random.split(jax.random.key(0), inputs.rows)
-    how = {"iterations": ITERATIONS, "temperature": 0.0, "schedule": "cosine"}
-    what = (steps.logits, vectors, keys, length)
-    carry, step = sampling.loop(*what, feedback=sampling.Feedback(plain.start, assess), **how)
-    found = []
-    for t in range(ITERATIONS):
-        carry = step(jnp.asarray(t), carry)
-        estimate = carry.state.estimate
-        weak = system.photo_camera(encoded, estimate)
-        found.append((carry.final, estimate.betas, weak, carry.tokens, confidences[-1]))
-    return found
+    return trace(system, params, body, system.encode(params, inputs), keys, ITERATIONS)
 
 
 def steps_of(model: photo.Recoverer, file: str, image: np.ndarray) -> Iterator[Seen]:
@@ -91,11 +67,12 @@ def steps_of(model: photo.Recoverer, file: str, image: np.ndarray) -> Iterator[S
     pose = model.system.pose(model.params, view)
     masked = model.system.spec.tokenizer.codebook_size
     small = keypoint_model(model.body)
-    for step in trace(model.system, model.params, small, inputs):
-        embeddings, betas, weak, tokens, confidence = step
-        output = smpl_jax.forward(model.body, betas, pose(embeddings))
-        vertices = output.vertices + view.translation(weak)[:, None]
-        kept = np.asarray(tokens[0] != masked)
+    latents, confidences = traced(model.system, model.params, small, inputs)
+    for number, confidence in enumerate(confidences):
+        step = jax.tree.map(lambda x, number=number: x[number], latents)
+        output = smpl_jax.forward(model.body, step.betas, pose(step.embeddings))
+        vertices = output.vertices + view.translation(step.weak_camera)[:, None]
+        kept = np.asarray(step.tokens[0] != masked)
         yield Seen(np.asarray(vertices), kept, np.asarray(confidence[0]))
 
 

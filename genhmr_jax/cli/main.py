@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import genhmr_jax
-from genhmr_jax.cli import aot, convert, data, evaluate, recover, sweep
+from genhmr_jax.cli import aot, convert, data, evaluate, fit, recover, sweep
 from genhmr_jax.cli.recover import SAMPLE_PHOTO as SAMPLE_PHOTO
 from genhmr_jax.io import terminal
 from genhmr_jax.io.atomic import disk_error
@@ -20,6 +20,7 @@ COMMANDS = {
     "aot": aot,
     "data": data,
     "convert": convert,
+    "fit": fit,
     "eval": evaluate,
 }
 
@@ -116,6 +117,15 @@ def build_parser() -> argparse.ArgumentParser:
             "make a model from a PyTorch checkpoint",
             "Reads ViTPose, HMR2.0 and TokenHMR checkpoints as they were published, without "
             "PyTorch (docs/pretrained.md).",
+        )
+    )
+    fit.add_flags(
+        add(
+            "fit",
+            "find pose and shape of a mesh",
+            "Finds the pose, the shape and the translation of a body from the vertices of its mesh "
+            "(OBJ or PLY), and writes them to an .npz file. A mesh that fails does not stop the "
+            "others.",
         )
     )
     evaluate.add_flags(

@@ -95,3 +95,5 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     meshes = "meshes to write as well: obj,glb,ply"
     add("--save", type=mesh_formats, default=(), metavar="FORMATS", help=meshes)
     add("--no-overlay", action="store_true", help="write no overlay picture")
+    steps = "write a picture of the steps of sampling, STEM_trace.png (models of several steps)"
+    add("--trace", action="store_true", help=steps)

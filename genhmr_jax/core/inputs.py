@@ -81,3 +81,22 @@ def joined(parts: Sequence[Any]) -> Any:
 def repeated(inputs: Inputs, times: int) -> Inputs:
     """Repeat each row `times` times; the copies of a row are adjacent."""
     return jax.tree.map(lambda x: jnp.repeat(x, times, 0), inputs)
+
+
+def upright(inputs: Inputs) -> tuple[Float[Array, "B 3 3"], Inputs]:
+    """Convert inputs to a camera that is turned about its axis, so that the person is upright.
+
+    Returns:
+      the rotations from the axes of that camera to those of the photo's camera, and the inputs,
+      whose crop is the detector's region.
+    """
+    turn, view = inputs.view.upright()
+    own = dataclasses.replace(inputs, view=view)
+    if inputs.keypoints is not None:
+        middle = view.centre[:, None]
+        points = (inputs.keypoints[..., :2] - middle) @ turn[:, :2, :2] + middle
+        keypoints = jnp.concatenate([points, inputs.keypoints[..., 2:]], -1)
+        own = dataclasses.replace(own, keypoints=keypoints)
+    if inputs.keypoints3d is not None:
+        own = dataclasses.replace(own, keypoints3d=inputs.keypoints3d @ turn)
+    return turn, own

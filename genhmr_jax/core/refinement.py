@@ -34,6 +34,7 @@ import smpl_jax
 from jaxtyping import Array, Float
 
 from genhmr_jax.core.fit_objective import Objective, ObjectiveSpec, Pose, weak_of
+from genhmr_jax.core.least_squares import solved, tangent, where_rows
 from genhmr_jax.core.silhouette_term import Silhouette
 from genhmr_jax.geometry.body_jacobian import CROSS
 from genhmr_jax.geometry.camera import CropCamera
@@ -149,8 +150,8 @@ def refine(
         # Rows are independent, so that the gradient of the sum of their losses consists of the
         # gradients of the rows.
         gradient, (loss, fit) = jax.grad(total, has_aux=True)(pose)
-        tangent = jnp.einsum("bjxy,kxz,bjzy->bjk", gradient.rotmats, CROSS, pose.rotmats)
-        gradient = [tangent.reshape(batch, -1), gradient.betas, gradient.camera]
+        turn = tangent(gradient.rotmats, pose.rotmats).reshape(batch, -1)
+        gradient = [turn, gradient.betas, gradient.camera]
         return _Model(loss, jnp.concatenate(gradient, -1), objective.curvature(pose, fit))
 
     def linearised(embeddings: Array) -> tuple[Array, Array]:
@@ -166,7 +167,7 @@ def refine(
         # 1. Keep the trial where it is better.
         found = modelled(trial)
         better = found.loss < model.loss
-        x, model = _where(better, trial, x), _where(better, found, model)
+        x, model = where_rows(better, trial, x), where_rows(better, found, model)
         damping = damping * jnp.where(better, spec.accepted, spec.rejected)
 
         # 2. The Jacobian of the decoder changes slowly. While only the camera moves it is not
@@ -196,38 +197,6 @@ def refine(
     carry = (start, start, nothing, decoder, zeros() + spec.damping / spec.accepted)
     (_, x, *_), trace = jax.lax.scan(step, carry, jnp.arange(spec.steps + 1))
     return Refined(x.embeddings.astype(kind), x.betas, weak_of(x.camera), trace)
-
-
-def solved(matrix: Float[Array, "B P P"], right: Float[Array, "B P"]) -> Float[Array, "B P"]:
-    """Solve linear equations by Gauss-Jordan elimination with partial pivoting.
-
-    It is one small loop, the same on every device. LAPACK's routine takes a quarter of its time,
-    but several devices of a CPU that call it in a sharded program, between exchanges, never return.
-    """
-    size = right.shape[1]
-    at = jnp.arange(size)
-
-    def eliminate(i: Array, table: Array) -> Array:
-        # 1. Exchange row i with the row below it that has the largest entry in column i.
-        column = jax.lax.dynamic_slice_in_dim(table, i, 1, 2)[..., 0]
-        pivot = jnp.argmax(jnp.where(at >= i, jnp.abs(column), -1.0), 1)
-        here, there = (at == i)[:, None], (at == pivot[:, None])[..., None]
-        row = jax.lax.dynamic_slice_in_dim(table, i, 1, 1)
-        best = jnp.take_along_axis(table, pivot[:, None, None], 1)
-        table = jnp.where(there, row, table)
-        # 2. Divide it by this entry, and subtract it from the other rows.
-        best = best / jax.lax.dynamic_slice_in_dim(best, i, 1, 2)
-        column = jax.lax.dynamic_slice_in_dim(table, i, 1, 2)
-        return jnp.where(here, best, table - column * best)
-
-    table = jnp.concatenate([matrix, right[..., None]], -1)
-    return jax.lax.fori_loop(0, size, eliminate, table)[..., -1]
-
-
-def _where(rows: Array, new: Any, old: Any) -> Any:
-    """Rows of `new` where `rows` (B,), else of `old`."""
-    choose = lambda n, o: jnp.where(rows.reshape(-1, *[1] * (n.ndim - 1)), n, o)
-    return jax.tree.map(choose, new, old)
 
 
 def decoder_jacobian(

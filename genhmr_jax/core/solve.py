@@ -4,6 +4,7 @@ This is one jitted program.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from smpl_jax import rotations
 
 from genhmr_jax.core.inputs import Inputs, conditioned, repeated
 from genhmr_jax.core.refinement import RefineSpec, refine
-from genhmr_jax.core.system import Params, System
+from genhmr_jax.core.system import Latents, Params, System, TracedSystem
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import project_body, project_keypoints
 from genhmr_jax.io.program_store import stored, stored_output
@@ -180,6 +181,31 @@ def _solve(
 
     several = _hypotheses(everything, rank, k) if k > 1 else None
     return Solved(**{name: pick(value) for name, value in everything.items()}, hypotheses=several)
+
+
+@functools.partial(jax.jit, static_argnames=("system", "iterations", "context"))
+def trace(
+    system: TracedSystem,
+    params: Params,
+    body: smpl_jax.SmplModel,
+    surface: smpl_jax.SmplModel,
+    inputs: Inputs,
+    keys: Array,
+    iterations: int,
+    context: str,
+) -> Float[Array, "B T V 3"]:
+    """Meshes after each step of sampling, metres, in the photo's camera; see `solve`."""
+    own = dataclasses.replace(conditioned(inputs, context), silhouette=None)
+    encoded = system.encode(params, own)
+    latents = system.trace(params, surface, encoded, keys, iterations=iterations)
+    pose = system.pose(params, inputs.view)
+
+    def vertices(of_step: Latents) -> Float[Array, "B V 3"]:
+        rotmats = pose(of_step.embeddings)
+        parts = of_step.betas, of_step.weak_camera, inputs.view
+        return _posed(body, rotmats, *parts)["vertices"]
+
+    return jnp.swapaxes(jax.lax.map(vertices, latents), 0, 1)
 
 
 def _posed(

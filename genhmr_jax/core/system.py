@@ -7,7 +7,7 @@ by its kind, and docs/adding_a_system.md shows how to write one.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -161,3 +161,36 @@ class System(Protocol):
           rotmats: the answer, of `pose`.
           keys: (B,) typed, one for each row.
         """
+
+
+@runtime_checkable
+class TracedSystem(Protocol):
+    """What a system of several steps has beside `System`, for pictures of its steps."""
+
+    def trace(
+        self,
+        params: Params,
+        body: smpl_jax.SmplModel,
+        encoded: Encoded,
+        keys: Array,
+        *,
+        iterations: int,
+    ) -> Latents:
+        """The answers of all steps of `System.sample`, with an axis of steps before the rows.
+
+        Args:
+          iterations: not traced.
+        """
+
+
+@runtime_checkable
+class StoredSystem(Protocol):
+    """What a system has beside `System` whose inputs can be stored rows (data/features.py).
+
+    Its crops are around the detected keypoints.
+
+    Attributes:
+      encoder: of core/encoders.py, whose output is an input; None for a system of keypoints alone.
+    """
+
+    encoder: str | None

@@ -98,6 +98,27 @@ class Rows:
         given = self.points2d_confidence
         return jnp.ones(self.points2d.shape[:2]) if given is None else given
 
+    def turned(self, turn: Float[Array, "B 3 3"], view: CropCamera) -> "Rows":
+        """The labels in the axes of a camera that is turned about its optical axis.
+
+        Keypoints and the encoder's output stay as they are.
+
+        Args:
+          turn: from these axes to those of the photo's camera, see CropCamera.upright.
+          view: the turned camera.
+        """
+        rotmats = self.rotmats.at[:, 0].set(turn.mT @ self.rotmats[:, 0])
+        middle = view.centre[:, None]
+        points = (self.points2d - middle) @ turn[:, :2, :2] + middle
+        # The body is turned about its pelvis, which is not the model's origin.
+        pelvis = self.joints[:, 0]
+        joints = (self.joints - pelvis[:, None]) @ turn + pelvis[:, None]
+        translation = self.view.translation(self.weak_camera) + pelvis
+        weak = view.weak(jnp.einsum("bji,bj->bi", turn, translation) - pelvis)
+        return dataclasses.replace(
+            self, view=view, rotmats=rotmats, joints=joints, points2d=points, weak_camera=weak
+        )
+
     def inputs(self, **more: Any) -> Inputs:
         """The inputs of a system: maps in float32, images in 0..1, the detector's region.
 

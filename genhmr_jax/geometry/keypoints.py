@@ -10,6 +10,7 @@ from smpl_jax import SmplModel, SmplOutput
 from smpl_jax.keypoints import COCO17, JOINT_OF_KEYPOINT, VERTEX_OF_KEYPOINT, flip_permutation
 
 from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.geometry.mesh import farthest_points
 
 DETECTED = (
     *COCO17,
@@ -67,13 +68,7 @@ def keypoint_model(model: SmplModel) -> SmplModel:
 def surface_model(model: SmplModel, points: int = 500) -> SmplModel:
     """The body reduced to its keypoints and `points` vertices spread evenly over its surface."""
     template = np.asarray(model.template).T
-    distance = np.full(len(template), np.inf)
-    chosen = [index for _, index in model.named_vertices]
-    for index in chosen:
-        distance = np.minimum(distance, np.sum((template - template[index]) ** 2, -1))
-    for _ in range(min(points, len(template))):
-        chosen.append(int(distance.argmax()))  # the vertex farthest from all chosen ones
-        distance = np.minimum(distance, np.sum((template - template[chosen[-1]]) ** 2, -1))
+    chosen = farthest_points(template, [index for _, index in model.named_vertices], points)
     return model.subset(list(dict.fromkeys(chosen)))
 
 

@@ -16,8 +16,9 @@ SUFFIXES = (
 )
 """Suffixes of the files in a folder that are read as photos. A file given by name may have any."""
 OVERLAY_SUFFIX = "_overlay.png"
+TRACE_SUFFIX = "_trace.png"
 OVERLAY_MARK = "genhmr_jax overlay"
-"""Text in the header of every overlay (PNG, "Software"); a photo with such a name lacks it."""
+"""Text in the header of every picture that is written (PNG, "Software"); a photo lacks it."""
 # Results of this package and of related tools: no photos, and skipped without a note.
 _RESULTS = (".npz", ".json", ".obj", ".glb", ".ply")
 _CONVERT = "convert photos among them to JPEG or PNG, or give their names"
@@ -146,7 +147,7 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
             continue
         if not _is_file(path):
             others.append(path)
-        elif path.name.endswith(OVERLAY_SUFFIX):
+        elif path.name.endswith((OVERLAY_SUFFIX, TRACE_SUFFIX)):
             others += [] if is_overlay(path) else [path]
         elif path.suffix.lower() in SUFFIXES:
             images.append(path)

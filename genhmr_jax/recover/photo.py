@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 import smpl_jax
-from jaxtyping import Array, Int, UInt
+from jaxtyping import Array, Float, Int, UInt
 
 from genhmr_jax.core.choices import CONTEXTS
 from genhmr_jax.core.inputs import Inputs, joined
 from genhmr_jax.core.refinement import RefineSpec
-from genhmr_jax.core.solve import Hypotheses, Solved, SolveOptions, preload, solve
-from genhmr_jax.core.system import Params, PhotoCamera, System
+from genhmr_jax.core.solve import Hypotheses, Solved, SolveOptions, preload, solve, trace
+from genhmr_jax.core.system import Params, PhotoCamera, System, TracedSystem
 from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.detect.detector import detect
 from genhmr_jax.geometry import camera
@@ -284,6 +284,23 @@ class Recoverer:
           InputError: the system does not support the context of the options.
         """
         return solve(*self._arguments(inputs, numbers, options))
+
+    def trace(
+        self, photo: PreparedPhoto, options: RecoverOptions = RecoverOptions()
+    ) -> Float[np.ndarray, "P T V 3"]:
+        """The meshes of the people of a photo after each step of sampling, metres.
+
+        They are in camera coordinates, and before the refinement.
+
+        Raises:
+          InputError: the system answers in one step.
+        """
+        if not isinstance(self.system, TracedSystem):
+            problem = f"a {self.system.kind} model answers in one step"
+            raise InputError("--trace", problem, "leave it out, or give another --checkpoint")
+        *arguments, how = self._arguments(photo.inputs, np.arange(photo.inputs.rows), options)
+        meshes = trace(*arguments, int(how.iterations), how.context)
+        return np.asarray(meshes)[: len(photo.people)]
 
     def _arguments(self, inputs: Inputs, numbers: np.ndarray, options: RecoverOptions) -> tuple:
         """The arguments of core.solve.solve."""

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.io.image_files import OVERLAY_MARK, OVERLAY_SUFFIX, is_overlay
+from genhmr_jax.io.image_files import OVERLAY_MARK, OVERLAY_SUFFIX, TRACE_SUFFIX, is_overlay
 from genhmr_jax.recover.people import People
 
 
@@ -119,9 +119,10 @@ def would_overwrite(out: Path, inputs: Iterable[str | os.PathLike]) -> Callable[
     names = {os.path.basename(path).lower() for path in paths if in_out(path)}
 
     def is_taken(stem: str) -> bool:
-        stem, overlay = stem.lower(), out / f"{stem}{OVERLAY_SUFFIX}"
-        result = re.compile(re.escape(stem) + r"(\.npz|_overlay\.png|_\d+\.(obj|glb|ply))")
-        own_picture = os.path.exists(overlay) and not is_overlay(overlay)
+        pictures = [out / f"{stem}{suffix}" for suffix in (OVERLAY_SUFFIX, TRACE_SUFFIX)]
+        results = r"(\.npz|_overlay\.png|_trace\.png|_\d+\.(obj|glb|ply))"
+        result = re.compile(re.escape(stem.lower()) + results)
+        own_picture = any(os.path.exists(path) and not is_overlay(path) for path in pictures)
         return own_picture or any(result.fullmatch(name) for name in names)
 
     return is_taken

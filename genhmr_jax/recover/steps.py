@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.io.image_files import OVERLAY_SUFFIX, ImageFile
+from genhmr_jax.io.image_files import OVERLAY_SUFFIX, TRACE_SUFFIX, ImageFile
 from genhmr_jax.io.images import read_image
 from genhmr_jax.recover.people import People
 from genhmr_jax.recover.report import (
@@ -36,7 +36,7 @@ class Ready:
     Attributes:
       image: the photo's file.
       photo: its people.
-      panel: the photo at the size at which it is drawn; None without a picture.
+      panel: the photo at the size at which it is drawn; None without any picture.
       given_index: (P,) numbers of the people in the user's annotations; None without these.
       seconds: that the photo has taken so far, and will take (`PhotoSteps.solve` adds its share).
       warnings: lines for stderr.
@@ -99,7 +99,8 @@ class PhotoSteps:
             if left_out:
                 warnings = [f"{image.path}: left out {'; '.join(left_out)}"]
             index = given.index[photo.people.given]
-        shown = None if self.args.no_overlay else panel(pixels)
+        is_shown = self.args.trace or not self.args.no_overlay
+        shown = panel(pixels) if is_shown else None
         seconds = time.perf_counter() - start
         return Ready(image, photo, shown, index, seconds, tuple(warnings))
 
@@ -122,15 +123,24 @@ class PhotoSteps:
             people = dataclasses.replace(people, given_index=ready.given_index)
         if (behind := behind_camera(people)) is not None:
             warnings.append(f"{path}: {behind}; give the --fov or --focal of this photo")
-        overlay = None if ready.panel is None else draw(ready.panel, people)
+        overlay = None if self.args.no_overlay else draw(ready.panel, people)
+        steps = self._trace(ready, people) if self.args.trace else None
         seconds = ready.seconds + time.perf_counter() - start
         result = self.out / f"{stem}.npz"
         people.save(result)
         if overlay is not None:
             result = self.out / f"{stem}{OVERLAY_SUFFIX}"
             save_png(result, overlay)
+        if steps is not None:
+            save_png(self.out / f"{stem}{TRACE_SUFFIX}", steps)
         save_meshes(self.out, stem, people, self.args.save)
         return Done(f"{path.name}: {summary(people)}, {seconds:.1f} s -> {result}", tuple(warnings))
+
+    def _trace(self, ready: Ready, people: People) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture of the steps of sampling."""
+        from genhmr_jax.recover import traces
+
+        return traces.draw(ready.panel, people, self.recoverer.trace(ready.photo, self.options))
 
 
 def _left_out(given: "UserAnnotations", photo: "PreparedPhoto") -> list[str]:

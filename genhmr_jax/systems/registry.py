@@ -43,6 +43,10 @@ class Entry:
 _REGRESSORS = Entry("genhmr_jax.systems.regressors.system", "genhmr_jax.systems.regressors.task")
 _ENTRIES: dict[str, Entry] = {
     "genhmr": Entry("genhmr_jax.systems.genhmr.system", "genhmr_jax.systems.genhmr.task"),
+    "posturehmr": Entry(
+        "genhmr_jax.systems.posturehmr.system", "genhmr_jax.systems.posturehmr.task"
+    ),
+    "mesh2d": Entry(task="genhmr_jax.systems.posturehmr.mesh2d_task"),
     "hmr2": _REGRESSORS,
     "tokenhmr": _REGRESSORS,
     "regressor": Entry(task=_REGRESSORS.task),

@@ -18,6 +18,7 @@ LATE = {
     "cli.convert": "io.model_folder systems",
     "cli.data": "data",
     "cli.evaluate": "data evaluate geometry io recover systems",
+    "cli.fit": "core geometry io recover render",
     "cli.recover": "recover",
     "cli.sweep": "evaluate",
     "evaluate.sweep.command": "evaluate",
@@ -25,6 +26,7 @@ LATE = {
     "main": "io systems train",
     "recover.command": "detect io recover render",
     "recover.report": "render",
+    "recover.steps": "recover",
     "recover.user_files": "data",
     # With stored programs a photo needs no network: the import of flax takes a third of a second.
     "core.encoders": "nets",

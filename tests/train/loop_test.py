@@ -82,7 +82,10 @@ class BrokenSource:
     "stage",
     [
         "tokenizer",
-        *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("genhmr", "regressor")),
+        *(
+            pytest.param(stage, marks=pytest.mark.slow)
+            for stage in ("genhmr", "regressor", "mesh2d", "posturehmr")
+        ),
     ],
 )
 def test_resumed_equals_unbroken(stage, request, tmp_path, caplog):
@@ -247,6 +250,8 @@ def test_batch_shapes_are_those_of_the_sources(tokenizer_config, genhmr_config):
         "genhmr/keypoints_large",
         "genhmr/keypoints_and_blazepose_maps",
         "genhmr/vit:b",
+        "mesh2d/paper",
+        "posturehmr/paper",
     ],
 )
 def test_configs_build(get_config, name):
@@ -256,7 +261,8 @@ def test_configs_build(get_config, name):
         config.batch_size = 4
     if config.image_batch_size if "image_batch_size" in config else 0:
         config.image_batch_size = 4
-    task = registry.abstract_task(config, get_config("tokenizer/body_parts"))
+    under = "mesh2d/paper" if name.startswith("posturehmr") else "tokenizer/body_parts"
+    task = registry.abstract_task(config, get_config(under))
     program = programs.build(task, config, meshes.make_mesh(config.mesh))
     jax.eval_shape(program.step, program.state, program.batch, program.frozen)
     assert program.model_flops() > 0

@@ -192,18 +192,10 @@ class Objective:
 
 def _truth(rows: Rows, encoded: Encoded) -> Truth:
     """The labels of rows in the axes of the network."""
-    view, rotmats, joints = encoded.detected.view, rows.rotmats, rows.joints
-    points, weak = rows.points2d, rows.weak_camera
-    if (turn := encoded.turn) is not None:
-        rotmats = rotmats.at[:, 0].set(turn.mT @ rotmats[:, 0])
-        joints = joints @ turn
-        middle = view.centre[:, None]
-        points = (points - middle) @ turn[:, :2, :2] + middle
-        # The body is turned about its pelvis, which is not the model's origin.
-        pelvis = rows.joints[:, 0]
-        translation = rows.view.translation(weak) + pelvis
-        weak = view.weak(jnp.einsum("bji,bj->bi", turn, translation) - pelvis)
-    return Truth(rotmats, joints, view.to_crop(points), weak)
+    view = encoded.detected.view
+    if encoded.turn is not None:
+        rows = rows.turned(encoded.turn, view)
+    return Truth(rows.rotmats, rows.joints, view.to_crop(rows.points2d), rows.weak_camera)
 
 
 def _accuracies(logits: Float[Array, "B L N"], sample: Sample) -> Sums:

@@ -15,15 +15,15 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float, Int
 
-from genhmr_jax.core import confidence, encoders, sampling, silhouette_term
+from genhmr_jax.core import confidence, sampling
 from genhmr_jax.core.choices import DECODE_RULES
-from genhmr_jax.core.inputs import Inputs, repeated
+from genhmr_jax.core.inputs import Inputs, repeated, upright
+from genhmr_jax.core.preparation import around_keypoints
 from genhmr_jax.core.refinement import Parts, RefineSpec
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
 from genhmr_jax.detect.detections import Detections
-from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.camera import CropCamera
-from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE, normalize_keypoints
+from genhmr_jax.geometry.keypoints import normalize_keypoints
 from genhmr_jax.geometry.metrics import distances, procrustes
 from genhmr_jax.io.program_store import remembered_shapes
 from genhmr_jax.systems.genhmr import feedback
@@ -83,6 +83,11 @@ class GenHmrSystem:
         image = ["image"] if self.spec.encoder_channels else []
         return ("all", *image, *(["keypoints"] if self.spec.num_keypoints else []))
 
+    @property
+    def encoder(self) -> str | None:
+        """See core.system.StoredSystem."""
+        return self.spec.encoder if self.spec.encoder_channels else None
+
     def prepare(
         self,
         image: np.ndarray,
@@ -93,33 +98,14 @@ class GenHmrSystem:
         published_crop: bool = False,
     ) -> Inputs:
         """See core.system.System. The crop is around the detected keypoints."""
-        height, width = image.shape[:2]
-        people = people.padded(rows)
-        is_detected = people.keypoints[..., 2:] >= MIN_CONFIDENCE
-        keypoints = np.where(is_detected, people.keypoints, np.float32(0))
-        crop = camera.crop_around(keypoints[..., :2], keypoints[..., 2])
-        view = photo.of_crops(crop)
-        inputs = Inputs(
-            view=view,
-            keypoints=keypoints,
-            keypoints3d=people.keypoints3d,
-            silhouette=silhouette_term.targets(people, crop, width, height),
-        )
-        if not self.spec.encoder_channels:
-            return inputs
-        encoder = encoders.find(self.spec.encoder)
-        if encoder.upright:
-            upright_crop = np.pad(crop, ((0, 0), (0, 1)))
-            region = np.where(people.has_features[:, None], people.regions, upright_crop)
-            inputs = dataclasses.replace(inputs, view=dataclasses.replace(view, region=region))
-        return dataclasses.replace(inputs, **encoder.of_photo(image, people, crop, rows))
+        return around_keypoints(image, people, photo, rows, self.encoder)
 
     def encode(self, params: Params, inputs: Inputs) -> "Encoded":
         """The inputs in the network's axes, and the image's values; see core.system.System."""
         rows = inputs.rows
         own, turn = inputs, None
         if self.spec.upright:
-            turn, own = _upright(inputs)
+            turn, own = upright(inputs)
         keypoints = keypoints3d = jnp.zeros((rows, self.spec.num_keypoints, 3))
         if self.spec.num_keypoints:
             keypoints = normalize_keypoints(own.keypoints, own.view)
@@ -240,6 +226,20 @@ class GenHmrSystem:
         latents = dataclasses.replace(latents, near=near, expected_error=expected)
         return _best(latents, candidates) if candidates > 1 else latents
 
+    def trace(
+        self,
+        params: Params,
+        body: smpl_jax.SmplModel,
+        encoded: "Encoded",
+        keys: Array,
+        *,
+        iterations: int,
+    ) -> Latents:
+        """See core.system.TracedSystem; the keypoints keep their detected names."""
+        from genhmr_jax.systems.genhmr import trace
+
+        return trace.trace(self, params, body, encoded, keys, iterations)[0]
+
     def photo_camera(self, encoded: "Encoded", estimate: feedback.Estimate) -> Float[Array, "B 3"]:
         """The weak camera of an estimate, in the photo's crop.
 
@@ -318,25 +318,6 @@ def _best(latents: Latents, candidates: int) -> Latents:
         return jnp.take_along_axis(x, best.reshape(-1, *[1] * (x.ndim - 1)), 1)[:, 0]
 
     return jax.tree.map(pick, latents)
-
-
-def _upright(inputs: Inputs) -> tuple[Float[Array, "B 3 3"], Inputs]:
-    """Convert inputs to a camera that is turned about its axis, so that the person is upright.
-
-    Returns:
-      the rotations from the axes of that camera to those of the photo's camera, and the inputs,
-      whose crop is the detector's region.
-    """
-    turn, view = inputs.view.upright()
-    own = dataclasses.replace(inputs, view=view)
-    if inputs.keypoints is not None:
-        middle = view.centre[:, None]
-        points = (inputs.keypoints[..., :2] - middle) @ turn[:, :2, :2] + middle
-        keypoints = jnp.concatenate([points, inputs.keypoints[..., 2:]], -1)
-        own = dataclasses.replace(own, keypoints=keypoints)
-    if inputs.keypoints3d is not None:
-        own = dataclasses.replace(own, keypoints3d=inputs.keypoints3d @ turn)
-    return turn, own
 
 
 def _steps() -> types.ModuleType:

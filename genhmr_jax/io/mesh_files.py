@@ -1,0 +1,57 @@
+"""Reading the vertices of mesh files: OBJ, and PLY as trimesh reads it."""
+
+import os
+import pathlib
+
+import numpy as np
+from jaxtyping import Float
+
+from genhmr_jax.io.errors import InputError
+
+READ_FORMATS = ("obj", "ply")
+
+
+def read_vertices(path: str | os.PathLike) -> Float[np.ndarray, "V 3"]:
+    """The vertices of one mesh, float64, in the order of the file.
+
+    Raises:
+      InputError: no such file, another format, a damaged file, or coordinates that are not finite.
+    """
+    path = pathlib.Path(path)
+    kind = path.suffix.lstrip(".").lower()
+    formats = " or ".join(name.upper() for name in READ_FORMATS)
+    if path.is_dir():
+        raise InputError(path, "is a folder", "give the mesh files in it")
+    if kind not in READ_FORMATS:
+        raise InputError(path, f"is no {formats} file by its suffix", f"convert it to {formats}")
+    try:
+        vertices = _from_obj(path.read_bytes()) if kind == "obj" else _from_ply(path)
+    except OSError as error:
+        remedy = "check the path and its permissions"
+        raise InputError(path, (error.strerror or str(error)).lower(), remedy) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # trimesh's parsers raise almost any
+        problem = f"is no {kind.upper()} file, or it is damaged ({error})"
+        raise InputError(path, problem, "export it again") from error
+    if not len(vertices):
+        raise InputError(path, "has no vertices", "export it again")
+    if bad := int((~np.isfinite(vertices)).any(-1).sum()):
+        problem = f"{bad} of {len(vertices)} vertices are not finite"
+        raise InputError(path, problem, "export it again")
+    return vertices
+
+
+def _from_obj(content: bytes) -> Float[np.ndarray, "V 3"]:
+    """The "v" lines; what follows the three coordinates (a weight, a colour) is ignored."""
+    rows = [line.split()[1:4] for line in content.splitlines() if line[:2] in (b"v ", b"v\t")]
+    if short := sum(len(row) < 3 for row in rows):
+        raise ValueError(f"{short} vertices have fewer than three coordinates")
+    return np.array(rows, np.float64).reshape(-1, 3)
+
+
+def _from_ply(path: pathlib.Path) -> Float[np.ndarray, "V 3"]:
+    import trimesh
+
+    mesh = trimesh.load(path, file_type="ply", process=False)
+    return np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
