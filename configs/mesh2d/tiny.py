@@ -1,6 +1,6 @@
 """A toy first stage of PostureHMR on made-up poses, for tests. It needs no data.
 
-    python -m genhmr_jax.main --config=configs/mesh2d/tiny.py --workdir=runs/mesh2d_tiny
+python -m genhmr_jax.main --config=configs/mesh2d/tiny.py --workdir=runs/mesh2d_tiny
 """
 
 import ml_collections

@@ -13,7 +13,7 @@ from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
 def get_sweep(arg: str = "full") -> Sweep:
     def points(sizes):
-        return [Point(f"{n}", n, tokenizer={"model.codebook_size": n}) for n in sizes]
+        return [Point(f"{n}", n, {"tokenizer": {"model.codebook_size": n}}) for n in sizes]
 
     if arg == "full":
         return Sweep("codes", points((512, 1024, 2048, 3072, 4096)), log_axis=True)

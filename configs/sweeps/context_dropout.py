@@ -9,7 +9,7 @@ three for each point.
 Argument: `full` (BlazePose's maps), or `tiny` (a few images rendered on the spot).
 """
 
-from genhmr_jax.evaluate.sweep.definition import ImageSet, Point, Sweep, tiny
+from genhmr_jax.evaluate.sweep.definition import GENHMR, ImageSet, Point, Sweep, tiny
 
 PAIRS = ((0.0, 0.0), (0.1, 0.1), (0.3, 0.1), (0.1, 0.3), (0.3, 0.3), (0.5, 0.5))  # keypoints, image
 
@@ -21,18 +21,20 @@ def get_sweep(arg: str = "full") -> Sweep:
             {"masking.drop_keypoints": keypoints, "masking.drop_image": image}
             for keypoints, image in pairs
         ]
-        return [Point(name, name, genhmr=drop) for name, drop in zip(names, drops, strict=True)]
+        return [
+            Point(name, name, {"genhmr": drop}) for name, drop in zip(names, drops, strict=True)
+        ]
 
     axis = "keypoints / image hidden"
     if arg == "full":
-        config = "genhmr/keypoints_and_blazepose_maps.py"
-        return Sweep(axis, points(PAIRS), genhmr_config=config)
+        configs = GENHMR | {"genhmr": "genhmr/keypoints_and_blazepose_maps.py"}
+        return Sweep(axis, points(PAIRS), configs=configs)
     if arg == "tiny":
-        sweep = tiny(axis, points(PAIRS[1:3]), images=ImageSet(6, 4, "blazepose_full"))
         few = {
             "model.encoder_channels": (80, 136, 288),
             "batch_size": 0,
             "image_batch_size": 4,
         }
-        return Sweep(**vars(sweep) | {"genhmr": {**sweep.genhmr, **few}})
+        images = ImageSet(6, 4, "blazepose_full")
+        return tiny(axis, points(PAIRS[1:3]), overrides={"genhmr": few}, images=images)
     raise ValueError("choose full or tiny")

@@ -13,11 +13,11 @@ from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
 def get_sweep(arg: str = "full") -> Sweep:
     points = [
-        Point(name, name, genhmr={"loss.differentiable_sampling": name})
+        Point(name, name, {"genhmr": {"loss.differentiable_sampling": name}})
         for name in ("none", "expected", "straight_through")
     ]
     if arg == "full":
-        return Sweep("differentiable sampling", points, evaluate={"rule": "hard"})
+        return Sweep("differentiable sampling", points, overrides={"evaluate": {"rule": "hard"}})
     if arg == "tiny":
         return tiny("differentiable sampling", points)
     raise ValueError("choose full or tiny")

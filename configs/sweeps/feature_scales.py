@@ -10,7 +10,7 @@ vit_b`), `blazepose` (a pyramid over the last map of the frozen BlazePose, on ro
 blazepose_full`: no encoder is trained), or `tiny` (the same on a few images rendered on the spot).
 """
 
-from genhmr_jax.evaluate.sweep.definition import ImageSet, Point, Sweep, tiny
+from genhmr_jax.evaluate.sweep.definition import GENHMR, ImageSet, Point, Sweep, tiny
 
 SCALES = {
     "x1": (1.0,),
@@ -29,16 +29,19 @@ BLAZEPOSE = {
 
 def get_sweep(arg: str = "full") -> Sweep:
     def points(names):
-        return [Point(name, name, genhmr={"model.pyramid_scales": SCALES[name]}) for name in names]
+        return [
+            Point(name, name, {"genhmr": {"model.pyramid_scales": SCALES[name]}}) for name in names
+        ]
 
     if arg == "full":
         stored = {"data.people": "", "data.people_val": ""}  # features, not photos
-        return Sweep("scales", points(SCALES), genhmr_config="genhmr/vit.py:b", genhmr=stored)
+        configs = GENHMR | {"genhmr": "genhmr/vit.py:b"}
+        return Sweep("scales", points(SCALES), configs=configs, overrides={"genhmr": stored})
     if arg == "blazepose":
-        config = "genhmr/keypoints_and_blazepose_maps.py"
-        return Sweep("scales", points(SCALES), genhmr_config=config, genhmr=BLAZEPOSE)
+        configs = GENHMR | {"genhmr": "genhmr/keypoints_and_blazepose_maps.py"}
+        return Sweep("scales", points(SCALES), configs=configs, overrides={"genhmr": BLAZEPOSE})
     if arg == "tiny":
-        sweep = tiny("scales", points(("x1", "x2 x1")), images=ImageSet(6, 4, "blazepose_full"))
-        few = {"batch_size": 0, "image_batch_size": 4}
-        return Sweep(**vars(sweep) | {"genhmr": {**sweep.genhmr, **BLAZEPOSE, **few}})
+        few = {**BLAZEPOSE, "batch_size": 0, "image_batch_size": 4}
+        images = ImageSet(6, 4, "blazepose_full")
+        return tiny("scales", points(("x1", "x2 x1")), overrides={"genhmr": few}, images=images)
     raise ValueError("choose full, blazepose or tiny")

@@ -18,21 +18,20 @@ LAWS = ("cosine", "linear", "square", "cubic", "sqrt")
 
 def get_sweep(arg: str = "full") -> Sweep:
     def train(law):
-        return {"masking.schedule": law}
+        return {"genhmr": {"masking.schedule": law}}
 
     def sample(law):
-        return {"schedule": law}
+        return {"evaluate": {"schedule": law}}
 
-    both = [Point(law, law, genhmr=train(law), evaluate=sample(law)) for law in LAWS]
+    both = [Point(law, law, train(law) | sample(law)) for law in LAWS]
     if arg == "full":
-        half = Point(
-            "cosine, half masked", "cosine, half masked", genhmr={"masking.min_ratio": 0.5}
-        )
+        name = "cosine, half masked"
+        half = Point(name, name, {"genhmr": {"masking.min_ratio": 0.5}})
         return Sweep("law", [*both, half])
     if arg == "training":
-        return Sweep("law in training", [Point(law, law, genhmr=train(law)) for law in LAWS])
+        return Sweep("law in training", [Point(law, law, train(law)) for law in LAWS])
     if arg == "sampling":
-        return Sweep("law in sampling", [Point(law, law, evaluate=sample(law)) for law in LAWS])
+        return Sweep("law in sampling", [Point(law, law, sample(law)) for law in LAWS])
     if arg == "tiny":
         return tiny("law", both[:2])
     raise ValueError("choose full, training, sampling or tiny")

@@ -13,7 +13,7 @@ from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
 def get_sweep(arg: str = "full") -> Sweep:
     def points(values):
-        return [Point(f"{value:g}", value, evaluate={"prior_pose": value}) for value in values]
+        return [Point(f"{value:g}", value, {"evaluate": {"prior_pose": value}}) for value in values]
 
     if arg == "full":
         return Sweep(

@@ -13,7 +13,7 @@ from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
 def get_sweep(arg: str = "full") -> Sweep:
     def points(counts):
-        return [Point(f"{n}", n, evaluate={"refine_steps": n}) for n in counts]
+        return [Point(f"{n}", n, {"evaluate": {"refine_steps": n}}) for n in counts]
 
     if arg == "full":
         return Sweep("refinement steps", points((0, 1, 2, 3, 5, 7, 10, 15, 20)))

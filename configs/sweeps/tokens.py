@@ -42,21 +42,18 @@ SMALL = {
 
 def get_sweep(arg: str = "full") -> Sweep:
     def points(lengths):
-        return [Point(f"{n}", n, tokenizer={"model.num_tokens": n}) for n in lengths]
+        return [Point(f"{n}", n, {"tokenizer": {"model.num_tokens": n}}) for n in lengths]
 
-    conv = {"model.arch": "conv", "model.width": 64}
     if arg == "full":
-        return Sweep("tokens", points((24, 48, 96, 144, 192)), log_axis=True, tokenizer=conv)
+        conv = {"tokenizer": {"model.arch": "conv", "model.width": 64}}
+        return Sweep("tokens", points((24, 48, 96, 144, 192)), log_axis=True, overrides=conv)
     if arg in ("parts", "small"):
         parts = [
-            Point(f"{6 * n}", 6 * n, tokenizer={"model.part_tokens": (n,) * 6})
+            Point(f"{6 * n}", 6 * n, {"tokenizer": {"model.part_tokens": (n,) * 6}})
             for n in (1, 2, 3, 5, 8, 10)
         ]
-        return Sweep("tokens", parts, log_axis=True, **(SMALL if arg == "small" else {}))
+        return Sweep("tokens", parts, log_axis=True, overrides=SMALL if arg == "small" else {})
     if arg == "tiny":
-        sweep = tiny("tokens", points((24, 48)), log_axis=True)
-        return Sweep(
-            **vars(sweep)
-            | {"tokenizer": {**sweep.tokenizer, "model.arch": "conv", "model.width": 16}}
-        )
+        conv = {"tokenizer": {"model.arch": "conv", "model.width": 16}}
+        return tiny("tokens", points((24, 48)), overrides=conv, log_axis=True)
     raise ValueError("choose full, parts, small or tiny")

@@ -14,11 +14,11 @@ from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
 def get_sweep(arg: str = "full") -> Sweep:
     def points(counts):
-        return [Point(f"{n}", n, evaluate={"iterations": n}) for n in counts]
+        return [Point(f"{n}", n, {"evaluate": {"iterations": n}}) for n in counts]
 
     if arg in ("full", "expected"):
-        rule = "hard" if arg == "full" else "auto"
-        return Sweep("iterations", points((1, 2, 3, 5, 7, 10, 15, 20)), evaluate={"rule": rule})
+        rule = {"evaluate": {"rule": "hard" if arg == "full" else "auto"}}
+        return Sweep("iterations", points((1, 2, 3, 5, 7, 10, 15, 20)), overrides=rule)
     if arg == "tiny":
         return tiny("iterations", points((1, 3)))
     raise ValueError("choose full, expected or tiny")

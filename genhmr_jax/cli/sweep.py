@@ -17,15 +17,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, type=path_flag, metavar="DIR", help=folder)
     many = {"action": "append", "default": []}
     override = (
-        "an override for all points: data.poses=FILE (both stages), tokenizer.steps=1000, "
-        "genhmr.steps=500, evaluate.views=256"
+        "an override for all points: data.poses=FILE (both stages), STAGE.steps=500 with the name "
+        "of a stage (tokenizer, genhmr, mesh2d, posturehmr), evaluate.views=256"
     )
     add("--set", **many, metavar="KEY=VALUE", help=override)
     seeds = "train each point with N seeds; the table shows means (default: 1)"
     add("--seeds", type=int, default=1, metavar="N", help=seeds)
     model = {"default": "", "type": path_flag, "metavar": "DIR"}
-    add("--tokenizer", **model, help="a trained tokenizer for all points; none is trained then")
-    trained = "evaluate this model of stage 2 at all points; 'default' is the packaged one"
+    first = "a trained first stage (tokenizer, mesh2d) for all points; none is trained then"
+    add("--first-stage", **model, help=first)
+    trained = "evaluate this model of the second stage at all points; 'default' is the packaged one"
     add("--checkpoint", **model, help=trained)
     # 2. What to do.
     jobs = "number of runs at a time (default: 1 on this machine, all on a cluster)"

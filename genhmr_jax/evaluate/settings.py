@@ -13,7 +13,7 @@ from genhmr_jax.io.config_files import nearest
 from genhmr_jax.io.errors import InputError
 
 _LEAST = {
-    "iterations": 1,
+    "iterations": 0,
     "temperature": 0,
     "refine_steps": 0,
     "prior_pose": 0,
@@ -23,6 +23,8 @@ _LEAST = {
 
 
 AUTO = "auto"
+ONLY_GENHMR = ("rule", "schedule", "temperature")
+"""Settings without meaning for any other system."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +32,12 @@ class Settings:
     """Settings of sampling and refinement, and the number of views.
 
     Attributes:
-      iterations: T of uncertainty-guided sampling.
-      rule: the embeddings that are decoded, one of core.choices.DECODE_RULES, or AUTO for the rule
-        of the system.
-      schedule: the mask schedule, a key of core.choices.SCHEDULES.
-      temperature: 0 takes the most probable tokens.
+      iterations: T of sampling. 0 is the number of GenHMR's paper (5), and of any other system its
+        own default.
+      rule: of GenHMR: the embeddings that are decoded, one of core.choices.DECODE_RULES, or AUTO
+        for the rule of the system.
+      schedule: of GenHMR: the mask schedule, a key of core.choices.SCHEDULES.
+      temperature: of GenHMR: 0 takes the most probable tokens.
       refine_steps: steps of the 2D refinement.
       prior_pose: lambda of the refinement, the weight of the distance from the sampled pose.
       views: number of simulated views. Of an image set, all images are used.
@@ -42,7 +45,7 @@ class Settings:
       seed: of the views and of sampling.
     """
 
-    iterations: int = 5
+    iterations: int = 0
     rule: str = AUTO
     schedule: str = "cosine"
     temperature: float = 0.0
@@ -102,10 +105,10 @@ class Settings:
         """The settings of the flags of `add_flags`. Raises InputError."""
         return Settings.of({f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
 
+    def changed(self) -> list[str]:
+        """The names of settings that differ from the defaults."""
+        return [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
+
     def flags(self) -> list[str]:
         """The flags of `add_flags` for settings that differ from the defaults."""
-        return [
-            f"--{f.name.replace('_', '-')}={getattr(self, f.name)}"
-            for f in dataclasses.fields(self)
-            if getattr(self, f.name) != f.default
-        ]
+        return [f"--{name.replace('_', '-')}={getattr(self, name)}" for name in self.changed()]

@@ -1,4 +1,4 @@
-"""The errors of a GenHMR model before and after refinement, on rows without a detector.
+"""The errors of a model before and after refinement, on rows without a detector.
 
     python -m genhmr_jax.evaluate.views --checkpoint runs/keypoints/model \\
         --poses cmu_poses.npz --out views.json --refine-steps=10
@@ -9,9 +9,10 @@
 a detector, without an image. --images: the validation split of a feature set (data/features.py),
 with all inputs of the model, with the image only, and with the keypoints only.
 
-Sweeps (evaluate/sweep) run this command at each of their points. All other evaluations start from
-images and go through predictions.py. Here rows exist already, and decode rule, schedule and prior
-can be changed.
+The model is of a system whose crops are around keypoints: GenHMR, PostureHMR. Sweeps
+(evaluate/sweep) run this command at each of their points. All other evaluations start from images
+and go through predictions.py. Here rows exist already, and the prior can be changed, as can decode
+rule and schedule of GenHMR.
 """
 
 import argparse
@@ -31,20 +32,22 @@ from jaxtyping import Array, Float
 
 from genhmr_jax.core.inputs import conditioned
 from genhmr_jax.core.refinement import RefineSpec, refine
-from genhmr_jax.core.system import Params
+from genhmr_jax.core.system import Params, StoredSystem, System
 from genhmr_jax.data import poses, views
 from genhmr_jax.data.features import FeatureSet
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.evaluate.measuring import joint_errors
-from genhmr_jax.evaluate.settings import AUTO, Settings
+from genhmr_jax.evaluate.settings import AUTO, ONLY_GENHMR, Settings
 from genhmr_jax.geometry.keypoints import keypoint_model
 from genhmr_jax.io import compilation_cache
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_argument
 from genhmr_jax.recover import photo
-from genhmr_jax.systems.genhmr.system import KIND, GenHmrSystem
+from genhmr_jax.systems.genhmr.system import GenHmrSystem
 from genhmr_jax.train.random_streams import stream
+
+PAPER_ITERATIONS = 5  # of GenHMR, whose system has other defaults
 
 
 def simulated(
@@ -80,9 +83,9 @@ def simulated(
     ]
 
 
-@functools.partial(jax.jit, static_argnames=("system", "context", "rule", "schedule"))
+@functools.partial(jax.jit, static_argnames=("system", "context", "only_genhmr"))
 def sampled(
-    system: GenHmrSystem,
+    system: System,
     params: Params,
     body: smpl_jax.SmplModel,
     rows: Rows,
@@ -91,20 +94,19 @@ def sampled(
     temperature: Array,
     *,
     context: str,
-    rule: str,
-    schedule: str,
+    only_genhmr: tuple[tuple[str, Any], ...],
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B 10"], Float[Array, "B 3"]]:
-    """Sample: embeddings, betas and weak cameras."""
+    """Sample: embeddings, betas and weak cameras. `only_genhmr` are arguments of GenHMR alone."""
     encoded = system.encode(params, conditioned(rows.inputs(), context))
-    how = {"iterations": iterations, "temperature": temperature, "schedule": schedule}
-    how["rule"] = None if rule == AUTO else rule
-    latents = system.sample(params, body, encoded, jax.random.split(key, rows.size), **how)
+    keys = jax.random.split(key, rows.size)
+    how = {"iterations": iterations, "temperature": temperature, **dict(only_genhmr)}
+    latents = system.sample(params, body, encoded, keys, **how)
     return latents.embeddings, latents.betas, latents.weak_camera
 
 
 @functools.partial(jax.jit, static_argnames=("system", "spec"))
 def refined(
-    system: GenHmrSystem,
+    system: System,
     params: Params,
     body: smpl_jax.SmplModel,
     rows: Rows,
@@ -120,7 +122,7 @@ def refined(
 
 @functools.partial(jax.jit, static_argnames="system")
 def joints_of(
-    system: GenHmrSystem,
+    system: System,
     params: Params,
     body: smpl_jax.SmplModel,
     rows: Rows,
@@ -140,7 +142,7 @@ def measure(
       model: the model.
       batches: rows with labels.
       context: what the model is conditioned on, one of core.choices.CONTEXTS.
-      settings: of sampling and refinement.
+      settings: of sampling and refinement, with a number of iterations.
 
     Returns:
       {"sampled": figures, "refined": figures}: "pa_mpjpe_mm" and "mpjpe_mm" over the 24 joints,
@@ -149,8 +151,12 @@ def measure(
     """
     system, params, body = model.system, model.params, keypoint_model(model.body)
     spec = RefineSpec(steps=settings.refine_steps, prior_pose=settings.prior_pose)
+    only_genhmr = ()
+    if isinstance(system, GenHmrSystem):
+        rule = None if settings.rule == AUTO else settings.rule
+        only_genhmr = ("rule", rule), ("schedule", settings.schedule)
     numbers = jnp.asarray(settings.iterations), jnp.asarray(settings.temperature, jnp.float32)
-    how = {"context": context, "rule": settings.rule, "schedule": settings.schedule}
+    how = {"context": context, "only_genhmr": only_genhmr}
     draws = stream(settings.seed, "sampling")
     errors: dict[str, list[np.ndarray]] = {"sampled": [], "refined": []}  # (2, B): PA-MPJPE, MPJPE
     seconds = dict.fromkeys(errors, 0.0)
@@ -187,6 +193,45 @@ def measure(
     return measured
 
 
+def contexts_of(system: System, encoder: str | None) -> dict[str, str]:
+    """What a system is measured with: {label in the results: one of core.choices.CONTEXTS}.
+
+    Args:
+      system: of the model.
+      encoder: whose output the rows have, or None.
+    """
+    if encoder is None:
+        return {"keypoints": "all"}
+    if "keypoints" not in system.contexts:
+        return {"image": "all"}
+    labels = {"image+keypoints": "all", "image": "image", "keypoints": "keypoints"}
+    return {label: context for label, context in labels.items() if context in system.contexts}
+
+
+def load(
+    checkpoint: str, body: str, kind: str | None, settings: Settings
+) -> tuple[photo.Recoverer, Settings]:
+    """Load a model of a StoredSystem, and set its default of the iterations.
+
+    Raises:
+      InputError: the model is missing, of another kind, crops by boxes, or does not have a setting
+        that is changed.
+    """
+    model, where = photo.load(checkpoint or None, body, kind), checkpoint or "the packaged model"
+    system = model.system
+    if not isinstance(system, StoredSystem):
+        problem = f"is a {system.kind} model, whose crops are not around keypoints"
+        raise InputError(where, problem, "measure it with `genhmr eval`")
+    is_genhmr = isinstance(system, GenHmrSystem)
+    unknown = [name for name in settings.changed() if name in ONLY_GENHMR]
+    if unknown and not is_genhmr:
+        problem = f"is a {system.kind} model, which has no {' and no '.join(unknown)}"
+        flags = " and ".join(f"--{name}" for name in unknown)
+        raise InputError(where, problem, f"leave out {flags}")
+    default = PAPER_ITERATIONS if is_genhmr else system.default_iterations(1)
+    return model, dataclasses.replace(settings, iterations=settings.iterations or default)
+
+
 def evaluate(
     checkpoint: str,
     settings: Settings,
@@ -194,6 +239,7 @@ def evaluate(
     corpus: str = "",
     images: str = "",
     body: str = "neutral",
+    kind: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on simulated views or on a feature set.
 
@@ -203,30 +249,26 @@ def evaluate(
       corpus: pose corpus of the simulated views.
       images: folder of the feature set, in place of the corpus.
       body: body of the labels and of the model.
+      kind: required kind of the model; None: any.
 
     Returns:
       the content of the JSON file: {"settings", "views" (their number), "contexts": {context:
       result of `measure`}}.
 
     Raises:
-      InputError: the model, corpus or feature set is missing, or has no inputs for the model.
+      InputError: of `load`; the corpus or feature set is missing, or has no inputs for the model.
     """
-    model = photo.load(checkpoint or None, body, KIND)
-    spec = model.system.spec
+    model, settings = load(checkpoint, body, kind, settings)
+    encoder = model.system.encoder
     if images:
-        encoder = spec.encoder if spec.encoder_channels else "none"
-        features = FeatureSet(pathlib.Path(images) / "val", encoder)
+        features = FeatureSet(pathlib.Path(images) / "val", encoder or "none")
         batches = features.all_batches(min(settings.batch_size, features.size))
-        count, contexts = features.size, {"image": "all"}
-        if spec.num_keypoints:
-            contexts = {"keypoints": "keypoints"}
-        if spec.num_keypoints and spec.encoder_channels:
-            contexts = {"image+keypoints": "all", "image": "image", **contexts}
-    elif spec.num_keypoints:
+        count, contexts = features.size, contexts_of(model.system, encoder)
+    elif encoder is None or "keypoints" in model.system.contexts:
         own = poses.load_corpus(corpus, "val")
         how = (settings.views, settings.batch_size, settings.seed)
         batches = simulated(own, keypoint_model(model.body), *how)
-        count, contexts = settings.views, {"keypoints": "keypoints"}
+        count, contexts = settings.views, contexts_of(model.system, None)
     else:
         problem = "takes only images, and simulated views have none"
         raise InputError(checkpoint, problem, "give --images=DIR (genhmr_jax/data/features.py)")
@@ -240,10 +282,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command. Returns 0, or 1 after one line on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m genhmr_jax.evaluate.views",
-        description="Evaluate a GenHMR model before and after refinement.",
+        description="Evaluate a model before and after refinement.",
     )
     trained = "model folder (default: the packaged model)"
     parser.add_argument("--checkpoint", default="", type=path_argument, metavar="DIR", help=trained)
+    kind = "required kind of the model: genhmr, posturehmr (default: any)"
+    parser.add_argument("--model", metavar="KIND", help=kind)
     source = parser.add_mutually_exclusive_group(required=True)
     corpus = "pose corpus: simulated views of its validation split"
     source.add_argument("--poses", default="", type=path_argument, metavar="NPZ", help=corpus)
@@ -256,8 +300,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     compilation_cache.enable()
     try:
-        settings, sources = Settings.from_args(args), {"corpus": args.poses, "images": args.images}
-        found = evaluate(args.checkpoint, settings, **sources, body=args.body)
+        sources = {"corpus": args.poses, "images": args.images, "body": args.body}
+        found = evaluate(args.checkpoint, Settings.from_args(args), **sources, kind=args.model)
         if args.out:
             with atomic_path(args.out) as temporary:
                 temporary.write_text(json.dumps(found, indent=1) + "\n")

@@ -7,7 +7,7 @@ import argparse
 import pathlib
 import shlex
 
-from genhmr_jax.evaluate.sweep.plan import KINDS, Node, Plan
+from genhmr_jax.evaluate.sweep.plan import Node, Plan
 from genhmr_jax.io.errors import InputError
 
 
@@ -29,7 +29,8 @@ def bucket_of(args: argparse.Namespace) -> str:
 
 def stages(plan: Plan) -> list[list[Node]]:
     """The nodes that are not done, by kind. Each list needs only nodes of the lists before it."""
-    found = [[n for n in plan.nodes.values() if n.kind == kind and not n.done] for kind in KINDS]
+    todo = [node for node in plan.nodes.values() if not node.done]
+    found = [[node for node in todo if node.kind == kind] for kind in plan.kinds]
     return [nodes for nodes in found if nodes]
 
 

@@ -17,14 +17,43 @@ STAGES = ("sampled", "refined")
 
 
 @dataclasses.dataclass(frozen=True)
+class Measure:
+    """What the table shows of a first stage.
+
+    Attributes:
+      title: of the column.
+      name: of its values.
+      measured: its names in the model's config.json; the first one that is there is shown.
+      digits: after the point, in table.md.
+    """
+
+    title: str
+    name: str
+    measured: tuple[str, ...]
+    digits: int = 1
+
+
+# The mesh error is that of stored images, or else of simulated views.
+MEASURES = {
+    "tokenizer": Measure("tokenizer MPJPE", "tokenizer_mpjpe_mm", ("val_mpjpe_mm",)),
+    "mesh2d": Measure(
+        "2D mesh error, % of the crop",
+        "mesh2d_percent",
+        ("val_image_mesh_percent", "val_mesh_percent"),
+        digits=2,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class Line:
     """The results of one point.
 
     Attributes:
       row: the point and its nodes.
       seeds: number of seeds that are evaluated.
-      values: {column: mean over seeds}; columns are "tokenizer_mpjpe_mm" and
-        "CONTEXT/STAGE/FIGURE".
+      values: {column: mean over seeds}; columns are "CONTEXT/STAGE/FIGURE", and the name of the
+        first stage's measure.
       spread: {"CONTEXT/STAGE": mm}: standard deviation of PA-MPJPE over seeds; with one seed, the
         standard error over views.
     """
@@ -72,7 +101,8 @@ def markdown(plan: Plan, lines: list[Line]) -> str:
     # 1. The head.
     columns = contexts(lines) or ["keypoints"]
     label = lambda c: f"{c}: " if len(columns) > 1 else ""
-    head = [plan.sweep.axis, "tokenizer MPJPE"]
+    own = MEASURES.get(plan.sweep.stages[0])
+    head = [plan.sweep.axis, *([own.title] if own else [])]
     head += [
         f"{label(c)}{figure} {stage}"
         for c in columns
@@ -85,7 +115,7 @@ def markdown(plan: Plan, lines: list[Line]) -> str:
     rows = []
     for line in lines:
         get = functools.partial(_cell, line.values)
-        cells = [line.row.point.name, get("tokenizer_mpjpe_mm")]
+        cells = [line.row.point.name, *([get(own.name, digits=own.digits)] if own else [])]
         for c in columns:
             for stage in STAGES:
                 pa, spread = get(f"{c}/{stage}/pa_mpjpe_mm"), line.spread.get(f"{c}/{stage}")
@@ -103,8 +133,8 @@ def markdown(plan: Plan, lines: list[Line]) -> str:
     return text + (f"Not complete: {', '.join(missing)}.\n" if missing else "")
 
 
-def _cell(values: dict[str, float], name: str, scale: float = 1.0) -> str:
-    return f"{scale * values[name]:.1f}" if name in values else "-"
+def _cell(values: dict[str, float], name: str, scale: float = 1.0, digits: int = 1) -> str:
+    return f"{scale * values[name]:.{digits}f}" if name in values else "-"
 
 
 def _line(plan: Plan, row: Row) -> Line:
@@ -116,10 +146,10 @@ def _line(plan: Plan, row: Row) -> Line:
             for stage, figures in stages.items():
                 for figure, value in figures.items():
                     found.setdefault(f"{context}/{stage}/{figure}", []).append(value)
-    for model in row.tokenizers:
-        value = _tokenizer_error(model)
-        if value is not None:
-            found.setdefault("tokenizer_mpjpe_mm", []).append(value)
+    if own := MEASURES.get(plan.sweep.stages[0]):
+        values = [_measured(model, own) for model in row.first_stages]
+        if values := [value for value in values if value is not None]:
+            found[own.name] = values
     for name, values in found.items():
         if name.endswith("/pa_mpjpe_mm"):
             stage = name.removesuffix("/pa_mpjpe_mm")
@@ -130,12 +160,13 @@ def _line(plan: Plan, row: Row) -> Line:
     return Line(row, len(done), means, spread)
 
 
-def _tokenizer_error(model: pathlib.Path) -> float | None:
-    """The validation error of a tokenizer, mm, as stage 1 measured it; None if it is not known."""
+def _measured(model: pathlib.Path, own: Measure) -> float | None:
+    """A measure of a trained first stage, by itself; None if it is not known."""
     file = model / "config.json"
     if not file.is_file():
         return None
-    return json.loads(file.read_text()).get("measured", {}).get("val_mpjpe_mm")
+    values = json.loads(file.read_text()).get("measured", {})
+    return next((values[name] for name in own.measured if name in values), None)
 
 
 def _csv(plan: Plan, lines: list[Line]) -> str:

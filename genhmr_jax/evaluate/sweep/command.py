@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         sets=args.set,
         seeds=args.seeds,
-        tokenizer=args.tokenizer,
+        first_stage=args.first_stage,
         checkpoint=args.checkpoint,
         remote=args.remote_out,
     )
@@ -74,7 +74,7 @@ def _write_jobs(plan: Plan, args: argparse.Namespace) -> str:
     collecting = ["-m", "genhmr_jax.cli.main", "sweep", f"--sweep={args.sweep}"]
     collecting += [f"--out={args.out}", f"--seeds={args.seeds}", "--collect"]
     collecting += [f"--set={text}" for text in args.set]
-    for name in ("tokenizer", "checkpoint", "remote_out"):
+    for name in ("first_stage", "checkpoint", "remote_out"):
         if value := getattr(args, name):
             collecting.append(f"--{name.replace('_', '-')}={value}")
     writer = {"slurm": slurm, "gke": gke, "xmanager": xmanager}[args.backend]

@@ -1,7 +1,7 @@
 """The plan of a sweep: a graph of nodes, each named by a hash of all that determines its result.
 
-Kinds, in their order: `images` (rendered by a tiny sweep), `tokenizer` and `genhmr` (trainings),
-`evaluate`. Points share equal nodes, in this sweep and in any other one with the same --out. A node
+Kinds, in their order: "images" (rendered by a tiny sweep), those of the two stages (trainings), and
+"evaluate". Points share equal nodes, in this sweep and in any other one with the same --out. A node
 that is done is never run again.
 """
 
@@ -10,19 +10,21 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
 from genhmr_jax.evaluate.settings import Settings
-from genhmr_jax.evaluate.sweep.definition import Point, Sweep
+from genhmr_jax.evaluate.sweep.definition import EVALUATE, Point, Sweep, merged
 from genhmr_jax.evaluate.sweep.settings import config_file, load_sweep, read_set
-from genhmr_jax.io.config_files import load_config, override_flags
+from genhmr_jax.io.config_files import field_names, load_config, override_flags
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.train import defaults
 
-KINDS = ("images", "tokenizer", "genhmr", "evaluate")
+IMAGES = "images"
+NOTHING: Mapping[str, str] = types.MappingProxyType({})
 # Config fields that do not change the result of a training: a node is the same on another mesh.
 HOW = tuple(name for name in defaults.runtime() if name not in ("precision", "drop_path"))
 
@@ -32,7 +34,7 @@ class Node:
     """One process to run.
 
     Attributes:
-      kind: one of KINDS.
+      kind: one of `Plan.kinds`.
       key: kind and hash; the name of its folder, log and job.
       command: arguments of python.
       marker: the file that exists when the node is done.
@@ -54,11 +56,14 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A point, and for each seed its evaluation's key and its tokenizer's model folder."""
+    """A point, and for each seed its evaluation's key and the model folder of its first stage.
+
+    There are no such folders if a model of the second stage is given.
+    """
 
     point: Point
     evaluations: tuple[str, ...]
-    tokenizers: tuple[pathlib.Path, ...]
+    first_stages: tuple[pathlib.Path, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +75,11 @@ class Plan:
     nodes: dict[str, Node]
     rows: tuple[Row, ...]
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of nodes, in their order."""
+        return (IMAGES, *self.sweep.kinds)
+
 
 def make_plan(
     name: str,
@@ -77,7 +87,7 @@ def make_plan(
     *,
     sets: Sequence[str] = (),
     seeds: int = 1,
-    tokenizer: str = "",
+    first_stage: str = "",
     checkpoint: str = "",
     remote: str = "",
 ) -> Plan:
@@ -88,9 +98,9 @@ def make_plan(
       out: the sweep's folder.
       sets: --set texts.
       seeds: number of repetitions of each training, with consecutive seeds from that of the config.
-      tokenizer: model folder of a trained tokenizer for all points, or "".
-      checkpoint: model folder of stage 2 to evaluate at all points, "default" for the packaged
-        model, or "".
+      first_stage: model folder of a trained first stage for all points, or "".
+      checkpoint: model folder of the second stage to evaluate at all points, "default" for the
+        packaged model, or "".
       remote: the path of `out` on the machines that run the nodes, if it is another one.
 
     Raises:
@@ -103,11 +113,13 @@ def make_plan(
         raise InputError(f"--seeds {seeds}", problem, "give --seeds 1")
     out = pathlib.Path(out)
     paths = (out, pathlib.Path(remote or out))
-    planner = _Planner(sweep, name, *paths, read_set(sets, sweep, name), tokenizer, checkpoint)
+    planner = _Planner(sweep, name, *paths, read_set(sets, sweep, name), first_stage, checkpoint)
     rows = []
     for point in sweep.points:
-        of_seeds = [planner.point(point, seed) for seed in range(seeds)]
-        rows.append(Row(point, *zip(*of_seeds, strict=True)))
+        evaluations, folders = zip(
+            *(planner.point(point, seed) for seed in range(seeds)), strict=True
+        )
+        rows.append(Row(point, evaluations, tuple(folder for folder in folders if folder)))
     return Plan(sweep, out, planner.nodes, tuple(rows))
 
 
@@ -121,76 +133,90 @@ class _Planner:
         out: pathlib.Path,
         remote: pathlib.Path,
         sets: dict[str, dict[str, Any]],
-        tokenizer: str,
+        first_stage: str,
         checkpoint: str,
     ):
         self.sweep, self.name, self.out, self.remote, self.sets = sweep, name, out, remote, sets
-        self.tokenizer, self.checkpoint = tokenizer, checkpoint
+        self.first_stage, self.checkpoint = first_stage, checkpoint
         self.nodes: dict[str, Node] = {}
         self.asking = ""
 
-    def point(self, point: Point, seed: int) -> tuple[str, pathlib.Path]:
-        """Make the nodes of a point: the key of its evaluation, its tokenizer's model folder."""
+    def point(self, point: Point, seed: int) -> tuple[str, pathlib.Path | None]:
+        """Make the nodes of a point.
+
+        Returns:
+          the key of its evaluation, and the model folder of its first stage, or None if there is
+          only the evaluation.
+        """
         # 1. A point must not change a model that is trained already.
         self.asking, where = point.name, f"{self.name}, point {point.name}"
-        trained = {"tokenizer": self.tokenizer or self.checkpoint, "genhmr": self.checkpoint}
+        first, second = self.sweep.stages
+        trained = {first: self.first_stage or self.checkpoint, second: self.checkpoint}
         for kind, given in trained.items():
-            if given and (changed := ", ".join(getattr(point, kind))):
+            if given and (changed := ", ".join(point.overrides.get(kind, {}))):
                 problem = f"changes {changed} of the {kind}, but {given} is trained already"
-                raise InputError(where, problem, "leave out --checkpoint and --tokenizer")
+                raise InputError(where, problem, "leave out --checkpoint and --first-stage")
 
-        # 2. With a trained model of stage 2 there is only the evaluation.
-        images, inputs = self._images()
+        # 2. With a trained model of the second stage there is only the evaluation.
         if self.checkpoint:
-            config = self._config("genhmr", point, seed, images, where)[0]
+            config, _, inputs = self._config(second, point, seed, where)
             model = "" if self.checkpoint == "default" else self.checkpoint
-            key = self._evaluation(point, config, model, inputs, where)
-            return key, pathlib.Path(self.checkpoint)
+            return self._evaluation(point, config, model, inputs, where), None
 
-        # 3. Stage 1, stage 2, evaluation.
-        model, needs, tokenizer = self.tokenizer, inputs, pathlib.Path(self.tokenizer)
-        if not self.tokenizer:
-            config, overrides = self._config("tokenizer", point, seed, {}, where)
-            key = self._training("tokenizer", config, overrides, ())
-            model, needs = str(self._run(key) / "model"), (*inputs, key)
-            tokenizer = self.out / "runs" / key / "model"
-        last = images | {"tokenizer": model}
-        config, overrides = self._config("genhmr", point, seed, last, where)
-        key = self._training("genhmr", config, overrides, needs)
+        # 3. First stage, second stage, evaluation.
+        model, folder, needs = self.first_stage, pathlib.Path(self.first_stage), ()
+        if not self.first_stage:
+            key = self._training(first, *self._config(first, point, seed, where))
+            model, needs = str(self._run(key) / "model"), (key,)
+            folder = self.out / "runs" / key / "model"
+        config, overrides, inputs = self._config(second, point, seed, where, {first: model})
+        key = self._training(second, config, overrides, (*inputs, *needs))
         model = str(self._run(key) / "model")
-        return self._evaluation(point, config, model, (*inputs, key), where), tokenizer
+        return self._evaluation(point, config, model, (*inputs, key), where), folder
 
-    def _images(self) -> tuple[dict[str, str], tuple[str, ...]]:
-        """The override for the images of the sweep, and the key of the node that renders them.
+    def _images(self, kind: str, poses: str) -> tuple[dict[str, str], tuple[str, ...]]:
+        """The override for the images of a stage, and the key of the node that renders them.
 
-        Both are empty for a sweep that renders no images.
+        Both are empty for a sweep that renders no images, and for a stage that is given others.
         """
-        if not self.sweep.images or "data.images" in self.sets["genhmr"]:
+        if not self.sweep.images or "data.images" in self.sets[kind]:
             return {}, ()
-        file = config_file(self.name, self.sweep.genhmr_config)
-        poses = load_config(file, {**self.sweep.genhmr, **self.sets["genhmr"]}).data.poses
         images = dataclasses.asdict(self.sweep.images)
-        key = _key("images", images, poses)
+        key = _key(IMAGES, images, poses)
         command = ["-m", "genhmr_jax.evaluate.sweep.images", "--out", str(self._run(key))]
         for name, value in {"poses": poses, **images}.items():
             command += [f"--{name}", str(value)]
-        self._add("images", key, command, "val/done.json")
+        self._add(IMAGES, key, command, "val/done.json")
         return {"data.images": str(self._run(key))}, (key,)
 
     def _config(
-        self, kind: str, point: Point, seed: int, last: dict[str, str], where: str
-    ) -> tuple[ml_collections.ConfigDict, dict[str, Any]]:
-        """The config of a stage at a point, and its overrides of the config file."""
-        file = config_file(self.name, getattr(self.sweep, f"{kind}_config"))
-        overrides = {**getattr(self.sweep, kind), **self.sets[kind]}
-        overrides |= {**getattr(point, kind), **last}
+        self, kind: str, point: Point, seed: int, where: str, last: Mapping[str, str] = NOTHING
+    ) -> tuple[ml_collections.ConfigDict, dict[str, Any], tuple[str, ...]]:
+        """The config of a stage at a point.
+
+        Args:
+          kind: of the stage.
+          point, seed: of the training.
+          where: the place of the point, for errors.
+          last: overrides that come after those of the point.
+
+        Returns:
+          the config, its overrides of the config file, and the keys of the nodes that make its
+          images.
+        """
+        file = config_file(self.name, self.sweep.configs[kind])
+        overrides = merged(self.sweep.overrides, self.sets, point.overrides)[kind] | last
         try:
             config = load_config(file, overrides)
         except InputError as error:
             raise InputError(f"{where}: {error.where}", error.problem, error.remedy) from error
+        images, needs = {}, ()
+        if "data.images" in field_names(config):
+            images, needs = self._images(kind, config.data.poses)
+            config.data.images = images.get("data.images", config.data.images)
         if seed:
             overrides["seed"] = config.seed = config.seed + seed
-        return config, overrides
+        return config, overrides | images, needs
 
     def _training(
         self,
@@ -209,7 +235,7 @@ class _Planner:
         identity = json.loads(config.to_json_best_effort(), object_hook=outside)
         identity = {name: value for name, value in identity.items() if name not in HOW}
         key = _key(kind, identity, needs)
-        file = config_file(self.name, getattr(self.sweep, f"{kind}_config"))
+        file = config_file(self.name, self.sweep.configs[kind])
         command = ["-m", "genhmr_jax.main", f"--config={file}", f"--workdir={self._run(key)}"]
         self._add(kind, key, command + override_flags(overrides), "model/config.json", needs)
         return key
@@ -223,18 +249,19 @@ class _Planner:
         where: str,
     ) -> str:
         """Add an evaluation, and return its key."""
-        overrides = {**self.sweep.evaluate, **self.sets["evaluate"], **point.evaluate}
+        overrides = merged(self.sweep.overrides, self.sets, point.overrides)[EVALUATE]
         settings, body = Settings.of(overrides, where), config.data.body
         flag, file = "--poses", config.data.poses
         if config.image_batch_size:
             flag, file = "--images", config.data.images
         given = (model if self.checkpoint else "", _outside(file, [str(self.remote)]))
-        key = _key("evaluate", dataclasses.asdict(settings), flag, given, body, needs)
+        key = _key(EVALUATE, dataclasses.asdict(settings), flag, given, body, needs)
         command = ["-m", "genhmr_jax.evaluate.views", flag, file, "--body", body]
-        command += ["--out", f"{self._run(key)}.json", *settings.flags()]
+        command += ["--out", f"{self._run(key)}.json", "--model", self.sweep.stages[1]]
+        command += settings.flags()
         if model:
             command += ["--checkpoint", model]
-        self._add("evaluate", key, command, ".json", needs)
+        self._add(EVALUATE, key, command, ".json", needs)
         return key
 
     def _run(self, key: str) -> pathlib.Path:

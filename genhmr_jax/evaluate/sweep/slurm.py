@@ -6,10 +6,8 @@ import pathlib
 import shlex
 import sys
 
-from genhmr_jax.evaluate.sweep.plan import KINDS, Node, Plan
+from genhmr_jax.evaluate.sweep.plan import Node, Plan
 from genhmr_jax.io.errors import InputError
-
-TRAININGS = ("tokenizer", "genhmr")
 
 
 def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
@@ -36,13 +34,13 @@ def write(plan: Plan, args: argparse.Namespace, collect: list[str]) -> str:
 
     # 2. The scripts.
     todo = [node for node in plan.nodes.values() if not node.done]
-    kinds = {kind: [node for node in todo if node.kind == kind] for kind in KINDS}
+    kinds = {kind: [node for node in todo if node.kind == kind] for kind in plan.kinds}
     for kind, nodes in kinds.items():
         if nodes:
             (folder / f"{kind}.sbatch").write_text(_array(plan, kind, nodes, args))
     (folder / "collect.sbatch").write_text(_collect(plan, collect, args))
     submit = folder / "submit.sh"
-    submit.write_text(_submit([kind for kind in KINDS if kinds[kind]]))
+    submit.write_text(_submit([kind for kind in plan.kinds if kinds[kind]]))
     submit.chmod(0o755)
     return f"{len(todo)} runs in {folder}; start them with: bash {shlex.quote(str(submit))}"
 
@@ -64,7 +62,7 @@ def _array(plan: Plan, kind: str, nodes: list[Node], args: argparse.Namespace) -
         cases += [f"{i}) # {node.key}", f"  marker={_quoted(node.marker)}", f"  needs=({needs})"]
         cases += [f"  command=({shlex.join([sys.executable, *node.command])})", "  ;;"]
     # Only trainings can be several processes.
-    one = "" if kind in TRAININGS else " --nodes=1 --ntasks=1"
+    one = "" if kind in plan.sweep.stages else " --nodes=1 --ntasks=1"
     body = f"""
 case "$SLURM_ARRAY_TASK_ID" in
 {chr(10).join(cases)}

@@ -39,7 +39,7 @@ def test_every_point_of_every_sweep_fits_the_configs(file, tmp_path):
         )
         for node in plan.nodes.values():
             assert all(need in plan.nodes for need in node.needs)
-            if node.kind in ("tokenizer", "genhmr"):
+            if node.kind in plan.sweep.stages:
                 config = next(text for text in node.command if text.startswith("--config="))
                 overrides = [text for text in node.command if text.startswith("--config.")]
                 config = load_config(
@@ -51,13 +51,14 @@ def test_every_point_of_every_sweep_fits_the_configs(file, tmp_path):
 def test_the_sweeps_are_those_of_the_paper():
     assert [file.stem for file in SWEEPS] == [
         "codebook_size", "context_dropout", "differentiable_sampling", "feature_scales",
-        "mask_schedule", "refinement_lambda",
+        "mask_schedule", "posturehmr_components", "posturehmr_steps", "refinement_lambda",
         "refinement_steps", "tokens", "ugs_iterations",
     ]  # fmt: skip
     ranges = {
         "codebook_size": (512, 4096),
         "tokens": (24, 192),
         "ugs_iterations": (1, 20),
+        "posturehmr_steps": (1, 20),
         "refinement_steps": (0, 20),
     }
     for name, ends in ranges.items():
@@ -97,8 +98,8 @@ def test_a_node_is_named_by_what_decides_its_result(tmp_path):
     assert set(make_plan(UGS, tmp_path / "elsewhere").nodes) == plain, "the folder does not count"
 
 
-def test_a_trained_tokenizer_or_model_is_used_as_it_is(tmp_path):
-    plan = make_plan(UGS, tmp_path, tokenizer="some/model")
+def test_a_trained_first_stage_or_model_is_used_as_it_is(tmp_path):
+    plan = make_plan(UGS, tmp_path, first_stage="some/model")
     assert [node.kind for node in plan.nodes.values()] == ["genhmr", "evaluate", "evaluate"]
     assert "--config.tokenizer=some/model" in plan.nodes[next(iter(plan.nodes))].command
     plan = make_plan(UGS, tmp_path, checkpoint="default")
@@ -110,7 +111,7 @@ def test_a_trained_tokenizer_or_model_is_used_as_it_is(tmp_path):
             "point 24: changes model.num_tokens of the tokenizer, but some/model is trained already"
         ),
     ):
-        make_plan(TOKENS, tmp_path, tokenizer="some/model")
+        make_plan(TOKENS, tmp_path, first_stage="some/model")
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,8 @@ def test_a_trained_tokenizer_or_model_is_used_as_it_is(tmp_path):
         ("evaluate.views=0", "views is 0; give at least 1"),
         ("evaluate.iterations=3", "is a field that the sweep varies"),
         ("steps", "has no value"),
+        ("tokenizer=DIR", "is the folder of the first stage; give --first-stage=DIR"),
+        ("mesh2d.steps=3", "no config has a field 'mesh2d.steps'"),
     ],
 )
 def test_bad_overrides(text, said, tmp_path):
@@ -139,6 +142,18 @@ def test_bad_sweeps(tmp_path):
     for text, said in (
         ("return 3", "returns no"),
         ("return Sweep('x', [Point('a', 1), Point('a', 2)])", "points of the same name: a"),
+        (
+            "return Sweep('x', [Point('a', 1, {'genhmrr': {}}), Point('b', 2)])",
+            "point a: has overrides of 'genhmrr'; did you mean genhmr",
+        ),
+        (
+            "return Sweep('x', [Point('a', 1)], overrides={'mesh2d': {}})",
+            "has overrides of 'mesh2d'; choose among tokenizer, genhmr, evaluate",
+        ),
+        (
+            "return Sweep('x', [Point('a', 1)], configs={'genhmr': 'genhmr/tiny.py'})",
+            "has configs of 1 stages; give two",
+        ),
     ):
         (tmp_path / "s.py").write_text(
             f"from genhmr_jax.evaluate.sweep.definition import Point, Sweep\ndef get_sweep():\n "
@@ -148,8 +163,8 @@ def test_bad_sweeps(tmp_path):
             make_plan(str(tmp_path / "s.py"), tmp_path)
     (tmp_path / "s.py").write_text(
         "from genhmr_jax.evaluate.sweep.definition import Point, Sweep\n"
-        "def get_sweep():\n    return Sweep('x', [Point('a', 1, genhmr={'step': 1}), Point('b', "
-        "2)])\n"
+        "def get_sweep():\n    return Sweep('x', [Point('a', 1, {'genhmr': {'step': 1}}), "
+        "Point('b', 2)])\n"
     )
     with pytest.raises(InputError, match="point a: .*has no field 'step'; did you mean steps"):
         make_plan(str(tmp_path / "s.py"), tmp_path)
