@@ -203,6 +203,38 @@ class ImageRows:
         )
 
 
+def view_and_image_sources(
+    config: ml_collections.ConfigDict, images: ImageRows
+) -> dict[str, Source]:
+    """The sources of a batch of simulated views ("views") and image rows ("images").
+
+    A part of size 0 is left out.
+
+    Args:
+      config: of the stage: `batch_size`, `seed`, `data` are read.
+      images: its image rows.
+    """
+    sources: dict[str, Source] = {}
+    if config.batch_size:
+        corpus = poses.load_corpus(config.data.poses, "train", rare=config.data.rare_poses)
+        sources["views"] = poses.PoseSource(corpus, config.batch_size, config.seed)
+    if images.size:
+        sources["images"] = images.source()
+    return sources
+
+
+def view_and_image_shapes(
+    config: ml_collections.ConfigDict, images: ImageRows
+) -> dict[str, poses.PoseRows | Rows]:
+    """The shapes of a batch of `view_and_image_sources`, without opening any data."""
+    shapes: dict[str, poses.PoseRows | Rows] = {}
+    if config.batch_size:
+        shapes["views"] = poses.batch_shapes(config.batch_size)
+    if images.size:
+        shapes["images"] = images.shapes()
+    return shapes
+
+
 def rooted(joints: Float[Array, "B 24 3"], known: Float[Array, "B 24"]) -> Float[Array, "B 24 3"]:
     """Joints relative to the pelvis, or to the middle of the hips where the pelvis is unknown."""
     hips = jnp.mean(joints[:, 1:3], 1, keepdims=True)

@@ -95,6 +95,8 @@ def _load(args: argparse.Namespace) -> "tuple[Recoverer, RecoverOptions]":
         chosen["refine_steps"] = args.refine_steps
     try:
         recoverer = photo.load(args.checkpoint, args.body, args.model)
+        if args.trace:
+            recoverer.check_steps()
         options = photo.RecoverOptions(**chosen)
         threading.Thread(target=_preload, args=(recoverer, options)).start()
         return recoverer, options

@@ -285,6 +285,12 @@ class Recoverer:
         """
         return solve(*self._arguments(inputs, numbers, options))
 
+    def check_steps(self) -> None:
+        """Raise InputError if the system answers in one step, of which there is no trace."""
+        if not isinstance(self.system, TracedSystem):
+            problem = f"a {self.system.kind} model answers in one step"
+            raise InputError("--trace", problem, "leave it out, or give another --checkpoint")
+
     def trace(
         self, photo: PreparedPhoto, options: RecoverOptions = RecoverOptions()
     ) -> Float[np.ndarray, "P T V 3"]:
@@ -295,9 +301,7 @@ class Recoverer:
         Raises:
           InputError: the system answers in one step.
         """
-        if not isinstance(self.system, TracedSystem):
-            problem = f"a {self.system.kind} model answers in one step"
-            raise InputError("--trace", problem, "leave it out, or give another --checkpoint")
+        self.check_steps()
         *arguments, how = self._arguments(photo.inputs, np.arange(photo.inputs.rows), options)
         meshes = trace(*arguments, int(how.iterations), how.context)
         return np.asarray(meshes)[: len(photo.people)]

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from genhmr_jax.geometry.camera import NEAR
 from genhmr_jax.recover.people import People
 from genhmr_jax.render.overlay import overlay
 
@@ -48,7 +49,7 @@ def draw(
 
 def _projected(vertices: Float[np.ndarray, "V 3"], people: People) -> Float[np.ndarray, "N 2"]:
     """Pixels of the vertices in front of the camera."""
-    front = vertices[vertices[:, 2] > 0.05]
+    front = vertices[vertices[:, 2] > NEAR]
     if not len(front):
         return people.image_size * np.array([[0.0], [1.0]])
     return front[:, :2] / front[:, 2:] * float(people.focal_length) + people.principal_point
@@ -59,12 +60,12 @@ def _cut(
 ) -> UInt8[np.ndarray, "SIDE SIDE 3"]:
     """A square of the photo, white where it is outside of it."""
     box = (*corner.tolist(), *(corner + side).tolist())
-    white = Image.new("RGB", panel.shape[1::-1], "white")
+    white = Image.new("RGB", (SIDE, SIDE), "white")
     picture, inside = Image.fromarray(panel), Image.new("L", panel.shape[1::-1], 255)
     how = {"size": (SIDE, SIDE), "method": Image.Transform.EXTENT, "data": box}
     how["resample"] = Image.Resampling.BILINEAR
     cut, mask = picture.transform(**how), inside.transform(**how)
-    return np.asarray(Image.composite(cut, white.resize((SIDE, SIDE)), mask))
+    return np.asarray(Image.composite(cut, white, mask))
 
 
 def _framed(cell: UInt8[np.ndarray, "SIDE SIDE 3"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -84,8 +84,8 @@ def trimap_loss(
 ) -> Float[Array, "B"]:
     """2 - IoU(P, G) - IoU(P, G in the band): the trimap loss of PostureHMR.
 
-    Song et al., "PostureHMR: Posture Transformation for 3D Human Mesh Recovery", CVPR 2024. IoU is
-    the soft sum PG / sum (P + G - PG). An empty union counts as equality.
+    "PostureHMR: Posture Transformation for 3D Human Mesh Recovery", CVPR 2024. IoU is the soft
+    sum PG / sum (P + G - PG). An empty union counts as equality.
 
     Args:
       predicted: P, soft, 0..1.

@@ -16,7 +16,11 @@ from flax import nnx
 
 from genhmr_jax.core.sizes import TokenizerSpec
 from genhmr_jax.data import poses, turns, views
-from genhmr_jax.data.image_rows import ImageRows
+from genhmr_jax.data.image_rows import (
+    ImageRows,
+    view_and_image_shapes,
+    view_and_image_sources,
+)
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import keypoint_model
 from genhmr_jax.io.errors import InputError
@@ -96,21 +100,11 @@ class GenHmrTask(Task):
         return poses.load_corpus(config.data.poses, "val") if config.batch_size else None
 
     def sources(self) -> dict[str, Any]:
-        config, sources = self.config, {}
-        if self._validation_poses is not None:
-            corpus = poses.load_corpus(config.data.poses, "train", rare=config.data.rare_poses)
-            sources["views"] = poses.PoseSource(corpus, config.batch_size, config.seed)
-        if self.images.size:
-            sources["images"] = self.images.source()
-        return sources
+        _ = self._validation_poses  # a run with missing data stops at its start
+        return view_and_image_sources(self.config, self.images)
 
     def batch_shapes(self) -> dict[str, Any]:
-        shapes: dict[str, Any] = {}
-        if self.config.batch_size:
-            shapes["views"] = poses.batch_shapes(self.config.batch_size)
-        if self.images.size:
-            shapes["images"] = self.images.shapes()
-        return shapes
+        return view_and_image_shapes(self.config, self.images)
 
     def prepare(self, frozen: Any, batch: dict[str, Any]) -> dict[str, Sample]:
         return self._maker.prepare(frozen, batch)

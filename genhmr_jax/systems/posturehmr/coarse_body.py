@@ -36,8 +36,7 @@ class CoarseBody:
 
     Attributes:
       body: its C vertices, then the other surface keypoints.
-      mesh: without the keypoints, for the decoder.
-      faces: (F, 3) of the coarse mesh.
+      mesh: without the keypoints and with the faces of the coarse mesh, for the decoder.
       adjacency: (C, C) normalised.
       markers: (M,) vertices that are points of the 2D mesh stage.
       regressor: (24, C) from vertices to joints.
@@ -45,10 +44,14 @@ class CoarseBody:
 
     body: smpl_jax.SmplModel
     mesh: smpl_jax.SmplModel
-    faces: Int[Array, "F 3"]
     adjacency: Float[Array, "C C"]
     markers: Int[Array, "M"]
     regressor: Float[Array, "24 C"]
+
+    @property
+    def faces(self) -> Int[Array, "F 3"]:
+        """Of the coarse mesh."""
+        return self.mesh.faces
 
     def points(self, output: smpl_jax.SmplOutput) -> Float[Array, "B P 3"]:
         """COCO's keypoints and the markers of a posed body, metres."""
@@ -60,21 +63,23 @@ def make(body: smpl_jax.SmplModel, spec: Mesh2dSpec) -> CoarseBody:
     """The coarse body of a whole one.
 
     Raises:
-      ValueError: the body's coarse mesh has another number of vertices than the spec.
+      ValueError: the body has another skeleton than SMPL's, or its coarse mesh has another number
+        of vertices than the spec.
     """
+    if body.parents != PARENTS or body.num_betas != NUM_BETAS:
+        raise ValueError("this body has another skeleton or number of shapes than SMPL's")
     coarse: CoarseMesh = coarse_mesh(body, spec.vertices)
     chosen = np.asarray(coarse.vertices)
     if len(chosen) != spec.vertices:
         raise ValueError(f"this body's coarse mesh has {len(chosen)} vertices, not {spec.vertices}")
-    others = [index for _, index in body.named_vertices if index not in set(chosen.tolist())]
+    others = {index for _, index in body.named_vertices} - set(chosen.tolist())
     mesh = dataclasses.replace(body.subset(chosen), faces=jnp.asarray(coarse.faces))
     template = np.asarray(mesh.template).T
     first = [int(np.argmax(np.linalg.norm(template - template.mean(0), axis=-1)))]
     markers = np.array(farthest_points(template, first, spec.markers - 1), np.int32)
     return CoarseBody(
-        body=body.subset(np.concatenate([chosen, np.array(sorted(set(others)), np.int64)])),
+        body=body.subset(np.concatenate([chosen, np.array(sorted(others), np.int64)])),
         mesh=mesh,
-        faces=jnp.asarray(coarse.faces),
         adjacency=jnp.asarray(coarse.adjacency),
         markers=jnp.asarray(markers),
         regressor=joint_regressor(mesh),

@@ -1,33 +1,45 @@
 """The reverse process: T steps of the decoder from the template to the person."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from genhmr_jax.core.inputs import Inputs
+from genhmr_jax.core.system import Params
 from genhmr_jax.systems.posturehmr.mesh2d import Mesh2d, Mesh2dEstimate
 from genhmr_jax.systems.posturehmr.model import Decoder
 from genhmr_jax.systems.posturehmr.spec import Mesh2dSpec, PostureSpec
 
-
-def mesh2d_network(spec: Mesh2dSpec) -> nnx.GraphDef:
-    """The graph of the first stage."""
-    return nnx.split(nnx.eval_shape(lambda: Mesh2d(spec, rngs=nnx.Rngs(0))))[0]
+Velocity = Callable[..., Float[Array, "B V 3"]]
+"""A Decoder, or another function of its arguments."""
 
 
-def decoder_network(spec: PostureSpec) -> nnx.GraphDef:
-    """The graph of the second stage."""
-    return nnx.split(nnx.eval_shape(lambda: Decoder(spec, rngs=nnx.Rngs(0))))[0]
+def mesh2d_network(spec: Mesh2dSpec) -> tuple[nnx.GraphDef, Params]:
+    """The first stage: its graph, and the shapes of its parameters."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: Mesh2d(spec, rngs=nnx.Rngs(0))))
+    return graph, nnx.to_pure_dict(state)
 
 
-def estimate_mesh2d(spec: Mesh2dSpec, params: dict, inputs: Inputs) -> Mesh2dEstimate:
-    """The 2D meshes of inputs in the upright axes."""
-    return nnx.merge(mesh2d_network(spec), params)(inputs)
+def decoder_network(spec: PostureSpec) -> tuple[nnx.GraphDef, Params]:
+    """The second stage: its graph, and the shapes of its parameters."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(spec, rngs=nnx.Rngs(0))))
+    return graph, nnx.to_pure_dict(state)
+
+
+def mesh2d(spec: Mesh2dSpec, params: Params) -> Mesh2d:
+    """The first stage with its parameters."""
+    return nnx.merge(mesh2d_network(spec)[0], params)
+
+
+def decoder(spec: PostureSpec, params: Params) -> Decoder:
+    """The second stage with its parameters."""
+    return nnx.merge(decoder_network(spec)[0], params)
 
 
 def run(
-    decoder: Decoder,
+    decoder: Velocity,
     first: Float[Array, "B V 3"],
     condition: Mesh2dEstimate,
     box: Float[Array, "B 3"],
@@ -44,29 +56,41 @@ def run(
       adjacency: of the coarse mesh.
       steps: T; may be traced.
     """
-    size = 1.0 / jnp.asarray(steps, jnp.float32)
-
-    def step(number: Int[Array, ""], mesh: Float[Array, "B V 3"]) -> Float[Array, "B V 3"]:
-        share = jnp.full(mesh.shape[0], number * size)
-        return mesh + size * decoder(mesh, share, condition, box, adjacency)
-
+    step = _step(decoder, condition, box, adjacency, steps)
     return jax.lax.fori_loop(0, steps, step, first)
 
 
 def trace(
-    decoder: Decoder,
+    decoder: Velocity,
     first: Float[Array, "B V 3"],
     condition: Mesh2dEstimate,
     box: Float[Array, "B 3"],
     adjacency: Float[Array, "V V"],
     steps: int,
 ) -> Float[Array, "T+1 B V 3"]:
-    """All meshes of `run`, the template first; `steps` is not traced."""
+    """All meshes of `run`, the first one before them; `steps` is not traced."""
+    step = _step(decoder, condition, box, adjacency, steps)
 
-    def step(mesh: Float[Array, "B V 3"], number: Int[Array, ""]) -> tuple[Array, Array]:
-        share = jnp.full(mesh.shape[0], number / steps)
-        mesh = mesh + decoder(mesh, share, condition, box, adjacency) / steps
+    def both(mesh: Float[Array, "B V 3"], number: Int[Array, ""]) -> tuple[Array, Array]:
+        mesh = step(number, mesh)
         return mesh, mesh
 
-    _, meshes = jax.lax.scan(step, first, jnp.arange(steps))
+    _, meshes = jax.lax.scan(both, first, jnp.arange(steps))
     return jnp.concatenate([first[None], meshes])
+
+
+def _step(
+    decoder: Velocity,
+    condition: Mesh2dEstimate,
+    box: Float[Array, "B 3"],
+    adjacency: Float[Array, "V V"],
+    steps: int | Int[Array, ""],
+) -> Callable[[Int[Array, ""], Float[Array, "B V 3"]], Float[Array, "B V 3"]]:
+    """A step: its number from 0, and the mesh before it -> the mesh after it."""
+    size = 1.0 / jnp.asarray(steps, jnp.float32)
+
+    def step(number: Int[Array, ""], mesh: Float[Array, "B V 3"]) -> Float[Array, "B V 3"]:
+        share = jnp.full(mesh.shape[0], number * size)
+        return mesh + size * decoder(mesh, share, condition, box, adjacency)
+
+    return step

@@ -15,8 +15,12 @@ from jaxtyping import Array, Float
 
 from genhmr_jax.core import losses
 from genhmr_jax.core.inputs import Inputs, upright
-from genhmr_jax.data import poses, views
-from genhmr_jax.data.image_rows import ImageRows
+from genhmr_jax.data import views
+from genhmr_jax.data.image_rows import (
+    ImageRows,
+    view_and_image_shapes,
+    view_and_image_sources,
+)
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.systems.posturehmr.coarse_body import CoarseBody
@@ -100,22 +104,11 @@ class Samples:
 
     def sources(self) -> dict[str, Any]:
         """See train.task.Task."""
-        config, sources = self.config, {}
-        if config.batch_size:
-            corpus = poses.load_corpus(config.data.poses, "train", rare=config.data.rare_poses)
-            sources["views"] = poses.PoseSource(corpus, config.batch_size, config.seed)
-        if config.image_batch_size:
-            sources["images"] = self.images.source()
-        return sources
+        return view_and_image_sources(self.config, self.images)
 
     def batch_shapes(self) -> dict[str, Any]:
         """See train.task.Task."""
-        shapes: dict[str, Any] = {}
-        if self.config.batch_size:
-            shapes["views"] = poses.batch_shapes(self.config.batch_size)
-        if self.config.image_batch_size:
-            shapes["images"] = self.images.shapes()
-        return shapes
+        return view_and_image_shapes(self.config, self.images)
 
     def prepare(self, coarse: CoarseBody, batch: dict[str, Any]) -> dict[str, Sample]:
         """The samples of each part of a batch ("views": PoseRows, "images": Rows)."""
@@ -123,10 +116,12 @@ class Samples:
         if (part := batch.get("views")) is not None:
             base = stream(seed, "views")
             rows = views.make_views(coarse.body, part.pose, part.number, base, self.view)
-            made["views"] = sample_of(rows, _keys(stream(seed, "view_rows"), part.number))
+            keys = _keys(stream(seed, "view_rows"), part.number)
+            made["views"] = sample_of(rows, keys, losses.normalised(jnp.ones(rows.size)))
         if (rows := batch.get("images")) is not None:
             keys = _keys(stream(seed, "image_rows"), rows.number)
-            made["images"] = sample_of(dataclasses.replace(rows, number=None), keys)
+            rows = dataclasses.replace(rows, number=None)
+            made["images"] = sample_of(rows, keys, losses.normalised(jnp.ones(rows.size)))
         return made
 
 
@@ -135,17 +130,16 @@ def _keys(base: Array, numbers: Array) -> Array:
     return jax.vmap(lambda number: jax.random.fold_in(base, number))(numbers)
 
 
-def sample_of(rows: Rows, keys: Array) -> Sample:
-    """A sample of rows that carry every label."""
+def sample_of(rows: Rows, keys: Array, weight: Float[Array, "B"]) -> Sample:
+    """A sample of rows that carry every label; `keys` and `weight` are its fields."""
     inputs = rows.inputs()
     turn, own = upright(inputs)
     labels = rows.turned(turn, own.view)
-    weight = jnp.ones(rows.size) if rows.weight is None else rows.weight
     return Sample(
         inputs=own,
         person=Person(labels.rotmats, labels.betas),
         translation=own.view.translation(labels.weak_camera),
         joints=labels.joints - labels.joints[:, :1],
-        weight=losses.normalised(weight),
+        weight=weight,
         key=keys,
     )

@@ -52,6 +52,11 @@ class Mesh2dSpec:
             raise ValueError(f"encoder {self.encoder!r} has {maps}")
 
     @property
+    def used_encoder(self) -> str | None:
+        """The encoder's name; None without image."""
+        return self.encoder if self.encoder_channels else None
+
+    @property
     def points(self) -> int:
         """P: keypoints and markers."""
         return JOINTS2D + self.markers

@@ -1,31 +1,29 @@
 """PostureHMR as a core.system.System: 2D mesh, T steps to a mesh, and the body that fits it.
 
-The "embeddings" of this system are 24 rotations in 6D, as those of a regressor. All functions but
+The "embeddings" of this system are 24 rotations in 6D (core/rotation_answer.py). All functions but
 `prepare` are pure and can be jitted. `params` is {"mesh2d", "decoder", "body"}.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import smpl_jax
-from flax import nnx
 from jaxtyping import Array, Float, Int
 from smpl_jax import rotations
 
 from genhmr_jax.core.inputs import Inputs, upright
 from genhmr_jax.core.preparation import around_keypoints
 from genhmr_jax.core.refinement import RefineSpec
+from genhmr_jax.core.rotation_answer import RotationAnswer
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.io.program_store import remembered_shapes
 from genhmr_jax.systems.posturehmr import answer, coarse_body, posture, reverse
-from genhmr_jax.systems.posturehmr.mesh2d import Mesh2d, Mesh2dEstimate
-from genhmr_jax.systems.posturehmr.model import Decoder
+from genhmr_jax.systems.posturehmr.mesh2d import Mesh2dEstimate
 from genhmr_jax.systems.posturehmr.spec import PostureSpec
 
 KIND = "posturehmr"
@@ -49,7 +47,7 @@ class Encoded:
 
 
 @dataclasses.dataclass(frozen=True)
-class PostureSystem:
+class PostureSystem(RotationAnswer):
     """The networks of a spec, without arrays."""
 
     spec: PostureSpec
@@ -58,7 +56,6 @@ class PostureSystem:
     needs_box = False  # the crop follows from the keypoints
     samples = False
     refine_steps = RefineSpec.steps
-    pose_parts = tuple(((joint,), (joint,)) for joint in range(24))  # one row for each rotation
 
     @property
     def shapes(self) -> Params:
@@ -66,10 +63,9 @@ class PostureSystem:
         return remembered_shapes(self.kind, self.spec, self._shapes)
 
     def _shapes(self) -> Params:
-        state = lambda network: nnx.to_pure_dict(nnx.split(nnx.eval_shape(network))[1])
         return {
-            "mesh2d": state(lambda: Mesh2d(self.spec.mesh2d, rngs=nnx.Rngs(0))),
-            "decoder": state(lambda: Decoder(self.spec, rngs=nnx.Rngs(0))),
+            "mesh2d": reverse.mesh2d_network(self.spec.mesh2d)[1],
+            "decoder": reverse.decoder_network(self.spec)[1],
             "body": coarse_body.param_shapes(self.spec.mesh2d),
         }
 
@@ -81,7 +77,7 @@ class PostureSystem:
     @property
     def encoder(self) -> str | None:
         """See core.system.StoredSystem."""
-        return self.spec.mesh2d.encoder if self.spec.mesh2d.encoder_channels else None
+        return self.spec.mesh2d.used_encoder
 
     def prepare(
         self,
@@ -98,12 +94,12 @@ class PostureSystem:
     def encode(self, params: Params, inputs: Inputs) -> Encoded:
         """Estimate the 2D meshes."""
         turn, own = upright(inputs)
-        estimate = reverse.estimate_mesh2d(self.spec.mesh2d, params["mesh2d"], own)
+        estimate = reverse.mesh2d(self.spec.mesh2d, params["mesh2d"])(own)
         return Encoded(estimate, turn, own.view, inputs.view)
 
     def _reverse(self, params: Params, encoded: Encoded, keys: Array) -> tuple:
         """The arguments of reverse.run but the number of steps."""
-        decoder = nnx.merge(reverse.decoder_network(self.spec), params["decoder"])
+        decoder = reverse.decoder(self.spec, params["decoder"])
         first = posture.start(self.spec, coarse_body.from_params(params["body"]), keys)
         box = encoded.view.box_information()
         return decoder, first, encoded.mesh2d, box, params["body"]["adjacency"]
@@ -157,23 +153,6 @@ class PostureSystem:
     def default_iterations(self, hypotheses: int) -> int:
         """T of the training."""
         return self.spec.steps
-
-    def pose(
-        self, params: Params, view: CropCamera
-    ) -> Callable[[Float[Array, "B 24 6"]], Float[Array, "B 24 3 3"]]:
-        """From 6D rotations to rotation matrices."""
-        return lambda embeddings: rotations.rot6d_to_matrix(embeddings, "rows")
-
-    def confidence(
-        self,
-        params: Params,
-        latents: Latents,
-        body: smpl_jax.SmplModel,
-        rotmats: Array,
-        keys: Array,
-    ) -> Float[Array, "B 24"]:
-        """NaN: the system does not estimate its confidence."""
-        return jnp.full(rotmats.shape[:2], jnp.nan)
 
 
 def make_system(spec: dict[str, Any]) -> PostureSystem:

@@ -11,18 +11,18 @@ import ml_collections
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.metrics import distances
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.model_folder import load_meta, load_params, save_params
 from genhmr_jax.systems.posturehmr import coarse_body, mesh2d_task, objective, posture, reverse
 from genhmr_jax.systems.posturehmr.mesh2d import Mesh2dEstimate
 from genhmr_jax.systems.posturehmr.model import Decoder
-from genhmr_jax.systems.posturehmr.samples import Sample, Samples, truth2d
+from genhmr_jax.systems.posturehmr.samples import Sample, truth2d
 from genhmr_jax.systems.posturehmr.spec import Mesh2dSpec, PostureSpec
+from genhmr_jax.systems.posturehmr.stage_task import StageTask
 from genhmr_jax.systems.posturehmr.system import KIND, PostureSystem
 from genhmr_jax.systems.posturehmr.validation import groups_of
-from genhmr_jax.train.task import Place, Task, take_over
+from genhmr_jax.train.task import Place
 from genhmr_jax.train.validation import means, pose_errors
 
 
@@ -39,7 +39,7 @@ class Draw(NamedTuple):
     rolled: Bool[Array, "B"]
 
 
-class PostureTask(Task):
+class PostureTask(StageTask):
     """The loss of single steps of the reverse process (PostureHMR, eq. 7 and §3.4).
 
     Args:
@@ -54,63 +54,34 @@ class PostureTask(Task):
         mesh2d: Mesh2dSpec,
         arrays: Any = None,
     ):
-        self.config = config
+        super().__init__(config, mesh2d)
         values = config.model.to_dict() | {"mesh2d": dataclasses.asdict(mesh2d)}
-        self.spec = spec = PostureSpec.from_dict(values)
-        self.system = PostureSystem(spec)
-        encoder = mesh2d.encoder if mesh2d.encoder_channels else "none"
-        self.samples = Samples(config, encoder)
-        coarse = coarse_body.make(load_body(config.data.body), mesh2d)
-        self.frozen = {"coarse": coarse, "mesh2d": arrays or self.system.shapes["mesh2d"]}
+        try:
+            self.spec = PostureSpec.from_dict(values)
+        except ValueError as error:
+            raise InputError("--config.model", str(error), "choose sizes that fit") from error
+        self.system = PostureSystem(self.spec)
+        self.frozen |= {"mesh2d": arrays or self.system.shapes["mesh2d"]}
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         return nnx.to_pure_dict(nnx.split(Decoder(self.spec, rngs=nnx.Rngs(key)))[1]), {}
 
-    def warm_start(self, params: Any) -> Any:
-        return take_over(self.config.init, params)
-
-    def sources(self) -> dict[str, Any]:
-        return self.samples.sources()
-
-    def batch_shapes(self) -> dict[str, Any]:
-        return self.samples.batch_shapes()
-
-    def prepare(self, frozen: Any, batch: dict[str, Any]) -> dict[str, Sample]:
-        return self.samples.prepare(frozen["coarse"], batch)
-
-    def decoder(self, params: Any) -> Decoder:
-        """The network with its parameters."""
-        return nnx.merge(reverse.decoder_network(self.spec), params)
-
-    def condition(
-        self, frozen: Any, sample: Sample, is_true: Float[Array, "B"] | None = None
-    ) -> Mesh2dEstimate:
+    def condition(self, frozen: Any, sample: Sample, is_true: Bool[Array, "B"]) -> Mesh2dEstimate:
         """What the first stage estimates, with the true 2D mesh in some rows."""
-        estimate = reverse.estimate_mesh2d(self.spec.mesh2d, frozen["mesh2d"], sample.inputs)
-        if is_true is None:
-            return estimate
+        estimate = reverse.mesh2d(self.spec.mesh2d, frozen["mesh2d"])(sample.inputs)
         truth = truth2d(frozen["coarse"], sample).vertices
-        vertices = jnp.where(is_true[:, None, None] > 0, truth, estimate.vertices)
+        vertices = jnp.where(is_true[:, None, None], truth, estimate.vertices)
         return dataclasses.replace(estimate, vertices=vertices)
 
-    def loss(
-        self, params: Any, extra: Any, frozen: Any, sample: dict[str, Sample]
-    ) -> tuple[jax.Array, dict[str, Any]]:
-        total, terms = jnp.zeros(()), {}
-        for group, part in sample.items():
-            for name, value in self._terms(params, frozen, part).items():
-                terms[f"{group}_{name}"] = value
-                total = total + self.config.loss[name] * value
-        return total, {"terms": terms, "metrics": {}, "carry": {}}
-
-    def _terms(self, params: Any, frozen: Any, sample: Sample) -> dict[str, jax.Array]:
-        """The weighted terms of a part of a batch."""
-        coarse, decoder, spec = frozen["coarse"], self.decoder(params), self.spec
+    def row_terms(self, params: Any, frozen: Any, sample: Sample) -> dict[str, Float[Array, "B"]]:
+        """The means over the steps of each row that are trained."""
+        coarse, spec = frozen["coarse"], self.spec
+        decoder = reverse.decoder(spec, params)
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(sample.key)
         # 1. What the picture gives, and the states T.
         share = self.config.training.true_mesh2d
         is_true = jax.vmap(lambda key: jax.random.bernoulli(key, share))(keys[:, 0])
-        condition = self.condition(frozen, sample, is_true.astype(jnp.float32))
+        condition = self.condition(frozen, sample, is_true)
         first = posture.start(spec, coarse.mesh, keys[:, 1])
         # 2. Some steps of each row, one after the other. A row that is rolled out goes on from
         # the network's own mesh, with the velocity that was predicted there.
@@ -132,7 +103,7 @@ class PostureTask(Task):
             return jax.lax.stop_gradient(own), found
 
         _, terms = jax.lax.scan(one, first, (shares.T, later.T))
-        return {name: jnp.sum(sample.weight * jnp.mean(x, 0)) for name, x in terms.items()}
+        return {name: jnp.mean(of_steps, 0) for name, of_steps in terms.items()}
 
     def _draw(self, keys: Array) -> Draw:
         """Steps of each row, spread evenly from a random one; all T if there are T draws.
@@ -156,9 +127,8 @@ class PostureTask(Task):
         def measure(
             params: Any, frozen: Any, sample: Sample, true_mesh2d: bool
         ) -> dict[str, jax.Array]:
-            coarse, decoder = frozen["coarse"], self.decoder(params)
-            is_true = jnp.full(len(sample.weight), float(true_mesh2d))
-            condition = self.condition(frozen, sample, is_true)
+            coarse, decoder = frozen["coarse"], reverse.decoder(self.spec, params)
+            condition = self.condition(frozen, sample, jnp.full(len(sample.weight), true_mesh2d))
             first = posture.start(self.spec, coarse.mesh, sample.key)
             box = sample.inputs.view.box_information()
             steps = self.spec.steps

@@ -1,6 +1,5 @@
 """The samples of validation, for both stages."""
 
-import dataclasses
 import functools
 import math
 
@@ -41,7 +40,7 @@ def _sample(rows: Rows) -> Sample:
     """A sample with the rows' own weights."""
     weight = jnp.ones(rows.size) if rows.weight is None else rows.weight
     keys = jax.random.split(jax.random.key(0), rows.size)
-    return dataclasses.replace(sample_of(rows, keys), weight=weight)
+    return sample_of(rows, keys, weight)
 
 
 @functools.partial(jax.jit, static_argnames="spec")

@@ -1,11 +1,10 @@
 """HMR2.0 and TokenHMR as core.system.System: one answer, without sampling.
 
-The "embeddings" of a regressor are its 24 rotations in 6D, and decoding them is Gram-Schmidt: the
-2D refinement works on them as it does on tokens. `params` is {"genhmr": {"encoder", "head"}}.
+The "embeddings" of a regressor are its 24 rotations in 6D (core/rotation_answer.py). `params`
+is {"genhmr": {"encoder", "head"}}.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,10 +17,10 @@ from smpl_jax import rotations
 
 from genhmr_jax.core import encoders, silhouette_term
 from genhmr_jax.core.inputs import Inputs
+from genhmr_jax.core.rotation_answer import RotationAnswer
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.geometry import camera
-from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE
 from genhmr_jax.io.program_store import remembered_shapes
 from genhmr_jax.systems.regressors.model import RegressorSpec, graph
@@ -38,7 +37,7 @@ class Regressed:
 
 
 @dataclasses.dataclass(frozen=True)
-class RegressorSystem:
+class RegressorSystem(RotationAnswer):
     """The network of a spec, without arrays."""
 
     spec: RegressorSpec
@@ -47,7 +46,6 @@ class RegressorSystem:
     samples = False
     contexts = ("all", "image")
     refine_steps = 0  # the published models do not refine
-    pose_parts = tuple(((joint,), (joint,)) for joint in range(24))  # one row for each rotation
 
     @property
     def model(self) -> nnx.GraphDef:
@@ -113,23 +111,6 @@ class RegressorSystem:
     def default_iterations(self, hypotheses: int) -> int:
         """One: the network runs once."""
         return 1
-
-    def pose(
-        self, params: Params, view: CropCamera
-    ) -> Callable[[Float[Array, "B 24 6"]], Float[Array, "B 24 3 3"]]:
-        """From 6D rotations to rotation matrices."""
-        return lambda embeddings: rotations.rot6d_to_matrix(embeddings, "rows")
-
-    def confidence(
-        self,
-        params: Params,
-        latents: Latents,
-        body: smpl_jax.SmplModel,
-        rotmats: Array,
-        keys: Array,
-    ) -> Float[Array, "B 24"]:
-        """NaN: a regressor does not estimate its confidence."""
-        return jnp.full(rotmats.shape[:2], jnp.nan)
 
 
 def make_system(spec: dict[str, Any]) -> RegressorSystem:

@@ -115,6 +115,13 @@ def test_a_training_is_exported_and_recovers(posturehmr_config, tmp_path, sample
     latents = solve(params, inputs)
     assert latents.embeddings.shape == (8, 24, 6) and np.isfinite(latents.embeddings).all()
     assert (np.asarray(latents.weak_camera[:, 0]) > 0).all()
+    traced = jax.jit(
+        lambda p, i: task.system.trace(p, None, task.system.encode(p, i), keys, iterations=2)
+    )(params, inputs)
+    assert traced.embeddings.shape == (3, 8, 24, 6)
+    last = jax.tree.map(lambda x: x[-1], traced)
+    np.testing.assert_allclose(last.embeddings, latents.embeddings, atol=1e-4)
+    np.testing.assert_allclose(last.weak_camera, latents.weak_camera, rtol=1e-4, atol=1e-5)
     measured = task._measure(params["decoder"], task.frozen, sample["views"], True)
     assert float(measured[ROWS]) == pytest.approx(1)
     assert set(measured) == {"mpjpe", "pa_mpjpe", "mpvpe", ROWS}
