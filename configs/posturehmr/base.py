@@ -29,9 +29,14 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.layers = 4  # not published; MeshGraphormer's
     c.model.heads = 4  # not published; MeshGraphormer's
     c.model.mlp_ratio = 2  # not published; MeshGraphormer's
+    # Of an MLP over all markers at once, whose velocity is added; 0 wide: without it, as the paper.
+    c.model.whole_width = 0
+    c.model.whole_depth = 2
+    c.model.whole_rank = 96  # velocity fields on the mesh
     c.model.steps = 10  # T
     c.model.process = "kinematic"  # or "linear", "noise"
     c.model.condition = "mesh2d"  # or "global"
+    c.model.keys = "vertices"  # or "markers": what the attention of a vertex reads
 
     c.training = ml_collections.ConfigDict()
     c.training.steps_per_sample = 10  # the paper adds the losses of all T steps

@@ -13,7 +13,8 @@ def get_config() -> ml_collections.ConfigDict:
     c = start_from(__file__, "base.py")
     c.batch_size = 16
     c.image_batch_size = 16
-    c.model.width = 128
+    c.model.width = 64
+    c.model.keys = "markers"
     c.model.layers = 3
     c.training.steps_per_sample = 4
     c.training.rollout_prob = 0.5

@@ -16,6 +16,7 @@ from smpl_jax.lbs import Blocks
 
 from genhmr_jax.geometry.keypoints import keypoint_points
 from genhmr_jax.geometry.mesh import CoarseMesh, coarse_mesh, farthest_points
+from genhmr_jax.systems.posturehmr.model import Surface
 from genhmr_jax.systems.posturehmr.posture import Person
 from genhmr_jax.systems.posturehmr.spec import Mesh2dSpec
 
@@ -47,6 +48,11 @@ class CoarseBody:
     adjacency: Float[Array, "C C"]
     markers: Int[Array, "M"]
     regressor: Float[Array, "24 C"]
+
+    @property
+    def surface(self) -> Surface:
+        """Of the coarse mesh, for the decoder."""
+        return Surface(self.adjacency, self.markers)
 
     @property
     def faces(self) -> Int[Array, "F 3"]:
@@ -139,6 +145,7 @@ def to_params(coarse: CoarseBody) -> dict[str, jax.Array]:
         "directions": jnp.asarray(mesh.directions),
         "weights": jnp.asarray(mesh.weights),
         "adjacency": coarse.adjacency,
+        "markers": coarse.markers,
     }
 
 
@@ -153,6 +160,7 @@ def param_shapes(spec: Mesh2dSpec) -> dict[str, jax.ShapeDtypeStruct]:
         "directions": shape(shapes + 9 * (joints - 1), 3, vertices),
         "weights": shape(joints, vertices),
         "adjacency": shape(vertices, vertices),
+        "markers": jax.ShapeDtypeStruct((spec.markers,), jnp.int32),
     }
 
 

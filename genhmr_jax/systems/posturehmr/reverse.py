@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from genhmr_jax.core.system import Params
 from genhmr_jax.systems.posturehmr.mesh2d import Mesh2d, Mesh2dEstimate
-from genhmr_jax.systems.posturehmr.model import Decoder
+from genhmr_jax.systems.posturehmr.model import Decoder, Surface
 from genhmr_jax.systems.posturehmr.spec import Mesh2dSpec, PostureSpec
 
 Velocity = Callable[..., Float[Array, "B V 3"]]
@@ -43,7 +43,7 @@ def run(
     first: Float[Array, "B V 3"],
     condition: Mesh2dEstimate,
     box: Float[Array, "B 3"],
-    adjacency: Float[Array, "V V"],
+    surface: Surface,
     steps: int | Int[Array, ""],
 ) -> Float[Array, "B V 3"]:
     """The last mesh, metres, relative to the pelvis.
@@ -53,10 +53,10 @@ def run(
       first: state T, of posture.start.
       condition: of the first stage.
       box: of CropCamera.box_information.
-      adjacency: of the coarse mesh.
+      surface: of the coarse mesh.
       steps: T; may be traced.
     """
-    step = _step(decoder, condition, box, adjacency, steps)
+    step = _step(decoder, condition, box, surface, steps)
     return jax.lax.fori_loop(0, steps, step, first)
 
 
@@ -65,11 +65,11 @@ def trace(
     first: Float[Array, "B V 3"],
     condition: Mesh2dEstimate,
     box: Float[Array, "B 3"],
-    adjacency: Float[Array, "V V"],
+    surface: Surface,
     steps: int,
 ) -> Float[Array, "T+1 B V 3"]:
     """All meshes of `run`, the first one before them; `steps` is not traced."""
-    step = _step(decoder, condition, box, adjacency, steps)
+    step = _step(decoder, condition, box, surface, steps)
 
     def both(mesh: Float[Array, "B V 3"], number: Int[Array, ""]) -> tuple[Array, Array]:
         mesh = step(number, mesh)
@@ -83,7 +83,7 @@ def _step(
     decoder: Velocity,
     condition: Mesh2dEstimate,
     box: Float[Array, "B 3"],
-    adjacency: Float[Array, "V V"],
+    surface: Surface,
     steps: int | Int[Array, ""],
 ) -> Callable[[Int[Array, ""], Float[Array, "B V 3"]], Float[Array, "B V 3"]]:
     """A step: its number from 0, and the mesh before it -> the mesh after it."""
@@ -91,6 +91,6 @@ def _step(
 
     def step(number: Int[Array, ""], mesh: Float[Array, "B V 3"]) -> Float[Array, "B V 3"]:
         share = jnp.full(mesh.shape[0], number * size)
-        return mesh + size * decoder(mesh, share, condition, box, adjacency)
+        return mesh + size * decoder(mesh, share, condition, box, surface)
 
     return step

@@ -7,6 +7,7 @@ from genhmr_jax.core import encoders
 
 PROCESSES = ("kinematic", "linear", "noise")
 CONDITIONS = ("mesh2d", "global")
+KEYS = ("vertices", "markers")
 JOINTS2D = 17
 """Keypoints among the points of the 2D mesh stage: COCO's."""
 
@@ -81,6 +82,10 @@ class PostureSpec:
         but from Gaussian noise in place of the template.
       condition: what the decoder is given of the picture: the 2D mesh (the paper), or one global
         feature of the 2D mesh stage (the paper's baseline).
+      keys: what the attention of a vertex reads: all "vertices" (the paper), or the "markers" of
+        the 2D mesh stage, which takes a fifth of the time on a CPU.
+      whole_width, whole_depth, whole_rank: of an MLP over all markers at once, whose velocity is
+        added to that of the layers (ours, model.py:Whole); 0 wide: without it, as in the paper.
     """
 
     mesh2d: Mesh2dSpec = Mesh2dSpec()
@@ -91,12 +96,18 @@ class PostureSpec:
     steps: int = 10
     process: str = "kinematic"
     condition: str = "mesh2d"
+    keys: str = "vertices"
+    whole_width: int = 0
+    whole_depth: int = 2
+    whole_rank: int = 96
 
     def __post_init__(self) -> None:
         if self.process not in PROCESSES:
             raise ValueError(f"process {self.process!r}: choose among {', '.join(PROCESSES)}")
         if self.condition not in CONDITIONS:
             raise ValueError(f"condition {self.condition!r}: choose among {', '.join(CONDITIONS)}")
+        if self.keys not in KEYS:
+            raise ValueError(f"keys {self.keys!r}: choose among {', '.join(KEYS)}")
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even, and a multiple of {self.heads}")
         if self.steps < 1:

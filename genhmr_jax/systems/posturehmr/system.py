@@ -24,6 +24,7 @@ from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.io.program_store import remembered_shapes
 from genhmr_jax.systems.posturehmr import answer, coarse_body, posture, reverse
 from genhmr_jax.systems.posturehmr.mesh2d import Mesh2dEstimate
+from genhmr_jax.systems.posturehmr.model import Surface
 from genhmr_jax.systems.posturehmr.spec import PostureSpec
 
 KIND = "posturehmr"
@@ -102,7 +103,8 @@ class PostureSystem(RotationAnswer):
         decoder = reverse.decoder(self.spec, params["decoder"])
         first = posture.start(self.spec, coarse_body.from_params(params["body"]), keys)
         box = encoded.view.box_information()
-        return decoder, first, encoded.mesh2d, box, params["body"]["adjacency"]
+        surface = Surface(params["body"]["adjacency"], params["body"]["markers"])
+        return decoder, first, encoded.mesh2d, box, surface
 
     def sample(
         self,

@@ -94,7 +94,7 @@ class PostureTask(StageTask):
         def one(own: Float[Array, "B V 3"], at: tuple[Array, Array]) -> tuple[Array, Any]:
             now, next_now = at
             current = jnp.where(draw.rolled[:, None, None], own, states(now))
-            velocity = decoder(current, now, condition, box, coarse.adjacency)
+            velocity = decoder(current, now, condition, box, coarse.surface)
             target = states(now + 1 / spec.steps)
             found = objective.mesh_terms(
                 velocity / spec.steps, current, target, coarse.faces, coarse.regressor
@@ -132,7 +132,7 @@ class PostureTask(StageTask):
             first = posture.start(self.spec, coarse.mesh, sample.key)
             box = sample.inputs.view.box_information()
             steps = self.spec.steps
-            mesh = reverse.run(decoder, first, condition, box, coarse.adjacency, steps)
+            mesh = reverse.run(decoder, first, condition, box, coarse.surface, steps)
             true = posture.posture(coarse.mesh, sample.person, jnp.ones(len(sample.weight)))
             found = pose_errors(coarse.regressor @ mesh, sample.joints, sample.weight)
             error = jnp.mean(distances(mesh, true), -1)
