@@ -32,6 +32,9 @@ from genhmr_jax.systems import registry
 
 ROWS = 8
 """People who are solved together."""
+DEFAULT_MODEL = "genhmr"
+SHIPPED = {"genhmr": "default", "posturehmr": "posturehmr"}
+"""The kinds of models that come with the package, and their folders in assets/."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +125,10 @@ class RecoverOptions:
         )
 
 
-def default_checkpoint() -> pathlib.Path:
-    """The folder of the shipped model."""
-    return pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "default"))
+def default_checkpoint(model: str = DEFAULT_MODEL) -> pathlib.Path:
+    """The folder of a shipped model, of a kind of SHIPPED."""
+    assets = importlib.resources.files("genhmr_jax") / "assets"
+    return pathlib.Path(str(assets / SHIPPED[model]))
 
 
 def load(
@@ -136,20 +140,21 @@ def load(
 
     Args:
       checkpoint: model folder (config.json and params) of a training or of `genhmr convert`;
-        default: the shipped model.
+        default: the shipped model of that kind.
       body: "neutral", "male", "female", "lite" (the free body), or the path of an SMPL file.
-      model: required kind of the checkpoint: "genhmr", "hmr2" or "tokenhmr". None: any.
+      model: required kind of the checkpoint: "genhmr", "posturehmr", "hmr2" or "tokenhmr". None:
+        any, and "genhmr" without a checkpoint.
 
     Raises:
       InputError, ValueError, FileNotFoundError: with one line that names the file at fault and a
         remedy.
     """
-    if checkpoint is None and model not in (None, "genhmr"):
+    if checkpoint is None and (model or DEFAULT_MODEL) not in SHIPPED:
         remedy = "make one with `genhmr convert FILE --out DIR`, or train one (configs/regressors)"
         remedy += ", and give it with --checkpoint DIR"
         problem = "no checkpoint of it comes with the package"
         raise InputError(f"--model {model}", problem, remedy)
-    directory = pathlib.Path(checkpoint) if checkpoint is not None else default_checkpoint()
+    directory = pathlib.Path(checkpoint or default_checkpoint(model or DEFAULT_MODEL))
     meta = load_meta(directory)
     system = registry.system_of(meta, directory)
     if model not in (None, system.kind):
