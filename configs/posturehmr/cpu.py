@@ -1,4 +1,4 @@
-"""A decoder for 2 CPU cores: the recipe of the shipped model.
+"""A decoder for 2 CPU cores, from the MLP of cpu_mlp.py: the recipe of the shipped model.
 
     python -m genhmr_jax.main --config=configs/posturehmr/cpu.py --workdir=runs/posturehmr \\
         --config.data.poses=cmu_poses.npz
@@ -10,18 +10,14 @@ from genhmr_jax.io.config_files import start_from
 
 
 def get_config() -> ml_collections.ConfigDict:
-    c = start_from(__file__, "base.py")
+    c = start_from(__file__, "cpu_mlp.py")
+    c.init = "runs/posturehmr_mlp/model"
     c.batch_size = 16
     c.image_batch_size = 16
-    c.model.width = 64
-    c.model.keys = "markers"
-    c.model.layers = 3
-    c.training.steps_per_sample = 4
-    c.training.rollout_prob = 0.5
-    c.training.true_mesh2d = 0.3
-    c.loss.posture = 0.01
-    c.optim.learning_rate = 1e-3
-    c.optim.warmup = 200
-    c.optim.weight_decay = 0.01
-    c.optim.ema_decay = 0.998
+    c.steps = 900
+    c.evaluate_every = 900
+    c.model.layers = 2
+    c.optim.learning_rate = 5e-4
+    c.optim.warmup = 50
+    c.optim.ema_decay = 0.99
     return c

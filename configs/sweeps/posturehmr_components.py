@@ -10,7 +10,7 @@ Argument: `full` (the recipes for 2 CPU cores), or `tiny` (tiny models on made-u
 
 from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
-CONFIGS = {"mesh2d": "mesh2d/cpu.py", "posturehmr": "posturehmr/cpu.py"}
+CONFIGS = {"mesh2d": "mesh2d/cpu.py", "posturehmr": "posturehmr/cpu_mlp.py"}
 DECODERS = {
     "noise baseline": ("noise", "global"),
     "+ vertex-linear": ("linear", "global"),

@@ -122,11 +122,14 @@ def load_params(directory: str | os.PathLike, like: Any) -> Any:
     return jax.device_put(jax.tree.unflatten(jax.tree.structure(like), leaves))
 
 
-def warm_start(directory: str | os.PathLike, params: Any) -> tuple[Any, dict[str, list[str]]]:
-    """Load every array of a stage-2 model folder that fits `params`, and report the others.
+def warm_start(
+    directory: str | os.PathLike, params: Any, part: str
+) -> tuple[Any, dict[str, list[str]]]:
+    """Load every array of one part of a model folder that fits `params`, and report the others.
 
     Args:
       params: arrays; loaded arrays get their shardings.
+      part: the name of these parameters in the folder, such as "genhmr".
 
     Returns:
       the new params, and names under "loaded", "grown" (`params` has more rows: those beyond the
@@ -134,7 +137,8 @@ def warm_start(directory: str | os.PathLike, params: Any) -> tuple[Any, dict[str
       (not in the folder: unchanged), "misfit" (of another shape), "unused".
     """
     wanted, have = _by_name(params), read_arrays(directory)
-    have = {name.removeprefix("genhmr/"): have[name] for name in have if name.startswith("genhmr/")}
+    within = f"{part}/"
+    have = {name.removeprefix(within): have[name] for name in have if name.startswith(within)}
     report = {
         "loaded": [n for n in wanted if n in have and have[n].shape == wanted[n].shape],
         "missing": [n for n in wanted if n not in have],

@@ -96,15 +96,16 @@ class Task(Protocol):
         ...
 
 
-def take_over(directories: str, params: Any) -> Any:
+def take_over(directories: str, params: Any, part: str) -> Any:
     """Replace arrays of `params` by those of model folders that fit; the log lists them.
 
     Args:
       directories: separated by commas; a later folder takes precedence. "": no change.
       params: the arrays to replace.
+      part: their name in the folders.
     """
     for directory in filter(None, directories.split(",")):
-        params, report = warm_start(directory, params)
+        params, report = warm_start(directory, params, part)
         counts = ", ".join(f"{len(names)} {kind}" for kind, names in report.items())
         log.info("from %s: %s", directory, counts)
         for kind in ("missing", "misfit", "unused"):

@@ -92,7 +92,7 @@ def test_a_backbone(tmp_path, backbone, form, capsys):
     from genhmr_jax.io.model_folder import warm_start
 
     like = nnx.to_pure_dict(nnx.split(Vit(VitSpec.named("s"), rngs=nnx.Rngs(0)))[1])
-    params, report = warm_start(tmp_path / "model", {"encoder": like})
+    params, report = warm_start(tmp_path / "model", {"encoder": like}, "genhmr")
     assert not report["missing"] and not report["misfit"] and not report["unused"]
     kernel = np.asarray(params["encoder"]["blocks"]["qkv"]["kernel"][3])
     np.testing.assert_array_equal(kernel, backbone["blocks.3.attn.qkv.weight"].T.astype(np.float32))

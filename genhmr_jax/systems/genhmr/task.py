@@ -92,7 +92,7 @@ class GenHmrTask(Task):
         return nnx.to_pure_dict(state), {}
 
     def warm_start(self, params: Any) -> Any:
-        return take_over(self.config.init, params)
+        return take_over(self.config.init, params, "genhmr")
 
     @functools.cached_property
     def _validation_poses(self) -> poses.PoseCorpus | None:

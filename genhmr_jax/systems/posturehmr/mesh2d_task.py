@@ -47,6 +47,8 @@ class Mesh2dTask(StageTask):
       config: of stage "mesh2d".
     """
 
+    part = "mesh2d"
+
     def __init__(self, config: ml_collections.ConfigDict):
         self.spec = spec_of(config)
         super().__init__(config, self.spec)
@@ -111,7 +113,7 @@ class Mesh2dTask(StageTask):
             "body": self.config.data.body,
         }
         halves = jax.tree.map(lambda x: x.astype(jnp.float16), params)
-        save_params(directory, {"mesh2d": halves}, meta)
+        save_params(directory, {self.part: halves}, meta)
 
 
 def make_task(config: ml_collections.ConfigDict) -> Mesh2dTask:

@@ -1,7 +1,7 @@
 """What the trainings of both stages share: the coarse body, the rows, and the sum of the terms."""
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,9 @@ class StageTask(Task):
       InputError: a body without such a coarse mesh, or photos in place of stored rows.
     """
 
+    part: ClassVar[str]
+    """The name of the trained parameters in the exported model."""
+
     def __init__(self, config: ml_collections.ConfigDict, mesh2d: Mesh2dSpec):
         self.config = config
         self.samples = Samples(config, mesh2d.used_encoder or "none")
@@ -38,7 +41,7 @@ class StageTask(Task):
         self.frozen = {"coarse": coarse}
 
     def warm_start(self, params: Any) -> Any:
-        return take_over(self.config.init, params)
+        return take_over(self.config.init, params, self.part)
 
     def sources(self) -> dict[str, Any]:
         return self.samples.sources()

@@ -48,6 +48,8 @@ class PostureTask(StageTask):
       arrays: its parameters; without them the task can be compiled but not run.
     """
 
+    part = "decoder"
+
     def __init__(
         self,
         config: ml_collections.ConfigDict,
@@ -162,7 +164,7 @@ class PostureTask(StageTask):
         halves = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float16), tree)
         arrays = {
             "mesh2d": halves(self.frozen["mesh2d"]),
-            "decoder": halves(params),
+            self.part: halves(params),
             "body": coarse_body.to_params(self.frozen["coarse"]),
         }
         save_params(directory, arrays, meta)

@@ -108,7 +108,7 @@ class RegressorTask(Task):
 
     def warm_start(self, params: Any) -> Any:
         mean_pose = params["head"]["mean"]["pose"]
-        params = take_over(self.config.init, params)
+        params = take_over(self.config.init, params, "genhmr")
         if self.config.init and load_meta(self.config.init)["kind"] != self.spec.kind:
             # Another kind's mean pose is in another layout of 6D.
             params["head"]["mean"]["pose"] = mean_pose
@@ -233,7 +233,7 @@ def _tokenizer(folder: str) -> dict[str, Any]:
     shapes = model.graph(RegressorSpec("tokenhmr", "vit_s"))[1]["head"]
     names = ("tokens", "codebook")
     like = {n: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[n]) for n in names}
-    params, report = warm_start(folder, {"head": like})
+    params, report = warm_start(folder, {"head": like}, "genhmr")
     if wrong := report["missing"] + report["misfit"]:
         problem = f"its tokenizer is incomplete ({wrong[0]})"
         raise InputError(folder, problem, "convert or export it again")

@@ -87,11 +87,10 @@ def test_a_system_that_crops_by_boxes_is_refused(load):
         load(RegressorSystem(RegressorSpec(encoder="vit_s")), Settings())
 
 
-def test_a_model_of_another_kind_is_refused(capsys):
-    """The packaged model is a GenHMR: a sweep of another system cannot measure it."""
-    assert views.main(["--poses=made-up", "--model=posturehmr"]) == 1
+def test_a_model_that_is_not_packaged_is_refused(capsys):
+    assert views.main(["--poses=made-up", "--model=hmr2"]) == 1
     error = capsys.readouterr().err
-    assert "--model posturehmr: no checkpoint of it comes with the package" in error
+    assert "--model hmr2: no checkpoint of it comes with the package" in error
 
 
 def test_a_posturehmr_is_measured_with_and_without_the_image(monkeypatch):

@@ -107,6 +107,9 @@ def test_a_training_is_exported_and_recovers(posturehmr_config, tmp_path, sample
     loop.train(registry.make_task(config), config, tmp_path)
     task = registry.make_task(config)
     params = load_params(tmp_path / "model", task.system.shapes)
+    config.init = str(tmp_path / "model")
+    again = registry.make_task(config).warm_start(task.init(jax.random.key(7))[0])
+    jax.tree.map(np.testing.assert_array_equal, again, jax.tree.map(jnp.float32, params["decoder"]))
     inputs = sample["views"].inputs
     keys = jax.random.split(jax.random.key(0), inputs.rows)
     solve = jax.jit(
