@@ -187,10 +187,14 @@ def _load(args: argparse.Namespace, body: "smpl_jax.SmplModel") -> "Recoverer | 
 
 
 def _iterations(args: argparse.Namespace, model: "Recoverer | None") -> tuple[int, ...]:
-    """The numbers of iterations to evaluate; (1,) for a system that does not sample."""
-    if model is not None and not model.system.samples:
-        return (1,)
-    return args.iterations or ITERATIONS
+    """The numbers of iterations to evaluate.
+
+    A system that does not sample is evaluated with its own number, which is 1 if it has no steps.
+    """
+    if model is None or model.system.samples:
+        return args.iterations or ITERATIONS
+    own = model.system.default_iterations(1)
+    return (1,) if own == 1 else args.iterations or (own,)
 
 
 def _refine_steps(args: argparse.Namespace, model: "Recoverer | None") -> int:

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+import types
 from pathlib import Path
 
 import numpy as np
@@ -367,3 +368,18 @@ def test_the_table_shows_what_was_measured_and_who_says_the_rest():
 def test_the_json_file_has_no_nan():
     found = eval_command._without_nan({"a": [float("nan"), 1.5, "x"], "b": (float("inf"), None, 3)})
     assert found == {"a": [None, 1.5, "x"], "b": [None, None, 3]}
+
+
+def test_a_system_that_does_not_sample_has_its_own_number_of_steps():
+    """PostureHMR has 10 and takes others; a regressor has none."""
+    system = lambda own, samples: types.SimpleNamespace(
+        system=types.SimpleNamespace(samples=samples, default_iterations=lambda _: own)
+    )
+    numbers = lambda given, model: eval_command._iterations(
+        types.SimpleNamespace(iterations=given), model
+    )
+    assert numbers(None, system(10, False)) == (10,)
+    assert numbers((1, 5), system(10, False)) == (1, 5)
+    assert numbers((1, 5), system(1, False)) == numbers(None, system(1, False)) == (1,)
+    assert numbers((1, 5), system(3, True)) == numbers((1, 5), None) == (1, 5)
+    assert numbers(None, system(3, True)) == numbers(None, None) == eval_command.ITERATIONS
