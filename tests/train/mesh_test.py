@@ -136,10 +136,11 @@ def in_own_process(script, *arguments):
 
 
 def test_sampling_and_refinement_are_equal_on_a_mesh():
-    """Metres; 100 steps of Adam magnify rounding, so not to the last digit."""
+    """Metres, radians, and a ratio; the steps magnify rounding, so not to the last digit."""
     gap = in_own_process("sharded_inference.py")
     assert gap["tokens"] == 0
-    assert gap["joints"] < 1e-4 and gap["vertices"] < 1e-4
+    assert gap["joints"] < 1e-4 and gap["vertices"] < 1e-4 and gap["body_pose"] < 1e-4
+    assert gap["distance"] < 1e-4
 
 
 LAYOUTS = [
