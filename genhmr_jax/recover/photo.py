@@ -154,7 +154,9 @@ def load(
         remedy += ", and give it with --checkpoint DIR"
         problem = "no checkpoint of it comes with the package"
         raise InputError(f"--model {model}", problem, remedy)
-    directory = pathlib.Path(checkpoint or default_checkpoint(model or DEFAULT_MODEL))
+    if checkpoint is None:
+        checkpoint = default_checkpoint(model or DEFAULT_MODEL)
+    directory = pathlib.Path(checkpoint)
     meta = load_meta(directory)
     system = registry.system_of(meta, directory)
     if model not in (None, system.kind):

@@ -83,7 +83,7 @@ class PostureSpec:
       condition: what the decoder is given of the picture: the 2D mesh (the paper), or one global
         feature of the 2D mesh stage (the paper's baseline).
       keys: what the attention of a vertex reads: all "vertices" (the paper), or the "markers" of
-        the 2D mesh stage, which takes a fifth of the time on a CPU.
+        the 2D mesh stage, with which the attention takes a tenth of its time on a CPU.
       whole_width, whole_depth, whole_rank: of an MLP over all markers at once, whose velocity is
         added to that of the layers (ours, model.py:Whole); 0 wide: without it, as in the paper.
     """
