@@ -26,7 +26,7 @@ AXES = (*BATCH_AXES, "tensor")
 # stacked layers of a ViT, are not split). The first match counts. The first kernel of a block is
 # split by columns over `tensor`, the last one by rows: one reduction a block.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"(.*/)?(qkv|key_value|up|fc1|value|inp)/kernel", ("fsdp", "tensor")),
+    (r"(.*/)?(qkv|key_value|up|fc1|value|inp|block_\d+/query)/kernel", ("fsdp", "tensor")),
     (r"(.*/)?(proj|out|down|fc2)/kernel", ("tensor", "fsdp")),
     (r"(.*/)?(embed|code_features)", ("fsdp", None)),
     (r"(.*/)?head/kernel", ("fsdp", "tensor")),
