@@ -10,11 +10,14 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "HandMeshes": "genhmr_jax.recover.hands",
+    "HandRecoverer": "genhmr_jax.recover.hands",
     "InputError": "genhmr_jax.io.errors",
     "People": "genhmr_jax.recover.people",
     "RecoverOptions": "genhmr_jax.recover.photo",
     "Recoverer": "genhmr_jax.recover.photo",
     "load": "genhmr_jax.recover.photo",
+    "load_hands": "genhmr_jax.recover.hands",
     "read_image": "genhmr_jax.io.images",
 }
 __all__ = ["__version__", *_PUBLIC]

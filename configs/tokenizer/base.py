@@ -21,6 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # core/tokenizer.py:TokenizerSpec.
     c.model = ml_collections.ConfigDict()
+    c.model.skeleton = "body"  # or "hand"
     c.model.arch = "parts"  # an MLP for each body part; or "conv", convolutions along the joints
     c.model.part_tokens = (5, 5, 5, 5, 5, 5)  # of "parts": root, trunk, legs, arms
     c.model.num_tokens = 96  # of "conv"
@@ -32,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.data = ml_collections.ConfigDict()
     c.data.poses = "cmu_poses.npz"  # a corpus of `genhmr data poses`
-    c.data.body = "neutral"
+    c.data.body = "neutral"  # of a hand: "free"
     # Overrides of data/views.py:ViewSpec; angles in radians.
     c.data.view = ml_collections.ConfigDict()
     c.data.view.mirror = 0.5  # share of samples

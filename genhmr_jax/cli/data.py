@@ -35,6 +35,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     corpus = "the corpus, for --config.data.poses=FILE.npz"
     add("--out", required=True, type=path_flag, metavar="FILE.npz", help=corpus)
 
+    about = "write a corpus of hand poses for training, from the procedural prior"
+    add = actions.add_parser("hand-poses", help=about).add_argument
+    add("--out", required=True, type=path_flag, metavar="FILE.npz", help=corpus)
+    add("--count", type=int, default=40_000, metavar="N", help="training poses (default: 40000)")
+    add("--hand", default="free", metavar="FILE", help="a MANO file (default: the free hand)")
+    add("--seed", type=int, default=0, metavar="N", help="of the poses (default: 0)")
+
 
 def run(args: argparse.Namespace) -> int:
     """Run an action.
@@ -42,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       InputError: bad input; the command shows it as one line.
     """
-    return {"list": _list, "build": _build, "poses": _poses}[args.action](args)
+    actions = {"list": _list, "build": _build, "poses": _poses, "hand-poses": _hand_poses}
+    return actions[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -97,4 +105,11 @@ def _poses(args: argparse.Namespace) -> int:
     from genhmr_jax.data.corpus import parse_weights, write_corpus
 
     print(write_corpus(args.data_dir, parse_weights(args.source), args.out))
+    return 0
+
+
+def _hand_poses(args: argparse.Namespace) -> int:
+    from genhmr_jax.data.hands.corpus import write_hand_corpus
+
+    print(write_hand_corpus(args.out, args.count, args.hand, args.seed))
     return 0

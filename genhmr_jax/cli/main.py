@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import genhmr_jax
-from genhmr_jax.cli import aot, convert, data, evaluate, fit, recover, sweep
+from genhmr_jax.cli import aot, convert, data, evaluate, fit, hands, recover, sweep
 from genhmr_jax.cli.recover import SAMPLE_PHOTO as SAMPLE_PHOTO
 from genhmr_jax.io import terminal
 from genhmr_jax.io.atomic import disk_error
@@ -16,6 +16,7 @@ from genhmr_jax.io.paths import FlagError
 COMMANDS = {
     "recover": recover,
     "demo": recover,
+    "hands": hands,
     "sweep": sweep,
     "aot": aot,
     "data": data,
@@ -86,6 +87,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     recover.add_demo_flags(
         add("demo", "run on the photo that comes with the package", "Runs on the sample photo.")
+    )
+    hands.add_flags(
+        add(
+            "hands",
+            "recover the hands in photos",
+            "Writes STEM_hands.npz and STEM_hands_overlay.png for every photo. A photo that fails "
+            "does not stop the others.",
+        )
     )
     sweep.add_flags(
         add(

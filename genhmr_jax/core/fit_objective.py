@@ -55,12 +55,12 @@ class Pose(NamedTuple):
     """Bodies before cameras.
 
     Attributes:
-      rotmats: (B, 24, 3, 3) joint rotations.
+      rotmats: (B, J, 3, 3) joint rotations.
       betas: (B, 10) shape coefficients.
       camera: (B, 3) log s, tx, ty of the weak camera; the logarithm keeps the scale positive.
     """
 
-    rotmats: Float[Array, "B 24 3 3"]
+    rotmats: Float[Array, "B J 3 3"]
     betas: Float[Array, "B 10"]
     camera: Float[Array, "B 3"]
 
@@ -75,13 +75,13 @@ class Fit(NamedTuple):
 
     Attributes:
       translation: (B, 3) of the bodies, metres.
-      joints, keypoints, surface: (B, 24, 3), (B, K, 3), (B, V, 3) camera coordinates, metres.
+      joints, keypoints, surface: (B, J, 3), (B, K, 3), (B, V, 3) camera coordinates, metres.
       squared: (B, K) squared residuals of the keypoints.
       gaps: of the silhouette term, if there is one.
     """
 
     translation: Float[Array, "B 3"]
-    joints: Float[Array, "B 24 3"]
+    joints: Float[Array, "B J 3"]
     keypoints: Float[Array, "B K 3"]
     surface: Float[Array, "B V 3"]
     squared: Float[Array, "B K"]

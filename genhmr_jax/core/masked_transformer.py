@@ -28,6 +28,7 @@ by rows, and `checkpointed` to compute a layer again in the backward pass: neith
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -206,6 +207,7 @@ class MaskedTransformer(nnx.Module):
         *,
         token_features: Float[Array, "B L C"] | None = None,
         reference: Float[Array, "B L 2"] | None = None,
+        before_layers: Callable[[Float[Array, "B S C"]], Float[Array, "B S C"]] | None = None,
     ) -> Float[Array, "B L N"]:
         """Compute the logits, in float32.
 
@@ -219,6 +221,7 @@ class MaskedTransformer(nnx.Module):
           token_features: added to the embedding of each pose token.
           reference: reference points of the pose tokens in the image, in place of the learned ones;
             0..1 in the image.
+          before_layers: applied to the sequence, context and pose tokens, before the layers.
 
         Raises:
           ValueError: unknown remat.
@@ -232,6 +235,8 @@ class MaskedTransformer(nnx.Module):
         if token_features is not None:
             x = x + token_features
         x = by_rows(jnp.concatenate([context, x], 1))
+        if before_layers is not None:
+            x = before_layers(x)
 
         # 2. Apply the layers.
         if image_values is not None:

@@ -39,7 +39,7 @@ from genhmr_jax.core.silhouette_term import Silhouette
 from genhmr_jax.geometry.body_jacobian import CROSS
 from genhmr_jax.geometry.camera import CropCamera
 
-Decode = Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]
+Decode = Callable[[Float[Array, "B L D"]], Float[Array, "B J 3 3"]]
 Parts = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 """Independent parts of a decoder: (joints, rows of the embeddings that determine them)."""
 

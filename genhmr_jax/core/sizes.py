@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-PARTS = (
+BODY_PARTS = (
     (0,),  # root
     (3, 6, 9, 12, 15),  # trunk: spine1 to spine3, neck, head
     (1, 4, 7, 10),  # left leg
@@ -17,6 +17,9 @@ PARTS = (
     (14, 17, 19, 21, 23),  # right arm
 )
 """Joints of each body part, as indices of SMPL's 24 joints."""
+HAND_PARTS = ((0,), *((j, j + 1, j + 2) for j in range(1, 16, 3)))
+"""Wrist, index, middle, little, ring finger and thumb, as indices of MANO's 16 joints."""
+SKELETONS = {"body": BODY_PARTS, "hand": HAND_PARTS}
 ARCHITECTURES = ("parts", "conv")
 
 
@@ -26,13 +29,14 @@ class TokenizerSpec:
 
     Attributes:
       arch: one of ARCHITECTURES.
-      part_tokens: number of tokens of each of PARTS, for "parts".
+      part_tokens: number of tokens of each part of the skeleton, for "parts".
       num_tokens: number of tokens of a pose, L, for "conv".
       codebook_size: number of code vectors, N.
       code_dim: dimensions of a code vector, D.
       width: channels of the hidden layers.
       depth: number of residual blocks of an MLP, or of a stack of convolutions.
       dilation_growth: ratio of the dilations of two successive blocks, for "conv".
+      skeleton: whose poses they are, one of SKELETONS.
     """
 
     arch: str = "parts"
@@ -43,13 +47,28 @@ class TokenizerSpec:
     width: int = 256
     depth: int = 2
     dilation_growth: int = 3
+    skeleton: str = "body"
 
     def __post_init__(self) -> None:
         if self.arch not in ARCHITECTURES:
             raise ValueError(f"tokenizer arch {self.arch!r}: choose {' or '.join(ARCHITECTURES)}")
-        if self.arch == "parts" and len(self.part_tokens) != len(PARTS):
-            needed = f"{len(PARTS)} numbers are needed, one for each of root, trunk, legs, arms"
+        if self.skeleton not in SKELETONS:
+            choices = " or ".join(SKELETONS)
+            raise ValueError(f"tokenizer skeleton {self.skeleton!r}: choose {choices}")
+        if self.arch == "parts" and len(self.part_tokens) != len(self.parts):
+            names = {"body": "root, trunk, legs, arms", "hand": "wrist and fingers"}
+            needed = f"{len(self.parts)} numbers are needed, one for each of {names[self.skeleton]}"
             raise ValueError(f"part_tokens {self.part_tokens}: {needed}")
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """The joints of each part."""
+        return SKELETONS[self.skeleton]
+
+    @property
+    def joints(self) -> int:
+        """Number of joints, J."""
+        return sum(map(len, self.parts))
 
     @property
     def length(self) -> int:
@@ -63,7 +82,7 @@ class TokenizerSpec:
             return None
         ends = np.cumsum(self.part_tokens).tolist()
         tokens = [tuple(range(end - n, end)) for end, n in zip(ends, self.part_tokens, strict=True)]
-        return tuple(zip(PARTS, tokens, strict=True))
+        return tuple(zip(self.parts, tokens, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,8 +36,8 @@ class Hypotheses:
     vertex_std: Float[Array, "B V"]
     global_orient: Float[Array, "B H 3"]
     body_pose: Float[Array, "B H 69"]
-    joints: Float[Array, "B H 24 3"]
-    confidence: Float[Array, "B H 24"]
+    joints: Float[Array, "B H J 3"]
+    confidence: Float[Array, "B H J"]
 
 
 @stored_output
@@ -52,9 +52,9 @@ class Solved:
     weak_camera: Float[Array, "B 3"]
     translation: Float[Array, "B 3"]
     vertices: Float[Array, "B V 3"]
-    joints: Float[Array, "B 24 3"]
-    joints2d: Float[Array, "B 24 2"]
-    joint_confidence: Float[Array, "B 24"]
+    joints: Float[Array, "B J 3"]
+    joints2d: Float[Array, "B J 2"]
+    joint_confidence: Float[Array, "B J"]
     projected_keypoints: Float[Array, "B K 2"]
     sampled_keypoints: Float[Array, "B K 2"]
     tokens: Int[Array, "B T"]
@@ -218,7 +218,7 @@ def _posed(
     axis_angle = rotations.matrix_to_axis_angle(rotmats)
     return {
         "global_orient": axis_angle[:, 0],
-        "body_pose": axis_angle[:, 1:].reshape(-1, 69),
+        "body_pose": axis_angle[:, 1:].reshape(len(axis_angle), -1),
         "betas": betas,
         "weak_camera": weak,
         "translation": translation,

@@ -39,7 +39,7 @@ class Latents:
       tokens: (B, T) int32 ids; T is 0 for a system without tokens.
       logits: (B, T, N) of all tokens before any was chosen, for `System.confidence`; None for a
         system without tokens.
-      near: (B, 24) probability that a joint is within confidence.NEAR of the truth, if the system
+      near: (B, J) probability that a joint is within confidence.NEAR of the truth, if the system
         has learned it.
       expected_error: (B,) metres, PA-MPJPE plus MPJPE, if the system has learned to score its
         answers.
@@ -50,7 +50,7 @@ class Latents:
     weak_camera: Float[Array, "B 3"]
     tokens: Int[Array, "B T"]
     logits: Float[Array, "B T N"] | None = None
-    near: Float[Array, "B 24"] | None = None
+    near: Float[Array, "B J"] | None = None
     expected_error: Float[Array, "B"] | None = None
 
 
@@ -139,7 +139,7 @@ class System(Protocol):
 
     def pose(
         self, params: Params, view: CropCamera
-    ) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
+    ) -> Callable[[Float[Array, "B L D"]], Float[Array, "B J 3 3"]]:
         """A function from embeddings to joint rotations, the root's in the photo camera's axes.
 
         It is differentiable, and called many times: compute before it what the calls share.
@@ -150,9 +150,9 @@ class System(Protocol):
         params: Params,
         latents: Latents,
         body: smpl_jax.SmplModel,
-        rotmats: Float[Array, "B 24 3 3"],
+        rotmats: Float[Array, "B J 3 3"],
         keys: Array,
-    ) -> Float[Array, "B 24"]:
+    ) -> Float[Array, "B J"]:
         """Probability that each joint of an answer is correct; NaN if there is no estimate.
 
         Args:

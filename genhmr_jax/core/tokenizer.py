@@ -1,4 +1,4 @@
-"""The pose tokenizer: a VQ-VAE from 24 SMPL joint rotations to L discrete tokens (stage 1).
+"""The pose tokenizer: a VQ-VAE from J joint rotations to L discrete tokens (stage 1).
 
     rotations -> encoder -> L latent vectors -> nearest code vectors -> decoder -> rotations
 
@@ -11,8 +11,9 @@ a transformer predicts its tokens. There are two architectures with one interfac
 
 * `conv`: that of the paper, 1-D residual convolutions along the joint axis and nearest-neighbour
   upsampling to the token length (96 tokens, 2048 codes of 256 dims). Small, but slow on a CPU.
-* `parts`: the shipped default. Each body part (root, trunk, legs, arms) has its own tokens, and a
-  residual MLP to and from them. A token describes one part, and so does its confidence.
+* `parts`: the shipped default. Each part of the skeleton (of a body root, trunk, legs, arms; of a
+  hand wrist and fingers) has its own tokens, and a residual MLP to and from them. A token describes
+  one part, and so does its confidence.
 
 The networks represent a rotation in 6D, by the first two rows of its matrix (Zhou et al. 2019; as
 in TokenHMR's tokenizer). Gram-Schmidt makes any output of the decoder a rotation.
@@ -28,7 +29,7 @@ from jaxtyping import Array, Float, Int
 from smpl_jax import rotations
 
 from genhmr_jax.core import quantizer
-from genhmr_jax.core.sizes import PARTS, TokenizerSpec
+from genhmr_jax.core.sizes import TokenizerSpec
 from genhmr_jax.nets.mlp import ResidualMlp
 
 
@@ -123,26 +124,26 @@ def _token_rows(spec: TokenizerSpec) -> list[range]:
 
 
 class PartsEncoder(nnx.Module):
-    """Pose (B, 24, 6) -> latent vectors (B, L, D)."""
+    """Pose (B, J, 6) -> latent vectors (B, L, D)."""
 
     def __init__(self, spec: TokenizerSpec, *, rngs: nnx.Rngs):
-        self.coder = PartsCoder(PARTS, 6, _token_rows(spec), spec.code_dim, spec, rngs=rngs)
+        self.coder = PartsCoder(spec.parts, 6, _token_rows(spec), spec.code_dim, spec, rngs=rngs)
 
-    def __call__(self, rot6d: Float[Array, "B 24 6"]) -> Float[Array, "B L D"]:
+    def __call__(self, rot6d: Float[Array, "B J 6"]) -> Float[Array, "B L D"]:
         return self.coder(rot6d)
 
 
 class PartsDecoder(nnx.Module):
-    """Token embeddings (B, L, D) -> pose (B, 24, 6)."""
+    """Token embeddings (B, L, D) -> pose (B, J, 6)."""
 
     def __init__(self, spec: TokenizerSpec, *, rngs: nnx.Rngs):
-        self.coder = PartsCoder(_token_rows(spec), spec.code_dim, PARTS, 6, spec, rngs=rngs)
+        self.coder = PartsCoder(_token_rows(spec), spec.code_dim, spec.parts, 6, spec, rngs=rngs)
 
-    def function(self) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 6"]]:
+    def function(self) -> Callable[[Float[Array, "B L D"]], Float[Array, "B J 6"]]:
         """The network as a function, see PartsCoder."""
         return self.coder.function()
 
-    def __call__(self, z: Float[Array, "B L D"]) -> Float[Array, "B 24 6"]:
+    def __call__(self, z: Float[Array, "B L D"]) -> Float[Array, "B J 6"]:
         return self.coder(z)
 
 
@@ -204,35 +205,35 @@ class PoseTokenizer(nnx.Module):
             self.encoder = PartsEncoder(spec, rngs=rngs)
             self.decoder = PartsDecoder(spec, rngs=rngs)
         else:
-            halfway = (24 + spec.num_tokens) // 2
+            joints, halfway = spec.joints, (spec.joints + spec.num_tokens) // 2
             self.encoder = ConvStack(6, spec.code_dim, (halfway, spec.num_tokens), spec, rngs=rngs)
-            self.decoder = ConvStack(spec.code_dim, 6, (halfway, 24), spec, rngs=rngs)
+            self.decoder = ConvStack(spec.code_dim, 6, (halfway, joints), spec, rngs=rngs)
 
-    def encode(self, rotmats: Float[Array, "B 24 3 3"]) -> Float[Array, "B L D"]:
-        """Encode rotation matrices of the 24 joints (root first) as one latent vector per token."""
+    def encode(self, rotmats: Float[Array, "B J 3 3"]) -> Float[Array, "B L D"]:
+        """Encode rotation matrices of the J joints (root first) as one latent vector per token."""
         return self.encoder(rotations.matrix_to_rot6d(rotmats, "rows")).astype(jnp.float32)
 
-    def decode(self, embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
+    def decode(self, embeddings: Float[Array, "B L D"]) -> Float[Array, "B J 3 3"]:
         """Decode token embeddings (code vectors or any others) to rotation matrices."""
         return _rotations(self.decoder(embeddings))
 
-    def decoding(self) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 24 3 3"]]:
+    def decoding(self) -> Callable[[Float[Array, "B L D"]], Float[Array, "B J 3 3"]]:
         """`decode` as a function, for many calls with the same parameters."""
         network = self.decoder.function()
         return lambda embeddings: _rotations(network(embeddings))
 
     def tokenize(
-        self, vectors: Float[Array, "N D"], rotmats: Float[Array, "B 24 3 3"]
+        self, vectors: Float[Array, "N D"], rotmats: Float[Array, "B J 3 3"]
     ) -> Int[Array, "B L"]:
         """Encode rotation matrices as tokens: for each latent vector the id of the nearest code.
 
         Args:
           vectors: the N code vectors.
-          rotmats: rotation matrices of the 24 joints.
+          rotmats: rotation matrices of the J joints.
         """
         return quantizer.nearest(vectors, self.encode(rotmats))
 
 
-def _rotations(rot6d: Float[Array, "B 24 6"]) -> Float[Array, "B 24 3 3"]:
+def _rotations(rot6d: Float[Array, "B J 6"]) -> Float[Array, "B J 3 3"]:
     """Rotation matrices, in float32."""
     return rotations.rot6d_to_matrix(rot6d.astype(jnp.float32), "rows")

@@ -152,7 +152,7 @@ def compute(
     else:
         for job in tqdm(jobs, unit="shard"):
             _compute_part(*job)
-    return _join([parts / file.name for file in files], folder, encoder)
+    return join_parts([parts / file.name for file in files], folder, encoder)
 
 
 def _compute_part(file: pathlib.Path, part: pathlib.Path, encoder: str, training: bool) -> None:
@@ -211,7 +211,7 @@ def _stored(evidence: Evidence) -> Evidence:
     return jax.tree.map(lambda x, shape: np.asarray(x, shape.dtype), evidence, shapes)
 
 
-def _join(parts: list[pathlib.Path], folder: pathlib.Path, encoder: str) -> int:
+def join_parts(parts: list[pathlib.Path], folder: pathlib.Path, encoder: str) -> int:
     """Joins parts into one .npy for each array, part by part; returns the number of rows."""
     # 1. Check that all parts hold the same arrays, and count their rows.
     counts, shapes = [], {}

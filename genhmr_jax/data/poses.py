@@ -22,7 +22,7 @@ RARE = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class PoseCorpus:
-    """Poses (N, 72) float32 axis-angle radians, y up, and sampling weights (N,) that sum to 1."""
+    """Poses (N, 3 J) float32 axis-angle radians, y up, and weights (N,) that sum to 1."""
 
     poses: np.ndarray
     weights: np.ndarray
@@ -53,7 +53,12 @@ def sample_hash(numbers: np.ndarray, seed: int) -> np.ndarray:
 
 
 def load_corpus(
-    path: str | pathlib.Path, split: str, *, max_clip_share: float = 0.02, rare: float = 0.0
+    path: str | pathlib.Path,
+    split: str,
+    *,
+    max_clip_share: float = 0.02,
+    rare: float = 0.0,
+    joints: int = 24,
 ) -> PoseCorpus:
     """Loads one split of a pose corpus.
 
@@ -64,24 +69,26 @@ def load_corpus(
       split: "train" or "val".
       max_clip_share: the largest weight of a motion clip, where the file has no ``weight``; else
         long clips (dances, climbing) would dominate. All validation poses have equal weight.
-      rare: the share of the draws of training poses that favour rare poses (rarity.favour_rare).
+      rare: the share of the draws of training poses that favour rare poses (rarity.favour_rare),
+        of bodies.
+      joints: J of the poses (N, 3 J): 24 of bodies, 16 of hands (data/hands/corpus.py).
 
     Raises:
-      InputError: `rare` is not in 0..1, no such file, a missing key, poses that are not (N, 72)
+      InputError: `rare` is not in 0..1, no such file, a missing key, poses that are not (N, 3 J)
         finite numbers, or a negative weight.
     """
     if not 0 <= rare <= 1:
         raise InputError("the share of rare poses", f"is {rare}", "give a number in 0..1")
-    poses, weights = _read_corpus(path, split, max_clip_share)
+    poses, weights = _read_corpus(path, split, max_clip_share, 3 * joints)
     return PoseCorpus(poses, favour_rare(poses, weights, rare if split == "train" else 0.0))
 
 
 def _read_corpus(
-    path: str | pathlib.Path, split: str, max_clip_share: float
+    path: str | pathlib.Path, split: str, max_clip_share: float, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The poses of `load_corpus`, and their weights before rare ones are favoured."""
     if str(path) == "made-up":
-        poses = made_up_poses(split)
+        poses = made_up_poses(split, width=width)
         return poses, np.full(len(poses), 1.0 / len(poses))
     path = pathlib.Path(path)
     if not path.is_file():
@@ -95,9 +102,9 @@ def _read_corpus(
         keep = data["split"] == ("train", "val").index(split)
         poses, clips = np.asarray(data["poses"][keep], np.float32), data["seq_id"][keep]
         weight = np.asarray(data["weight"][keep], np.float64) if "weight" in data else None
-    if poses.ndim != 2 or poses.shape[1] != 72 or not len(poses) or not np.isfinite(poses).all():
+    if poses.ndim != 2 or poses.shape[1] != width or not len(poses) or not np.isfinite(poses).all():
         problem = f"poses of split {split!r} have shape {poses.shape} or are not finite"
-        raise InputError(path, problem, "poses are (N, 72) axis-angle in radians")
+        raise InputError(path, problem, f"poses are (N, {width}) axis-angle in radians")
     if split == "val":
         return poses, np.full(len(poses), 1.0 / len(poses))
     if weight is not None:
@@ -113,9 +120,9 @@ def _read_corpus(
     return poses, weights / weights.sum()
 
 
-def made_up_poses(split: str, count: int = 1000) -> np.ndarray:
-    """Random poses (count, 72), upright, joint rotations of about 0.3 rad, to try out training."""
-    poses = np.random.default_rng(("train", "val").index(split)).normal(0, 0.3, (count, 72))
+def made_up_poses(split: str, count: int = 1000, width: int = 72) -> np.ndarray:
+    """Random poses (count, width), upright, rotations of about 0.3 rad, to try out training."""
+    poses = np.random.default_rng(("train", "val").index(split)).normal(0, 0.3, (count, width))
     poses[:, :3] *= 0.2
     return poses.astype(np.float32)
 
@@ -124,11 +131,11 @@ class PoseRows(NamedTuple):
     """B poses.
 
     Attributes:
-      pose: (B, 72) axis-angle, radians, y up.
+      pose: (B, 3 J) axis-angle, radians, y up.
       number: (B,) uint32, the global sample number, from which random keys follow.
     """
 
-    pose: Float[Array, "B 72"]
+    pose: Float[Array, "B W"]
     number: UInt[Array, "B"]
 
 
@@ -147,10 +154,10 @@ class PoseSource:
 
     def shapes(self) -> PoseRows:
         """Shapes of one sample."""
-        return batch_shapes()
+        return batch_shapes(joints=self.corpus.poses.shape[1] // 3)
 
 
-def batch_shapes(*rows: int) -> PoseRows:
+def batch_shapes(*rows: int, joints: int = 24) -> PoseRows:
     """Shapes of a batch of `rows` of a PoseSource; without an argument, of one sample."""
     shape = jax.ShapeDtypeStruct
-    return PoseRows(shape((*rows, 72), np.float32), shape(rows, np.uint32))
+    return PoseRows(shape((*rows, 3 * joints), np.float32), shape(rows, np.uint32))

@@ -25,7 +25,18 @@ TO_CAMERA = np.diag(np.float32([1, -1, -1]))
 
 
 @dataclasses.dataclass(frozen=True)
-class ViewSpec:
+class Framing:
+    """Where a camera sees a body, for `place`."""
+
+    focal_low: float = 0.7  # focal length over the image diagonal, log-uniform
+    focal_high: float = 3.0
+    height_low: float = 0.25  # extent over that of the image, log-uniform
+    height_high: float = 0.95
+    off_centre: float = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewSpec(Framing):
     """How views are sampled. Noise in px is given in crop sides; angles in radians."""
 
     mirror: float = 0.5
@@ -35,11 +46,6 @@ class ViewSpec:
     free_rotation: float = 0.06
     pose_noise: float = 0.03  # radians, added to each body joint
     betas: float = 1.0
-    focal_low: float = 0.7  # focal length over the image diagonal, log-uniform
-    focal_high: float = 3.0
-    height_low: float = 0.25  # person's height over the image height, log-uniform
-    height_high: float = 0.95
-    off_centre: float = 0.25
     jitter_low: float = 0.003
     jitter_high: float = 0.02
     outlier: float = 0.01
@@ -109,7 +115,7 @@ def augment_pose(
 
 
 def place(
-    joints: Float[Array, "K 3"], key: jax.Array, spec: ViewSpec
+    joints: Float[Array, "K 3"], key: jax.Array, spec: Framing
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draws a camera for a body.
 

@@ -110,22 +110,24 @@ class Region:
         axes = self.axes() * self.side
         return np.concatenate([axes, ([self.x, self.y] - axes.sum(1) / 2)[:, None]], 1)
 
-    def to_image(self, points: Float[np.ndarray, "*k 2"]) -> Float[np.ndarray, "*k 2"]:
-        """Convert points in px of the network's input to px of the image."""
-        return (points / SIZE - 0.5) * self.side @ self.axes().T + [self.x, self.y]
+    def to_image(
+        self, points: Float[np.ndarray, "*k 2"], size: int = SIZE
+    ) -> Float[np.ndarray, "*k 2"]:
+        """Convert points in px of a network's input, of `size` px a side, to px of the image."""
+        return (points / size - 0.5) * self.side @ self.axes().T + [self.x, self.y]
 
-    def crop(self, image: np.ndarray) -> Float[np.ndarray, "256 256 3"]:
-        """The network's input: values 0..1, black outside the image. `image`: uint8 (H, W, 3)."""
+    def crop(self, image: np.ndarray, size: int = SIZE) -> Float[np.ndarray, "size size 3"]:
+        """A network's input: values 0..1, black outside the image. `image`: uint8 (H, W, 3)."""
         picture = Image.fromarray(image)
         # A large region is reduced by averaging first, because sampling alone would alias.
-        shrink = max(1, int(self.side / SIZE / 1.5))
+        shrink = max(1, int(self.side / size / 1.5))
         if shrink > 1:
             picture = picture.reduce(shrink)
-        scale = self.axes() * (self.side / SIZE / shrink)
+        scale = self.axes() * (self.side / size / shrink)
         corner = self.to_image(np.zeros(2)) / shrink
         matrix = (*scale[0], corner[0], *scale[1], corner[1])
         affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-        warped = picture.transform((SIZE, SIZE), affine, matrix, bilinear)
+        warped = picture.transform((size, size), affine, matrix, bilinear)
         return np.asarray(warped, np.float32) / 255.0
 
 

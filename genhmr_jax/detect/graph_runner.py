@@ -1,8 +1,9 @@
 """The converted 2D networks: a pure function evaluates a list of TensorFlow operations.
 
-It can be jitted, batched and differentiated. A network file (`tools/build_eyes.py` writes it) is an
-npz of float16 weights and the graph as JSON. Computations are in float32. Values that depend only
-on shapes stay NumPy arrays while the graph is traced, so that reshapes and ranges are static.
+It can be jitted, batched and differentiated. A network file (tools/build_eyes.py and
+tools/build_hands.py write it) is an npz of float16 weights and the graph as JSON. Computations are
+in float32. Values that depend only on shapes stay NumPy arrays while the graph is traced, so that
+reshapes and ranges are static.
 """
 
 import dataclasses
@@ -83,11 +84,13 @@ def load(name: str) -> tuple[Graph, dict[str, Array]]:
 
     Raises:
       FileNotFoundError: there is no such file; the message has the command that makes it.
-      ValueError: the file was not written by tools/build_eyes.py.
+      ValueError: the file was not written by tools/build_eyes.py or tools/build_hands.py.
     """
     path = Path(name) if str(name).endswith(".npz") else ASSETS / f"{name}.npz"
+    is_hand = path.stem.startswith(("hand", "palm"))
+    tool = "tools/build_hands.py" if is_hand else "tools/build_eyes.py"
     if not path.is_file():
-        command = f"python tools/build_eyes.py --models {path.stem}"
+        command = f"python {tool} --models {path.stem}"
         raise FileNotFoundError(f"{path}: no such network; make it with `{command}`")
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -108,7 +111,7 @@ def load(name: str) -> tuple[Graph, dict[str, Array]]:
         inputs, outputs = tuple(description["inputs"]), description["outputs"]
         return Graph(nodes, inputs, outputs, digest), weights
     except (KeyError, TypeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        remedy = "make it again with tools/build_eyes.py"
+        remedy = f"make it again with {tool}"
         raise ValueError(f"{path}: not a network file ({error}); {remedy}") from error
 
 
@@ -227,6 +230,10 @@ def _finish(y: Array, bias: Array | None, fused_ops: Sequence[str]) -> Array:
     return y
 
 
+def _matrix_product(x: Array, kernel: Array, bias: Array, *, fused_ops=()) -> Array:
+    return _finish(jnp.matmul(x, kernel, precision=lax.Precision.HIGHEST), bias, fused_ops)
+
+
 def _max_pool(x: Array, *, ksize, strides, padding: str) -> Array:
     return lax.reduce_window(x, -jnp.inf, lax.max, tuple(ksize), tuple(strides), padding)
 
@@ -314,6 +321,7 @@ OPERATIONS = {
     "_FusedConv2D": _convolution,
     "FusedDepthwiseConv2dNative": _depthwise,
     "DepthwiseConv2dNative": _depthwise,
+    "_FusedMatMul": _matrix_product,
     "MaxPool": _max_pool,
     "ResizeBilinear": _resize_bilinear,
     "StridedSlice": _strided_slice,
@@ -336,12 +344,15 @@ OPERATIONS = {
     # Reductions.
     "Max": lambda x, axis, keep_dims: jnp.max(x, _axes(axis), keepdims=keep_dims),
     "Sum": lambda x, axis, keep_dims: jnp.sum(x, _axes(axis), keepdims=keep_dims),
+    "Mean": lambda x, axis, keep_dims: jnp.mean(x, _axes(axis), keepdims=keep_dims),
     "ArgMax": lambda x, axis: jnp.argmax(x, int(axis)).astype(jnp.int32),
     # Elementwise.
     "Cast": lambda x, DstT: x.astype(DTYPES[DstT]),  # noqa: N803
     "Sigmoid": jax.nn.sigmoid,
     "Relu": jax.nn.relu,
     "Relu6": jax.nn.relu6,
+    # TensorFlow Lite's: a slope for each channel.
+    "Prelu": lambda x, slope: jnp.where(x < 0, x * slope, x),
     "SquaredDifference": lambda x, y: jnp.square(x - y),
     "AddN": lambda *values: functools.reduce(jnp.add, values),
     "AddV2": _elementwise("add"),

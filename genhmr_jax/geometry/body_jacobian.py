@@ -75,7 +75,7 @@ class BodyJacobian(NamedTuple):
         return Attachment(share, turned + blended[:, :, 3:])
 
     def keypoints(self, vertices: Attachment) -> Attachment:
-        """The attachment of the DETECTED keypoints, given that of the vertices among them."""
+        """The attachment of the detected keypoints, given that of the vertices among them."""
         rows, below = self.joints.shape[0], jnp.asarray(_below(self.body.parents).T)
         joints = Attachment(jnp.tile(below, (rows, 1, 1)), self.joints_by_shape)
         flat = lambda x: x.reshape(*x.shape[:2], -1)

@@ -7,7 +7,14 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float
 from smpl_jax import SmplModel, SmplOutput
-from smpl_jax.keypoints import COCO17, JOINT_OF_KEYPOINT, VERTEX_OF_KEYPOINT, flip_permutation
+from smpl_jax.keypoints import (
+    COCO17,
+    HAND21,
+    JOINT_OF_KEYPOINT,
+    MANO16,
+    VERTEX_OF_KEYPOINT,
+    flip_permutation,
+)
 
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.mesh import farthest_points
@@ -25,24 +32,29 @@ MIN_CONFIDENCE = 0.1  # keypoints below it count as not detected
 MIN_KEYPOINTS = 4  # a person with fewer detected keypoints is not recovered
 
 
+def detected_names(model: SmplModel) -> tuple[str, ...]:
+    """The keypoints that a detector finds: DETECTED of a body, HAND21 of a hand."""
+    return HAND21 if model.joint_names == MANO16 else DETECTED
+
+
 def keypoint_points(
-    model: SmplModel, output: SmplOutput, names: Sequence[str] = DETECTED
+    model: SmplModel, output: SmplOutput, names: Sequence[str] | None = None
 ) -> Float[Array, "*batch K 3"]:
-    """Named keypoints of a posed body, metres.
+    """Named keypoints of a posed body or hand, metres.
 
     Nose, eyes, ears, toes, heels and finger tips are vertices of the body; the others are joints.
 
     Args:
       model: the body of the output; whole, or reduced by `keypoint_model`.
       output: of smpl_jax.forward.
-      names: e.g. DETECTED, smpl_jax.keypoints.COCO17 or OPENPOSE25.
+      names: e.g. smpl_jax.keypoints.COCO17 or OPENPOSE25; None: `detected_names` of the model.
 
     Raises:
       ValueError: the body has no such keypoint.
     """
     vertex_ids, joints = model.vertex_ids, {name: i for i, name in enumerate(model.joint_names)}
     points = []
-    for name in names:
+    for name in detected_names(model) if names is None else names:
         if VERTEX_OF_KEYPOINT.get(name) in vertex_ids:
             points.append(output.vertices[..., vertex_ids[VERTEX_OF_KEYPOINT[name]], :])
         elif JOINT_OF_KEYPOINT.get(name) in joints:
@@ -89,14 +101,14 @@ def keypoint_bounds(keypoints: Float[np.ndarray, "P K 3"]) -> Float[np.ndarray, 
 def project_keypoints(
     model: SmplModel, output: SmplOutput, weak: Float[Array, "*b 3"], view: CropCamera
 ) -> Float[Array, "*b K 2"]:
-    """Project the DETECTED keypoints of a posed body to px.
+    """Project the keypoints of `detected_names` of a posed body to px.
 
     Args:
       model: the body of the output.
       output: of smpl_jax.forward.
       weak: the weak camera of the crop of `view`.
     """
-    points = keypoint_points(model, output, DETECTED)
+    points = keypoint_points(model, output)
     return view.project(points + view.translation(weak)[..., None, :])
 
 
@@ -107,7 +119,7 @@ def project_body(
     weak: Float[Array, "*b 3"],
     view: CropCamera,
 ) -> tuple[Float[Array, "*b K 2"], Float[Array, "*b V 2"]]:
-    """Pose a body, and project its DETECTED keypoints and its vertices to px."""
+    """Pose a body, and project its detected keypoints and its vertices to px."""
     output = smpl_jax.forward(model, betas, rotmats)
     vertices = output.vertices + view.translation(weak)[..., None, :]
     return project_keypoints(model, output, weak, view), view.project(vertices)

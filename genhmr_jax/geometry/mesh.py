@@ -56,16 +56,25 @@ class CoarseMesh:
 
     @property
     def adjacency(self) -> Float[np.ndarray, "C C"]:
-        """D^-1/2 (A + I) D^-1/2 of the coarse edges A, float32; D has the row sums of A + I.
+        """`normalised_adjacency` of the coarse edges. A new table; not inside `jit`."""
+        return normalised_adjacency(edges_of(np.asarray(self.faces)), len(self.vertices))
 
-        Of Kipf & Welling, "Semi-Supervised Classification with Graph Convolutional Networks", ICLR
-        2017. A new table; not inside `jit`.
-        """
-        links = np.eye(len(self.vertices))
-        first, second = edges_of(np.asarray(self.faces)).T
-        links[first, second] = links[second, first] = 1.0
-        scale = links.sum(-1) ** -0.5
-        return (scale[:, None] * links * scale).astype(np.float32)
+
+def normalised_adjacency(edges: Int[np.ndarray, "E 2"], count: int) -> Float[np.ndarray, "C C"]:
+    """D^-1/2 (A + I) D^-1/2 of a graph with edges A, float32; D has the row sums of A + I.
+
+    Of Kipf & Welling, "Semi-Supervised Classification with Graph Convolutional Networks", ICLR
+    2017.
+
+    Args:
+      edges: pairs of nodes.
+      count: number of nodes.
+    """
+    links = np.eye(count)
+    first, second = edges.T
+    links[first, second] = links[second, first] = 1.0
+    scale = links.sum(-1) ** -0.5
+    return (scale[:, None] * links * scale).astype(np.float32)
 
 
 def coarse_mesh(body: SmplModel, count: int = 431) -> CoarseMesh:

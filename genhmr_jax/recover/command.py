@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             if os.environ.get("GENHMR_DEBUG"):
                 raise result
             failures += 1
-            complain(_as_input_error(image.path, result))
+            complain(as_input_error(image.path, result))
             continue
         for warning in result.warnings:
             complain(warning)
@@ -114,7 +114,7 @@ def _preload(recoverer: "Recoverer", options: "RecoverOptions") -> None:
         from genhmr_jax.render import overlay  # noqa: F401 (reads compiled kernels)
 
 
-def _as_input_error(where: object, error: Exception) -> InputError:
+def as_input_error(where: object, error: Exception) -> InputError:
     """Any error as an InputError that names the file at fault."""
     if isinstance(error, InputError):
         if error.where == str(where) or os.sep in error.where:

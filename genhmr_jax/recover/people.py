@@ -1,13 +1,10 @@
 """`People`: the results for one photo as plain NumPy arrays, and their `.npz` file."""
 
 import dataclasses
-import os
-import zipfile
 
 import numpy as np
 
-from genhmr_jax.io.atomic import atomic_path
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.recover.results import Results, reprojection_error
 
 # Sizes: P people, K keypoints, V vertices, F faces, H hypotheses, S refinement steps + 1, T tokens.
 SHAPES = {
@@ -47,7 +44,7 @@ _DTYPES = {
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class People:
+class People(Results):
     """The P people of one photo. Every array is NumPy; floats are float32. `len(people)` is P.
 
     Pixel coordinates are those of the original photo; the centre of a pixel is at +0.5. Camera
@@ -115,6 +112,8 @@ class People:
     hypothesis_joints: np.ndarray | None = None
     hypothesis_confidence: np.ndarray | None = None
 
+    shapes, dtypes, command = SHAPES, _DTYPES, "genhmr recover"
+
     def __post_init__(self) -> None:
         """Convert every field to a NumPy array of its type, and check the shapes.
 
@@ -127,61 +126,10 @@ class People:
             object.__setattr__(self, "given_index", np.full(np.shape(self.boxes)[:1], -1))
         if self.left_out is None:
             object.__setattr__(self, "left_out", np.int32(0))
-        sizes: dict[str, int] = {}
-        for name, shape in SHAPES.items():
-            value = getattr(self, name)
-            if value is None:
-                continue
-            array = np.asarray(value).astype(_DTYPES.get(name, np.float32))
-            if array.ndim != len(shape):
-                raise ValueError(f"People.{name}: shape {array.shape} does not match {shape}")
-            for length, symbol in zip(array.shape, shape, strict=True):
-                expected = symbol if isinstance(symbol, int) else sizes.setdefault(symbol, length)
-                if length != expected:
-                    raise ValueError(
-                        f"People.{name}: shape {array.shape} does not match {shape} with {sizes}"
-                    )
-            object.__setattr__(self, name, array)
+        self.check()
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Every array that is present, by name."""
-        return {name: getattr(self, name) for name in SHAPES if getattr(self, name) is not None}
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write a compressed `.npz` without pickles. The file appears complete or not at all.
-
-        Raises:
-          InputError: the directory cannot be written to.
-        """
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **self.arrays())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "People":
-        """Read a file that `save` wrote; unknown keys are ignored.
-
-        Raises:
-          FileNotFoundError: no such file.
-          InputError: not such a file, or arrays are missing or do not match.
-        """
-        remedy = "give a file that `genhmr recover` wrote"
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                found = {name: file[name] for name in SHAPES if name in file.files}
-        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-            raise InputError(path, "is not an .npz file of people", remedy) from error
-        required = {
-            field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING
-        }
-        if missing := sorted(required - found.keys()):
-            raise InputError(path, f"lacks {', '.join(missing)}", remedy)
-        try:
-            return cls(**found)
-        except ValueError as error:
-            raise InputError(path, str(error), remedy) from error
 
     def reprojection_error(self, refined: bool = True, min_confidence: float = 0.3) -> np.ndarray:
         """Mean distance of each person's projected keypoints from the 2D keypoints, px.
@@ -194,12 +142,6 @@ class People:
           (P,) px; NaN without projected keypoints, or without 2D keypoints of this confidence.
         """
         points = self.projected_keypoints if refined else self.sampled_keypoints
-        errors = np.full(len(self), np.nan, np.float32)
         if points is None:
-            return errors
-        distance = np.linalg.norm(points - self.keypoints2d[..., :2], axis=-1)
-        clear = self.keypoints2d[..., 2] >= min_confidence
-        known = clear.any(axis=1)
-        total, count = np.where(clear, distance, 0).sum(axis=1), clear.sum(axis=1)
-        errors[known] = (total[known] / count[known]).astype(np.float32)
-        return errors
+            return np.full(len(self), np.nan, np.float32)
+        return reprojection_error(points, self.keypoints2d, min_confidence)

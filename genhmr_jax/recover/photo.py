@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import importlib.resources
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -33,7 +33,7 @@ from genhmr_jax.systems import registry
 ROWS = 8
 """People who are solved together."""
 DEFAULT_MODEL = "genhmr"
-SHIPPED = {"genhmr": "default", "posturehmr": "posturehmr"}
+SHIPPED = {"genhmr": "default", "posturehmr": "posturehmr", "maskhand": "maskhand"}
 """The kinds of models that come with the package, and their folders in assets/."""
 
 
@@ -252,12 +252,8 @@ class Recoverer:
         """
         numbers = np.concatenate([np.arange(photo.inputs.rows) for photo in photos])
         inputs = joined([photo.inputs for photo in photos])
-        parts = []
-        for rows in _chunks(inputs.rows):
-            chunk = jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], inputs)
-            solved = self.solve(chunk, numbers[rows], options)
-            parts.append(jax.tree.map(np.asarray, solved))
-        solved = joined(parts)
+        run = lambda chunk, chosen: self.solve(chunk, chosen, options)
+        solved = in_chunks(run, inputs, numbers)
         # Take the rows of each photo.
         starts = np.cumsum([0, *(photo.inputs.rows for photo in photos)])
         found = []
@@ -316,8 +312,25 @@ class Recoverer:
     def _arguments(self, inputs: Inputs, numbers: np.ndarray, options: RecoverOptions) -> tuple:
         """The arguments of core.solve.solve."""
         how = options.solving(self.system)
-        keys = _keys(np.uint32(options.seed % 2**32), numbers)
+        keys = keys_of(np.uint32(options.seed % 2**32), numbers)
         return self.system, self.params, self.body, self._surface, inputs, keys, how
+
+
+def in_chunks(
+    run: Callable[[Inputs, Int[np.ndarray, "R"]], Solved], inputs: Inputs, numbers: np.ndarray
+) -> Solved:
+    """Solve inputs in parts of few sizes, as NumPy arrays.
+
+    Args:
+      run: solves a part, given its numbers.
+      inputs: all rows.
+      numbers: (B,) one for each row, see `Recoverer.solve`.
+    """
+    parts = []
+    for rows in _chunks(inputs.rows):
+        chunk = jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], inputs)
+        parts.append(jax.tree.map(np.asarray, run(chunk, numbers[rows])))
+    return joined(parts)
 
 
 def _chunks(count: int) -> Iterator[Int[np.ndarray, "1"] | Int[np.ndarray, "ROWS"]]:
@@ -334,7 +347,7 @@ def _chunks(count: int) -> Iterator[Int[np.ndarray, "1"] | Int[np.ndarray, "ROWS
 
 
 @stored()
-def _keys(seed: UInt[Array, ""], numbers: Int[Array, "B"]) -> Array:
+def keys_of(seed: UInt[Array, ""], numbers: Int[Array, "B"]) -> Array:
     """A random key for each number."""
     return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(numbers)
 

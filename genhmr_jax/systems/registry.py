@@ -34,10 +34,12 @@ class Entry:
       task: module with `make_task(config) -> Task` and `abstract_task(config, *under) -> Task`.
         The abstract task has shapes in place of trained arrays; `under` are the configs of the
         models over which it is trained. "" for a system without training.
+      recovers: "people", or "hands" (recover/hands.py).
     """
 
     system: str = ""
     task: str = ""
+    recovers: str = "people"
 
 
 _REGRESSORS = Entry("genhmr_jax.systems.regressors.system", "genhmr_jax.systems.regressors.task")
@@ -47,6 +49,9 @@ _ENTRIES: dict[str, Entry] = {
         "genhmr_jax.systems.posturehmr.system", "genhmr_jax.systems.posturehmr.task"
     ),
     "mesh2d": Entry(task="genhmr_jax.systems.posturehmr.mesh2d_task"),
+    "maskhand": Entry(
+        "genhmr_jax.systems.maskhand.system", "genhmr_jax.systems.maskhand.task", "hands"
+    ),
     "hmr2": _REGRESSORS,
     "tokenhmr": _REGRESSORS,
     "regressor": Entry(task=_REGRESSORS.task),
@@ -77,27 +82,32 @@ def entries() -> dict[str, Entry]:
     return _installed() | _ENTRIES
 
 
-def kinds() -> tuple[str, ...]:
-    """The kinds of systems that recover people."""
-    return tuple(kind for kind, entry in entries().items() if entry.system)
+def kinds(recovers: str = "people") -> tuple[str, ...]:
+    """The kinds of systems that recover people, or hands."""
+    found = entries().items()
+    return tuple(kind for kind, entry in found if entry.system and entry.recovers == recovers)
 
 
-def system_of(meta: dict[str, Any], where: object) -> System:
+def system_of(meta: dict[str, Any], where: object, recovers: str = "people") -> System:
     """The system of a model's config.json.
 
     Args:
       meta: its content.
       where: its folder, for errors.
+      recovers: what it must recover: "people" or "hands".
 
     Raises:
-      InputError: this kind does not recover people, or the spec is of another version.
+      InputError: this kind does not recover them, or the spec is of another version.
     """
     kind = meta.get("kind")
-    if kind not in kinds():
-        remedy = "give the model folder of a training (--config=configs/genhmr/keypoints.py)"
+    if kind not in kinds(recovers):
+        recipes = {"people": "genhmr/keypoints.py", "hands": "maskhand/cpu.py"}
+        remedy = f"give the model folder of a training (--config=configs/{recipes[recovers]})"
         if kind == "vit":
             remedy = "start a training from it with --config.init"
-        raise InputError(where, f"is a {kind!r} model, which does not recover people", remedy)
+        if recovers == "people" and kind in kinds("hands"):
+            remedy = "use `genhmr hands`"
+        raise InputError(where, f"is a {kind!r} model, which does not recover {recovers}", remedy)
     try:
         system = importlib.import_module(entries()[kind].system).make_system(meta["spec"])
         system.shapes  # noqa: B018 (raises an error if the sizes of the spec do not fit)

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import maxwell
 
 from genhmr_jax.core import sampling
-from genhmr_jax.core.confidence import NEAR
+from genhmr_jax.core.confidence import DRAWS, NEAR
 from genhmr_jax.core.sizes import TokenizerSpec, TransformerSpec
 from genhmr_jax.core.tokenizer import PoseTokenizer
 from genhmr_jax.geometry.bodies import load_body
@@ -20,7 +20,7 @@ from genhmr_jax.geometry.keypoints import keypoint_model
 from genhmr_jax.systems.genhmr.feedback import DetectedKeypoints
 from genhmr_jax.systems.genhmr.model import Encoded, GenHmr
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
-from genhmr_jax.systems.genhmr.system import DRAWS, GenHmrSystem
+from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
 SPEC = GenHmrSpec(
     TokenizerSpec(

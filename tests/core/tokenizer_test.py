@@ -12,7 +12,7 @@ from flax import nnx
 from smpl_jax import rotations
 
 from genhmr_jax.core import quantizer
-from genhmr_jax.core.sizes import PARTS, TokenizerSpec, TransformerSpec
+from genhmr_jax.core.sizes import BODY_PARTS, SKELETONS, TokenizerSpec, TransformerSpec
 from genhmr_jax.core.tokenizer import ConvStack, PoseTokenizer
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 
@@ -29,7 +29,7 @@ def tokenizer(request) -> PoseTokenizer:
     return PoseTokenizer(SMALL[request.param], rngs=nnx.Rngs(0))
 
 
-OWNERS = [PARTS[p] for p in (0, 1, 1, 2, 3, 3, 3, 4, 4, 5)]
+OWNERS = [BODY_PARTS[p] for p in (0, 1, 1, 2, 3, 3, 3, 4, 4, 5)]
 """The joints of each token of SMALL["parts"]."""
 
 
@@ -45,8 +45,10 @@ def random_pose(batch=2, seed=0):
     )
 
 
-def test_parts_hold_every_joint_once():
-    np.testing.assert_array_equal(np.sort(np.concatenate(PARTS)), np.arange(24))
+@pytest.mark.parametrize(("skeleton", "joints"), [("body", 24), ("hand", 16)])
+def test_parts_hold_every_joint_once(skeleton, joints):
+    np.testing.assert_array_equal(np.sort(np.concatenate(SKELETONS[skeleton])), np.arange(joints))
+    assert TokenizerSpec(skeleton=skeleton).joints == joints
 
 
 def test_lengths():
@@ -60,6 +62,8 @@ def test_lengths():
     [
         TokenizerSpec(),
         TokenizerSpec("conv", num_tokens=96, codebook_size=2048, code_dim=256, width=512, depth=2),
+        TokenizerSpec(skeleton="hand"),
+        TokenizerSpec("conv", num_tokens=64, skeleton="hand"),
     ],
 )
 def test_shapes_at_full_size(spec):
@@ -71,13 +75,13 @@ def test_shapes_at_full_size(spec):
         return model.encode(rotmats), ids, model.decode(vectors[ids])
 
     pose, vectors = (
-        jax.ShapeDtypeStruct((3, 24, 3, 3), jnp.float32),
+        jax.ShapeDtypeStruct((3, spec.joints, 3, 3), jnp.float32),
         jax.ShapeDtypeStruct((spec.codebook_size, spec.code_dim), jnp.float32),
     )
     latent, ids, out = nnx.eval_shape(through, pose, vectors)
     assert latent.shape == (3, spec.length, spec.code_dim)
     assert ids.shape == (3, spec.length) and jnp.issubdtype(ids.dtype, jnp.integer)
-    assert out.shape == (3, 24, 3, 3) and out.dtype == jnp.float32
+    assert out.shape == (3, spec.joints, 3, 3) and out.dtype == jnp.float32
 
 
 def test_decode_gives_rotations(tokenizer):
@@ -126,7 +130,7 @@ def test_a_token_of_parts_moves_its_own_joints_alone():
 
 
 def test_a_joint_reaches_the_tokens_of_its_own_part_alone():
-    """The encoder puts the joints in the order of PARTS: a wrong row would reach another part's
+    """The encoder puts the joints in the order of the parts: a wrong row would reach another part's
     tokens."""
     spec = SMALL["parts"]
     model = PoseTokenizer(spec, rngs=nnx.Rngs(1))

@@ -238,8 +238,8 @@ def test_sets_without_an_array_are_refused(images, task, tmp_path):
         kept = {name: data[name] for name in data.files if name != "evidence_mirrored"}
     np.savez(part.with_name("older.npz"), **kept)
     with pytest.raises(InputError, match="older.npz: holds other arrays than the parts before it"):
-        features._join([part, part.with_name("older.npz")], folder / "train", "detector")
-    features._join([part.with_name("older.npz")], folder / "train", "detector")
+        features.join_parts([part, part.with_name("older.npz")], folder / "train", "detector")
+    features.join_parts([part.with_name("older.npz")], folder / "train", "detector")
     config = copy.deepcopy(task.config)
     config.data.images = str(folder)
     with pytest.raises(InputError, match="lacks evidence_mirrored: another version wrote it"):

@@ -19,12 +19,14 @@ LATE = {
     "cli.data": "data",
     "cli.evaluate": "data evaluate geometry io recover systems",
     "cli.fit": "core geometry io recover render",
+    "cli.hands": "recover",
     "cli.recover": "recover",
     "cli.sweep": "evaluate",
     "evaluate.sweep.command": "evaluate",
     "evaluate.sweep.images": "data",
     "main": "io systems train",
     "recover.command": "detect io recover render",
+    "recover.hands_command": "detect io recover render",
     "recover.report": "render",
     "recover.steps": "recover",
     "recover.user_files": "data",
@@ -32,6 +34,7 @@ LATE = {
     "core.encoders": "nets",
     "detect.lifter": "detect",
     "systems.genhmr.system": "systems",
+    "systems.maskhand.system": "systems",
     # The renderer imports data.sources.records, and so all sources: a circle.
     "data.sources.synthetic": "data.synthetic",
 }

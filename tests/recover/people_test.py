@@ -40,7 +40,7 @@ def test_loading_what_is_not_ours(tmp_path):
     with pytest.raises(FileNotFoundError):
         People.load(tmp_path / "gone.npz")
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(InputError, match=r"text\.npz: is not an \.npz file of people"):
+    with pytest.raises(InputError, match=r"text\.npz: is not an \.npz file of results"):
         People.load(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", boxes=np.zeros((1, 4)))
     with pytest.raises(InputError, match=r"other\.npz: lacks .*vertices"):

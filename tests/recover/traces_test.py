@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from genhmr_jax.cli import main
-from genhmr_jax.recover import traces
+from genhmr_jax.recover import cells, traces
 from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 from genhmr_jax.systems.regressors.model import RegressorSpec
 from genhmr_jax.systems.regressors.system import RegressorSystem
@@ -25,7 +25,7 @@ def test_the_last_mesh_is_the_sampled_answer(recoverer, sample_image):
 
     # The picture: the photo and three meshes, which cover the person.
     picture = traces.draw(sample_image, people, meshes)
-    cell = traces.SIDE + traces.GAP
+    cell = traces.SIDE + cells.GAP
     assert picture.shape == (cell, 4 * cell, 3)
     photo, *steps = np.split(picture, 4, axis=1)
     for step in steps:
@@ -38,7 +38,10 @@ def test_the_last_mesh_is_the_sampled_answer(recoverer, sample_image):
 
 
 def test_a_photo_is_white_outside_of_its_frame(sample_image):
-    cut = traces._cut(sample_image, np.array([-100.0, -100.0]), 200.0)
+    # A square of 200 px around the upper left corner of the photo, 2 m before the camera.
+    square = np.array([[x, y, 2.0] for x in (-0.1, 0.1) for y in (-0.1, 0.1)])
+    camera = 2000.0, np.zeros(2)
+    cut = cells.cell_around(sample_image, square, *camera, traces.SIDE, margin=1.0).pixels
     assert (cut[: traces.SIDE // 2 - 1] == 255).all()
     inside = sample_image[50, 50].astype(float)
     assert np.abs(cut[3 * traces.SIDE // 4, 3 * traces.SIDE // 4] - inside).max() < 30
@@ -51,7 +54,7 @@ def test_the_command_writes_it_and_does_not_read_it_again(tmp_path, capsys):
     command = ["recover", str(photos), "--out", str(out), "--no-overlay", "--trace"]
     assert main.main([*command, "--body", "lite", "--iterations", "1"]) == 0
     assert {path.name for path in out.iterdir()} == {"a.jpg", "a.npz", "a_trace.png"}
-    cell = traces.SIDE + traces.GAP
+    cell = traces.SIDE + cells.GAP
     assert Image.open(out / "a_trace.png").size == (2 * cell, cell)
     # The picture is no photo of a second run, and it is written again.
     assert main.main([*command, "--body", "lite", "--iterations", "1"]) == 0

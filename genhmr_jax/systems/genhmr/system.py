@@ -24,7 +24,6 @@ from genhmr_jax.core.system import Latents, Params, PhotoCamera
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import normalize_keypoints
-from genhmr_jax.geometry.metrics import distances, procrustes
 from genhmr_jax.io.program_store import remembered_shapes
 from genhmr_jax.systems.genhmr import feedback
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from genhmr_jax.systems.genhmr.steps import Steps
 
 KIND = "genhmr"
-DRAWS = 16  # number of sampled poses from whose spread the confidence follows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,9 +281,7 @@ class GenHmrSystem:
         """Probability that each joint is within confidence.NEAR of the truth.
 
         A model with feedback has learned it. Otherwise it follows from the spread of the network's
-        own samples. DRAWS poses are drawn from the token probabilities before any token is kept,
-        and aligned to the answer. The mean squared distance of a joint from them is the estimate of
-        its mean squared error.
+        own samples (confidence.of_spread).
 
         Args:
           latents: of `sample`.
@@ -295,18 +291,8 @@ class GenHmrSystem:
         """
         if latents.near is not None:
             return latents.near
-        vectors, logits = params["codebook"]["vectors"], latents.logits
-        decode = self.decoding(params)
-        answer = smpl_jax.forward(body, latents.betas, rotmats).joints
-
-        def squared_distance(total: jax.Array, draw: jax.Array) -> tuple[jax.Array, None]:
-            tokens = jnp.argmax(logits + sampling.gumbel(keys, draw, logits.shape[1:]), -1)
-            drawn = decode(vectors[tokens])
-            joints = smpl_jax.forward(body, latents.betas, drawn).joints
-            return total + distances(procrustes(joints, answer)(joints), answer) ** 2, None
-
-        total, _ = jax.lax.scan(squared_distance, jnp.zeros(answer.shape[:2]), jnp.arange(DRAWS))
-        return confidence.within(total / DRAWS)
+        how = (self.decoding(params), params["codebook"]["vectors"], latents.logits)
+        return confidence.of_spread(*how, body, latents.betas, rotmats, keys)
 
 
 def _best(latents: Latents, candidates: int) -> Latents:

@@ -17,12 +17,11 @@ from smpl_jax import rotations
 from genhmr_jax.core import losses, quantizer
 from genhmr_jax.core.sizes import TokenizerSpec
 from genhmr_jax.core.tokenizer import PoseTokenizer
-from genhmr_jax.data import poses, views
+from genhmr_jax.data import poses
 from genhmr_jax.data.poses import PoseRows
-from genhmr_jax.geometry.bodies import load_body
-from genhmr_jax.geometry.keypoints import keypoint_model
 from genhmr_jax.geometry.metrics import mpjpe, pa_mpjpe
 from genhmr_jax.io.model_folder import save_params
+from genhmr_jax.systems.tokenizer import skeletons
 from genhmr_jax.train.random_streams import stream
 from genhmr_jax.train.task import Place, Task
 
@@ -32,7 +31,7 @@ from genhmr_jax.train.task import Place, Task
 class Sample:
     """rotmats: augmented poses. weight: of each row; they sum to 1."""
 
-    rotmats: Float[Array, "B 24 3 3"]
+    rotmats: Float[Array, "B J 3 3"]
     weight: Float[Array, "B"]
 
 
@@ -45,10 +44,10 @@ class TokenizerTask(Task):
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
         self.spec = TokenizerSpec(**config.model.to_dict())
-        self.view = views.ViewSpec(**config.data.view.to_dict())
         model = nnx.eval_shape(lambda: PoseTokenizer(self.spec, rngs=nnx.Rngs(0)))
         self.graph, _ = nnx.split(model)
-        self.frozen = {"body": keypoint_model(load_body(config.data.body))}
+        skeleton = skeletons.find(self.spec.skeleton, config.data)
+        self.augment, self.frozen = skeleton.augment, {"body": skeleton.model}
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         _, state = nnx.split(PoseTokenizer(self.spec, rngs=nnx.Rngs(key)))
@@ -57,22 +56,22 @@ class TokenizerTask(Task):
 
     @functools.cached_property
     def _validation_poses(self) -> poses.PoseCorpus:
-        return poses.load_corpus(self.config.data.poses, "val")
+        return poses.load_corpus(self.config.data.poses, "val", joints=self.spec.joints)
 
     def sources(self) -> dict[str, Any]:
         config = self.config
         _ = self._validation_poses  # a missing split must stop the run now
-        corpus = poses.load_corpus(config.data.poses, "train")
+        corpus = poses.load_corpus(config.data.poses, "train", joints=self.spec.joints)
         return {"poses": poses.PoseSource(corpus, config.batch_size, config.seed)}
 
     def batch_shapes(self) -> dict[str, Any]:
-        return {"poses": poses.batch_shapes(self.config.batch_size)}
+        return {"poses": poses.batch_shapes(self.config.batch_size, joints=self.spec.joints)}
 
     def prepare(self, frozen: Any, batch: dict[str, PoseRows]) -> Sample:
         base, rows = stream(self.config.seed, "augmentation"), batch["poses"]
 
         def augment(pose: Array, number: Array) -> Array:
-            return views.augment_pose(pose, jax.random.fold_in(base, number), self.view)
+            return self.augment(pose, jax.random.fold_in(base, number))
 
         size = rows.pose.shape[0]
         return Sample(jax.vmap(augment)(rows.pose, rows.number), jnp.full(size, 1.0 / size))

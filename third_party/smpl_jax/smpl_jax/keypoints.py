@@ -15,6 +15,26 @@ SMPL24 = (
 )  # fmt: skip
 SMPL24_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 
+MANO16 = (
+    "wrist", "index1", "index2", "index3", "middle1", "middle2", "middle3",
+    "pinky1", "pinky2", "pinky3", "ring1", "ring2", "ring3", "thumb1", "thumb2", "thumb3",
+)  # fmt: skip
+"""MANO's joints: three for each finger, from the palm outwards (Romero et al. 2017)."""
+
+HAND21 = (
+    "wrist",
+    "thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip",
+    "index_mcp", "index_pip", "index_dip", "index_tip",
+    "middle_mcp", "middle_pip", "middle_dip", "middle_tip",
+    "ring_mcp", "ring_pip", "ring_dip", "ring_tip",
+    "pinky_mcp", "pinky_pip", "pinky_dip", "pinky_tip",
+)  # fmt: skip
+"""The 21 keypoints of a hand in the order of OpenPose, MediaPipe and FreiHAND, which is one order.
+
+Wrist, then thumb, index, middle, ring and pinky, each from the palm to the tip: OpenPose's "Hand
+Output Format" (doc/02_output.md), MediaPipe's enumeration HandLandmark, and FreiHAND's README.
+"""
+
 OPENPOSE25 = (
     "nose", "neck", "right_shoulder", "right_elbow", "right_wrist",
     "left_shoulder", "left_elbow", "left_wrist", "mid_hip", "right_hip", "right_knee",
@@ -55,6 +75,11 @@ SMPL_VERTEX_IDS = {
 They are in the order in which joints 24..44 are usually appended.
 """
 
+MANO_VERTEX_IDS = {
+    "thumb_tip": 744, "index_tip": 320, "middle_tip": 443, "ring_tip": 554, "pinky_tip": 671,
+}  # fmt: skip
+"""Finger tips of MANO's mesh of 778 vertices, as PyPI's smplx has them (its vertex_ids["mano"])."""
+
 SMPL45 = SMPL24 + tuple(SMPL_VERTEX_IDS)
 
 VERTEX_OF_KEYPOINT = {
@@ -66,10 +91,26 @@ VERTEX_OF_KEYPOINT = {
     "left_ring": "lring", "left_pinky": "lpinky",
     "right_thumb": "rthumb", "right_index": "rindex", "right_middle": "rmiddle",
     "right_ring": "rring", "right_pinky": "rpinky",
+    **{name: name for name in MANO_VERTEX_IDS},
 }  # fmt: skip
 """Name of a surface keypoint -> name of its vertex. left_index is the tip of the index finger."""
 
-JOINT_OF_KEYPOINT = {name: name for name in SMPL24} | {"mid_hip": "pelvis"}
+_PARTS_OF_FINGER = {"mcp": 1, "pip": 2, "dip": 3}
+_PARTS_OF_THUMB = {"cmc": 1, "mcp": 2, "ip": 3}
+
+
+def _joint_of_hand(keypoint: str) -> str:
+    """MANO's name of a keypoint of HAND21 that is a joint."""
+    finger, _, part = keypoint.partition("_")
+    parts = _PARTS_OF_THUMB if finger == "thumb" else _PARTS_OF_FINGER
+    return f"{finger}{parts[part]}" if part else keypoint
+
+
+JOINT_OF_KEYPOINT = (
+    {name: name for name in SMPL24}
+    | {"mid_hip": "pelvis"}
+    | {name: _joint_of_hand(name) for name in HAND21 if name not in MANO_VERTEX_IDS}
+)
 """Name of a keypoint that is a joint of the skeleton -> name of the joint."""
 
 

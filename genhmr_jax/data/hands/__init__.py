@@ -1,0 +1,1 @@
+"""Procedural hand poses: ranges of motion, contacts of the fingers, postures and grasps."""

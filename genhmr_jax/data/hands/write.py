@@ -1,0 +1,210 @@
+"""Writes stored rows of rendered hands: exact labels, and what the hand detector finds.
+
+    python -m genhmr_jax.data.hands.write --poses hand_poses.npz --backgrounds DIR --out DIR \\
+        --count 8000 --split train
+
+A row holds the detected keypoints and the landmark network's map in the region of its last pass.
+There is no search for palms: the first region is the true one with an error like that of the palm
+detector. All pictures are of right hands. Left hands need no rows, because a left hand is recovered
+in the mirror image, in which it is a right hand.
+
+Picture i is a function of (split, seed, i). Parts that exist are kept, so that a stopped run
+continues, and a larger --count extends a set.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import pathlib
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from smpl_jax.rotations import axis_angle_to_matrix
+from tqdm import tqdm
+
+from genhmr_jax.data import features
+from genhmr_jax.data.hands.render import HandSample, draw_sample
+from genhmr_jax.data.hands.stored import ENCODER
+from genhmr_jax.data.poses import load_corpus
+from genhmr_jax.data.rows import Rows, to_arrays
+from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+from genhmr_jax.detect import hands as detector
+from genhmr_jax.detect.blazepose import Region
+from genhmr_jax.geometry.camera import CropCamera, crop_around
+from genhmr_jax.geometry.hand import load_hand
+from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.paths import path_argument
+
+SPLITS = ("train", "val")
+PART = 500  # pictures of a part
+PASSES = 2
+MIN_PRESENCE = 0.5
+# Error of the first region: shift in sides, logarithm of the side, angle in radians.
+REGION_DEVIATION = np.array([0.07, 0.07, 0.12, 0.2])
+_VERSION = 2  # of the pictures and rows; a part of another version is not used
+_to_matrices = jax.jit(axis_angle_to_matrix)
+
+
+def write_rows(
+    out: pathlib.Path,
+    count: int,
+    poses: str,
+    split: str,
+    *,
+    backgrounds: str | pathlib.Path | None = None,
+    seed: int = 0,
+    hand: str = "free",
+) -> int:
+    """Render `count` hands and write the rows of those that are detected, as a FeatureSet.
+
+    Beside the arrays of the set, region.npy (N, 4) has the region of each map: x, y, side in px and
+    angle in radians.
+
+    Args:
+      out: folder of the set.
+      count: of pictures.
+      poses: corpus of data.hands.corpus.
+      split: "train" or "val", of the corpus.
+      backgrounds: folder of photos; None: procedural ones.
+      seed: of the pictures.
+      hand: a right hand, see load_hand.
+
+    Returns:
+      the number of rows. The other pictures have a presence below MIN_PRESENCE.
+
+    Raises:
+      InputError: no such corpus, hand or backgrounds; no hand is detected; or `out` holds rows of
+        other settings.
+    """
+    model, corpus = load_hand(hand), load_corpus(poses, split, joints=16)
+    scenes = Backgrounds(backgrounds)
+    parts = out / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    sha = lambda array: hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+    settings = {
+        "version": _VERSION,
+        "split": split,
+        "seed": seed,
+        "poses": sha(corpus.poses),
+        "hand": sha(model.template),
+        "backgrounds": scenes.fingerprint(),
+    }
+    _check_settings(out / "settings.json", settings)
+    files = []
+    for start in tqdm(range(0, count, PART), unit="part", disable=None):
+        stop = min(start + PART, count)
+        files.append(parts / f"{start:07d}-{stop:07d}.npz")
+        if files[-1].is_file():
+            continue
+        found = []
+        for number in range(start, stop):
+            rng = np.random.default_rng([SPLITS.index(split), seed, number])
+            pose = corpus.poses[corpus.draw(np.array(number), seed)]
+            sample = draw_sample(model, pose, rng, scenes)
+            detected = in_true_region(sample, rng)
+            if detected.scores[0] >= MIN_PRESENCE:
+                found.append((row_of(sample, detected), detected.regions[0]))
+        _write_part(files[-1], found)
+    total = features.join_parts(files, out, ENCODER)
+    _unlist(out / "done.json", "region")
+    return total
+
+
+def in_true_region(sample: HandSample, rng: np.random.Generator) -> detector.Hands:
+    """The detector's estimate (one hand) in the true region, which is moved at random first."""
+    x, y, log_side, angle = REGION_DEVIATION * rng.standard_normal(4)
+    true = detector.next_region(sample.points2d)
+    middle = true.to_image(detector.SIZE * (0.5 + np.array([x, y])), detector.SIZE)
+    region = Region(*middle, true.side * float(np.exp(log_side)), true.angle + angle)
+    for _ in range(PASSES):
+        (estimate,) = detector.estimates(sample.image, [region])
+        region = estimate.next_region()
+    return detector.rows_of([estimate], {}, sample.image.shape[:2])
+
+
+def row_of(sample: HandSample, detected: detector.Hands) -> Rows:
+    """The row of a picture, without a row axis.
+
+    Args:
+      sample: the picture and its labels.
+      detected: one hand.
+    """
+    keypoints, lifted = detected.keypoints[0], detected.keypoints3d[0]
+    camera = sample.camera
+    view = CropCamera(
+        crop=crop_around(keypoints[:, :2], keypoints[:, 2]),
+        focal=np.array(camera.focal, np.float32),
+        centre=np.asarray(camera.centre, np.float32),
+    )
+    row = Rows(
+        view=view,
+        rotmats=np.asarray(_to_matrices(sample.pose.reshape(16, 3))),
+        betas=sample.betas,
+        joints=sample.joints,
+        keypoints=keypoints,
+        keypoints3d=lifted - lifted[:1],
+        points2d=sample.points2d,
+        weak_camera=view.weak(np.asarray(camera.translation, np.float32)),
+    )
+    row = jax.tree.map(np.float32, row)
+    return dataclasses.replace(row, maps=[detected.features[0].astype(np.float16)])
+
+
+def _write_part(path: pathlib.Path, found: list[tuple[Rows, Float[np.ndarray, "4"]]]) -> None:
+    """Writes rows with their regions into one npz."""
+    arrays = {}
+    if found:
+        arrays = to_arrays(jax.tree.map(lambda *x: np.stack(x), *(row for row, _ in found)))
+        arrays["region"] = np.stack([region for _, region in found]).astype(np.float32)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, encoder=np.array(ENCODER), **arrays)
+
+
+def _check_settings(path: pathlib.Path, settings: dict) -> None:
+    """Writes what determines the rows. Raises InputError: the folder holds other settings."""
+    if path.is_file():
+        stored = json.loads(path.read_text())
+        if stored != settings:
+            problem = f"was made with other settings ({stored}, not {settings})"
+            raise InputError(path, problem, "choose another --out")
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(settings))
+
+
+def _unlist(path: pathlib.Path, name: str) -> None:
+    """Removes an array from those that a FeatureSet reads; Rows has no field for it."""
+    meta = json.loads(path.read_text())
+    meta["arrays"] = [array for array in meta["arrays"] if array != name]
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(meta))
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Write stored rows of rendered hands.")
+    about = "pose corpus of hands (npz); made-up: a few poses without a file"
+    parser.add_argument("--poses", required=True, type=path_argument, help=about)
+    about = "folder of photos; procedural backgrounds without"
+    parser.add_argument("--backgrounds", type=path_argument, help=about)
+    parser.add_argument("--out", type=path_argument, required=True, help="folder of the rows")
+    parser.add_argument("--count", type=int, required=True, help="number of pictures")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", choices=SPLITS, required=True)
+    about = "a hand of the package, or the path of MANO_RIGHT.pkl"
+    parser.add_argument("--hand", default="free", type=path_argument, help=about)
+    args = parser.parse_args()
+    try:
+        out, chosen = pathlib.Path(args.out), (args.count, args.poses, args.split)
+        more = dict(backgrounds=args.backgrounds, seed=args.seed, hand=args.hand)
+        total = write_rows(out, *chosen, **more)
+        print(f"{total} rows of {args.count} pictures in {out}")
+    except InputError as error:
+        parser.exit(1, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""From a batch to training samples: hands in the axes of the network, tokens and masks.
+
+A row is a simulated view of a corpus pose, or a stored row of a rendered hand, whose keypoints are
+those of the detector.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import smpl_jax
+from jaxtyping import Array, Bool, Float, Int
+
+from genhmr_jax.core import losses
+from genhmr_jax.core.inputs import Inputs, upright
+from genhmr_jax.core.masking import random_mask, visible_tokens
+from genhmr_jax.core.tokenizer import PoseTokenizer
+from genhmr_jax.data.hands import views
+from genhmr_jax.data.rows import Rows
+from genhmr_jax.geometry.hand import hand_keypoints
+from genhmr_jax.geometry.hand_crop import upright_region
+from genhmr_jax.train.random_streams import stream
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """B prepared rows. The labels are in the axes of the network.
+
+    Attributes:
+      inputs: what the system is given.
+      rotmats, betas, weak_camera: of the true hands.
+      keypoints: (B, 21, 3) metres from the wrist, true.
+      points2d: (B, 21, 2) crop coordinates, true.
+      tokens: of the true pose; `visible`: those that the network is given, else the mask id.
+      mask: True where a token must be predicted.
+      token_weight: of each token in the cross-entropy; they sum to 1 in training.
+      weight: of each row in the other terms; the same.
+    """
+
+    inputs: Inputs
+    rotmats: Float[Array, "B 16 3 3"]
+    betas: Float[Array, "B S"]
+    weak_camera: Float[Array, "B 3"]
+    keypoints: Float[Array, "B 21 3"]
+    points2d: Float[Array, "B 21 2"]
+    tokens: Int[Array, "B L"]
+    visible: Int[Array, "B L"]
+    mask: Bool[Array, "B L"]
+    token_weight: Float[Array, "B L"]
+    weight: Float[Array, "B"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleMaker:
+    """Makes the samples of a config.
+
+    Attributes:
+      config: of the stage: `seed`, `masking`, `data.view` are read.
+      tokenizer: the frozen one, with its parameters.
+      vectors: its code vectors.
+      hand: a keypoint model of a right hand.
+    """
+
+    config: ml_collections.ConfigDict
+    tokenizer: PoseTokenizer
+    vectors: Float[Array, "N D"]
+    hand: smpl_jax.SmplModel
+
+    def prepare(self, batch: dict[str, Any]) -> dict[str, Sample]:
+        """The samples of each part of a batch ("views": PoseRows, "images": Rows)."""
+        seed, made = self.config.seed, {}
+        if (part := batch.get("views")) is not None:
+            rows = self.views(part.pose, part.number, stream(seed, "views"))
+            made["views"] = self.sample(rows, _keys(stream(seed, "view_rows"), part.number))
+        if (rows := batch.get("images")) is not None:
+            keys = _keys(stream(seed, "image_rows"), rows.number)
+            made["images"] = self.sample(self._dropped(rows, keys), keys)
+        return made
+
+    def views(self, poses: Float[Array, "B 48"], numbers: Array, base: Array) -> Rows:
+        """Simulated views of poses."""
+        spec = views.HandViewSpec(**self.config.data.view.to_dict())
+        return views.make_hand_views(self.hand, poses, numbers, base, spec)
+
+    def _dropped(self, rows: Rows, keys: Array) -> Rows:
+        """Rows, a share of which lose their 3D keypoints, so that they are not required."""
+        share = self.config.masking.drop_lifted
+        drop = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 2), share))(keys)
+        lifted = jnp.where(drop[:, None, None], 0.0, rows.keypoints3d)
+        return dataclasses.replace(rows, keypoints3d=lifted)
+
+    def sample(self, rows: Rows, keys: Array, weight: Float[Array, "B"] | None = None) -> Sample:
+        """A sample of rows.
+
+        Args:
+          keys: (B,), of its masks.
+          weight: of each row; None: they are equal, and sum to 1.
+        """
+        rows = dataclasses.replace(rows, number=None)
+        weight = losses.normalised(jnp.ones(rows.size)) if weight is None else weight
+        # 1. The axes of the hand's region.
+        view = dataclasses.replace(rows.view, region=upright_region(rows.keypoints))
+        turn, own = upright(dataclasses.replace(rows, view=view).inputs())
+        labels = rows.turned(turn, own.view)
+        output = smpl_jax.forward(self.hand, labels.betas, labels.rotmats)
+        points = hand_keypoints(self.hand, output)
+        # 2. Tokens, and the visible ones of them.
+        masking, codes = self.config.masking, self.vectors.shape[0]
+        tokens = self.tokenizer.tokenize(self.vectors, labels.rotmats)
+        pairs = jax.vmap(jax.random.split)(keys)
+        rule = {"schedule": masking.schedule, "min_ratio": masking.min_ratio}
+        mask = random_mask(pairs[:, 0], tokens.shape[1], **rule)
+        visible = visible_tokens(pairs[:, 1], tokens, mask, codes, masking.corrupt)
+        return Sample(
+            inputs=own,
+            rotmats=labels.rotmats,
+            betas=labels.betas,
+            weak_camera=labels.weak_camera,
+            keypoints=points - points[:, :1],
+            points2d=own.view.to_crop(labels.points2d),
+            tokens=tokens,
+            visible=visible,
+            mask=mask,
+            token_weight=losses.normalised(mask * weight[:, None]),
+            weight=weight,
+        )
+
+
+def _keys(base: Array, numbers: Array) -> Array:
+    """(B,) random keys of rows, which follow from the seed and each row's number."""
+    return jax.vmap(lambda number: jax.random.fold_in(base, number))(numbers)

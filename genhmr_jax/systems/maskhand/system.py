@@ -1,0 +1,202 @@
+"""MaskHand as a core.system.System of hands: encode, sample tokens, decode them.
+
+All hands are right hands: `prepare` mirrors the inputs of left ones, and recover/hands.py mirrors
+the answers back. `params` is {"maskhand", "tokenizer", "codebook": {"vectors"}}.
+"""
+
+import dataclasses
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+import smpl_jax
+from jaxtyping import Array, Float, Int
+
+from genhmr_jax.core import confidence, sampling
+from genhmr_jax.core.inputs import Inputs, upright
+from genhmr_jax.core.refinement import Parts
+from genhmr_jax.core.system import Latents, Params, PhotoCamera
+from genhmr_jax.geometry import camera
+from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.geometry.hand_crop import upright_region
+from genhmr_jax.geometry.keypoints import normalize_keypoints
+from genhmr_jax.io.program_store import remembered_shapes
+from genhmr_jax.systems.maskhand.spec import MaskHandSpec
+
+if TYPE_CHECKING:
+    from genhmr_jax.systems.maskhand.model import Encoded
+
+KIND = "maskhand"
+NEAR = 0.01
+"""Metres. The confidence of a joint is the probability that its error is smaller, see `within`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskHandSystem:
+    """The networks of a spec, without arrays."""
+
+    spec: MaskHandSpec
+
+    kind = KIND
+    needs_box = False
+    samples = True
+    refine_steps = 10
+
+    def default_iterations(self, hypotheses: int) -> int:
+        """The paper's five."""
+        return 5
+
+    @property
+    def shapes(self) -> Params:
+        """The shapes of the parameters."""
+        return remembered_shapes(KIND, self.spec, lambda: _networks().graphs(self.spec)[2])
+
+    @property
+    def pose_parts(self) -> Parts | None:
+        """Those of the tokenizer."""
+        return self.spec.tokenizer.independent_parts
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """Those of core.choices.CONTEXTS that the model supports."""
+        return ("all", "keypoints") if self.spec.encoder_channels else ("all",)
+
+    def prepare(
+        self,
+        keypoints: Float[np.ndarray, "B 21 3"],
+        keypoints3d: Float[np.ndarray, "B 21 3"],
+        photo: PhotoCamera,
+        features: Float[np.ndarray, "B h w C"],
+    ) -> Inputs:
+        """Prepare the inputs of the hands of one photo, on the host.
+
+        Args:
+          keypoints: (B, 21, 3) px and confidence, of right hands or of the mirror image of left
+            ones; 0 where not detected.
+          keypoints3d: (B, 21, 3) metres, in camera axes, from any origin; all zero: not known.
+          photo: its camera.
+          features: of detect.hands.Hands; all zero: not known.
+        """
+        keypoints = np.asarray(keypoints, np.float32)
+        keypoints3d = np.asarray(keypoints3d, np.float32)
+        view = photo.of_crops(camera.crop_around(keypoints[..., :2], keypoints[..., 2]))
+        view = dataclasses.replace(view, region=upright_region(keypoints))
+        inputs = Inputs(view, keypoints, keypoints3d - keypoints3d[:, :1])
+        if not self.spec.encoder_channels:
+            return inputs
+        known = features.any((1, 2, 3)).astype(np.float32)
+        maps = [np.asarray(features, np.float32)]
+        return dataclasses.replace(inputs, maps=maps, image_weight=known)
+
+    def encode(self, params: Params, inputs: Inputs) -> "Encoded":
+        """The inputs in the axes of the hand's region, and the image's values."""
+        turn, own = upright(inputs)
+        return self.encode_upright(params, own, inputs.view, turn)
+
+    def encode_upright(
+        self, params: Params, own: Inputs, photo: CropCamera, turn: Float[Array, "B 3 3"]
+    ) -> "Encoded":
+        """`encode` of inputs that are in these axes already.
+
+        Args:
+          own: the inputs, whose crop is the hand's region.
+          photo: the camera and the crops in the photo.
+          turn: from the axes of `own` to those of the photo.
+        """
+        networks = _networks()
+        keypoints = normalize_keypoints(own.keypoints, own.view)
+        hand = networks.DetectedHand(own.view, keypoints, own.keypoints3d)
+        network = networks.network(self.spec, params)
+        return network.encode(hand, photo, turn, own.maps, own.image_weight)
+
+    def logits_of(
+        self, params: Params, encoded: "Encoded"
+    ) -> Callable[[Int[Array, "B L"]], Float[Array, "B L N"]]:
+        """The logits of token ids (the mask id where masked), for `sampling.sample`."""
+        network = _networks().network(self.spec, params)
+        codes = network.transformer.codes(params["codebook"]["vectors"])
+        return lambda tokens: network.logits(tokens, codes, encoded)
+
+    def sample(
+        self,
+        params: Params,
+        body: smpl_jax.SmplModel,
+        encoded: "Encoded",
+        keys: Array,
+        *,
+        iterations: Any = 5,
+        temperature: Any = 0.0,
+        hypotheses: int = 1,
+    ) -> Latents:
+        """Confidence-guided sampling (core/sampling.py), see core.system.System.
+
+        One answer decodes the expected embedding of each token in the step that kept it; several
+        hypotheses decode the sampled codes, so that they differ.
+        """
+        vectors = params["codebook"]["vectors"]
+        how = {"iterations": iterations, "temperature": temperature}
+        logits = self.logits_of(params, encoded)
+        samples = sampling.sample(logits, vectors, keys, self.spec.tokenizer.length, **how)
+        embeddings = vectors[samples.tokens] if hypotheses > 1 else samples.expected
+        wrist = smpl_jax.posed_joints(
+            body, encoded.betas, jnp.broadcast_to(jnp.eye(3), (len(keys), body.num_joints, 3, 3))
+        )[:, 0]
+        weak = photo_camera(encoded, wrist)
+        return Latents(embeddings, encoded.betas, weak, samples.tokens, samples.first)
+
+    def pose(
+        self, params: Params, view: CropCamera
+    ) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 16 3 3"]]:
+        """From embeddings to rotation matrices, by the tokenizer; see core.system.System."""
+        decode, turn = self.decoding(params), view.upright()[0]
+
+        def posed(embeddings: Float[Array, "B L D"]) -> Float[Array, "B 16 3 3"]:
+            rotmats = decode(embeddings)
+            return rotmats.at[:, 0].set(turn @ rotmats[:, 0])
+
+        return posed
+
+    def decoding(
+        self, params: Params
+    ) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 16 3 3"]]:
+        """As `pose`, but with the root rotation in the axes of the network's inputs."""
+        return _networks().tokenizer(self.spec, params).decoding()
+
+    def confidence(
+        self,
+        params: Params,
+        latents: Latents,
+        body: smpl_jax.SmplModel,
+        rotmats: Float[Array, "B 16 3 3"],
+        keys: Array,
+    ) -> Float[Array, "B 16"]:
+        """Probability that each joint is within NEAR of the truth, from the spread of samples."""
+        how = (self.decoding(params), params["codebook"]["vectors"], latents.logits)
+        return confidence.of_spread(*how, body, latents.betas, rotmats, keys, NEAR)
+
+
+def photo_camera(encoded: "Encoded", wrist: Float[Array, "B 3"]) -> Float[Array, "B 3"]:
+    """The weak camera of an answer, in the photo's crop.
+
+    In the photo's axes a hand is turned about its wrist, which is not the model's origin.
+
+    Args:
+      encoded: the inputs, with the camera in the axes of the network.
+      wrist: in the rest pose, metres; the root rotation does not move it.
+    """
+    own = encoded.view.translation(encoded.weak_camera) + wrist
+    return encoded.photo.weak(jnp.einsum("bij,bj->bi", encoded.turn, own) - wrist)
+
+
+def _networks() -> types.ModuleType:
+    """The module of the networks: with stored programs it is not imported, nor is flax."""
+    from genhmr_jax.systems.maskhand import model
+
+    return model
+
+
+def make_system(spec: dict[str, Any]) -> MaskHandSystem:
+    """The system of the spec in a model's config.json; for systems/registry.py."""
+    return MaskHandSystem(MaskHandSpec.from_dict(spec))

@@ -1,0 +1,279 @@
+"""Stage 2 of MaskHand: training the masked transformer of hands over the frozen tokenizer."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import smpl_jax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from genhmr_jax.core import losses
+from genhmr_jax.core.sizes import TokenizerSpec
+from genhmr_jax.data import poses
+from genhmr_jax.data.features import FeatureSet
+from genhmr_jax.data.hands import stored
+from genhmr_jax.data.rows import Rows
+from genhmr_jax.geometry.hand import hand_keypoint_model, hand_keypoints, load_hand
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.model_folder import load_meta, load_params, save_params
+from genhmr_jax.systems.maskhand import model
+from genhmr_jax.systems.maskhand.samples import Sample, SampleMaker
+from genhmr_jax.systems.maskhand.spec import MaskHandSpec
+from genhmr_jax.systems.maskhand.system import KIND, MaskHandSystem
+from genhmr_jax.train.random_streams import stream
+from genhmr_jax.train.task import Place, Task, take_over
+from genhmr_jax.train.validation import means, pose_errors
+
+TOKENIZER = ("tokenizer", "codebook")
+ITERATIONS = (1, 5)
+"""Of sampling, in validation."""
+
+
+class MaskHandTask(Task):
+    """Cross-entropy of the masked tokens, and losses of the hand that they decode to.
+
+    The terms are the paper's: tokens, MANO's parameters, 3D and projected keypoints. For a masked
+    token the decoder gets the expected embedding (the paper's differentiable sampling), for a
+    visible one its code.
+
+    Args:
+      config: of stage "maskhand".
+      tokenizer: of the frozen tokenizer.
+      arrays: {"tokenizer", "codebook": {"vectors"}}; without them the task can be compiled but not
+        run.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        tokenizer: TokenizerSpec,
+        arrays: dict[str, Any] | None = None,
+    ):
+        self.config = config
+        values = config.model.to_dict() | {"tokenizer": dataclasses.asdict(tokenizer)}
+        self.spec = MaskHandSpec.from_dict(values)
+        self.system = MaskHandSystem(self.spec)
+        arrays = arrays or {name: self.system.shapes[name] for name in TOKENIZER}
+        self.frozen = arrays | {"hand": hand_keypoint_model(load_hand(config.data.body))}
+
+    def _maker(self, frozen: Any) -> SampleMaker:
+        tokenizer = model.tokenizer(self.spec, frozen)
+        return SampleMaker(self.config, tokenizer, frozen["codebook"]["vectors"], frozen["hand"])
+
+    def init(self, key: jax.Array) -> tuple[Any, Any]:
+        _, state = nnx.split(model.MaskHand(self.spec, rngs=nnx.Rngs(key)))
+        return nnx.to_pure_dict(state), {}
+
+    def warm_start(self, params: Any) -> Any:
+        return take_over(self.config.init, params, KIND)
+
+    @functools.cached_property
+    def _validation_poses(self) -> np.ndarray:
+        return poses.load_corpus(self.config.data.poses, "val", joints=16).poses
+
+    @functools.cached_property
+    def _stored(self) -> dict[str, FeatureSet]:
+        """The stored rows by split; {} without images."""
+        if not self.config.image_batch_size:
+            return {}
+        folder = pathlib.Path(self.config.data.images)
+        maps = bool(self.spec.encoder_channels)
+        return {split: stored.open_stored(folder / split, maps) for split in ("train", "val")}
+
+    def sources(self) -> dict[str, Any]:
+        config, found = self.config, {}
+        _ = self._validation_poses  # a run with missing data stops at its start
+        if config.batch_size:
+            corpus = poses.load_corpus(config.data.poses, "train", joints=16)
+            found["views"] = poses.PoseSource(corpus, config.batch_size, config.seed)
+        if self._stored:
+            found["images"] = self._stored["train"].source(config.image_batch_size, config.seed)
+        return found
+
+    def batch_shapes(self) -> dict[str, Any]:
+        config, shapes = self.config, {}
+        if config.batch_size:
+            shapes["views"] = poses.batch_shapes(config.batch_size, joints=16)
+        if config.image_batch_size:
+            maps = [(*config.data.map_size, channels) for channels in self.spec.encoder_channels]
+            shapes["images"] = stored.batch_shapes(config.image_batch_size, maps)
+        return shapes
+
+    def prepare(self, frozen: Any, batch: dict[str, Any]) -> dict[str, Sample]:
+        return self._maker(frozen).prepare(batch)
+
+    def loss(
+        self, params: Any, extra: Any, frozen: Any, sample: dict[str, Sample]
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        total, all_terms, all_metrics = jnp.zeros(()), {}, {}
+        for group, part in sample.items():
+            terms, metrics = self._terms(params, frozen, part)
+            total = total + sum(self.config.loss[name] * value for name, value in terms.items())
+            prefix = "image_" if group == "images" else ""
+            all_terms |= {prefix + name: value for name, value in terms.items()}
+            all_metrics |= {prefix + name: value for name, value in metrics.items()}
+        return total, {"terms": all_terms, "metrics": all_metrics, "carry": {}}
+
+    def _terms(
+        self, params: Any, frozen: Any, sample: Sample
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The terms of the loss, and metrics; all are sums over the rows."""
+        everything = _everything(params, frozen)
+        vectors = frozen["codebook"]["vectors"]
+        # 1. Predict the masked tokens, and decode.
+        encoded = self._encoded(everything, sample)
+        logits = self.system.logits_of(everything, encoded)(sample.visible)
+        soft = jax.nn.softmax(logits) @ vectors
+        embeddings = jnp.where(sample.mask[..., None], soft, vectors[sample.tokens])
+        rotmats = self.system.decoding(everything)(embeddings)
+        output = smpl_jax.forward(frozen["hand"], encoded.betas, rotmats)
+        points = hand_keypoints(frozen["hand"], output)
+        view = encoded.view
+        translation = view.translation(encoded.weak_camera)[:, None]
+        points2d = view.to_crop(view.project(points + translation))
+        points = points - points[:, :1]
+        # 2. Compare.
+        rows = {
+            "rotation": losses.row_mean((rotmats - sample.rotmats) ** 2),
+            "keypoints3d": losses.row_mean(jnp.abs(points - sample.keypoints)),
+            "keypoints2d": losses.row_mean(jnp.minimum(jnp.abs(points2d - sample.points2d), 1.0)),
+            "betas": losses.row_mean((encoded.betas - sample.betas) ** 2),
+            "camera": losses.row_mean(jnp.abs(self._camera_gap(encoded, sample))),
+        }
+        terms = {name: jnp.sum(sample.weight * value) for name, value in rows.items()}
+        terms["token"] = jnp.sum(sample.token_weight * losses.token_nll(logits, sample.tokens))
+        is_right = jnp.argmax(logits, -1) == sample.tokens
+        distance = jnp.linalg.norm(points - sample.keypoints, axis=-1).mean(-1)
+        return terms, {
+            "accuracy": jnp.sum(sample.token_weight * is_right),
+            "mpjpe_mm": 1000 * jnp.sum(sample.weight * distance),
+        }
+
+    def _camera_gap(self, encoded: model.Encoded, sample: Sample) -> Float[Array, "B 3"]:
+        """The error of the weak camera in units of a hand."""
+        unit = np.array([model.HAND_SIZE, 1 / model.HAND_SIZE, 1 / model.HAND_SIZE], np.float32)
+        return (encoded.weak_camera - sample.weak_camera) * unit
+
+    def _encoded(self, everything: Any, sample: Sample) -> model.Encoded:
+        """The encoded inputs, which are in the axes of the network already."""
+        own, rows = sample.inputs, sample.weight.shape[0]
+        turn = jnp.broadcast_to(jnp.eye(3), (rows, 3, 3))
+        return self.system.encode_upright(everything, own, own.view, turn)
+
+    @functools.cached_property
+    def _measure(self):
+        @functools.partial(jax.jit, static_argnames="iterations")
+        def measure(params: Any, frozen: Any, sample: Sample, iterations: int) -> dict[str, Array]:
+            everything, hand = _everything(params, frozen), frozen["hand"]
+            encoded = self._encoded(everything, sample)
+            keys = jax.random.split(jax.random.key(0), sample.weight.shape[0])
+            latents = self.system.sample(everything, hand, encoded, keys, iterations=iterations)
+            rotmats = self.system.decoding(everything)(latents.embeddings)
+            points = hand_keypoints(hand, smpl_jax.forward(hand, latents.betas, rotmats))
+            return pose_errors(points - points[:, :1], sample.keypoints, sample.weight)
+
+        return measure
+
+    def evaluate(self, params: Any, extra: Any, frozen: Any, place: Place) -> dict[str, float]:
+        """MPJPE (from the wrist) and PA-MPJPE of the 21 keypoints, by iterations of sampling.
+
+        Of simulated views of validation poses ("val"), and of stored validation rows ("val_image").
+        """
+        measured = {}
+        for group, samples in self._validation(frozen, place).items():
+            for iterations in ITERATIONS:
+                of = (frozen, iterations)
+                sums = [place.host(self._measure(params, of[0], s, of[1])) for s in samples]
+                found = means(sums).items()
+                measured |= {f"{group}_t{iterations}_{name}_mm": value for name, value in found}
+        return measured
+
+    def _validation(self, frozen: Any, place: Place) -> dict[str, list[Sample]]:
+        """The samples of each group; the weight of a row is 1, or 0 if it fills up a batch."""
+        groups, size = {}, self.config.batch_size or self.config.image_batch_size
+        base = stream(self.config.seed, "validation_views")
+
+        @jax.jit
+        def of_views(frozen: Any, batch: poses.PoseRows) -> Sample:
+            maker = self._maker(frozen)
+            rows = maker.views(batch.pose, batch.number, base)
+            return _sample(maker, rows, batch.number)
+
+        @jax.jit
+        def of_images(frozen: Any, rows: Rows) -> Sample:
+            return _sample(self._maker(frozen), rows, jnp.arange(rows.size))
+
+        if self.config.batch_size:
+            corpus, count = self._validation_poses, -(-self.config.evaluate_poses // size)
+            chosen = np.linspace(0, len(corpus) - 1, count * size).astype(np.uint32)
+            parts = [poses.PoseRows(corpus[part], part) for part in np.split(chosen, count)]
+            groups["val"] = [of_views(frozen, place(part)) for part in parts]
+        if self._stored:
+            batches = self._stored["val"].all_batches(self.config.image_batch_size)
+            groups["val_image"] = [of_images(frozen, place(rows)) for rows in batches]
+        return groups
+
+    def export(
+        self, directory: pathlib.Path, params: Any, extra: Any, measured: dict[str, float]
+    ) -> None:
+        meta = {
+            "kind": KIND,
+            "spec": dataclasses.asdict(self.spec),
+            "measured": measured,
+            "body": self.config.data.body,
+        }
+        cast = lambda tree, dtype: jax.tree.map(lambda x: x.astype(dtype), tree)
+        arrays = {
+            "maskhand": cast(params, jnp.bfloat16),
+            "tokenizer": cast(self.frozen["tokenizer"], jnp.float16),
+            "codebook": self.frozen["codebook"],
+        }
+        save_params(directory, arrays, meta)
+
+
+def _everything(params: Any, frozen: Any) -> dict[str, Any]:
+    """The parameters that MaskHandSystem takes: the trained network's and the tokenizer's."""
+    return {KIND: params, "tokenizer": frozen["tokenizer"], "codebook": frozen["codebook"]}
+
+
+def _sample(maker: SampleMaker, rows: Rows, numbers: Int[Array, "B"]) -> Sample:
+    """A sample with the rows' own weights, or 1."""
+    weight = jnp.ones(rows.size) if rows.weight is None else rows.weight
+    keys = jax.vmap(jax.random.key)(numbers)
+    return maker.sample(dataclasses.replace(rows, weight=None), keys, weight)
+
+
+def make_task(config: ml_collections.ConfigDict) -> MaskHandTask:
+    """The task over the trained tokenizer in the folder `config.tokenizer`.
+
+    Raises:
+      InputError: another kind of model.
+    """
+    meta = load_meta(config.tokenizer)
+    if meta.get("kind") != "tokenizer":
+        remedy = "give the model folder of configs/tokenizer/hand.py with --config.tokenizer=DIR"
+        raise InputError(config.tokenizer, "holds no tokenizer", remedy)
+    values = meta["tokenizer"]
+    spec = TokenizerSpec(**values | {"part_tokens": tuple(values["part_tokens"])})
+    try:
+        frozen = MaskHandTask(config, spec).frozen
+    except ValueError as error:
+        remedy = "give the model folder of configs/tokenizer/hand.py"
+        raise InputError(config.tokenizer, str(error), remedy) from error
+    arrays = load_params(config.tokenizer, {name: frozen[name] for name in TOKENIZER})
+    return MaskHandTask(config, spec, {name: arrays[name] for name in TOKENIZER})
+
+
+def abstract_task(
+    config: ml_collections.ConfigDict,
+    tokenizer: ml_collections.ConfigDict,
+    *_: ml_collections.ConfigDict,
+) -> MaskHandTask:
+    """The task with shapes in place of a trained tokenizer, over the tokenizer of its config."""
+    return MaskHandTask(config, TokenizerSpec(**tokenizer.model.to_dict()))
