@@ -10,13 +10,14 @@ Argument: `full` (the recipes for 2 CPU cores), or `tiny` (tiny models on made-u
 
 from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
-CONFIGS = {"mesh2d": "mesh2d/cpu.py", "posturehmr": "posturehmr/cpu_mlp.py"}
+CONFIGS = {"mesh2d": "mesh2d/cpu.py", "posturehmr": "posturehmr/cpu.py"}
 DECODERS = {
     "noise baseline": ("noise", "global"),
     "+ vertex-linear": ("linear", "global"),
     "+ FK": ("kinematic", "global"),
     "+ 2D mesh": ("kinematic", "mesh2d"),
     "+ trimap": ("kinematic", "mesh2d"),
+    "2D mesh, without FK": ("linear", "mesh2d"),
 }
 
 

@@ -12,7 +12,7 @@ trained for each T), or `tiny` (a tiny model on made-up poses).
 
 from genhmr_jax.evaluate.sweep.definition import Point, Sweep, tiny
 
-CONFIGS = {"mesh2d": "mesh2d/cpu.py", "posturehmr": "posturehmr/cpu_mlp.py"}
+CONFIGS = {"mesh2d": "mesh2d/cpu.py", "posturehmr": "posturehmr/cpu.py"}
 STEPS = (1, 2, 5, 10, 20)
 
 

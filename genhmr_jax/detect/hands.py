@@ -177,7 +177,8 @@ def detect_hands(image: np.ndarray, people: Detections | None = None, max_hands:
     # 4. The features of left hands.
     left = [i for i, right in enumerate(rows.right) if right < 0.5]
     regions = [hands[i].region for i in left]
-    rows.features[left] = [hand.features for hand in estimates(image, regions, mirror=True)]
+    for i, mirrored in zip(left, estimates(image, regions, mirror=True), strict=True):
+        rows.features[i] = mirrored.features
     return rows
 
 

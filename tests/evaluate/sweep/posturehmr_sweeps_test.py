@@ -31,7 +31,9 @@ def test_decoders_share_the_2d_meshes_but_for_the_trimap(tmp_path):
     plan = make_plan(COMPONENTS, tmp_path)
     first, second, evaluations = (of_kind(plan, k) for k in ("mesh2d", "posturehmr", "evaluate"))
     assert [config_of(node).loss.silhouette for node in first] == [0.0, 10.0]
-    assert [node.needs for node in second] == [(first[0].key,)] * 4 + [(first[1].key,)]
+    assert [node.needs for node in second] == [
+        (first[number].key,) for number in (0, 0, 0, 0, 1, 0)
+    ]
     assert [
         (config_of(node).model.process, config_of(node).model.condition) for node in second
     ] == [
@@ -40,6 +42,7 @@ def test_decoders_share_the_2d_meshes_but_for_the_trimap(tmp_path):
         ("kinematic", "global"),
         ("kinematic", "mesh2d"),
         ("kinematic", "mesh2d"),
+        ("linear", "mesh2d"),
     ]
     assert [node.needs for node in evaluations] == [(node.key,) for node in second]
 
