@@ -153,6 +153,19 @@ def genhmr_config(get_config, corpus_file, trained_tokenizer):
 
 
 @pytest.fixture(scope="session")
+def maskhand_config(get_config, tmp_path_factory):
+    """configs/maskhand/tiny.py over an untrained tokenizer. Copy it before changing it."""
+    from genhmr_jax.systems import registry
+
+    first, folder = get_config("hand_tokenizer/tiny"), tmp_path_factory.mktemp("hand_tokenizer")
+    task = registry.make_task(first)
+    task.export(folder, *task.init(jax.random.key(0)), {})
+    config = get_config("maskhand/tiny")
+    config.tokenizer = str(folder)
+    return config
+
+
+@pytest.fixture(scope="session")
 def regressor_config(get_config, tmp_path_factory):
     """configs/regressors/tiny.py on made-up stored crops. Copy it before changing it."""
     from support import stored_rows

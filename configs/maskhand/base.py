@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.evaluate_every = 2000
     c.checkpoint_every = 500
     c.evaluate_poses = 1024  # simulated views
-    c.tokenizer = "runs/hand_tokenizer/model"  # model folder of configs/tokenizer/hand.py
+    c.tokenizer = "runs/hand_tokenizer/model"  # model folder of configs/hand_tokenizer/cpu.py
     c.init = ""  # model folders to start from, with commas between them
 
     # systems/maskhand/spec.py:MaskHandSpec.

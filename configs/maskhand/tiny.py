@@ -1,6 +1,6 @@
 """A toy model of hands on made-up poses, for tests. It needs no data.
 
-configs/tokenizer/tiny_hand.py is trained first:
+configs/hand_tokenizer/tiny.py is trained first:
 
     python -m genhmr_jax.main --config=configs/maskhand/tiny.py --workdir=runs/maskhand_tiny
 """

@@ -1,6 +1,6 @@
 """The free benchmark of hands: rendered hands whose poses, shapes and views are not trained on.
 
-    python -m genhmr_jax.evaluate.hands [--checkpoint DIR] [--count 300] [--backgrounds DIR]
+    python -m genhmr_jax.evaluate.hands [--checkpoint DIR] [--count 300] [--iterations 5]
 
 Half of the poses are grasps of objects with radii that training leaves out, half are of the
 validation mixture of the prior. Half of the hands are left hands: mirror images of right ones.
@@ -16,6 +16,8 @@ import jax
 import numpy as np
 import smpl_jax
 from jaxtyping import Float, UInt8
+from scipy.spatial.transform import Rotation
+from smpl_jax.rotations import axis_angle_to_matrix
 
 from genhmr_jax.core.system import PhotoCamera
 from genhmr_jax.data.hands.prior import HandPrior
@@ -36,6 +38,7 @@ from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_argument
 from genhmr_jax.recover.hands import HandMeshes, HandRecoverer, load_hands
 from genhmr_jax.recover.photo import RecoverOptions
+from genhmr_jax.systems.maskhand import model as networks
 
 HANDS = (
     "Rendered hands that are not trained on, one a picture. found: share of hands with a detection "
@@ -230,6 +233,38 @@ def measure(
     }
 
 
+def reconstruction(recoverer: HandRecoverer, count: int = 1000, seed: int = SEED) -> float:
+    """MPJPE of the tokenizer on grasps that are not trained on, millimetres.
+
+    Poses have random root rotations and the mean shape. Joints and tips are relative to the wrist,
+    without alignment.
+
+    Args:
+      recoverer: the model.
+      count: of poses.
+      seed: of the poses.
+    """
+    hand, params = recoverer.hand, recoverer.params
+    rng = np.random.default_rng(seed)
+    fingers = HandPrior(hand).sample(rng, count, "grasps")
+    root = Rotation.random(count, rng).as_rotvec()[:, None]
+    poses = np.concatenate([root, fingers], 1).astype(np.float32)
+
+    @jax.jit
+    def errors(params, poses):
+        tokenizer, vectors = networks.tokenizer(recoverer.system.spec, params), params["codebook"]
+        rotmats = axis_angle_to_matrix(poses)
+        again = tokenizer.decode(
+            vectors["vectors"][tokenizer.tokenize(vectors["vectors"], rotmats)]
+        )
+        betas = np.zeros(hand.num_betas, np.float32)
+        both = (hand_keypoints(hand, smpl_jax.forward(hand, betas, r)) for r in (rotmats, again))
+        true, found = (points - points[:, :1] for points in both)
+        return distances(found, true)
+
+    return 1000 * float(np.mean(errors(params, poses)))
+
+
 def closest(hands: Hands, picture: HandPicture) -> int | None:
     """The index of the detection of a picture's hand; None: not found."""
     if not len(hands):
@@ -277,12 +312,19 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="number of pictures")
     about = "folder of photos; procedural backgrounds without"
     parser.add_argument("--backgrounds", type=path_argument, help=about)
+    about = "of sampling; default: those of the model"
+    parser.add_argument("--iterations", type=int, help=about)
+    about = "of the 2D refinement; default: those of the model"
+    parser.add_argument("--refine-steps", type=int, help=about)
     parser.add_argument("--out", type=path_argument, help="JSON file of the results")
     args = parser.parse_args()
     try:
         recoverer = load_hands(args.checkpoint)
         pictures = hand_split(args.count, hand=recoverer.hand, backgrounds=args.backgrounds)
-        text = json.dumps(measure(recoverer, pictures), indent=2)
+        options = RecoverOptions(iterations=args.iterations, refine_steps=args.refine_steps)
+        report = measure(recoverer, pictures, options=options)
+        report["tokenizer_mpjpe_mm"] = reconstruction(recoverer)
+        text = json.dumps(report, indent=2)
         print(text)
         if args.out:
             pathlib.Path(args.out).write_text(text)

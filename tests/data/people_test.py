@@ -246,6 +246,7 @@ def test_training_from_built_datasets(task, monkeypatch):
     assert [m.shape[0] for m in photos.maps] == [4] * 3
 
 
+@pytest.mark.slow
 def test_a_run_on_photos(built, task, corpus_file, get_config, tmp_path, monkeypatch):
     """Two steps of the whole loop; this model takes the photos' keypoints alone, which compiles
     faster."""

@@ -354,6 +354,7 @@ def test_a_model_on_the_whole_set(made, tmp_path, monkeypatch):
     json.dumps(report)
 
 
+@pytest.mark.slow
 def test_the_shipped_model_runs_both_commands(made, tmp_path, capsys):
     folder, split = made
     found = tmp_path / "found.json"

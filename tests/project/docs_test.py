@@ -8,7 +8,7 @@ import pytest
 from genhmr_jax.cli import main
 from support.paths import ROOT
 
-FILES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "launch" / "README.md"]
+FILES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "launch" / "README.md"]
 
 
 def commands() -> list[str]:

@@ -64,7 +64,10 @@ def run(*words):
     return main.main(["convert", *map(str, words)])
 
 
-@pytest.mark.parametrize("form", ["vitpose", "no prefix", "hugging face"])
+SLOW_FORMS = [pytest.param(form, marks=pytest.mark.slow) for form in ("no prefix", "hugging face")]
+
+
+@pytest.mark.parametrize("form", ["vitpose", *SLOW_FORMS])
 def test_a_backbone(tmp_path, backbone, form, capsys):
     if form == "hugging face":
         file = save_safetensors(

@@ -84,7 +84,7 @@ class BrokenSource:
         "tokenizer",
         *(
             pytest.param(stage, marks=pytest.mark.slow)
-            for stage in ("genhmr", "regressor", "mesh2d", "posturehmr")
+            for stage in ("genhmr", "regressor", "mesh2d", "posturehmr", "maskhand")
         ),
     ],
 )
@@ -244,14 +244,21 @@ def test_batch_shapes_are_those_of_the_sources(tokenizer_config, genhmr_config):
     "name",
     [
         "tokenizer/body_parts",
-        "tokenizer/body_parts_long",
         "tokenizer/paper",
         "genhmr/keypoints",
-        "genhmr/keypoints_large",
-        "genhmr/keypoints_and_blazepose_maps",
-        "genhmr/vit:b",
         "mesh2d/paper",
         "posturehmr/paper",
+        "maskhand/cpu",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "tokenizer/body_parts_long",
+                "genhmr/keypoints_large",
+                "genhmr/keypoints_and_blazepose_maps",
+                "genhmr/vit:b",
+                "hand_tokenizer/cpu",
+            )
+        ),
     ],
 )
 def test_configs_build(get_config, name):
@@ -261,7 +268,8 @@ def test_configs_build(get_config, name):
         config.batch_size = 4
     if config.image_batch_size if "image_batch_size" in config else 0:
         config.image_batch_size = 4
-    under = "mesh2d/paper" if name.startswith("posturehmr") else "tokenizer/body_parts"
+    others = {"posturehmr": "mesh2d/paper", "maskhand": "hand_tokenizer/cpu"}
+    under = others.get(name.partition("/")[0], "tokenizer/body_parts")
     task = registry.abstract_task(config, get_config(under))
     program = programs.build(task, config, meshes.make_mesh(config.mesh))
     jax.eval_shape(program.step, program.state, program.batch, program.frozen)

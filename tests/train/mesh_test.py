@@ -157,7 +157,7 @@ LAYOUTS = [
         ("tokenizer", LAYOUTS[:2]),
         *(
             pytest.param(stage, LAYOUTS, marks=pytest.mark.slow)
-            for stage in ("tokenizer", "genhmr", "regressor", "mesh2d", "posturehmr")
+            for stage in ("tokenizer", "genhmr", "regressor", "mesh2d", "posturehmr", "maskhand")
         ),
     ],
 )
@@ -168,7 +168,7 @@ def test_curves_are_equal_on_every_mesh(stage, layouts, request, tmp_path):
     config.steps, config.optim.warmup = 10, 2
     if stage == "regressor":
         config.image_batch_size, config.optim.learning_rate = 8, 1e-4
-    if stage in ("genhmr", "mesh2d", "posturehmr"):
+    if stage in ("genhmr", "mesh2d", "posturehmr", "maskhand"):
         config.optim.learning_rate = 1e-4
     (tmp_path / "config.json").write_text(config.to_json())
     curves = np.array(

@@ -1,7 +1,7 @@
 """Writes stored rows of rendered hands: exact labels, and what the hand detector finds.
 
-    python -m genhmr_jax.data.hands.write --poses hand_poses.npz --backgrounds DIR --out DIR \\
-        --count 8000 --split train
+    python -m genhmr_jax.data.hands.write --poses hand_poses.npz --backgrounds DIR \\
+        --out hand_images/train --count 8000 --split train
 
 A row holds the detected keypoints and the landmark network's map in the region of its last pass.
 There is no search for palms: the first region is the true one with an error like that of the palm

@@ -257,14 +257,14 @@ def make_task(config: ml_collections.ConfigDict) -> MaskHandTask:
     """
     meta = load_meta(config.tokenizer)
     if meta.get("kind") != "tokenizer":
-        remedy = "give the model folder of configs/tokenizer/hand.py with --config.tokenizer=DIR"
+        remedy = "give the model folder of configs/hand_tokenizer/cpu.py with --config.tokenizer=DIR"
         raise InputError(config.tokenizer, "holds no tokenizer", remedy)
     values = meta["tokenizer"]
     spec = TokenizerSpec(**values | {"part_tokens": tuple(values["part_tokens"])})
     try:
         frozen = MaskHandTask(config, spec).frozen
     except ValueError as error:
-        remedy = "give the model folder of configs/tokenizer/hand.py"
+        remedy = "give the model folder of configs/hand_tokenizer/cpu.py"
         raise InputError(config.tokenizer, str(error), remedy) from error
     arrays = load_params(config.tokenizer, {name: frozen[name] for name in TOKENIZER})
     return MaskHandTask(config, spec, {name: arrays[name] for name in TOKENIZER})

@@ -67,15 +67,11 @@ def test_the_noise_is_that_of_the_spec(hand):
 
 
 @pytest.fixture(scope="module")
-def trained(get_config, tmp_path_factory):
-    """Both stages on made-up poses."""
-    folder = tmp_path_factory.mktemp("hands")
-    first = get_config("tokenizer/tiny_hand")
-    loop.train(registry.make_task(first), first, folder / "tokenizer")
-    second = get_config("maskhand/tiny")
-    second.tokenizer = str(folder / "tokenizer" / "model")
-    loop.train(registry.make_task(second), second, folder / "maskhand")
-    return second, folder / "maskhand"
+def trained(maskhand_config, tmp_path_factory):
+    """A config, and the workdir of its training over an untrained tokenizer."""
+    folder = tmp_path_factory.mktemp("maskhand")
+    loop.train(registry.make_task(maskhand_config), maskhand_config, folder)
+    return maskhand_config, folder
 
 
 def test_it_learns_and_exports(trained):

@@ -1,6 +1,6 @@
 """A toy tokenizer of hands on made-up poses, for tests. It needs no data.
 
-    python -m genhmr_jax.main --config=configs/tokenizer/tiny_hand.py \\
+    python -m genhmr_jax.main --config=configs/hand_tokenizer/tiny.py \\
         --workdir=runs/hand_tokenizer_tiny
 """
 
@@ -10,8 +10,8 @@ from genhmr_jax.io.config_files import start_from
 
 
 def get_config() -> ml_collections.ConfigDict:
-    c = start_from(__file__, "hand.py")
-    tiny = start_from(__file__, "tiny.py")
+    c = start_from(__file__, "base.py")
+    tiny = start_from(__file__, "../tokenizer/tiny.py")
     for name in ("batch_size", "steps", "log_every", "evaluate_every", "checkpoint_every"):
         c[name] = tiny[name]
     c.evaluate_poses = tiny.evaluate_poses
