@@ -45,7 +45,7 @@ MIN_START_PRESENCE = 0.1
 SETTLED, CLEAR = 0.1, 0.9
 # Two estimates are of one hand from this mean distance of keypoints, in sides of the larger box, or
 # from this share of the smaller box that they have in common.
-SAME_HAND21, SAME_BOX = 0.3, 0.7
+SAME_KEYPOINTS, SAME_BOX = 0.3, 0.7
 NEAR_WRIST = 0.5  # distance of the wrists of hand and body, in sides of the hand's region
 
 
@@ -133,7 +133,7 @@ class HandEstimate:
         boxes = self.box(), other.box()
         sides = [box[2:] - box[:2] for box in boxes]
         distance = np.linalg.norm(self.points - other.points, axis=-1).mean()
-        if distance < SAME_HAND21 * max(*sides[0], *sides[1]):
+        if distance < SAME_KEYPOINTS * max(*sides[0], *sides[1]):
             return True
         low, high = np.maximum(*boxes)[:2], np.minimum(*boxes)[2:]
         common = np.prod(np.maximum(high - low, 0))
