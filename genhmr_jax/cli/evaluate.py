@@ -201,7 +201,7 @@ def _refine_steps(args: argparse.Namespace, model: "Recoverer | None") -> int:
     """--refine-steps, or the default of the model."""
     if args.refine_steps is not None:
         return args.refine_steps
-    return 0 if model is None else model.system.refine_steps
+    return 0 if model is None else model.system.refinement.steps
 
 
 def _dataset(args: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -7,6 +7,7 @@ import smpl_jax
 from jaxtyping import Array, Float
 from smpl_jax import rotations
 
+from genhmr_jax.core.refinement import RefineSpec
 from genhmr_jax.core.system import Latents, Params
 from genhmr_jax.geometry.camera import CropCamera
 
@@ -14,8 +15,12 @@ from genhmr_jax.geometry.camera import CropCamera
 class RotationAnswer:
     """`pose` and `confidence` of core.system.System, for "embeddings" (B, 24, 6) in rows.
 
-    Decoding them is Gram-Schmidt; the 2D refinement works on them as it does on tokens.
+    Decoding them is Gram-Schmidt; the 2D refinement works on them as it does on tokens. But a
+    tokenizer decodes any embeddings to a likely pose, and rotations can be any. Therefore the
+    refinement keeps the pose close to the start, by stronger priors (docs/experiments.md).
     """
+
+    refinement = RefineSpec(prior_pose=0.016, masked_prior_pose=0.004)
 
     pose_parts = tuple(((joint,), (joint,)) for joint in range(24))  # one row for each rotation
 

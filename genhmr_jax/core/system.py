@@ -15,7 +15,7 @@ import smpl_jax
 from jaxtyping import Array, Float, Int
 
 from genhmr_jax.core.inputs import Inputs
-from genhmr_jax.core.refinement import Parts
+from genhmr_jax.core.refinement import Parts, RefineSpec
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.geometry.camera import CropCamera
 
@@ -77,7 +77,7 @@ class System(Protocol):
       contexts: those of core.choices.CONTEXTS that it supports.
       needs_box: whether it crops by the person's box, so that keypoints are not required.
       samples: whether it is generative, with iterations, hypotheses and a confidence.
-      refine_steps: of the 2D refinement, by default.
+      refinement: settings of the 2D refinement, by default.
       pose_parts: independent parts of `pose`, which make the refinement cheaper; or None.
     """
 
@@ -86,7 +86,7 @@ class System(Protocol):
     contexts: tuple[str, ...]
     needs_box: bool
     samples: bool
-    refine_steps: int
+    refinement: RefineSpec
     pose_parts: Parts | None
 
     def prepare(

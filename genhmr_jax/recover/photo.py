@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, Int, UInt
 
 from genhmr_jax.core.choices import CONTEXTS
 from genhmr_jax.core.inputs import Inputs, joined
-from genhmr_jax.core.refinement import RefineSpec
 from genhmr_jax.core.solve import Hypotheses, Solved, SolveOptions, preload, solve, trace
 from genhmr_jax.core.system import Params, PhotoCamera, System, TracedSystem
 from genhmr_jax.detect.detections import Detections, enough_keypoints
@@ -115,12 +114,14 @@ class RecoverOptions:
             problem = "is not supported by this model"
             raise InputError(f"--context {self.context}", problem, f"choose {known}")
         several = self.hypotheses > 1
-        steps = system.refine_steps if self.refine_steps is None else self.refine_steps
+        refinement = system.refinement
+        if self.refine_steps is not None:
+            refinement = dataclasses.replace(refinement, steps=self.refine_steps)
         return SolveOptions(
             iterations=self.iterations or system.default_iterations(self.hypotheses),
             temperature=1.0 if several and not self.temperature else self.temperature,
             hypotheses=self.hypotheses,
-            refine=RefineSpec(steps=steps),
+            refine=refinement,
             context=self.context,
         )
 

@@ -52,7 +52,7 @@ class GenHmrSystem:
     kind = KIND
     needs_box = False  # the crop follows from the keypoints
     samples = True
-    refine_steps = RefineSpec.steps
+    refinement = RefineSpec()
 
     def default_iterations(self, hypotheses: int) -> int:
         """See core.system.System.

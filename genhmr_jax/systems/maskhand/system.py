@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from genhmr_jax.core import confidence, sampling
 from genhmr_jax.core.inputs import Inputs, upright
-from genhmr_jax.core.refinement import Parts
+from genhmr_jax.core.refinement import Parts, RefineSpec
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
 from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.camera import CropCamera
@@ -42,7 +42,7 @@ class MaskHandSystem:
     kind = KIND
     needs_box = False
     samples = True
-    refine_steps = 10
+    refinement = RefineSpec()
 
     def default_iterations(self, hypotheses: int) -> int:
         """The paper's five."""

@@ -31,6 +31,7 @@ from genhmr_jax.train.task import Place, Task, take_over
 from genhmr_jax.train.validation import means, pose_errors
 
 TOKENIZER = ("tokenizer", "codebook")
+TOKENIZER_REMEDY = "give a model of configs/hand_tokenizer/cpu.py with --config.tokenizer=DIR"
 ITERATIONS = (1, 5)
 """Of sampling, in validation."""
 
@@ -257,15 +258,13 @@ def make_task(config: ml_collections.ConfigDict) -> MaskHandTask:
     """
     meta = load_meta(config.tokenizer)
     if meta.get("kind") != "tokenizer":
-        remedy = "give the model folder of configs/hand_tokenizer/cpu.py with --config.tokenizer=DIR"
-        raise InputError(config.tokenizer, "holds no tokenizer", remedy)
+        raise InputError(config.tokenizer, "holds no tokenizer", TOKENIZER_REMEDY)
     values = meta["tokenizer"]
     spec = TokenizerSpec(**values | {"part_tokens": tuple(values["part_tokens"])})
     try:
         frozen = MaskHandTask(config, spec).frozen
     except ValueError as error:
-        remedy = "give the model folder of configs/hand_tokenizer/cpu.py"
-        raise InputError(config.tokenizer, str(error), remedy) from error
+        raise InputError(config.tokenizer, str(error), TOKENIZER_REMEDY) from error
     arrays = load_params(config.tokenizer, {name: frozen[name] for name in TOKENIZER})
     return MaskHandTask(config, spec, {name: arrays[name] for name in TOKENIZER})
 

@@ -16,7 +16,6 @@ from smpl_jax import rotations
 
 from genhmr_jax.core.inputs import Inputs, upright
 from genhmr_jax.core.preparation import around_keypoints
-from genhmr_jax.core.refinement import RefineSpec
 from genhmr_jax.core.rotation_answer import RotationAnswer
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
 from genhmr_jax.detect.detections import Detections
@@ -56,7 +55,6 @@ class PostureSystem(RotationAnswer):
     kind = KIND
     needs_box = False  # the crop follows from the keypoints
     samples = False
-    refine_steps = RefineSpec.steps
 
     @property
     def shapes(self) -> Params:

@@ -45,7 +45,8 @@ class RegressorSystem(RotationAnswer):
     needs_box = True  # it crops the square around the person's box
     samples = False
     contexts = ("all", "image")
-    refine_steps = 0  # the published models do not refine
+    # The published models do not refine.
+    refinement = dataclasses.replace(RotationAnswer.refinement, steps=0)
 
     @property
     def model(self) -> nnx.GraphDef:

@@ -10,7 +10,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from genhmr_jax.core.inputs import Inputs
-from genhmr_jax.core.refinement import RefineSpec
 from genhmr_jax.core.solve import SolveOptions, solve
 from genhmr_jax.core.system import PhotoCamera, System
 from genhmr_jax.detect.detections import Detections
@@ -89,7 +88,7 @@ def input_shapes(system: System, rows: int) -> Inputs:
 
 def make_step(system: System, mesh: Mesh) -> Any:
     """The function that `Inference.step` compiles."""
-    options = SolveOptions(iterations=ITERATIONS, refine=RefineSpec(steps=system.refine_steps))
+    options = SolveOptions(iterations=ITERATIONS, refine=system.refinement)
 
     def step(params: Any, body: Any, surface: Any, inputs: Inputs, numbers: jax.Array) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):

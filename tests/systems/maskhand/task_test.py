@@ -9,6 +9,7 @@ import pytest
 import smpl_jax
 
 from genhmr_jax.core.inputs import upright
+from genhmr_jax.core.sizes import TokenizerSpec
 from genhmr_jax.data.hands import views
 from genhmr_jax.data.poses import load_corpus
 from genhmr_jax.geometry.hand import hand_keypoint_model, hand_keypoints, load_hand
@@ -101,8 +102,10 @@ def test_masked_tokens_alone_count(trained):
     assert isinstance(sample, making.Sample) and sample.rotmats.shape[1:] == (16, 3, 3)
 
 
-def test_a_tokenizer_of_bodies_is_refused(get_config, trained_tokenizer):
-    config = get_config("maskhand/tiny")
-    config.tokenizer = str(trained_tokenizer / "model")
+def test_a_tokenizer_of_bodies_is_refused(maskhand_config, tmp_path):
+    config = maskhand_config.copy_and_resolve_references()
+    config.tokenizer = str(tmp_path)
+    meta = {"kind": "tokenizer", "tokenizer": dataclasses.asdict(TokenizerSpec())}
+    (tmp_path / "config.json").write_text(json.dumps(meta))
     with pytest.raises(InputError, match="is of a body, not of a hand"):
         registry.make_task(config)
