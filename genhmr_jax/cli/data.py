@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import Any
 
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_flag
 
 
@@ -54,24 +55,30 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
+    from genhmr_jax.data.hands.releases import RELEASES
     from genhmr_jax.data.sources import SOURCES, find
 
     for name in args.names:
-        source = find(name)
+        source = RELEASES[name] if name in RELEASES else find(name)
         print(f"{source.name}\n\n{source.layout}\n\nsplits: {', '.join(source.splits)}")
         print(f"licence: {source.licence}")
         print(f"cite: {source.citation}\n" if source.citation else "")
     if not args.names:
         width = max(map(len, SOURCES))
-        for source in SOURCES.values():
-            splits = ", ".join(source.splits)
+        for source in (*SOURCES.values(), *RELEASES.values()):
+            few = len(source.splits) <= 8
+            splits = ", ".join(source.splits if few else (*source.splits[:2], "..."))
             print(f"{source.name:{width}}  {source.kind:6}  {splits:23}  {source.citation}")
     return 0
 
 
 def _build(args: argparse.Namespace) -> int:
+    from genhmr_jax.data.hands.releases import RELEASES
     from genhmr_jax.data.sources import find
 
+    if hands := [name for name in args.names if name in RELEASES]:
+        problem = "is a dataset of hands, which is not built"
+        raise InputError(hands[0], problem, "read its release directly: docs/data.md, Hands")
     for source in [find(name) for name in args.names]:  # checks all names first
         _build_source(source, args)
     return 0

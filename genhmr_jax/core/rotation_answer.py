@@ -20,7 +20,7 @@ class RotationAnswer:
     refinement keeps the pose close to the start, by stronger priors (docs/experiments.md).
     """
 
-    refinement = RefineSpec(prior_pose=0.016, masked_prior_pose=0.004)
+    refinement = RefineSpec(prior_pose=0.064, masked_prior_pose=0.016)
 
     pose_parts = tuple(((joint,), (joint,)) for joint in range(24))  # one row for each rotation
 

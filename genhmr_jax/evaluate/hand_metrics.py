@@ -48,7 +48,10 @@ def f_scores(
     """
     if not len(predicted) or not len(target):
         raise ValueError("an empty mesh has no F-score: give at least one vertex")
-    to_target, to_predicted = cKDTree(target).query(predicted)[0], cKDTree(predicted).query(target)[0]
+    to_target, to_predicted = (
+        cKDTree(target).query(predicted)[0],
+        cKDTree(predicted).query(target)[0],
+    )
     scores = []
     for threshold in thresholds:
         precision, recall = np.mean(to_target < threshold), np.mean(to_predicted < threshold)

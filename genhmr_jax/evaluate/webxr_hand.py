@@ -41,8 +41,8 @@ from genhmr_jax.recover.photo import RecoverOptions
 WEBXR = (
     "Rendered hands of the WebXR mesh, which is not trained on, one a picture. The fields are "
     "those of the benchmark of hands. There are no errors of vertices, as the meshes differ. The "
-    "keypoints are the joints of that skeleton. They are not quite at the places of the joints of "
-    "the training hands, so that a model without errors on those has some here."
+    "keypoints are the joints of that skeleton; its tips are 9 to 13 mm inside the skin. The free "
+    "hand has other proportions: fitted to the true keypoints, it has an error of 7.5 mm."
 )
 SOURCE = (
     "`npm pack @webxr-input-profiles/assets@1.0.20`, dist/profiles/generic-hand/right.glb in it"

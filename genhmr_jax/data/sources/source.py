@@ -78,7 +78,8 @@ class Source:
 
     Attributes:
       name: in `genhmr data build` and of the built dataset.
-      kind: "poses" or "people": the schema of its records (records.py).
+      kind: "poses" or "people": the schema of its records (records.py); "hands": HandRecord of
+        data.hands.releases.
       splits: names of its splits.
       layout: what to download, from where, and where to put it; shown when it is missing.
       licence: what the release allows, in a line.

@@ -79,9 +79,7 @@ def records(root: str | Path, split: str, report: Report | None = None) -> Itera
                 problem = f"has no labels for {line} and the samples after it"
                 report.bad(paths[0], problem, "download it again")
                 paths, labels = [], ()
-        truth = {
-            path.stem.split("_")[-1]: value for path, value in zip(paths, labels, strict=False)
-        }
+        truth = {path.stem.split("_")[-1]: value for path, value in zip(paths, labels, strict=True)}
         record = None
         with report.skipping():
             record = _record(root, split, line, truth)
@@ -143,7 +141,8 @@ def _mano(meta: Any, wrist: np.ndarray, where: object) -> dict[str, Any]:
     """Pose, betas and translation; `wrist` is the label's, in OpenGL's axes."""
     pose = flat_numbers(entry(meta, "handPose", where), 48, "handPose", where)
     trans = flat_numbers(entry(meta, "handTrans", where), 3, "handTrans", where)
-    turned = Rotation.from_matrix(OPENGL) * Rotation.from_rotvec(pose[:3])
+    # A copy, since arrays of a pickle are read-only, which from_rotvec refuses.
+    turned = Rotation.from_matrix(OPENGL) * Rotation.from_rotvec(np.array(pose[:3]))
     at_rest = wrist - trans
     return {
         "pose": np.concatenate([turned.as_rotvec(), pose[3:]]),
