@@ -20,6 +20,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     # 2. Detection.
     most = "limit of hands per photo (default: %(default)s)"
     add("--max-hands", type=number(int, 1, 1000), default=16, metavar="N", help=most)
+    own = "your keypoints or boxes of hands in place of the detector's (docs/annotations.md)"
+    add("--given", type=path_flag, metavar="JSON", help=own)
     alone = "do not detect people; with them more hands are found, and their sides are known"
     add("--no-people", action="store_true", help=alone)
     # 3. Sampling and refinement.

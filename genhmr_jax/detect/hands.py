@@ -46,6 +46,7 @@ SETTLED, CLEAR = 0.1, 0.9
 # Two estimates are of one hand from this mean distance of keypoints, in sides of the larger box, or
 # from this share of the smaller box that they have in common.
 SAME_KEYPOINTS, SAME_BOX = 0.3, 0.7
+PER_BOX = 1.6  # side of the first region over that of a box that the user gives
 NEAR_WRIST = 0.5  # distance of the wrists of hand and body, in sides of the hand's region
 
 
@@ -173,13 +174,20 @@ def detect_hands(image: np.ndarray, people: Detections | None = None, max_hands:
         starts += [start, *(palm.region() for palm in palms.find(image, square))]
     # 3. Each hand once, and whose it is.
     hands = _distinct(hands + _found(image, starts))[:max_hands]
-    rows = rows_of(hands, _matches(hands, wrists), image.shape[:2])
-    # 4. The features of left hands.
-    left = [i for i, right in enumerate(rows.right) if right < 0.5]
-    regions = [hands[i].region for i in left]
-    for i, mirrored in zip(left, estimates(image, regions, mirror=True), strict=True):
-        rows.features[i] = mirrored.features
-    return rows
+    return _with_left_features(image, hands, _matches(hands, wrists))
+
+
+def hand_in_box(image: np.ndarray, box: Float[np.ndarray, "4"]) -> Hands:
+    """Detect the hand in a box, at most one; the arguments are those of `detect_hands`.
+
+    Args:
+      image: uint8 (H, W, 3), RGB.
+      box: xyxy px.
+    """
+    x, y = (box[:2] + box[2:]) / 2
+    side = PER_BOX * float(max(box[2:] - box[:2]))
+    starts = [Region(float(x), float(y), side, turn * np.pi / 2) for turn in range(4)]
+    return _with_left_features(image, _found(image, starts)[:1], {})
 
 
 def preload() -> None:
@@ -339,6 +347,18 @@ def rows_of(hands: list[HandEstimate], wrists: dict[int, Wrist], shape: tuple[in
         if (wrist := wrists.get(i)) is not None:
             rows.person[i], trust = wrist.person, wrist.confidence
             rows.right[i] = trust * wrist.right + (1.0 - trust) * hand.right
+    return rows
+
+
+def _with_left_features(
+    image: np.ndarray, hands: list[HandEstimate], wrists: dict[int, Wrist]
+) -> Hands:
+    """The hands as arrays; the features of left ones are those of their mirror images."""
+    rows = rows_of(hands, wrists, image.shape[:2])
+    left = [i for i, right in enumerate(rows.right) if right < 0.5]
+    regions = [hands[i].region for i in left]
+    for i, mirrored in zip(left, estimates(image, regions, mirror=True), strict=True):
+        rows.features[i] = mirrored.features
     return rows
 
 

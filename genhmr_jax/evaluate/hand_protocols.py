@@ -76,7 +76,7 @@ def freihand(predicted: HandPoints, truth: HandPoints) -> dict[str, float]:
       of PCK from 0 to 50 mm, F that at 5 and 15 mm, both 0..1.
 
     Raises:
-      ValueError: the numbers of hands differ, or there are none.
+      ValueError: the numbers of hands differ, there are none, or a point is not finite.
     """
     _same_hands(predicted, truth)
     keypoints, target = _float64(predicted.keypoints), _float64(truth.keypoints)
@@ -105,7 +105,7 @@ def ho3d(predicted: HandPoints, truth: HandPoints) -> dict[str, float]:
     translation (`scale_aligned`). The official code has no measure that aligns the wrist alone.
 
     Raises:
-      ValueError: the numbers of hands differ, or there are none.
+      ValueError: the numbers of hands differ, there are none, or a point is not finite.
     """
     result = freihand(predicted, truth)
     target = _float64(truth.keypoints)
@@ -137,7 +137,7 @@ def dexycb(predicted: HandPoints, truth: HandPoints) -> dict[str, float]:
       pa_mpjpe_mm and pa_auc_j ("procrustes"). AUC as in `freihand`.
 
     Raises:
-      ValueError: the numbers of hands differ, or there are none.
+      ValueError: the numbers of hands differ, there are none, or a point is not finite.
     """
     _same_hands(predicted, truth)
     keypoints, target = _float64(predicted.keypoints), _float64(truth.keypoints)
@@ -159,12 +159,12 @@ def hint_pck(
     times the longer side of the box. PCK is first that of each keypoint, then their mean. There a
     keypoint without a label makes the mean NaN; here it is left out.
 
-    HaMeR takes the box from its own npz files, which could not be compared with the boxes of HInt's
-    release.
+    The published numbers use the boxes of HaMeR's own files: read them by `hint_hamer`, whose
+    splits _all, _vis and _occ give "all" of each group. The boxes of HInt's release may differ.
 
     Args:
       predicted: px.
-      records: of the reader `hint`, in the same order.
+      records: of the reader `hint_hamer` or `hint`, in the same order.
       thresholds: shares of the box.
 
     Returns:
@@ -213,9 +213,12 @@ def _float64(points: np.ndarray) -> np.ndarray:
 
 
 def _same_hands(predicted: HandPoints, truth: HandPoints) -> None:
-    """Raises ValueError if the numbers of hands differ or are zero."""
+    """Raises ValueError if numbers of hands differ or are zero, or a point is not finite."""
     count = len(truth.keypoints)
     lengths = {len(predicted.keypoints), count}
     lengths |= {len(x.vertices) for x in (predicted, truth) if x.vertices is not None}
     if lengths != {count} or not count:
         raise ValueError(f"{len(predicted.keypoints)} predictions of {count} hands")
+    for points in (predicted.keypoints, predicted.vertices):
+        if points is not None and not np.isfinite(points).all():
+            raise ValueError("predicted points are not finite: replace them by a mean hand")

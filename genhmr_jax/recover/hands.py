@@ -6,6 +6,7 @@ detect_hands -> mirror left hands -> prepare -> core.solve -> mirror back -> Han
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,10 +15,12 @@ import smpl_jax
 
 from genhmr_jax.core.solve import Solved, solve
 from genhmr_jax.core.system import Params, PhotoCamera
+from genhmr_jax.data.annotations.hands import GivenHand
 from genhmr_jax.detect.detections import Detections
-from genhmr_jax.detect.hands import Hands, detect_hands
+from genhmr_jax.detect.hands import Hands, detect_hands, hand_in_box
 from genhmr_jax.geometry.hand import HAND21, hand_keypoint_model, load_hand, mirror_points
 from genhmr_jax.geometry.hand import mirror_pose as mirrored_pose
+from genhmr_jax.geometry.keypoints import keypoint_bounds
 from genhmr_jax.io.model_folder import load_meta, load_params
 from genhmr_jax.recover.photo import RecoverOptions, default_checkpoint, in_chunks, keys_of
 from genhmr_jax.recover.results import Results, reprojection_error
@@ -173,6 +176,7 @@ class HandRecoverer:
         image: np.ndarray,
         *,
         people: Detections | None = None,
+        given: Sequence[GivenHand] | None = None,
         options: RecoverOptions = _DEFAULTS,
         max_hands: int = 16,
     ) -> HandMeshes:
@@ -181,13 +185,18 @@ class HandRecoverer:
         Args:
           image: uint8 (H, W, 3), RGB.
           people: the detected people; see detect.hands.detect_hands.
+          given: hands in place of the detector's. In a box the keypoints are detected; a box
+            without a hand is left out.
           options: `max_people` and `context` have no effect.
           max_hands: limit of the number of hands.
 
         Raises:
           ValueError: `image` is not a uint8 (H, W, 3) array.
         """
-        hands = detect_hands(image, people, max_hands)
+        if given is None:
+            hands = detect_hands(image, people, max_hands)
+        else:
+            hands = hands_given(image, given)
         height, width = image.shape[:2]
         return self.of_hands(hands, options.camera(width, height), (width, height), options)
 
@@ -230,6 +239,30 @@ class HandRecoverer:
             joint_names=np.array(self.hand.joint_names),
             **_mirrored_back(solved, right, photo),
         )
+
+
+def hands_given(image: np.ndarray, given: Sequence[GivenHand]) -> Hands:
+    """The user's hands as detections. Keypoints outside the image keep their confidence.
+
+    Args:
+      image: uint8 (H, W, 3), RGB.
+      given: keypoints, or boxes in which keypoints are detected; without a hand in a box it is left
+        out.
+    """
+    found = [Hands.empty()]
+    for one in given:
+        if one.keypoints is None:
+            hand = hand_in_box(image, one.box)
+        else:
+            points = one.keypoints[None]
+            box = keypoint_bounds(points)
+            scores = points[..., 2].max(-1)
+            hand = dataclasses.replace(Hands.empty(1), keypoints=points, boxes=box, scores=scores)
+        if one.right is not None:
+            hand = dataclasses.replace(hand, right=np.full(len(hand), one.right, np.float32))
+        found.append(hand)
+    names = [field.name for field in dataclasses.fields(Hands)]
+    return Hands(**{n: np.concatenate([getattr(hand, n) for hand in found]) for n in names})
 
 
 def flipped(points: np.ndarray, photo: PhotoCamera) -> np.ndarray:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from genhmr_jax.recover.command import as_input_error
 from genhmr_jax.recover.report import make_writable, save_png, would_overwrite
 
 if TYPE_CHECKING:  # heavy, imported where they are used
+    from genhmr_jax.data.annotations.user import Annotations
     from genhmr_jax.recover.hands import HandMeshes, HandRecoverer
     from genhmr_jax.recover.photo import RecoverOptions
 
@@ -44,15 +46,20 @@ def run(args: argparse.Namespace) -> int:
         return 1
     out = make_writable(args.out)
     others = [path for inside in found.passed_over.values() for path in inside]
-    is_taken = would_overwrite(out, [*found.files, *others])
+    is_taken = would_overwrite(out, [*found.files, *others, *([args.given] if args.given else [])])
     images = name_outputs(found.files, lambda stem: is_taken(f"{stem}{SUFFIX}"))
+    given = None
+    if args.given:
+        from genhmr_jax.data.annotations.user import read_hands
+
+        given = read_hands(args.given)
 
     # 2. One photo after the other.
     recoverer, options = _load(args)
     failures = len(found.errors)
     for number, image in enumerate(images):
         try:
-            line = _photo(recoverer, options, image, out, args)
+            line = _photo(recoverer, options, given, image, images, out, args)
         except Exception as error:
             if os.environ.get("GENHMR_DEBUG"):
                 raise
@@ -85,21 +92,25 @@ def _load(args: argparse.Namespace) -> "tuple[HandRecoverer, RecoverOptions]":
 def _photo(
     recoverer: "HandRecoverer",
     options: "RecoverOptions",
+    given: "Annotations | None",
     image: ImageFile,
+    images: Sequence[ImageFile],
     out: Path,
     args: argparse.Namespace,
 ) -> str:
     """Recover the hands of a photo and write them. Returns a summary line.
 
     Raises:
-      InputError: the photo cannot be read, or it has no hand.
+      InputError: the photo cannot be read, it has no hand, or the user's file has none for it.
     """
     from genhmr_jax.detect.detector import detect
 
     start = time.perf_counter()
     pixels = read_image(image.path)
-    people = None if args.no_people else detect(pixels)
-    hands = recoverer.recover(pixels, people=people, options=options, max_hands=args.max_hands)
+    chosen = given.of(image, images).values if given is not None else None
+    people = None if args.no_people or given is not None else detect(pixels)
+    how = {"people": people, "given": chosen, "max_hands": args.max_hands}
+    hands = recoverer.recover(pixels, options=options, **how)
     if not len(hands):
         remedy = "give a photo in which the hands are larger"
         raise InputError(image.path, "no hand was found", remedy)

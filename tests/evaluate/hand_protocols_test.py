@@ -133,6 +133,8 @@ def test_numbers_of_hands(truth):
             measure(one, truth)
     with pytest.raises(ValueError, match="hands"):
         hand_protocols.freihand(HandPoints(truth.keypoints, truth.vertices[:1]), truth)
+    with pytest.raises(ValueError, match="not finite"):
+        hand_protocols.ho3d(HandPoints(truth.keypoints * np.nan), truth)
 
 
 def record(**fields):

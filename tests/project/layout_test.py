@@ -26,7 +26,7 @@ LATE = {
     "evaluate.sweep.images": "data",
     "main": "io systems train",
     "recover.command": "detect io recover render",
-    "recover.hands_command": "detect io recover render",
+    "recover.hands_command": "data detect io recover render",
     "recover.report": "render",
     "recover.steps": "recover",
     "recover.user_files": "data",

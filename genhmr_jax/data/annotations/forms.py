@@ -82,7 +82,7 @@ def records(source: object, content: Any) -> Iterator[Record]:
     elif content and set(content) <= _RECORD_FIELDS:
         yield Record(None, None, "the record", content)
     else:
-        yield from _by_photo(content)
+        yield from by_photo(content)
 
 
 def cameras(source: object, content: Any) -> Iterator[Record]:
@@ -97,7 +97,7 @@ def cameras(source: object, content: Any) -> Iterator[Record]:
         yield Record(PhotoName.of(key), None, where, _object(source, where, value))
 
 
-def _by_photo(content: dict[str, Any]) -> Iterator[Record]:
+def by_photo(content: dict[str, Any]) -> Iterator[Record]:
     """Our own form: records by the photo's name."""
     for key, value in content.items():
         where = f"record {key!r}"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from genhmr_jax.data.annotations import forms, values
+from genhmr_jax.data.annotations import forms, hands, values
 from genhmr_jax.data.annotations.matching import Matcher, PhotoName
 from genhmr_jax.data.annotations.values import UserCamera
 from genhmr_jax.io.errors import InputError
@@ -110,6 +110,19 @@ def read_keypoints(source: str | os.PathLike) -> Annotations:
         length or are not finite.
     """
     return _read(source, "keypoints", values.keypoints_of, forms.records)
+
+
+def read_hands(source: str | os.PathLike) -> Annotations:
+    """Hands of photos (`hands.GivenHand`).
+
+    Args:
+      source: a JSON file, or a folder of such files (OpenPose's output).
+
+    Raises:
+      InputError: the file is missing, is not JSON, has an unknown form, or keypoints or boxes have
+        a wrong length or are not finite.
+    """
+    return _read(source, "hand", hands.hands_of, hands.records)
 
 
 def read_cameras(source: str | os.PathLike) -> Annotations:

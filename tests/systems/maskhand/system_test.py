@@ -7,6 +7,7 @@ import pytest
 
 from genhmr_jax.core.inputs import upright
 from genhmr_jax.core.system import PhotoCamera
+from genhmr_jax.data.annotations.hands import GivenHand
 from genhmr_jax.detect.hands import Hands
 from genhmr_jax.geometry.hand import mirror_points
 from genhmr_jax.geometry.hand_crop import upright_region
@@ -112,3 +113,16 @@ def test_files_are_read_again(hand_recoverer, tmp_path):
 def test_a_model_of_people_is_none_of_hands():
     with pytest.raises(InputError, match="is a 'genhmr' model, which does not recover hands"):
         load_hands(photos.default_checkpoint("genhmr"))
+
+
+def test_given_hands_take_the_place_of_the_detectors(hand_recoverer):
+    points = made_up_hands(1).keypoints[0]
+    given = [GivenHand(False, points)]
+    image = np.zeros((480, 640, 3), np.uint8)
+    options = RecoverOptions(refine_steps=0)
+    found = hand_recoverer.recover(image, given=given, options=options)
+    assert len(found) == 1 and not found.right[0]
+    np.testing.assert_array_equal(found.keypoints2d[0], points)
+    # A box in which there is no hand is left out.
+    box = np.float64([100, 100, 200, 200])
+    assert len(hand_recoverer.recover(image, given=[GivenHand(None, box=box)])) == 0

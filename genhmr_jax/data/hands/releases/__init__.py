@@ -6,7 +6,7 @@ The releases are read directly; `genhmr data build` does not build them.
 
 import difflib
 
-from genhmr_jax.data.hands.releases import dexycb, freihand, hint, ho3d, interhand
+from genhmr_jax.data.hands.releases import dexycb, freihand, hint, hint_hamer, ho3d, interhand
 from genhmr_jax.data.hands.releases.record import HandRecord, full_pose
 from genhmr_jax.data.sources.source import Source
 from genhmr_jax.io.errors import InputError
@@ -14,7 +14,8 @@ from genhmr_jax.io.errors import InputError
 __all__ = ["RELEASES", "HandRecord", "find", "full_pose"]
 
 RELEASES: dict[str, Source] = {
-    module.SOURCE.name: module.SOURCE for module in (freihand, ho3d, hint, dexycb, interhand)
+    module.SOURCE.name: module.SOURCE
+    for module in (freihand, ho3d, hint, hint_hamer, dexycb, interhand)
 }
 """By name. `RELEASES["freihand"].records(manual_dir, "training", report)` reads records."""
 

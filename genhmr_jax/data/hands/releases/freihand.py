@@ -120,7 +120,7 @@ SOURCE = Source(
     splits=SPLITS,
     folder="FreiHAND_pub_v2",
     layout=(
-        "FreiHAND: download FreiHAND_pub_v2.zip and FreiHAND_pub_v2_eval.zip from "
+        "FreiHAND: download version 2 and, apart from it, the evaluation set with labels from "
         "https://lmb.informatik.uni-freiburg.de/resources/datasets/FreihandDataset.en.html, and "
         "unpack both as FreiHAND_pub_v2/training/rgb/00000000.jpg, "
         "FreiHAND_pub_v2/training_{K,xyz,mano,verts}.json, "

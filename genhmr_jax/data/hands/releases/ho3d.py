@@ -158,7 +158,7 @@ SOURCE = Source(
     splits=SPLITS,
     folder="HO3D_v3",
     layout=(
-        "HO-3D version 3: download HO3D_v3.zip, and the evaluation labels, by the links in "
+        "HO-3D version 3: download the images, and the evaluation labels, by the links in "
         "https://github.com/shreyashampali/ho3d, and unpack them as "
         "HO3D_v3/{train,evaluation}/SEQUENCE/{rgb,meta}/, HO3D_v3/{train,evaluation}.txt and "
         "HO3D_v3/evaluation_{xyz,verts}.json in the manual directory. Depth is not needed."

@@ -1,6 +1,7 @@
 """Readers of the untrusted files of hand releases: JSON, also larger than memory, YAML, images."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from genhmr_jax.data.sources.source import Report
 from genhmr_jax.io.errors import InputError
 
 _AGAIN = "download it again"
+_SPACE = re.compile(r"[ \t\r\n]*")
 _CHUNK = 1 << 20  # characters
 _LONGEST = 1 << 24  # characters of one entry; the longest of a release has 10^5
 
@@ -39,35 +41,38 @@ def json_entries(path: Path) -> Iterator[Any]:
       InputError: it cannot be read, is no list, or is cut short. The entries before the fault have
         been yielded then.
     """
-    decoder, text, done = json.JSONDecoder(), "", False
-    opening = True
+    decoder, text, place = json.JSONDecoder(), "", 0
+    opening, done = True, False
+    skip = lambda start: _SPACE.match(text, start).end()
     try:
         with path.open(encoding="utf-8") as file:
             while True:
-                text = text.lstrip()
-                if opening and text:
-                    if text[0] != "[":
+                # 1. What is in the text already. `place` moves on, as slices would copy megabytes.
+                place = skip(place)
+                if opening and place < len(text):
+                    if text[place] != "[":
                         raise InputError(path, "does not hold a list", _AGAIN)
-                    text, opening = text[1:], False
+                    place, opening = place + 1, False
                     continue
-                if text[:1] == "]":
+                if text[place : place + 1] == "]":
                     return
                 try:
-                    entry, end = decoder.raw_decode(text)
-                    rest = text[end:].lstrip()
+                    entry, end = decoder.raw_decode(text, place)
+                    end = skip(end)
                 except ValueError:
-                    rest = ""  # perhaps the entry continues in the next chunk
+                    end = len(text)  # perhaps the entry continues in the next chunk
                 # A number at the end of the text could have more digits in the next chunk.
-                if rest:
-                    if rest[0] not in ",]":
+                if end < len(text):
+                    if text[end] not in ",]":
                         raise InputError(path, "is not a JSON list", _AGAIN)
                     yield entry
-                    text = rest[1:] if rest[0] == "," else rest
+                    place = end + (text[end] == ",")
                     continue
-                if done or len(text) > _LONGEST:
+                # 2. The next chunk.
+                if done or len(text) - place > _LONGEST:
                     raise InputError(path, "is not a whole JSON list", _AGAIN)
                 chunk = file.read(_CHUNK)
-                text, done = text + chunk, not chunk
+                text, place, done = text[place:] + chunk, 0, not chunk
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "check the path") from error
     except (UnicodeDecodeError, RecursionError) as error:
