@@ -29,7 +29,8 @@ def test_our_own_form(tmp_path):
     assert first.right is True and second.right is False and third.right is None
     assert (second.keypoints[:, 2] == 1).all()
     assert third.box.tolist() == [5, 6, 70, 90] and third.keypoints is None
-    assert len(given.of(as_image_file("b.jpg")).values) == 1 and given.of(as_image_file("c.png")).values == []
+    assert len(given.of(as_image_file("b.jpg")).values) == 1
+    assert given.of(as_image_file("c.png")).values == []
     with pytest.raises(InputError, match="no hand given for 'd'"):
         given.of(as_image_file("d.jpg"))
 
