@@ -18,7 +18,7 @@ import smpl_jax
 from jaxtyping import Array, Float
 from smpl_jax import SmplModel, SmplOutput
 from smpl_jax.io import read_tables
-from smpl_jax.keypoints import HAND21, JOINT_OF_KEYPOINT, MANO16, MANO_VERTEX_IDS
+from smpl_jax.keypoints import HAND21, JOINT_OF_HAND_KEYPOINT, MANO16, MANO_VERTEX_IDS
 from smpl_jax.lbs import make_blocks
 
 from genhmr_jax.geometry.keypoints import keypoint_points, match
@@ -44,7 +44,7 @@ _PARTS = {"thumb": ("cmc", "mcp", "ip")} | dict.fromkeys(
     ("index", "middle", "ring", "pinky"), ("mcp", "pip", "dip")
 )
 
-_COMMON = {JOINT_OF_KEYPOINT[name]: name for name in HAND21 if name not in MANO_VERTEX_IDS}
+_COMMON = {JOINT_OF_HAND_KEYPOINT[name]: name for name in HAND21 if name not in MANO_VERTEX_IDS}
 """MANO's name of a joint -> its name in HAND21."""
 
 HAND21_FROM_MANO = match([_COMMON.get(name, name) for name in MANO_21], HAND21)

@@ -10,8 +10,10 @@ from smpl_jax import SmplModel, SmplOutput
 from smpl_jax.keypoints import (
     COCO17,
     HAND21,
+    JOINT_OF_HAND_KEYPOINT,
     JOINT_OF_KEYPOINT,
     MANO16,
+    MANO_VERTEX_IDS,
     VERTEX_OF_KEYPOINT,
     flip_permutation,
 )
@@ -27,6 +29,10 @@ DETECTED = (
 
 DETECTED_FLIP = flip_permutation(DETECTED)
 """`keypoints[..., DETECTED_FLIP, :]` swaps left and right after an image was flipped."""
+
+_VERTICES = VERTEX_OF_KEYPOINT | {name: name for name in MANO_VERTEX_IDS}
+_JOINTS = JOINT_OF_KEYPOINT | JOINT_OF_HAND_KEYPOINT
+"""Vertices and joints of the keypoints of bodies and of hands, whose names differ."""
 
 MIN_CONFIDENCE = 0.1  # keypoints below it count as not detected
 MIN_KEYPOINTS = 4  # a person with fewer detected keypoints is not recovered
@@ -55,10 +61,10 @@ def keypoint_points(
     vertex_ids, joints = model.vertex_ids, {name: i for i, name in enumerate(model.joint_names)}
     points = []
     for name in detected_names(model) if names is None else names:
-        if VERTEX_OF_KEYPOINT.get(name) in vertex_ids:
-            points.append(output.vertices[..., vertex_ids[VERTEX_OF_KEYPOINT[name]], :])
-        elif JOINT_OF_KEYPOINT.get(name) in joints:
-            points.append(output.joints[..., joints[JOINT_OF_KEYPOINT[name]], :])
+        if _VERTICES.get(name) in vertex_ids:
+            points.append(output.vertices[..., vertex_ids[_VERTICES[name]], :])
+        elif _JOINTS.get(name) in joints:
+            points.append(output.joints[..., joints[_JOINTS[name]], :])
         else:
             names = ", ".join(known_keypoints(model))
             raise ValueError(f"this body has no keypoint {name!r}: choose among {names}")
@@ -67,8 +73,8 @@ def keypoint_points(
 
 def known_keypoints(model: SmplModel) -> tuple[str, ...]:
     """Names of the keypoints of this body, for `keypoint_points`."""
-    surface = [name for name, vertex in VERTEX_OF_KEYPOINT.items() if vertex in model.vertex_ids]
-    skeleton = [name for name, joint in JOINT_OF_KEYPOINT.items() if joint in model.joint_names]
+    surface = [name for name, vertex in _VERTICES.items() if vertex in model.vertex_ids]
+    skeleton = [name for name, joint in _JOINTS.items() if joint in model.joint_names]
     return tuple(skeleton + surface)
 
 

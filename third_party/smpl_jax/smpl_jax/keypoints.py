@@ -91,9 +91,12 @@ VERTEX_OF_KEYPOINT = {
     "left_ring": "lring", "left_pinky": "lpinky",
     "right_thumb": "rthumb", "right_index": "rindex", "right_middle": "rmiddle",
     "right_ring": "rring", "right_pinky": "rpinky",
-    **{name: name for name in MANO_VERTEX_IDS},
 }  # fmt: skip
 """Name of a surface keypoint -> name of its vertex. left_index is the tip of the index finger."""
+
+JOINT_OF_KEYPOINT = {name: name for name in SMPL24} | {"mid_hip": "pelvis"}
+"""Name of a keypoint that is a joint of the skeleton -> name of the joint."""
+
 
 _PARTS_OF_FINGER = {"mcp": 1, "pip": 2, "dip": 3}
 _PARTS_OF_THUMB = {"cmc": 1, "mcp": 2, "ip": 3}
@@ -106,12 +109,10 @@ def _joint_of_hand(keypoint: str) -> str:
     return f"{finger}{parts[part]}" if part else keypoint
 
 
-JOINT_OF_KEYPOINT = (
-    {name: name for name in SMPL24}
-    | {"mid_hip": "pelvis"}
-    | {name: _joint_of_hand(name) for name in HAND21 if name not in MANO_VERTEX_IDS}
-)
-"""Name of a keypoint that is a joint of the skeleton -> name of the joint."""
+JOINT_OF_HAND_KEYPOINT = {
+    name: _joint_of_hand(name) for name in HAND21 if name not in MANO_VERTEX_IDS
+}
+"""Name of a keypoint of HAND21 that is a joint -> name of the joint; the others are vertices."""
 
 
 def mirrored_name(name: str) -> str:
