@@ -40,7 +40,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add = actions.add_parser("hand-poses", help=about).add_argument
     add("--out", required=True, type=path_flag, metavar="FILE.npz", help=corpus)
     add("--count", type=int, default=40_000, metavar="N", help="training poses (default: 40000)")
-    add("--hand", default="free", metavar="FILE", help="a MANO file (default: the free hand)")
+    hand = "the path of MANO_RIGHT.pkl (default: the free hand)"
+    add("--hand", default="free", type=path_flag, metavar="FILE", help=hand)
     add("--seed", type=int, default=0, metavar="N", help="of the poses (default: 0)")
 
 

@@ -220,7 +220,7 @@ def measure(
                 _add(errors[name], picture, recoverer.hand, meshes)
             errors["network"].add(picture, hands.keypoints3d[best])
         # 2. From the true keypoints.
-        meshes = recoverer.of_hands(_true_hands(picture), photo, size, options)
+        meshes = recoverer.of_hands(_true_hands(picture), photo, size, options, exact=True)
         _add(errors["true_2d"], picture, recoverer.hand, meshes)
         mirror = (lambda x: x) if picture.right else mirror_points
         errors["mean_pose"].add(picture, *(mirror(x) for x in mean_pose))

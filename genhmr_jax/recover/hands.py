@@ -25,7 +25,7 @@ from genhmr_jax.io.model_folder import load_meta, load_params
 from genhmr_jax.recover.photo import RecoverOptions, default_checkpoint, in_chunks, keys_of
 from genhmr_jax.recover.results import Results, reprojection_error
 from genhmr_jax.systems import registry
-from genhmr_jax.systems.maskhand.system import KIND, MaskHandSystem
+from genhmr_jax.systems.maskhand.system import EXACT, KIND, MaskHandSystem
 
 # Sizes: P hands, K keypoints, V vertices, F faces, H hypotheses, S refinement steps + 1, T tokens.
 SHAPES = {
@@ -198,7 +198,9 @@ class HandRecoverer:
         else:
             hands = hands_given(image, given)
         height, width = image.shape[:2]
-        return self.of_hands(hands, options.camera(width, height), (width, height), options)
+        photo, size = options.camera(width, height), (width, height)
+        exact = given is not None and all(one.keypoints is not None for one in given)
+        return self.of_hands(hands, photo, size, options, exact=exact)
 
     def of_hands(
         self,
@@ -206,8 +208,15 @@ class HandRecoverer:
         photo: PhotoCamera,
         size: tuple[int, int],
         options: RecoverOptions = _DEFAULTS,
+        *,
+        exact: bool = False,
     ) -> HandMeshes:
-        """Recover detected hands of a photo of `size` (width, height) px."""
+        """Recover detected hands of a photo of `size` (width, height) px.
+
+        Args:
+          exact: whether the keypoints are known well, as those of the user: then the refinement
+            follows them closely.
+        """
         right = hands.right >= 0.5
         # 1. The mirror image of left hands, about the vertical line through the principal point.
         points, points3d = hands.keypoints, hands.keypoints3d
@@ -219,6 +228,9 @@ class HandRecoverer:
         arrays = fill(keypoints), fill(keypoints3d), photo, fill(hands.features)
         inputs = self.system.prepare(*arrays)
         how = options.solving(self.system)
+        if exact:
+            close = dataclasses.replace(EXACT, steps=how.refine.steps)
+            how = dataclasses.replace(how, refine=close)
         numbers, arguments = np.arange(rows), (self.system, self.params, self.hand, self._surface)
         keys = lambda chosen: keys_of(np.uint32(options.seed % 2**32), chosen)
         run = lambda chunk, chosen: solve(*arguments, chunk, keys(chosen), how)

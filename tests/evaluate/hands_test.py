@@ -75,7 +75,7 @@ def test_measure(pictures, monkeypatch):
             return found.only([])
         return found
 
-    def of_hands(hands, photo, size, options):
+    def of_hands(hands, photo, size, options, exact=False):
         picture = state["picture"]
         assert isinstance(photo, PhotoCamera) and size == picture.image.shape[1::-1]
         joints = picture.keypoints[order][:16]
