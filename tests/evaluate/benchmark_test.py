@@ -362,19 +362,8 @@ def test_the_shipped_model_runs_both_commands(made, tmp_path, capsys):
     pictures = f"--pictures={tmp_path / 'pictures'}"
     rows = []
     for flag in (pictures, "--true-keypoints"):
-        assert (
-            main.main(
-                [
-                    "eval",
-                    "--dataset=synthetic",
-                    f"--data-dir={folder}",
-                    "--limit=3",
-                    flag,
-                    *arguments,
-                ]
-            )
-            == 0
-        )
+        words = ["eval", "--dataset=synthetic", f"--data-dir={folder}", "--limit=3"]
+        assert main.main([*words, flag, *arguments]) == 0
         rows.append(json.loads(found.read_text())["results"]["T=1, sampling alone"])
         assert (
             0 < rows[-1]["pa_mpjpe_mm"] <= rows[-1]["mpjpe_mm"] < 2000 and rows[-1]["seconds"] > 0
