@@ -1,7 +1,7 @@
 """The inputs of a system for the people of one or several photos."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -81,6 +81,25 @@ def joined(parts: Sequence[Any]) -> Any:
 def repeated(inputs: Inputs, times: int) -> Inputs:
     """Repeat each row `times` times; the copies of a row are adjacent."""
     return jax.tree.map(lambda x: jnp.repeat(x, times, 0), inputs)
+
+
+Decode = Callable[[Float[Array, "B L D"]], Float[Array, "B J 3 3"]]
+"""From embeddings to joint rotations."""
+
+
+def turned(decode: Decode, turn: Float[Array, "B 3 3"]) -> Decode:
+    """A decoder of upright inputs (`upright`), with the root rotation in the photo's axes.
+
+    Args:
+      decode: to rotations in the upright axes.
+      turn: from these axes to those of the photo's camera.
+    """
+
+    def posed(embeddings: Float[Array, "B L D"]) -> Float[Array, "B J 3 3"]:
+        rotmats = decode(embeddings)
+        return rotmats.at[:, 0].set(turn @ rotmats[:, 0])
+
+    return posed
 
 
 def upright(inputs: Inputs) -> tuple[Float[Array, "B 3 3"], Inputs]:

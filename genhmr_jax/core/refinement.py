@@ -24,7 +24,6 @@ refined at the same time and independently.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -34,12 +33,12 @@ import smpl_jax
 from jaxtyping import Array, Float
 
 from genhmr_jax.core.fit_objective import Objective, ObjectiveSpec, Pose, weak_of
+from genhmr_jax.core.inputs import Decode
 from genhmr_jax.core.least_squares import solved, tangent, where_rows
 from genhmr_jax.core.silhouette_term import Silhouette
 from genhmr_jax.geometry.body_jacobian import CROSS
 from genhmr_jax.geometry.camera import CropCamera
 
-Decode = Callable[[Float[Array, "B L D"]], Float[Array, "B J 3 3"]]
 Parts = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 """Independent parts of a decoder: (joints, rows of the embeddings that determine them)."""
 

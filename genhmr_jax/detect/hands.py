@@ -12,7 +12,6 @@ calculators/hand_landmarks_to_rect_calculator.cc.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -198,25 +197,6 @@ def preload() -> None:
         _landmarks.preload(weights, np.zeros((batch, SIZE, SIZE, 3), np.float32), graph)
 
 
-def landmark_features(
-    crops: Float[Array, "B 224 224 3"],
-) -> Float[Array, "B 7 7 672"]:
-    """The last map of the landmark network, as features of the crops of hands.
-
-    Args:
-      crops: values 0..1; the fingers of an open hand point up, and the hand fills about half of the
-        square (`next_region`).
-
-    Returns:
-      the map. It can be jitted and differentiated with respect to the crops.
-
-    Raises:
-      FileNotFoundError: the network is missing.
-    """
-    graph, weights = graph_runner.load(NETWORK)
-    return graph_runner.run(graph, weights, {graph.inputs[0]: crops}, [FEATURES])[FEATURES]
-
-
 def next_region(points: Float[np.ndarray, "21 2"]) -> Region:
     """The region that the keypoints of a hand define, px: the middle knuckle is above the wrist."""
     towards = points[[5, 9, 9, 13]].mean(0)
@@ -228,27 +208,6 @@ def next_region(points: Float[np.ndarray, "21 2"]) -> Region:
     sides = high - low
     x, y = axes @ ((low + high) / 2 + [0, REGION_SHIFT * sides[1]])
     return Region(float(x), float(y), max(REGION_SCALE * float(sides.max()), 1.0), angle)
-
-
-def hands_to_json(hands: Hands) -> list[dict[str, Any]]:
-    """The hands as plain numbers, without features: px to 0.01, metres to 0.00001."""
-    rows = []
-    for i in range(len(hands)):
-        rounded = lambda values, digits, i=i: np.round(values[i].astype(float), digits).tolist()
-        rows.append(
-            {
-                "box": rounded(hands.boxes, 2),
-                "score": rounded(hands.scores, 4),
-                "right": rounded(hands.right, 4),
-                "person": int(hands.person[i]),
-                "keypoints": [
-                    [round(x, 2), round(y, 2), round(confidence, 4)]
-                    for x, y, confidence in hands.keypoints[i].tolist()
-                ],
-                "keypoints3d": rounded(hands.keypoints3d, 5),
-            }
-        )
-    return rows
 
 
 def _found(image: np.ndarray, starts: Sequence[Region]) -> list[HandEstimate]:

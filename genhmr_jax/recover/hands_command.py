@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,9 +76,15 @@ def _load(args: argparse.Namespace) -> "tuple[HandRecoverer, RecoverOptions]":
     from genhmr_jax.io import compilation_cache
 
     compilation_cache.enable()
+    from genhmr_jax.detect import detector
+    from genhmr_jax.detect import hands as hand_detector
     from genhmr_jax.recover import hands
     from genhmr_jax.recover.photo import RecoverOptions
 
+    # Threads read the stored programs while this one loads the model.
+    threading.Thread(target=hand_detector.preload).start()
+    if not (args.no_people or args.given):
+        threading.Thread(target=detector.preload).start()
     chosen = dict(
         iterations=args.iterations,
         hypotheses=args.hypotheses,

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from genhmr_jax.core import confidence, sampling
 from genhmr_jax.core.choices import DECODE_RULES
-from genhmr_jax.core.inputs import Inputs, repeated, upright
+from genhmr_jax.core.inputs import Inputs, repeated, turned, upright
 from genhmr_jax.core.preparation import around_keypoints
 from genhmr_jax.core.refinement import Parts, RefineSpec
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
@@ -256,13 +256,7 @@ class GenHmrSystem:
         decode = self.decoding(params)
         if not self.spec.upright:
             return decode
-        turn = view.upright()[0]
-
-        def posed(embeddings: Float[Array, "B L D"]) -> Float[Array, "B 24 3 3"]:
-            rotmats = decode(embeddings)
-            return rotmats.at[:, 0].set(turn @ rotmats[:, 0])
-
-        return posed
+        return turned(decode, view.upright()[0])
 
     def decoding(
         self, params: Params

@@ -15,7 +15,7 @@ import smpl_jax
 from jaxtyping import Array, Float, Int
 
 from genhmr_jax.core import confidence, sampling
-from genhmr_jax.core.inputs import Inputs, upright
+from genhmr_jax.core.inputs import Inputs, turned, upright
 from genhmr_jax.core.refinement import Parts, RefineSpec
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
 from genhmr_jax.geometry import camera
@@ -160,13 +160,7 @@ class MaskHandSystem:
         self, params: Params, view: CropCamera
     ) -> Callable[[Float[Array, "B L D"]], Float[Array, "B 16 3 3"]]:
         """From embeddings to rotation matrices, by the tokenizer; see core.system.System."""
-        decode, turn = self.decoding(params), view.upright()[0]
-
-        def posed(embeddings: Float[Array, "B L D"]) -> Float[Array, "B 16 3 3"]:
-            rotmats = decode(embeddings)
-            return rotmats.at[:, 0].set(turn @ rotmats[:, 0])
-
-        return posed
+        return turned(self.decoding(params), view.upright()[0])
 
     def decoding(
         self, params: Params

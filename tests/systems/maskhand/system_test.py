@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from smpl_jax.rotations import axis_angle_to_matrix
 
 from genhmr_jax.core.inputs import upright
 from genhmr_jax.core.system import PhotoCamera
@@ -76,10 +77,11 @@ def test_left_is_right_in_the_mirror(hand_recoverer):
     for name in ("vertices", "joints", "translation", "hypothesis_joints"):
         wanted = mirror_points(getattr(right, name))
         np.testing.assert_allclose(getattr(left, name), wanted, rtol=2e-3, atol=1e-4)
+    # As matrices: an axis-angle near half a turn amplifies rounding.
+    matrices = lambda pose: axis_angle_to_matrix(pose.reshape(*pose.shape[:-1], 15, 3))
     for name in ("hand_pose", "hypothesis_hand_pose"):
-        pose = getattr(right, name)
-        wanted = pose * np.tile([1, -1, -1], 15)
-        np.testing.assert_allclose(getattr(left, name), wanted, atol=1e-3)
+        wanted = matrices(getattr(right, name) * np.tile([1, -1, -1], 15))
+        np.testing.assert_allclose(matrices(getattr(left, name)), wanted, atol=2e-3)
     np.testing.assert_allclose(left.joints2d[..., 0], 600 - right.joints2d[..., 0], atol=0.02)
     np.testing.assert_array_equal(left.faces(0), right.faces(0)[:, ::-1])
 
