@@ -203,6 +203,7 @@ def pooled(encoder: encoders.Encoder, pixels: jax.Array) -> list[jax.Array]:
     return [jnp.tile(mean(n), c // 3 + 1)[..., :c] for n, c in ((32, 80), (16, 136), (8, 288))]
 
 
+@pytest.mark.slow
 def test_training_from_built_datasets(task, monkeypatch):
     """Shapes, a finite gradient that reaches the image branch, and a validation record."""
     monkeypatch.setattr(encoders.FrozenBlazePose, "encode", pooled)

@@ -207,6 +207,7 @@ def test_rows_without_a_label_do_not_count(prepared):
         np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_bfloat16_step_keeps_float32_parameters(genhmr_config, prepared):
     config = genhmr_config.copy_and_resolve_references()
     config.precision = "bfloat16"

@@ -93,6 +93,7 @@ def test_a_model_that_is_not_packaged_is_refused(capsys):
     assert "--model hmr2: no checkpoint of it comes with the package" in error
 
 
+@pytest.mark.slow
 def test_a_posturehmr_is_measured_with_and_without_the_image(monkeypatch):
     """An untrained model on two stored rows with the maps of the detector."""
     mesh2d = Mesh2dSpec(width=16, depth=1, point_width=4, cell_width=2)

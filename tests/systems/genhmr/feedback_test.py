@@ -216,7 +216,10 @@ def test_hypotheses_differ_also_after_one_iteration(network, body, inputs):
     assert (own.std(1).max(1) > 1e-3).all()
 
 
-@pytest.mark.parametrize("how", [{}, {"hypotheses": 4, "temperature": 1.0, "iterations": 3}])
+SEVERAL = {"hypotheses": 4, "temperature": 1.0, "iterations": 3}
+
+
+@pytest.mark.parametrize("how", [{}, pytest.param(SEVERAL, marks=pytest.mark.slow)])
 def test_a_row_does_not_depend_on_the_others(network, body, inputs, how):
     system, params = network
     count = how.get("hypotheses", 1)

@@ -54,6 +54,7 @@ def test_feature_set_that_is_not_there(folder):
         features.FeatureSet(folder)
 
 
+@pytest.mark.slow
 def test_training_with_images_starts_from_a_model_without(
     folder, get_config, corpus_file, tmp_path, monkeypatch
 ):

@@ -167,6 +167,7 @@ def test_two_estimates_are_averaged_unless_they_contradict(monkeypatch):
     np.testing.assert_allclose(points[ankle], second[0][ankle], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_starts_as_blazepose_learns_and_is_loaded(folder, get_config, tmp_path, monkeypatch):
     config = get_config("lifter/tiny")
     config.data.images, config.steps, config.evaluate_every, config.optim.warmup = (

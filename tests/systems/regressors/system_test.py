@@ -107,6 +107,7 @@ def test_a_folder_that_does_not_say_how_to_crop(model, tmp_path):
         photo.load(folder)
 
 
+@pytest.mark.slow
 def test_a_backbone_alone_cannot_recover(tmp_path, model):
     width, depth, _ = SIZES["s"]
     file = save(
