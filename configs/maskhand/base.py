@@ -48,7 +48,6 @@ def get_config() -> ml_collections.ConfigDict:
     c.data = ml_collections.ConfigDict()
     c.data.poses = "hand_poses.npz"  # of `genhmr data hand-poses`
     c.data.images = "runs/hand_images"  # stored rows
-    c.data.map_size = (7, 7)  # of the stored maps
     c.data.body = "free"
     c.data.view = ml_collections.ConfigDict()  # overrides of data/hands/views.py:HandViewSpec
 

@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from smpl_jax.rotations import axis_angle_to_matrix
 
 from genhmr_jax.core.system import PhotoCamera
+from genhmr_jax.data.annotations.hands import GivenHand
 from genhmr_jax.data.hands.prior import HandPrior
 from genhmr_jax.data.hands.render import draw_sample, posed
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
@@ -36,7 +37,7 @@ from genhmr_jax.geometry.hand import (
 from genhmr_jax.geometry.metrics import distances, procrustes
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_argument
-from genhmr_jax.recover.hands import HandMeshes, HandRecoverer, load_hands
+from genhmr_jax.recover.hands import HandMeshes, HandRecoverer, hands_given, load_hands
 from genhmr_jax.recover.photo import RecoverOptions
 from genhmr_jax.systems.maskhand import model as networks
 
@@ -276,15 +277,8 @@ def closest(hands: Hands, picture: HandPicture) -> int | None:
 
 def _true_hands(picture: HandPicture) -> Hands:
     """The true 2D keypoints as a detection, without 3D keypoints."""
-    points = picture.points2d.astype(np.float32)
-    box = np.concatenate([points.min(0), points.max(0)])
-    return dataclasses.replace(
-        Hands.empty(1),
-        boxes=box[None],
-        scores=np.ones(1, np.float32),
-        keypoints=np.concatenate([points, np.ones((len(HAND21), 1), np.float32)], -1)[None],
-        right=np.array([float(picture.right)], np.float32),
-    )
+    points = np.concatenate([picture.points2d, np.ones((len(HAND21), 1))], -1)
+    return hands_given(picture.image, [GivenHand(picture.right, points.astype(np.float32))])
 
 
 def _add(

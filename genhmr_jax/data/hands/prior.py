@@ -133,18 +133,6 @@ class HandPrior:
         return self.hand.overlaps(angles) > TOLERANCE - _MARGIN
 
 
-def sample(
-    hand: HandPrior | SmplModel, rng: np.random.Generator, count: int, split: str = "train"
-) -> Float[np.ndarray, "N 15 3"]:
-    """Random poses of a right hand, see HandPrior.sample.
-
-    Args:
-      hand: the prior, or a hand to make it of, which takes about a second.
-    """
-    prior = hand if isinstance(hand, HandPrior) else HandPrior(hand)
-    return prior.sample(rng, count, split)
-
-
 def _between(start: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarray:
     return start + share[:, None, None] * (end - start)
 

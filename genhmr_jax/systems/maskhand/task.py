@@ -19,6 +19,7 @@ from genhmr_jax.data import poses
 from genhmr_jax.data.features import FeatureSet
 from genhmr_jax.data.hands import stored
 from genhmr_jax.data.rows import Rows
+from genhmr_jax.detect.hands import GRID
 from genhmr_jax.geometry.hand import hand_keypoint_model, hand_keypoints, load_hand
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.model_folder import load_meta, load_params, save_params
@@ -102,7 +103,7 @@ class MaskHandTask(Task):
         if config.batch_size:
             shapes["views"] = poses.batch_shapes(config.batch_size, joints=16)
         if config.image_batch_size:
-            maps = [(*config.data.map_size, channels) for channels in self.spec.encoder_channels]
+            maps = [(GRID, GRID, channels) for channels in self.spec.encoder_channels]
             shapes["images"] = stored.batch_shapes(config.image_batch_size, maps)
         return shapes
 
