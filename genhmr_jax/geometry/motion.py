@@ -1,0 +1,71 @@
+"""The motion of one person: the parameters of a body over time."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.spatial.transform import Rotation, Slerp
+
+CAMERA, WORLD = "camera", "world"
+"""Axes of a motion. camera: x right, y down, z forward. world: y up, the ground at y = 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+    """One body over F frames; a photo has one frame. NumPy.
+
+    Attributes:
+      name: of the person, such as "person 1".
+      times: (F,) seconds, increasing; the intervals may differ.
+      betas: (10,) shape, the same in all frames.
+      poses: (F, 24, 3) axis-angle, radians; joint 0 is global_orient, in `axes`.
+      translation: (F, 3) metres of the model origin (which is not the pelvis), in `axes`.
+      present: (F,) whether the body is known in a frame. The other rows have no meaning.
+      confidence: (F, 24) 0..1 of each joint; NaN without an estimate.
+      axes: CAMERA or WORLD.
+    """
+
+    name: str
+    times: Float[np.ndarray, "F"]
+    betas: Float[np.ndarray, "10"]
+    poses: Float[np.ndarray, "F 24 3"]
+    translation: Float[np.ndarray, "F 3"]
+    present: Bool[np.ndarray, "F"]
+    confidence: Float[np.ndarray, "F 24"]
+    axes: str = CAMERA
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def rate(self) -> float:
+        """Frames a second, from the median interval; 30 for a single frame."""
+        return float(1 / np.median(np.diff(self.times))) if len(self) > 1 else 30.0
+
+    def continuous(self) -> "Motion":
+        """From the first to the last known frame, with interpolated rows where it is not known.
+
+        Rotations are interpolated on the shortest arc, translations linearly. `present` still
+        tells which rows were known.
+
+        Raises:
+          ValueError: no frame is known.
+        """
+        known = np.flatnonzero(self.present)
+        if not len(known):
+            raise ValueError(f"{self.name} is in no frame")
+        span = slice(known[0], known[-1] + 1)
+        times, at = self.times[span], self.times[known]
+        poses = self.poses[known].astype(np.float64)
+        if len(known) > 1:
+            curves = (Slerp(at, Rotation.from_rotvec(joint)) for joint in poses.swapaxes(0, 1))
+            poses = np.stack([curve(times).as_rotvec() for curve in curves], 1)
+        lines = [np.interp(times, at, column) for column in self.translation[known].T]
+        return dataclasses.replace(
+            self,
+            times=times,
+            poses=poses.astype(np.float32),
+            translation=np.stack(lines, -1).astype(np.float32),
+            present=self.present[span],
+            confidence=self.confidence[span],
+        )

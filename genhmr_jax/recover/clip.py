@@ -1,0 +1,125 @@
+"""`Clip`: the people of a clip over time as plain NumPy arrays, and their `.npz` file."""
+
+import dataclasses
+
+import numpy as np
+
+from genhmr_jax.geometry.motion import CAMERA, WORLD, Motion
+from genhmr_jax.recover.results import Results
+
+# Sizes: P people (tracks), F frames, K keypoints, H hypotheses.
+SHAPES = {
+    "frame_index": ("F",),
+    "times": ("F",),
+    "image_size": (2,),
+    "focal_length": (),
+    "principal_point": (2,),
+    "body_model": (),
+    "track_id": ("P",),
+    "state": ("P", "F"),
+    "boxes": ("P", "F", 4),
+    "keypoints2d": ("P", "F", "K", 3),
+    "keypoint_names": ("K",),
+    "betas": ("P", 10),
+    "global_orient": ("P", "F", 3),
+    "body_pose": ("P", "F", 69),
+    "translation": ("P", "F", 3),
+    "joints": ("P", "F", 24, 3),
+    "joints2d": ("P", "F", 24, 2),
+    "joint_confidence": ("P", "F", 24),
+    "joint_names": (24,),
+    "projected_keypoints": ("P", "F", "K", 2),
+    "camera_moves": (),
+    "world_rotation": (3, 3),
+    "world_translation": (3,),
+    "foot_contact": ("P", "F", 2),
+    "frame_global_orient": ("P", "F", 3),
+    "frame_body_pose": ("P", "F", 69),
+    "frame_translation": ("P", "F", 3),
+    "frame_joints": ("P", "F", 24, 3),
+}
+_DTYPES = {
+    **dict.fromkeys(("keypoint_names", "joint_names", "body_model"), np.str_),
+    **dict.fromkeys(("frame_index", "image_size", "track_id", "state"), np.int32),
+    "times": np.float64,
+    "camera_moves": np.bool_,
+}
+ABSENT, OBSERVED, FILLED = 0, 1, 2
+"""States of a person in a frame. FILLED: not detected, and interpolated over a short gap."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Clip(Results):
+    """The P people of a clip of F frames. Every array is NumPy; floats are float32.
+
+    Coordinates are those of recover.people.People, in the camera of each frame. Rows of people who
+    are ABSENT from a frame are zero.
+
+    Attributes:
+      frame_index: (F,) number of each frame in the source, from 0.
+      times: (F,) seconds from the start of the source, float64.
+      image_size: (2,) width, height, px.
+      focal_length: () px, one for the clip.
+      principal_point: (2,) px.
+      body_model: () name of the free body, or path of the user's.
+      track_id: (P,) identity of each person, from 1, in the order of appearance.
+      state: (P, F) ABSENT, OBSERVED or FILLED.
+      boxes: (P, F, 4) x0, y0, x1, y1, px.
+      keypoints2d: (P, F, K, 3) detected 2D keypoints: x px, y px, confidence 0..1.
+      keypoint_names: (K,).
+      betas: (P, 10) shape, one for each person.
+      global_orient: (P, F, 3), body_pose: (P, F, 69) axis-angle, radians.
+      translation: (P, F, 3) of the model origin, metres.
+      joints: (P, F, 24, 3) metres. joints2d: (P, F, 24, 2) px.
+      joint_confidence: (P, F, 24) 0..1.
+      joint_names: (24,).
+      projected_keypoints: (P, F, K, 2) px, of the body's `keypoint_names` points.
+      camera_moves: () whether the background moves; then there is no world.
+      world_rotation: (3, 3), world_translation: (3,) from camera to world coordinates (y up, metres,
+        the ground at y = 0): world = rotation @ camera + translation. None if not known.
+      foot_contact: (P, F, 2) probability that the left and the right foot rests on the ground.
+      frame_global_orient, frame_body_pose, frame_translation, frame_joints: (P, F, ...) the answer
+        of each frame by itself, before the track was made steady.
+    """
+
+    frame_index: np.ndarray
+    times: np.ndarray
+    image_size: np.ndarray
+    focal_length: np.ndarray
+    principal_point: np.ndarray
+    body_model: np.ndarray
+    track_id: np.ndarray
+    state: np.ndarray
+    boxes: np.ndarray
+    keypoints2d: np.ndarray
+    keypoint_names: np.ndarray
+    betas: np.ndarray
+    global_orient: np.ndarray
+    body_pose: np.ndarray
+    translation: np.ndarray
+    joints: np.ndarray
+    joints2d: np.ndarray
+    joint_confidence: np.ndarray
+    joint_names: np.ndarray
+    projected_keypoints: np.ndarray
+    camera_moves: np.ndarray
+    world_rotation: np.ndarray | None = None
+    world_translation: np.ndarray | None = None
+    foot_contact: np.ndarray | None = None
+    frame_global_orient: np.ndarray | None = None
+    frame_body_pose: np.ndarray | None = None
+    frame_translation: np.ndarray | None = None
+    frame_joints: np.ndarray | None = None
+
+    shapes, dtypes, command = SHAPES, _DTYPES, "genhmr recover CLIP"
+
+    def __post_init__(self) -> None:
+        """Convert every field to a NumPy array of its type, and check the shapes.
+
+        Raises:
+          ValueError: a shape does not match SHAPES, or two arrays disagree about a size.
+        """
+        self.check()
+
+    def __len__(self) -> int:
+        return len(self.track_id)
