@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genhmr_jax.core.choices import CONTEXTS
-from genhmr_jax.evaluate.datasets import BENCHMARKS, DATASETS, SYNTHETIC
+from genhmr_jax.evaluate.datasets import BENCHMARKS, CLIPS, DATASETS, SYNTHETIC
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_flag
 
@@ -19,20 +19,22 @@ if TYPE_CHECKING:  # heavy, imported where they are used
     from genhmr_jax.data.sources import Record, Report
     from genhmr_jax.evaluate.protocols import Protocol
     from genhmr_jax.evaluate.runner import Predictor
-    from genhmr_jax.recover.photo import Recoverer
+    from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
 _ONLY_FOR = {
     "protocol": tuple(DATASETS),
-    "true_focal": tuple(DATASETS),
+    "true_focal": (*DATASETS, CLIPS),
     "body_dir": (*DATASETS, "photos"),
-    "limit": (*DATASETS, *SYNTHETIC),
-    "poses": tuple(SYNTHETIC),
+    "limit": (*DATASETS, *SYNTHETIC, CLIPS),
+    "poses": (*SYNTHETIC, CLIPS),
     "robustness": tuple(SYNTHETIC),
     "uncertainty": tuple(SYNTHETIC),
-    "pictures": BENCHMARKS,
+    "pictures": (*SYNTHETIC, "photos"),
     "true_keypoints": tuple(SYNTHETIC),
 }
 """Flags that only some test sets support; for the others they are errors."""
+_ONE_SETTING = ("photos", CLIPS)
+"""Test sets on which one setting of one model is measured."""
 ITERATIONS = (1, 3, 5, 10)
 MEAN_POSE = "mean-pose"
 """The value of --checkpoint for the baseline."""
@@ -45,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--dataset", required=True, choices=(*DATASETS, *BENCHMARKS), help="the test set")
     folder = (
         "folder of the official releases, or of the datasets built by `genhmr data build`; photos: "
-        "of the photos; synthetic: of the test set, which is rendered there if it is missing"
+        "of the photos; synthetic, clips: of the test set, which is rendered there if it is missing"
     )
     add("--data-dir", required=True, type=path_flag, metavar="DIR", help=folder)
     trained = "a trained model, or mean-pose, the baseline (default: the packaged model)"
@@ -57,7 +59,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     smpl = "your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy"
     add("--body-dir", type=path_flag, metavar="DIR", help=smpl)
     # 2. Settings of the model.
-    sampling = "sampling iterations to evaluate (default: 1,3,5,10; photos: as recover)"
+    sampling = "sampling iterations to evaluate (default: 1,3,5,10; photos, clips: as recover)"
     add("--iterations", type=counts, metavar="N,N", help=sampling)
     steps = "2D refinement steps; 0: only without refinement (default: the model's)"
     add("--refine-steps", type=int, metavar="N", help=steps)
@@ -68,10 +70,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     # 3. The run.
     size = "people in a batch; changes only the speed (default: 32)"
     add("--batch-size", type=int, default=32, metavar="N", help=size)
-    add("--limit", type=int, metavar="N", help="only the first N people")
+    add("--limit", type=int, metavar="N", help="only the first N people (or clips)")
     bad = "list bad records and continue, instead of stopping at the first one"
     add("--skip-bad", action="store_true", help=bad)
-    corpus = "synthetic: the pose corpus from which a missing test set is rendered"
+    corpus = "synthetic, clips: the pose corpus from which a missing test set is rendered"
     add("--poses", type=path_flag, metavar="NPZ", help=corpus)
     robustness = (
         "synthetic: measure also under occlusion, truncation, low resolution, changed light, "
@@ -126,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     if not out.parent.is_dir():
         raise InputError(out, "cannot be written (no such folder)", "choose another --out")
     rendered = dict.fromkeys(SYNTHETIC, _synthetic)
-    measure = (rendered | {"photos": _photos}).get(args.dataset, _dataset)
+    measure = (rendered | {CLIPS: _clips, "photos": _photos}).get(args.dataset, _dataset)
     measured, text = measure(args)
     result = {
         "dataset": args.dataset,
@@ -166,11 +168,12 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(f"--model {args.model}", problem, remedy)
         if args.context != "all":
             raise InputError(f"--context {args.context}", f"{problem}, which gets no input", remedy)
-        if args.dataset == "photos":
-            raise InputError("--checkpoint", f"{MEAN_POSE} does not go with photos", "give a model")
-    if args.dataset == "photos" and len(args.iterations or ()) > 1:
-        given = ",".join(map(str, args.iterations))
-        raise InputError("--iterations", f"{given} does not go with photos", "give one number")
+        if args.dataset in _ONE_SETTING:
+            problem = f"{MEAN_POSE} does not go with {args.dataset}"
+            raise InputError("--checkpoint", problem, "give a model")
+    if args.dataset in _ONE_SETTING and len(args.iterations or ()) > 1:
+        problem = f"{','.join(map(str, args.iterations))} does not go with {args.dataset}"
+        raise InputError("--iterations", problem, "give one number")
 
 
 def _flag(name: str) -> str:
@@ -331,17 +334,41 @@ def _photos(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """As `_dataset`, on photos."""
     from genhmr_jax.evaluate.bodies import load_bodies
     from genhmr_jax.evaluate.photos import photos, photos_table
-    from genhmr_jax.recover.photo import RecoverOptions
 
     model = _load(args, load_bodies(args.body_dir, genders=["neutral"]).models["neutral"])
-    options = RecoverOptions(
+    options = _one_setting(args, model)
+    pictures = Path(args.pictures) if args.pictures else None
+    found = photos(model, args.data_dir, options=options, pictures=pictures)
+    return _benchmark(args, found, photos_table(found))
+
+
+def _clips(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """As `_dataset`, on clips."""
+    from genhmr_jax.evaluate import clips
+    from genhmr_jax.geometry.bodies import load_body
+    from genhmr_jax.recover.clip_recovery import ClipOptions
+
+    model = _load(args, load_body())
+    found = clips.measure_clips(
+        model,
+        args.data_dir,
+        args.poses,
+        count=args.limit or clips.COUNT,
+        options=ClipOptions(photo=_one_setting(args, model)),
+        true_focal=args.true_focal,
+    )
+    return _benchmark(args, found, clips.clips_table(found))
+
+
+def _one_setting(args: argparse.Namespace, model: "Recoverer") -> "RecoverOptions":
+    """The options of the flags for one setting of a model."""
+    from genhmr_jax.recover.photo import RecoverOptions
+
+    return RecoverOptions(
         iterations=args.iterations[0] if args.iterations else None,
         refine_steps=_refine_steps(args, model),
         context=args.context,
     )
-    pictures = Path(args.pictures) if args.pictures else None
-    found = photos(model, args.data_dir, options=options, pictures=pictures)
-    return _benchmark(args, found, photos_table(found))
 
 
 def _benchmark(

@@ -112,7 +112,7 @@ def _fit(path: pathlib.Path, out: pathlib.Path, body, args: argparse.Namespace) 
     from genhmr_jax.core.mesh_fit import MeshFitSpec, fit_mesh
     from genhmr_jax.io.atomic import atomic_path
     from genhmr_jax.io.mesh_files import read_vertices
-    from genhmr_jax.render.export import Y_UP
+    from genhmr_jax.render.export.mesh import Y_UP
 
     vertices = read_vertices(path)
     if len(vertices) != body.num_vertices:

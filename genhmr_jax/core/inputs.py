@@ -78,6 +78,11 @@ def joined(parts: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
 
+def joined_rows(parts: Sequence[Any]) -> Any:
+    """As `joined`, inside of a jitted function."""
+    return jax.tree.map(lambda *rows: jnp.concatenate(rows), *parts)
+
+
 def repeated(inputs: Inputs, times: int) -> Inputs:
     """Repeat each row `times` times; the copies of a row are adjacent."""
     return jax.tree.map(lambda x: jnp.repeat(x, times, 0), inputs)

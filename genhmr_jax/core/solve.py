@@ -5,6 +5,7 @@ This is one jitted program.
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,8 @@ import smpl_jax
 from jaxtyping import Array, Float, Int
 from smpl_jax import rotations
 
-from genhmr_jax.core.inputs import Inputs, conditioned, repeated
-from genhmr_jax.core.refinement import RefineSpec, refine
+from genhmr_jax.core.inputs import Decode, Inputs, conditioned, repeated
+from genhmr_jax.core.refinement import Refined, RefineSpec, refine
 from genhmr_jax.core.system import Latents, Params, System, TracedSystem
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import project_body, project_keypoints
@@ -102,7 +103,7 @@ def solve(
       keys: (B,) typed, one for each row, so that a row does not depend on the other rows.
       options: one program serves every number of iterations and every temperature.
     """
-    return _solve(system, params, body, surface, inputs, keys, *_how(options))
+    return _solve(system, params, body, surface, inputs, keys, *how(options))
 
 
 def preload(
@@ -115,13 +116,71 @@ def preload(
     options: SolveOptions,
 ) -> None:
     """Read the stored program of `solve` for such arguments, if there is one."""
-    _solve.preload(system, params, body, surface, inputs, keys, *_how(options))
+    _solve.preload(system, params, body, surface, inputs, keys, *how(options))
 
 
-def _how(options: SolveOptions) -> tuple[np.int32, np.float32, int, RefineSpec, str]:
-    """The last arguments of `_solve`."""
+def how(options: SolveOptions) -> tuple[np.int32, np.float32, int, RefineSpec, str]:
+    """The options as the last arguments of jitted functions, such as `answers`."""
     traced = np.int32(options.iterations), np.float32(options.temperature)
     return *traced, options.hypotheses, options.refine, options.context
+
+
+class Answers(NamedTuple):
+    """The answers for H hypotheses of each of B people, R = B H rows, before and after refinement.
+
+    Attributes:
+      pose: from embeddings to joint rotations.
+      view: of each row.
+      latents: as sampled.
+      sampled_keypoints: (R, K, 2) projections of the sampled body, px.
+      refined: after the 2D refinement.
+      confidence: (R, J) of the sampled poses; the refinement is deterministic.
+    """
+
+    pose: Decode
+    view: CropCamera
+    latents: Latents
+    sampled_keypoints: Float[Array, "R K 2"]
+    refined: Refined
+    confidence: Float[Array, "R J"]
+
+
+def answers(
+    system: System,
+    params: Params,
+    surface: smpl_jax.SmplModel,
+    inputs: Inputs,
+    keys: Array,
+    iterations: Array,
+    temperature: Array,
+    hypotheses: int,
+    spec: RefineSpec,
+    context: str,
+) -> Answers:
+    """Encode, sample and refine; the arguments are those of `solve`."""
+    k = hypotheses
+    # 1. Encode. The refinement uses all keypoints and masks, whatever the context of the system.
+    own = dataclasses.replace(conditioned(inputs, context), silhouette=None)
+    encoded = system.encode(params, own)
+
+    # 2. Sample. From here on every hypothesis is a separate row.
+    view, keypoints, silhouette = repeated((inputs.view, inputs.keypoints, inputs.silhouette), k)
+    keys = jax.vmap(lambda key: jax.random.split(key, k))(keys).reshape(-1)
+    settings = {"iterations": iterations, "temperature": temperature, "hypotheses": k}
+    latents = system.sample(params, surface, repeated(encoded, k), keys, **settings)
+    pose = system.pose(params, view)
+    sampled = pose(latents.embeddings)
+    sampled_keypoints = project_body(surface, sampled, latents.betas, latents.weak_camera, view)[0]
+
+    # 3. Refine.
+    start = (latents.embeddings, latents.betas, latents.weak_camera)
+    what = (keypoints, view, silhouette, spec, system.pose_parts)
+    refined = refine(pose, surface, *start, *what)
+
+    # 4. Confidence of the sampled pose.
+    draws = jax.vmap(lambda key: jax.random.fold_in(key, CONFIDENCE_DRAWS))(keys)
+    confidence = system.confidence(params, latents, surface, sampled, draws)
+    return Answers(pose, view, latents, sampled_keypoints, refined, confidence)
 
 
 @stored("system", "hypotheses", "spec", "context")
@@ -139,37 +198,19 @@ def _solve(
     context: str,
 ) -> Solved:
     batch, k = inputs.rows, hypotheses
-    # 1. Encode. The refinement uses all keypoints and masks, whatever the context of the system.
-    own = dataclasses.replace(conditioned(inputs, context), silhouette=None)
-    encoded = system.encode(params, own)
-
-    # 2. Sample. From here on every hypothesis is a separate row.
-    view, keypoints, silhouette = repeated((inputs.view, inputs.keypoints, inputs.silhouette), k)
-    keys = jax.vmap(lambda key: jax.random.split(key, k))(keys).reshape(-1)
-    many = repeated(encoded, k)
-    how = {"iterations": iterations, "temperature": temperature, "hypotheses": k}
-    latents = system.sample(params, surface, many, keys, **how)
-    pose = system.pose(params, view)
-    sampled = pose(latents.embeddings)
-    sampled_keypoints = project_body(surface, sampled, latents.betas, latents.weak_camera, view)[0]
-
-    # 3. Refine, and find the best hypothesis of each person.
-    start = (latents.embeddings, latents.betas, latents.weak_camera)
-    what = (keypoints, view, silhouette, spec, system.pose_parts)
-    refined = refine(pose, surface, *start, *what)
+    rest = iterations, temperature, k, spec, context
+    found = answers(system, params, surface, inputs, keys, *rest)
+    pose, view, latents, refined = found.pose, found.view, found.latents, found.refined
+    # 1. The best hypothesis of each person.
     rank = jnp.min(refined.loss, 0) if latents.expected_error is None else latents.expected_error
     rank = rank.reshape(batch, k)
     best = jnp.argmin(rank, 1)
 
-    # 4. Confidence of the sampled pose (the refinement is deterministic).
-    draws = jax.vmap(lambda key: jax.random.fold_in(key, CONFIDENCE_DRAWS))(keys)
-    confidence = system.confidence(params, latents, surface, sampled, draws)
-
-    # 5. Bodies of all hypotheses, and the best ones.
+    # 2. Bodies of all hypotheses, and the best ones.
     rotmats = pose(refined.embeddings)
     everything = _posed(body, rotmats, refined.betas, refined.weak_camera, view) | {
-        "joint_confidence": confidence,
-        "sampled_keypoints": sampled_keypoints,
+        "joint_confidence": found.confidence,
+        "sampled_keypoints": found.sampled_keypoints,
         "tokens": latents.tokens,
         "refine_loss": refined.loss.T,
     }

@@ -95,7 +95,7 @@ def detect(
     if boxes is None and keypoints is None:
         most = MOST_PEOPLE if max_people is None else max_people
         people, left_out = find_people(image, most, threshold, network)
-        return dataclasses.replace(_detections(people), left_out=left_out)
+        return dataclasses.replace(as_detections(people), left_out=left_out)
     boxes = _rows("boxes", boxes, (4,))
     keypoints = _rows("keypoints", keypoints, (len(DETECTED), 3))
     if boxes is not None and keypoints is not None and len(boxes) != len(keypoints):
@@ -111,7 +111,7 @@ def detect(
     if keypoints is None:
         _check_boxes(image, boxes)
         people = [in_box(image, box, network) for box in boxes[chosen]]
-        return dataclasses.replace(_detections(people), given=chosen, left_out=left_out)
+        return dataclasses.replace(as_detections(people), given=chosen, left_out=left_out)
     found = _around_keypoints(image, boxes[chosen], keypoints[chosen], network)
     return dataclasses.replace(found, given=chosen, left_out=left_out)
 
@@ -156,7 +156,7 @@ def in_box(image: np.ndarray, box: np.ndarray, network: str = NETWORK) -> FoundP
 
 def in_region(image: np.ndarray, region: Region, network: str = NETWORK) -> PoseEstimate:
     """The person in a region of an image, which must show one; MoveNet is not run."""
-    return _pose_estimate(image, blazepose.landmarks(image, region, network), region, network)
+    return pose_estimate(image, blazepose.landmarks(image, region, network), region, network)
 
 
 def check_image(image: np.ndarray) -> None:
@@ -168,7 +168,7 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"the image is {found}: uint8 (height, width, 3), RGB, is needed")
 
 
-def _detections(people: list[FoundPerson]) -> Detections:
+def as_detections(people: list[FoundPerson]) -> Detections:
     """Detections with one row for each person; the list may be empty."""
     found = Detections.empty(len(people))
     for i, person in enumerate(people):
@@ -188,7 +188,7 @@ def _around_keypoints(
     """The user's keypoints, with masks, 3D keypoints and features of the detector."""
     found = dataclasses.replace(Detections.empty(len(boxes)), boxes=boxes, keypoints=keypoints)
     usable = np.flatnonzero(enough_keypoints(keypoints) & _inside(boxes, image))
-    own = _detections([in_box(image, box, network) for box in boxes[usable]])
+    own = as_detections([in_box(image, box, network) for box in boxes[usable]])
     for name in ("scores", "keypoints3d", "masks", "mask_frames", "features", "regions"):
         getattr(found, name)[usable] = getattr(own, name)
     return found
@@ -278,18 +278,23 @@ def _estimate(
         if found.person < IS_PERSON:
             break
         next_region = found.region()
-    return _pose_estimate(image, found, region, network, coco, box)
+    return pose_estimate(image, found, region, network, coco, box)
 
 
-def _pose_estimate(
+def pose_estimate(
     image: np.ndarray,
     found: blazepose.Landmarks,
     region: Region,
     network: str,
     coco: np.ndarray | None = None,
     box: np.ndarray | None = None,
+    before: np.ndarray | None = None,
 ) -> PoseEstimate:
-    """Combine BlazePose's landmarks of a region, the lifter, and MoveNet's keypoints if any."""
+    """Combine BlazePose's landmarks of a region, the lifter, and MoveNet's keypoints if any.
+
+    `before` (23, 3), the keypoints in the frame before, replaces MoveNet's where the estimates of
+    the region and of its mirror image contradict each other.
+    """
     # 1. BlazePose's keypoints, with less confidence where MoveNet's differ.
     is_person = found.person >= IS_PERSON
     points, points3d = found.named(DETECTED), np.zeros((len(DETECTED), 3))
@@ -300,7 +305,7 @@ def _pose_estimate(
     if is_person:
         other, mirror_region = _mirrored(image, region, network)
         points[:, :2], points3d, agreement = _lifted(
-            found, region, other, mirror_region, image.shape[1], coco
+            found, region, other, mirror_region, image.shape[1], before if coco is None else coco
         )
         points[:, 2] *= agreement
         if other.person >= IS_PERSON:

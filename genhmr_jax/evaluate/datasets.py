@@ -41,5 +41,7 @@ DATASETS = {
 }
 SYNTHETIC = {"synthetic": 1, "synthetic_v2": 2}
 """Rendered test sets and their version (evaluate/synthetic_split.py)."""
-BENCHMARKS = (*SYNTHETIC, "photos")
-"""Free test sets, measured by evaluate/benchmark.py and evaluate/photos.py."""
+CLIPS = "clips"
+"""The rendered clips (evaluate/clip_split.py)."""
+BENCHMARKS = (*SYNTHETIC, CLIPS, "photos")
+"""Free test sets, measured by evaluate/benchmark.py, evaluate/clips.py and evaluate/photos.py."""

@@ -74,10 +74,14 @@ class BodyJacobian(NamedTuple):
         share = _einsum("bnk,jk->bnj", weights, _below(body.parents))
         return Attachment(share, turned + blended[:, :, 3:])
 
+    def skeleton(self) -> Attachment:
+        """The attachment of all joints."""
+        share = jnp.asarray(_below(self.body.parents).T)
+        return Attachment(jnp.tile(share, (len(self.joints), 1, 1)), self.joints_by_shape)
+
     def keypoints(self, vertices: Attachment) -> Attachment:
         """The attachment of the detected keypoints, given that of the vertices among them."""
-        rows, below = self.joints.shape[0], jnp.asarray(_below(self.body.parents).T)
-        joints = Attachment(jnp.tile(below, (rows, 1, 1)), self.joints_by_shape)
+        joints = self.skeleton()
         flat = lambda x: x.reshape(*x.shape[:2], -1)
         pick = lambda v, j: keypoint_points(self.body, SmplOutput(flat(v), flat(j), j))
         share, by_shape = map(pick, vertices, joints)

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from genhmr_jax.geometry.motion import CAMERA, WORLD, Motion
 from genhmr_jax.recover.results import Results
 
 # Sizes: P people (tracks), F frames, K keypoints, H hypotheses.
@@ -75,8 +74,8 @@ class Clip(Results):
       joint_names: (24,).
       projected_keypoints: (P, F, K, 2) px, of the body's `keypoint_names` points.
       camera_moves: () whether the background moves; then there is no world.
-      world_rotation: (3, 3), world_translation: (3,) from camera to world coordinates (y up, metres,
-        the ground at y = 0): world = rotation @ camera + translation. None if not known.
+      world_rotation: (3, 3), world_translation: (3,) from camera to world coordinates (y up,
+        metres, the ground at y = 0): world = rotation @ camera + translation. None if not known.
       foot_contact: (P, F, 2) probability that the left and the right foot rests on the ground.
       frame_global_orient, frame_body_pose, frame_translation, frame_joints: (P, F, ...) the answer
         of each frame by itself, before the track was made steady.

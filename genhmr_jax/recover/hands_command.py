@@ -163,7 +163,7 @@ def _save_meshes(out: Path, stem: str, hands: "HandMeshes", formats: tuple[str, 
     """Write STEM_hands_NUMBER.FORMAT for each hand and format."""
     if not formats:
         return
-    from genhmr_jax.render.export import save_mesh
+    from genhmr_jax.render.export.mesh import save_mesh
 
     for number, vertices in enumerate(hands.vertices):
         for suffix in formats:

@@ -192,7 +192,8 @@ class Recoverer:
     body: smpl_jax.SmplModel
 
     @functools.cached_property
-    def _surface(self) -> smpl_jax.SmplModel:
+    def surface(self) -> smpl_jax.SmplModel:
+        """The body reduced to the points that the refinement compares with a photo."""
         return surface_model(self.body)
 
     def recover(
@@ -314,7 +315,7 @@ class Recoverer:
         """The arguments of core.solve.solve."""
         how = options.solving(self.system)
         keys = keys_of(np.uint32(options.seed % 2**32), numbers)
-        return self.system, self.params, self.body, self._surface, inputs, keys, how
+        return self.system, self.params, self.body, self.surface, inputs, keys, how
 
 
 def in_chunks(

@@ -78,7 +78,7 @@ def save_meshes(out: Path, stem: str, people: People, formats: tuple[str, ...]) 
     """Write STEM_PERSON.FORMAT for each person and format."""
     if not formats:
         return
-    from genhmr_jax.render.export import save_mesh
+    from genhmr_jax.render.export.mesh import save_mesh
 
     for person, vertices in enumerate(people.vertices):
         for suffix in formats:

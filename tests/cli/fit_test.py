@@ -8,7 +8,7 @@ from genhmr_jax.cli import main
 from genhmr_jax.core.mesh_fit import MeshFitSpec
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.io import compilation_cache
-from genhmr_jax.render.export import Y_UP, save_mesh
+from genhmr_jax.render.export.mesh import Y_UP, save_mesh
 
 RNG = np.random.default_rng(0)
 BODY = load_body("lite")

@@ -12,7 +12,7 @@ from genhmr_jax.cli import main
 from genhmr_jax.io import atomic
 from genhmr_jax.io.atomic import atomic_path, check_writable, disk_error
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.render.export import save_mesh
+from genhmr_jax.render.export.mesh import save_mesh
 from support.fakes import fake_people, install_fake_recover, save_photo
 
 

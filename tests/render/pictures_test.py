@@ -5,7 +5,8 @@ import pytest
 import trimesh
 
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.render import export, overlay, silhouette
+from genhmr_jax.render import MESH_FORMATS, overlay, silhouette
+from genhmr_jax.render.export.mesh import save_mesh
 
 CUBE = trimesh.creation.box((0.6, 1.2, 0.6))
 VERTICES, FACES = np.asarray(CUBE.vertices), np.asarray(CUBE.faces)
@@ -102,10 +103,10 @@ def test_silhouette_of_a_box_has_the_projected_area():
     assert not silhouette.silhouette(np.zeros((0, 8, 3)), FACES, 600.0, 40, 30).any()
 
 
-@pytest.mark.parametrize("kind", export.MESH_FORMATS)
+@pytest.mark.parametrize("kind", MESH_FORMATS)
 def test_mesh_files_hold_the_same_vertices_upright(kind, tmp_path):
     points = at(0.5, -0.2, 3.0)
-    export.save_mesh(path := tmp_path / f"person.{kind}", points, FACES)
+    save_mesh(path := tmp_path / f"person.{kind}", points, FACES)
     loaded = trimesh.load(path, process=False, force="mesh")
     np.testing.assert_allclose(loaded.vertices, points * [1, -1, -1], atol=1e-6)
     np.testing.assert_array_equal(loaded.faces, FACES)
@@ -117,6 +118,6 @@ def test_mesh_files_hold_the_same_vertices_upright(kind, tmp_path):
 
 def test_unknown_mesh_format_and_missing_folder(tmp_path):
     with pytest.raises(ValueError, match="obj, glb, ply"):
-        export.save_mesh(tmp_path / "person.fbx", VERTICES, FACES)
+        save_mesh(tmp_path / "person.fbx", VERTICES, FACES)
     with pytest.raises(InputError, match="cannot be written"):
-        export.save_mesh(tmp_path / "missing" / "person.obj", VERTICES, FACES)
+        save_mesh(tmp_path / "missing" / "person.obj", VERTICES, FACES)

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import SMPL24, SMPL24_FLIP, flip_pose
 
 from genhmr_jax.data.synthetic import decals
-from genhmr_jax.data.synthetic.appearance import Wardrobe
+from genhmr_jax.data.synthetic.appearance import Outfit, Wardrobe
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.data.synthetic.families import APPEARANCES, TRAINING
 from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_points
@@ -35,8 +35,8 @@ def _depths_inside(names: tuple[str, ...]) -> np.ndarray:
     return np.array([_DEPTHS.get(name.split("_")[-1].rstrip("123"), 0.1) for name in names])
 
 
-_DEPTHS_OF_KEYPOINTS = _depths_inside(DETECTED)
-_DEPTHS_OF_JOINTS = _depths_inside(SMPL24)
+KEYPOINT_DEPTHS = _depths_inside(DETECTED)
+"""Metres by which each visible keypoint may be behind the visible surface."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _composite(face_id, bary, faces, colour, picture, cover, samples):
 
 
 @jax.jit
-def _pose_body(body: smpl_jax.SmplModel, betas, rotmats):
+def pose_body(body: smpl_jax.SmplModel, betas, rotmats):
     """Vertices, joints and DETECTED keypoints."""
     output = smpl_jax.forward(body, betas, rotmats)
     return output.vertices, output.joints, keypoint_points(body, output, DETECTED)
@@ -214,6 +214,63 @@ def _occlude(
     cover[inside] = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Dressed:
+    """A person with clothes, who is drawn in any pose.
+
+    Attributes:
+      outfit: of the person.
+      charts: of its decals, `Wardrobe.charts`.
+      faces: (F, 3) of the body.
+    """
+
+    outfit: Outfit
+    charts: decals.Charts
+    faces: np.ndarray
+
+    def paint(
+        self,
+        vertices: np.ndarray,
+        translation: np.ndarray,
+        focal: float,
+        ground: np.ndarray,
+        light: Callable[[np.ndarray], np.ndarray],
+        draw: Callable = rasterize,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draws the person in front of a background.
+
+        Args:
+          vertices: (V, 3) of the posed body without clothes, metres.
+          translation: (3,) metres.
+          focal: px.
+          ground: (S, S, 3) the background, 0..1.
+          light: (V, 3) irradiance of normals (V, 3).
+          draw: rasterizer.rasterize, or device_rasterizer.rasterize.
+
+        Returns:
+          the picture (S, S, 3); the covered share of each pixel (S, S); the depth of the clothes
+          (S, S), metres.
+        """
+        # Clothes are offset along the posed normals by their thickness at rest, which is exact but
+        # for the stretching of the skin. Wrinkles change the light on the cloth, but not its
+        # outline.
+        size, s, outfit = len(ground), SAMPLES, self.outfit
+        normals = vertex_normals(vertices, self.faces)
+        clothed = vertices + normals * np.linalg.norm(outfit.offset, axis=-1, keepdims=True)
+        wrinkled = vertex_normals(clothed + normals * outfit.wrinkles[:, None], self.faces)
+        shading = light(wrinkled)
+        drawn = draw(clothed + translation, self.faces, focal * s, size * s, size * s)
+        face_id, depth, bary = drawn
+        picture, cover = ground.copy(), np.zeros((size, size), np.float32)
+        if outfit.decals is None:
+            colour = np.clip(outfit.albedo * shading, 0, 1) ** (1 / 2.2)
+            _composite(face_id, bary, self.faces, colour, picture, cover, s)
+        else:
+            surface = (outfit.decals, (face_id, bary), self.faces, outfit.albedo, shading)
+            decals.composite(self.charts, *surface, picture, cover, s)
+        return picture, cover, depth[::s, ::s]
+
+
 def render_sample(
     body: smpl_jax.SmplModel,
     wardrobe: Wardrobe,
@@ -234,42 +291,34 @@ def render_sample(
       appearance: a key of families.APPEARANCES.
     """
     # 1. The body and its clothes.
-    size, s, look = spec.size, SAMPLES, APPEARANCES[appearance]
+    size, look = spec.size, APPEARANCES[appearance]
     rotmats = Rotation.from_rotvec(pose.reshape(24, 3)).as_matrix()
     rotmats[0] = _root(pose, spec, rng)
     betas = np.clip(rng.normal(size=10), -3, 3)
     outfit = look.dress(wardrobe, rng)
-    faces = np.asarray(body.faces, np.int64)
-    posed = _pose_body(body, betas.astype(np.float32), rotmats.astype(np.float32))
+    posed = pose_body(body, betas.astype(np.float32), rotmats.astype(np.float32))
     vertices, joints, keypoints = (np.asarray(x, np.float64) for x in posed)
-    # Clothes are offset along the posed normals by their thickness at rest, which is exact but for
-    # the stretching of the skin.
-    normals = vertex_normals(vertices, faces)
-    clothed = vertices + normals * np.linalg.norm(outfit.offset, axis=-1, keepdims=True)
     translation, focal = _place(vertices, keypoints, spec, rng)
 
-    # 2. The picture. Wrinkles change the light on the cloth, but not its outline.
+    # 2. The picture.
     ground, known = backgrounds.draw(rng, size, look.scenery)
-    wrinkled = vertex_normals(clothed + normals * outfit.wrinkles[:, None], faces)
-    shading = look.light(wrinkled, rng, ground.mean((0, 1)).astype(np.float64), known)
-    face_id, depth, bary = draw(clothed + translation, faces, focal * s, size * s, size * s)
-    picture, cover = ground.copy(), np.zeros((size, size), np.float32)
-    if outfit.decals is None:
-        colour = np.clip(outfit.albedo * shading, 0, 1) ** (1 / 2.2)
-        _composite(face_id, bary, faces, colour, picture, cover, s)
-    else:
-        surface = (outfit.decals, (face_id, bary), faces, outfit.albedo, shading)
-        decals.composite(wardrobe.charts, *surface, picture, cover, s)
+    ambient = ground.mean((0, 1)).astype(np.float64)
+    person = Dressed(outfit, wardrobe.charts, np.asarray(body.faces, np.int64))
+    picture, cover, surface = person.paint(
+        vertices,
+        translation,
+        focal,
+        ground,
+        lambda normals: look.light(normals, rng, ambient, known),
+        draw,
+    )
     if rng.random() < spec.occluder:
         _occlude(picture, cover, backgrounds.draw(rng, size, look.scenery)[0], rng)
 
     # 3. The labels.
     keypoints, joints = keypoints + translation, joints + translation
-    project = lambda points: points[:, :2] / points[:, 2:] * focal + size / 2
-    surface = depth[::s, ::s]
-    pixels = project(keypoints)
-    visible = _visible(pixels, keypoints[:, 2] - _DEPTHS_OF_KEYPOINTS, cover, surface)
-    visible_joints = _visible(project(joints), joints[:, 2] - _DEPTHS_OF_JOINTS, cover, surface)
+    pixels, visible = seen(keypoints, KEYPOINT_DEPTHS, focal, cover, surface)
+    _, visible_joints = seen(joints, _depths_inside(SMPL24), focal, cover, surface)
     return Sample(
         image=look.noise(picture, rng),
         mask=cover > 0.5,
@@ -284,13 +333,26 @@ def render_sample(
     )
 
 
-def _visible(pixels: np.ndarray, z: np.ndarray, cover: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """1 for points inside of the image, on the person, and not behind the visible surface, else 0.
+def seen(
+    points: np.ndarray, depths: np.ndarray, focal: float, cover: np.ndarray, surface: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where points are in a picture, and which are visible.
 
-    z: depths, metres, less the allowed distance behind the surface.
+    Args:
+      points: (K, 3) camera coordinates, metres; the principal point is the middle of the picture.
+      depths: (K,) metres by which a visible point may be behind the visible surface.
+      focal: px.
+      cover: (S, S) the share of each pixel that the person covers.
+      surface: (S, S) depth of the person, metres.
+
+    Returns:
+      (K, 2) px; (K,) 1 for points inside of the picture, on the person, and not behind the visible
+      surface, else 0.
     """
     size = len(cover)
+    pixels = points[:, :2] / points[:, 2:] * focal + size / 2
     inside = np.all((pixels >= 0) & (pixels < size), -1)
     col, row = np.clip(pixels.astype(int), 0, size - 1).T
-    surface = np.where(np.isfinite(depth[row, col]), depth[row, col], np.inf)
-    return (inside & (cover[row, col] > 0.5) & (z < surface)).astype(np.float64)
+    nearest = np.where(np.isfinite(surface[row, col]), surface[row, col], np.inf)
+    visible = inside & (cover[row, col] > 0.5) & (points[:, 2] - depths < nearest)
+    return pixels, visible.astype(np.float64)

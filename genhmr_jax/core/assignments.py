@@ -1,0 +1,177 @@
+"""The answers for people whose left and right may have been confused by the detector.
+
+A detector that sees a person from behind may name the keypoints as if the person faced the camera.
+Then the body is turned back to front. From one side it may exchange the legs. A single photo has no
+further evidence, but in a clip the neighbouring frames have. Therefore each frame of a clip gets
+one answer for each of ASSIGNMENTS, and `best_sequence` chooses among them.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import smpl_jax
+from jaxtyping import Array, Float, Int
+
+from genhmr_jax.core.inputs import Inputs, joined_rows
+from genhmr_jax.core.refinement import RefineSpec
+from genhmr_jax.core.solve import SolveOptions, answers, how
+from genhmr_jax.core.system import Params, System
+from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP
+from genhmr_jax.io.program_store import stored, stored_output
+
+ASSIGNMENTS = ("detected", "exchanged", "legs exchanged")
+PENALTIES = np.array([0.0, 0.06, 0.03])
+"""Metres: what a frame of an assignment costs in `best_sequence`."""
+_LEG = ("knee", "ankle", "big_toe", "heel")
+_LEGS = np.array([name.split("_", 1)[-1] in _LEG for name in DETECTED])
+
+
+@stored_output
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FrameAnswers:
+    """The answers of B people of single frames; A is the number of ASSIGNMENTS.
+
+    Attributes:
+      sampled: (B, A, L, D) token embeddings before refinement. embeddings: after it.
+      betas: (B, A, 10) shape. weak_camera: (B, A, 3) of the crop.
+      global_orient: (B, A, 3), body_pose: (B, A, 69) axis-angle, radians.
+      translation: (B, A, 3) metres.
+      joints: (B, A, J, 3) camera coordinates, metres.
+      cost: (B, A) metres, how unlikely the answer is, apart from PENALTIES.
+      confidence: (B, A, J) 0..1.
+    """
+
+    sampled: Float[Array, "B A L D"]
+    embeddings: Float[Array, "B A L D"]
+    betas: Float[Array, "B A 10"]
+    weak_camera: Float[Array, "B A 3"]
+    global_orient: Float[Array, "B A 3"]
+    body_pose: Float[Array, "B A 69"]
+    translation: Float[Array, "B A 3"]
+    joints: Float[Array, "B A J 3"]
+    cost: Float[Array, "B A"]
+    confidence: Float[Array, "B A J"]
+
+
+def solve_frames(
+    system: System,
+    params: Params,
+    surface: smpl_jax.SmplModel,
+    inputs: Inputs,
+    keys: Array,
+    options: SolveOptions,
+) -> FrameAnswers:
+    """Recover the bodies of B people under each assignment; see core.solve.solve.
+
+    Args:
+      options: with one hypothesis.
+    """
+    return _solve(system, params, surface, inputs, keys, *how(options))
+
+
+@stored("system", "hypotheses", "spec", "context")
+def _solve(
+    system: System,
+    params: Params,
+    surface: smpl_jax.SmplModel,
+    inputs: Inputs,
+    keys: Array,
+    iterations: Array,
+    temperature: Array,
+    hypotheses: int,
+    spec: RefineSpec,
+    context: str,
+) -> FrameAnswers:
+    rows, count = inputs.rows, len(ASSIGNMENTS)
+    everything = joined_rows([inputs, exchanged(inputs), legs_exchanged(inputs)])
+    rest = iterations, temperature, hypotheses, spec, context
+    found = answers(system, params, surface, everything, jnp.tile(keys, count), *rest)
+    refined, latents = found.refined, found.latents
+    rotmats = found.pose(refined.embeddings)
+    axis_angle = smpl_jax.rotations.matrix_to_axis_angle(rotmats)
+    translation = found.view.translation(refined.weak_camera)
+    joints = smpl_jax.forward(surface, refined.betas, rotmats).joints + translation[:, None]
+    # A residual of 1 % of the crop, and one of 1 cm in the learned error, count the same.
+    cost = jnp.sqrt(jnp.min(refined.loss, 0))
+    if latents.expected_error is not None:
+        cost = cost + latents.expected_error
+    by_row = lambda x: jnp.swapaxes(x.reshape(count, rows, *x.shape[1:]), 0, 1)
+    values = FrameAnswers(
+        sampled=latents.embeddings,
+        embeddings=refined.embeddings,
+        betas=refined.betas,
+        weak_camera=refined.weak_camera,
+        global_orient=axis_angle[:, 0],
+        body_pose=axis_angle[:, 1:].reshape(len(axis_angle), -1),
+        translation=translation,
+        joints=joints,
+        cost=cost,
+        confidence=found.confidence,
+    )
+    return jax.tree.map(by_row, values)
+
+
+def exchanged(inputs: Inputs) -> Inputs:
+    """The same people with left and right exchanged: turned back to front, at the same pixels.
+
+    A reflection in depth leaves all pixels, and makes a left side of a right one. The picture is
+    ignored, because its features are of the detector that may have confused the sides.
+    """
+    flip, reflection = np.array(DETECTED_FLIP), np.float32([1, 1, -1])
+    return dataclasses.replace(
+        inputs,
+        keypoints=_changed(inputs.keypoints, lambda x: x[:, flip]),
+        keypoints3d=_changed(inputs.keypoints3d, lambda x: x[:, flip] * reflection),
+        image_weight=_changed(inputs.image_weight, jnp.zeros_like),
+    )
+
+
+def legs_exchanged(inputs: Inputs) -> Inputs:
+    """The same people with the legs exchanged below the hips, each at the other's pixels.
+
+    Both legs keep their depths, because the trunk determines which hip is in front.
+    """
+    flip, legs = np.array(DETECTED_FLIP), _LEGS[:, None]
+    in_depth = lambda x: jnp.concatenate([x[:, flip, :2], x[..., 2:]], -1)
+    return dataclasses.replace(
+        inputs,
+        keypoints=_changed(inputs.keypoints, lambda x: jnp.where(legs, x[:, flip], x)),
+        keypoints3d=_changed(inputs.keypoints3d, lambda x: jnp.where(legs, in_depth(x), x)),
+    )
+
+
+def _changed(value: Array | None, change: Callable[[Array], Array]) -> Array | None:
+    """A field of Inputs that a system may lack."""
+    return None if value is None else change(value)
+
+
+def best_sequence(
+    joints: Float[np.ndarray, "T A J 3"], cost: Float[np.ndarray, "T A"]
+) -> Int[np.ndarray, "T"]:
+    """The most likely answer in each of the frames of one person (Viterbi 1967).
+
+    It minimises the sum of `cost` + PENALTIES, and of the mean distances of the joints from those
+    of the frame before.
+
+    Args:
+      joints: metres; only their positions relative to the first joint count.
+      cost: of FrameAnswers, metres.
+
+    Returns:
+      the index of the assignment in each frame.
+    """
+    relative = joints - joints[:, :, :1]
+    total, origins = cost[0] + PENALTIES, []
+    for before, after, own in zip(relative[:-1], relative[1:], cost[1:], strict=True):
+        step = np.linalg.norm(before[:, None] - after[None], axis=-1).mean(-1)
+        origins.append((total[:, None] + step).argmin(0))
+        total = (total[:, None] + step).min(0) + own + PENALTIES
+    # Backwards from the best end.
+    states = [int(total.argmin())]
+    for origin in reversed(origins):
+        states.append(int(origin[states[-1]]))
+    return np.array(states[::-1])

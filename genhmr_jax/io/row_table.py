@@ -1,0 +1,138 @@
+"""A table on disk to which rows are appended, and which survives an interrupted process.
+
+Every column is a file of raw numbers, which is read as a memory map, so that a long table needs no
+memory. `table.json` has the types of the columns, the number of complete rows, and the caller's
+notes. It is replaced atomically after the rows are written: rows of an interrupted append do not
+count.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.io.errors import InputError
+
+_HEAD = "table.json"
+
+
+class RowTable:
+    """A table in a folder.
+
+    Attributes:
+      path: the folder.
+      notes: of the caller, JSON; written by the next `append`.
+    """
+
+    def __init__(self, path: str | os.PathLike, notes: dict[str, Any]):
+        """Make an empty table. An existing one is deleted.
+
+        Raises:
+          OSError: the folder cannot be written to.
+        """
+        self.path, self.notes = pathlib.Path(path), dict(notes)
+        self._types: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._rows = 0
+        self.delete()
+        self.path.mkdir(parents=True)
+        self._write_head()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "RowTable":
+        """Open a table; rows of an interrupted append are removed.
+
+        Raises:
+          FileNotFoundError: there is none.
+          InputError: it is damaged.
+        """
+        table = cls.__new__(cls)
+        table.path = pathlib.Path(path)
+        try:
+            head = json.loads((table.path / _HEAD).read_text())
+            table.notes, table._rows = dict(head["notes"]), int(head["rows"])
+            columns = dict(head["columns"]).items()
+            table._types = {name: (tuple(shape), str(kind)) for name, (shape, kind) in columns}
+            for name, (shape, kind) in table._types.items():
+                if not name.isidentifier():  # it becomes a file name
+                    raise ValueError(f"the column {name!r}")
+                expected = table._rows * _bytes(shape, kind)
+                if table._file(name).stat().st_size < expected:
+                    raise ValueError(f"{name} is shorter than {table._rows} rows")
+                os.truncate(table._file(name), expected)
+        except FileNotFoundError:
+            raise
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            problem = f"is a damaged table ({error})"
+            raise InputError(path, problem, "delete the folder, and start again") from error
+        return table
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def append(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Append rows; the first call determines the columns, their shapes and types.
+
+        Raises:
+          ValueError: other columns, shapes or types than before, or arrays of several lengths.
+          OSError: the disk is full.
+        """
+        arrays = {name: np.ascontiguousarray(value) for name, value in rows.items()}
+        found = {name: (value.shape[1:], value.dtype.str) for name, value in arrays.items()}
+        if not self._rows and not self._types:
+            self._types = found
+        if found != self._types:
+            raise ValueError(f"{self.path}: the rows {found} are not those of {self._types}")
+        if len(lengths := {len(value) for value in arrays.values()}) > 1:
+            raise ValueError(f"{self.path}: columns of {sorted(lengths)} rows")
+        for name, value in arrays.items():
+            with open(self._file(name), "ab") as file:
+                file.write(value.data)
+        self._rows += len(next(iter(arrays.values()))) if arrays else 0
+        self._write_head()
+
+    def truncate(self, rows: int) -> None:
+        """Remove the rows after the first `rows`."""
+        self._rows = min(rows, self._rows)
+        for name, (shape, kind) in self._types.items():
+            os.truncate(self._file(name), self._rows * _bytes(shape, kind))
+        self._write_head()
+
+    def read(self) -> dict[str, np.ndarray]:
+        """Every column as a read-only memory map (N, ...); empty without any rows."""
+        if not self._rows:
+            return {
+                name: np.zeros((0, *shape), kind) for name, (shape, kind) in self._types.items()
+            }
+        return {
+            name: np.memmap(self._file(name), kind, "r", shape=(self._rows, *shape))
+            for name, (shape, kind) in self._types.items()
+        }
+
+    def delete(self) -> None:
+        """Delete the folder and its files."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _file(self, column: str) -> pathlib.Path:
+        return self.path / f"{column}.rows"
+
+    def _write_head(self) -> None:
+        head = {"rows": self._rows, "columns": self._types, "notes": self.notes}
+        with atomic_path(self.path / _HEAD) as temporary:
+            pathlib.Path(temporary).write_text(json.dumps(head))
+
+
+def _bytes(shape: tuple[int, ...], kind: str) -> int:
+    """Bytes of a row.
+
+    Raises:
+      ValueError, TypeError: no numeric type.
+    """
+    dtype = np.dtype(kind)
+    if dtype.kind not in "fiub":
+        raise ValueError(f"the type {kind}")
+    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

@@ -1,0 +1,117 @@
+"""The people of a photo or a clip as motions, for exports and the page."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import smpl_jax
+from jaxtyping import Bool, Float
+from scipy.spatial.transform import Rotation
+
+from genhmr_jax.geometry.motion import WORLD, Motion
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.recover.clip import ABSENT, OBSERVED, Clip
+from genhmr_jax.recover.people import People
+from genhmr_jax.render.export.rest import rest_joints
+
+
+def motions_of_clip(clip: Clip) -> list[Motion]:
+    """The steady motions of the people, in the axes of the camera."""
+    present = clip.state != ABSENT
+    return _of_clip(clip, clip.global_orient, clip.body_pose, clip.translation, present)
+
+
+def frame_motions_of_clip(clip: Clip) -> list[Motion]:
+    """The answers of single frames; they have no filled frames."""
+    fields = clip.frame_global_orient, clip.frame_body_pose, clip.frame_translation
+    return _of_clip(clip, *fields, clip.state == OBSERVED)
+
+
+def motions_of_people(people: People) -> list[Motion]:
+    """The people of a photo: motions of one frame."""
+    fields = people.global_orient, people.body_pose, people.translation, people.joint_confidence
+    return [
+        _still(i, people.betas[i], *(field[i] for field in fields)) for i in range(len(people))
+    ]
+
+
+def hypotheses_of_people(people: People) -> list[list[Motion]]:
+    """The hypotheses of each person of a photo, in order; empty without any."""
+    if people.hypothesis_body_pose is None:
+        return [[] for _ in range(len(people))]
+    return [
+        [
+            _still(i, people.betas[i], orient, pose, people.translation[i], confidence)
+            for orient, pose, confidence in zip(
+                people.hypothesis_global_orient[i],
+                people.hypothesis_body_pose[i],
+                people.hypothesis_confidence[i],
+                strict=True,
+            )
+        ]
+        for i in range(len(people))
+    ]
+
+
+def in_world(
+    motions: Sequence[Motion], clip: Clip, body: smpl_jax.SmplModel
+) -> list[Motion]:
+    """Motions in world coordinates (y up, the ground at y = 0).
+
+    The body turns about its pelvis p of the rest pose: x = R (v - p) + p + t. With the world's
+    W x + w it becomes W R (v - p) + p + t', so that t' = W (p + t) + w - p.
+
+    Raises:
+      InputError: the camera moves, or no feet rest on the ground.
+    """
+    if clip.world_rotation is None:
+        why = "the camera moves" if clip.camera_moves else "too few feet rest on the ground"
+        remedy = "leave out --world: coordinates are those of the camera"
+        raise InputError("--world", f"there is no world, because {why}", remedy)
+    turn = Rotation.from_matrix(clip.world_rotation)
+    moved = []
+    for motion in motions:
+        pelvis = rest_joints(body, motion.betas)[0]
+        poses = motion.poses.copy()
+        poses[:, 0] = (turn * Rotation.from_rotvec(poses[:, 0])).as_rotvec()
+        translation = turn.apply(pelvis + motion.translation) + clip.world_translation - pelvis
+        translation = translation.astype(np.float32)
+        change = {"poses": poses, "translation": translation, "axes": WORLD}
+        moved.append(dataclasses.replace(motion, **change))
+    return moved
+
+
+def _of_clip(
+    clip: Clip,
+    orient: Float[np.ndarray, "P F 3"],
+    pose: Float[np.ndarray, "P F 69"],
+    translation: Float[np.ndarray, "P F 3"],
+    present: Bool[np.ndarray, "P F"],
+) -> list[Motion]:
+    poses = np.concatenate([orient, pose], -1).reshape(*orient.shape[:2], 24, 3)
+    return [
+        Motion(
+            name=f"person {number}",
+            times=clip.times,
+            betas=clip.betas[i],
+            poses=poses[i],
+            translation=translation[i],
+            present=present[i],
+            confidence=clip.joint_confidence[i],
+        )
+        for i, number in enumerate(clip.track_id)
+    ]
+
+
+def _still(
+    person: int,
+    betas: Float[np.ndarray, "10"],
+    orient: Float[np.ndarray, "3"],
+    pose: Float[np.ndarray, "69"],
+    translation: Float[np.ndarray, "3"],
+    confidence: Float[np.ndarray, "24"],
+) -> Motion:
+    poses = np.concatenate([orient, pose]).reshape(1, 24, 3)
+    known = np.ones(1, bool)
+    name = f"person {person + 1}"
+    return Motion(name, np.zeros(1), betas, poses, translation[None], known, confidence[None])

@@ -1,0 +1,147 @@
+"""`Scene`: what a viewer page shows, as plain arrays."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from genhmr_jax.geometry.motion import CAMERA, Motion
+
+ABSENT, OBSERVED, FILLED = 0, 1, 2
+"""States of a person in a frame, with the numbers of the clip's results."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RestBody:
+    """A mesh with a skeleton in the rest pose. People may share one.
+
+    The page skins it linearly: it has no pose blend shapes. If the vertices already hold those of
+    the pose of a photo, the mesh of the photo is exact. For a clip, the mean of those of its frames
+    leaves an error of about 0.1 mm in a walk.
+
+    Attributes:
+      vertices: (V, 3) metres.
+      joints: (24, 3) metres.
+      parents: (24,) the parent of each joint, which precedes it; -1 for the root.
+      weight_joints: (V, 4) the joints that move each vertex.
+      weights: (V, 4) their weights; each row sums to 1.
+      faces: (F, 3) vertex indices, counter-clockwise from outside.
+    """
+
+    vertices: Float[np.ndarray, "V 3"]
+    joints: Float[np.ndarray, "24 3"]
+    parents: Int[np.ndarray, "24"]
+    weight_joints: Int[np.ndarray, "V 4"]
+    weights: Float[np.ndarray, "V 4"]
+    faces: Int[np.ndarray, "F 3"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trace:
+    """The bodies of one person of a photo after each step of sampling.
+
+    Attributes:
+      poses: (T, 24, 3) axis-angle, radians, in camera axes.
+      translation: (T, 3) metres.
+    """
+
+    poses: Float[np.ndarray, "T 24 3"]
+    translation: Float[np.ndarray, "T 3"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PersonScene:
+    """One person.
+
+    Attributes:
+      motion: in camera axes, over all frames of the scene.
+      body: the mesh.
+      state: (F,) ABSENT, OBSERVED or FILLED; None: OBSERVED where `motion.present`, else ABSENT.
+      hypotheses: other motions of the same person, in camera axes; empty without any.
+      before: the motion before refinement, in camera axes.
+      trace: of sampling, for a scene of one frame.
+    """
+
+    motion: Motion
+    body: RestBody
+    state: Int[np.ndarray, "F"] | None = None
+    hypotheses: tuple[Motion, ...] = ()
+    before: Motion | None = None
+    trace: Trace | None = None
+
+    def states(self) -> Int[np.ndarray, "F"]:
+        """`state`, or what `motion.present` says."""
+        if self.state is not None:
+            return np.asarray(self.state)
+        return np.where(self.motion.present, OBSERVED, ABSENT)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scene:
+    """A photo (one frame) or a clip, and the people in it.
+
+    Attributes:
+      title: such as the name of the file.
+      image_size: width, height, px; the camera refers to this size, not to that of `frames`.
+      focal: px.
+      principal_point: (2,) px.
+      times: (F,) seconds, increasing.
+      people: those of the photo or clip.
+      frames: one JPEG, WebP or PNG file for each time, of any size of the same shape; empty: the
+        page shows no picture.
+      world_rotation: (3, 3), world_translation: (3,) metres: world = rotation @ camera +
+        translation, where the world has y up and the ground at y = 0. None if not known; the page
+        then draws the ground under the feet, and says that it is an estimate.
+      before_name: what `PersonScene.before` is called on the page.
+      downloads: files that the page offers, by name.
+    """
+
+    title: str
+    image_size: tuple[int, int]
+    focal: float
+    principal_point: tuple[float, float]
+    times: Float[np.ndarray, "F"]
+    people: tuple[PersonScene, ...]
+    frames: tuple[bytes, ...] = ()
+    world_rotation: Float[np.ndarray, "3 3"] | None = None
+    world_translation: Float[np.ndarray, "3"] | None = None
+    before_name: str = "Before refinement"
+    downloads: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that the parts belong together.
+
+        Raises:
+          ValueError: the number of frames differs between two parts, a motion is not in camera
+            axes or holds numbers that are not finite, a state has no motion, or there is a trace of
+            more than one frame.
+        """
+        count = len(self.times)
+        if count == 0 or len(self.frames) not in (0, count):
+            raise ValueError(f"{len(self.frames)} pictures for {count} times")
+        if (self.world_rotation is None) != (self.world_translation is None):
+            raise ValueError("world_rotation and world_translation belong together")
+        for person in self.people:
+            _check(person, count)
+
+
+def _check(person: PersonScene, count: int) -> None:
+    """Raise ValueError unless a person fits a scene of `count` frames."""
+    name = person.motion.name
+    motions = [person.motion, *person.hypotheses, *([person.before] if person.before else [])]
+    for motion in motions:
+        if motion.axes != CAMERA:
+            raise ValueError(f"{name}: the axes are {motion.axes!r}, not {CAMERA!r}")
+        if len(motion) != count:
+            raise ValueError(f"{name}: {len(motion)} frames of a scene of {count}")
+        known = [array[motion.present] for array in (motion.poses, motion.translation)]
+        if not all(np.isfinite(array).all() for array in known):
+            raise ValueError(f"{name}: a pose or a translation is not finite")
+    states = person.states()
+    if len(states) != count:
+        raise ValueError(f"{name}: {len(states)} states of a scene of {count} frames")
+    if (missing := (states != ABSENT) & ~person.motion.present).any():
+        raise ValueError(f"{name}: no motion in frame {missing.argmax()}, which is not ABSENT")
+    if person.trace is not None and count > 1:
+        raise ValueError(f"{name}: a trace of sampling belongs to a photo, not to {count} frames")
