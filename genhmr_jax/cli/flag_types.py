@@ -1,9 +1,7 @@
-"""Types of flags: numbers in a range, points, mesh formats."""
+"""Types of flags: numbers in a range, points, file formats."""
 
 import argparse
-from collections.abc import Callable
-
-from genhmr_jax.render import MESH_FORMATS
+from collections.abc import Callable, Sequence
 
 
 def number(kind: type, low: float, high: float) -> Callable[[str], float]:
@@ -32,10 +30,15 @@ def point(text: str) -> tuple[float, float]:
     return parse(parts[0]), parse(parts[1])
 
 
-def mesh_formats(text: str) -> tuple[str, ...]:
-    """An argparse type: a comma-separated choice of MESH_FORMATS."""
-    formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
-    if unknown := [part for part in formats if part not in MESH_FORMATS]:
-        choices, others = ",".join(MESH_FORMATS), ",".join(unknown)
-        raise argparse.ArgumentTypeError(f"must be of {choices}, not {others!r}")
-    return formats
+def formats(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """An argparse type: a comma-separated choice of file formats, each once."""
+    known = tuple(dict.fromkeys(known))
+
+    def parse(text: str) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
+        if unknown := [part for part in found if part not in known]:
+            choices, others = ",".join(known), ",".join(unknown)
+            raise argparse.ArgumentTypeError(f"must be of {choices}, not {others!r}")
+        return found
+
+    return parse

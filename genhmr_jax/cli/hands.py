@@ -2,8 +2,9 @@
 
 import argparse
 
-from genhmr_jax.cli.flag_types import mesh_formats, number
+from genhmr_jax.cli.flag_types import formats, number
 from genhmr_jax.io.paths import path_flag, photo_path
+from genhmr_jax.render import MESH_FORMATS
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     fov = "field of view over the longer side, degrees"
     view.add_argument("--fov", type=number(float, 1, 170), metavar="DEG", help=fov)
     meshes = "meshes to write as well: obj,glb,ply"
-    add("--save", type=mesh_formats, default=(), metavar="FORMATS", help=meshes)
+    add("--save", type=formats(MESH_FORMATS), default=(), metavar="FORMATS", help=meshes)
     add("--no-overlay", action="store_true", help="write no picture")
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import genhmr_jax
-from genhmr_jax.cli import aot, convert, data, evaluate, fit, hands, recover, sweep
+from genhmr_jax.cli import aot, convert, data, doctor, evaluate, fit, hands, recover, sweep, view
 from genhmr_jax.cli.recover import SAMPLE_PHOTO as SAMPLE_PHOTO
 from genhmr_jax.io import terminal
 from genhmr_jax.io.atomic import disk_error
@@ -17,12 +17,14 @@ COMMANDS = {
     "recover": recover,
     "demo": recover,
     "hands": hands,
+    "view": view,
     "sweep": sweep,
     "aot": aot,
     "data": data,
     "convert": convert,
     "fit": fit,
     "eval": evaluate,
+    "doctor": doctor,
 }
 
 
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags of all commands."""
-    about = "Generative human mesh recovery: photos in, 3D body meshes out."
+    about = "Generative human mesh recovery: photos and clips in, 3D body meshes out."
     parser = argparse.ArgumentParser(prog="genhmr", description=about)
     parser.add_argument("--version", action="version", version=f"genhmr {genhmr_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -80,9 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
     recover.add_flags(
         add(
             "recover",
-            "recover the people in photos",
-            "Writes STEM.npz and STEM_overlay.png for every photo. A photo that fails does not "
-            "stop the others.",
+            "recover the people in photos and clips",
+            "Writes STEM.npz and STEM_overlay.png for every photo, and STEM.npz and "
+            "STEM_overlay.mp4 for every video. One that fails does not stop the others.",
         )
     )
     recover.add_demo_flags(
@@ -94,6 +96,14 @@ def build_parser() -> argparse.ArgumentParser:
             "recover the hands in photos",
             "Writes STEM_hands.npz and STEM_hands_overlay.png for every photo. A photo that fails "
             "does not stop the others.",
+        )
+    )
+    view.add_flags(
+        add(
+            "view",
+            "write a page that shows a result",
+            "Writes one HTML file that shows the result of a photo or a clip in 3D. It opens in a "
+            "browser without a network.",
         )
     )
     sweep.add_flags(
@@ -143,6 +153,14 @@ def build_parser() -> argparse.ArgumentParser:
             "measure a model on a test set",
             "Measures a model under published protocols, with and without refinement, prints a "
             "table beside the published rows, and writes all figures to a JSON file.",
+        )
+    )
+    doctor.add_flags(
+        add(
+            "doctor",
+            "check the installation",
+            "Prints the versions of packages, the devices, the caches, the shipped files and the "
+            "optional packages. The exit code is 1 if something is wrong.",
         )
     )
     return parser

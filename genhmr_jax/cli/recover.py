@@ -5,16 +5,23 @@ import pathlib
 
 import genhmr_jax
 from genhmr_jax.cli.evaluate import model_kind
-from genhmr_jax.cli.flag_types import mesh_formats, number, point
+from genhmr_jax.cli.flag_types import formats, number, point
 from genhmr_jax.core.choices import CONTEXTS
 from genhmr_jax.io.paths import path_flag, photo_path
+from genhmr_jax.render import MESH_FORMATS
+from genhmr_jax.render.export import CLIP_FORMATS
 
+NO_CLIP = {
+    "fps": None, "start": None, "end": None, "every": 1, "height": None, "world": False,
+    "resume": False,
+}  # fmt: skip
+"""Defaults of the flags of clips, for a command without them."""
 SAMPLE_PHOTO = pathlib.Path(genhmr_jax.__file__).parent / "assets" / "sample" / "person.jpg"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `genhmr recover`."""
-    add, photos = parser.add_argument, "photos, or directories of photos"
+    add, photos = parser.add_argument, "photos, directories of photos, or videos"
     add("images", nargs="+", type=photo_path, metavar="IMAGE_OR_DIR", help=photos)
     made = "folder for the results; made if missing"
     add("--out", required=True, type=path_flag, metavar="DIR", help=made)
@@ -28,8 +35,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "MMPose, ..., or a folder of them"
     )
     add("--keypoints", type=path_flag, metavar="JSON", help=keypoints)
+    masks = (
+        "folder of masks of the people who are meant: NAME.png with a label for each person, or "
+        "NAME_1.png, NAME_2.png, ... (docs/annotations.md)"
+    )
+    add("--masks", type=path_flag, metavar="DIR", help=masks)
     least = "leave out given people whose score is lower (default: %(default)s)"
     add("--min-score", type=number(float, 0, 1), default=0.2, metavar="S", help=least)
+    _add_clip_flags(parser)
     _add_model_flags(parser)
 
 
@@ -39,6 +52,8 @@ def add_demo_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", default="genhmr_demo", type=path_flag, metavar="DIR", help=results)
     parser.set_defaults(images=[str(SAMPLE_PHOTO)], boxes=None, keypoints=None, min_score=0.0)
+    parser.set_defaults(masks=None)
+    parser.set_defaults(clip=False, **NO_CLIP)
     _add_model_flags(parser)
 
 
@@ -54,6 +69,25 @@ def run(args: argparse.Namespace) -> int:
     from genhmr_jax.recover import command
 
     return command.run(args)
+
+
+def _add_clip_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of clips (docs/video.md)."""
+    group = parser.add_argument_group("clips")
+    add, parser_of_seconds = group.add_argument, number(float, 0, 1e6)
+    folders = "each directory holds the frames of one clip"
+    add("--clip", action="store_true", help=folders)
+    rate = "frames a second of such a directory (default: 30)"
+    add("--fps", type=number(float, 0.01, 1000), metavar="FPS", help=rate)
+    add("--start", type=parser_of_seconds, metavar="S", help="first second of the clip to read")
+    add("--end", type=parser_of_seconds, metavar="S", help="second before which to stop")
+    every = "read every n-th frame (default: %(default)s)"
+    add("--every", type=number(int, 1, 10_000), default=1, metavar="N", help=every)
+    height = "height of the people, metres; it determines the scale (default: estimated)"
+    add("--height", type=number(float, 0.5, 2.6), metavar="M", help=height)
+    world = "write --save files in world coordinates: y up, the ground at y = 0"
+    add("--world", action="store_true", help=world)
+    add("--resume", action="store_true", help="go on with an interrupted clip")
 
 
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +115,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     add("--context", choices=CONTEXTS, default="all", help=used)
     # 3. The camera.
     view = parser.add_mutually_exclusive_group()
-    focal = "focal length, px (default: a guess from the image size)"
+    focal = "focal length, px (default: EXIF's, or a guess from the image size)"
     view.add_argument("--focal", type=number(float, 1, 1e6), metavar="PX", help=focal)
     fov = "field of view over the longer side, degrees"
     view.add_argument("--fov", type=number(float, 1, 170), metavar="DEG", help=fov)
@@ -92,8 +126,17 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     # 4. People and results.
     most = "limit of people per photo (default: 10 detected people, all given people)"
     add("--max-people", type=number(int, 1, 1000), metavar="N", help=most)
-    meshes = "meshes to write as well: obj,glb,ply"
-    add("--save", type=mesh_formats, default=(), metavar="FORMATS", help=meshes)
+    clip_files = ",".join(CLIP_FORMATS)
+    files = f"files to write as well: {','.join(MESH_FORMATS)} of photos, {clip_files} of clips"
+    add(
+        "--save",
+        type=formats((*MESH_FORMATS, *CLIP_FORMATS)),
+        default=(),
+        metavar="FORMATS",
+        help=files,
+    )
+    page = "write a page that shows the result, STEM_page.html; it needs no network"
+    add("--page", action="store_true", help=page)
     add("--no-overlay", action="store_true", help="write no overlay picture")
     steps = "write a picture of the steps of sampling, STEM_trace.png (models of several steps)"
     add("--trace", action="store_true", help=steps)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float, Int
+from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.core.inputs import Inputs, joined_rows
 from genhmr_jax.core.refinement import RefineSpec
@@ -23,8 +24,12 @@ from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP
 from genhmr_jax.io.program_store import stored, stored_output
 
 ASSIGNMENTS = ("detected", "exchanged", "legs exchanged")
-PENALTIES = np.array([0.0, 0.06, 0.03])
-"""Metres: what a frame of an assignment costs in `best_sequence`."""
+PENALTIES = np.array([0.0, 0.06, 0.06])
+"""Metres: what a frame of an assignment costs in `best_sequence`, if its keypoints are certain."""
+COST, TURN = 0.5, 1.0
+"""Weights in `best_sequence`: of the cost of an answer, and metres for a turn by pi radians."""
+_LEFT = [SMPL24.index("left_hip"), SMPL24.index("left_shoulder")]
+_RIGHT = [SMPL24.index("right_hip"), SMPL24.index("right_shoulder")]
 _LEG = ("knee", "ankle", "big_toe", "heel")
 _LEGS = np.array([name.split("_", 1)[-1] in _LEG for name in DETECTED])
 
@@ -144,32 +149,56 @@ def legs_exchanged(inputs: Inputs) -> Inputs:
     )
 
 
+def assigned(
+    keypoints: Float[np.ndarray, "N K 3"], answer: Int[np.ndarray, "N"]
+) -> Float[np.ndarray, "N K 3"]:
+    """Detected keypoints with the names that an assignment (index into ASSIGNMENTS) gives them."""
+    other = keypoints[:, list(DETECTED_FLIP)]
+    change = np.stack([np.zeros_like(_LEGS), np.ones_like(_LEGS), _LEGS])[answer]
+    return np.where(change[..., None], other, keypoints)
+
+
 def _changed(value: Array | None, change: Callable[[Array], Array]) -> Array | None:
     """A field of Inputs that a system may lack."""
     return None if value is None else change(value)
 
 
 def best_sequence(
-    joints: Float[np.ndarray, "T A J 3"], cost: Float[np.ndarray, "T A"]
+    joints: Float[np.ndarray, "T A J 3"],
+    cost: Float[np.ndarray, "T A"],
+    confidence: Float[np.ndarray, "T"],
 ) -> Int[np.ndarray, "T"]:
     """The most likely answer in each of the frames of one person (Viterbi 1967).
 
-    It minimises the sum of `cost` + PENALTIES, and of the mean distances of the joints from those
-    of the frame before.
+    It minimises a sum over the frames, in metres, of
+
+    - COST times the cost of the answer,
+    - the penalty of its assignment, times the square of the keypoints' confidence, which falls
+      where the detector confuses left and right,
+    - the mean distance of its joints from those in the frame before,
+    - TURN times the angle by which hips and shoulders turn from the frame before, over pi.
+
+    A body turned back to front for n frames costs two turns, and the right one n penalties.
 
     Args:
       joints: metres; only their positions relative to the first joint count.
       cost: of FrameAnswers, metres.
+      confidence: mean of the detected keypoints, 0..1.
 
     Returns:
       the index of the assignment in each frame.
     """
     relative = joints - joints[:, :, :1]
-    total, origins = cost[0] + PENALTIES, []
-    for before, after, own in zip(relative[:-1], relative[1:], cost[1:], strict=True):
-        step = np.linalg.norm(before[:, None] - after[None], axis=-1).mean(-1)
-        origins.append((total[:, None] + step).argmin(0))
-        total = (total[:, None] + step).min(0) + own + PENALTIES
+    facing = (joints[:, :, _LEFT] - joints[:, :, _RIGHT]).sum(2)
+    facing = facing / np.maximum(np.linalg.norm(facing, axis=-1, keepdims=True), 1e-6)
+    own = COST * cost + PENALTIES * confidence[:, None] ** 2
+    total, origins = own[0], []
+    for t in range(1, len(own)):
+        moved = np.linalg.norm(relative[t - 1][:, None] - relative[t][None], axis=-1).mean(-1)
+        turned = np.arccos(np.clip(facing[t - 1] @ facing[t].T, -1, 1))
+        step = total[:, None] + moved + TURN / np.pi * turned
+        origins.append(step.argmin(0))
+        total = step.min(0) + own[t]
     # Backwards from the best end.
     states = [int(total.argmin())]
     for origin in reversed(origins):

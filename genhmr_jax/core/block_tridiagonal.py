@@ -1,9 +1,13 @@
 """Symmetric block-tridiagonal linear equations, such as those of a motion over frames."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
+
+_matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def solve_chain(
@@ -25,14 +29,14 @@ def solve_chain(
         own, left, target = row
         # A[n, n-1] = link C[n-1]^T, and C[n] C[n]^T = A[n, n] - link link^T.
         link = solve_triangular(factor, left.T, lower=True).T
-        factor = jnp.linalg.cholesky(own - jnp.matmul(link, link.T, precision="highest"))
-        value = solve_triangular(factor, target - link @ value, lower=True)
+        factor = jnp.linalg.cholesky(own - _matmul(link, link.T))
+        value = solve_triangular(factor, target - _matmul(link, value), lower=True)
         return (factor, value), (factor, link, value)
 
     def backward(carry: tuple[Array, Array], row: tuple) -> tuple[tuple, Array]:
         link, value = carry
         factor, own_link, own = row
-        value = solve_triangular(factor, own - link.T @ value, lower=True, trans=1)
+        value = solve_triangular(factor, own - _matmul(link.T, value), lower=True, trans=1)
         return (own_link, value), value
 
     first = jnp.eye(size), jnp.zeros(size)

@@ -43,7 +43,9 @@ from genhmr_jax.geometry.camera import CropCamera
 FRAME = 1 / 30
 """Seconds: the unit of time of the motion prior."""
 FEET = [SMPL24.index("left_foot"), SMPL24.index("right_foot")]
-REGULAR = 1e-6  # added to G, which may be singular
+# Added to G, which may be singular; the second one is relative to its largest diagonal entry, and
+# above the rounding errors of float32.
+REGULAR, RELATIVE = 1e-6, 1e-5
 
 _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -52,9 +54,8 @@ _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 class MotionSpec(ObjectiveSpec):
     """Settings of the refinement over frames (docs/experiments.md)."""
 
-    prior_pose: float = 0.016
     steps: int = 8
-    acceleration: float = 0.3
+    acceleration: float = 0.05
     contact: float = 0.3
     damping: float = 1e-4  # mu of the first step
     accepted: float = 0.3  # factor of mu after a step that lowers the loss
@@ -190,8 +191,9 @@ def refine_motion(
     def linearised(embeddings: Array) -> tuple[Array, Array]:
         """The Jacobian D of the decoder, and S (T, P, P)."""
         jacobian = decoder_jacobian(decode, embeddings, joints, parts)
-        metric = _einsum("bix,bjx->bij", jacobian, jacobian) + REGULAR * jnp.eye(turns)
-        root = jnp.linalg.cholesky(metric)
+        metric = _einsum("bix,bjx->bij", jacobian, jacobian)
+        largest = jnp.max(jnp.sum(jacobian**2, -1), -1)[:, None, None]
+        root = jnp.linalg.cholesky(metric + (REGULAR + RELATIVE * largest) * jnp.eye(turns))
         root = jnp.pad(root, ((0, 0), (0, 3), (0, 3)))
         return jacobian, root + np.diag(np.arange(turns + 3) >= turns).astype(np.float32)
 

@@ -15,7 +15,8 @@ from genhmr_jax.evaluate.clip_split import KnownClip
 from genhmr_jax.evaluate.measuring import back_to_front, joint_errors
 from genhmr_jax.evaluate.predictions import nearest_person
 from genhmr_jax.geometry import metrics
-from genhmr_jax.recover.clip import ABSENT, OBSERVED, Clip
+from genhmr_jax.geometry.motion import ABSENT, OBSERVED
+from genhmr_jax.recover.clip import Clip
 
 SHORT = 10  # frames; a shorter time back to front is a flip
 MATCHED = 5  # frames with the keypoints of the person, from which on a track is of the person

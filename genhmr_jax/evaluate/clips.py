@@ -11,8 +11,9 @@ from tqdm import tqdm
 from genhmr_jax.evaluate import clip_metrics
 from genhmr_jax.evaluate.clip_metrics import MATCHED, SHORT
 from genhmr_jax.evaluate.clip_split import COUNT, SECONDS, SPEC, KnownClip, open_clips
+from genhmr_jax.geometry.motion import OBSERVED
 from genhmr_jax.io.video import open_clip
-from genhmr_jax.recover.clip import OBSERVED, Clip
+from genhmr_jax.recover.clip import Clip
 from genhmr_jax.recover.clip_recovery import ClipOptions, recover_clip
 from genhmr_jax.recover.photo import Recoverer
 

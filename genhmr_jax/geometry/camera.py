@@ -116,6 +116,15 @@ def default_focal(width: int, height: int) -> float:
     return float(np.hypot(width, height))
 
 
+def focal_from_35mm(focal35: float, width: int, height: int) -> float:
+    """Focal length in px from the 35 mm equivalent in mm.
+
+    The equivalent is the focal length that has the same diagonal angle of view on 35 mm film, whose
+    frame has 36 x 24 mm (CIPA DCG-001; Exif 2.32, tag FocalLengthIn35mmFilm).
+    """
+    return float(focal35 / np.hypot(36.0, 24.0) * np.hypot(width, height))
+
+
 def focal_from_fov(fov: float, width: int, height: int) -> float:
     """Focal length in px from the field of view in degrees over the longer side."""
     return float(max(width, height) / 2.0 / np.tan(np.radians(fov) / 2.0))

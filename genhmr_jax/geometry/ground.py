@@ -12,6 +12,11 @@ _ANKLES = [SMPL24.index("left_ankle"), SMPL24.index("right_ankle")]
 _TOES = [SMPL24.index("left_foot"), SMPL24.index("right_foot")]
 _SOLE = 0.03  # metres from the joint at the ball of the foot down to the ground
 _SPREAD = 0.5  # metres: feet that are spread less hardly tilt the plane
+# The same while outliers are found. A plane that is pulled more would miss the outermost feet,
+# which then would count as outliers.
+_OUTLIER_SPREAD = 0.1
+# Metres: feet at such distances in height count as one level, and as another one, at the start.
+_LEVEL, _OTHER_LEVEL = 0.15, 0.8
 _ROBUST = 0.05  # metres
 _ROUNDS = 20
 FEWEST = 10
@@ -58,9 +63,9 @@ def ground_of(
 ) -> World | None:
     """The ground below resting feet.
 
-    The plane y = a x + b z + c in camera coordinates is fitted by least squares, reweighted so that
-    feet on another level have little influence. Slopes are pulled to 0, because the feet of a
-    person who stays in one place determine no slope.
+    The plane y = a x + b z + c in camera coordinates begins as the level on which most feet rest.
+    It is fitted by least squares, reweighted so that feet on another level have little influence.
+    Slopes are pulled to 0, because the feet of a person who stays in one place determine no slope.
 
     Args:
       joints: of all people and frames, camera coordinates, metres.
@@ -76,12 +81,18 @@ def ground_of(
     middle = np.median(feet, 0)
     x, y, z = (feet - middle).T
     columns = np.stack([x, z, np.ones_like(x)], -1)
-    pull = np.diag([_SPREAD**2, _SPREAD**2, 0.0])
-    plane, trusted = np.zeros(3), weight
+
+    def fitted(trusted: np.ndarray, spread: float) -> np.ndarray:
+        share = (columns * trusted[:, None] / trusted.sum()).T
+        return np.linalg.solve(share @ columns + np.diag([spread**2, spread**2, 0.0]), share @ y)
+
+    # The level on which most feet rest, and then a plane.
+    density = np.exp(-(((y[:, None] - y) / _LEVEL) ** 2)) @ weight
+    trusted = weight / (1 + ((y - y[density.argmax()]) / _OTHER_LEVEL) ** 2) ** 2
     for _ in range(_ROUNDS):
-        normal = (columns * trusted[:, None]).T @ columns / trusted.sum() + pull
-        plane = np.linalg.solve(normal, (columns * trusted[:, None]).T @ y / trusted.sum())
-        trusted = weight / (1 + ((y - columns @ plane) / _ROBUST) ** 2) ** 2
+        residual = y - columns @ fitted(trusted, _OUTLIER_SPREAD)
+        trusted = weight / (1 + (residual / _ROBUST) ** 2) ** 2
+    plane = fitted(trusted, _SPREAD)
     # Axes of the world in camera coordinates: up is against y of the camera.
     up = np.array([plane[0], -1.0, plane[1]]) / np.sqrt(1 + plane[0] ** 2 + plane[1] ** 2)
     towards = np.array([0.0, 0.0, -1.0])

@@ -8,6 +8,8 @@ from scipy.spatial.transform import Rotation, Slerp
 
 CAMERA, WORLD = "camera", "world"
 """Axes of a motion. camera: x right, y down, z forward. world: y up, the ground at y = 0."""
+ABSENT, OBSERVED, FILLED = 0, 1, 2
+"""States of a person in a frame. FILLED: not detected, and interpolated over a short gap."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,17 @@ def stature(body: smpl_jax.SmplModel, betas: Float[np.ndarray, "10"]) -> float:
     return float(height.max() - height.min())
 
 
+def check_height(height: float) -> None:
+    """Check a height in metres.
+
+    Raises:
+      InputError: it is outside LEAST..MOST.
+    """
+    if not LEAST <= height <= MOST:
+        problem = f"{height:g} metres is no height of a person"
+        raise InputError("--height", problem, f"give metres between {LEAST} and {MOST}")
+
+
 def with_stature(
     body: smpl_jax.SmplModel, betas: Float[np.ndarray, "10"], height: float
 ) -> Float[np.ndarray, "10"]:
@@ -30,9 +41,7 @@ def with_stature(
     Raises:
       InputError: the height is outside LEAST..MOST, or the body has no shapes.
     """
-    if not LEAST <= height <= MOST:
-        problem = f"{height:g} metres is no height of a person"
-        raise InputError("--height", problem, f"give metres between {LEAST} and {MOST}")
+    check_height(height)
     directions = np.asarray(body.directions)[: body.num_betas, 1]
     betas = np.array(betas, np.float64)
     for _ in range(_ROUNDS):

@@ -4,14 +4,14 @@ Where programs cannot be stored, or are damaged, a command is as slow as without
 else changes.
 """
 
-import os
 import re
 import warnings
 from pathlib import Path
 
 from genhmr_jax.io import program_store
+from genhmr_jax.io.cache_folder import cache_directory as cache_directory
+from genhmr_jax.io.cache_folder import usable as usable
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.io.paths import expand
 from genhmr_jax.io.terminal import complain
 
 _CACHE_WARNING = re.compile(
@@ -21,30 +21,6 @@ _CACHE_WARNING = re.compile(
 
 It has the program's name, or its name and key, and the error.
 """
-
-
-def cache_directory() -> Path | None:
-    """$GENHMR_CACHE, or genhmr_jax in the user's cache directory ($XDG_CACHE_HOME, ~/.cache).
-
-    None where there is no home directory. A relative $XDG_CACHE_HOME is ignored, as the XDG base
-    directory specification requires.
-    """
-    try:
-        if given := os.environ.get("GENHMR_CACHE"):
-            return Path(expand(given)).absolute()
-        general = Path(expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
-        return (general if general.is_absolute() else Path(expand("~/.cache"))) / "genhmr_jax"
-    except InputError:
-        return None
-
-
-def usable(directory: Path) -> bool:
-    """Whether the directory exists, or can be made, and can be written to."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(directory, os.W_OK)
 
 
 def enable() -> Path | None:

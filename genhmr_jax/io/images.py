@@ -9,9 +9,10 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from genhmr_jax.io import metadata
@@ -32,10 +33,23 @@ _TURNS = {
 """EXIF orientation -> the operation that makes a picture upright."""
 
 
+class Photo(NamedTuple):
+    """A photo in memory.
+
+    Attributes:
+      pixels: upright, RGB.
+      focal35: the 35 mm equivalent of the focal length, mm (metadata.focal35_of_exif); None where
+        EXIF does not tell it.
+    """
+
+    pixels: UInt8[np.ndarray, "H W 3"]
+    focal35: float | None
+
+
 def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
     """Read a photo as `uint8 (H, W, 3)` RGB.
 
-    EXIF's orientation is applied; nothing else of EXIF is read. Grey, palette, CMYK and 16-bit
+    EXIF's orientation is applied. Grey, palette, CMYK and 16-bit
     images become 8-bit RGB; transparent images are composited over white; only the first frame of
     an animation is read.
 
@@ -45,9 +59,34 @@ def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
       InputError: no such file, not an image, damaged, or a side outside MIN_SIDE..MAX_SIDE px.
     """
+    return read_photo(path).pixels
+
+
+def read_photo(path: str | os.PathLike) -> Photo:
+    """Read a photo and its focal length; see `read_image`."""
     path = Path(path)
-    with _opened(path, _read(path)) as (image, orientation):
-        return _upright_rgb(path, image, orientation)
+    with _opened(path, _read(path)) as (image, split):
+        exif = split.exif or (image.info.get("exif"),)
+        blocks = (block for block in exif if isinstance(block, bytes))
+        found = (metadata.focal35_of_exif(block, image.size) for block in blocks)
+        focal35 = next((focal for focal in found if focal is not None), None)
+        return Photo(_upright_rgb(path, image, _orientation(image, split)), focal35)
+
+
+def read_labels(path: str | os.PathLike) -> Int[np.ndarray, "H W"]:
+    """Read a picture whose values are labels, such as a mask; 0 is the background.
+
+    A label is the value of a grey px (of 1, 8 or 16 bits), its index in a palette, or a number for
+    its colour. Black and transparent px are 0. EXIF's orientation is applied.
+
+    Raises:
+      InputError: as `read_image` does; or the background of a palette is not its first colour.
+    """
+    path = Path(path)
+    with _opened(path, _read(path)) as (image, split):
+        orientation = _orientation(image, split)
+        upright = image.transpose(_TURNS[orientation]) if orientation != 1 else image
+        return _labels(path, upright)
 
 
 def upright_file(path: str | os.PathLike) -> tuple[bytes, tuple[int, int]]:
@@ -61,13 +100,14 @@ def upright_file(path: str | os.PathLike) -> tuple[bytes, tuple[int, int]]:
     """
     path = Path(path)
     data = _read(path)
-    with _opened(path, data) as (image, orientation):
+    with _opened(path, data) as (image, split):
+        orientation = _orientation(image, split)
         plain = image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L")
         plain &= orientation == 1 and not image.has_transparency_data
         pixels = _upright_rgb(path, image, orientation)
     size = pixels.shape[1], pixels.shape[0]
     if plain:
-        return metadata.split(data).data, size
+        return split.data, size
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=95, subsampling=0)
     return stream.getvalue(), size
@@ -100,8 +140,8 @@ def _read(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, data: bytes) -> Iterator[tuple[Image.Image, int]]:
-    """Yield a decoded image of acceptable size, and its orientation 1..8.
+def _opened(path: Path, data: bytes) -> Iterator[tuple[Image.Image, metadata.Split]]:
+    """Yield a decoded image of acceptable size, and the parts of its file.
 
     Raises:
       InputError: no image, damaged, or of another size.
@@ -109,9 +149,9 @@ def _opened(path: Path, data: bytes) -> Iterator[tuple[Image.Image, int]]:
     with warnings.catch_warnings():
         # Pillow warns of odd metadata and palettes, and of a size above our own stricter limits.
         warnings.simplefilter("ignore")
-        encoded, orientation = metadata.split(data)
+        split = metadata.split(data)
         try:
-            image = Image.open(io.BytesIO(encoded))
+            image = Image.open(io.BytesIO(split.data))
         except Image.DecompressionBombError as error:
             problem = f"is larger than {MAX_PIXELS / 1e6:.0f} megapixels"
             raise InputError(path, problem, _smaller()) from error
@@ -125,11 +165,13 @@ def _opened(path: Path, data: bytes) -> Iterator[tuple[Image.Image, int]]:
             except Exception as error:  # decoders raise OSError, SyntaxError, zlib.error, ...
                 problem = f"is damaged or truncated ({error})"
                 raise InputError(path, problem, "copy or export the image again") from error
-            yield image, orientation or _orientation(image)
+            yield image, split
 
 
-def _orientation(image: Image.Image) -> int:
-    """The orientation of an open image whose format stores it elsewhere (WebP, AVIF)."""
+def _orientation(image: Image.Image, split: metadata.Split) -> int:
+    """The orientation 1..8 of an open image. WebP and AVIF store it elsewhere: Pillow finds it."""
+    if split.orientation is not None:
+        return split.orientation
     # Pillow rotates a TIFF while it loads it.
     if image.format == "TIFF":
         return 1
@@ -143,6 +185,23 @@ def _orientation(image: Image.Image) -> int:
 def _upright_rgb(path: Path, image: Image.Image, orientation: int) -> UInt8[np.ndarray, "H W 3"]:
     upright = image.transpose(_TURNS[orientation]) if orientation != 1 else image
     return np.ascontiguousarray(_to_rgb(path, upright))
+
+
+def _labels(path: Path, image: Image.Image) -> Int[np.ndarray, "H W"]:
+    """The labels of an image in any Pillow mode."""
+    if image.mode == "F":
+        raise InputError(path, "has floating-point pixels", "save whole numbers")
+    if image.mode == "P":
+        labels, palette = np.asarray(image), np.array(image.getpalette() or [0, 0, 0])
+        black = np.flatnonzero((palette.reshape(-1, 3) == 0).all(-1))
+        if 0 not in black and np.isin(labels, black).any():
+            problem = "has a palette in which black is not the first colour"
+            raise InputError(path, problem, "save it as an RGB or grey picture")
+        return labels.astype(np.int64)
+    if image.mode in ("1", "L") or image.mode.startswith("I"):
+        return np.asarray(image).astype(np.int64)
+    red, green, blue, alpha = np.moveaxis(np.asarray(image.convert("RGBA")).astype(np.int64), -1, 0)
+    return (red << 16 | green << 8 | blue) * (alpha > 0)
 
 
 def _check_size(path: Path, width: int, height: int) -> None:

@@ -1,4 +1,6 @@
-"""Metadata of picture files: the orientation is read, and the rest is removed before decoding.
+"""Metadata of picture files: two facts are read, and the rest is removed before decoding.
+
+These are the orientation, and the focal length as its 35 mm equivalent.
 
 EXIF blocks are damaged in many photos (by editors, messengers, recovery tools). A decoder that
 parses a damaged block fails to decode the picture.
@@ -11,8 +13,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 ORIENTATION = 0x0112  # tag of TIFF and EXIF
+# Tags of EXIF's own directory (CIPA DC-008, Exif 2.32): the size at which the camera stored the
+# picture, and the focal length of a lens with the same diagonal angle of view on 35 mm film, mm.
+WIDTH, HEIGHT, FOCAL35 = 0xA002, 0xA003, 0xA405
+SHORTEST, LONGEST = 8, 400
+"""mm: the 35 mm equivalents that are believed. 0 means unknown; other values are errors."""
+CROPPED = 0.02
+"""Relative difference of two ratios of sides, from which a picture counts as cropped."""
 _INTEGERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l"}  # TIFF's types of whole numbers
-_SUB_IFDS = (0x8769, 0x8825, 0xA005)  # EXIF, GPS, interoperability
+_EXIF_IFD = 0x8769
+_SUB_IFDS = (_EXIF_IFD, 0x8825, 0xA005)  # EXIF, GPS, interoperability
 _UNUSED_TAG = 0xFDE9  # private range of TIFF
 _MOST_TAGS = 1000
 _LONGEST_TEXT = 1 << 24  # bytes of a compressed PNG text
@@ -25,13 +35,17 @@ _PIXEL_SEGMENTS = {0xE0, 0xEE}
 
 
 class Split(NamedTuple):
-    """The encoded picture without metadata, and its EXIF orientation 1..8.
+    """The encoded picture without metadata, and what is read from them.
 
-    The orientation is None where the format stores it elsewhere.
+    Attributes:
+      data: the encoded picture.
+      orientation: of EXIF, 1..8; None where the format stores it elsewhere.
+      exif: EXIF blocks, the first one first; none where the format stores them elsewhere.
     """
 
     data: bytes
     orientation: int | None
+    exif: tuple[bytes, ...] = ()
 
 
 def split(data: bytes) -> Split:
@@ -51,7 +65,7 @@ def split(data: bytes) -> Split:
         )
         return Split(hidden, None)
     if data[:4] in (b"II*\0", b"MM\0*"):
-        return Split(_without_sub_ifds(data), None)
+        return Split(_without_sub_ifds(data), None, (data,))
     return Split(data, None)
 
 
@@ -61,14 +75,34 @@ def orientation_of_exif(block: bytes) -> int | None:
     The block may start with "Exif". Only the first directory is read, entry by entry, so that
     damage to other tags has no effect.
     """
-    while block.startswith(b"Exif\0\0"):
-        block = block[6:]
-    for position, order in _entries(block):
-        tag, kind, count = struct.unpack_from(order + "HHL", block, position)
-        if tag == ORIENTATION and count >= 1 and kind in _INTEGERS:
-            (value,) = struct.unpack_from(order + _INTEGERS[kind], block, position + 8)
-            return value if 1 <= value <= 8 else None
-    return None
+    value = _numbers(_tiff(block)).get(ORIENTATION, 0)
+    return value if 1 <= value <= 8 else None
+
+
+def focal35_of_exif(block: bytes, size: tuple[int, int]) -> float | None:
+    """The 35 mm equivalent of the focal length in an EXIF block, mm, or None.
+
+    It is None where it cannot be read, where it is outside SHORTEST..LONGEST, and where the picture
+    was cropped: its ratio of sides is not the one at which the camera stored it. A picture that was
+    scaled, or turned by an editor that kept EXIF, is not cropped. A crop to the ratio of before,
+    and a crop whose editor corrected EXIF, cannot be known.
+
+    Args:
+      block: may start with "Exif".
+      size: width and height of the picture, px, in any order.
+    """
+    block = _tiff(block)
+    start = _numbers(block).get(_EXIF_IFD)
+    if start is None:
+        return None
+    values = _numbers(block, start)
+    stored = [values.get(WIDTH, 0), values.get(HEIGHT, 0)]
+    if min(stored) > 0:
+        before, now = max(stored) / min(stored), max(size) / min(size)
+        if abs(now / before - 1) > CROPPED:
+            return None
+    focal = values.get(FOCAL35, 0)
+    return float(focal) if SHORTEST <= focal <= LONGEST else None
 
 
 def orientation_of_xmp(text: bytes) -> int | None:
@@ -77,16 +111,38 @@ def orientation_of_xmp(text: bytes) -> int | None:
     return int(found[1]) if found else None
 
 
-def _entries(block: bytes) -> Iterator[tuple[int, str]]:
-    """Positions of the 12-byte entries of a TIFF block's first directory, and its byte order.
+def _tiff(block: bytes) -> bytes:
+    """An EXIF block without its heads (some programs write two)."""
+    while block.startswith(b"Exif\0\0"):
+        block = block[6:]
+    return block
 
-    Entries beyond the end of the block are left out.
+
+def _numbers(block: bytes, start: int | None = None) -> dict[int, int]:
+    """The whole numbers of a directory of a TIFF block, by tag: the first value of the first entry.
+
+    `start` is the position of the directory; None: the first one.
+    """
+    found: dict[int, int] = {}
+    for position, order in _entries(block, start):
+        tag, kind, count = struct.unpack_from(order + "HHL", block, position)
+        if count >= 1 and kind in _INTEGERS:
+            (value,) = struct.unpack_from(order + _INTEGERS[kind], block, position + 8)
+            found.setdefault(tag, value)
+    return found
+
+
+def _entries(block: bytes, start: int | None = None) -> Iterator[tuple[int, str]]:
+    """Positions of the 12-byte entries of a directory of a TIFF block, and its byte order.
+
+    Entries beyond the end of the block are left out. `start` as in `_numbers`.
     """
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None or len(block) < 10 or block[2:4] not in (b"*\0", b"\0*"):
         return
-    (start,) = struct.unpack_from(order + "L", block, 4)
-    if start + 2 > len(block):
+    if start is None:
+        (start,) = struct.unpack_from(order + "L", block, 4)
+    if not 0 <= start <= len(block) - 2:
         return
     (count,) = struct.unpack_from(order + "H", block, start)
     for i in range(min(count, _MOST_TAGS)):
@@ -116,7 +172,7 @@ def _split_jpeg(data: bytes) -> Split:
             kept.append(data[position : position + 2 + length])
         position += 2 + length
     kept.append(data[position:])
-    return Split(b"".join(kept), _first(exif, xmp))
+    return Split(b"".join(kept), _first(exif, xmp), tuple(exif))
 
 
 def _split_png(data: bytes) -> Split:
@@ -143,7 +199,7 @@ def _split_png(data: bytes) -> Split:
             kept.append(data[position:end])
         position = end
     kept.append(data[position:])
-    return Split(b"".join(kept), _first(exif, xmp))
+    return Split(b"".join(kept), _first(exif, xmp), tuple(exif))
 
 
 def _first(exif: list[bytes], xmp: list[bytes]) -> int | None:

@@ -33,11 +33,14 @@ class RowTable:
         """Make an empty table. An existing one is deleted.
 
         Raises:
+          InputError: the folder has other files than those of a table.
           OSError: the folder cannot be written to.
         """
         self.path, self.notes = pathlib.Path(path), dict(notes)
         self._types: dict[str, tuple[tuple[int, ...], str]] = {}
         self._rows = 0
+        if self.path.is_dir() and not all(map(_is_own, self.path.iterdir())):
+            raise InputError(self.path, "has files of something else", "choose another folder")
         self.delete()
         self.path.mkdir(parents=True)
         self._write_head()
@@ -53,22 +56,23 @@ class RowTable:
         table = cls.__new__(cls)
         table.path = pathlib.Path(path)
         try:
-            head = json.loads((table.path / _HEAD).read_text())
+            content = (table.path / _HEAD).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _damaged(path, error) from error
+        try:
+            head = json.loads(content)
             table.notes, table._rows = dict(head["notes"]), int(head["rows"])
             columns = dict(head["columns"]).items()
             table._types = {name: (tuple(shape), str(kind)) for name, (shape, kind) in columns}
             for name, (shape, kind) in table._types.items():
-                if not name.isidentifier():  # it becomes a file name
-                    raise ValueError(f"the column {name!r}")
-                expected = table._rows * _bytes(shape, kind)
+                expected = table._rows * _bytes(name, shape, kind)
                 if table._file(name).stat().st_size < expected:
                     raise ValueError(f"{name} is shorter than {table._rows} rows")
                 os.truncate(table._file(name), expected)
-        except FileNotFoundError:
-            raise
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            problem = f"is a damaged table ({error})"
-            raise InputError(path, problem, "delete the folder, and start again") from error
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+            raise _damaged(path, error) from error
         return table
 
     def __len__(self) -> int:
@@ -78,29 +82,31 @@ class RowTable:
         """Append rows; the first call determines the columns, their shapes and types.
 
         Raises:
-          ValueError: other columns, shapes or types than before, or arrays of several lengths.
+          ValueError: other columns, shapes or types than before, types that are no numbers, or
+            arrays of several lengths.
           OSError: the disk is full.
         """
         arrays = {name: np.ascontiguousarray(value) for name, value in rows.items()}
         found = {name: (value.shape[1:], value.dtype.str) for name, value in arrays.items()}
-        if not self._rows and not self._types:
-            self._types = found
-        if found != self._types:
+        if found != (self._types or found):
             raise ValueError(f"{self.path}: the rows {found} are not those of {self._types}")
         if len(lengths := {len(value) for value in arrays.values()}) > 1:
             raise ValueError(f"{self.path}: columns of {sorted(lengths)} rows")
+        sizes = {name: _bytes(name, *kind) for name, kind in found.items()}
         for name, value in arrays.items():
             with open(self._file(name), "ab") as file:
+                file.truncate(self._rows * sizes[name])  # an append may have failed before
                 file.write(value.data)
+        self._types = found
         self._rows += len(next(iter(arrays.values()))) if arrays else 0
         self._write_head()
 
     def truncate(self, rows: int) -> None:
         """Remove the rows after the first `rows`."""
         self._rows = min(rows, self._rows)
-        for name, (shape, kind) in self._types.items():
-            os.truncate(self._file(name), self._rows * _bytes(shape, kind))
-        self._write_head()
+        self._write_head()  # first: `open` removes rows that it does not count
+        for name, kind in self._types.items():
+            os.truncate(self._file(name), self._rows * _bytes(name, *kind))
 
     def read(self) -> dict[str, np.ndarray]:
         """Every column as a read-only memory map (N, ...); empty without any rows."""
@@ -126,13 +132,25 @@ class RowTable:
             pathlib.Path(temporary).write_text(json.dumps(head))
 
 
-def _bytes(shape: tuple[int, ...], kind: str) -> int:
-    """Bytes of a row.
+def _is_own(file: pathlib.Path) -> bool:
+    """Whether a file may be part of a table; some are temporary (io/atomic.py)."""
+    return file.name == _HEAD or file.suffix == ".rows" or file.name.startswith(".genhmr-")
+
+
+def _damaged(path: str | os.PathLike, error: Exception) -> InputError:
+    problem = f"is a damaged table ({error})"
+    return InputError(path, problem, "delete the folder, and start again")
+
+
+def _bytes(name: str, shape: tuple[int, ...], kind: str) -> int:
+    """Bytes of a row of a column.
 
     Raises:
-      ValueError, TypeError: no numeric type.
+      ValueError, TypeError: no numeric type, no sizes, or a name that cannot be that of a file.
     """
+    if not name.isidentifier():
+        raise ValueError(f"the column {name!r}")
     dtype = np.dtype(kind)
-    if dtype.kind not in "fiub":
-        raise ValueError(f"the type {kind}")
+    if dtype.kind not in "fiub" or min(shape, default=0) < 0:
+        raise ValueError(f"the type {kind} {shape}")
     return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

@@ -43,8 +43,6 @@ _DTYPES = {
     "times": np.float64,
     "camera_moves": np.bool_,
 }
-ABSENT, OBSERVED, FILLED = 0, 1, 2
-"""States of a person in a frame. FILLED: not detected, and interpolated over a short gap."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,9 +60,10 @@ class Clip(Results):
       principal_point: (2,) px.
       body_model: () name of the free body, or path of the user's.
       track_id: (P,) identity of each person, from 1, in the order of appearance.
-      state: (P, F) ABSENT, OBSERVED or FILLED.
+      state: (P, F) ABSENT, OBSERVED or FILLED of geometry.motion.
       boxes: (P, F, 4) x0, y0, x1, y1, px.
-      keypoints2d: (P, F, K, 3) detected 2D keypoints: x px, y px, confidence 0..1.
+      keypoints2d: (P, F, K, 3) detected 2D keypoints: x px, y px, confidence 0..1. Where the track
+        shows that the detector confused left and right, they are exchanged.
       keypoint_names: (K,).
       betas: (P, 10) shape, one for each person.
       global_orient: (P, F, 3), body_pose: (P, F, 69) axis-angle, radians.

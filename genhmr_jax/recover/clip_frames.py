@@ -6,6 +6,7 @@ The tables are on disk, so that a long clip needs no memory, and an interrupted 
 A chunk of frames is solved in a thread while the people of the next one are detected.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
@@ -78,9 +79,11 @@ class FrameTables:
         return found
 
     def delete(self) -> None:
-        """Delete both."""
+        """Delete both, and their folder if nothing else is in it."""
         self.frames.delete()
         self.people.delete()
+        with contextlib.suppress(OSError):
+            self.frames.path.parent.rmdir()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,10 +147,14 @@ def _detected(
 ) -> Iterator[tuple[list[_Seen], int]]:
     """Chunks of frames whose people are detected, and the state of the detector after each."""
     motion, chunk, done = CameraMotion(), [], len(tables.frames)
-    previous = tables.people_of(done - 1) if done else None
-    # After an interruption, frames that are done are read again for the motion of the camera.
-    again = int(np.searchsorted(source.times, source.times[done] - 2 * INTERVAL))
-    for number, frame in enumerate(source.frames(int(source.indices[again])), again):
+    previous, again, first = None, 0, 0
+    if done:
+        # After an interruption, frames that are done are read again for the motion of the camera.
+        # They are counted in the tables: the source may lack frames that cannot be decoded.
+        frames, previous = tables.frames.read(), tables.people_of(done - 1)
+        again = int(np.searchsorted(frames["time"], frames["time"][-1] - 2 * INTERVAL))
+        first = int(frames["index"][again])
+    for number, frame in enumerate(source.frames(first), again):
         if number < done:
             motion.update(frame.time, frame.pixels, tables.people_of(number).boxes)
             continue

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
-from genhmr_jax.core.assignments import best_sequence
+from genhmr_jax.core.assignments import assigned, best_sequence
 from genhmr_jax.core.motion_refinement import MotionSpec, Window
 from genhmr_jax.core.window_solve import solve_window
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE
-from genhmr_jax.recover.clip import ABSENT, FILLED, OBSERVED
+from genhmr_jax.geometry.motion import ABSENT, FILLED, OBSERVED
 from genhmr_jax.recover.photo import Recoverer
 
 WINDOW, CONTEXT = 64, 8
@@ -70,7 +70,8 @@ def steady_person(
     """
     frames = np.asarray(rows["frame"][mine])
     # 1. The likely sequence of answers.
-    answer = best_sequence(rows["joints"][mine], rows["cost"][mine])
+    confidence = rows["keypoints"][mine, :, 2].mean(-1)
+    answer = best_sequence(rows["joints"][mine], rows["cost"][mine], confidence)
     # 2. Segments between long gaps, and windows in each.
     count = len(times)
     contact = np.zeros((count, 2), np.float32) if contact is None else contact
@@ -172,7 +173,8 @@ class _Segment:
             region=self._regions(index),
         )
         observed = self._observed[index]
-        keypoints = self._rows["keypoints"][self._mine[self._low[index]]].copy()
+        low = self._low[index]
+        keypoints = assigned(self._rows["keypoints"][self._mine[low]], self._answer[low])
         keypoints[(keypoints[..., 2] < MIN_CONFIDENCE) | ~observed[:, None]] = 0
         # Padding comes after the last frame.
         late = np.maximum(wanted - (len(self) - 1), 0)

@@ -11,15 +11,17 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
+from genhmr_jax.core.assignments import assigned
 from genhmr_jax.core.motion_refinement import MotionSpec
 from genhmr_jax.detect.camera_motion import is_moving
-from genhmr_jax.detect.following import EVERY
 from genhmr_jax.detect.tracker import Tracker
 from genhmr_jax.geometry.ground import foot_contact, ground_of
 from genhmr_jax.geometry.keypoints import DETECTED
-from genhmr_jax.geometry.stature import with_stature
+from genhmr_jax.geometry.motion import ABSENT, OBSERVED
+from genhmr_jax.geometry.stature import check_height, with_stature
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.video import FrameSource
-from genhmr_jax.recover.clip import ABSENT, OBSERVED, Clip
+from genhmr_jax.recover.clip import Clip
 from genhmr_jax.recover.clip_frames import FrameTables, observe
 from genhmr_jax.recover.clip_person import PersonMotion, Rows, steady_person, steady_shape
 from genhmr_jax.recover.photo import Recoverer, RecoverOptions
@@ -35,18 +37,26 @@ class ClipOptions:
     Attributes:
       photo: as for a photo, with one hypothesis and without `trace`. One camera serves all frames.
       height: metres, of all people; None: their heights are estimated.
-      search_every: the whole picture is searched for people in every n-th frame.
+      search_interval: seconds from one search of the whole picture for people to the next.
       motion: settings of the refinement over frames.
     """
 
     photo: RecoverOptions = RecoverOptions()
     height: float | None = None
-    search_every: int = EVERY
+    search_interval: float = 1 / 6
     motion: MotionSpec = MotionSpec()
 
     def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+          InputError: the height is not that of a person.
+          ValueError: several hypotheses.
+        """
         if self.photo.hypotheses != 1:
             raise ValueError("a clip has one hypothesis for each assignment of left and right")
+        if self.height is not None:
+            check_height(self.height)  # before the long first pass
 
 
 def recover_clip(
@@ -73,7 +83,8 @@ def recover_clip(
       the frames up to there.
 
     Raises:
-      InputError: a frame cannot be read, or the height is not that of a person.
+      InputError: no frame, or one of them, cannot be read.
+      KeyboardInterrupt: the first pass was interrupted before any frame was complete.
     """
     if tables is None:
         with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +92,13 @@ def recover_clip(
             return recover_clip(
                 source, recoverer, options, body_model=body_model, tables=own, progress=progress
             )
-    observe(source, recoverer, options.photo, tables, options.search_every, progress)
+    rate = 1 / np.median(np.diff(source.times)) if source.count > 1 else source.fps
+    search_every = max(1, round(rate * options.search_interval))
+    complete = observe(source, recoverer, options.photo, tables, search_every, progress)
+    if not len(tables.frames):
+        if not complete:
+            raise KeyboardInterrupt  # there is nothing to return
+        raise InputError("the clip", "no frame of it can be read", "convert it, or copy it again")
     return settle(tables, recoverer, options, source.size, body_model)
 
 
@@ -128,12 +145,14 @@ def settle(
         "joint_names": np.array(recoverer.body.joint_names),
         "camera_moves": np.bool_(moving),
     }
-    found |= _motion_fields(motions, len(times)) | _frame_fields(rows, tracks, len(times))
+    found |= _motion_fields(motions, len(times)) | _frame_fields(rows, tracks, motions, len(times))
     return Clip(**found, **({} if moving else _world_fields(motions, times)))
 
 
 def _tracks(tables: FrameTables, times: Float[np.ndarray, "F"]) -> list[Int[np.ndarray, "N"]]:
     """The rows of each person, in the order of their first frames; short tracks are left out."""
+    if not len(tables.people):
+        return []
     rows, tracker = tables.people.read(), Tracker()
     ends = np.cumsum(tables.frames.read()["people"])
     looks = np.split(rows["look"], ends[:-1])
@@ -141,8 +160,8 @@ def _tracks(tables: FrameTables, times: Float[np.ndarray, "F"]) -> list[Int[np.n
         tracker.update(time, tables.people_of(frame), looks[frame])
         for frame, time in enumerate(times)
     ]
-    ids = np.concatenate(ids) if ids else np.zeros(0, int)
-    shortest = min(SHORTEST, 0.5 * (times[-1] - times[0])) if len(times) else 0.0
+    ids = np.concatenate(ids)
+    shortest = min(SHORTEST, 0.5 * (times[-1] - times[0]))
     found = [np.flatnonzero(ids == number) for number in np.unique(ids[ids > 0])]
     found.sort(key=lambda mine: mine[0])
     seconds = [times[rows["frame"][mine[[0, -1]]]] for mine in found]
@@ -176,7 +195,9 @@ def _motion_fields(motions: list[PersonMotion], count: int) -> dict[str, np.ndar
     }
 
 
-def _frame_fields(rows: Rows, tracks: list[np.ndarray], count: int) -> dict[str, np.ndarray]:
+def _frame_fields(
+    rows: Rows, tracks: list[np.ndarray], motions: list[PersonMotion], count: int
+) -> dict[str, np.ndarray]:
     """The fields of Clip that are of single frames."""
     columns = {
         "boxes": ("box", (4,)),
@@ -186,13 +207,19 @@ def _frame_fields(rows: Rows, tracks: list[np.ndarray], count: int) -> dict[str,
         "frame_translation": ("translation", (3,)),
         "frame_joints": ("joints", (24, 3)),
     }
-    found = {}
-    for name, (column, shape) in columns.items():
-        found[name] = np.zeros((len(tracks), count, *shape), np.float32)
-        for person, mine in enumerate(tracks):
+    found = {
+        name: np.zeros((len(tracks), count, *shape), np.float32)
+        for name, (_, shape) in columns.items()
+    }
+    for person, (mine, motion) in enumerate(zip(tracks, motions, strict=True)):
+        frames = rows["frame"][mine]
+        for name, (column, _) in columns.items():
             values = rows[column][mine]
             # The first assignment is the answer for a photo.
-            found[name][person, rows["frame"][mine]] = values[:, 0] if "frame" in name else values
+            values = values[:, 0] if name.startswith("frame_") else values
+            if name == "keypoints2d":
+                values = assigned(values, motion.answer[frames])
+            found[name][person, frames] = values
     return found
 
 

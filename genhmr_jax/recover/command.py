@@ -4,18 +4,22 @@ import argparse
 import contextlib
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.io.image_files import find_images, name_outputs
+from genhmr_jax.io.image_files import ImageFile, find_images, name_outputs
 from genhmr_jax.io.memory import share_arena
 from genhmr_jax.io.terminal import complain, say
+from genhmr_jax.io.video import is_video
 from genhmr_jax.recover.overlapped import overlapped
 from genhmr_jax.recover.report import make_writable, would_overwrite
 from genhmr_jax.recover.steps import PhotoSteps
 from genhmr_jax.recover.user_files import UserFiles
+from genhmr_jax.render import MESH_FORMATS
+from genhmr_jax.render.export import CLIP_FORMATS
 
 if TYPE_CHECKING:  # heavy, imported where they are used
     from genhmr_jax.recover.photo import Recoverer, RecoverOptions
@@ -35,19 +39,26 @@ def run(args: argparse.Namespace) -> int:
     """
     share_arena()
     # 1. Cheap checks. The model is loaded only if there is a photo and an output directory.
-    found = find_images(args.images)
+    clips = [path for path in args.images if is_clip(path, args.clip)]
+    found = find_images(path for path in args.images if path not in clips)
     for line in (*found.errors, *found.notes()):
         complain(line)
-    if not found.files:
+    if not found.files and not clips:
         return 1
+    if clips:
+        check_clip_flags(args)
+    if found.files:
+        check_photo_flags(args)
     out = make_writable(args.out)
     if args.cameras and args.principal_point:
         problem = "cannot be combined with --cameras"
         raise InputError("--principal-point", problem, "leave one of them out")
-    files = UserFiles.read(args.boxes, args.keypoints, args.cameras)
+    files = UserFiles.read(args.boxes, args.keypoints, args.cameras, args.masks)
     others = [path for inside in found.passed_over.values() for path in inside]
     read = [path for path in (args.boxes, args.keypoints, args.cameras, args.body) if path]
-    images = name_outputs(found.files, would_overwrite(out, [*found.files, *others, *read]))
+    inputs = [*found.files, *map(Path, clips)]
+    named = name_outputs(inputs, would_overwrite(out, [*inputs, *others, *read]))
+    images, clips = named[: len(found.files)], named[len(found.files) :]
 
     # 2. Several photos at the same time; the results come in the order of the photos.
     recoverer, options = _load(args)
@@ -65,7 +76,62 @@ def run(args: argparse.Namespace) -> int:
         for warning in result.warnings:
             complain(warning)
         say((f"[{index + 1}/{len(images)}] " if len(images) > 1 else "") + result.line)
+
+    # 3. Clips, one after the other.
+    for clip in clips:
+        failures += _run_clip(clip, recoverer, options, out, args)
     return 1 if failures else 0
+
+
+def is_clip(path: str | os.PathLike, folders: bool) -> bool:
+    """Whether a path is a video, or a folder where these hold the frames of clips."""
+    return is_video(path) or (folders and os.path.isdir(path))
+
+
+def check_photo_flags(args: argparse.Namespace) -> None:
+    """Raise InputError if a flag does not go together with photos."""
+    only_clips = {
+        "--start": args.start, "--end": args.end, "--fps": args.fps, "--every": args.every > 1,
+        "--height": args.height, "--world": args.world, "--resume": args.resume,
+    }  # fmt: skip
+    if given := [flag for flag, value in only_clips.items() if value]:
+        raise InputError(given[0], "is for clips, not for photos", "leave it out")
+    if unknown := [name for name in args.save if name not in MESH_FORMATS]:
+        known = ",".join(MESH_FORMATS)
+        raise InputError(f"--save {unknown[0]}", "is no format of photos", f"choose among {known}")
+
+
+def check_clip_flags(args: argparse.Namespace) -> None:
+    """Raise InputError if a flag does not go together with clips."""
+    only_photos = {
+        "--trace": args.trace, "--boxes": args.boxes, "--keypoints": args.keypoints,
+        "--masks": args.masks, "--cameras": args.cameras, "--hypotheses": args.hypotheses > 1,
+    }  # fmt: skip
+    if given := [flag for flag, value in only_photos.items() if value]:
+        raise InputError(given[0], "is for photos, not for clips", "leave it out")
+    if unknown := [name for name in args.save if name not in CLIP_FORMATS]:
+        known = ",".join(CLIP_FORMATS)
+        raise InputError(f"--save {unknown[0]}", "is no format of clips", f"choose among {known}")
+
+
+def _run_clip(
+    clip: ImageFile,
+    recoverer: "Recoverer",
+    options: "RecoverOptions",
+    out: Path,
+    args: argparse.Namespace,
+) -> bool:
+    """Recover one clip; whether it failed, which is reported in one line."""
+    from genhmr_jax.recover import clip_command
+
+    try:
+        clip_command.run_clip(clip, recoverer, options, out, args)
+        return False
+    except Exception as error:
+        if os.environ.get("GENHMR_DEBUG"):
+            raise
+        complain(as_input_error(clip.path, error))
+        return True
 
 
 def _load(args: argparse.Namespace) -> "tuple[Recoverer, RecoverOptions]":

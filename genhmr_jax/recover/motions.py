@@ -8,11 +8,11 @@ import smpl_jax
 from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.geometry.motion import WORLD, Motion
+from genhmr_jax.geometry.motion import ABSENT, OBSERVED, WORLD, Motion
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.recover.clip import ABSENT, OBSERVED, Clip
+from genhmr_jax.recover.clip import Clip
 from genhmr_jax.recover.people import People
-from genhmr_jax.render.export.rest import rest_joints
+from genhmr_jax.render.rest import rest_joints
 
 
 def motions_of_clip(clip: Clip) -> list[Motion]:
@@ -30,9 +30,7 @@ def frame_motions_of_clip(clip: Clip) -> list[Motion]:
 def motions_of_people(people: People) -> list[Motion]:
     """The people of a photo: motions of one frame."""
     fields = people.global_orient, people.body_pose, people.translation, people.joint_confidence
-    return [
-        _still(i, people.betas[i], *(field[i] for field in fields)) for i in range(len(people))
-    ]
+    return [_still(i, people.betas[i], *(field[i] for field in fields)) for i in range(len(people))]
 
 
 def hypotheses_of_people(people: People) -> list[list[Motion]]:
@@ -53,9 +51,7 @@ def hypotheses_of_people(people: People) -> list[list[Motion]]:
     ]
 
 
-def in_world(
-    motions: Sequence[Motion], clip: Clip, body: smpl_jax.SmplModel
-) -> list[Motion]:
+def in_world(motions: Sequence[Motion], clip: Clip, body: smpl_jax.SmplModel) -> list[Motion]:
     """Motions in world coordinates (y up, the ground at y = 0).
 
     The body turns about its pelvis p of the rest pose: x = R (v - p) + p + t. With the world's

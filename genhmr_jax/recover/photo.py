@@ -14,18 +14,18 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float, Int, UInt
 
-from genhmr_jax.core.choices import CONTEXTS
 from genhmr_jax.core.inputs import Inputs, joined
-from genhmr_jax.core.solve import Hypotheses, Solved, SolveOptions, preload, solve, trace
+from genhmr_jax.core.solve import Hypotheses, Solved, preload, solve, trace
 from genhmr_jax.core.system import Params, PhotoCamera, System, TracedSystem
 from genhmr_jax.detect.detections import Detections, enough_keypoints
-from genhmr_jax.detect.detector import detect
-from genhmr_jax.geometry import camera
+from genhmr_jax.detect.detector import check_image, detect
+from genhmr_jax.detect.given_masks import GivenMasks, check_masks
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, surface_model
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.model_folder import load_meta, load_params
 from genhmr_jax.io.program_store import stored
+from genhmr_jax.recover.options import DEFAULTS, RecoverOptions
 from genhmr_jax.recover.people import People
 from genhmr_jax.systems import registry
 
@@ -34,96 +34,6 @@ ROWS = 8
 DEFAULT_MODEL = "genhmr"
 SHIPPED = {"genhmr": "default", "posturehmr": "posturehmr", "maskhand": "maskhand"}
 """The kinds of models that come with the package, and their folders in assets/."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RecoverOptions:
-    """Options of the recovery. The model card was measured with the defaults.
-
-    Attributes:
-      iterations: T of uncertainty-guided sampling. None means the default of the system.
-      temperature: 0 takes the most probable tokens. Several hypotheses need a temperature above 0;
-        0 then means 1.
-      hypotheses: K samples for each person, the best first (core.solve.SolveOptions).
-      refine_steps: steps of the 2D refinement; 0 for none; None for the default of the
-        system (regressors: 0).
-      focal: focal length in px, or None.
-      fov: field of view in degrees over the longer side, if `focal` is None. If both are None, the
-        focal length is the diagonal of the image.
-      principal_point: x, y in px; None is the middle of the image.
-      seed: of the random draws.
-      max_people: limit of people; those with the largest score times box side are kept. None means
-        10 detected people, or all given people.
-      context: what the system is conditioned on, one of core.choices.CONTEXTS. The refinement uses
-        the keypoints in every context.
-    """
-
-    iterations: int | None = None
-    temperature: float = 0.0
-    hypotheses: int = 1
-    refine_steps: int | None = None
-    focal: float | None = None
-    fov: float | None = None
-    principal_point: tuple[float, float] | None = None
-    seed: int = 0
-    max_people: int | None = None
-    context: str = "all"
-
-    def __post_init__(self) -> None:
-        least = {
-            "iterations": 1,
-            "temperature": 0,
-            "hypotheses": 1,
-            "refine_steps": 0,
-            "max_people": 1,
-        }
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and not value >= low:
-                raise ValueError(f"{name} is {value}: at least {low} is needed")
-        if self.context not in CONTEXTS:
-            raise ValueError(f"context is {self.context!r}: choose among {', '.join(CONTEXTS)}")
-        if self.focal is not None and not 0 < self.focal < np.inf:
-            raise ValueError(f"focal is {self.focal}: a positive number of pixels is needed")
-        if self.fov is not None and not 0 < self.fov < 180:
-            raise ValueError(f"fov is {self.fov}: degrees between 0 and 180 are needed")
-        if self.principal_point is not None and not np.isfinite(self.principal_point).all():
-            problem = f"principal_point is {self.principal_point}"
-            raise ValueError(f"{problem}: two finite numbers of pixels are needed")
-
-    def camera(self, width: int, height: int) -> PhotoCamera:
-        """The camera of an image of width x height px."""
-        if self.focal is not None:
-            focal = float(self.focal)
-        elif self.fov is not None:
-            focal = camera.focal_from_fov(self.fov, width, height)
-        else:
-            focal = camera.default_focal(width, height)
-        if self.principal_point is not None:
-            return PhotoCamera(focal, self.principal_point)
-        return PhotoCamera(focal, (width / 2.0, height / 2.0))
-
-    def solving(self, system: System) -> SolveOptions:
-        """The options of core.solve for a system.
-
-        Raises:
-          InputError: the system does not support the context.
-        """
-        if self.context not in system.contexts:
-            known = " or ".join(system.contexts)
-            problem = "is not supported by this model"
-            raise InputError(f"--context {self.context}", problem, f"choose {known}")
-        several = self.hypotheses > 1
-        refinement = system.refinement
-        if self.refine_steps is not None:
-            refinement = dataclasses.replace(refinement, steps=self.refine_steps)
-        return SolveOptions(
-            iterations=self.iterations or system.default_iterations(self.hypotheses),
-            temperature=1.0 if several and not self.temperature else self.temperature,
-            hypotheses=self.hypotheses,
-            refine=refinement,
-            context=self.context,
-        )
 
 
 def default_checkpoint(model: str = DEFAULT_MODEL) -> pathlib.Path:
@@ -202,7 +112,8 @@ class Recoverer:
         *,
         boxes: np.ndarray | None = None,
         keypoints: np.ndarray | None = None,
-        options: RecoverOptions = RecoverOptions(),
+        masks: GivenMasks | np.ndarray | None = None,
+        options: RecoverOptions = DEFAULTS,
     ) -> People:
         """Recover the people of one photo.
 
@@ -211,6 +122,8 @@ class Recoverer:
           boxes: (P, 4) xyxy px, in place of person detection. No rows: there is nobody.
           keypoints: (P, 23, 3) px and confidence in the order of DETECTED, in place of 2D pose
             estimation. With boxes: of the same people, in the same order.
+          masks: (P, H, W) true on each person, without boxes and keypoints. Their bounding boxes
+            are the boxes, and the refinement fits the silhouettes to them (detect.given_masks).
 
         Returns:
           the people with enough detected keypoints (4), or with a box for regressors. `given_index`
@@ -218,9 +131,11 @@ class Recoverer:
 
         Raises:
           ValueError: `image` is not a uint8 (H, W, 3) array; boxes or keypoints have another shape,
-            are not finite, or differ in the number of people; a box is outside the image.
+            are not finite, or differ in the number of people; a box is outside the image; masks
+            are of another size, empty, or given with boxes or keypoints.
         """
-        prepared = self.prepare(image, boxes=boxes, keypoints=keypoints, options=options)
+        given = {"boxes": boxes, "keypoints": keypoints, "masks": masks}
+        prepared = self.prepare(image, **given, options=options)
         return self.recover_prepared([prepared], options)[0]
 
     def prepare(
@@ -229,20 +144,31 @@ class Recoverer:
         *,
         boxes: np.ndarray | None = None,
         keypoints: np.ndarray | None = None,
-        options: RecoverOptions = RecoverOptions(),
+        masks: GivenMasks | np.ndarray | None = None,
+        options: RecoverOptions = DEFAULTS,
     ) -> PreparedPhoto:
         """Detect the people of one photo, and prepare their inputs; see `recover`.
 
         Threads may prepare several photos at the same time.
         """
-        people = self.recoverable(detect(image, boxes, keypoints, max_people=options.max_people))
+        check_image(image)
         height, width = image.shape[:2]
+        if masks is not None:
+            if boxes is not None or keypoints is not None:
+                raise ValueError("masks are given with boxes or keypoints: give one of them")
+            if not isinstance(masks, GivenMasks):
+                masks = check_masks(masks, height, width)
+            boxes = masks.boxes
+        people = detect(image, boxes, keypoints, max_people=options.max_people)
+        if masks is not None:
+            people = masks.replace(people)
+        people = self.recoverable(people)
         photo = options.camera(width, height)
         inputs = self.system.prepare(image, people, photo, max(len(people), 1))
         return PreparedPhoto(people, inputs, photo, (width, height))
 
     def recover_prepared(
-        self, photos: Sequence[PreparedPhoto], options: RecoverOptions = RecoverOptions()
+        self, photos: Sequence[PreparedPhoto], options: RecoverOptions = DEFAULTS
     ) -> list[People]:
         """Recover the people of several photos, which are solved together.
 
@@ -265,7 +191,7 @@ class Recoverer:
             found.append(people_of(photo.people, own, photo.camera, photo.size, self.body))
         return found
 
-    def preload(self, options: RecoverOptions = RecoverOptions()) -> None:
+    def preload(self, options: RecoverOptions = DEFAULTS) -> None:
         """Read the stored programs for a photo of one person, if there are any."""
         photo = options.camera(2, 2)
         image, nobody = np.zeros((2, 2, 3), np.uint8), Detections.empty(0)
@@ -297,7 +223,7 @@ class Recoverer:
             raise InputError("--trace", problem, "leave it out, or give another --checkpoint")
 
     def trace(
-        self, photo: PreparedPhoto, options: RecoverOptions = RecoverOptions()
+        self, photo: PreparedPhoto, options: RecoverOptions = DEFAULTS
     ) -> Float[np.ndarray, "P T V 3"]:
         """The meshes of the people of a photo after each step of sampling, metres.
 

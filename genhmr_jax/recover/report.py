@@ -120,7 +120,7 @@ def would_overwrite(out: Path, inputs: Iterable[str | os.PathLike]) -> Callable[
 
     def is_taken(stem: str) -> bool:
         pictures = [out / f"{stem}{suffix}" for suffix in (OVERLAY_SUFFIX, TRACE_SUFFIX)]
-        results = r"(\.npz|_overlay\.png|_trace\.png|_\d+\.(obj|glb|ply))"
+        results = r"(\.npz|_overlay\.(png|mp4)|_trace\.png|_\d+\.(obj|glb|ply))"
         result = re.compile(re.escape(stem.lower()) + results)
         own_picture = any(os.path.exists(path) and not is_overlay(path) for path in pictures)
         return own_picture or any(result.fullmatch(name) for name in names)

@@ -12,7 +12,7 @@ from jaxtyping import Int, UInt8
 
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.image_files import OVERLAY_SUFFIX, TRACE_SUFFIX, ImageFile
-from genhmr_jax.io.images import read_image
+from genhmr_jax.io.images import read_photo
 from genhmr_jax.recover.people import People
 from genhmr_jax.recover.report import (
     behind_camera,
@@ -36,6 +36,7 @@ class Ready:
     Attributes:
       image: the photo's file.
       photo: its people.
+      focal_from: where the focal length comes from: "given", "EXIF" or "guess".
       panel: the photo at the size at which it is drawn; None without any picture.
       given_index: (P,) numbers of the people in the user's annotations; None without these.
       seconds: that the photo has taken so far, and will take (`PhotoSteps.solve` adds its share).
@@ -44,6 +45,7 @@ class Ready:
 
     image: ImageFile
     photo: "PreparedPhoto"
+    focal_from: str
     panel: UInt8[np.ndarray, "h w 3"] | None
     given_index: Int[np.ndarray, "P"] | None
     seconds: float
@@ -79,8 +81,9 @@ class PhotoSteps:
           InputError: the photo cannot be read, nobody was found, or an annotation is at fault.
         """
         start = time.perf_counter()
-        pixels = read_image(image.path)
+        pixels, focal35 = read_photo(image.path)
         options = self.files.options_of(image, self.images, self.options)
+        options = dataclasses.replace(options, focal35=focal35)
         limits = self.args.min_score, self.args.max_people
         given = self.files.people_of(image, self.images, pixels, *limits)
         index, warnings = None, []
@@ -91,7 +94,7 @@ class PhotoSteps:
                 raise InputError(image.path, "nobody was found", f"{remedy}larger")
         else:
             everybody = dataclasses.replace(options, max_people=None)
-            annotated = {"boxes": given.boxes, "keypoints": given.keypoints}
+            annotated = {"boxes": given.boxes, "keypoints": given.keypoints, "masks": given.masks}
             photo = self.recoverer.prepare(pixels, **annotated, options=everybody)
             left_out = _left_out(given, photo)
             if not len(photo.people):
@@ -102,7 +105,8 @@ class PhotoSteps:
         is_shown = self.args.trace or not self.args.no_overlay
         shown = panel(pixels) if is_shown else None
         seconds = time.perf_counter() - start
-        return Ready(image, photo, shown, index, seconds, tuple(warnings))
+        focal_from = _focal_from(options)
+        return Ready(image, photo, focal_from, shown, index, seconds, tuple(warnings))
 
     def solve(self, ready: list[Ready]) -> list[tuple[Ready, People]]:
         """Recover the people of several photos together."""
@@ -134,13 +138,22 @@ class PhotoSteps:
         if steps is not None:
             save_png(self.out / f"{stem}{TRACE_SUFFIX}", steps)
         save_meshes(self.out, stem, people, self.args.save)
-        return Done(f"{path.name}: {summary(people)}, {seconds:.1f} s -> {result}", tuple(warnings))
+        focal = f"focal {people.focal_length:.0f} px ({ready.focal_from})"
+        line = f"{path.name}: {summary(people)}, {focal}, {seconds:.1f} s -> {result}"
+        return Done(line, tuple(warnings))
 
     def _trace(self, ready: Ready, people: People) -> UInt8[np.ndarray, "H W 3"]:
         """The picture of the steps of sampling."""
         from genhmr_jax.recover import traces
 
         return traces.draw(ready.panel, people, self.recoverer.trace(ready.photo, self.options))
+
+
+def _focal_from(options: "RecoverOptions") -> str:
+    """Where the focal length of a photo comes from, in the order of precedence."""
+    if options.focal is not None or options.fov is not None:
+        return "given"
+    return "guess" if options.focal35 is None else "EXIF"
 
 
 def _left_out(given: "UserAnnotations", photo: "PreparedPhoto") -> list[str]:

@@ -13,8 +13,9 @@ from genhmr_jax.data.synthetic.motions import Sequence
 from genhmr_jax.evaluate import clip_metrics, clip_split, clips
 from genhmr_jax.evaluate.clip_split import KnownClip, open_clips, windows
 from genhmr_jax.geometry.keypoints import DETECTED
+from genhmr_jax.geometry.motion import ABSENT, FILLED, OBSERVED
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.recover.clip import ABSENT, FILLED, OBSERVED, Clip
+from genhmr_jax.recover.clip import Clip
 
 FRAMES, RATE = 30, 30.0
 

@@ -130,7 +130,7 @@ def test_xmp_and_raw_profiles_of_png():
         (chunk(b"tEXt", b"Comment\0" + b"x" * 10), None),
         (chunk(b"tIME", b"bad"), None),
     ):
-        data, found = metadata.split(plain[:33] + texts + plain[33:])
+        data, found, _ = metadata.split(plain[:33] + texts + plain[33:])
         assert found == wanted and np.array_equal(np.asarray(open_bytes(data)), PIXELS)
 
 

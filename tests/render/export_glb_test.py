@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.motion import CAMERA, WORLD
 from genhmr_jax.render.export.glb import save_glb
-from genhmr_jax.render.export.rest import rest_of, strongest
+from genhmr_jax.render.rest import rest_of, strongest
 from support.export_motions import first_frame, motion, posed, y_up
 
 MM = 1e-3

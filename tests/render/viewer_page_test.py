@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.geometry.motion import WORLD
+from genhmr_jax.geometry.motion import OBSERVED, WORLD
+from genhmr_jax.render.rest import Rest
 from genhmr_jax.render.viewer import encode
 from genhmr_jax.render.viewer.page import page, write_page
-from genhmr_jax.render.viewer.scene import OBSERVED, PersonScene, RestBody, Scene
+from genhmr_jax.render.viewer.scene import PersonScene, Scene
 from support.paths import ROOT
 from support.viewer_scenes import (
     CENTRE,
@@ -54,7 +55,7 @@ class Elements(html.parser.HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def body() -> RestBody:
+def body() -> Rest:
     return rest_body("lite")
 
 
@@ -81,9 +82,9 @@ def test_vertices_weights_and_confidence(body):
     packed, low, high = encode.pack_vertices(body.vertices)
     read = low + (high - low) * packed / 65535
     assert np.abs(read - body.vertices).max() < 2e-5
-    weights = encode.pack_weights(body.weights)
+    weights = encode.pack_weights(body.skin_weights)
     np.testing.assert_array_equal(weights.sum(1, dtype=int), 255)
-    assert np.abs(weights / 255 - body.weights).max() < 1 / 255
+    assert np.abs(weights / 255 - body.skin_weights).max() < 1 / 255
     confidence = encode.pack_confidence(np.array([[0, 0.5, 1, np.nan, 2]]))
     assert confidence.tolist() == [[0, 127, 254, 255, 254]]
 

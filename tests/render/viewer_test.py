@@ -13,8 +13,9 @@ from PIL import Image
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.motion import Motion
 from genhmr_jax.render.overlay import shade
+from genhmr_jax.render.rest import Rest
 from genhmr_jax.render.viewer.page import write_page
-from genhmr_jax.render.viewer.scene import RestBody, Scene
+from genhmr_jax.render.viewer.scene import Scene
 from support import browser
 from support.viewer_scenes import CENTRE, COLOUR, FOCAL, SIZE, clip_scene, photo_scene, rest_body
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(browser.find() is None, reason="there is no Chro
 
 
 @pytest.fixture(scope="module")
-def body() -> RestBody:
+def body() -> Rest:
     return rest_body("lite")
 
 

@@ -8,8 +8,8 @@ import smpl_jax
 from smpl_jax import SmplModel
 
 from genhmr_jax.geometry.keypoints import DETECTED
-from genhmr_jax.geometry.motion import CAMERA, Motion
-from genhmr_jax.recover.clip import ABSENT, FILLED, OBSERVED, Clip
+from genhmr_jax.geometry.motion import ABSENT, CAMERA, FILLED, OBSERVED, Motion
+from genhmr_jax.recover.clip import Clip
 
 FORWARD = jax.jit(smpl_jax.forward)  # compiles faster than operation by operation
 

@@ -62,6 +62,7 @@ class Calls:
     images: list = dataclasses.field(default_factory=list)
     boxes: list = dataclasses.field(default_factory=list)
     keypoints: list = dataclasses.field(default_factory=list)
+    masks: list = dataclasses.field(default_factory=list)
     options: list = dataclasses.field(default_factory=list)
     result: People | None = None
     failure: Exception | None = None
@@ -73,14 +74,17 @@ class Calls:
         self.loaded.append((checkpoint, body))
         return self
 
-    def prepare(self, image, *, boxes=None, keypoints=None, options=None) -> "FakePrepared":
+    def prepare(
+        self, image, *, boxes=None, keypoints=None, masks=None, options=None
+    ) -> "FakePrepared":
         if self.failure:
             raise self.failure
         self.images.append(image)
         self.boxes.append(boxes)
         self.keypoints.append(keypoints)
+        self.masks.append(masks)
         self.options.append(options)
-        given = keypoints if boxes is None else boxes
+        given = next((rows for rows in (boxes, keypoints, masks) if rows is not None), None)
         if self.result is not None:
             people = self.result
         elif given is None:

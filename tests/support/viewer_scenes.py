@@ -8,16 +8,9 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from genhmr_jax.geometry.bodies import load_body
-from genhmr_jax.geometry.motion import Motion
-from genhmr_jax.render.viewer.scene import (
-    ABSENT,
-    FILLED,
-    OBSERVED,
-    PersonScene,
-    RestBody,
-    Scene,
-    Trace,
-)
+from genhmr_jax.geometry.motion import ABSENT, FILLED, OBSERVED, Motion
+from genhmr_jax.render.rest import Rest, rest_of, with_pose
+from genhmr_jax.render.viewer.scene import PersonScene, Scene, Trace
 
 SIZE, FOCAL, CENTRE = (400, 300), 350.0, (210.0, 140.0)
 COLOUR = (255, 0, 255)  # of the pictures, which no body has
@@ -27,25 +20,8 @@ PITCH = Rotation.from_euler("x", 0.2).as_matrix()
 WORLD_ROTATION, WORLD_TRANSLATION = np.diag([1.0, -1.0, -1.0]) @ PITCH, np.array([0.3, 1.4, 2.0])
 
 
-def rest_body(name: str) -> RestBody:
-    body = load_body(name)
-    weights = np.asarray(body.weights).T
-    order = np.argsort(-weights, axis=1)[:, :4]
-    return RestBody(
-        vertices=np.asarray(body.template).T,
-        joints=np.asarray(body.joint_template),
-        parents=np.array(body.parents),
-        weight_joints=order,
-        weights=np.take_along_axis(weights, order, 1),
-        faces=np.asarray(body.faces),
-    )
-
-
-def corrected(body: RestBody, name: str, pose: np.ndarray) -> RestBody:
-    """The body with the pose blend shapes of a pose (24, 3)."""
-    turns = Rotation.from_rotvec(pose[1:]).as_matrix() - np.eye(3)
-    shift = np.einsum("k,kcv->vc", turns.ravel(), load_body(name).directions[10:])
-    return dataclasses.replace(body, vertices=body.vertices + shift)
+def rest_body(name: str) -> Rest:
+    return rest_of(load_body(name), np.zeros(10))
 
 
 def motion(name: str, count: int, seed: int, present=True) -> Motion:
@@ -73,21 +49,21 @@ def picture(shade: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def photo_scene(body: RestBody) -> Scene:
+def photo_scene(body: Rest) -> Scene:
     one = motion(HOSTILE, 1, 0)
     other = dataclasses.replace(
         motion("second", 1, 1), confidence=np.full((1, 24), np.nan, np.float32)
     )
     half = dataclasses.replace(one, poses=one.poses * [[[1.0]] + [[0.5]] * 23])
     steps = Trace(np.concatenate([half.poses, one.poses]), np.repeat(one.translation, 2, 0))
-    bodies = [corrected(body, "lite", person.poses[0]) for person in (one, other)]
+    bodies = [with_pose(body, load_body("lite"), person.poses) for person in (one, other)]
     first = PersonScene(one, bodies[0], hypotheses=(half, one), before=half, trace=steps)
     files = {"a <b>.npz": bytes(range(256)) * 9}
     people = (first, PersonScene(other, bodies[1]))
     return Scene(HOSTILE, SIZE, FOCAL, CENTRE, np.zeros(1), people, (picture(),), downloads=files)
 
 
-def clip_scene(body: RestBody, count: int = FRAMES) -> Scene:
+def clip_scene(body: Rest, count: int = FRAMES) -> Scene:
     state = np.full(count, OBSERVED)
     state[: count // 3], state[count // 2 : count // 2 + 2] = ABSENT, FILLED
     second = dataclasses.replace(motion("second", count, 1), present=state != ABSENT)

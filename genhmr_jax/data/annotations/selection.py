@@ -14,15 +14,17 @@ from jaxtyping import Float, Int
 
 from genhmr_jax.data.annotations.user import Annotations, as_image_file
 from genhmr_jax.detect.detector import detect
+from genhmr_jax.detect.given_masks import GivenMasks
 from genhmr_jax.geometry.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS, keypoint_bounds
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.image_files import ImageFile
 
 MIN_SCORE = 0.2
 """The least score of a record, as for our own detector."""
+SMALLEST_BOX = 8.0
+"""px: the longer side of the smallest box of a person."""
 # px: a person this small cannot be recovered. Coordinates as fractions of the photo are smaller.
 _FEW_PIXELS = 2.0
-_SMALLEST_BOX = 8.0  # px, the longer side
 _PERCENT = 100.5  # the largest coordinate in percent, with rounding
 
 
@@ -37,6 +39,7 @@ class UserAnnotations:
       total: number of people in the file.
       low_scores: number of people left out because of their scores.
       left_out: the reason for each other person left out.
+      masks: of the people, instead of boxes and keypoints; or None.
     """
 
     boxes: Float[np.ndarray, "P 4"] | None
@@ -45,6 +48,7 @@ class UserAnnotations:
     total: int
     low_scores: int
     left_out: tuple[str, ...]
+    masks: GivenMasks | None = None
 
 
 def people_of_image(
@@ -209,7 +213,7 @@ def _unusable(
         sides = clipped[2:] - clipped[:2]
         if not (sides >= 1).all():
             return f"{text} lies outside this photo of {size[0]} x {size[1]} px"
-        if sides.max() < _SMALLEST_BOX:
+        if sides.max() < SMALLEST_BOX:
             return f"{text} is only {sides[0]:.3g} x {sides[1]:.3g} px, too small for a person"
     elif (known := (points[:, 2] >= MIN_CONFIDENCE)).sum() < min_keypoints:
         return f"{known.sum()} keypoints are known inside the photo, {min_keypoints} are needed"

@@ -7,8 +7,8 @@ from smpl_jax import SmplModel
 
 from genhmr_jax.geometry.motion import Motion
 from genhmr_jax.io.atomic import atomic_path
-from genhmr_jax.render.export.rest import rest_joints
 from genhmr_jax.render.export.timeline import evenly, root_path
+from genhmr_jax.render.rest import rest_joints
 
 BODY_JOINTS, HAND_JOINTS = 22, 30  # of SMPL-H: the root and 21 joints, then 15 for each hand
 BETAS, DMPLS = 16, 8  # AMASS's numbers of coefficients

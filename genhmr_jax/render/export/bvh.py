@@ -11,8 +11,8 @@ from smpl_jax import SmplModel
 
 from genhmr_jax.geometry.motion import Motion
 from genhmr_jax.io.atomic import atomic_path
-from genhmr_jax.render.export.rest import Rest, rest_of
 from genhmr_jax.render.export.timeline import evenly, root_path
+from genhmr_jax.render.rest import Rest, rest_of
 
 UNITS = {"m": 1.0, "cm": 100.0}
 """Names of units of length -> units in a metre."""

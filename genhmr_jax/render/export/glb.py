@@ -10,8 +10,8 @@ from smpl_jax import SmplModel
 from genhmr_jax.geometry.motion import Motion
 from genhmr_jax.render.export.colours import ROUGHNESS, linear_colour
 from genhmr_jax.render.export.gltf import INDEX_DATA, VERTEX_DATA, Document
-from genhmr_jax.render.export.rest import Rest, rest_of
 from genhmr_jax.render.export.timeline import quaternion_track
+from genhmr_jax.render.rest import Rest, rest_of
 
 _WEIGHT_ONE, _ROTATION_ONE = 65535, 32767  # integers that stand for 1
 _LARGEST_UINT16_MESH = 65535  # vertices; the index 65535 itself is reserved

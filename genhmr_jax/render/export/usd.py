@@ -14,8 +14,8 @@ from smpl_jax import SmplModel
 from genhmr_jax.geometry.motion import Motion
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.render.export.colours import ROUGHNESS, linear_colour
-from genhmr_jax.render.export.rest import MOST_WEIGHTS, Rest, rest_of
 from genhmr_jax.render.export.timeline import evenly, quaternion_track
+from genhmr_jax.render.rest import MOST_WEIGHTS, Rest, rest_of
 
 _HEAD = """#usda 1.0
 (

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int, UInt8
 from scipy.spatial.transform import Rotation
 
 from genhmr_jax.geometry.motion import Motion
-from genhmr_jax.render.viewer.scene import PersonScene, RestBody, Scene
+from genhmr_jax.render.rest import Rest
+from genhmr_jax.render.viewer.scene import PersonScene, Scene
 
 UNKNOWN = 255
 """Stands for a confidence that is not known; 0..254 stand for 0..1."""
@@ -100,7 +101,7 @@ def _poses(
     }
 
 
-def _body(body: RestBody, blobs: Blobs) -> dict:
+def _body(body: Rest, blobs: Blobs) -> dict:
     vertices, low, high = pack_vertices(body.vertices)
     small = len(body.vertices) <= 1 << 16
     return {
@@ -109,8 +110,8 @@ def _body(body: RestBody, blobs: Blobs) -> dict:
         "high": high.tolist(),
         "joints": np.asarray(body.joints, np.float64).round(6).ravel().tolist(),
         "parents": [int(parent) for parent in body.parents],
-        "weightJoints": blobs.array(np.asarray(body.weight_joints).astype(np.uint8)),
-        "weights": blobs.array(pack_weights(body.weights)),
+        "weightJoints": blobs.array(np.asarray(body.skin_joints).astype(np.uint8)),
+        "weights": blobs.array(pack_weights(body.skin_weights)),
         "faces": blobs.array(np.asarray(body.faces).astype(np.uint16 if small else np.uint32)),
     }
 

@@ -6,35 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
-from genhmr_jax.geometry.motion import CAMERA, Motion
-
-ABSENT, OBSERVED, FILLED = 0, 1, 2
-"""States of a person in a frame, with the numbers of the clip's results."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class RestBody:
-    """A mesh with a skeleton in the rest pose. People may share one.
-
-    The page skins it linearly: it has no pose blend shapes. If the vertices already hold those of
-    the pose of a photo, the mesh of the photo is exact. For a clip, the mean of those of its frames
-    leaves an error of about 0.1 mm in a walk.
-
-    Attributes:
-      vertices: (V, 3) metres.
-      joints: (24, 3) metres.
-      parents: (24,) the parent of each joint, which precedes it; -1 for the root.
-      weight_joints: (V, 4) the joints that move each vertex.
-      weights: (V, 4) their weights; each row sums to 1.
-      faces: (F, 3) vertex indices, counter-clockwise from outside.
-    """
-
-    vertices: Float[np.ndarray, "V 3"]
-    joints: Float[np.ndarray, "24 3"]
-    parents: Int[np.ndarray, "24"]
-    weight_joints: Int[np.ndarray, "V 4"]
-    weights: Float[np.ndarray, "V 4"]
-    faces: Int[np.ndarray, "F 3"]
+from genhmr_jax.geometry.motion import ABSENT, CAMERA, OBSERVED, Motion
+from genhmr_jax.render.rest import Rest
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,7 +29,8 @@ class PersonScene:
 
     Attributes:
       motion: in camera axes, over all frames of the scene.
-      body: the mesh.
+      body: the mesh, which the page skins linearly. For a photo it should have the blend shapes of
+        its pose (render.rest.with_pose).
       state: (F,) ABSENT, OBSERVED or FILLED; None: OBSERVED where `motion.present`, else ABSENT.
       hypotheses: other motions of the same person, in camera axes; empty without any.
       before: the motion before refinement, in camera axes.
@@ -64,7 +38,7 @@ class PersonScene:
     """
 
     motion: Motion
-    body: RestBody
+    body: Rest
     state: Int[np.ndarray, "F"] | None = None
     hypotheses: tuple[Motion, ...] = ()
     before: Motion | None = None

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.spatial.transform import Rotation
 from smpl_jax import SmplModel
 
 from genhmr_jax.render.rasterizer import vertex_normals
@@ -67,6 +68,18 @@ def rest_of(body: SmplModel, betas: Float[np.ndarray, "S"]) -> Rest:
         joints,
         weights,
     )
+
+
+def with_pose(rest: Rest, body: SmplModel, poses: Float[np.ndarray, "F J 3"]) -> Rest:
+    """The rest mesh with the mean of the pose blend shapes of F poses (axis-angle, radians).
+
+    Skinned linearly, it is exact for a single pose. For the poses of a clip, the difference of
+    their blend shapes from the mean is missing.
+    """
+    turns = Rotation.from_rotvec(poses[:, 1:].reshape(-1, 3)).as_matrix() - np.eye(3)
+    mean = turns.reshape(len(poses), -1).mean(0)
+    shift = np.einsum("k,kcv->vc", mean, body.directions[body.num_betas :])
+    return dataclasses.replace(rest, vertices=rest.vertices + shift)
 
 
 def rest_joints(body: SmplModel, betas: Float[np.ndarray, "S"]) -> Float[np.ndarray, "J 3"]:

@@ -1,0 +1,143 @@
+"""`genhmr recover CLIP`: read a clip, recover its people over time, write the results."""
+
+import argparse
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+import genhmr_jax
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.image_files import ImageFile
+from genhmr_jax.io.terminal import complain, say
+from genhmr_jax.io.video import FrameSource, open_clip
+from genhmr_jax.recover.clip import Clip
+from genhmr_jax.recover.clip_frames import FrameTables
+from genhmr_jax.recover.clip_pictures import draw_clip
+from genhmr_jax.recover.clip_recovery import ClipOptions, recover_clip
+from genhmr_jax.recover.motions import in_world, motions_of_clip
+from genhmr_jax.recover.pages import clip_scene, jpeg
+from genhmr_jax.render.export.clip_files import save_clip_files
+from genhmr_jax.render.viewer.page import write_page
+
+if TYPE_CHECKING:  # heavy, imported where they are used
+    from genhmr_jax.recover.photo import Recoverer, RecoverOptions
+
+TABLES = "_partial"
+"""Suffix of the folder with the answers of single frames, which `--resume` continues."""
+PAGE_SUFFIX = "_page.html"
+
+
+def run_clip(
+    clip: ImageFile,
+    recoverer: "Recoverer",
+    photo: "RecoverOptions",
+    out: Path,
+    args: argparse.Namespace,
+) -> None:
+    """Recover one clip, and write its files.
+
+    Args:
+      clip: the video or the folder, and the stem of its outputs.
+      recoverer, photo: the model, and the options that photos have too.
+      out: folder of the results.
+      args: the flags.
+
+    Raises:
+      InputError: the clip or a flag is at fault. Tables of the first pass stay for --resume.
+    """
+    source = open_clip(clip.path, start=args.start, end=args.end, every=args.every, fps=args.fps)
+    options = ClipOptions(photo=photo, height=args.height)
+    identity = _identity(source, clip, options, args)
+    folder = out / f"{clip.stem}{TABLES}"
+    make = FrameTables.resume if args.resume else FrameTables.make
+    tables = make(folder, identity)
+    # 1. The people. An interruption ends the first pass; what was found so far is written.
+    with tqdm(total=source.count, initial=len(tables.frames), unit="frame") as bar:
+
+        def progress(frames: int, people: int) -> None:
+            bar.set_postfix_str(f"{people / frames:.1f} people")
+            bar.update(frames)
+
+        found = recover_clip(
+            source, recoverer, options, body_model=args.body, tables=tables, progress=progress
+        )
+    complete = len(found.times) == source.count
+    if source.warning:
+        complain(source.warning)
+    if not len(found):
+        tables.delete()
+        remedy = "choose a part of the clip in which people are larger"
+        raise InputError(clip.path, "nobody was found for long enough", remedy)
+    # 2. The files.
+    written = write_clip(found, source, clip, recoverer, out, args)
+    say(f"{clip.path.name}: {summary(found)} -> {written}")
+    if complete or source.warning:
+        tables.delete()
+    else:
+        complain(f"{clip.path}: interrupted; go on with --resume")
+
+
+def write_clip(
+    found: Clip,
+    source: FrameSource,
+    clip: ImageFile,
+    recoverer: "Recoverer",
+    out: Path,
+    args: argparse.Namespace,
+) -> Path:
+    """Write the results of a clip; the file that shows them best."""
+    body = recoverer.body
+    motions = motions_of_clip(found)
+    if args.world:
+        motions = in_world(motions, found, body)
+    best = out / f"{clip.stem}.npz"
+    found.save(best)
+    files = [best]
+    if args.save:
+        files += save_clip_files(out, clip.stem, args.save, motions, body, found)
+    pictures: list[bytes] = []
+    each = (lambda number, pixels: pictures.append(jpeg(pixels))) if args.page else _nothing
+    if not args.no_overlay:
+        best = draw_clip(source, found, body, out / f"{clip.stem}_overlay", each)
+    elif args.page:
+        for _, frame in zip(found.times, source.frames(), strict=False):
+            pictures.append(jpeg(frame.pixels))
+    if args.page:
+        best = out / f"{clip.stem}{PAGE_SUFFIX}"
+        downloads = {file.name: file.read_bytes() for file in files if file.is_file()}
+        if len(pictures) != len(found.times):  # frames at the end cannot be decoded again
+            pictures = []
+        write_page(best, clip_scene(clip.path.name, pictures, found, body, downloads))
+    return best
+
+
+def summary(clip: Clip) -> str:
+    """People, frames, and what is known of the camera and the ground, in one line."""
+    people = "1 person" if len(clip) == 1 else f"{len(clip)} people"
+    text = f"{people} in {len(clip.times)} frames"
+    text += f", confidence {clip.joint_confidence[clip.state > 0].mean():.2f}"
+    if clip.camera_moves:
+        return f"{text}, the camera moves: there are no world coordinates"
+    return text if clip.world_rotation is not None else f"{text}, no ground was found"
+
+
+def _nothing(number: int, pixels: np.ndarray) -> None:
+    """Keep no picture."""
+
+
+def _identity(
+    source: FrameSource, clip: ImageFile, options: ClipOptions, args: argparse.Namespace
+) -> dict[str, Any]:
+    """What the answers of single frames depend on."""
+    status = os.stat(clip.path)
+    return {
+        "version": genhmr_jax.__version__,
+        "source": [os.path.abspath(clip.path), status.st_size, status.st_mtime_ns],
+        "frames": [source.count, int(source.indices[0]), int(source.indices[-1])],
+        "options": repr(dataclasses.replace(options, height=None)),
+        "model": [str(args.checkpoint), str(args.model), str(args.body)],
+    }

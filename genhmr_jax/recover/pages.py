@@ -1,0 +1,113 @@
+"""The viewer page of a photo or a clip, from the results and the pictures."""
+
+import io
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import smpl_jax
+from jaxtyping import UInt8
+from PIL import Image
+
+from genhmr_jax.geometry.motion import Motion
+from genhmr_jax.recover.clip import Clip
+from genhmr_jax.recover.motions import (
+    frame_motions_of_clip,
+    hypotheses_of_people,
+    motions_of_clip,
+    motions_of_people,
+)
+from genhmr_jax.recover.people import People
+from genhmr_jax.render.rest import Rest, rest_of, with_pose
+from genhmr_jax.render.viewer.scene import PersonScene, Scene
+
+PHOTO_SIDE, PHOTO_QUALITY = 1600, 85
+FRAME_SIDE, FRAME_QUALITY = 640, 70
+"""Longer side of the embedded pictures, px, and their JPEG quality."""
+
+
+def photo_scene(
+    title: str,
+    pixels: UInt8[np.ndarray, "H W 3"] | None,
+    people: People,
+    body: smpl_jax.SmplModel,
+    downloads: Mapping[str, bytes] = {},
+) -> Scene:
+    """The page of a photo.
+
+    Args:
+      title: of the page.
+      pixels: the photo; None: the page has no picture.
+      people: the result.
+      body: with which it was made.
+      downloads: files that the page offers, by name.
+    """
+    everybody = [
+        PersonScene(motion, _shaped(body, motion), hypotheses=tuple(others))
+        for motion, others in zip(
+            motions_of_people(people), hypotheses_of_people(people), strict=True
+        )
+    ]
+    pictures = () if pixels is None else (jpeg(pixels, PHOTO_SIDE, PHOTO_QUALITY),)
+    return Scene(
+        title=title,
+        image_size=tuple(people.image_size.tolist()),
+        focal=float(people.focal_length),
+        principal_point=tuple(people.principal_point.tolist()),
+        times=np.zeros(1),
+        people=tuple(everybody),
+        frames=pictures,
+        downloads=dict(downloads),
+    )
+
+
+def clip_scene(
+    title: str,
+    frames: Iterable[bytes],
+    clip: Clip,
+    body: smpl_jax.SmplModel,
+    downloads: Mapping[str, bytes] = {},
+) -> Scene:
+    """The page of a clip.
+
+    Args:
+      title: of the page.
+      frames: pictures of all frames, of `jpeg`, or none.
+      clip: the result.
+      body: with which it was made.
+      downloads: files that the page offers, by name.
+    """
+    steady = motions_of_clip(clip)
+    before = frame_motions_of_clip(clip) if clip.frame_body_pose is not None else [None] * len(clip)
+    everybody = [
+        PersonScene(motion, _shaped(body, motion), state=clip.state[i], before=before[i])
+        for i, motion in enumerate(steady)
+    ]
+    return Scene(
+        title=title,
+        image_size=tuple(clip.image_size.tolist()),
+        focal=float(clip.focal_length),
+        principal_point=tuple(clip.principal_point.tolist()),
+        times=clip.times,
+        people=tuple(everybody),
+        frames=tuple(frames),
+        world_rotation=clip.world_rotation,
+        world_translation=clip.world_translation,
+        before_name="Each frame by itself",
+        downloads=dict(downloads),
+    )
+
+
+def jpeg(
+    pixels: UInt8[np.ndarray, "H W 3"], side: int = FRAME_SIDE, quality: int = FRAME_QUALITY
+) -> bytes:
+    """A picture as JPEG, reduced to at most `side` px."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side), Image.Resampling.BOX)
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
+
+
+def _shaped(body: smpl_jax.SmplModel, motion: Motion) -> Rest:
+    """The mesh of a person, with the mean of the blend shapes of the person's poses."""
+    return with_pose(rest_of(body, motion.betas), body, motion.poses[motion.present])
