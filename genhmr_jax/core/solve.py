@@ -224,6 +224,20 @@ def _solve(
     return Solved(**{name: pick(value) for name, value in everything.items()}, hypotheses=several)
 
 
+class Traced(NamedTuple):
+    """The bodies of B people after each of T steps of sampling, in the photo's camera.
+
+    Attributes:
+      vertices: (B, T, V, 3) metres.
+      poses: (B, T, J, 3) axis-angle, radians.
+      translation: (B, T, 3) metres.
+    """
+
+    vertices: Float[Array, "B T V 3"]
+    poses: Float[Array, "B T J 3"]
+    translation: Float[Array, "B T 3"]
+
+
 @functools.partial(jax.jit, static_argnames=("system", "iterations", "context"))
 def trace(
     system: TracedSystem,
@@ -234,19 +248,21 @@ def trace(
     keys: Array,
     iterations: int,
     context: str,
-) -> Float[Array, "B T V 3"]:
-    """Meshes after each step of sampling, metres, in the photo's camera; see `solve`."""
+) -> Traced:
+    """The bodies after each step of sampling, before the refinement; see `solve`."""
     own = dataclasses.replace(conditioned(inputs, context), silhouette=None)
     encoded = system.encode(params, own)
     latents = system.trace(params, surface, encoded, keys, iterations=iterations)
     pose = system.pose(params, inputs.view)
 
-    def vertices(of_step: Latents) -> Float[Array, "B V 3"]:
+    def traced(of_step: Latents) -> Traced:
         rotmats = pose(of_step.embeddings)
         parts = of_step.betas, of_step.weak_camera, inputs.view
-        return _posed(body, rotmats, *parts)["vertices"]
+        found = _posed(body, rotmats, *parts)
+        poses = rotations.matrix_to_axis_angle(rotmats)
+        return Traced(found["vertices"], poses, found["translation"])
 
-    return jnp.swapaxes(jax.lax.map(vertices, latents), 0, 1)
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), jax.lax.map(traced, latents))
 
 
 def _posed(

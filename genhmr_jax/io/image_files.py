@@ -17,6 +17,7 @@ SUFFIXES = (
 """Suffixes of the files in a folder that are read as photos. A file given by name may have any."""
 OVERLAY_SUFFIX = "_overlay.png"
 TRACE_SUFFIX = "_trace.png"
+PAGE_SUFFIX = "_page.html"
 OVERLAY_MARK = "genhmr_jax overlay"
 """Text in the header of every picture that is written (PNG, "Software"); a photo lacks it."""
 # Results of this package and of related tools: no photos, and skipped without a note.

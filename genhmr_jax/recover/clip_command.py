@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import genhmr_jax
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.io.image_files import ImageFile
+from genhmr_jax.io.image_files import PAGE_SUFFIX, ImageFile
 from genhmr_jax.io.terminal import complain, say
 from genhmr_jax.io.video import FrameSource, open_clip
 from genhmr_jax.recover.clip import Clip
@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # heavy, imported where they are used
 
 TABLES = "_partial"
 """Suffix of the folder with the answers of single frames, which `--resume` continues."""
-PAGE_SUFFIX = "_page.html"
 
 
 def run_clip(

@@ -61,10 +61,9 @@ def _drawn(
         return picture
     scale = picture.shape[1] / float(clip.image_size[0])
     centre = tuple((clip.principal_point * scale).tolist())
-    meshes = vertices_of(clip, body, frame)[present]
-    return overlay(
-        picture, meshes, np.asarray(body.faces), float(clip.focal_length) * scale, centre
-    )
+    meshes, faces = vertices_of(clip, body, frame)[present], np.asarray(body.faces)
+    focal, numbers = float(clip.focal_length) * scale, clip.track_id[present] - 1
+    return overlay(picture, meshes, faces, focal, centre, numbers=numbers)
 
 
 def vertices_of(clip: Clip, body: smpl_jax.SmplModel, frame: int) -> Float[np.ndarray, "P V 3"]:

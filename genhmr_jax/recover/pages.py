@@ -1,5 +1,6 @@
 """The viewer page of a photo or a clip, from the results and the pictures."""
 
+import dataclasses
 import io
 from collections.abc import Iterable, Mapping
 
@@ -8,6 +9,7 @@ import smpl_jax
 from jaxtyping import UInt8
 from PIL import Image
 
+from genhmr_jax.core.solve import Traced
 from genhmr_jax.geometry.motion import Motion
 from genhmr_jax.recover.clip import Clip
 from genhmr_jax.recover.motions import (
@@ -18,7 +20,8 @@ from genhmr_jax.recover.motions import (
 )
 from genhmr_jax.recover.people import People
 from genhmr_jax.render.rest import Rest, rest_of, with_pose
-from genhmr_jax.render.viewer.scene import PersonScene, Scene
+from genhmr_jax.render.viewer.page import write_page as write_page
+from genhmr_jax.render.viewer.scene import PersonScene, Scene, Trace
 
 PHOTO_SIDE, PHOTO_QUALITY = 1600, 85
 FRAME_SIDE, FRAME_QUALITY = 640, 70
@@ -30,6 +33,7 @@ def photo_scene(
     pixels: UInt8[np.ndarray, "H W 3"] | None,
     people: People,
     body: smpl_jax.SmplModel,
+    traced: Traced | None = None,
     downloads: Mapping[str, bytes] = {},
 ) -> Scene:
     """The page of a photo.
@@ -39,14 +43,21 @@ def photo_scene(
       pixels: the photo; None: the page has no picture.
       people: the result.
       body: with which it was made.
+      traced: the steps of sampling; the last one is the answer before the refinement.
       downloads: files that the page offers, by name.
     """
-    everybody = [
-        PersonScene(motion, _shaped(body, motion), hypotheses=tuple(others))
-        for motion, others in zip(
-            motions_of_people(people), hypotheses_of_people(people), strict=True
+    motions, everybody = motions_of_people(people), []
+    for i, (motion, others) in enumerate(zip(motions, hypotheses_of_people(people), strict=True)):
+        steps = before = None
+        if traced is not None:
+            steps = Trace(traced.poses[i], traced.translation[i])
+            last = {"poses": traced.poses[i, -1:], "translation": traced.translation[i, -1:]}
+            before = dataclasses.replace(motion, **last)
+        body_of_page = _shaped(body, motion)
+        scene = PersonScene(
+            motion, body_of_page, hypotheses=tuple(others), before=before, trace=steps
         )
-    ]
+        everybody.append(scene)
     pictures = () if pixels is None else (jpeg(pixels, PHOTO_SIDE, PHOTO_QUALITY),)
     return Scene(
         title=title,

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 import smpl_jax
-from jaxtyping import Array, Float, Int, UInt
+from jaxtyping import Array, Int, UInt
 
 from genhmr_jax.core.inputs import Inputs, joined
-from genhmr_jax.core.solve import Hypotheses, Solved, preload, solve, trace
+from genhmr_jax.core.solve import Hypotheses, Solved, Traced, preload, solve, trace
 from genhmr_jax.core.system import Params, PhotoCamera, System, TracedSystem
 from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.detect.detector import check_image, detect
@@ -216,16 +216,19 @@ class Recoverer:
         """
         return solve(*self._arguments(inputs, numbers, options))
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether the system answers in several steps, of which there is a trace."""
+        return isinstance(self.system, TracedSystem)
+
     def check_steps(self) -> None:
         """Raise InputError if the system answers in one step, of which there is no trace."""
-        if not isinstance(self.system, TracedSystem):
+        if not self.has_steps:
             problem = f"a {self.system.kind} model answers in one step"
             raise InputError("--trace", problem, "leave it out, or give another --checkpoint")
 
-    def trace(
-        self, photo: PreparedPhoto, options: RecoverOptions = DEFAULTS
-    ) -> Float[np.ndarray, "P T V 3"]:
-        """The meshes of the people of a photo after each step of sampling, metres.
+    def trace(self, photo: PreparedPhoto, options: RecoverOptions = DEFAULTS) -> Traced:
+        """The bodies of the people of a photo after each step of sampling, as NumPy arrays.
 
         They are in camera coordinates, and before the refinement.
 
@@ -234,8 +237,8 @@ class Recoverer:
         """
         self.check_steps()
         *arguments, how = self._arguments(photo.inputs, np.arange(photo.inputs.rows), options)
-        meshes = trace(*arguments, int(how.iterations), how.context)
-        return np.asarray(meshes)[: len(photo.people)]
+        traced = trace(*arguments, int(how.iterations), how.context)
+        return jax.tree.map(lambda x: np.asarray(x)[: len(photo.people)], traced)
 
     def _arguments(self, inputs: Inputs, numbers: np.ndarray, options: RecoverOptions) -> tuple:
         """The arguments of core.solve.solve."""

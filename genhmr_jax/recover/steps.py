@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.io.image_files import OVERLAY_SUFFIX, TRACE_SUFFIX, ImageFile
+from genhmr_jax.io.image_files import OVERLAY_SUFFIX, PAGE_SUFFIX, TRACE_SUFFIX, ImageFile
 from genhmr_jax.io.images import read_photo
 from genhmr_jax.recover.people import People
 from genhmr_jax.recover.report import (
@@ -25,6 +25,7 @@ from genhmr_jax.recover.report import (
 from genhmr_jax.recover.user_files import UserFiles, nobody_left
 
 if TYPE_CHECKING:  # heavy, imported where they are used
+    from genhmr_jax.core.solve import Traced
     from genhmr_jax.data.annotations.selection import UserAnnotations
     from genhmr_jax.recover.photo import PreparedPhoto, Recoverer, RecoverOptions
 
@@ -102,7 +103,7 @@ class PhotoSteps:
             if left_out:
                 warnings = [f"{image.path}: left out {'; '.join(left_out)}"]
             index = given.index[photo.people.given]
-        is_shown = self.args.trace or not self.args.no_overlay
+        is_shown = self.args.trace or self.args.page or not self.args.no_overlay
         shown = panel(pixels) if is_shown else None
         seconds = time.perf_counter() - start
         focal_from = _focal_from(options)
@@ -128,7 +129,9 @@ class PhotoSteps:
         if (behind := behind_camera(people)) is not None:
             warnings.append(f"{path}: {behind}; give the --fov or --focal of this photo")
         overlay = None if self.args.no_overlay else draw(ready.panel, people)
-        steps = self._trace(ready, people) if self.args.trace else None
+        traced = self._traced(ready)
+        steps = self._picture(ready, people, traced) if self.args.trace else None
+        page = self._page(ready, people, traced) if self.args.page else None
         seconds = ready.seconds + time.perf_counter() - start
         result = self.out / f"{stem}.npz"
         people.save(result)
@@ -138,15 +141,43 @@ class PhotoSteps:
         if steps is not None:
             save_png(self.out / f"{stem}{TRACE_SUFFIX}", steps)
         save_meshes(self.out, stem, people, self.args.save)
+        if page is not None:
+            result = self.out / f"{stem}{PAGE_SUFFIX}"
+            page(result)
         focal = f"focal {people.focal_length:.0f} px ({ready.focal_from})"
         line = f"{path.name}: {summary(people)}, {focal}, {seconds:.1f} s -> {result}"
         return Done(line, tuple(warnings))
 
-    def _trace(self, ready: Ready, people: People) -> UInt8[np.ndarray, "H W 3"]:
+    def _traced(self, ready: Ready) -> "Traced | None":
+        """The steps of sampling, if they are shown; a page shows those of systems with steps."""
+        if self.args.trace or (self.args.page and self.recoverer.has_steps):
+            return self.recoverer.trace(ready.photo, self.options)
+        return None
+
+    def _picture(
+        self, ready: Ready, people: People, traced: "Traced"
+    ) -> UInt8[np.ndarray, "H W 3"]:
         """The picture of the steps of sampling."""
         from genhmr_jax.recover import traces
 
-        return traces.draw(ready.panel, people, self.recoverer.trace(ready.photo, self.options))
+        return traces.draw(ready.panel, people, traced.vertices)
+
+    def _page(
+        self, ready: Ready, people: People, traced: "Traced | None"
+    ) -> Callable[[Path], None]:
+        """A function that writes the page, after the other files."""
+        from genhmr_jax.recover import pages
+
+        body, stem = self.recoverer.body, ready.image.stem
+        title = ready.image.path.name
+
+        def write(path: Path) -> None:
+            saved = self.out / f"{stem}.npz"
+            downloads = {saved.name: saved.read_bytes()}
+            scene = pages.photo_scene(title, ready.panel, people, body, traced, downloads)
+            pages.write_page(path, scene)
+
+        return write
 
 
 def _focal_from(options: "RecoverOptions") -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.io.atomic import check_writable
 from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.image_files import PAGE_SUFFIX
 from genhmr_jax.io.images import read_image
 from genhmr_jax.io.terminal import say
 from genhmr_jax.io.video import is_video, open_clip
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
       InputError: the result, its photo or its body is at fault.
     """
     result = Path(args.result)
-    out = check_writable(args.out or result.with_name(f"{result.stem}_page.html"))
+    out = check_writable(args.out or result.with_name(f"{result.stem}{PAGE_SUFFIX}"))
     make = _clip_page if is_clip_result(result) else _photo_page
     write_page(out, make(result, args))
     say(f"{result.name} -> {out}")
@@ -59,7 +60,8 @@ def _photo_page(path: Path, args: argparse.Namespace) -> Scene:
         pixels = read_image(args.photo)
         _same_size(args.photo, pixels.shape[1::-1], people.image_size)
     title = Path(args.photo or path).name
-    return photo_scene(title, pixels, people, body, {path.name: path.read_bytes()})
+    downloads = {path.name: path.read_bytes()}
+    return photo_scene(title, pixels, people, body, downloads=downloads)
 
 
 def _clip_page(path: Path, args: argparse.Namespace) -> Scene:

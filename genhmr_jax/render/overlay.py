@@ -67,8 +67,11 @@ def shade(
     width: int,
     height: int,
     centre: tuple[float, float],
+    numbers: Int[np.ndarray, "P"] | None = None,
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
     """Shade meshes, which occlude each other.
+
+    `numbers` choose the colours of the people; None: 0, 1, 2, ...
 
     Returns:
       premultiplied colour (H, W, 3) in 0..1 and coverage (H, W), both anti-aliased.
@@ -78,7 +81,8 @@ def shade(
     points = np.reshape(np.asarray(vertices, np.float64), (-1, 3))
     normals = [vertex_normals(person, faces) for person in points.reshape(people, count, 3)]
     every = (np.arange(people)[:, None, None] * count + faces).reshape(-1, 3)
-    owner = np.repeat(np.arange(people) % len(COLOURS), len(faces))
+    numbers = np.arange(people) if numbers is None else numbers
+    owner = np.repeat(numbers % len(COLOURS), len(faces))
     # 2. Its pixels, and their colours.
     s = SAMPLES
     face, _, bary = rasterize(
@@ -99,6 +103,7 @@ def overlay(
     centre: tuple[float, float] | None = None,
     *,
     opacity: float = 0.85,
+    numbers: Int[np.ndarray, "P"] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Draw meshes over the photo.
 
@@ -109,9 +114,11 @@ def overlay(
       focal: px.
       centre: principal point, px (default: the middle of the photo).
       opacity: of the meshes.
+      numbers: of the people, which choose their colours; None: 0, 1, 2, ...
     """
     height, width = image.shape[:2]
-    colour, cover = shade(vertices, faces, focal, width, height, centre or (width / 2, height / 2))
+    centre = centre or (width / 2, height / 2)
+    colour, cover = shade(vertices, faces, focal, width, height, centre, numbers)
     mixed = image / 255.0 * (1 - opacity * cover[..., None]) + opacity * colour
     return (np.clip(mixed, 0, 1) * 255 + 0.5).astype(np.uint8)
 

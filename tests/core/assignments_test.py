@@ -4,10 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
+from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.core.assignments import (
     ASSIGNMENTS,
+    COST,
     PENALTIES,
+    TURN,
+    assigned,
     best_sequence,
     exchanged,
     legs_exchanged,
@@ -17,6 +21,7 @@ from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import DETECTED
 
 AT = {name: i for i, name in enumerate(DETECTED)}
+TRUNK = ("hip", "shoulder")
 BELOW_HIPS = ("knee", "ankle", "big_toe", "heel")
 
 
@@ -73,16 +78,26 @@ def test_fields_that_a_system_lacks(inputs):
         np.testing.assert_array_equal(found.keypoints, change(inputs).keypoints)
 
 
-def total(sequence, joints, cost):
+def angle(first, second):
+    """By which hips and shoulders turn, radians."""
+    facing = [
+        sum(x[SMPL24.index(f"left_{part}")] - x[SMPL24.index(f"right_{part}")] for part in TRUNK)
+        for x in (first, second)
+    ]
+    (a, b), dot = map(np.linalg.norm, facing), np.dot(*facing)
+    return np.arccos(dot / a / b)
+
+
+def total(sequence, joints, cost, confidence):
     """What `best_sequence` minimises, term by term."""
     found = 0.0
     for t, a in enumerate(sequence):
-        found += cost[t, a] + PENALTIES[a]
+        found += COST * cost[t, a] + PENALTIES[a] * confidence[t] ** 2
         if t:
-            own, last = (
-                joints[s, b] - joints[s, b, 0] for s, b in ((t, a), (t - 1, sequence[t - 1]))
-            )
-            found += np.mean([np.hypot(np.hypot(*d[:2]), d[2]) for d in own - last])
+            now, last = joints[t, a], joints[t - 1, sequence[t - 1]]
+            moved = (now - now[0]) - (last - last[0])
+            found += np.mean([np.hypot(np.hypot(*d[:2]), d[2]) for d in moved])
+            found += TURN * angle(last, now) / np.pi
     return found
 
 
@@ -91,11 +106,11 @@ def test_the_best_of_all_sequences(seed):
     """Costs, distances and penalties of the same size, so that each of them decides at times."""
     rng = np.random.default_rng(seed)
     frames, count = 6, len(ASSIGNMENTS)
-    joints = rng.normal(0, 0.05, (frames, count, 4, 3))
-    cost = rng.uniform(0, 0.1, (frames, count))
+    joints = rng.normal(0, 0.03, (frames, count, 24, 3)) + rng.normal(0, 0.3, (24, 3))
+    cost, confidence = rng.uniform(0, 0.3, (frames, count)), rng.uniform(0.2, 1, frames)
     sequences = list(itertools.product(range(count), repeat=frames))
-    values = [total(sequence, joints, cost) for sequence in sequences]
-    found = best_sequence(joints, cost)
+    values = [total(sequence, joints, cost, confidence) for sequence in sequences]
+    found = best_sequence(joints, cost, confidence)
     assert tuple(found) == sequences[int(np.argmin(values))]
     assert len(set(found.tolist())) > 1
 
@@ -112,7 +127,18 @@ def test_frames_with_exchanged_sides_are_repaired():
     joints[wrong, 0], joints[wrong, 1] = joints[wrong, 1].copy(), joints[wrong, 0].copy()
     # Where the person is does not count.
     joints += rng.normal(0, 1.0, (frames, 3, 1, 3))
-    cost = np.tile([0.02, 0.03, 0.03], (frames, 1))
-    found = best_sequence(joints, cost)
+    cost, sure = np.tile([0.02, 0.03, 0.03], (frames, 1)), np.full(frames, 0.9)
+    found = best_sequence(joints, cost, sure)
     assert np.flatnonzero(found == 1).tolist() == wrong and set(found.tolist()) == {0, 1}
-    assert best_sequence(joints[:1], cost[:1]).tolist() == [0]
+    assert best_sequence(joints[:1], cost[:1], sure[:1]).tolist() == [0]
+
+
+def test_keypoints_get_the_names_of_the_assignment(inputs):
+    """As those from which the answers were made."""
+    keypoints = inputs.keypoints
+    wanted = (keypoints, exchanged(inputs).keypoints, legs_exchanged(inputs).keypoints)
+    for answer, points in enumerate(wanted):
+        np.testing.assert_array_equal(assigned(keypoints, np.full(2, answer)), points)
+    both = assigned(keypoints, np.array([2, 0]))
+    np.testing.assert_array_equal(both[0], wanted[2][0])
+    np.testing.assert_array_equal(both[1], keypoints[1])

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 import smpl_jax
@@ -11,11 +12,12 @@ from genhmr_jax.geometry.stature import LEAST, MOST, stature, with_stature
 from genhmr_jax.io.errors import InputError
 
 BODY = load_body("lite")
+REST = jax.jit(lambda betas: smpl_jax.forward(BODY, betas, np.zeros(72, np.float32)).vertices)
 
 
 def posed_height(betas):
     """Of the mesh in the rest pose, by the body itself."""
-    vertices = np.asarray(smpl_jax.forward(BODY, betas, np.zeros(72, np.float32)).vertices)
+    vertices = np.asarray(REST(betas))
     return float(vertices[:, 1].max() - vertices[:, 1].min())
 
 
