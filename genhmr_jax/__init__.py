@@ -1,6 +1,7 @@
-"""Generative human mesh recovery (GenHMR) in JAX: the 3D body meshes of the people in a photo.
+"""Generative human mesh recovery (GenHMR) in JAX: the 3D body meshes of people in photos and clips.
 
     people = genhmr_jax.load().recover(genhmr_jax.read_image("photo.jpg"))
+    clip = genhmr_jax.recover_clip("clip.mp4", genhmr_jax.load())
 
 The names below are imported on first use, so `import genhmr_jax` and `genhmr --help` are fast.
 """
@@ -10,6 +11,8 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Clip": "genhmr_jax.recover.clip",
+    "ClipOptions": "genhmr_jax.recover.clip_recovery",
     "HandMeshes": "genhmr_jax.recover.hands",
     "HandRecoverer": "genhmr_jax.recover.hands",
     "InputError": "genhmr_jax.io.errors",
@@ -18,7 +21,9 @@ _PUBLIC = {
     "Recoverer": "genhmr_jax.recover.photo",
     "load": "genhmr_jax.recover.photo",
     "load_hands": "genhmr_jax.recover.hands",
+    "open_clip": "genhmr_jax.io.video",
     "read_image": "genhmr_jax.io.images",
+    "recover_clip": "genhmr_jax.recover.clip_recovery",
 }
 __all__ = ["__version__", *_PUBLIC]
 

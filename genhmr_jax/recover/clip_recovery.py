@@ -4,6 +4,7 @@ frames -> clip_frames.observe -> identities -> clip_person.steady_person -> grou
 """
 
 import dataclasses
+import os
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.geometry.motion import ABSENT, OBSERVED
 from genhmr_jax.geometry.stature import check_height, with_stature
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.io.video import FrameSource
+from genhmr_jax.io.video import FrameSource, open_clip
 from genhmr_jax.recover.clip import Clip
 from genhmr_jax.recover.clip_frames import FrameTables, observe
 from genhmr_jax.recover.clip_person import PersonMotion, Rows, steady_person, steady_shape
@@ -60,7 +61,7 @@ class ClipOptions:
 
 
 def recover_clip(
-    source: FrameSource,
+    source: FrameSource | str | os.PathLike,
     recoverer: Recoverer,
     options: ClipOptions = ClipOptions(),
     *,
@@ -71,7 +72,7 @@ def recover_clip(
     """Recover the people of a clip.
 
     Args:
-      source: its frames, of io.video.open_clip.
+      source: its frames, of io.video.open_clip; or a video, or a folder of pictures.
       recoverer: of recover.photo.load.
       options: settings.
       body_model: name or path of the recoverer's body, for the result.
@@ -86,6 +87,8 @@ def recover_clip(
       InputError: no frame, or one of them, cannot be read.
       KeyboardInterrupt: the first pass was interrupted before any frame was complete.
     """
+    if not isinstance(source, FrameSource):
+        source = open_clip(source)
     if tables is None:
         with tempfile.TemporaryDirectory() as folder:
             own = FrameTables.make(pathlib.Path(folder), {})

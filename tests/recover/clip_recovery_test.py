@@ -190,7 +190,7 @@ def test_gaps_and_people(whole):
     wanted[list(SHORT_GAP)], wanted[list(LONG_GAP)] = FILLED, ABSENT
     assert clip.state[1].tolist() == wanted.tolist()
     away, seen = wanted == ABSENT, wanted == OBSERVED
-    for name in ("joints", "translation", "body_pose", "joint_confidence", "foot_contact"):
+    for name in ("joints", "translation", "body_pose", "joint_confidence"):
         value = getattr(clip, name)[1]
         assert not value[away].any() and value[~away].any(tuple(range(1, value.ndim))).all(), name
     assert not clip.keypoints2d[1, ~seen].any() and clip.keypoints2d[1, seen].any((1, 2)).all()

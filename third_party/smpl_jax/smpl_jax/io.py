@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from smpl_jax import lbs
-from smpl_jax.keypoints import MANO16, MANO_VERTEX_IDS, SMPL24, SMPL_VERTEX_IDS
+from smpl_jax.keypoints import MANO16, MANO_VERTEX_IDS, SMPL24, SMPL_VERTEX_IDS, SMPLH52
 from smpl_jax.model import SmplModel
 from smpl_jax.safe_npz import read_npy
 from smpl_jax.safe_pickle import UnsafePickle, dense, load_smpl_pickle
@@ -62,7 +62,8 @@ class _Kind:
 
 _SMPL = _Kind("SMPL", "body", SMPL24, 6890, SMPL_VERTEX_IDS, "https://smpl.is.tue.mpg.de")
 _MANO = _Kind("MANO", "hand", MANO16, 778, MANO_VERTEX_IDS, "https://mano.is.tue.mpg.de")
-_KINDS = {len(kind.names): kind for kind in (_SMPL, _MANO)}
+_SMPLH = _Kind("SMPL-H", "body", SMPLH52, 6890, SMPL_VERTEX_IDS, "https://mano.is.tue.mpg.de")
+_KINDS = {len(kind.names): kind for kind in (_SMPL, _MANO, _SMPLH)}
 
 
 def load(path: str | Path, num_betas: int = 10, joints: int = 24) -> SmplModel:
@@ -76,7 +77,8 @@ def load(path: str | Path, num_betas: int = 10, joints: int = 24) -> SmplModel:
       num_betas: number of shape directions of the model. Official files hold 10 or 300; further
         ones are left out, and missing ones are zero.
       joints: 24 for a body with SMPL's joints, 16 for a hand with MANO's (MANO_RIGHT.pkl as
-        released, or an .npz with the same keys). A file of the other kind is refused.
+        released, or an .npz with the same keys), 52 for a body with SMPL-H's joints (SMPLH_MALE.pkl
+        as released, or an .npz with the same keys). A file of another kind is refused.
 
     Raises:
       FileNotFoundError: no such file.
@@ -107,7 +109,8 @@ def read_tables(path: str | Path, keys: Sequence[str], joints: int = 24) -> dict
 
 def _kind(joints: int) -> _Kind:
     if joints not in _KINDS:
-        raise ValueError(f"joints is {joints}: give 24 for a body or 16 for a hand")
+        choices = "24 for a body or 16 for a hand, 52 for a body with fingers"
+        raise ValueError(f"joints is {joints}: give {choices}")
     return _KINDS[joints]
 
 
@@ -168,7 +171,7 @@ def _check_format(path: Path, data: bytes, kind: _Kind) -> None:
 
 
 def _malformed(path: Path, problem: str, kind: _Kind) -> ValueError:
-    article = "an" if kind is _SMPL else "a"
+    article = "a" if kind is _MANO else "an"
     return ValueError(f"{path}: not {article} {kind.title} {kind.noun}, {problem}; {kind.where}")
 
 
@@ -194,7 +197,7 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int, kind: _
     # 2. Check that the joints are the model's, and that the numbers are finite.
     names = tuple(map(str, np.atleast_1d(arrays.get("joint_names", kind.names))))
     if joints != len(kind.names) or names != kind.names:
-        others = "(SMPL-H and SMPL-X are not supported)"
+        others = "(SMPL-X is not supported)"
         problem = f"its joints are not {kind.title}'s {len(kind.names)} {others}"
         raise ValueError(f"{path}: {problem}; {kind.where}")
     template, shapedirs, posedirs, regressor, weights = (tables[key] for key in _KEYS[:5])

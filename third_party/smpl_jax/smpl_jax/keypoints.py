@@ -21,6 +21,15 @@ MANO16 = (
 )  # fmt: skip
 """MANO's joints: three for each finger, from the palm outwards (Romero et al. 2017)."""
 
+SMPLH52 = SMPL24[:22] + tuple(f"{side}_{name}" for side in ("left", "right") for name in MANO16[1:])
+"""SMPL-H's joints: SMPL's without its two hands, then MANO's without the wrist, left and right."""
+SMPLH52_PARENTS = SMPL24_PARENTS[:22] + tuple(
+    wrist if part == 0 else first + 3 * finger + part - 1
+    for wrist, first in ((20, 22), (21, 37))
+    for finger in range(5)
+    for part in range(3)
+)
+
 HAND21 = (
     "wrist",
     "thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip",

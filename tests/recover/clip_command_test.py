@@ -1,0 +1,184 @@
+"""`genhmr recover CLIP` and `genhmr view`: flags, files, interruptions; the clip is made up."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genhmr_jax.cli import main
+from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.io.errors import InputError
+from genhmr_jax.recover import clip_command, clip_pictures, command
+from genhmr_jax.recover.clip import Clip
+from genhmr_jax.recover.motions import in_world, motions_of_clip
+from genhmr_jax.recover.photo import RecoverOptions
+from support.export_motions import clip as made_up_clip
+from support.export_motions import motion, posed
+from support.fakes import fake_people, save_photo
+
+FRAMES, SIZE = 6, (64, 48)
+
+
+@pytest.fixture(scope="module")
+def body():
+    return load_body("lite")
+
+
+@pytest.fixture(scope="module")
+def found(body) -> Clip:
+    made = made_up_clip([motion(1, FRAMES), motion(2, FRAMES, absent=(4, 5))], body)
+    return dataclasses.replace(
+        made,
+        frame_index=np.arange(FRAMES),
+        image_size=np.array(SIZE),
+        focal_length=80.0,
+        principal_point=(32, 24),
+    )
+
+
+@pytest.fixture
+def frames(tmp_path):
+    folder = tmp_path / "walk"
+    folder.mkdir()
+    for number in range(FRAMES):
+        shade = np.full((*SIZE[::-1], 3), 40 * number, np.uint8)
+        Image.fromarray(shade).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def result(monkeypatch, body, found):
+    """What the made-up model finds in every clip; a test may change it."""
+    answer = types.SimpleNamespace(clip=found)
+    recoverer = types.SimpleNamespace(body=body)
+    monkeypatch.setattr(command, "_load", lambda args: (recoverer, RecoverOptions()))
+
+    def recover(source, recoverer, options, *, body_model, tables, progress):
+        count = len(answer.clip.times)
+        tables.frames.append({"people": np.ones(count, np.int32)})
+        progress(count, count)
+        return answer.clip
+
+    monkeypatch.setattr(clip_command, "recover_clip", recover)
+    return answer
+
+
+def run(tmp_path, *arguments) -> int:
+    return main.main(["recover", *map(str, arguments), "--out", str(tmp_path / "out")])
+
+
+def outputs(tmp_path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "out").iterdir())
+
+
+def test_a_clip_has_its_files(tmp_path, frames, result, capsys):
+    assert run(tmp_path, frames, "--clip", "--page", "--save", "glb,bvh,csv") == 0
+    assert "walk: 2 people in 6 frames" in capsys.readouterr().out
+    expected = ["walk.csv", "walk.glb", "walk.npz", "walk_1.bvh", "walk_2.bvh", "walk_page.html"]
+    found = outputs(tmp_path)
+    assert [name for name in found if "overlay" not in name] == expected
+    assert any(name in ("walk_overlay.mp4", "walk_overlay_frames") for name in found)
+    saved = Clip.load(tmp_path / "out" / "walk.npz")
+    np.testing.assert_array_equal(saved.body_pose, result.clip.body_pose)
+
+
+def test_without_pyav_the_pictures_are_files(tmp_path, frames, result, monkeypatch):
+    def missing(path, size, fps):
+        raise InputError(path, "videos need PyAV", "pip install genhmr_jax[video]")
+
+    monkeypatch.setattr(clip_pictures, "VideoWriter", missing)
+    assert run(tmp_path, frames, "--clip") == 0
+    pictures = sorted((tmp_path / "out" / "walk_overlay_frames").iterdir())
+    assert len(pictures) == FRAMES
+    drawn, before = (np.asarray(Image.open(p)) for p in (pictures[0], frames / "0.png"))
+    assert drawn.shape == before.shape and (drawn != before).any()
+
+
+def test_an_interrupted_clip_keeps_its_tables(tmp_path, frames, result, capsys):
+    cut = {
+        name: value[:, :4] if name not in ("frame_index", "times") else value[:4]
+        for name, value in result.clip.arrays().items()
+        if Clip.shapes[name][:2] == ("P", "F") or Clip.shapes[name] == ("F",)
+    }
+    result.clip = dataclasses.replace(result.clip, **cut)
+    assert run(tmp_path, frames, "--clip", "--no-overlay") == 0
+    assert "--resume" in capsys.readouterr().err
+    assert outputs(tmp_path) == ["walk.npz", "walk_partial"]
+
+
+def test_resuming_another_clip_is_an_error(tmp_path, frames, result, capsys):
+    test_an_interrupted_clip_keeps_its_tables(tmp_path, frames, result, capsys)
+    assert run(tmp_path, frames, "--clip", "--no-overlay", "--resume", "--end", "0.1") == 1
+    line = capsys.readouterr().err
+    assert "walk_partial" in line and "another clip, or with other options" in line
+
+
+def test_nobody_is_an_error_and_leaves_nothing(tmp_path, frames, result, capsys):
+    nobody = {
+        name: value[:0]
+        for name, value in result.clip.arrays().items()
+        if Clip.shapes[name][:1] == ("P",)
+    }
+    result.clip = dataclasses.replace(result.clip, **nobody)
+    assert run(tmp_path, frames, "--clip") == 1
+    assert "nobody was found for long enough" in capsys.readouterr().err
+    assert outputs(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "flags, problem",
+    [
+        (["--trace"], "--trace is for photos"),
+        (["--hypotheses", "3"], "--hypotheses is for photos"),
+        (["--save", "obj"], "--save obj is no format of clips"),
+        (["--fps", "25", "--start", "9"], "no frame from 9 s"),
+    ],
+)
+def test_flags_that_do_not_go_with_a_clip(tmp_path, frames, result, capsys, flags, problem):
+    assert run(tmp_path, frames, "--clip", *flags) == 1
+    assert problem in capsys.readouterr().err.replace(": ", " ")
+
+
+@pytest.mark.parametrize("flags", [["--height", "1.8"], ["--world"], ["--save", "bvh"]])
+def test_flags_that_do_not_go_with_a_photo(tmp_path, result, capsys, flags):
+    assert run(tmp_path, save_photo(tmp_path / "a.png"), *flags) == 1
+    assert flags[0] in capsys.readouterr().err
+
+
+def test_a_moving_camera_has_no_world(tmp_path, frames, result, capsys):
+    result.clip = dataclasses.replace(
+        result.clip, camera_moves=True, world_rotation=None, world_translation=None
+    )
+    assert run(tmp_path, frames, "--clip", "--world", "--no-overlay") == 1
+    assert "the camera moves" in capsys.readouterr().err
+
+
+def test_world_motions_have_the_joints_of_the_world(found, body):
+    turned = in_world(motions_of_clip(found), found, body)
+    for person, moved in enumerate(turned):
+        expected = found.joints[person] @ found.world_rotation.T + found.world_translation
+        joints, _ = posed(moved, body)
+        np.testing.assert_allclose(joints[moved.present], expected[moved.present], atol=2e-5)
+
+
+def test_pages_of_results(tmp_path, found, frames, capsys):
+    found.save(tmp_path / "walk.npz")
+    assert main.main(["view", str(tmp_path / "walk.npz"), "--photo", str(frames)]) == 0
+    with_pictures = (tmp_path / "walk_page.html").stat().st_size
+    assert main.main(["view", str(tmp_path / "walk.npz"), "--out", str(tmp_path / "b.html")]) == 0
+    assert (tmp_path / "b.html").stat().st_size < with_pictures
+
+
+def test_view_refuses_what_does_not_belong_together(tmp_path, found, capsys):
+    found.save(tmp_path / "walk.npz")
+    photo = save_photo(tmp_path / "photo.png")
+    assert main.main(["view", str(tmp_path / "walk.npz"), "--photo", str(tmp_path)]) == 1
+    assert "60 x 40 px, the result is of 64 x 48 px" in capsys.readouterr().err
+    fake_people(1).save(tmp_path / "people.npz")
+    assert main.main(["view", str(tmp_path / "people.npz")]) == 1
+    assert "give its body with --body" in capsys.readouterr().err
+    assert main.main(["view", str(photo)]) == 1
+    assert "is not an .npz file of results" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*_page.html"))
