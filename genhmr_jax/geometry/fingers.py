@@ -61,6 +61,12 @@ def hand_rows(side: str) -> slice:
     return slice(start, start + len(HAND_JOINTS) - 1)
 
 
+def knuckle_rows(side: str) -> list[int]:
+    """The first joints of the index, middle, ring and little finger among the 52."""
+    start = hand_rows(side).start - 1  # plus an index of HAND_JOINTS
+    return [start + FINGERS[finger][0] for finger in _WHOLE]
+
+
 def fingers_of_hand_joint(rotation: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 15 3"]:
     """The pose of a hand whose four fingers turn as SMPL's joint `hand` turns all of them.
 
@@ -100,7 +106,7 @@ def without_fingers(model: SmplModel) -> SmplModel:
     template, shapedirs = [joints[:BODY_JOINTS]], [shape[:, :BODY_JOINTS]]
     for side in SIDES:
         first = hand_rows(side).start - 1  # plus an index of HAND_JOINTS
-        knuckles = [first + FINGERS[finger][0] for finger in _WHOLE]
+        knuckles = knuckle_rows(side)
         parts = [first + joint for finger in _WHOLE for joint in FINGERS[finger]]
         thumb = [first + joint for joint in FINGERS["thumb"]]
         moved[0][SMPL24.index(f"{side}_wrist")] += weights[thumb].sum(0)

@@ -1,8 +1,8 @@
 """The wrist and the forearm of a body of SMPL's form, so that the hand has a given orientation.
 
-The forearm carries pronation: a hand that turns about the forearm turns the skin of the forearm with
-it. SMPL has no joint for that. The twist about the forearm is shared between elbow and wrist, so
-that neither place shows the whole of it. NumPy, float64.
+The forearm carries pronation: a hand that turns about the forearm takes the skin of the forearm
+with it. SMPL has no joint for that. So elbow and wrist share the twist about the forearm, and
+neither place shows the whole of it. NumPy, float64.
 """
 
 import dataclasses

@@ -192,7 +192,9 @@ def _solve_and_write(
 
         inputs = joined([one.inputs for one in found])
         numbers = np.concatenate([np.arange(len(one.people)) for one in found])
-        tables.people.append(_rows(found, inputs, in_chunks(run, inputs, numbers)))
+        # One size, so that a clip needs one program.
+        answers = in_chunks(run, inputs, numbers, fewest=1)
+        tables.people.append(_rows(found, inputs, answers))
     counts = np.array([len(one.people) for one in chunk], np.int32)
     tables.frames.notes["since_search"] = since_search
     tables.frames.append({

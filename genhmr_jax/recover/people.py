@@ -31,6 +31,11 @@ SHAPES = {
     "sampled_keypoints": ("P", "K", 2),
     "tokens": ("P", "T"),
     "refine_loss": ("P", "S"),
+    "left_hand_pose": ("P", 45),
+    "right_hand_pose": ("P", 45),
+    "left_hand_confidence": ("P",),
+    "right_hand_confidence": ("P",),
+    "wrist_from_hand": ("P", 2),
     "vertex_std": ("P", "V"),
     "hypothesis_global_orient": ("P", "H", 3),
     "hypothesis_body_pose": ("P", "H", 69),
@@ -40,6 +45,7 @@ SHAPES = {
 _DTYPES = {
     **dict.fromkeys(("keypoint_names", "joint_names"), np.str_),
     **dict.fromkeys(("image_size", "faces", "tokens", "given_index", "left_out"), np.int32),
+    "wrist_from_hand": np.bool_,
 }
 
 
@@ -78,6 +84,14 @@ class People(Results):
       sampled_keypoints: (P, K, 2) the same before refinement, px.
       tokens: (P, T) pose token ids.
       refine_loss: (P, S) refinement loss before the first and after each step.
+      left_hand_pose, right_hand_pose: (P, 45) with --hands: 15 joint rotations of a hand in MANO's
+        order, axis-angle, radians. The pose of SMPL-H is global_orient, the first 63 numbers of
+        body_pose, left_hand_pose, right_hand_pose (geometry.fingers.full_pose); the vertices are in
+        this pose.
+      left_hand_confidence, right_hand_confidence: (P,) probability that there is the hand, times
+        the mean probability that a joint is within 10 mm of the truth; 0 where no hand was found:
+        then the four fingers turn as the joint `hand` of body_pose, and the thumb is straight.
+      wrist_from_hand: (P, 2) whether the left and the right wrist and elbow follow the hand.
       vertex_std: (P, V) standard deviation of the hypotheses, mm.
       hypothesis_global_orient, hypothesis_body_pose, hypothesis_joints, hypothesis_confidence:
         (P, H, ...) the hypotheses, the best first (core.solve.SolveOptions).
@@ -106,6 +120,11 @@ class People(Results):
     sampled_keypoints: np.ndarray | None = None
     tokens: np.ndarray | None = None
     refine_loss: np.ndarray | None = None
+    left_hand_pose: np.ndarray | None = None
+    right_hand_pose: np.ndarray | None = None
+    left_hand_confidence: np.ndarray | None = None
+    right_hand_confidence: np.ndarray | None = None
+    wrist_from_hand: np.ndarray | None = None
     vertex_std: np.ndarray | None = None
     hypothesis_global_orient: np.ndarray | None = None
     hypothesis_body_pose: np.ndarray | None = None

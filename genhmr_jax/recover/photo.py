@@ -8,6 +8,7 @@ import functools
 import importlib.resources
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -31,6 +32,7 @@ from genhmr_jax.systems import registry
 
 ROWS = 8
 """People who are solved together."""
+T = TypeVar("T")
 DEFAULT_MODEL = "genhmr"
 SHIPPED = {"genhmr": "default", "posturehmr": "posturehmr", "maskhand": "maskhand"}
 """The kinds of models that come with the package, and their folders in assets/."""
@@ -248,23 +250,27 @@ class Recoverer:
 
 
 def in_chunks(
-    run: Callable[[Inputs, Int[np.ndarray, "R"]], Solved], inputs: Inputs, numbers: np.ndarray
-) -> Solved:
-    """Solve inputs in parts of few sizes, as NumPy arrays.
+    run: Callable[[Inputs, Int[np.ndarray, "R"]], T],
+    inputs: Inputs,
+    numbers: np.ndarray,
+    fewest: int = ROWS // 2,
+) -> T:
+    """Solve inputs in parts of few sizes, as NumPy arrays. The last rows may be copies.
 
     Args:
       run: solves a part, given its numbers.
       inputs: all rows.
       numbers: (B,) one for each row, see `Recoverer.solve`.
+      fewest: rows that are solved together; fewer ones are solved one by one.
     """
     parts = []
-    for rows in _chunks(inputs.rows):
+    for rows in _chunks(inputs.rows, fewest):
         chunk = jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], inputs)
         parts.append(jax.tree.map(np.asarray, run(chunk, numbers[rows])))
     return joined(parts)
 
 
-def _chunks(count: int) -> Iterator[Int[np.ndarray, "1"] | Int[np.ndarray, "ROWS"]]:
+def _chunks(count: int, fewest: int) -> Iterator[Int[np.ndarray, "1"] | Int[np.ndarray, "ROWS"]]:
     """The indices of rows that are solved together.
 
     There are two sizes, so that two programs serve any number of people: one row, and ROWS rows.
@@ -272,7 +278,7 @@ def _chunks(count: int) -> Iterator[Int[np.ndarray, "1"] | Int[np.ndarray, "ROWS
     """
     first = 0
     while first < count:
-        size = ROWS if count - first >= ROWS // 2 else 1
+        size = ROWS if count - first >= fewest else 1
         yield np.minimum(np.arange(first, first + size), count - 1)
         first += size
 

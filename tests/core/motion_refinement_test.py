@@ -75,13 +75,8 @@ def window_of(speed, noise, **changes):
     rng = np.random.default_rng(1)
     embeddings, weak = truth(speed)
     points = np.array(posed(embeddings, weak, VIEW)[1])
-    keypoints = np.concatenate(
-        [
-            points + noise * rng.normal(0, 4.0, points.shape),
-            np.full((FRAMES, len(DETECTED), 1), 0.9),
-        ],
-        -1,
-    )
+    points += noise * rng.normal(0, 4.0, points.shape)
+    keypoints = np.concatenate([points, np.full((FRAMES, len(DETECTED), 1), 0.9)], -1)
     embeddings = embeddings + noise * rng.normal(0, 0.15, embeddings.shape)
     weak = weak + noise * rng.normal(0, 0.01, weak.shape)
     made = Window(
@@ -253,9 +248,8 @@ def test_a_step_is_the_dense_solution():
     frames, size = 6, 5
     moving, _, times, contact = linear_motion(rng, frames, size)
     steps = differences(np.float32(times), np.ones(frames, bool))
-    own, before, second = map(
-        np.array, _coupling(np.float32(moving), steps, np.float32(contact), SPEC)
-    )
+    blocks = _coupling(np.float32(moving), steps, np.float32(contact), SPEC)
+    own, before, second = map(np.array, blocks)
     factor = rng.normal(size=(frames, size, size))
     own += factor @ factor.swapaxes(1, 2)
     root = np.tril(rng.normal(size=(frames, size, size))) + 2 * np.eye(size)
@@ -278,9 +272,7 @@ def test_a_step_is_the_dense_solution():
 def objective(window, x):
     """The objective, term by term, in float64."""
     count = int(window.known.sum())
-    joints, points = (
-        np.asarray(value, float) for value in posed(x.embeddings, x.weak_camera, VIEW)
-    )
+    joints, points = map(np.asarray, posed(x.embeddings, x.weak_camera, VIEW))
     rotmats, before = (np.asarray(decode(e), float) for e in (x.embeddings, window.prior))
     total = 0.0
     for t in range(count):
@@ -342,33 +334,22 @@ def test_frames_that_are_not_free_do_not_move(jittery, refined):
 def test_padding_changes_nothing(jittery, count):
     """Whatever is in the rows of padding, and for an odd number of frames."""
     known = np.arange(FRAMES) < count
-    rng = np.random.default_rng(count)
-    results = []
-    for scale in (0.0, 1.0):
-        other = dataclasses.replace(
-            jittery,
-            known=known,
-            free=known,
-            times=np.where(known, TIMES, TIMES[count - 1] + 1 + np.arange(FRAMES)),
-            **{
-                name: np.where(
-                    known.reshape(-1, *[1] * (value.ndim - 1)),
-                    value,
-                    value + scale * rng.normal(0, 0.3, value.shape),
-                ).astype(np.float32)
-                for name in ("embeddings", "prior", "weak_camera", "keypoints", "contact")
-                for value in [getattr(jittery, name)]
-            },
-        )
-        results.append(RUN(other))
+    times = np.where(known, TIMES, TIMES[count - 1] + 1 + np.arange(FRAMES)).astype(np.float32)
+    padded = dataclasses.replace(jittery, known=known, free=known, times=times)
+    rng, results = np.random.default_rng(count), []
+    for scale in (0.0, 0.3):
+        changed = {}
+        for name in ("embeddings", "prior", "weak_camera", "keypoints", "contact"):
+            changed[name] = getattr(jittery, name).copy()
+            changed[name][count:] += scale * rng.normal(size=changed[name][count:].shape)
+        results.append(RUN(dataclasses.replace(padded, **changed)))
     np.testing.assert_allclose(results[0].loss, results[1].loss, rtol=1e-5)
     np.testing.assert_allclose(
         results[0].embeddings[:count], results[1].embeddings[:count], atol=1e-5
     )
     losses = np.asarray(results[0].loss)
     assert (np.diff(losses) <= 0).all() and losses[-1] < losses[0]
-    shorter = dataclasses.replace(jittery, known=known)
-    np.testing.assert_allclose(losses[-1], objective(shorter, results[0]), rtol=1e-3)
+    np.testing.assert_allclose(losses[-1], objective(padded, results[0]), rtol=1e-3)
 
 
 def test_frames_without_keypoints_follow_their_neighbours(jittery):
