@@ -135,6 +135,8 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FORMATS",
         help=files,
     )
+    fingers = "find the hands at the wrists, and pose the fingers (neutral, or your SMPL-H file)"
+    add("--hands", action="store_true", help=fingers)
     page = "write a page that shows the result, STEM_page.html; it needs no network"
     add("--page", action="store_true", help=page)
     add("--no-overlay", action="store_true", help="write no overlay picture")

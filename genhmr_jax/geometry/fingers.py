@@ -20,6 +20,7 @@ from smpl_jax import SmplModel
 from smpl_jax.keypoints import SMPL24, SMPL24_PARENTS, SMPLH52, SMPLH52_PARENTS
 from smpl_jax.lbs import make_blocks
 
+from genhmr_jax.geometry import landmarks
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.hand import FINGERS, HAND_JOINTS
 from genhmr_jax.io.errors import InputError
@@ -34,6 +35,8 @@ _WHOLE = ("index", "middle", "ring", "pinky")  # the fingers that SMPL's joint o
 
 def load_fingers(name_or_path: str | Path = "neutral") -> SmplModel:
     """Load a body with 52 joints; it is read once and cached.
+
+    It has all surface keypoints, as those of `load_body`.
 
     Args:
       name_or_path: "neutral", the free body with fingers, or the path of the user's SMPL-H file
@@ -180,4 +183,9 @@ def _neutral() -> SmplModel:
 @functools.lru_cache(maxsize=4)
 def _user(path: Path, modified: int) -> SmplModel:
     """Load a file. `modified` is part of the cache key: a file that was replaced is read again."""
-    return smpl_jax.load(path, joints=len(SMPLH52))
+    model = smpl_jax.load(path, joints=len(SMPLH52))
+    body = without_fingers(model)
+    if not landmarks.missing(body):
+        return model
+    named = landmarks.like(body, load_body("neutral"))
+    return dataclasses.replace(model, named_vertices=(*model.named_vertices, *named))

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import threading
 from pathlib import Path
@@ -22,6 +23,7 @@ from genhmr_jax.render import MESH_FORMATS
 from genhmr_jax.render.export import CLIP_FORMATS
 
 if TYPE_CHECKING:  # heavy, imported where they are used
+    from genhmr_jax.recover.hands_on_body import HandsOnBody
     from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
 
@@ -62,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
 
     # 2. Several photos at the same time; the results come in the order of the photos.
     recoverer, options = _load(args)
-    steps = PhotoSteps(recoverer, options, files, images, out, args)
+    hands = _load_hands(args) if args.hands else None
+    if hands is not None:
+        recoverer = dataclasses.replace(recoverer, body=hands.body)
+    steps = PhotoSteps(recoverer, options, files, images, out, args, hands)
     failures = len(found.errors)
     done = overlapped(images, steps.prepare, steps.solve, steps.finish, weight=len)
     bar = tqdm(done, total=len(images), unit="photo", disable=None if len(images) > 1 else True)
@@ -106,6 +111,7 @@ def check_clip_flags(args: argparse.Namespace) -> None:
     only_photos = {
         "--trace": args.trace, "--boxes": args.boxes, "--keypoints": args.keypoints,
         "--masks": args.masks, "--cameras": args.cameras, "--hypotheses": args.hypotheses > 1,
+        "--hands": args.hands,
     }  # fmt: skip
     if given := [flag for flag, value in only_photos.items() if value]:
         raise InputError(given[0], "is for photos, not for clips", "leave it out")
@@ -160,7 +166,8 @@ def _load(args: argparse.Namespace) -> "tuple[Recoverer, RecoverOptions]":
     if args.refine_steps is not None:
         chosen["refine_steps"] = args.refine_steps
     try:
-        recoverer = photo.load(args.checkpoint, args.body, args.model)
+        body = "neutral" if args.hands else args.body  # its own one comes with the hands
+        recoverer = photo.load(args.checkpoint, body, args.model)
         if args.trace:
             recoverer.check_steps()
         options = photo.RecoverOptions(**chosen)
@@ -171,6 +178,15 @@ def _load(args: argparse.Namespace) -> "tuple[Recoverer, RecoverOptions]":
     except (ValueError, OSError) as error:  # from smpl_jax, which loads the body
         remedy = "give neutral, male, female, lite or an SMPL file"
         raise InputError(f"--body {args.body}", str(error), remedy) from error
+
+
+def _load_hands(args: argparse.Namespace) -> "HandsOnBody":
+    """The model of hands, and the body with fingers."""
+    from genhmr_jax.detect import hands as hand_detector
+    from genhmr_jax.recover import hands_on_body
+
+    threading.Thread(target=hand_detector.preload).start()
+    return hands_on_body.load_hands_on_body(args.body)
 
 
 def _preload(recoverer: "Recoverer", options: "RecoverOptions") -> None:

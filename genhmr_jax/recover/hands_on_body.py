@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 import smpl_jax
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from scipy.spatial.transform import Rotation
 from smpl_jax import SmplModel
 from smpl_jax.keypoints import SMPL24, SMPL24_PARENTS
@@ -30,13 +30,14 @@ from genhmr_jax.geometry.fingers import (
 from genhmr_jax.geometry.keypoints import keypoint_points
 from genhmr_jax.geometry.skeleton import forward_kinematics
 from genhmr_jax.geometry.wrist import TOLERANCE, SolvedWrist, solve_wrist
+from genhmr_jax.io.program_store import stored
 from genhmr_jax.recover.hands import HandMeshes, HandRecoverer, load_hands
 from genhmr_jax.recover.options import RecoverOptions
 from genhmr_jax.recover.people import People
 
 MOST_APART = 0.15
 """Largest distance of a hand's wrist from the body's, parallel to the image plane, metres."""
-DEPTH_RATIO = 1.7
+DEPTH_RATIO = 2.0
 """Largest ratio of their distances from the camera, which is that of their apparent sizes."""
 MIN_SCORE = 0.5
 """Probability from which a detected hand is used."""
@@ -177,9 +178,8 @@ def _arm(
 def _world_rotations(pose: Float[np.ndarray, "P 24 3"]) -> Float[np.ndarray, "P 24 3 3"]:
     """Orientations of the joints in camera axes."""
     turns = Rotation.from_rotvec(pose.reshape(-1, 3).astype(np.float64)).as_matrix()
-    return forward_kinematics(SMPL24_PARENTS, np.zeros(pose.shape), turns.reshape(*pose.shape, 3))[
-        0
-    ]
+    turns = turns.reshape(*pose.shape, 3)
+    return forward_kinematics(SMPL24_PARENTS, np.zeros(pose.shape), turns)[0]
 
 
 def _forearms(
@@ -203,20 +203,35 @@ def _posed(
 ) -> dict[str, np.ndarray]:
     """The fields of People that follow from the pose, for a body with fingers."""
     count = len(people)
+    if not count:
+        return {}
     body = pose[:, 1:].reshape(count, 69)
     full = full_pose(people.global_orient, body, hands["left"], hands["right"])
-    output = smpl_jax.forward(fingers, people.betas, full.astype(np.float32), people.translation)
+    names = tuple(map(str, people.keypoint_names))
+    # One person after the other: one program serves any number of people.
+    rows = zip(people.betas, full.astype(np.float32), people.translation, strict=True)
+    found = [_pose_fingers(fingers, *row, names) for row in rows]
+    vertices, joints, points = (np.stack(each) for each in zip(*found, strict=True))
     # SMPL's joint of a hand is between the four knuckles, which are fixed to the wrist.
-    joints = np.asarray(output.joints)
     knuckles = [joints[:, knuckle_rows(side)].mean(1, keepdims=True) for side in SIDES]
     joints = np.concatenate([joints[:, :BODY_JOINTS], *knuckles], 1)
-    found = {"vertices": np.asarray(output.vertices), "joints": joints}
-    found["joints2d"] = _projected(people, joints)
+    fields = {"vertices": vertices, "joints": joints, "joints2d": _projected(people, joints)}
     if people.projected_keypoints is not None:
-        names = tuple(map(str, people.keypoint_names))
-        points = np.asarray(keypoint_points(fingers, output, names))
-        found["projected_keypoints"] = _projected(people, points)
-    return found
+        fields["projected_keypoints"] = _projected(people, points)
+    return fields
+
+
+@stored("names")
+def _pose_fingers(
+    fingers: SmplModel,
+    betas: Float[Array, "10"],
+    pose: Float[Array, "156"],
+    translation: Float[Array, "3"],
+    names: tuple[str, ...],
+) -> tuple[Float[Array, "V 3"], Float[Array, "52 3"], Float[Array, "K 3"]]:
+    """Vertices, joints and the keypoints of these names, metres."""
+    output = smpl_jax.forward(fingers, betas, pose, translation)
+    return output.vertices, output.joints, keypoint_points(fingers, output, names)
 
 
 def _projected(people: People, points: Float[np.ndarray, "P K 3"]) -> Float[np.ndarray, "P K 2"]:

@@ -26,6 +26,9 @@ def summary(people: People) -> str:
     text = f"{len(people)} {'person' if len(people) == 1 else 'people'}"
     if people.left_out:
         text += f" ({people.left_out} more left out, see --max-people)"
+    if people.left_hand_confidence is not None and people.right_hand_confidence is not None:
+        found = (people.left_hand_confidence > 0).sum() + (people.right_hand_confidence > 0).sum()
+        text += f", {found} {'hand' if found == 1 else 'hands'}"
     if not np.isnan(people.joint_confidence).all():
         text += f", confidence {people.joint_confidence.mean():.2f}"
     before, after = people.reprojection_error(refined=False), people.reprojection_error()

@@ -27,6 +27,8 @@ from genhmr_jax.recover.user_files import UserFiles, nobody_left
 if TYPE_CHECKING:  # heavy, imported where they are used
     from genhmr_jax.core.solve import Traced
     from genhmr_jax.data.annotations.selection import UserAnnotations
+    from genhmr_jax.detect.hands import Hands
+    from genhmr_jax.recover.hands_on_body import HandsOnBody
     from genhmr_jax.recover.photo import PreparedPhoto, Recoverer, RecoverOptions
 
 
@@ -42,6 +44,7 @@ class Ready:
       given_index: (P,) numbers of the people in the user's annotations; None without these.
       seconds: that the photo has taken so far, and will take (`PhotoSteps.solve` adds its share).
       warnings: lines for stderr.
+      hands: the hands at the wrists of the people; None without --hands.
     """
 
     image: ImageFile
@@ -51,6 +54,7 @@ class Ready:
     given_index: Int[np.ndarray, "P"] | None
     seconds: float
     warnings: tuple[str, ...]
+    hands: "Hands | None" = None
 
     def __len__(self) -> int:
         return len(self.photo.people)
@@ -66,7 +70,7 @@ class Done:
 
 @dataclasses.dataclass(frozen=True)
 class PhotoSteps:
-    """The steps of every photo of one call of the command."""
+    """The steps of every photo of one call of the command. hands: with --hands."""
 
     recoverer: "Recoverer"
     options: "RecoverOptions"
@@ -74,6 +78,7 @@ class PhotoSteps:
     images: Sequence[ImageFile]
     out: Path
     args: argparse.Namespace
+    hands: "HandsOnBody | None" = None
 
     def prepare(self, image: ImageFile) -> Ready:
         """Read a photo, and detect its people or take those of the user.
@@ -105,9 +110,10 @@ class PhotoSteps:
             index = given.index[photo.people.given]
         is_shown = self.args.trace or self.args.page or not self.args.no_overlay
         shown = panel(pixels) if is_shown else None
+        hands = None if self.hands is None else self.hands.detect(pixels, photo.people)
         seconds = time.perf_counter() - start
         focal_from = _focal_from(options)
-        return Ready(image, photo, focal_from, shown, index, seconds, tuple(warnings))
+        return Ready(image, photo, focal_from, shown, index, seconds, tuple(warnings), hands)
 
     def solve(self, ready: list[Ready]) -> list[tuple[Ready, People]]:
         """Recover the people of several photos together."""
@@ -126,6 +132,8 @@ class PhotoSteps:
         path, stem, warnings = ready.image.path, ready.image.stem, list(ready.warnings)
         if ready.given_index is not None:
             people = dataclasses.replace(people, given_index=ready.given_index)
+        if self.hands is not None and ready.hands is not None:
+            people = self.hands.put(people, ready.hands, ready.photo.camera, self.options)
         if (behind := behind_camera(people)) is not None:
             warnings.append(f"{path}: {behind}; give the --fov or --focal of this photo")
         overlay = None if self.args.no_overlay else draw(ready.panel, people)

@@ -29,7 +29,7 @@ from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model, project_body
 
 BODY = keypoint_model(load_body("lite"))
 FRAMES = 12
-SPEC = MotionSpec()
+SPEC = MotionSpec(steps=5)
 UPRIGHT = jnp.zeros((24, 3)).at[0, 0].set(np.pi)
 PARTS = tuple(((joint,), (joint,)) for joint in range(24))
 
@@ -41,6 +41,7 @@ def decode(embeddings):
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 RUN = jit(lambda window: refine_motion(decode, BODY, window, SPEC, PARTS))
+ROTATIONS, STEPS = jit(decode), jit(differences)
 
 
 @jit
@@ -115,15 +116,12 @@ def acceleration(joints):
     return np.linalg.norm(np.diff(velocity, axis=0), axis=-1).mean()
 
 
-# The motion prior
-
-
 def test_differences_are_derivatives():
     """Of quadratics the acceleration is exact; the velocity is that of the middle of a step."""
     rng = np.random.default_rng(0)
     times = np.cumsum(rng.uniform(0.01, 0.1, 9))
     with jax.enable_x64():
-        steps = jax.tree.map(np.asarray, differences(jnp.asarray(times), jnp.ones(9, bool)))
+        steps = jax.tree.map(np.asarray, STEPS(times, np.ones(9, bool)))
     c0, c1, c2 = 0.7, -1.3, 2.1
     t = times * 30  # frames of 1/30 s
     x = c0 + c1 * t + c2 * t**2
@@ -137,7 +135,7 @@ def test_differences_are_derivatives():
 
 def test_padding_has_no_difference():
     known = np.arange(9) < 6
-    steps = differences(jnp.arange(9) / 25.0, jnp.asarray(known))
+    steps = jax.tree.map(np.asarray, STEPS(np.arange(9) / np.float32(25), known))
     assert np.flatnonzero(np.any(steps.second, -1)).tolist() == [1, 2, 3, 4]
     assert np.flatnonzero(np.any(steps.first, -1)).tolist() == [0, 1, 2, 3, 4]
 
@@ -178,6 +176,13 @@ def dense_loss(moving, offset, times, contact, known):
     return np.array(rows), np.array(right)
 
 
+@jit
+def prior(joints, moving, times, known, contact):
+    steps = differences(times, known)
+    blocks = _coupling(moving, steps, contact, SPEC)
+    return motion_loss(joints, steps, contact, SPEC), blocks
+
+
 @pytest.mark.parametrize("known", [8, 5])
 def test_loss_and_curvature_of_the_motion_prior(known):
     """Joints are linear here, so that the curvature is the second derivative."""
@@ -186,9 +191,7 @@ def test_loss_and_curvature_of_the_motion_prior(known):
     x = rng.normal(size=(8, 4))
     joints = np.einsum("tjxp,tp->tjx", moving, x) + offset
     with jax.enable_x64():
-        steps = differences(jnp.asarray(times), jnp.arange(8) < known)
-        loss = motion_loss(jnp.asarray(joints), steps, jnp.asarray(contact), SPEC)
-        blocks = _coupling(jnp.asarray(moving), steps, jnp.asarray(contact), SPEC)
+        loss, blocks = prior(joints, moving, times, np.arange(8) < known, contact)
     matrix, constant = dense_loss(moving, offset, times, contact, known)
     wanted = np.sum((matrix @ x.ravel() + constant) ** 2)
     np.testing.assert_allclose(loss, wanted, rtol=1e-10)
@@ -239,16 +242,13 @@ def test_derivatives_of_the_joints_are_those_of_autodiff():
     np.testing.assert_allclose(found, wanted, atol=1e-9)
 
 
-# A step
-
-
 def test_a_step_is_the_dense_solution():
     """(S^T (H + B) S + mu) z = -S^T g, with S zero in the frames that do not change."""
     rng = np.random.default_rng(0)
     frames, size = 6, 5
     moving, _, times, contact = linear_motion(rng, frames, size)
-    steps = differences(np.float32(times), np.ones(frames, bool))
-    blocks = _coupling(np.float32(moving), steps, np.float32(contact), SPEC)
+    given = (np.float32(x) for x in (np.zeros((frames, 24, 3)), moving, times))
+    blocks = prior(*given, np.ones(frames, bool), np.float32(contact))[1]
     own, before, second = map(np.array, blocks)
     factor = rng.normal(size=(frames, size, size))
     own += factor @ factor.swapaxes(1, 2)
@@ -256,7 +256,7 @@ def test_a_step_is_the_dense_solution():
     root[[0, 3]] = 0
     gradient = rng.normal(size=(frames, size))
     model = _Model(None, *(jnp.float32(x) for x in (gradient, own, before, second)))
-    found = np.asarray(_solved(model, jnp.float32(root), jnp.float32(0.1)))
+    found = np.asarray(jit(_solved)(model, jnp.float32(root), jnp.float32(0.1)))
     s = np.zeros((frames, size, frames, size))
     s[np.arange(frames), :, np.arange(frames)] = root
     s = s.reshape(frames * size, -1)
@@ -266,14 +266,11 @@ def test_a_step_is_the_dense_solution():
     np.testing.assert_allclose(found, wanted, atol=3e-4 * np.abs(wanted).max())
 
 
-# The whole refinement
-
-
 def objective(window, x):
     """The objective, term by term, in float64."""
     count = int(window.known.sum())
     joints, points = map(np.asarray, posed(x.embeddings, x.weak_camera, VIEW))
-    rotmats, before = (np.asarray(decode(e), float) for e in (x.embeddings, window.prior))
+    rotmats, before = (np.asarray(ROTATIONS(e), float) for e in (x.embeddings, window.prior))
     total = 0.0
     for t in range(count):
         c = np.asarray(window.keypoints[t, :, 2], float)
@@ -367,8 +364,8 @@ def test_frames_without_keypoints_follow_their_neighbours(jittery):
 
 
 def test_two_windows_with_context_are_as_one(jittery, refined):
-    """Frames 0 to 7, of which 6 and 7 are solved again after them. 1 cm is a tenth of the change
-    that the refinement makes."""
+    """Frames 0 to 7, of which 6 and 7 are solved again after them. The start is wrong by
+    several cm."""
 
     def cut(first, last):
         rows = np.arange(first, first + FRAMES)
@@ -381,8 +378,7 @@ def test_two_windows_with_context_are_as_one(jittery, refined):
     second = RUN(second)
     together = np.concatenate([joints_of(first)[:6], joints_of(second)[4:10]])
     gap = np.linalg.norm(together - joints_of(refined), axis=-1)
-    change = np.linalg.norm(joints_of(jittery) - joints_of(refined), axis=-1)
-    assert gap.mean() < 0.01 and gap.mean() < 0.15 * change.mean()
+    assert gap.mean() < 0.01 < np.linalg.norm(joints_of(jittery) - together, axis=-1).mean() / 3
 
 
 def test_a_decoder_of_few_embeddings(jittery):

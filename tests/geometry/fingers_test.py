@@ -85,10 +85,10 @@ def test_a_finger_moves_only_its_own_skin(model):
 
 @pytest.mark.parametrize("side", SIDES)
 def test_hand_poses_mean_the_same_as_on_the_free_hand(model, poses, side):
-    """Directions of all finger bones, with wrists aligned; what differs is the shape of the hands.
+    """Directions of all finger bones, with wrists aligned.
 
-    The rest directions of the bones differ by this much, as the free hand has another mean shape
-    and is not made symmetric; a pose turns both by the same rotation.
+    Joints come from one source, and differ by the fit of two regressors. A last bone ends in a
+    vertex of the tip, for which body and hand have chosen different ones.
     """
     hand = load_hand(side=side)
     for pose in poses:
@@ -97,13 +97,13 @@ def test_hand_poses_mean_the_same_as_on_the_free_hand(model, poses, side):
         whole = FORWARD(model, np.zeros(10), with_hands(np.zeros((24, 3)), **{side: pose}))
         rows = [SMPL24.index(f"{side}_wrist"), *range(52)[hand_rows(side)]]
         points, others = np.asarray(alone.joints), np.asarray(whole.joints)[rows]
-        assert angle(points, others, [(k, k + 1) for k in _inner()]).max() < 2
-        assert angle(points, others, [(0, k) for k in (1, 4, 7, 10, 13)]).max() < 4
+        assert angle(points, others, [(k, k + 1) for k in _inner()]).max() < 0.3
+        assert angle(points, others, [(0, k) for k in (1, 4, 7, 10, 13)]).max() < 0.3
         tips = np.asarray(hand_keypoints(hand, alone))[[4, 8, 12, 16, 20]]
         names = [f"{side[0]}{name.removesuffix('_tip')}" for name in TIPS]
         own = np.asarray(whole.vertices)[[model.vertex_ids[name] for name in names]]
         last = [HAND_JOINTS.index(name.replace("_tip", "3")) for name in TIPS]
-        assert angle(np.array([points[last], tips]), np.array([others[last], own])).max() < 12
+        assert angle(np.array([points[last], tips]), np.array([others[last], own])).max() < 8
 
 
 def _inner():
@@ -208,8 +208,35 @@ def test_smplh_files_of_the_user(tmp_path, suffix):
     np.testing.assert_allclose(found.vertices, reference(arrays, betas, pose)[0], atol=2e-5)
 
 
+def test_a_mesh_of_its_own_gets_all_keypoints(model, tmp_path):
+    """The free body with fingers in the layout of SMPL-H, without names of joints and vertices."""
+    tables, shapes = model.directions.transpose(2, 1, 0), model.num_betas
+    parents, near = np.array(SMPLH_PARENTS), np.zeros((52, model.num_vertices))
+    template = np.asarray(model.template).T
+    for row, joint in zip(near, np.asarray(model.joint_template), strict=True):
+        chosen = np.argsort(np.linalg.norm(template - joint, axis=-1))[:200]
+        system = np.vstack([template[chosen].T, np.ones(200)])
+        row[chosen] = np.linalg.lstsq(system, np.append(joint, 1), rcond=None)[0]
+    np.savez(
+        tmp_path / "own.npz",
+        v_template=template,
+        shapedirs=tables[..., :shapes],
+        posedirs=tables[..., shapes:],
+        J_regressor=near,
+        weights=model.weights.T,
+        kintree_table=np.stack([parents, np.arange(52)]),
+        f=np.asarray(model.faces),
+    )
+    own = load_fingers(tmp_path / "own.npz")
+    assert own.vertex_ids.keys() == model.vertex_ids.keys()
+    places = [
+        np.asarray(m.template)[:, [m.vertex_ids[n] for n in model.vertex_ids]] for m in (model, own)
+    ]
+    assert np.linalg.norm(places[0] - places[1], axis=0).max() < 0.02
+
+
 def test_bodies_without_fingers_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no body with fingers: use neutral, or an SMPL-H file"):
+    with pytest.raises(InputError, match="no body with fingers; use neutral, or an SMPL-H file"):
         load_fingers("male")
     arrays = smplh_arrays(90)
     arrays |= {"weights": np.zeros((90, 55)), "J_regressor": np.zeros((55, 90))}

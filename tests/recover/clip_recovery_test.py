@@ -6,6 +6,7 @@ The detector and the system are made up, the refinements and everything else are
 import dataclasses
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,10 +33,12 @@ from genhmr_jax.recover.clip_frames import FrameTables, observe
 from genhmr_jax.recover.clip_recovery import ClipOptions, recover_clip, settle
 from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
-RATE, COUNT, WIDTH, HEIGHT = 10, 24, 256, 160
+RATE, COUNT, WIDTH, HEIGHT = 5, 14, 256, 160
 BODY = load_body("lite")
-OPTIONS = ClipOptions(photo=RecoverOptions(refine_steps=1), motion=MotionSpec(steps=2))
-SHORT_GAP, LONG_GAP = range(4, 7), range(10, 18)
+OPTIONS = ClipOptions(
+    photo=RecoverOptions(refine_steps=1), motion=MotionSpec(steps=2), search_interval=3 / RATE
+)
+SHORT_GAP, LONG_GAP = [3], range(6, 9)
 """Frames without the second person."""
 
 
@@ -85,7 +88,8 @@ def standing() -> np.ndarray:
     view = CropCamera(np.float32([[128, 80, 110]]), np.float32([300]), np.float32([[128, 80]]))
     mean = rotations.axis_angle_to_matrix(jnp.asarray(MEAN_POSE_72).reshape(1, 24, 3))
     weak = jnp.array([[0.9, 0, 0.2]])
-    return np.asarray(project_body(keypoint_model(BODY), mean, jnp.zeros(10), weak, view)[0][0])
+    points, _ = jax.jit(project_body)(keypoint_model(BODY), mean, np.zeros(10), weak, view)
+    return np.asarray(points[0])
 
 
 STANDING = standing()
@@ -111,7 +115,7 @@ class FakeDetector:
         columns = [-60]
         if frame not in SHORT_GAP and frame not in LONG_GAP:
             columns.append(40)
-        if frame in (20, 21):
+        if frame == 12:
             columns.append(90)  # too short to count
         found = Detections.empty(len(columns) if frame != 255 else 0)
         for person, column in enumerate(columns[: len(found)]):
@@ -156,8 +160,8 @@ def small(monkeypatch):
     """Short chunks and windows, so that a short clip has several."""
     monkeypatch.setattr(clip_frames, "ClipDetector", FakeDetector)
     monkeypatch.setattr(clip_frames, "CHUNK", 4)
-    monkeypatch.setattr(clip_person, "WINDOW", 16)
-    monkeypatch.setattr(clip_person, "CONTEXT", 4)
+    monkeypatch.setattr(clip_person, "WINDOW", 8)
+    monkeypatch.setattr(clip_person, "CONTEXT", 2)
 
 
 def recover(source, tables=None, options=OPTIONS):
@@ -166,7 +170,7 @@ def recover(source, tables=None, options=OPTIONS):
 
 def watch(source, tables):
     """The first pass alone."""
-    return observe(source, RECOVERER, OPTIONS.photo, tables, search_every=2)
+    return observe(source, RECOVERER, OPTIONS.photo, tables, search_every=3)
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +205,9 @@ def test_gaps_and_people(whole):
         value = getattr(clip, name)[1]
         assert not value[away].any() and value[~away].any(tuple(range(1, value.ndim))).all(), name
     assert not clip.keypoints2d[1, ~seen].any() and clip.keypoints2d[1, seen].any((1, 2)).all()
-    # Between its ends, the filled part lies on the line.
-    path = clip.joints[1, 3:8, 0]
-    np.testing.assert_allclose(path, np.linspace(path[0], path[-1], 5), atol=0.03)
+    # The filled frame is between its neighbours; the poses of single frames are random.
+    path = clip.joints[1, 2:5, 0]
+    np.testing.assert_allclose(path[1], (path[0] + path[2]) / 2, atol=0.06)
 
 
 def test_the_numbers_agree(whole):
@@ -247,7 +251,7 @@ def test_an_interrupted_pass_is_resumed(whole, tmp_path):
     """The state of the detector, of the frame before and of the camera's motion is the same."""
     identity = {"of": ["a clip", 1]}
     done = 8
-    part = recover(Pictures(stop=10), FrameTables.make(tmp_path, identity))
+    part = recover(Pictures(stop=9), FrameTables.make(tmp_path, identity))
     assert len(part.times) == done and (part.state[0] == OBSERVED).all()
     tables = FrameTables.resume(tmp_path, identity)
     # A row of an interrupted append to the second table.
@@ -271,7 +275,7 @@ def test_a_clip_with_frames_that_cannot_be_decoded_is_resumed(tmp_path):
     whole = FrameTables.make(tmp_path / "whole", {})
     assert watch(Pictures(lost=lost), whole)
     assert whole.frames.read()["index"].tolist() == [i for i in range(COUNT) if i not in lost]
-    assert not watch(Pictures(lost=lost, stop=14), FrameTables.make(tmp_path / "part", {}))
+    assert not watch(Pictures(lost=lost, stop=12), FrameTables.make(tmp_path / "part", {}))
     tables = FrameTables.resume(tmp_path / "part", {})
     assert len(tables.frames) == 8 and watch(Pictures(lost=lost), tables)
     for table in ("frames", "people"):

@@ -1,0 +1,239 @@
+"""Inverse kinematics: the pose of the skeleton, and the scales of its bodies, from markers.
+
+Over poses of all frames, and one scale for each group of bodies, the fit minimises
+
+    sum_m w_m |x_m - y_m|^2 + REST^2 sum_i q_i^2 + frames' sum of NOISE^2 (s - 1)^2 / SPREAD^2
+
+of markers x at y. The angles stay within their limits.
+
+1. Every frame by itself, with constant scales: Levenberg and Marquardt from the closed form of
+   start.py. An angle at its limit is left out of a step that would move it beyond, and the step is
+   clipped (a projected Newton method, Bertsekas 1982).
+2. The scales: a Gauss-Newton step of poses and scales together. The poses are eliminated frame by
+   frame (the Schur complement), so that its cost is linear in the frames. Then 1 again.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from genhmr_jax.core.least_squares import where_rows
+from genhmr_jax.geometry.anatomy import AXES, COORDINATES, GROUP, GROUPS, LIMITS, PARENTS
+from genhmr_jax.geometry.markers import CARRIERS, MARKERS
+from genhmr_jax.systems.biopose.kinematics import Pose, by_pose, by_scales, moved, place
+from genhmr_jax.systems.biopose.skeleton import Skeleton
+from genhmr_jax.systems.biopose.start import both_sequences, closed_form
+
+CHUNK = 64
+"""Frames that are solved together; the last ones are repeated to fill it."""
+REST = 1e-3  # metres a radian: it decides only what no marker determines
+NOISE, SPREAD = 0.01, 0.1  # metres of a marker; of a scale around 1
+_FEWEST = 12  # markers of a frame
+_BALLS = ("pelvis_tilt", "arm_flex_r", "arm_flex_l")
+"""First angles of the joints whose sequence has a second solution within reach."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IkSpec:
+    """Settings: LM steps of a frame, and rounds of scales (0: the scales of the skeleton)."""
+
+    steps: int = 12
+    scale_rounds: int = 0
+    scale_frames: int = 64  # frames from which scales are found, evenly chosen
+    damping: float = 1e-3
+    accepted: float = 0.3  # factor of the damping after a step that lowers the loss
+    rejected: float = 5.0  # and after another
+
+
+@dataclasses.dataclass(frozen=True)
+class Angles:
+    """The answer for F frames, NumPy.
+
+    Attributes:
+      values: (F, 47) of COORDINATES: degrees, and metres for ROOT. Without jumps of 360 degrees.
+      markers: (F, M, 3) of the skeleton, metres. centres: (F, B, 3) of its joints.
+      rmse: (F,) of the markers that were given: root of the mean squared distance, metres.
+      scales: (11,) of GROUPS.
+    """
+
+    values: Float[np.ndarray, "F 47"]
+    markers: Float[np.ndarray, "F M 3"]
+    centres: Float[np.ndarray, "F B 3"]
+    rmse: Float[np.ndarray, "F"]
+    scales: Float[np.ndarray, "G"]
+
+    def column(self, name: str) -> Float[np.ndarray, "F"]:
+        """One coordinate over time."""
+        return self.values[:, COORDINATES.index(name)]
+
+
+def solve(
+    skeleton: Skeleton, markers: Float[np.ndarray, "F M 3"], spec: IkSpec = IkSpec()
+) -> Angles:
+    """Joint angles of frames of markers.
+
+    Args:
+      skeleton: of the person (systems.biopose.skeleton.skeleton_of).
+      markers: in the order of MARKERS, metres; NaN where a marker is not known.
+      spec: settings.
+
+    Raises:
+      ValueError: another number of markers, no frame, or a frame with too few markers.
+    """
+    markers = np.asarray(markers, np.float32)
+    if markers.ndim != 3 or markers.shape[1:] != (len(MARKERS), 3) or not len(markers):
+        raise ValueError(f"markers of shape {markers.shape}: expected (F, {len(MARKERS)}, 3)")
+    known = np.isfinite(markers).all(-1)
+    if (few := np.flatnonzero(known.sum(1) < _FEWEST)).size:
+        raise ValueError(f"frame {few[0]} has fewer than {_FEWEST} markers")
+    # Around the middle of each frame: float32 is exact to less than a micrometre there.
+    middle = np.nanmean(markers, 1, keepdims=True)
+    target, weights = np.where(known[..., None], markers - middle, 0), known.astype(np.float32)
+    scales = jnp.ones(len(GROUPS))
+    if spec.scale_rounds:
+        count = min(spec.scale_frames, len(target))
+        chosen = np.linspace(0, len(target) - 1, count).round().astype(int)
+        few = [_filled(x[chosen], spec.scale_frames) for x in (target, weights)]
+        few[1][count:] = 0
+        scales = _scales(skeleton, *few, spec)
+    parts = []
+    for first in range(0, len(target), CHUNK):
+        rows = slice(first, first + CHUNK)
+        part = _poses(
+            skeleton, _filled(target[rows], CHUNK), _filled(weights[rows], CHUNK), scales, spec
+        )
+        parts.append(jax.tree.map(lambda x, n=len(target[rows]): np.asarray(x)[:n], part))
+    pose, placed = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    gap = np.where(known[..., None], placed.markers - target, 0)
+    rmse = np.sqrt((gap**2).sum((1, 2)) / known.sum(1))
+    values = np.concatenate(
+        [np.zeros((len(target), 3)), pose.translation + middle[:, 0], pose.angles], 1
+    )
+    values[:, 6:] = np.degrees(values[:, 6:])
+    ball = np.asarray(both_sequences(jnp.asarray(pose.rotation), AXES[:3]))
+    values[:, :3] = _continuous(np.degrees(ball))
+    for name in _BALLS[1:]:
+        column = slice(COORDINATES.index(name), COORDINATES.index(name) + 3)
+        one = values[:, column]
+        values[:, column] = _continuous(np.stack([one, [180, -180, 180] + [1, -1, 1] * one]))
+    return Angles(
+        values.astype(np.float32), placed.markers + middle, placed.centres + middle, rmse,
+        np.asarray(scales),
+    )  # fmt: skip
+
+
+def _filled(rows: np.ndarray, count: int) -> np.ndarray:
+    """The rows, and the last one again up to a count."""
+    return rows[np.minimum(np.arange(count), len(rows) - 1)]
+
+
+def _continuous(both: Float[np.ndarray, "2 F 3"]) -> Float[np.ndarray, "F 3"]:
+    """Of the two solutions of each frame, plus any full turns, that closest to the frame before.
+
+    The first frame has the first solution. Degrees.
+    """
+    found = both[0].copy()
+    for frame in range(1, len(found)):
+        before = found[frame - 1]
+        pair = both[:, frame]
+        pair = pair + 360 * np.round((before - pair) / 360)
+        found[frame] = pair[np.abs(pair - before).sum(-1).argmin()]
+    return found
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def _poses(skeleton: Skeleton, target: Array, weights: Array, scales: Array, spec: IkSpec):
+    """Poses of frames (F, M, 3) by themselves, and where they place the bodies."""
+    sized = _sized(skeleton, scales)
+    pose = closed_form(sized, target, weights)
+    pose = _refined(skeleton, target, weights, scales, pose, spec)
+    return pose, place(skeleton, pose, scales)
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def _scales(skeleton: Skeleton, target: Array, weights: Array, spec: IkSpec) -> Array:
+    """The scales of all frames together."""
+
+    def improved(carry: tuple[Pose, Array], _: None) -> tuple[tuple[Pose, Array], None]:
+        pose, scales = carry
+        placed = place(skeleton, pose, scales)
+        own, shared = by_pose(placed), by_scales(skeleton, placed)
+        gap = weights[..., None] * (placed.markers - target)
+        product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+        weighed = weights[..., None, None] * own
+        h_qq = product("fmip,fmiq->fpq", weighed, own) + REST**2 * jnp.eye(own.shape[-1])
+        h_qs = product("fmip,fmig->fpg", weighed, shared)
+        h_ss = product("fmig,fmih->gh", weights[..., None, None] * shared, shared)
+        g_q, g_s = product("fmip,fmi->fp", own, gap), product("fmig,fmi->g", shared, gap)
+        prior = (NOISE / SPREAD) ** 2 * jnp.sum(jnp.any(weights > 0, -1))
+        h_ss = h_ss + prior * jnp.eye(len(scales))
+        g_s = g_s + prior * (scales - 1)
+        factor = jax.scipy.linalg.cho_factor(h_qq)
+        both = jax.scipy.linalg.cho_solve(factor, jnp.concatenate([h_qs, g_q[..., None]], -1))
+        schur = h_ss - product("fpg,fph->gh", h_qs, both[..., :-1])
+        right = g_s - product("fpg,fp->g", h_qs, both[..., -1])
+        scales = scales - jnp.linalg.solve(schur, right)
+        return (_refined(skeleton, target, weights, scales, pose, spec), scales), None
+
+    ones = jnp.ones(len(GROUPS))
+    start = closed_form(skeleton, target, weights)
+    start = _refined(skeleton, target, weights, ones, start, spec)
+    (_, scales), _ = jax.lax.scan(improved, (start, ones), None, spec.scale_rounds)
+    return scales
+
+
+def _sized(skeleton: Skeleton, scales: Array) -> Skeleton:
+    """The skeleton with its scales."""
+    sizes = scales[GROUP]
+    offsets = sizes[np.maximum(PARENTS, 0)][:, None] * skeleton.offsets
+    return Skeleton(offsets, skeleton.turns, sizes[CARRIERS][:, None] * skeleton.markers)
+
+
+def _refined(
+    skeleton: Skeleton, target: Array, weights: Array, scales: Array, pose: Pose, spec: IkSpec
+) -> Pose:
+    """Levenberg and Marquardt, frame by frame."""
+    low, high = np.asarray(LIMITS[3:], np.float32).T
+    product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+    def loss_of(pose: Pose, placed) -> Array:
+        far = jnp.sum(weights * jnp.sum((placed.markers - target) ** 2, -1), -1)
+        return far + REST**2 * jnp.sum(pose.angles**2, -1)
+
+    def step(carry: tuple, _: None) -> tuple[tuple, None]:
+        trial, pose, loss, damping = carry
+        # 1. Keep the trial where it is better.
+        new = loss_of(trial, place(skeleton, trial, scales))
+        better = new < loss
+        pose, loss = where_rows(better, trial, pose), jnp.where(better, new, loss)
+        damping = damping * jnp.where(better, spec.accepted, spec.rejected)
+        # 2. The next trial.
+        placed = place(skeleton, pose, scales)
+        rows = by_pose(placed)
+        gap = weights[..., None] * (placed.markers - target)
+        inner = jnp.pad(REST**2 * pose.angles, ((0, 0), (6, 0)))
+        slope = product("fmip,fmi->fp", rows, gap) + inner
+        curvature = product("fmip,fmiq->fpq", weights[..., None, None] * rows, rows)
+        stuck = (pose.angles <= low) & (slope[:, 6:] > 0) | (pose.angles >= high) & (
+            slope[:, 6:] < 0
+        )
+        free = 1.0 - jnp.pad(stuck, ((0, 0), (6, 0)))
+        curvature = curvature * free[:, :, None] * free[:, None]
+        own = jnp.einsum("fpp->fp", curvature)
+        extra = damping[:, None] * own + REST**2 + (1 - free)
+        curvature = curvature + extra[..., None] * jnp.eye(own.shape[-1])
+        factor = jax.scipy.linalg.cho_factor(curvature)
+        found = moved(pose, -jax.scipy.linalg.cho_solve(factor, (slope * free)[..., None])[..., 0])
+        trial = dataclasses.replace(found, angles=jnp.clip(found.angles, low, high))
+        return (trial, pose, loss, damping), None
+
+    far = jnp.full(len(target), jnp.inf)
+    damping = jnp.full(len(target), spec.damping / spec.accepted)
+    carry = (pose, pose, far, damping)
+    (trial, pose, loss, _), _ = jax.lax.scan(step, carry, None, spec.steps + 1)
+    better = loss_of(trial, place(skeleton, trial, scales)) < loss
+    return where_rows(better, trial, pose)
