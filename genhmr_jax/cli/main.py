@@ -6,7 +6,19 @@ import sys
 from collections.abc import Sequence
 
 import genhmr_jax
-from genhmr_jax.cli import aot, convert, data, doctor, evaluate, fit, hands, recover, sweep, view
+from genhmr_jax.cli import (
+    angles,
+    aot,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    fit,
+    hands,
+    recover,
+    sweep,
+    view,
+)
 from genhmr_jax.cli.recover import SAMPLE_PHOTO as SAMPLE_PHOTO
 from genhmr_jax.io import terminal
 from genhmr_jax.io.atomic import disk_error
@@ -18,6 +30,7 @@ COMMANDS = {
     "demo": recover,
     "hands": hands,
     "view": view,
+    "angles": angles,
     "sweep": sweep,
     "aot": aot,
     "data": data,
@@ -104,6 +117,14 @@ def build_parser() -> argparse.ArgumentParser:
             "write a page that shows a result",
             "Writes one HTML file that shows the result of a photo or a clip in 3D. It opens in a "
             "browser without a network.",
+        )
+    )
+    angles.add_flags(
+        add(
+            "angles",
+            "joint angles of the people of a clip, for OpenSim",
+            "Writes STEM_N.mot, .trc and .osim, tables and a plot of joint angles for every person "
+            "of a clip (docs/biomechanics.md).",
         )
     )
     sweep.add_flags(

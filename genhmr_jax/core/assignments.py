@@ -24,10 +24,10 @@ from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP
 from genhmr_jax.io.program_store import stored, stored_output
 
 ASSIGNMENTS = ("detected", "exchanged", "legs exchanged")
-PENALTIES = np.array([0.0, 0.06, 0.06])
+PENALTIES = np.array([0.0, 0.1, 0.1])
 """Metres: what a frame of an assignment costs in `best_sequence`, if its keypoints are certain."""
-COST, TURN = 0.5, 1.0
-"""Weights in `best_sequence`: of the cost of an answer, and metres for a turn by pi radians."""
+TURN = 1.0
+"""Metres: what a turn by pi radians from frame to frame costs in `best_sequence`."""
 _LEFT = [SMPL24.index("left_hip"), SMPL24.index("left_shoulder")]
 _RIGHT = [SMPL24.index("right_hip"), SMPL24.index("right_shoulder")]
 _LEG = ("knee", "ankle", "big_toe", "heel")
@@ -46,7 +46,6 @@ class FrameAnswers:
       global_orient: (B, A, 3), body_pose: (B, A, 69) axis-angle, radians.
       translation: (B, A, 3) metres.
       joints: (B, A, J, 3) camera coordinates, metres.
-      cost: (B, A) metres, how unlikely the answer is, apart from PENALTIES.
       confidence: (B, A, J) 0..1.
     """
 
@@ -58,7 +57,6 @@ class FrameAnswers:
     body_pose: Float[Array, "B A 69"]
     translation: Float[Array, "B A 3"]
     joints: Float[Array, "B A J 3"]
-    cost: Float[Array, "B A"]
     confidence: Float[Array, "B A J"]
 
 
@@ -100,10 +98,6 @@ def _solve(
     axis_angle = smpl_jax.rotations.matrix_to_axis_angle(rotmats)
     translation = found.view.translation(refined.weak_camera)
     joints = smpl_jax.forward(surface, refined.betas, rotmats).joints + translation[:, None]
-    # A residual of 1 % of the crop, and one of 1 cm in the learned error, count the same.
-    cost = jnp.sqrt(jnp.min(refined.loss, 0))
-    if latents.expected_error is not None:
-        cost = cost + latents.expected_error
     by_row = lambda x: jnp.swapaxes(x.reshape(count, rows, *x.shape[1:]), 0, 1)
     values = FrameAnswers(
         sampled=latents.embeddings,
@@ -114,7 +108,6 @@ def _solve(
         body_pose=axis_angle[:, 1:].reshape(len(axis_angle), -1),
         translation=translation,
         joints=joints,
-        cost=cost,
         confidence=found.confidence,
     )
     return jax.tree.map(by_row, values)
@@ -165,14 +158,12 @@ def _changed(value: Array | None, change: Callable[[Array], Array]) -> Array | N
 
 def best_sequence(
     joints: Float[np.ndarray, "T A J 3"],
-    cost: Float[np.ndarray, "T A"],
     confidence: Float[np.ndarray, "T"],
 ) -> Int[np.ndarray, "T"]:
     """The most likely answer in each of the frames of one person (Viterbi 1967).
 
     It minimises a sum over the frames, in metres, of
 
-    - COST times the cost of the answer,
     - the penalty of its assignment, times the square of the keypoints' confidence, which falls
       where the detector confuses left and right,
     - the mean distance of its joints from those in the frame before,
@@ -182,7 +173,6 @@ def best_sequence(
 
     Args:
       joints: metres; only their positions relative to the first joint count.
-      cost: of FrameAnswers, metres.
       confidence: mean of the detected keypoints, 0..1.
 
     Returns:
@@ -191,7 +181,7 @@ def best_sequence(
     relative = joints - joints[:, :, :1]
     facing = (joints[:, :, _LEFT] - joints[:, :, _RIGHT]).sum(2)
     facing = facing / np.maximum(np.linalg.norm(facing, axis=-1, keepdims=True), 1e-6)
-    own = COST * cost + PENALTIES * confidence[:, None] ** 2
+    own = PENALTIES * confidence[:, None] ** 2
     total, origins = own[0], []
     for t in range(1, len(own)):
         moved = np.linalg.norm(relative[t - 1][:, None] - relative[t][None], axis=-1).mean(-1)

@@ -55,7 +55,7 @@ class MotionSpec(ObjectiveSpec):
     """Settings of the refinement over frames (docs/experiments.md)."""
 
     steps: int = 8
-    acceleration: float = 0.05
+    acceleration: float = 0.07
     contact: float = 0.3
     damping: float = 1e-4  # mu of the first step
     accepted: float = 0.3  # factor of mu after a step that lowers the loss
@@ -206,7 +206,7 @@ def refine_motion(
         x, model = jax.tree.map(keep, trial, x), jax.tree.map(keep, found, model)
         damping = damping * jnp.where(better, spec.accepted, spec.rejected)
         # 2. The Jacobian of the decoder changes slowly.
-        due = t % spec.decoder_every == 0
+        due = (t % spec.decoder_every == 0) & (t < spec.steps)
         decoder = jax.lax.cond(due, lambda: linearised(x.embeddings), lambda: decoder)
         jacobian, root = decoder
         # 3. The next trial.

@@ -54,7 +54,7 @@ _MIDDLE = (
     _Recipe("STRN", "torso", _at("spine3"), _FORWARD, "spine2 spine3"),
 )
 _SIDE = (
-    _Recipe("ASI", "pelvis", _at("right_hip"), (-0.3, 0, 1), "pelvis right_hip spine1", (0, 0.8, 0)),
+    _Recipe("ASI", "pelvis", _at("right_hip"), (-0.3, 0, 1), "pelvis right_hip", (0, 0.8, 0)),
     _Recipe("PSI", "pelvis", _at("pelvis"), _BACK, "pelvis right_hip spine1", (-0.4, 0.8, 0)),
     _Recipe("ILC", "pelvis", _at("right_hip"), _RIGHT, "pelvis spine1", (0, 1.1, 0)),
     _Recipe("TRO", "femur_r", _at(*_THIGH, 0.08), _RIGHT, "right_hip"),
@@ -113,14 +113,14 @@ MIRROR = np.array([*np.arange(2 * len(_SIDE)).reshape(-1, 2)[:, ::-1].ravel(),
 def marker_vertices(body: SmplModel) -> Int[np.ndarray, "M"]:
     """The vertices of the markers on a body.
 
-    They are sought on the free body "neutral". On another body a marker is the vertex that is
-    closest to the same place: relative to the joint that moves it most, scaled by the heights of
-    the bodies. Both bodies are in SMPL's rest pose.
+    They are sought on the free body "neutral"; a body with the same mesh has the same ones. On
+    another body a marker is the vertex that is closest to the same place: relative to the joint
+    that moves it most, scaled by the heights of the bodies. Both are in SMPL's rest pose.
     """
     reference = load_body("neutral")
     vertices, joints, owner = _rest(reference)
     found = _on_neutral()
-    if body is reference:
+    if np.array_equal(body.faces, reference.faces):
         return found
     other, other_joints, other_owner = _rest(body)
     scale = np.ptp(other[:, 1]) / np.ptp(vertices[:, 1])

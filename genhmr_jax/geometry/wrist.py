@@ -20,7 +20,7 @@ NEUTRAL = 28.0
 """Pronation of the rest pose of SMPL's form, degrees. In the neutral position the thumb is in the
 plane in which the elbow bends, on the side to which it bends. Forearms at rest have the thumb
 forward, but elbows bend forward and up: 28 degrees up is the mean of the arms that are bent by more
-than 30 degrees (20 to 39 degrees in 20 arms of 12 photos, recovered by the shipped model)."""
+than 30 degrees (17 to 39 degrees in 20 arms of 12 photos, recovered by the shipped model)."""
 
 TOLERANCE = 30.0
 """Degrees beyond a range up to which a hand is believed: both estimates have errors."""

@@ -42,7 +42,8 @@ class ModelJoint(NamedTuple):
     Attributes:
       name, parent, child: names.
       place: of the joint in the parent, metres.
-      turn: of its frame in the parent: angles about x, y and z, each about the turned axis, radians.
+      turn: of its frame in the parent: angles about x, y and z, each turned by those before it,
+        radians.
       rotations: up to three, in order.
       translations: none, or three.
     """

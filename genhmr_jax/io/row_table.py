@@ -108,6 +108,11 @@ class RowTable:
         for name, kind in self._types.items():
             os.truncate(self._file(name), self._rows * _bytes(name, *kind))
 
+    def note(self, **notes: Any) -> None:
+        """Add notes, and write them."""
+        self.notes |= notes
+        self._write_head()
+
     def read(self) -> dict[str, np.ndarray]:
         """Every column as a read-only memory map (N, ...); empty without any rows."""
         if not self._rows:

@@ -50,7 +50,8 @@ class Clip(Results):
     """The P people of a clip of F frames. Every array is NumPy; floats are float32.
 
     Coordinates are those of recover.people.People, in the camera of each frame. Rows of people who
-    are ABSENT from a frame are zero.
+    are ABSENT from a frame are zero. In FILLED frames, what comes from the frame itself is zero:
+    boxes, keypoints2d and the fields frame_*.
 
     Attributes:
       frame_index: (F,) number of each frame in the source, from 0.
@@ -75,7 +76,8 @@ class Clip(Results):
       camera_moves: () whether the background moves; then there is no world.
       world_rotation: (3, 3), world_translation: (3,) from camera to world coordinates (y up,
         metres, the ground at y = 0): world = rotation @ camera + translation. None if not known.
-      foot_contact: (P, F, 2) probability that the left and the right foot rests on the ground.
+      foot_contact: (P, F, 2) weight 0..1 with which the left and the right foot rest on the ground
+        from a frame to the next one (geometry.ground.foot_contact).
       frame_global_orient, frame_body_pose, frame_translation, frame_joints: (P, F, ...) the answer
         of each frame by itself, before the track was made steady.
     """

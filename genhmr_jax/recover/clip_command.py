@@ -64,17 +64,17 @@ def run_clip(
         found = recover_clip(
             source, recoverer, options, body_model=args.body, tables=tables, progress=progress
         )
-    complete = len(found.times) == source.count
     if source.warning:
         complain(source.warning)
     if not len(found):
-        tables.delete()
+        if tables.complete:
+            tables.delete()
         remedy = "choose a part of the clip in which people are larger"
         raise InputError(clip.path, "nobody was found for long enough", remedy)
     # 2. The files.
     written = write_clip(found, source, clip, recoverer, out, args)
     say(f"{clip.path.name}: {summary(found)} -> {written}")
-    if complete or source.warning:
+    if tables.complete:
         tables.delete()
     else:
         complain(f"{clip.path}: interrupted; go on with --resume")

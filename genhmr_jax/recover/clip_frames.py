@@ -67,16 +67,22 @@ class FrameTables:
         people.truncate(int(frames.read()["people"].sum()) if len(frames) else 0)
         return cls(frames, people)
 
-    def people_of(self, frame: int) -> Detections:
-        """The people of a frame; only boxes, scores and keypoints are known."""
+    @property
+    def complete(self) -> bool:
+        """Whether the pass has reached the end of the clip."""
+        return bool(self.frames.notes.get("complete"))
+
+    def people_of(self, frames: range) -> Iterator[Detections]:
+        """The people of successive frames; only boxes, scores and keypoints are known."""
         ends = np.cumsum(self.frames.read()["people"])
-        rows = slice(int(ends[frame - 1]) if frame else 0, int(ends[frame]))
-        found = Detections.empty(rows.stop - rows.start)
-        if len(found):
-            columns = self.people.read()
+        columns = self.people.read()
+        for frame in frames:
+            rows = slice(int(ends[frame - 1]) if frame else 0, int(ends[frame]))
+            found = Detections.empty(rows.stop - rows.start)
             for name, column in (("boxes", "box"), ("scores", "score"), ("keypoints", "keypoints")):
-                getattr(found, name)[:] = columns[column][rows]
-        return found
+                if len(found):
+                    getattr(found, name)[:] = columns[column][rows]
+            yield found
 
     def delete(self) -> None:
         """Delete both, and their folder if nothing else is in it."""
@@ -118,7 +124,7 @@ def observe(
     Returns:
       False if the pass was interrupted (KeyboardInterrupt). All complete chunks are written.
     """
-    if len(tables.frames) >= source.count:
+    if tables.complete:
         return True
     detector = ClipDetector(every=search_every, max_people=options.max_people)
     detector.since_search = int(tables.frames.notes["since_search"])
@@ -135,6 +141,7 @@ def observe(
                 progress(*pending.result())
         except KeyboardInterrupt:
             return False
+    tables.frames.note(complete=True)
     return True
 
 
@@ -147,16 +154,18 @@ def _detected(
 ) -> Iterator[tuple[list[_Seen], int]]:
     """Chunks of frames whose people are detected, and the state of the detector after each."""
     motion, chunk, done = CameraMotion(), [], len(tables.frames)
-    previous, again, first = None, 0, 0
+    previous, again, first, earlier = None, 0, 0, []
     if done:
         # After an interruption, frames that are done are read again for the motion of the camera.
         # They are counted in the tables: the source may lack frames that cannot be decoded.
-        frames, previous = tables.frames.read(), tables.people_of(done - 1)
+        frames = tables.frames.read()
         again = int(np.searchsorted(frames["time"], frames["time"][-1] - 2 * INTERVAL))
         first = int(frames["index"][again])
+        earlier = list(tables.people_of(range(again, done)))
+        previous = earlier[-1]
     for number, frame in enumerate(source.frames(first), again):
         if number < done:
-            motion.update(frame.time, frame.pixels, tables.people_of(number).boxes)
+            motion.update(frame.time, frame.pixels, earlier[number - again].boxes)
             continue
         previous = recoverer.recoverable(detector.detect(frame.pixels, previous))
         shift = motion.update(frame.time, frame.pixels, previous.boxes)

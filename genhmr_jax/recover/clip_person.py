@@ -19,7 +19,7 @@ from genhmr_jax.recover.photo import Recoverer
 
 WINDOW, CONTEXT = 64, 8
 """Frames of a window, and those of them on either side that belong to the neighbouring windows."""
-LONGEST_GAP = 0.5  # seconds that are filled
+LONGEST_GAP = 0.5  # seconds that are filled, in a clip of more than 3 frames a second
 _SOLVED = (
     "global_orient", "body_pose", "translation", "joints", "joints2d", "projected_keypoints"
 )  # fmt: skip
@@ -71,13 +71,14 @@ def steady_person(
     frames = np.asarray(rows["frame"][mine])
     # 1. The likely sequence of answers.
     confidence = rows["keypoints"][mine, :, 2].mean(-1)
-    answer = best_sequence(rows["joints"][mine], rows["cost"][mine], confidence)
+    answer = best_sequence(rows["joints"][mine], confidence)
     # 2. Segments between long gaps, and windows in each.
     count = len(times)
     contact = np.zeros((count, 2), np.float32) if contact is None else contact
     state = np.full(count, ABSENT)
     found: dict[str, np.ndarray] = {}
-    breaks = np.flatnonzero(np.diff(times[frames]) > LONGEST_GAP) + 1
+    longest = max(LONGEST_GAP, 1.5 * np.median(np.diff(times))) if count > 1 else LONGEST_GAP
+    breaks = np.flatnonzero(np.diff(times[frames]) > longest) + 1
     for part in np.split(np.arange(len(mine)), breaks):
         segment = _Segment(rows, mine[part], answer[part], betas, times, contact)
         span = slice(segment.first, segment.last + 1)

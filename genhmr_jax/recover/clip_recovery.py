@@ -159,10 +159,8 @@ def _tracks(tables: FrameTables, times: Float[np.ndarray, "F"]) -> list[Int[np.n
     rows, tracker = tables.people.read(), Tracker()
     ends = np.cumsum(tables.frames.read()["people"])
     looks = np.split(rows["look"], ends[:-1])
-    ids = [
-        tracker.update(time, tables.people_of(frame), looks[frame])
-        for frame, time in enumerate(times)
-    ]
+    people = tables.people_of(range(len(times)))
+    ids = [tracker.update(*frame) for frame in zip(times, people, looks, strict=True)]
     ids = np.concatenate(ids)
     shortest = min(SHORTEST, 0.5 * (times[-1] - times[0]))
     found = [np.flatnonzero(ids == number) for number in np.unique(ids[ids > 0])]

@@ -12,7 +12,7 @@ import smpl_jax
 from jaxtyping import Array, Float
 from scipy.spatial.transform import Rotation
 from smpl_jax import SmplModel
-from smpl_jax.keypoints import SMPL24, SMPL24_PARENTS
+from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.core.system import PhotoCamera
 from genhmr_jax.detect.detections import Detections
@@ -28,17 +28,12 @@ from genhmr_jax.geometry.fingers import (
     without_fingers,
 )
 from genhmr_jax.geometry.keypoints import keypoint_points
-from genhmr_jax.geometry.skeleton import forward_kinematics
-from genhmr_jax.geometry.wrist import TOLERANCE, SolvedWrist, solve_wrist
 from genhmr_jax.io.program_store import stored
+from genhmr_jax.recover.arms import Arm, project, rest_joints
 from genhmr_jax.recover.hands import HandMeshes, HandRecoverer, load_hands
 from genhmr_jax.recover.options import RecoverOptions
 from genhmr_jax.recover.people import People
 
-MOST_APART = 0.15
-"""Largest distance of a hand's wrist from the body's, parallel to the image plane, metres."""
-DEPTH_RATIO = 2.0
-"""Largest ratio of their distances from the camera, which is that of their apparent sizes."""
 MIN_SCORE = 0.5
 """Probability from which a detected hand is used."""
 
@@ -97,10 +92,11 @@ def put_hands(people: People, hands: HandMeshes, fingers: SmplModel) -> People:
     """Pose the people's bodies with fingers.
 
     Each wrist takes one hand at most, that of the highest score. A hand that is not where the
-    wrist is, or not of its size, is left out. The orientation of the hand becomes the wrist's;
-    elbow and wrist share the twist about the forearm (geometry.wrist). Where they would leave their
-    ranges of motion by more than TOLERANCE, elbow and wrist of the body are kept, and only the
-    fingers are used. Without a hand, the four fingers turn as the body's joint `hand`.
+    wrist is, or not of its size, is left out. The orientation of the hand becomes the wrist's, the
+    forearm turns towards the hand, and elbow and wrist share the twist about it (geometry.wrist).
+    Where they would leave their ranges of motion by more than TOLERANCE, elbow and wrist of the
+    body are kept, and only the fingers are used. Without a hand, the four fingers turn as the
+    body's joint `hand`.
 
     Args:
       people: of a body with SMPL's joints.
@@ -113,29 +109,26 @@ def put_hands(people: People, hands: HandMeshes, fingers: SmplModel) -> People:
     """
     count = len(people)
     pose = np.concatenate([people.global_orient, people.body_pose], -1).reshape(count, 24, 3)
-    axes = _forearms(fingers, people.betas)
+    rest = rest_joints(fingers, people.betas)
     poses, confidence, wrists = {}, {}, {}
     for side in SIDES:
         joint = SMPL24.index(f"{side}_hand")
         poses[side] = fingers_of_hand_joint(pose[:, joint])
         confidence[side] = np.zeros(count, np.float32)
         wrists[side] = np.zeros(count, bool)
-    world = _world_rotations(pose)
     for number in np.argsort(-hands.scores, kind="stable"):
         person, side = int(hands.person[number]), SIDES[int(hands.right[number])]
-        if confidence[side][person] > 0 or not fits(people, person, side, hands, number):
+        arm = Arm(people, person, side, hands, int(number), rest[person])
+        if confidence[side][person] > 0 or not arm.fits():
             continue
         poses[side][person] = hands.hand_pose[number].reshape(15, 3)
         trust = hands.scores[number] * hands.joint_confidence[number].mean()
         confidence[side][person] = trust
-        hand, axis = hands.global_orient[number], axes[side][person]
-        solved = _arm(pose[person], world[person], hand, axis, side)
-        if solved.angles.excess <= TOLERANCE:
+        if (solved := arm.follow()) is not None:
             wrists[side][person] = True
             for name, turn in (("elbow", solved.elbow), ("wrist", solved.wrist)):
-                pose[person, SMPL24.index(f"{side}_{name}")] = Rotation.from_matrix(
-                    turn
-                ).as_rotvec()
+                turned = Rotation.from_matrix(turn).as_rotvec()
+                pose[person, SMPL24.index(f"{side}_{name}")] = turned
     flat = {side: poses[side].reshape(count, 45) for side in SIDES}
     return dataclasses.replace(
         people,
@@ -147,52 +140,6 @@ def put_hands(people: People, hands: HandMeshes, fingers: SmplModel) -> People:
         wrist_from_hand=np.stack([wrists["left"], wrists["right"]], -1),
         **_posed(people, pose, flat, fingers),
     )
-
-
-def fits(people: People, person: int, side: str, hands: HandMeshes, number: int) -> bool:
-    """Whether a hand is where the person's wrist is, and as large as it should be there."""
-    joint = SMPL24.index(f"{side}_wrist")
-    depth = float(people.joints[person, joint, 2])
-    if depth <= 0 or hands.joints[number, 0, 2] <= 0:
-        return False
-    pixels = hands.keypoints2d[number, 0, :2] - people.joints2d[person, joint]
-    apart = float(np.linalg.norm(pixels)) * depth / float(people.focal_length)
-    ratio = float(hands.joints[number, 0, 2]) / depth
-    return apart <= MOST_APART and 1 / DEPTH_RATIO <= ratio <= DEPTH_RATIO
-
-
-def _arm(
-    pose: Float[np.ndarray, "24 3"],
-    world: Float[np.ndarray, "24 3 3"],
-    hand: Float[np.ndarray, "3"],
-    axis: Float[np.ndarray, "3"],
-    side: str,
-) -> SolvedWrist:
-    """Elbow and wrist of a person for the orientation of a hand, axis-angle in camera axes."""
-    elbow = Rotation.from_rotvec(pose[SMPL24.index(f"{side}_elbow")]).as_matrix()
-    upper_arm = world[SMPL24.index(f"{side}_shoulder")]
-    wanted = Rotation.from_rotvec(hand).as_matrix()
-    return solve_wrist(elbow, upper_arm, wanted, axis, side == "right")
-
-
-def _world_rotations(pose: Float[np.ndarray, "P 24 3"]) -> Float[np.ndarray, "P 24 3 3"]:
-    """Orientations of the joints in camera axes."""
-    turns = Rotation.from_rotvec(pose.reshape(-1, 3).astype(np.float64)).as_matrix()
-    turns = turns.reshape(*pose.shape, 3)
-    return forward_kinematics(SMPL24_PARENTS, np.zeros(pose.shape), turns)[0]
-
-
-def _forearms(
-    model: SmplModel, betas: Float[np.ndarray, "P 10"]
-) -> dict[str, Float[np.ndarray, "P 3"]]:
-    """Unit vectors from elbow to wrist at rest, by side."""
-    directions, axes = np.asarray(model.joint_shapedirs, np.float64), {}
-    joints = np.asarray(model.joint_template) + np.einsum("ps,sjc->pjc", betas, directions)
-    for side in SIDES:
-        elbow, wrist = (SMPL24.index(f"{side}_{name}") for name in ("elbow", "wrist"))
-        bones = joints[:, wrist] - joints[:, elbow]
-        axes[side] = bones / np.linalg.norm(bones, axis=-1, keepdims=True)
-    return axes
 
 
 def _posed(
@@ -215,9 +162,9 @@ def _posed(
     # SMPL's joint of a hand is between the four knuckles, which are fixed to the wrist.
     knuckles = [joints[:, knuckle_rows(side)].mean(1, keepdims=True) for side in SIDES]
     joints = np.concatenate([joints[:, :BODY_JOINTS], *knuckles], 1)
-    fields = {"vertices": vertices, "joints": joints, "joints2d": _projected(people, joints)}
+    fields = {"vertices": vertices, "joints": joints, "joints2d": project(people, joints)}
     if people.projected_keypoints is not None:
-        fields["projected_keypoints"] = _projected(people, points)
+        fields["projected_keypoints"] = project(people, points)
     return fields
 
 
@@ -232,8 +179,3 @@ def _pose_fingers(
     """Vertices, joints and the keypoints of these names, metres."""
     output = smpl_jax.forward(fingers, betas, pose, translation)
     return output.vertices, output.joints, keypoint_points(fingers, output, names)
-
-
-def _projected(people: People, points: Float[np.ndarray, "P K 3"]) -> Float[np.ndarray, "P K 2"]:
-    """Points in camera coordinates in px of the photo."""
-    return points[..., :2] / points[..., 2:] * people.focal_length + people.principal_point

@@ -58,6 +58,7 @@ def result(monkeypatch, body, found):
     def recover(source, recoverer, options, *, body_model, tables, progress):
         count = len(answer.clip.times)
         tables.frames.append({"people": np.ones(count, np.int32)})
+        tables.frames.note(complete=count == FRAMES)
         progress(count, count)
         return answer.clip
 

@@ -34,7 +34,6 @@ def table(frames):
         "sampled": answer(2, 3) - frames[:, None, None, None],
         "translation": answer(3) + [0, 0, 4] + 0.1 * frames[:, None, None],
         "joints": answer(24, 3) + rng.normal(0, 0.4, (24, 3)),
-        "cost": np.tile([0.01, 0.5, 0.5], (count, 1)),
         "confidence": rng.uniform(0.4, 0.9, (count, 3, 24)),
     }
     return rows, np.arange(0, count, 2)
@@ -130,10 +129,11 @@ def test_short_gaps_are_filled_and_long_ones_are_not(solver):
 def test_the_values_are_those_of_the_likely_answers(solver):
     """In one frame the sides were confused: its keypoints get their right names."""
     frames = np.arange(6)
-    cost = np.tile([0.01, 0.5, 0.5], (12, 1))
-    cost[6:8] = [0.9, 0.9, 0.01]  # frame 3
+    rng = np.random.default_rng(1)
+    joints = np.tile(rng.normal(0, 0.4, (24, 3)), (12, 3, 1, 1))
+    joints[6:8, :2] += rng.normal(0, 0.4, (24, 3))  # frame 3
     embeddings = np.zeros((12, 3, 2, 3), np.float32) + np.arange(3)[:, None, None]
-    found, rows, mine = solve(frames, 6, cost=cost, embeddings=embeddings)
+    found, rows, mine = solve(frames, 6, joints=joints, embeddings=embeddings)
     assert found.answer.tolist() == [0, 0, 0, 2, 0, 0]
     window = solver.windows[0]
     np.testing.assert_array_equal(window.embeddings[:6, 0, 0], [0, 0, 0, 2, 0, 0])

@@ -176,6 +176,24 @@ def test_the_mesh_is_that_of_the_pose_and_points_as_the_hand(people, tmp_path):
     np.testing.assert_allclose(found.joints2d, project(found.joints), atol=0.02)
 
 
+def test_the_forearm_turns_to_where_the_hand_is(people):
+    hands = hands_of(people, [(1, "right", orientation(people, 1, "right_elbow"))])
+    moved = hands.keypoints2d + [0, 12, 0]  # px: 45 mm down at a depth of 3 m
+    wrist, elbow = (SMPL24.index(f"right_{name}") for name in ("wrist", "elbow"))
+    found = hands_on_body.put_hands(
+        people, dataclasses.replace(hands, keypoints2d=moved), load_fingers()
+    )
+    shift = found.joints2d[1, wrist] - people.joints2d[1, wrist]
+    np.testing.assert_allclose(shift, [0, 12], atol=1.5)
+    np.testing.assert_allclose(found.joints[1, elbow], people.joints[1, elbow], atol=1e-5)
+    bones = [np.linalg.norm(p.joints[1, wrist] - p.joints[1, elbow]) for p in (people, found)]
+    assert bones[0] == pytest.approx(bones[1], abs=1e-5)
+    pose = np.concatenate([found.global_orient, found.body_pose], -1).reshape(2, 24, 3)[1]
+    turns = Rotation.from_rotvec(pose).as_matrix()
+    wanted = orientation(people, 1, "right_elbow")
+    np.testing.assert_allclose(turns[0] @ turns[elbow] @ turns[wrist], wanted, atol=1e-5)
+
+
 def test_what_cannot_be_is_not_believed(people):
     fingers, straight = load_fingers(), orientation(people, 0, "right_elbow")
     # A hand bent backwards by 150 degrees: its fingers are used, the wrist is not.

@@ -103,11 +103,9 @@ def solve(
     parts = []
     for first in range(0, len(target), CHUNK):
         rows = slice(first, first + CHUNK)
-        part = _poses(
-            skeleton, _filled(target[rows], CHUNK), _filled(weights[rows], CHUNK), scales, spec
-        )
-        parts.append(jax.tree.map(lambda x, n=len(target[rows]): np.asarray(x)[:n], part))
-    pose, placed = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        both = (_filled(x[rows], CHUNK) for x in (target, weights))
+        parts.append(_poses(skeleton, *both, scales, spec))
+    pose, placed = jax.tree.map(lambda *x: np.concatenate(x)[: len(target)], *parts)
     gap = np.where(known[..., None], placed.markers - target, 0)
     rmse = np.sqrt((gap**2).sum((1, 2)) / known.sum(1))
     values = np.concatenate(

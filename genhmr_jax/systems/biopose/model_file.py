@@ -16,26 +16,29 @@ from genhmr_jax.systems.biopose.skeleton import Skeleton
 DENSITY = 1010.0
 """kg/m^3 of a living body with half-filled lungs."""
 
-# De Leva, "Adjustments to Zatsiorsky-Seluyanov's segment inertia parameters", J. Biomech. 29:1223,
-# 1996, means of women and men: share of the body's mass; distance of the centre of mass from the
-# proximal joint, and radii of gyration about the sagittal, longitudinal and transverse axes, as
-# parts of the length. The parts of the trunk are its lower, middle and upper trunk.
-_TABLE = {
-    "pelvis": (0.1182, 0.50, (0.52, 0.50, 0.47)),
-    "lumbar": (0.1549, 0.45, (0.46, 0.44, 0.36)),
-    "torso": (0.1571, 0.50, (0.41, 0.42, 0.28)),
-    "head": (0.0681, 0.50, (0.32, 0.29, 0.33)),
-    "femur": (0.1447, 0.385, (0.349, 0.156, 0.347)),
-    "tibia": (0.0457, 0.443, (0.263, 0.098, 0.259)),
-    "foot": (0.0133, 0.42, (0.132, 0.278, 0.262)),
-    "humerus": (0.0263, 0.576, (0.282, 0.153, 0.265)),
-    "forearm": (0.0150, 0.457, (0.269, 0.108, 0.265)),
-    "hand": (0.0058, 0.77, (0.58, 0.36, 0.49)),
+# Masses, as shares of the body's: de Leva, "Adjustments to Zatsiorsky-Seluyanov's segment inertia
+# parameters", J. Biomech. 29:1223, 1996, means of women and men. Pelvis, lumbar and torso are its
+# lower, middle and upper trunk. The table does not divide feet, forearms and shoulders: here a
+# talus has a tenth of a foot, the toes a fifth, ulna and radius a half of a forearm, and a clavicle
+# a fiftieth of the upper trunk, so that no body is without mass.
+_FOOT, _FOREARM, _CLAVICLE = 0.0133, 0.0150, 0.02 * 0.1571
+_MASS = {
+    "pelvis": 0.1182, "lumbar": 0.1549, "torso": 0.1571 - 2 * _CLAVICLE, "head": 0.0681,
+    "clavicle": _CLAVICLE, "femur": 0.1447, "tibia": 0.0457, "talus": 0.1 * _FOOT,
+    "calcn": 0.7 * _FOOT, "toes": 0.2 * _FOOT, "humerus": 0.0263, "ulna": 0.5 * _FOREARM,
+    "radius": 0.5 * _FOREARM, "hand": 0.0058,
 }  # fmt: skip
-# Parts of the table's feet and forearms, and of the upper trunk in each clavicle: the table does
-# not divide them. The clavicles are a small part, so that no body is without mass.
-_PARTS = {"talus": 0.1, "calcn": 0.7, "toes": 0.2, "ulna": 0.5, "radius": 0.5}
-_CLAVICLE = 0.02
+# Of the limbs, from the same table: distance of the centre of mass from the proximal joint, and
+# radii of gyration about x, y (the long axis) and z, as parts of the length; and the body at the
+# end. The other bodies are ellipsoids between their markers: their lengths are not the table's.
+_LIMBS = {
+    "femur": (0.385, (0.349, 0.156, 0.347), "tibia"),
+    "tibia": (0.443, (0.263, 0.098, 0.258), "talus"),
+    "humerus": (0.576, (0.282, 0.153, 0.265), "ulna"),
+    "ulna": (0.457, (0.269, 0.108, 0.261), "hand"),
+    "radius": (0.457, (0.269, 0.108, 0.261), "hand"),
+}
+_SMALLEST = 0.02  # metres: half an axis of an ellipsoid
 
 
 def write_model(
@@ -89,37 +92,17 @@ def body_mass(vertices: Float[np.ndarray, "V 3"], body: SmplModel) -> float:
 def _inertia(skeleton: Skeleton, body: int, mass: float) -> ModelBody:
     """Mass, centre and moments of a body."""
     name = BODIES[body]
-    plain = name.removesuffix("_r").removesuffix("_l")
-    end = _end(skeleton, body)
-    length = float(np.linalg.norm(end))
-    if plain == "clavicle":
-        own, centre, radii = _CLAVICLE * _TABLE["torso"][0], 0.5, (0.3, 0.3, 0.3)
-    else:
-        foot, arm = plain in ("talus", "calcn", "toes"), plain in ("ulna", "radius")
-        share, centre, radii = _TABLE["foot" if foot else "forearm" if arm else plain]
-        own = share * _PARTS.get(plain, 1.0)
-        if plain == "torso":
-            own -= 2 * _CLAVICLE * share
-    moments = tuple(own * mass * (radius * length) ** 2 for radius in radii)
-    return ModelBody(name, own * mass, tuple((centre * end).tolist()), moments)
-
-
-def _end(skeleton: Skeleton, body: int) -> Float[np.ndarray, "3"]:
-    """The distal end of a body in its frame: the joint of its child, or its outermost marker."""
-    name = BODIES[body]
-    plain, side = name.removesuffix("_r").removesuffix("_l"), name[-2:]
-    child = {"pelvis": "lumbar", "lumbar": "torso", "torso": "head"}.get(plain)
-    for upper, lower in (
-        ("femur", "tibia"), ("tibia", "talus"), ("talus", "calcn"), ("calcn", "toes"),
-        ("clavicle", "humerus"), ("humerus", "ulna"), ("radius", "hand"),
-    ):  # fmt: skip
-        if plain == upper:
-            child = lower + side
-    if plain == "ulna":
-        child = "hand" + side
-    if child:
-        return np.asarray(skeleton.offsets[BODIES.index(child)], np.float64)
-    mine = np.asarray(skeleton.markers, np.float64)[body == CARRIERS]
-    if plain == "head":
-        return 2 * mine.mean(0)  # its markers are around the middle of its height
-    return mine[np.linalg.norm(mine, axis=-1).argmax()]
+    plain, side = (name[:-2], name[-2:]) if name[-2:] in ("_r", "_l") else (name, "")
+    own = mass * _MASS[plain]
+    if plain in _LIMBS:
+        share, radii, last = _LIMBS[plain]
+        end = np.asarray(skeleton.offsets[BODIES.index(last + side)], np.float64)
+        moments = own * (np.linalg.norm(end) * np.array(radii)) ** 2
+        return ModelBody(name, own, tuple((share * end).tolist()), tuple(moments.tolist()))
+    points = np.asarray(skeleton.markers, np.float64)[body == CARRIERS]
+    if not len(points):
+        points = np.zeros((1, 3))
+    half = np.maximum(np.ptp(points, axis=0) / 2, _SMALLEST) ** 2
+    moments = own / 5 * (half.sum() - half)
+    middle = (points.max(0) + points.min(0)) / 2
+    return ModelBody(name, own, tuple(middle.tolist()), tuple(moments.tolist()))
