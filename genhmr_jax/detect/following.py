@@ -25,7 +25,7 @@ from genhmr_jax.detect.detector import (
     find_people,
     pose_estimate,
 )
-from genhmr_jax.detect.tracker import box_areas, keypoint_similarity
+from genhmr_jax.detect.tracker import box_areas, box_overlap, keypoint_similarity
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_bounds
 
 EVERY = 5
@@ -33,6 +33,8 @@ EVERY = 5
 SAME_PERSON, AGAIN = 0.8, 0.3
 """Object keypoint similarity from which two estimates in one frame, and estimates in successive
 frames, are of one person."""
+OVERLAP = 0.2
+"""Intersection over union of two people from which the picture is searched in every frame."""
 UNSEEN = 0.5
 """Factor of the score of a followed person for each search of the picture without the person."""
 # BlazePose runs again if the region that it predicts differs from its own by a shift (share of the
@@ -45,7 +47,8 @@ class ClipDetector:
     """A detector for the frames of a clip, in order. One instance serves one clip.
 
     Args:
-      every: search the whole picture in every n-th frame; 1: in each.
+      every: search the whole picture in every n-th frame, and after each frame in which people
+        overlap; 1: in each frame.
       max_people: limit of the number of people; None: MOST_PEOPLE.
       threshold: smallest score of MoveNet.
       network: the BlazePose to use, see `detector.detect`.
@@ -81,7 +84,8 @@ class ClipDetector:
         check_image(pixels)
         previous = Detections.empty(0) if previous is None else previous
         self.since_search += 1
-        if self.since_search < self.every:
+        # A followed region can slide from one person to another who overlaps.
+        if self.since_search < self.every and not _crowded(previous.boxes):
             if people := without_twins(self._followed(pixels, previous)):
                 return as_detections(people)
         self.since_search = 0
@@ -147,6 +151,11 @@ def without_twins(people: list[FoundPerson]) -> list[FoundPerson]:
         if not (alike[i, kept] > SAME_PERSON).any():
             kept.append(int(i))
     return [people[i] for i in sorted(kept)]
+
+
+def _crowded(boxes: Float[np.ndarray, "P 4"]) -> bool:
+    """Whether two of the boxes overlap."""
+    return bool((np.triu(box_overlap(boxes, boxes), 1) > OVERLAP).any())
 
 
 def _found_again(previous: Detections, found: list[FoundPerson]) -> Bool[np.ndarray, "P"]:

@@ -112,11 +112,25 @@ def test_two_estimates_of_one_person_become_one(standing, searches):
     twins = standing.only([0, 0])
     twins.scores[:] = 0.3, 0.5
     twins.keypoints[1, :, :2] += 10
+    twins.boxes[1] += 1000  # boxes that overlap would be a reason to search
     detector = ClipDetector(every=4)
     detector.detect(scene((60, 12)))
     searches.clear()
     one = detector.detect(scene((60, 12)), twins)
     assert len(one) == 1 and one.scores[0] == 0.5 and not searches
+
+
+def test_people_who_overlap_are_searched_for(standing, searches):
+    pair = standing.only([0, 0])
+    pair.boxes[1] += [20, 0, 20, 0]
+    detector = ClipDetector(every=9)
+    detector.detect(scene((60, 12)))
+    searches.clear()
+    detector.detect(scene((60, 12)), pair)
+    assert len(searches) == 1
+    pair.boxes[1] += 1000
+    detector.detect(scene((60, 12)), pair)
+    assert len(searches) == 1
 
 
 def test_who_leaves_is_dropped_and_the_picture_is_searched(standing, searches):

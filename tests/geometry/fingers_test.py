@@ -15,7 +15,7 @@ from genhmr_jax.geometry.hand_axes import hand_axes
 from genhmr_jax.io.errors import InputError
 from support.python2_pickles import python2_pickle
 
-# kintree_table[0] of SMPLH_MALE.pkl, as PyPI's smplx and AMASS's body_visualizer print it.
+# SMPL-H's parents, written out: SMPL's 22 joints, then five fingers on each wrist (20 and 21).
 SMPLH_PARENTS = (
     *(-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19),
     *(20, 22, 23, 20, 25, 26, 20, 28, 29, 20, 31, 32, 20, 34, 35),

@@ -132,6 +132,7 @@ def test_nobody_is_an_error_and_leaves_nothing(tmp_path, frames, result, capsys)
     "flags, problem",
     [
         (["--trace"], "--trace is for photos"),
+        (["--hands"], "--hands is for photos"),
         (["--hypotheses", "3"], "--hypotheses is for photos"),
         (["--save", "obj"], "--save obj is no format of clips"),
         (["--fps", "25", "--start", "9"], "no frame from 9 s"),

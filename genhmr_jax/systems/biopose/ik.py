@@ -22,9 +22,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from genhmr_jax.core.least_squares import where_rows
-from genhmr_jax.geometry.anatomy import AXES, COORDINATES, GROUP, GROUPS, LIMITS, PARENTS
+from genhmr_jax.geometry.anatomy import ANGLES, AXES, COORDINATES, GROUP, GROUPS, LIMITS, PARENTS
 from genhmr_jax.geometry.markers import CARRIERS, MARKERS
-from genhmr_jax.systems.biopose.kinematics import Pose, by_pose, by_scales, moved, place
+from genhmr_jax.systems.biopose.kinematics import Placed, Pose, by_pose, by_scales, moved, place
 from genhmr_jax.systems.biopose.skeleton import Skeleton
 from genhmr_jax.systems.biopose.start import both_sequences, closed_form
 
@@ -112,12 +112,11 @@ def solve(
         [np.zeros((len(target), 3)), pose.translation + middle[:, 0], pose.angles], 1
     )
     values[:, 6:] = np.degrees(values[:, 6:])
-    ball = np.asarray(both_sequences(jnp.asarray(pose.rotation), AXES[:3]))
-    values[:, :3] = _continuous(np.degrees(ball))
-    for name in _BALLS[1:]:
+    pelvis = both_sequences(jnp.asarray(pose.rotation), AXES[:3])[0]
+    values[:, :3] = np.degrees(np.asarray(pelvis))
+    for name in _BALLS:
         column = slice(COORDINATES.index(name), COORDINATES.index(name) + 3)
-        one = values[:, column]
-        values[:, column] = _continuous(np.stack([one, [180, -180, 180] + [1, -1, 1] * one]))
+        values[:, column] = _continuous(values[:, column], COORDINATES[column])
     return Angles(
         values.astype(np.float32), placed.markers + middle, placed.centres + middle, rmse,
         np.asarray(scales),
@@ -129,27 +128,38 @@ def _filled(rows: np.ndarray, count: int) -> np.ndarray:
     return rows[np.minimum(np.arange(count), len(rows) - 1)]
 
 
-def _continuous(both: Float[np.ndarray, "2 F 3"]) -> Float[np.ndarray, "F 3"]:
-    """Of the two solutions of each frame, plus any full turns, that closest to the frame before.
+def _continuous(one: Float[np.ndarray, "F 3"], names: tuple[str, ...]) -> Float[np.ndarray, "F 3"]:
+    """Angles of a sequence of three axes without jumps, degrees.
 
-    The first frame has the first solution. Degrees.
+    In each frame the solution, (a, b, c) or (a + 180, 180 - b, c + 180), plus any full turns, is
+    that closest to the frame before. There are two such courses, up to full turns: the result is
+    the one that exceeds the limits less.
     """
-    found = both[0].copy()
-    for frame in range(1, len(found)):
-        before = found[frame - 1]
-        pair = both[:, frame]
-        pair = pair + 360 * np.round((before - pair) / 360)
-        found[frame] = pair[np.abs(pair - before).sum(-1).argmin()]
-    return found
+    # The middle axis may be turned against the first and the last one; then 180 - b is -180 - b,
+    # which is the same up to a full turn.
+    both = np.stack([one, [180, 180, 180] + [1, -1, 1] * one])
+    low, high = np.degrees(LIMITS[[ANGLES.index(name) for name in names]]).T
+    courses = []
+    for first in range(2):
+        course = both[first].copy()
+        for frame in range(1, len(course)):
+            before, pair = course[frame - 1], both[:, frame]
+            pair = pair + 360 * np.round((before - pair) / 360)
+            course[frame] = pair[np.abs(pair - before).sum(-1).argmin()]
+        middle = (course.max(0) + course.min(0)) / 2
+        courses.append(course + 360 * np.round(((low + high) / 2 - middle) / 360))
+    excess = [np.maximum(low - x, 0) + np.maximum(x - high, 0) for x in courses]
+    return courses[int(excess[1].sum() < excess[0].sum())]
 
 
 @functools.partial(jax.jit, static_argnames="spec")
-def _poses(skeleton: Skeleton, target: Array, weights: Array, scales: Array, spec: IkSpec):
-    """Poses of frames (F, M, 3) by themselves, and where they place the bodies."""
+def _poses(
+    skeleton: Skeleton, target: Array, weights: Array, scales: Array, spec: IkSpec
+) -> tuple[Pose, Placed]:
+    """Poses of frames (F, M, 3) by themselves."""
     sized = _sized(skeleton, scales)
     pose = closed_form(sized, target, weights)
-    pose = _refined(skeleton, target, weights, scales, pose, spec)
-    return pose, place(skeleton, pose, scales)
+    return _refined(skeleton, target, weights, scales, pose, spec)
 
 
 @functools.partial(jax.jit, static_argnames="spec")
@@ -158,7 +168,7 @@ def _scales(skeleton: Skeleton, target: Array, weights: Array, spec: IkSpec) -> 
 
     def improved(carry: tuple[Pose, Array], _: None) -> tuple[tuple[Pose, Array], None]:
         pose, scales = carry
-        placed = place(skeleton, pose, scales)
+        pose, placed = _refined(skeleton, target, weights, scales, pose, spec)
         own, shared = by_pose(placed), by_scales(skeleton, placed)
         gap = weights[..., None] * (placed.markers - target)
         product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
@@ -174,12 +184,10 @@ def _scales(skeleton: Skeleton, target: Array, weights: Array, spec: IkSpec) -> 
         both = jax.scipy.linalg.cho_solve(factor, jnp.concatenate([h_qs, g_q[..., None]], -1))
         schur = h_ss - product("fpg,fph->gh", h_qs, both[..., :-1])
         right = g_s - product("fpg,fp->g", h_qs, both[..., -1])
-        scales = scales - jnp.linalg.solve(schur, right)
-        return (_refined(skeleton, target, weights, scales, pose, spec), scales), None
+        return (pose, scales - jnp.linalg.solve(schur, right)), None
 
     ones = jnp.ones(len(GROUPS))
     start = closed_form(skeleton, target, weights)
-    start = _refined(skeleton, target, weights, ones, start, spec)
     (_, scales), _ = jax.lax.scan(improved, (start, ones), None, spec.scale_rounds)
     return scales
 
@@ -193,32 +201,31 @@ def _sized(skeleton: Skeleton, scales: Array) -> Skeleton:
 
 def _refined(
     skeleton: Skeleton, target: Array, weights: Array, scales: Array, pose: Pose, spec: IkSpec
-) -> Pose:
-    """Levenberg and Marquardt, frame by frame."""
+) -> tuple[Pose, Placed]:
+    """Levenberg and Marquardt, frame by frame: poses, and where they place the bodies."""
     low, high = np.asarray(LIMITS[3:], np.float32).T
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
-    def loss_of(pose: Pose, placed) -> Array:
+    def loss_of(pose: Pose, placed: Placed) -> Array:
         far = jnp.sum(weights * jnp.sum((placed.markers - target) ** 2, -1), -1)
         return far + REST**2 * jnp.sum(pose.angles**2, -1)
 
     def step(carry: tuple, _: None) -> tuple[tuple, None]:
-        trial, pose, loss, damping = carry
+        trial, pose, placed, loss, damping = carry
         # 1. Keep the trial where it is better.
-        new = loss_of(trial, place(skeleton, trial, scales))
+        there = place(skeleton, trial, scales)
+        new = loss_of(trial, there)
         better = new < loss
-        pose, loss = where_rows(better, trial, pose), jnp.where(better, new, loss)
+        pose, placed, loss = where_rows(better, (trial, there, new), (pose, placed, loss))
         damping = damping * jnp.where(better, spec.accepted, spec.rejected)
         # 2. The next trial.
-        placed = place(skeleton, pose, scales)
         rows = by_pose(placed)
         gap = weights[..., None] * (placed.markers - target)
         inner = jnp.pad(REST**2 * pose.angles, ((0, 0), (6, 0)))
         slope = product("fmip,fmi->fp", rows, gap) + inner
         curvature = product("fmip,fmiq->fpq", weights[..., None, None] * rows, rows)
-        stuck = (pose.angles <= low) & (slope[:, 6:] > 0) | (pose.angles >= high) & (
-            slope[:, 6:] < 0
-        )
+        outwards = slope[:, 6:]
+        stuck = (pose.angles <= low) & (outwards > 0) | (pose.angles >= high) & (outwards < 0)
         free = 1.0 - jnp.pad(stuck, ((0, 0), (6, 0)))
         curvature = curvature * free[:, :, None] * free[:, None]
         own = jnp.einsum("fpp->fp", curvature)
@@ -227,11 +234,12 @@ def _refined(
         factor = jax.scipy.linalg.cho_factor(curvature)
         found = moved(pose, -jax.scipy.linalg.cho_solve(factor, (slope * free)[..., None])[..., 0])
         trial = dataclasses.replace(found, angles=jnp.clip(found.angles, low, high))
-        return (trial, pose, loss, damping), None
+        return (trial, pose, placed, loss, damping), None
 
-    far = jnp.full(len(target), jnp.inf)
+    # The first trial is the start, which is better than nothing. The last trial is not looked at.
+    nothing = jnp.full(len(target), jnp.inf)
     damping = jnp.full(len(target), spec.damping / spec.accepted)
-    carry = (pose, pose, far, damping)
-    (trial, pose, loss, _), _ = jax.lax.scan(step, carry, None, spec.steps + 1)
-    better = loss_of(trial, place(skeleton, trial, scales)) < loss
-    return where_rows(better, trial, pose)
+    empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(place, skeleton, pose, scales))
+    carry = (pose, pose, empty, nothing, damping)
+    (_, pose, placed, *_), _ = jax.lax.scan(step, carry, None, spec.steps + 1)
+    return pose, placed
