@@ -113,14 +113,14 @@ MIRROR = np.array([*np.arange(2 * len(_SIDE)).reshape(-1, 2)[:, ::-1].ravel(),
 def marker_vertices(body: SmplModel) -> Int[np.ndarray, "M"]:
     """The vertices of the markers on a body.
 
-    They are sought on the free body "neutral"; a body with the same mesh has the same ones. On
-    another body a marker is the vertex that is closest to the same place: relative to the joint
-    that moves it most, scaled by the heights of the bodies. Both are in SMPL's rest pose.
+    They are sought on the free body "neutral". On another body a marker is the vertex that is
+    closest to the same place: relative to the joint that moves it most, scaled by the heights of
+    the bodies. Both are in SMPL's rest pose.
     """
     reference = load_body("neutral")
     vertices, joints, owner = _rest(reference)
     found = _on_neutral()
-    if np.array_equal(body.faces, reference.faces):
+    if body is reference:
         return found
     other, other_joints, other_owner = _rest(body)
     scale = np.ptp(other[:, 1]) / np.ptp(vertices[:, 1])

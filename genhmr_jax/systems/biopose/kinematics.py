@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from smpl_jax.rotations import axis_angle_to_matrix, compose, rotate
+from smpl_jax.rotations import axis_angle_to_matrix, compose
 
 from genhmr_jax.geometry.anatomy import ANGLES, AXES, BODIES, GROUP, GROUPS, OWNER, PARENTS
 from genhmr_jax.geometry.markers import CARRIERS
@@ -72,32 +72,68 @@ def _scale_tables() -> tuple[np.ndarray, np.ndarray]:
 _OFFSETS, _OWN = _scale_tables()
 
 
-def turn(axis: Float[np.ndarray, "3"], angle: Float[Array, "*b"]) -> Float[Array, "*b 3 3"]:
-    """Rotation matrices about a constant axis (Rodrigues)."""
-    cross = np.cross(np.eye(3), axis).astype(np.float32)
-    angle = angle[..., None, None]
-    square = (cross @ cross).astype(np.float32)
-    return jnp.eye(3) + jnp.sin(angle) * cross + (1 - jnp.cos(angle)) * square
+def _slots() -> tuple[np.ndarray, np.ndarray]:
+    """(B, 3) index among the 41 angles of each rotation of a joint, or 41 where it has fewer; and
+    (41, 2) body and place of each angle."""
+    slots, where = np.full((len(BODIES), 3), INNER), np.zeros((INNER, 2), int)
+    for number, body in enumerate(OWNER[3:]):
+        place = int((slots[body] < INNER).sum())
+        slots[body, place], where[number] = number, (body, place)
+    return slots, where
+
+
+_SLOTS, _WHERE = _slots()
+
+
+def _levels() -> list[np.ndarray]:
+    """The bodies below the pelvis, by their distance from it in the tree."""
+    depth = np.zeros(len(BODIES), int)
+    for body, parent in enumerate(PARENTS[1:], 1):
+        depth[body] = depth[parent] + 1
+    return [np.flatnonzero(depth == level) for level in range(1, depth.max() + 1)]
+
+
+_LEVELS, _ABOVE = _levels(), np.array(PARENTS)
+
+
+def turns_about(
+    axes: Float[np.ndarray, "n 3"], angles: Float[Array, "*b n"]
+) -> Float[Array, "*b n 3 3"]:
+    """Rotation matrices about constant axes, radians (Rodrigues)."""
+    cross = np.cross(np.eye(3), np.asarray(axes)[:, None]).astype(np.float32)
+    angles = angles[..., None, None]
+    return jnp.eye(3) + jnp.sin(angles) * cross + (1 - jnp.cos(angles)) * (cross @ cross)
 
 
 def place(skeleton: Skeleton, pose: Pose, scales: Float[Array, "G"]) -> Placed:
-    """Forward kinematics: x_c = x_p + R_p s_p o_c, and R_c = R_p T_c prod_i Rot(a_i, q_i)."""
-    sizes = scales[GROUP]
-    rotations, centres, axes = [pose.rotation], [pose.translation], []
-    for body, parent in enumerate(PARENTS[1:], 1):
-        above = rotations[parent]
-        offset = sizes[parent] * jnp.asarray(skeleton.offsets)[body]
-        centres.append(centres[parent] + rotate(above, offset))
-        turned = compose(above, jnp.asarray(skeleton.turns)[body])
-        for number in np.flatnonzero(OWNER == body):
-            axis = AXES[number].astype(np.float32)
-            axes.append(rotate(turned, axis))
-            turned = compose(turned, turn(axis, pose.angles[:, number - 3]))
-        rotations.append(turned)
-    rotations, centres = jnp.stack(rotations, 1), jnp.stack(centres, 1)
+    """Forward kinematics: x_c = x_p + R_p s_p o_c, and R_c = R_p T_c prod_i Rot(a_i, q_i).
+
+    All joints turn at the same time; then the bodies follow their parents, level by level.
+    """
+    frames, sizes = len(pose.angles), scales[GROUP]
+    single = turns_about(AXES[3:], pose.angles)
+    unit = jnp.broadcast_to(jnp.eye(3), (frames, 1, 3, 3))
+    slots = jnp.concatenate([single, unit], 1)[:, _SLOTS]
+    first, two = slots[:, :, 0], _einsum("fbij,fbjk->fbik", slots[:, :, 0], slots[:, :, 1])
+    whole = _einsum("fbij,fbjk->fbik", two, slots[:, :, 2])
+    offsets = sizes[np.maximum(_ABOVE, 0)][:, None] * jnp.asarray(skeleton.offsets)
+    rotations = jnp.broadcast_to(pose.rotation[:, None], (frames, len(BODIES), 3, 3))
+    zero = rotations  # at zero angles of the joint
+    centres = jnp.broadcast_to(pose.translation[:, None], (frames, len(BODIES), 3))
+    for level in _LEVELS:
+        above = rotations[:, _ABOVE[level]]
+        here = _einsum("fbij,bjk->fbik", above, jnp.asarray(skeleton.turns)[level])
+        zero = zero.at[:, level].set(here)
+        rotations = rotations.at[:, level].set(_einsum("fbij,fbjk->fbik", here, whole[:, level]))
+        shift = _einsum("fbij,bj->fbi", above, offsets[level])
+        centres = centres.at[:, level].set(centres[:, _ABOVE[level]] + shift)
+    # An axis is turned by the rotations of its joint before it.
+    before = jnp.stack([jnp.broadcast_to(jnp.eye(3), first.shape), first, two], 2)
+    before = before[:, _WHERE[:, 0], _WHERE[:, 1]]
+    axes = _einsum("fnij,fnjk,nk->fni", zero[:, _WHERE[:, 0]], before, AXES[3:])
     local = sizes[CARRIERS][:, None] * jnp.asarray(skeleton.markers)
     markers = centres[:, CARRIERS] + _einsum("fmij,mj->fmi", rotations[:, CARRIERS], local)
-    return Placed(rotations, centres, jnp.stack(axes, 1), markers)
+    return Placed(rotations, centres, axes, markers)
 
 
 def by_pose(placed: Placed) -> Float[Array, "F M 3 47"]:
