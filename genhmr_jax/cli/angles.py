@@ -6,7 +6,6 @@ from pathlib import Path
 from genhmr_jax.cli import recover
 from genhmr_jax.cli.flag_types import number
 from genhmr_jax.io.paths import path_flag
-from genhmr_jax.io.video import is_video
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Recover the clip, if it is none yet, and write its angles; see recover.angles_command.run."""
+    from genhmr_jax.io.video import is_video
     from genhmr_jax.recover import angles_command
 
     if is_video(args.result):

@@ -4,6 +4,7 @@ The formats are those of OpenSim 4 (https://opensimconfluence.atlassian.net, "Mo
 "Marker (.trc) Files"; the elements of a model are its serialised properties).
 """
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -117,7 +118,7 @@ def write_trc(
         "",
     ]
     for number, (time, row) in enumerate(zip(times, points, strict=True), 1):
-        lines.append(f"{number}\t{time:.6f}\t" + "\t".join(f"{x:.6f}" for x in row.ravel()))
+        lines.append(f"{number}\t{time:.8f}\t" + "\t".join(f"{x:.6f}" for x in row.ravel()))
     _write(path, "\n".join(lines) + "\n")
 
 
@@ -131,11 +132,13 @@ def write_osim(
 ) -> None:
     """Write a model without muscles: gravity is against y, and joints are shown as balls.
 
+    Characters of its name that OpenSim does not allow, such as spaces, become "_".
+
     Raises:
       InputError: the file cannot be written.
     """
     document = ElementTree.Element("OpenSimDocument", Version=_VERSION)
-    model = _add(document, "Model", name=name)
+    model = _add(document, "Model", name=re.sub(r"[^\w.-]", "_", name))
     _add(model, "credits", credits)
     _add(model, "length_units", "meters")
     _add(model, "force_units", "N")

@@ -15,7 +15,7 @@ from genhmr_jax.geometry.gait import Cycle, gait_cycles
 from genhmr_jax.geometry.markers import MARKERS
 from genhmr_jax.geometry.motion import CAMERA, Motion
 from genhmr_jax.geometry.stature import stature, with_stature
-from genhmr_jax.render.rest import rest_joints
+from genhmr_jax.render.rest import rest_joints, rest_of
 from genhmr_jax.systems.biopose.ik import solve
 from genhmr_jax.systems.biopose.model_file import body_mass
 from genhmr_jax.systems.biopose.reading import READ, read_angles
@@ -115,9 +115,8 @@ def angles_of(
     filtered = cutoff > 0 and cutoff / _PASSES < rate / 2 and len(motion) > 1
     smooth = lambda x: low_pass(x, rate, cutoff) if filtered else x
     values = smooth(found.values)
-    shape = np.einsum("s,scv->vc", motion.betas, body.directions[: len(motion.betas)])
     if mass is None:
-        mass = body_mass(np.asarray(body.template).T + shape, body)
+        mass = body_mass(rest_of(body, motion.betas).vertices, body)
     return PersonAngles(
         name=motion.name,
         times=motion.times,

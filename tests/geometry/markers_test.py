@@ -45,7 +45,7 @@ def test_places():
 
 
 @pytest.mark.parametrize(
-    "name, mean, most", [("lite", 15, 40), ("male", 15, 60), ("female", 15, 60)]
+    "name, mean, most", [("lite", 15, 45), ("male", 15, 60), ("female", 15, 60)]
 )
 def test_other_bodies(name, mean, most):
     """Close to the same place of the body: against its joints, in a body of the same height (mm).

@@ -89,8 +89,8 @@ def posed(poses):
 
 
 def body_poses():
-    """Poses of a body with turns of about 20 degrees; knees and elbows bend as theirs do."""
-    poses = RNG.normal(0, 0.35, (FRAMES, 24, 3))
+    """Turns of about 11 degrees about each axis; knees and elbows bend about their own."""
+    poses = RNG.normal(0, 0.2, (FRAMES, 24, 3))
     for joint in ("knee", "elbow", "foot", "wrist", "hand"):
         for side in ("left", "right"):
             poses[:, SMPL24.index(f"{side}_{joint}")] = 0

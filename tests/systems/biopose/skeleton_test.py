@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.geometry.anatomy import ANGLES, BODIES, GROUPS, PARENTS
+from genhmr_jax.geometry.anatomy import ANGLES, BODIES, COORDINATES, GROUPS, PARENTS
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.markers import MARKERS, MIRROR
 from genhmr_jax.systems.biopose.kinematics import Pose, by_pose, by_scales, moved, place
@@ -75,7 +75,7 @@ def test_the_rest_pose_is_in_reach():
     arms = {"arm_add": -90, "arm_rot": -23, "pro_sup": 113}
     angles = {f"{name}_{side}": value for name, value in arms.items() for side in "rl"}
     for side in "rl":
-        femur, pelvis, shank = (BODIES.index(f"{n}_{side}") for n in ("femur", "femur", "tibia"))
+        femur, shank = BODIES.index(f"femur_{side}"), BODIES.index(f"tibia_{side}")
         relative = rest.frames[BODIES.index("pelvis")].T @ rest.frames[femur]
         hip = Rotation.from_matrix(relative).as_euler("ZXY", degrees=True)
         hip = hip * ([1, 1, 1] if side == "r" else [1, -1, -1])
@@ -97,7 +97,8 @@ def test_derivatives():
     """Those of forward-mode differentiation."""
     rng = np.random.default_rng(1)
     turn = Rotation.random(2, random_state=1).as_matrix()
-    pose = Pose(*(jnp.asarray(x, jnp.float32) for x in (turn, rng.normal(size=(2, 3)), rng.uniform(-0.5, 0.5, (2, 41)))))  # fmt: skip
+    fields = turn, rng.normal(size=(2, 3)), rng.uniform(-0.5, 0.5, (2, 41))
+    pose = Pose(*(jnp.asarray(x, jnp.float32) for x in fields))
     scales = jnp.asarray(rng.uniform(0.9, 1.1, len(GROUPS)), jnp.float32)
     step = jnp.asarray(rng.normal(size=(2, 47)), jnp.float32)
     change = jnp.asarray(rng.normal(size=len(GROUPS)), jnp.float32)
@@ -120,8 +121,6 @@ def test_derivatives():
 )
 def test_shoulder_and_trunk_of_the_isb(pose, plane, elevation):
     values = np.zeros((1, 47), np.float32)
-    from genhmr_jax.geometry.anatomy import COORDINATES
-
     for name, value in pose.items():
         for side in "rl":
             values[:, COORDINATES.index(f"{name}_{side}")] = value
