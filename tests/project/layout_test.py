@@ -14,6 +14,7 @@ MOST_LINES, MOST_ENTRIES = 400, 15
 
 LATE = {
     # `genhmr --help` and cheap checks of arguments must not wait for JAX.
+    "cli.angles": "io recover",
     "cli.aot": "io.atomic io.config_files systems train",
     "cli.convert": "io.model_folder systems",
     "cli.data": "data",
