@@ -49,7 +49,10 @@ EXTRAS = {
         {"tensorflow-datasets": "tensorflow_datasets", "array_record": "array_record"},
         "datasets built from official releases (genhmr data build)",
     ),
-    "plots": ({"matplotlib": "matplotlib"}, "plots of sweeps and of joint angles (genhmr sweep, angles)"),
+    "plots": (
+        {"matplotlib": "matplotlib"},
+        "plots of sweeps and of joint angles (genhmr sweep, angles)",
+    ),
     "log": ({"tensorboardX": "tensorboardX", "wandb": "wandb"}, "logs of trainings"),
     "aot": ({"libtpu": "libtpu"}, "programs for an absent TPU (genhmr aot)"),
 }
