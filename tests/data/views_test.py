@@ -124,6 +124,7 @@ def test_mirroring(body):
     )
 
 
+@pytest.mark.slow
 def test_keypoints_in_3d_have_the_swaps_and_the_shifts_of_those_in_2d(body, corpus_file):
     """One network estimates both: where it swaps left and right, it does so in both."""
     poses_ = poses.load_corpus(corpus_file, "val").poses[:8]

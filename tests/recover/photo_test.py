@@ -110,6 +110,7 @@ def test_two_programs_serve_any_number_of_people(recoverer, monkeypatch):
     assert sizes == {1, photo.ROWS}
 
 
+@pytest.mark.slow
 def test_hypotheses_differ_and_come_ranked(recoverer, image, people):
     several = recoverer.recover(
         image,

@@ -17,7 +17,7 @@ from genhmr_jax.systems.regressors.system import RegressorSystem
 def test_the_last_mesh_is_the_sampled_answer(recoverer, sample_image):
     options = RecoverOptions(iterations=3, refine_steps=0)
     prepared = recoverer.prepare(sample_image, options=options)
-    meshes = recoverer.trace(prepared, options)
+    meshes = recoverer.trace(prepared, options).vertices
     people = recoverer.recover_prepared([prepared], options)[0]
     assert meshes.shape == (1, 3, *people.vertices.shape[1:])
     np.testing.assert_allclose(meshes[:, -1], people.vertices, atol=1e-3)

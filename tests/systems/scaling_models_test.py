@@ -152,7 +152,7 @@ def test_products_are_bfloat16(kind):
     assert len(scores) <= 2 * (LAYERS + 1 + (kind == "vit"))
 
 
-@pytest.mark.parametrize("arch", ["parts", "conv"])
+@pytest.mark.parametrize("arch", [pytest.param("parts", marks=pytest.mark.slow), "conv"])
 def test_tokenizer_in_bfloat16(arch):
     """Stage 1: bfloat16 products, float32 latent vectors and rotations."""
     spec = TokenizerSpec(arch=arch, num_tokens=12, codebook_size=40, code_dim=8, width=16)
@@ -275,7 +275,7 @@ def test_product_in_float32():
     assert np.abs(np.asarray(x @ w, np.float64) - exact).max() > 1e-3
 
 
-@pytest.mark.parametrize("remat", ["products", "blocks"])
+@pytest.mark.parametrize("remat", [pytest.param("products", marks=pytest.mark.slow), "blocks"])
 def test_remat_changes_no_value_and_no_gradient(remat):
     params, inputs, tokens = arrays_of(system_of("maps"))
     gradient = lambda remat: jit(

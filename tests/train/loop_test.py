@@ -130,6 +130,7 @@ def test_other_config_is_refused(trained_tokenizer, tokenizer_config):
         loop.evaluate(TokenizerTask(other), other, trained_tokenizer / "model")
 
 
+@pytest.mark.slow
 def test_not_a_number_stops_the_run(tokenizer_config, tmp_path):
     """The step and the term at fault are named; what was saved before stays."""
     config = tokenizer_config.copy_and_resolve_references()
@@ -173,7 +174,13 @@ def prepared(genhmr_config):
     return task, params, jax.jit(task.prepare)(task.frozen, numpy_batch(task))
 
 
-@pytest.mark.parametrize("sampling", ["expected", "straight_through", "none"])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        "expected",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("straight_through", "none")),
+    ],
+)
 def test_gradients_reach_the_transformer(genhmr_config, prepared, sampling):
     config = genhmr_config.copy_and_resolve_references()
     config.loss.differentiable_sampling, config.loss.token = sampling, 0.0
@@ -244,15 +251,15 @@ def test_batch_shapes_are_those_of_the_sources(tokenizer_config, genhmr_config):
 @pytest.mark.parametrize(
     "name",
     [
-        "tokenizer/body_parts",
         "tokenizer/paper",
-        "genhmr/keypoints",
         "mesh2d/paper",
-        "posturehmr/paper",
-        "maskhand/cpu",
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in (
+                "tokenizer/body_parts",
+                "genhmr/keypoints",
+                "posturehmr/paper",
+                "maskhand/cpu",
                 "tokenizer/body_parts_long",
                 "genhmr/keypoints_large",
                 "genhmr/keypoints_and_blazepose_maps",

@@ -172,6 +172,7 @@ def sample(network, body, inputs, **how):
     return system.sample(params, body, encoded, keys, **how)
 
 
+@pytest.mark.slow
 def test_steps_add_up_and_correct_shape_and_camera(network, body, inputs):
     """The sampler's estimate is that of the steps one by one: nothing is lost between them."""
     system, params = network

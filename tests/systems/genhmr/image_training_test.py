@@ -149,6 +149,7 @@ def _without_3d(init):
     return older
 
 
+@pytest.mark.slow
 def test_a_network_with_more_inputs_starts_as_the_same_function(get_config, tmp_path, corpus_file):
     config = get_config("genhmr/tiny")
     config.data.poses = str(corpus_file)
@@ -211,6 +212,7 @@ def test_unrolled_rows_see_their_own_most_confident_guesses(get_config):
     np.testing.assert_array_equal(seen[1][1][surest], np.asarray(logits[1]).argmax(-1)[surest])
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_scorer_stays_in_it(get_config, corpus_file):
     """So that what is scored is not bent towards a better score."""
     config = get_config("genhmr/tiny")
@@ -233,6 +235,7 @@ def test_the_gradient_of_the_scorer_stays_in_it(get_config, corpus_file):
     assert not any(np.abs(g).max() for g in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_without_feedback_no_row_continues_from_guesses(get_config, corpus_file):
     """There is one step: a row whose tokens must all be predicted would copy the visible ones."""
     config = get_config("genhmr/tiny")

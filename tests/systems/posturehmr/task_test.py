@@ -101,6 +101,7 @@ def test_the_body_of_a_network_mesh(task, sample):
     assert np.linalg.norm(gap, axis=-1).mean() < 5e-3
 
 
+@pytest.mark.slow
 def test_a_training_is_exported_and_recovers(posturehmr_config, tmp_path, sample):
     config = posturehmr_config.copy_and_resolve_references()
     config.steps = 2

@@ -65,6 +65,7 @@ def test_a_photo(recoverer):
     assert upright[1, 1] < -0.5, "upright: the body's y axis points up, the camera's down"
 
 
+@pytest.mark.slow
 def test_refinement_is_off_unless_asked_for(recoverer):
     image = images.read_image(SAMPLE_PHOTO)
     plain = recoverer.recover(image)
@@ -73,6 +74,7 @@ def test_refinement_is_off_unless_asked_for(recoverer):
     assert refined.reprojection_error()[0] < 0.8 * plain.reprojection_error()[0]
 
 
+@pytest.mark.slow
 def test_hypotheses_are_all_the_same(recoverer):
     image = images.read_image(SAMPLE_PHOTO)
     several = recoverer.recover(image, options=photo.RecoverOptions(hypotheses=3, seed=4))
