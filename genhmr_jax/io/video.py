@@ -3,6 +3,7 @@
 Video files need PyAV (`pip install genhmr_jax[video]`); pictures need nothing more.
 """
 
+import abc
 import contextlib
 import dataclasses
 import itertools
@@ -47,7 +48,7 @@ class Frame:
     pixels: UInt8[np.ndarray, "H W 3"]
 
 
-class FrameSource:
+class FrameSource(abc.ABC):
     """The chosen frames of a clip. They are read one after the other, and none is kept.
 
     Attributes:
@@ -77,13 +78,13 @@ class FrameSource:
     def __iter__(self) -> Iterator[Frame]:
         return self.frames()
 
+    @abc.abstractmethod
     def frames(self, first: int = 0) -> Iterator[Frame]:
         """Read the chosen frames whose number in the source is at least `first`, in order.
 
         Raises:
           InputError: a picture cannot be read, or has another size than the first one.
         """
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
