@@ -79,6 +79,7 @@ def sampled(system, params, body, encoded, keys):
     return system.sample(params, body, encoded, keys, iterations=2)
 
 
+@pytest.mark.slow
 def test_it_is_the_share_of_a_gaussian_around_the_draws(system, params, body):
     encoded, rotmats, keys = inputs(system, params)
     latents = sampled(system, params, body, encoded, keys)

@@ -127,6 +127,7 @@ def inverted(inputs):
     return dataclasses.replace(inputs, maps=[1.0 - m for m in inputs.maps])
 
 
+@pytest.mark.slow
 def test_who_is_turned_about_the_optical_axis_gets_the_same_body_turned(network):
     """Camera roll is exactly undone: only the root rotation and the location change."""
     inputs, angle = made_up(), 0.9

@@ -58,6 +58,7 @@ def test_the_body_lies_on_the_person(people):
     assert people.reprojection_error()[0] < 0.06 * max(box[2] - box[0], box[3] - box[1])
 
 
+@pytest.mark.slow
 def test_refinement_helps_and_is_optional(people, recoverer, image):
     assert people.refine_loss.shape == (1, 6)
     assert people.refine_loss.min() < people.refine_loss[0, 0]

@@ -47,6 +47,7 @@ def test_a_photo_is_white_outside_of_its_frame(sample_image):
     assert np.abs(cut[3 * traces.SIDE // 4, 3 * traces.SIDE // 4] - inside).max() < 30
 
 
+@pytest.mark.slow
 def test_the_command_writes_it_and_does_not_read_it_again(tmp_path, capsys):
     photos, out = tmp_path / "photos", tmp_path / "photos"
     photos.mkdir()

@@ -211,6 +211,7 @@ def test_the_answer_is_the_candidate_of_the_smallest_expected_error(network, bod
     np.testing.assert_allclose(best.embeddings, wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_hypotheses_differ_also_after_one_iteration(network, body, inputs):
     found = sample(network, body, inputs, hypotheses=6, temperature=1.0, iterations=1)
     own = np.asarray(found.embeddings).reshape(ROWS, 6, -1)[:, 3:]  # the names as detected

@@ -60,6 +60,7 @@ def test_our_keypoints_are_sums_of_landmarks():
     assert set(np.count_nonzero(matrix, 1)) == {1, 2} and matrix.sum(1) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_a_mirror_image_has_the_labels_of_whom_it_shows(folder):
     body = keypoint_model(load_body("neutral"))
     for sample in read_shards(folder / "images" / "train"):
@@ -83,6 +84,7 @@ def test_a_mirror_image_has_the_labels_of_whom_it_shows(folder):
         np.testing.assert_allclose(again.body_pose, sample.body_pose, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rows_for_training_come_in_pairs_that_mirror_each_other(folder):
     stored = features.FeatureSet(folder / "features" / "train")
     rows = stored.rows(np.arange(stored.size))
@@ -103,6 +105,7 @@ def test_rows_for_training_come_in_pairs_that_mirror_each_other(folder):
     assert "evidence_inner" not in features.FeatureSet(folder / "features" / "train", "none").arrays
 
 
+@pytest.mark.slow
 def test_labels_in_the_axes_of_the_region_are_what_the_detector_turns_back(
     folder, get_config, monkeypatch
 ):
@@ -196,6 +199,7 @@ def test_it_starts_as_blazepose_learns_and_is_loaded(folder, get_config, tmp_pat
         cached.cache_clear()
 
 
+@pytest.mark.slow
 def test_the_shipped_lifter_beats_blazepose_on_rendered_people(folder, get_config):
     task = LifterTask(get_config("lifter/rendered_people"))
     rows = everyone(features.FeatureSet(folder / "features" / "val"))

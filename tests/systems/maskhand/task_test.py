@@ -75,6 +75,7 @@ def trained(maskhand_config, tmp_path_factory):
     return maskhand_config, folder
 
 
+@pytest.mark.slow
 def test_it_learns_and_exports(trained):
     _, folder = trained
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -88,6 +89,7 @@ def test_it_learns_and_exports(trained):
         registry.system_of(meta, folder)
 
 
+@pytest.mark.slow
 def test_masked_tokens_alone_count(trained):
     config, _ = trained
     task = registry.make_task(config)

@@ -96,6 +96,7 @@ def test_every_state_of_a_batch_is_its_own(coarse, people):
         np.testing.assert_allclose(together[row], alone, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_is_differentiable(coarse, people):
     few = jax.tree.map(lambda x: x[:2], people)
     height = lambda s: jnp.sum(posture.posture(coarse.mesh, few, s)[..., 1])

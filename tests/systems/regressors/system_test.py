@@ -44,6 +44,7 @@ def recoverer(model):
     return photo.load(model)
 
 
+@pytest.mark.slow
 def test_a_photo(recoverer):
     image = images.read_image(SAMPLE_PHOTO)
     box = np.array([[30.0, 20.0, 130.0, 420.0]], np.float32)
@@ -81,6 +82,7 @@ def test_hypotheses_are_all_the_same(recoverer):
     np.testing.assert_allclose(several.vertex_std, 0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_command(model, tmp_path, capsys):
     command = [
         "recover",

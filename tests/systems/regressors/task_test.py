@@ -59,7 +59,9 @@ def test_recipes(get_config):
     assert batch["images"].exact.tolist() == [1.0] * ROWS
 
 
-@pytest.mark.parametrize("name", ["regressors/hmr2", "regressors/tokenhmr"])
+@pytest.mark.parametrize(
+    "name", ["regressors/hmr2", pytest.param("regressors/tokenhmr", marks=pytest.mark.slow)]
+)
 def test_recipes_build(get_config, name):
     """Their step can be traced at its size; shapes only, without data and without a tokenizer."""
     config = get_config(name)
