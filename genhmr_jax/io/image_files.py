@@ -146,12 +146,12 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     for path in sorted(folder.iterdir()):
         if is_leftover(path.name):
             continue
-        if not _is_file(path):
-            others.append(path)
+        if not _is_file(path) and _exists(path):
+            others.append(path)  # a folder, a pipe
         elif path.name.endswith((OVERLAY_SUFFIX, TRACE_SUFFIX)):
             others += [] if is_overlay(path) else [path]
         elif path.suffix.lower() in SUFFIXES:
-            images.append(path)
+            images.append(path)  # a dangling link too: reading it gives its own error
         elif path.suffix.lower() not in _RESULTS:
             others.append(path)
     return images, others
@@ -159,7 +159,7 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _names(paths: Sequence[Path]) -> str:
     """The first file names, and how many more there are."""
-    names = [path.name if _is_file(path) else f"{path.name}/" for path in paths[:_LISTED]]
+    names = [f"{path.name}/" if _is_folder(path) else path.name for path in paths[:_LISTED]]
     return ", ".join(names) + (f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else "")
 
 

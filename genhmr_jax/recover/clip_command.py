@@ -47,6 +47,7 @@ def run_clip(
 
     Raises:
       InputError: the clip or a flag is at fault. Tables of the first pass stay for --resume.
+      KeyboardInterrupt: the first pass was interrupted. What was found before that is written.
     """
     source = open_clip(clip.path, start=args.start, end=args.end, every=args.every, fps=args.fps)
     options = ClipOptions(photo=photo, height=args.height)
@@ -78,6 +79,7 @@ def run_clip(
         tables.delete()
     else:
         complain(f"{clip.path}: interrupted; go on with --resume")
+        raise KeyboardInterrupt  # the user does not want the next clips either
 
 
 def write_clip(

@@ -209,3 +209,13 @@ def test_results_are_whole_when_a_later_photo_fails(tmp_path, calls):
     (tmp_path / "b.jpg").write_text("broken")
     assert recover(tmp_path, save_photo(tmp_path / "a.jpg"), tmp_path / "b.jpg") == 1
     assert len(People.load(tmp_path / "out" / "a.npz")) == 2
+
+
+def test_a_link_to_nothing_in_a_folder_is_an_error_of_its_own(tmp_path, calls, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    save_photo(folder / "a.jpg")
+    (folder / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    assert recover(tmp_path, folder) == 1
+    assert "link.jpg: no such file" in only_line(capsys)
+    assert outputs(tmp_path) == ["a.npz", "a_overlay.png"]

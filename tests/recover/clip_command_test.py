@@ -1,6 +1,7 @@
 """`genhmr recover CLIP` and `genhmr view`: flags, files, interruptions; the clip is made up."""
 
 import dataclasses
+import shutil
 import types
 
 import numpy as np
@@ -104,9 +105,11 @@ def test_an_interrupted_clip_keeps_its_tables(tmp_path, frames, result, capsys):
         if Clip.shapes[name][:2] == ("P", "F") or Clip.shapes[name] == ("F",)
     }
     result.clip = dataclasses.replace(result.clip, **cut)
-    assert run(tmp_path, frames, "--clip", "--no-overlay") == 0
+    (other := tmp_path / "run").mkdir()
+    shutil.copy(frames / "0.png", other)
+    assert run(tmp_path, frames, other, "--clip", "--no-overlay") == 130
     assert "--resume" in capsys.readouterr().err
-    assert outputs(tmp_path) == ["walk.npz", "walk_partial"]
+    assert outputs(tmp_path) == ["walk.npz", "walk_partial"]  # and nothing of the second clip
 
 
 def test_resuming_another_clip_is_an_error(tmp_path, frames, result, capsys):
