@@ -10,6 +10,7 @@ from genhmr_jax.recover.results import Results
 SHAPES = {
     "frame_index": ("F",),
     "times": ("F",),
+    "shot": ("F",),
     "image_size": (2,),
     "focal_length": (),
     "principal_point": (2,),
@@ -39,7 +40,7 @@ SHAPES = {
 }
 _DTYPES = {
     **dict.fromkeys(("keypoint_names", "joint_names", "body_model"), np.str_),
-    **dict.fromkeys(("frame_index", "image_size", "track_id", "state"), np.int32),
+    **dict.fromkeys(("frame_index", "shot", "image_size", "track_id", "state"), np.int32),
     "times": np.float64,
     "camera_moves": np.bool_,
 }
@@ -56,6 +57,7 @@ class Clip(Results):
     Attributes:
       frame_index: (F,) number of each frame in the source, from 0.
       times: (F,) seconds from the start of the source, float64.
+      shot: (F,) number of the shot of each frame, from 0; another one begins with each cut.
       image_size: (2,) width, height, px.
       focal_length: () px, one for the clip.
       principal_point: (2,) px.
@@ -73,7 +75,7 @@ class Clip(Results):
       joint_confidence: (P, F, 24) 0..1.
       joint_names: (24,).
       projected_keypoints: (P, F, K, 2) px, of the body's `keypoint_names` points.
-      camera_moves: () whether the background moves; then there is no world.
+      camera_moves: () whether the background moves, or there is a cut; then there is no world.
       world_rotation: (3, 3), world_translation: (3,) from camera to world coordinates (y up,
         metres, the ground at y = 0): world = rotation @ camera + translation. None if not known.
       foot_contact: (P, F, 2) weight 0..1 with which the left and the right foot rest on the ground
@@ -84,6 +86,7 @@ class Clip(Results):
 
     frame_index: np.ndarray
     times: np.ndarray
+    shot: np.ndarray
     image_size: np.ndarray
     focal_length: np.ndarray
     principal_point: np.ndarray
@@ -120,6 +123,15 @@ class Clip(Results):
           ValueError: a shape does not match SHAPES, or two arrays disagree about a size.
         """
         self.check()
+
+    @property
+    def why_no_world(self) -> str:
+        """Why there are no world coordinates; empty if there are."""
+        if self.world_rotation is not None:
+            return ""
+        if self.shot.any():
+            return "there are cuts"
+        return "the camera moves" if self.camera_moves else "too few feet rest on the ground"
 
     def __len__(self) -> int:
         return len(self.track_id)

@@ -117,13 +117,14 @@ def write_clip(
 
 
 def summary(clip: Clip) -> str:
-    """People, frames, and what is known of the camera and the ground, in one line."""
+    """People, frames, shots, and whether there are world coordinates, in one line."""
     people = "1 person" if len(clip) == 1 else f"{len(clip)} people"
     text = f"{people} in {len(clip.times)} frames"
     text += f", confidence {clip.joint_confidence[clip.state > 0].mean():.2f}"
-    if clip.camera_moves:
-        return f"{text}, the camera moves: there are no world coordinates"
-    return text if clip.world_rotation is not None else f"{text}, no ground was found"
+    if clip.shot.any():
+        text += f", {clip.shot[-1] + 1} shots"
+    why = clip.why_no_world
+    return f"{text}; no world coordinates, because {why}" if why else text
 
 
 def _nothing(number: int, pixels: np.ndarray) -> None:

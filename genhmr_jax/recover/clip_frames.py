@@ -18,6 +18,7 @@ import numpy as np
 from genhmr_jax.core.assignments import FrameAnswers, solve_frames
 from genhmr_jax.core.inputs import Inputs, joined
 from genhmr_jax.detect.camera_motion import INTERVAL, CameraMotion
+from genhmr_jax.detect.cuts import SUDDEN, Changes
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.following import ClipDetector
 from genhmr_jax.detect.tracker import appearance
@@ -33,8 +34,8 @@ CHUNK = 16
 class FrameTables:
     """What the first pass has found; two tables in one folder.
 
-    `frames` has index, time (seconds), people (number of rows) and shift (of the background). Each
-    row of `people` is a person in a frame: frame (number among the chosen ones), box, score,
+    `frames` has index, time (seconds), people (number of rows), shift (of the background) and
+    change (of the picture). Each row of `people` is a person in a frame: frame (number among the chosen ones), box, score,
     keypoints, look (tracker.appearance), the camera and crop, and FrameAnswers.
     """
 
@@ -101,6 +102,7 @@ class _Seen:
     people: Detections
     looks: np.ndarray
     shift: float
+    change: float
     inputs: Inputs | None
 
 
@@ -153,20 +155,24 @@ def _detected(
     tables: FrameTables,
 ) -> Iterator[tuple[list[_Seen], int]]:
     """Chunks of frames whose people are detected, and the state of the detector after each."""
-    motion, chunk, done = CameraMotion(), [], len(tables.frames)
+    motion, changes = CameraMotion(), Changes()
+    chunk, done = [], len(tables.frames)
     previous, again, first, earlier = None, 0, 0, []
     if done:
-        # After an interruption, frames that are done are read again for the motion of the camera.
-        # They are counted in the tables: the source may lack frames that cannot be decoded.
+        # After an interruption, frames that are done are read again for cuts and the motion of the
+        # camera. They are counted in the tables: the source may lack frames that cannot be decoded.
         frames = tables.frames.read()
         again = int(np.searchsorted(frames["time"], frames["time"][-1] - 2 * INTERVAL))
         first = int(frames["index"][again])
         earlier = list(tables.people_of(range(again, done)))
         previous = earlier[-1]
     for number, frame in enumerate(source.frames(first), again):
+        change = changes.update(frame.pixels)
         if number < done:
             motion.update(frame.time, frame.pixels, earlier[number - again].boxes)
             continue
+        # After a cut, nobody is where the frame before suggests.
+        previous = None if change >= SUDDEN else previous
         previous = recoverer.recoverable(detector.detect(frame.pixels, previous))
         shift = motion.update(frame.time, frame.pixels, previous.boxes)
         looks, inputs = appearance(frame.pixels, previous), None
@@ -174,7 +180,7 @@ def _detected(
             camera = options.camera(*source.size)
             inputs = recoverer.system.prepare(frame.pixels, previous, camera, len(previous))
         light = dataclasses.replace(frame, pixels=np.zeros((0, 0, 3), np.uint8))
-        chunk.append(_Seen(number, light, previous, looks, shift, inputs))
+        chunk.append(_Seen(number, light, previous, looks, shift, change, inputs))
         if len(chunk) == CHUNK:
             yield chunk, detector.since_search
             chunk = []
@@ -211,6 +217,7 @@ def _solve_and_write(
         "time": np.array([one.source.time for one in chunk]),
         "people": counts,
         "shift": np.array([one.shift for one in chunk]),
+        "change": np.array([one.change for one in chunk]),
     })  # fmt: skip
     return len(chunk), int(counts.sum())
 

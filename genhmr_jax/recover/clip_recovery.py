@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from genhmr_jax.core.assignments import assigned
 from genhmr_jax.core.motion_refinement import MotionSpec
 from genhmr_jax.detect.camera_motion import is_moving
+from genhmr_jax.detect.cuts import shots
 from genhmr_jax.detect.tracker import Tracker
 from genhmr_jax.geometry.ground import foot_contact, ground_of
 from genhmr_jax.geometry.keypoints import DETECTED
@@ -121,9 +122,10 @@ def settle(
     """
     frames, rows = tables.frames.read(), tables.people.read()
     times = np.array(frames["time"], np.float64)
-    # 1. Identities, and one shape for each person.
-    tracks = _tracks(tables, times)
-    moving = is_moving(np.asarray(frames["shift"]))
+    # 1. Identities, and one shape for each person. Nobody is followed over a cut.
+    shot = shots(np.asarray(frames["change"]))
+    tracks = _tracks(tables, times, shot)
+    moving = bool(shot.any()) or is_moving(np.asarray(frames["shift"]))
     # 2. Steady motions. With a static camera a second time, with feet that rest on the ground.
     motions = []
     for mine in tracks:
@@ -139,6 +141,7 @@ def settle(
     found = {
         "frame_index": frames["index"],
         "times": times,
+        "shot": shot,
         "image_size": np.array(size),
         "focal_length": np.float32(camera.focal),
         "principal_point": np.array(camera.principal_point),
@@ -152,18 +155,25 @@ def settle(
     return Clip(**found, **({} if moving else _world_fields(motions, times)))
 
 
-def _tracks(tables: FrameTables, times: Float[np.ndarray, "F"]) -> list[Int[np.ndarray, "N"]]:
+def _tracks(
+    tables: FrameTables, times: Float[np.ndarray, "F"], shot: Int[np.ndarray, "F"]
+) -> list[Int[np.ndarray, "N"]]:
     """The rows of each person, in the order of their first frames; short tracks are left out."""
     if not len(tables.people):
         return []
-    rows, tracker = tables.people.read(), Tracker()
+    rows, trackers = tables.people.read(), [Tracker() for _ in range(shot[-1] + 1)]
     ends = np.cumsum(tables.frames.read()["people"])
     looks = np.split(rows["look"], ends[:-1])
     people = tables.people_of(range(len(times)))
-    ids = [tracker.update(*frame) for frame in zip(times, people, looks, strict=True)]
-    ids = np.concatenate(ids)
+    of_frames = zip(shot, times, people, looks, strict=True)
+    ids = np.concatenate([trackers[number].update(*frame) for number, *frame in of_frames])
     shortest = min(SHORTEST, 0.5 * (times[-1] - times[0]))
-    found = [np.flatnonzero(ids == number) for number in np.unique(ids[ids > 0])]
+    of_rows = shot[rows["frame"]]
+    found = [
+        np.flatnonzero((ids == person) & (of_rows == number))
+        for number in range(shot[-1] + 1)
+        for person in np.unique(ids[(ids > 0) & (of_rows == number)])
+    ]
     found.sort(key=lambda mine: mine[0])
     seconds = [times[rows["frame"][mine[[0, -1]]]] for mine in found]
     return [mine for mine, t in zip(found, seconds, strict=True) if t[1] - t[0] >= shortest]

@@ -58,12 +58,11 @@ def in_world(motions: Sequence[Motion], clip: Clip, body: smpl_jax.SmplModel) ->
     W x + w it becomes W R (v - p) + p + t', so that t' = W (p + t) + w - p.
 
     Raises:
-      InputError: the camera moves, or no feet rest on the ground.
+      InputError: there is a cut, the camera moves, or too few feet rest on the ground.
     """
     if clip.world_rotation is None:
-        why = "the camera moves" if clip.camera_moves else "too few feet rest on the ground"
         remedy = "leave out --world: coordinates are those of the camera"
-        raise InputError("--world", f"there is no world, because {why}", remedy)
+        raise InputError("--world", f"there is no world, because {clip.why_no_world}", remedy)
     turn = Rotation.from_matrix(clip.world_rotation)
     moved = []
     for motion in motions:

@@ -50,6 +50,7 @@ def answered(truth: KnownClip, people: int = 1, **changes: np.ndarray) -> Clip:
     fields = {
         "frame_index": np.arange(FRAMES),
         "times": truth.times,
+        "shot": np.zeros(FRAMES),
         "image_size": [480, 360],
         "focal_length": truth.focal,
         "principal_point": [240, 180],

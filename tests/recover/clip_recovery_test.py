@@ -30,6 +30,7 @@ from genhmr_jax.io.video import Frame, FrameSource
 from genhmr_jax.recover import clip_frames, clip_person
 from genhmr_jax.recover.clip import Clip
 from genhmr_jax.recover.clip_frames import FrameTables, observe
+from genhmr_jax.recover.clip_command import summary
 from genhmr_jax.recover.clip_recovery import ClipOptions, recover_clip, settle
 from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
@@ -137,10 +138,12 @@ class Pictures(FrameSource):
       stop: the frame at which the user interrupts.
       lost: frames that cannot be decoded.
       pan: px a frame by which the camera moves.
+      cut: the first frame of a second shot, of another place.
     """
 
-    def __init__(self, numbers=range(COUNT), stop=None, lost=(), pan=0):
+    def __init__(self, numbers=range(COUNT), stop=None, lost=(), pan=0, cut=COUNT):
         self.numbers, self.stop, self.lost, self.pan = list(numbers), stop, lost, pan
+        self.cut = cut
         chosen = types.SimpleNamespace(among=lambda times: np.arange(len(times)))
         super().__init__((WIDTH, HEIGHT), RATE, np.arange(len(self.numbers)) / RATE, chosen)
 
@@ -151,6 +154,8 @@ class Pictures(FrameSource):
             if index not in self.lost:
                 x = 10 + self.pan * index
                 pixels = SCENE[40 : 40 + HEIGHT, x : x + WIDTH].copy()
+                if index >= self.cut:
+                    pixels = 255 - pixels[::-1]
                 pixels[0, 0] = self.numbers[index]
                 yield Frame(index, float(self.times[index]), pixels)
 
@@ -245,6 +250,23 @@ def test_a_static_camera_has_a_world(whole):
 def test_a_moving_camera_has_none():
     clip = recover(Pictures(range(8), pan=3))
     assert clip.camera_moves and clip.world_rotation is None and clip.foot_contact is None
+
+
+def test_nobody_is_followed_over_a_cut(tmp_path):
+    """The same person at the same place in two shots is two people."""
+    cut = 8
+    clip = recover(Pictures(cut=cut), FrameTables.make(tmp_path / "whole", {}))
+    assert clip.shot.tolist() == [0] * cut + [1] * (COUNT - cut)
+    assert clip.track_id.tolist() == [1, 2, 3, 4]
+    before, after = clip.state[:, :cut] != ABSENT, clip.state[:, cut:] != ABSENT
+    assert (before.any(1) != after.any(1)).all() and before.any(1).sum() == 2
+    assert clip.camera_moves and clip.world_rotation is None
+    assert "2 shots; no world coordinates, because there are cuts" in summary(clip)
+    # A pass that was interrupted right before the cut finds it, too.
+    assert not watch(Pictures(cut=cut, stop=9), FrameTables.make(tmp_path / "part", {}))
+    tables = FrameTables.resume(tmp_path / "part", {})
+    assert len(tables.frames) == cut
+    check_equal(recover(Pictures(cut=cut), tables), clip)
 
 
 def test_an_interrupted_pass_is_resumed(whole, tmp_path):

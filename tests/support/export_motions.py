@@ -69,6 +69,7 @@ def clip(motions: list[Motion], body: SmplModel) -> Clip:
     return Clip(
         frame_index=10 + np.arange(frames),
         times=motions[0].times,
+        shot=np.zeros(len(motions[0].times)),
         image_size=(640, 480),
         focal_length=800.0,
         principal_point=(320, 240),

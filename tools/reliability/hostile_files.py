@@ -1,4 +1,4 @@
-"""Files with the suffix of an image from which nobody can be recovered, each by its own function."""
+"""Files with the suffix of an image from which nobody can be recovered, each by a function."""
 
 import gzip
 import pathlib
