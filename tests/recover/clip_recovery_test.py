@@ -29,8 +29,8 @@ from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.video import Frame, FrameSource
 from genhmr_jax.recover import clip_frames, clip_person
 from genhmr_jax.recover.clip import Clip
-from genhmr_jax.recover.clip_frames import FrameTables, observe
 from genhmr_jax.recover.clip_command import summary
+from genhmr_jax.recover.clip_frames import FrameTables, observe
 from genhmr_jax.recover.clip_recovery import ClipOptions, recover_clip, settle
 from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
