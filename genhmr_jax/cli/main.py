@@ -16,6 +16,7 @@ from genhmr_jax.cli import (
     fit,
     hands,
     recover,
+    serve,
     sweep,
     view,
 )
@@ -30,6 +31,7 @@ COMMANDS = {
     "demo": recover,
     "hands": hands,
     "view": view,
+    "serve": serve,
     "angles": angles,
     "sweep": sweep,
     "aot": aot,
@@ -117,6 +119,14 @@ def build_parser() -> argparse.ArgumentParser:
             "write a page that shows a result",
             "Writes one HTML file that shows the result of a photo or a clip in 3D. It opens in a "
             "browser without a network.",
+        )
+    )
+    serve.add_flags(
+        add(
+            "serve",
+            "serve photos over HTTP",
+            "Recovers the people of photos that are sent over HTTP, and serves a page that sends "
+            "them (docs/server.md). It listens on this machine only unless --host is given.",
         )
     )
     angles.add_flags(

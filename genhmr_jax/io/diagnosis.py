@@ -32,6 +32,9 @@ REQUIRED = {
     "flatbuffers": "flatbuffers",
     "grain": "grain",
     "ml_collections": "ml_collections",
+    "ml_dtypes": "ml_dtypes",
+    "etils": "etils.epath",
+    "pyyaml": "yaml",
     "numpy": "numpy",
     "numba": "numba",
     "pillow": "PIL.Image",
@@ -45,6 +48,10 @@ REQUIRED = {
 _FIRST = ("numpy", "jaxlib", "jax")
 EXTRAS = {
     "video": ({"av": "av"}, "clips: video files in and out"),
+    "server": (
+        {"fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus-client": "prometheus_client"},
+        "photos over HTTP (genhmr serve)",
+    ),
     "data": (
         {"tensorflow-datasets": "tensorflow_datasets", "array_record": "array_record"},
         "datasets built from official releases (genhmr data build)",

@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,10 @@ from genhmr_jax.io.errors import InputError
 MIN_SIDE = 16  # px: a person in fewer pixels cannot be recovered
 MAX_SIDE = 16_000  # px
 MAX_PIXELS = 150_000_000  # below the 178 million at which Pillow refuses (decompression bombs)
+FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
+"""Pillow's names of the formats that are read (JPEG includes MPO). For EPS it runs Ghostscript."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,6 +35,14 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> the operation that makes a picture upright."""
+
+
+class NotAnImage(InputError):
+    """The data are no image of a format that is read."""
+
+
+class ImageTooLarge(InputError):
+    """The image has more pixels, or a longer side, than is read."""
 
 
 class Photo(NamedTuple):
@@ -54,7 +66,7 @@ def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
     an animation is read.
 
     Args:
-      path: an image file of any format that Pillow reads.
+      path: an image file of one of FORMATS, whatever its suffix.
 
     Raises:
       InputError: no such file, not an image, damaged, or a side outside MIN_SIDE..MAX_SIDE px.
@@ -65,12 +77,35 @@ def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
 def read_photo(path: str | os.PathLike) -> Photo:
     """Read a photo and its focal length; see `read_image`."""
     path = Path(path)
-    with _opened(path, _read(path)) as (image, split):
+    return decode_photo(_read(path), path)
+
+
+def decode_photo(
+    data: bytes,
+    where: object,
+    formats: Sequence[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Photo:
+    """Decode a photo in memory, and its focal length; see `read_image`.
+
+    Args:
+      data: the content of an image file.
+      where: what the errors call it.
+      formats: Pillow's names of the formats that are read; None: FORMATS.
+      max_pixels: limit of width x height, at most MAX_PIXELS. The size in the header is compared
+        with it before any pixel is decoded.
+
+    Raises:
+      NotAnImage: none of these formats.
+      ImageTooLarge: too many pixels, or too long a side.
+      InputError: damaged, or too small.
+    """
+    with _opened(where, data, formats, max_pixels) as (image, split):
         exif = split.exif or (image.info.get("exif"),)
         blocks = (block for block in exif if isinstance(block, bytes))
         found = (metadata.focal35_of_exif(block, image.size) for block in blocks)
         focal35 = next((focal for focal in found if focal is not None), None)
-        return Photo(_upright_rgb(path, image, _orientation(image, split)), focal35)
+        return Photo(_upright_rgb(where, image, _orientation(image, split)), focal35)
 
 
 def read_labels(path: str | os.PathLike) -> Int[np.ndarray, "H W"]:
@@ -119,7 +154,7 @@ def open_bytes(data: bytes) -> Image.Image:
     Raises:
       Exception: of many types, if it is no picture (Pillow's format plug-ins differ).
     """
-    return Image.open(io.BytesIO(metadata.split(data).data))
+    return Image.open(io.BytesIO(metadata.split(data).data), formats=FORMATS)
 
 
 def _read(path: Path) -> bytes:
@@ -140,26 +175,27 @@ def _read(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, data: bytes) -> Iterator[tuple[Image.Image, metadata.Split]]:
-    """Yield a decoded image of acceptable size, and the parts of its file.
-
-    Raises:
-      InputError: no image, damaged, or of another size.
-    """
+def _opened(
+    path: object,
+    data: bytes,
+    formats: Sequence[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[tuple[Image.Image, metadata.Split]]:
+    """Yield a decoded image of acceptable size, and the parts of its file; see `decode_photo`."""
     with warnings.catch_warnings():
         # Pillow warns of odd metadata and palettes, and of a size above our own stricter limits.
         warnings.simplefilter("ignore")
         split = metadata.split(data)
         try:
-            image = Image.open(io.BytesIO(split.data))
+            image = Image.open(io.BytesIO(split.data), formats=formats or FORMATS)
         except Image.DecompressionBombError as error:
-            problem = f"is larger than {MAX_PIXELS / 1e6:.0f} megapixels"
-            raise InputError(path, problem, _smaller()) from error
+            problem = f"is larger than {max_pixels / 1e6:g} megapixels"
+            raise ImageTooLarge(path, problem, _smaller(max_pixels)) from error
         except Exception as error:  # Pillow's format plug-ins raise many types on broken headers
             problem, remedy = "is not an image that can be read", "convert it to JPEG or PNG"
-            raise InputError(path, problem, remedy) from error
+            raise NotAnImage(path, problem, remedy) from error
         with image:
-            _check_size(path, *image.size)
+            _check_size(path, *image.size, max_pixels)
             try:
                 image.load()
             except Exception as error:  # decoders raise OSError, SyntaxError, zlib.error, ...
@@ -182,7 +218,7 @@ def _orientation(image: Image.Image, split: metadata.Split) -> int:
     return found or 1
 
 
-def _upright_rgb(path: Path, image: Image.Image, orientation: int) -> UInt8[np.ndarray, "H W 3"]:
+def _upright_rgb(path: object, image: Image.Image, orientation: int) -> UInt8[np.ndarray, "H W 3"]:
     upright = image.transpose(_TURNS[orientation]) if orientation != 1 else image
     return np.ascontiguousarray(_to_rgb(path, upright))
 
@@ -197,38 +233,44 @@ def _labels(path: Path, image: Image.Image) -> Int[np.ndarray, "H W"]:
         if 0 not in black and np.isin(labels, black).any():
             problem = "has a palette in which black is not the first colour"
             raise InputError(path, problem, "save it as an RGB or grey picture")
-        return labels.astype(np.int64)
+        return labels.astype(np.int32)
     if image.mode in ("1", "L") or image.mode.startswith("I"):
-        return np.asarray(image).astype(np.int64)
-    red, green, blue, alpha = np.moveaxis(np.asarray(image.convert("RGBA")).astype(np.int64), -1, 0)
-    return (red << 16 | green << 8 | blue) * (alpha > 0)
+        return np.asarray(image).astype(np.int32)
+    rgba = np.asarray(image.convert("RGBA"))
+    labels = rgba[..., 0].astype(np.int32)
+    for channel in (1, 2):
+        labels <<= 8
+        labels |= rgba[..., channel]
+    labels[rgba[..., 3] == 0] = 0
+    return labels
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def _check_size(path: object, width: int, height: int, max_pixels: int) -> None:
     """Refuse an image by the size in its header, before any pixel is decoded."""
     if min(width, height) < MIN_SIDE:
         remedy = f"give an image of at least {MIN_SIDE} px a side"
         raise InputError(path, f"is only {width} x {height} px", remedy)
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise InputError(path, f"is {width} x {height} px", _smaller())
+    if max(width, height) > MAX_SIDE or width * height > max_pixels:
+        raise ImageTooLarge(path, f"is {width} x {height} px", _smaller(max_pixels))
 
 
-def _smaller() -> str:
-    return f"scale it down to at most {MAX_SIDE} px a side and {MAX_PIXELS // 1_000_000} megapixels"
+def _smaller(max_pixels: int) -> str:
+    return f"scale it down to at most {MAX_SIDE} px a side and {max_pixels / 1e6:g} megapixels"
 
 
-def _to_rgb(path: Path, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+def _to_rgb(path: object, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     """8-bit RGB of an image in any Pillow mode."""
     remedy = "convert it to an 8-bit image"
     if image.mode == "F":
         raise InputError(path, "has floating-point pixels, whose range is unknown", remedy)
     if image.mode.startswith("I"):  # 16-bit grey: I;16, I;16B, or I (32-bit storage)
-        grey = np.asarray(image).astype(np.int64)
+        grey = np.asarray(image)
         if grey.min() < 0 or grey.max() > 65535:
             raise InputError(path, "has pixels of more than 16 bits", remedy)
-        return np.repeat((grey / 257 + 0.5).astype(np.uint8)[..., None], 3, axis=2)
+        rounded = (np.arange(1 << 16) / 257 + 0.5).astype(np.uint8)
+        return np.repeat(rounded[grey][..., None], 3, axis=2)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

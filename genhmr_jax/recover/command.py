@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     images, clips = named[: len(found.files)], named[len(found.files) :]
 
     # 2. Several photos at the same time; the results come in the order of the photos.
-    recoverer, options = _load(args)
+    recoverer, options = load(args)
     hands = _load_hands(args) if args.hands else None
     if hands is not None:
         recoverer = dataclasses.replace(recoverer, body=hands.body)
@@ -140,7 +140,7 @@ def _run_clip(
         return True
 
 
-def _load(args: argparse.Namespace) -> "tuple[Recoverer, RecoverOptions]":
+def load(args: argparse.Namespace) -> "tuple[Recoverer, RecoverOptions]":
     """The model and the options of the flags."""
     from genhmr_jax.io import compilation_cache
 

@@ -48,12 +48,12 @@ def overlapped(
                     if not preparing:
                         break
                     item, future = preparing.popleft()
-                    group.append((item, _outcome(future)))
+                    group.append((item, outcome(future)))
                     total += 0 if isinstance(group[-1][1], Exception) else weight(group[-1][1])
                 if not group:
                     break
                 # 2. Solve them, and finish them in threads.
-                for item, solved in _solved(group, solve):
+                for item, solved in solved_group(group, solve):
                     failed = isinstance(solved, Exception)
                     finishing.append((item, solved if failed else pool.submit(finish, solved)))
                 # 3. Report what is finished.
@@ -65,7 +65,7 @@ def overlapped(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _outcome(future: Future) -> Any:
+def outcome(future: Future) -> Any:
     """The result of a step, or the Exception that it raised."""
     try:
         return future.result()
@@ -73,10 +73,18 @@ def _outcome(future: Future) -> Any:
         return error
 
 
-def _solved(
+def solved_group(
     group: list[tuple[Any, Any]], solve: Callable[[list[Any]], list[Any]]
 ) -> Iterator[tuple[Any, Any]]:
-    """The solved items of a group. If they cannot be solved together, each is solved alone."""
+    """The solved items of a group. If they cannot be solved together, each is solved alone.
+
+    Args:
+      group: (item, prepared) pairs; an Exception in place of a prepared one stays as it is.
+      solve: several prepared -> one solved for each.
+
+    Yields:
+      (item, solved) in the same order; an Exception where solving raised it.
+    """
     prepared = [value for _, value in group if not isinstance(value, Exception)]
     try:
         together = iter(solve(prepared) if prepared else [])
@@ -84,7 +92,7 @@ def _solved(
         if len(prepared) == 1:
             together = iter([error])
         else:
-            alone = [next(_solved([(None, value)], solve))[1] for value in prepared]
+            alone = [next(solved_group([(None, value)], solve))[1] for value in prepared]
             together = iter(alone)
     for item, value in group:
         yield item, value if isinstance(value, Exception) else next(together)
@@ -95,4 +103,4 @@ def _is_done(finishing: Future | Exception) -> bool:
 
 
 def _reported(item: Any, finishing: Future | Exception) -> tuple[Any, Any]:
-    return item, finishing if isinstance(finishing, Exception) else _outcome(finishing)
+    return item, finishing if isinstance(finishing, Exception) else outcome(finishing)

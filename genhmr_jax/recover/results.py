@@ -2,11 +2,11 @@
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
+from smpl_jax.safe_npz import load_npz
 
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
@@ -60,7 +60,11 @@ class Results:
           InputError: the directory cannot be written to.
         """
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **self.arrays())
+            self.write(file)
+
+    def write(self, file: BinaryIO) -> None:
+        """Write what `save` writes to an open file."""
+        np.savez_compressed(file, **self.arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
@@ -72,9 +76,8 @@ class Results:
         """
         remedy = f"give a file that `{cls.command}` wrote"
         try:
-            with np.load(path, allow_pickle=False) as file:
-                found = {name: file[name] for name in cls.shapes if name in file.files}
-        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+            found = load_npz(path, cls.shapes)
+        except ValueError as error:
             raise InputError(path, "is not an .npz file of results", remedy) from error
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
         required = {field.name for field in fields if field.default is dataclasses.MISSING}

@@ -27,7 +27,7 @@ from genhmr_jax.recover.user_files import UserFiles, nobody_left
 if TYPE_CHECKING:  # heavy, imported where they are used
     from genhmr_jax.core.solve import Traced
     from genhmr_jax.data.annotations.selection import UserAnnotations
-    from genhmr_jax.detect.hands import Hands
+    from genhmr_jax.recover.hands import PreparedHands
     from genhmr_jax.recover.hands_on_body import HandsOnBody
     from genhmr_jax.recover.photo import PreparedPhoto, Recoverer, RecoverOptions
 
@@ -54,7 +54,7 @@ class Ready:
     given_index: Int[np.ndarray, "P"] | None
     seconds: float
     warnings: tuple[str, ...]
-    hands: "Hands | None" = None
+    hands: "PreparedHands | None" = None
 
     def __len__(self) -> int:
         return len(self.photo.people)
@@ -110,10 +110,13 @@ class PhotoSteps:
             index = given.index[photo.people.given]
         is_shown = self.args.trace or self.args.page or not self.args.no_overlay
         shown = panel(pixels) if is_shown else None
-        hands = None if self.hands is None else self.hands.detect(pixels, photo.people)
+        hands = None
+        if self.hands is not None:
+            hands = self.hands.prepare(pixels, photo.people, photo.camera)
         seconds = time.perf_counter() - start
-        focal_from = _focal_from(options)
-        return Ready(image, photo, focal_from, shown, index, seconds, tuple(warnings), hands)
+        return Ready(
+            image, photo, focal_from(options), shown, index, seconds, tuple(warnings), hands
+        )
 
     def solve(self, ready: list[Ready]) -> list[tuple[Ready, People]]:
         """Recover the people of several photos together."""
@@ -133,7 +136,7 @@ class PhotoSteps:
         if ready.given_index is not None:
             people = dataclasses.replace(people, given_index=ready.given_index)
         if self.hands is not None and ready.hands is not None:
-            people = self.hands.put(people, ready.hands, ready.photo.camera, self.options)
+            people = self.hands.put(people, ready.hands, self.options)
         if (behind := behind_camera(people)) is not None:
             warnings.append(f"{path}: {behind}; give the --fov or --focal of this photo")
         overlay = None if self.args.no_overlay else draw(ready.panel, people)
@@ -188,7 +191,7 @@ class PhotoSteps:
         return write
 
 
-def _focal_from(options: "RecoverOptions") -> str:
+def focal_from(options: "RecoverOptions") -> str:
     """Where the focal length of a photo comes from, in the order of precedence."""
     if options.focal is not None or options.fov is not None:
         return "given"

@@ -125,7 +125,11 @@ class Browser:
                 self.requests.append(url)
 
     def open(self, path: os.PathLike, width: int, height: int, **media: str) -> None:
-        """Load a file in a window of this size; `media`: features such as color_scheme="dark"."""
+        """Load a file; see `visit`."""
+        self.visit(pathlib.Path(path).resolve().as_uri(), width, height, **media)
+
+    def visit(self, url: str, width: int, height: int, **media: str) -> None:
+        """Load a page in a window of this size; `media`: features such as color_scheme="dark"."""
         self.errors.clear()
         self.requests.clear()
         features = [
@@ -134,7 +138,7 @@ class Browser:
         ]
         self.call("Emulation.setEmulatedMedia", features=features)
         self.resize(width, height)
-        self.call("Page.navigate", url=pathlib.Path(path).resolve().as_uri())
+        self.call("Page.navigate", url=url)
         self.wait("document.readyState === 'complete'")
 
     def resize(self, width: int, height: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 import trimesh
@@ -30,7 +31,20 @@ def save_mesh(
     if kind not in MESH_FORMATS:
         choices = ", ".join(MESH_FORMATS)
         raise ValueError(f"{path}: cannot write meshes as {kind!r}; choose {choices}")
-    points = np.asarray(vertices, np.float64) * Y_UP
-    data = trimesh.Trimesh(points, np.asarray(faces), process=False).export(file_type=kind)
+    data = _mesh(vertices, faces).export(file_type=kind)
     with atomic_path(path) as temporary:
         pathlib.Path(temporary).write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def glb_scene(meshes: Iterable[Float[np.ndarray, "V 3"]], faces: Int[np.ndarray, "F 3"]) -> bytes:
+    """Several meshes as one GLB file, in the axes of `save_mesh`.
+
+    The nodes and the meshes are called person_0, person_1, ...
+    """
+    named = {f"person_{i}": _mesh(vertices, faces) for i, vertices in enumerate(meshes)}
+    return trimesh.Scene(named).export(file_type="glb")
+
+
+def _mesh(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> trimesh.Trimesh:
+    points = np.asarray(vertices, np.float64) * Y_UP
+    return trimesh.Trimesh(points, np.asarray(faces), process=False)

@@ -46,10 +46,7 @@ def page(scene: Scene) -> str:
     header["frameType"] = _kind(scene.frames[0]) if scene.frames else ""
     if any(_kind(frame) != header["frameType"] for frame in scene.frames):
         raise ValueError("the frames have different formats")
-    library = _asset("three.min.js")
-    own = "\n".join(_asset(name) for name in SCRIPTS)
-    script = f'(() => {{\n"use strict";\n{own}\n}})();'
-    style = _asset("viewer.css")
+    library, script, style = parts()
     data = "\n".join(
         f'<script type="application/octet-stream" id="{name}">{text}</script>'
         for name, text in blobs.texts().items()
@@ -67,6 +64,18 @@ def page(scene: Scene) -> str:
     )
 
 
+def parts() -> tuple[str, str, str]:
+    """The library, the script and the style of every page, each the content of one element."""
+    own = "\n".join(_asset(name) for name in SCRIPTS)
+    script = f'(() => {{\n"use strict";\n{own}\n}})();'
+    return _asset("three.min.js"), script, _asset("viewer.css")
+
+
+def csp_source(text: str) -> str:
+    """The hash that allows a script or a style in a policy (Content-Security-Policy Level 3)."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
 def _picture(scene: Scene) -> str:
     """The first frame as an element, which a browser shows even without scripts."""
     if not scene.frames:
@@ -78,12 +87,9 @@ def _picture(scene: Scene) -> str:
 def _policy(scripts: tuple[str, ...], style: str) -> str:
     """The policy of the page: nothing is fetched, and nothing but these scripts runs."""
 
-    def source(text: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-    allowed = " ".join(source(text) for text in scripts)
+    allowed = " ".join(csp_source(text) for text in scripts)
     return (
-        f"default-src 'none'; script-src {allowed}; style-src {source(style)}; img-src data:; "
+        f"default-src 'none'; script-src {allowed}; style-src {csp_source(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
 

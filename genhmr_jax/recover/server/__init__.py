@@ -1,0 +1,1 @@
+"""`genhmr serve`: photos over HTTP, recovered as `genhmr recover` does it."""
