@@ -199,3 +199,25 @@ def posturehmr_config(get_config, corpus_file, mesh2d_config, tmp_path_factory):
     config.data.poses, config.log_every = str(corpus_file), 1
     config.mesh2d = str(folder)
     return config
+
+
+@pytest.fixture(scope="session")
+def neurik_config(get_config, tmp_path_factory):
+    """configs/neurik/tiny.py on made-up motions. Copy it before changing it."""
+    from support import angle_labels
+
+    config = get_config("neurik/tiny")
+    config.data.angles = str(angle_labels.write(tmp_path_factory.mktemp("angles")))
+    config.log_every = 1
+    return config
+
+
+@pytest.fixture(scope="session")
+def maskhand_vit_config(get_config, maskhand_config, tmp_path_factory):
+    """configs/maskhand/tiny_vit.py over an untrained tokenizer, on made-up rows with pixels."""
+    from support import stored_hands
+
+    config = get_config("maskhand/tiny_vit")
+    config.tokenizer = maskhand_config.tokenizer
+    config.data.images = str(stored_hands.write(tmp_path_factory.mktemp("hand_pixels")))
+    return config

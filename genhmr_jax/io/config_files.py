@@ -10,6 +10,7 @@ import ast
 import difflib
 import importlib.util
 import inspect
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 import ml_collections
 
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.errors import InputError, shortened
 from genhmr_jax.io.paths import expand
 
 Overrides = Mapping[str, Any] | Sequence[str]
@@ -92,8 +93,8 @@ def load_module(file: str | pathlib.Path, function: str) -> ModuleType:
       InputError: the file does not exist, cannot be run, or lacks the function.
     """
     path = pathlib.Path(file)
-    if not path.is_file():
-        raise InputError(file, "no such config file", _other_files(path))
+    if not os.path.isfile(path):  # False too for a name that is too long
+        raise InputError(shortened(file, 400), "no such config file", _other_files(path))
     spec = importlib.util.spec_from_file_location(f"genhmr_config_{path.stem}", path)
     try:
         module = importlib.util.module_from_spec(spec)
@@ -126,9 +127,9 @@ def apply_overrides(
             if isinstance(old, tuple):
                 value = tuple(value) if isinstance(value, list | tuple) else value
             _inner(config, path)[last] = value
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             remedy = f"give it as {type(old).__name__}, like {old!r}"
-            raise InputError(where, f"{field} cannot be {value!r}", remedy) from error
+            raise InputError(where, f"{field} cannot be {_shown(value)}", remedy) from error
 
 
 def field_value(config: ml_collections.ConfigDict, field: str, where: object = "config") -> Any:
@@ -174,9 +175,10 @@ def parse_value(text: str, old: Any, field: str, where: object) -> Any:
         if isinstance(old, bool):
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, KeyError) as error:
+    # literal_eval: SyntaxError, a TypeError for {[]: 1}, a MemoryError for deep nesting, ...
+    except Exception as error:
         remedy = f"give it as {type(old).__name__}, like {old!r}"
-        raise InputError(where, f"{field} cannot be {text!r}", remedy) from error
+        raise InputError(where, f"{field} cannot be {shortened(repr(text))}", remedy) from error
     return (value,) if isinstance(old, tuple) and not isinstance(value, list | tuple) else value
 
 
@@ -205,14 +207,14 @@ def _other_files(path: pathlib.Path) -> str:
     similar name.
     """
     folder = path.parent
-    if path.with_suffix("").is_dir():
+    if os.path.isdir(path.with_suffix("")):
         folder = path.with_suffix("")
-    elif not folder.is_dir() and folder.parent.is_dir():
+    elif not os.path.isdir(folder) and os.path.isdir(folder.parent):
         known = [p.name for p in folder.parent.iterdir() if p.is_dir()]
         for name in difflib.get_close_matches(folder.name, known, 1):
             folder = folder.parent / name
-    if not folder.is_dir():
-        return f"there is no folder {folder}"
+    if not os.path.isdir(folder):
+        return f"there is no folder {shortened(folder, 400)}"
     files = {p.stem: str(p) for p in sorted(folder.glob("*.py"))}
     near = difflib.get_close_matches(path.stem, files, 3, 0.5)
     return _named([files[name] for name in near], list(files.values()))
@@ -223,6 +225,14 @@ def _named(near: list[str], known: list[str]) -> str:
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"choose among {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
+
+
+def _shown(value: Any) -> str:
+    """The repr of a value for a message. Python refuses to print a number of 4300 digits."""
+    try:
+        return shortened(repr(value))
+    except (ValueError, RecursionError):
+        return f"such a large {type(value).__name__}"
 
 
 class _Text(str):

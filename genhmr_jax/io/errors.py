@@ -15,5 +15,11 @@ class InputError(ValueError):
         super().__init__(f"{self.where}: {problem}; {remedy}")
 
 
+def shortened(text: object, most: int = 80) -> str:
+    """A text of an untrusted file for a message: no more than its first `most` characters."""
+    text = str(text)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 class Preempted(Exception):
     """The job was preempted: the state is saved, and the same command resumes from it."""

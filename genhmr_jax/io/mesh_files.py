@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from jaxtyping import Float
 
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.errors import InputError, shortened
 
 READ_FORMATS = ("obj", "ply")
 
@@ -29,10 +29,8 @@ def read_vertices(path: str | os.PathLike) -> Float[np.ndarray, "V 3"]:
     except OSError as error:
         remedy = "check the path and its permissions"
         raise InputError(path, (error.strerror or str(error)).lower(), remedy) from error
-    except MemoryError:
-        raise
     except Exception as error:  # trimesh's parsers raise almost any
-        problem = f"is no {kind.upper()} file, or it is damaged ({error})"
+        problem = f"is no {kind.upper()} file, or it is damaged ({shortened(error, 200)})"
         raise InputError(path, problem, "export it again") from error
     if not len(vertices):
         raise InputError(path, "has no vertices", "export it again")

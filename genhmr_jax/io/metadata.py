@@ -113,9 +113,10 @@ def orientation_of_xmp(text: bytes) -> int | None:
 
 def _tiff(block: bytes) -> bytes:
     """An EXIF block without its heads (some programs write two)."""
-    while block.startswith(b"Exif\0\0"):
-        block = block[6:]
-    return block
+    start = 0
+    while block.startswith(b"Exif\0\0", start):
+        start += 6
+    return block[start:]
 
 
 def _numbers(block: bytes, start: int | None = None) -> dict[int, int]:
@@ -190,11 +191,12 @@ def _split_png(data: bytes) -> Split:
         if kind == b"eXIf":
             exif.append(content)
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
-            name, text = _png_text(kind, content)
-            if name in (b"Raw profile type exif", b"Raw profile type APP1"):
-                exif.append(_unhex(text))
-            elif name == b"XML:com.adobe.xmp":
-                xmp.append(text)
+            name = content.partition(b"\0")[0]
+            # Each can be a thousand times as long as its chunk: only the first ones count.
+            if name in (b"Raw profile type exif", b"Raw profile type APP1") and not exif:
+                exif.append(_unhex(_png_text(kind, content)))
+            elif name == b"XML:com.adobe.xmp" and not xmp:
+                xmp.append(_png_text(kind, content))
         if kind[:1].isupper() or kind in _PIXEL_CHUNKS:
             kept.append(data[position:end])
         position = end
@@ -209,16 +211,16 @@ def _first(exif: list[bytes], xmp: list[bytes]) -> int | None:
     return next((value for value in found if value is not None), None)
 
 
-def _png_text(kind: bytes, content: bytes) -> tuple[bytes, bytes]:
-    """Keyword and text of a PNG text chunk; the text is empty if it cannot be decompressed."""
-    name, _, rest = content.partition(b"\0")
+def _png_text(kind: bytes, content: bytes) -> bytes:
+    """The text of a PNG text chunk; it is empty if it cannot be decompressed."""
+    rest = content.partition(b"\0")[2]
     if kind == b"tEXt":
-        return name, rest
+        return rest
     if kind == b"iTXt":
         compressed = rest[:1] == b"\1"
         rest = rest[2:].split(b"\0", 2)[-1]
-        return name, _inflated(rest) if compressed else rest
-    return name, _inflated(rest[1:])
+        return _inflated(rest) if compressed else rest
+    return _inflated(rest[1:])
 
 
 def _inflated(data: bytes) -> bytes:

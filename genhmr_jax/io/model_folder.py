@@ -6,8 +6,6 @@ params.npz holds every array in its own type under "PATH:TYPE", as planes of byt
 import io
 import json
 import os
-import zipfile
-import zlib
 from typing import Any
 
 import jax
@@ -15,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jaxtyping import UInt8
+from smpl_jax.safe_npz import load_npz
 
 from genhmr_jax.io.errors import InputError
 
@@ -91,10 +90,14 @@ def load_meta(directory: str | os.PathLike) -> dict:
     if not file.is_file():
         problem = "is not a genhmr_jax model (no config.json)"
         raise InputError(directory, problem, "give the `model` folder of a training's --workdir")
+    remedy = "export the model again"
     try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise InputError(file, f"is not JSON ({error})", "export the model again") from error
+        meta = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(file, f"is not JSON ({error})", remedy) from error
+    if not isinstance(meta, dict):
+        raise InputError(file, "holds no object", remedy)
+    return meta
 
 
 def load_params(directory: str | os.PathLike, like: Any) -> Any:
@@ -104,7 +107,8 @@ def load_params(directory: str | os.PathLike, like: Any) -> Any:
       like: arrays or ShapeDtypeStructs.
 
     Raises:
-      InputError: the arrays are missing, damaged, or do not fit `like`; the first misfit is named.
+      InputError: the arrays are missing, damaged, not finite, or do not fit `like`; the first
+        misfit is named.
     """
     directory = absolute(directory)
     wanted, have = _by_name(like), read_arrays(directory)
@@ -117,6 +121,10 @@ def load_params(directory: str | os.PathLike, like: Any) -> Any:
             continue
         remedy = "config.json and params.npz must come from the same export"
         raise InputError(directory, f"does not fit its config: {misfit}", remedy)
+    for name, array in have.items():
+        if not np.isfinite(array).all():
+            remedy = "export the model again, from a checkpoint before the training diverged"
+            raise InputError(directory, f"{name} has values that are not finite", remedy)
     # Converted by NumPy: jnp would compile a program for each shape.
     leaves = [have[name].astype(w.dtype) for name, w in wanted.items()]
     return jax.device_put(jax.tree.unflatten(jax.tree.structure(like), leaves))
@@ -178,14 +186,14 @@ def read_arrays(directory: str | os.PathLike) -> dict[str, np.ndarray]:
     file = absolute(directory) / PARAMS
     try:
         content = open(file, "rb") if os.path.exists(file) else io.BytesIO(file.read_bytes())
-        with content, np.load(content, allow_pickle=False) as stored:
-            named = {key: stored[key] for key in stored.files}
+        with content:
+            named = load_npz(content)
         return {
             key.rpartition(":")[0]: _from_planes(planes, key.rpartition(":")[2])
             for key, planes in named.items()
         }
     except FileNotFoundError as error:
         raise InputError(file, "is missing", "export or copy the model again") from error
-    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, TypeError, ValueError) as error:
         problem, remedy = f"cannot be read ({type(error).__name__})", "export or copy it again"
         raise InputError(file, problem, remedy) from error

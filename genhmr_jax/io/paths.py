@@ -32,7 +32,7 @@ def home(user: str = "") -> str | None:
         return None if found.startswith("~") else found
     try:
         entry = pwd.getpwnam(user) if user else pwd.getpwuid(os.getuid())
-    except KeyError:
+    except (KeyError, ValueError):  # no such user, or a NUL in the name
         return None
     return entry.pw_dir or None
 

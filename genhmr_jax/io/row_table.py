@@ -7,6 +7,7 @@ count.
 """
 
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from genhmr_jax.io.atomic import atomic_path
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.errors import InputError, shortened
 
 _HEAD = "table.json"
 
@@ -63,7 +64,9 @@ class RowTable:
             raise _damaged(path, error) from error
         try:
             head = json.loads(content)
-            table.notes, table._rows = dict(head["notes"]), int(head["rows"])
+            table.notes, table._rows = dict(head["notes"]), head["rows"]
+            if type(table._rows) is not int or not 0 <= table._rows < 1 << 48:
+                raise ValueError(f"{shortened(table._rows)} rows")
             columns = dict(head["columns"]).items()
             table._types = {name: (tuple(shape), str(kind)) for name, (shape, kind) in columns}
             for name, (shape, kind) in table._types.items():
@@ -71,7 +74,8 @@ class RowTable:
                 if table._file(name).stat().st_size < expected:
                     raise ValueError(f"{name} is shorter than {table._rows} rows")
                 os.truncate(table._file(name), expected)
-        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        # JSON can hold anything, and numpy.dtype raises nearly anything on a text.
+        except Exception as error:
             raise _damaged(path, error) from error
         return table
 
@@ -143,7 +147,7 @@ def _is_own(file: pathlib.Path) -> bool:
 
 
 def _damaged(path: str | os.PathLike, error: Exception) -> InputError:
-    problem = f"is a damaged table ({error})"
+    problem = f"is a damaged table ({shortened(error, 200)})"
     return InputError(path, problem, "delete the folder, and start again")
 
 
@@ -156,6 +160,7 @@ def _bytes(name: str, shape: tuple[int, ...], kind: str) -> int:
     if not name.isidentifier():
         raise ValueError(f"the column {name!r}")
     dtype = np.dtype(kind)
-    if dtype.kind not in "fiub" or min(shape, default=0) < 0:
-        raise ValueError(f"the type {kind} {shape}")
-    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    whole = all(type(n) is int and n >= 0 for n in shape)
+    if dtype.kind not in "fiub" or not whole or len(shape) > 30:
+        raise ValueError(f"the type {shortened(kind)} {shortened(shape)}")
+    return math.prod(shape) * dtype.itemsize

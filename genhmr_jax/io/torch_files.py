@@ -9,11 +9,10 @@ Formats: the zip of PyTorch >= 1.6, and the older stream of pickles (torch/seria
 documents both layouts).
 """
 
-import collections
 import dataclasses
 import io
-import json
 import math
+import mmap
 import os
 import pathlib
 import pickle
@@ -23,11 +22,15 @@ from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
+from smpl_jax import pickle_scan
 
 from genhmr_jax.io.errors import InputError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
+MOST_AXES = 32
+MOST_REPEATED = 1 << 20
+"""Entries of a tensor that has more of them than its storage."""
 
 DTYPES = {
     "FloatStorage": np.dtype("<f4"),
@@ -89,6 +92,15 @@ class Inert(dict, metaclass=_Sealed):
     add = append
 
 
+class _Ordered(dict, metaclass=_Sealed):
+    """collections.OrderedDict, whose attributes (`_metadata` of a state_dict) are dropped."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        """Ignore the attributes: one of them could replace `items`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _StorageType:
     """The type of a storage, such as torch.FloatStorage: a dtype."""
@@ -100,9 +112,10 @@ class _StorageType:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Storage:
-    """Numbers in the file: `read()` returns all of them as a flat array."""
+class Storage:
+    """Numbers in the file `where`: `read()` returns all of them as a flat array."""
 
+    where: pathlib.Path
     dtype: np.dtype
     count: int
     read: Callable[[], np.ndarray]
@@ -115,7 +128,7 @@ class _Storage:
 class LazyTensor:
     """A tensor in a file: shape and dtype are known, and `load()` reads the numbers."""
 
-    storage: _Storage
+    storage: Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -134,8 +147,16 @@ class LazyTensor:
         return math.prod(self.shape)
 
     def load(self) -> np.ndarray:
-        """Read the numbers, in their stored type."""
-        flat = self.storage.read()
+        """Read the numbers, in their stored type.
+
+        Raises:
+          InputError: they are damaged, or missing since the file was opened.
+        """
+        try:
+            flat = self.storage.read()
+        except Exception as error:  # zipfile.BadZipFile (a checksum), OSError, ValueError, ...
+            problem = f"has a damaged tensor ({error})"
+            raise InputError(self.storage.where, problem, "download it again") from error
         strides = tuple(flat.itemsize * step for step in self.strides)
         view = np.lib.stride_tricks.as_strided(
             flat[self.offset :], self.shape, strides, writeable=False
@@ -147,12 +168,16 @@ def _rebuild_tensor(
     storage: object, offset: object, shape: object, strides: object, *_: object
 ) -> LazyTensor:
     """`torch._utils._rebuild_tensor_v2`: a view of a storage, which must lie inside it."""
-    if not isinstance(storage, _Storage):
+    if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
     shape, strides = tuple(int(n) for n in shape), tuple(int(n) for n in strides)
     offset = int(offset)
-    if len(shape) != len(strides) or offset < 0 or min((*shape, *strides), default=0) < 0:
-        raise pickle.UnpicklingError(f"a tensor of shape {shape} with strides {strides}")
+    negative = offset < 0 or min((*shape, *strides), default=0) < 0
+    if len(shape) != len(strides) or len(shape) > MOST_AXES or negative:
+        raise pickle.UnpicklingError("a tensor whose shape or strides cannot be")
+    # A stride of 0 repeats numbers: a small file must not describe a large tensor.
+    if math.prod(shape) > max(storage.count, MOST_REPEATED):
+        raise pickle.UnpicklingError(f"a tensor of shape {shape} in {storage.count} numbers")
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + 1
     if math.prod(shape) and last > storage.count:
         raise pickle.UnpicklingError(
@@ -185,7 +210,7 @@ def _size(items: object = ()) -> tuple:
 def _latin_bytes(text: str, encoding: str = "latin1") -> bytes:
     """`_codecs.encode`, with which old pickle protocols store bytes."""
     if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it requests the codec {encoding!r}")
+        raise pickle.UnpicklingError("it requests another codec than latin1")
     return text.encode("latin1")
 
 
@@ -195,7 +220,7 @@ _ALLOWED: dict[tuple[str, str], type] = {
     ("torch._utils", "_rebuild_parameter"): _sealed(_first),
     ("torch", "Size"): _sealed(_size),
     ("torch", "device"): _sealed(_nothing),
-    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "OrderedDict"): _Ordered,
     ("_codecs", "encode"): _sealed(_latin_bytes),
 }
 # Builtin names in pickles; those that only describe a type become Inert.
@@ -211,7 +236,7 @@ _TORCH_DTYPES = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: BinaryIO, storage: Callable[..., _Storage]):
+    def __init__(self, file: BinaryIO, storage: Callable[..., Storage]):
         super().__init__(file, encoding="utf-8")
         self._storage = storage
 
@@ -230,11 +255,14 @@ class _Unpickler(pickle.Unpickler):
             f"it requests {module}.{name}, which no checkpoint of weights needs"
         )
 
-    def persistent_load(self, identity: Any) -> _Storage:
+    def persistent_load(self, identity: Any) -> Storage:
         kind, storage_type, key, *rest = identity
         if kind != "storage" or not isinstance(storage_type, _StorageType):
-            raise pickle.UnpicklingError(f"it names a storage of unknown kind {kind!r}")
-        return self._storage(storage_type.dtype, str(key), int(rest[1]))
+            raise pickle.UnpicklingError("it names a storage of unknown kind")
+        count = int(rest[1])
+        if count < 0:
+            raise pickle.UnpicklingError(f"it names a storage of {count} numbers")
+        return self._storage(storage_type.dtype, str(key), count)
 
 
 def read(path: str | os.PathLike) -> Any:
@@ -245,7 +273,7 @@ def read(path: str | os.PathLike) -> Any:
         anything but weights and configs.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(path, "no such file", "give the .ckpt or .pth file as it was published")
     try:
         return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
@@ -261,6 +289,9 @@ def _read_zip(path: pathlib.Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         pickles = [name for name in names if name.endswith("/data.pkl") or name == "data.pkl"]
+        # PyTorch never compresses: what is read is no larger than the file.
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise pickle.UnpicklingError("its archive is compressed")
         if len(pickles) != 1:
             raise pickle.UnpicklingError(
                 "no data.pkl in the archive (TorchScript files hold code and are not read)"
@@ -270,7 +301,7 @@ def _read_zip(path: pathlib.Path) -> Any:
         if byteorder in names and archive.read(byteorder) != b"little":
             raise pickle.UnpicklingError("it was written on a big-endian machine")
 
-        def storage(dtype: np.dtype, key: str, count: int) -> _Storage:
+        def storage(dtype: np.dtype, key: str, count: int) -> Storage:
             member = f"{folder}data/{key}"
             if archive.getinfo(member).file_size < count * dtype.itemsize:
                 raise pickle.UnpicklingError(f"{member} is shorter than its {count} numbers")
@@ -279,39 +310,45 @@ def _read_zip(path: pathlib.Path) -> Any:
                 with zipfile.ZipFile(path) as again:
                     return np.frombuffer(again.read(member), dtype, count)
 
-            return _Storage(dtype, count, load)
+            return Storage(path, dtype, count, load)
 
-        return _Unpickler(io.BytesIO(archive.read(pickles[0])), storage).load()
+        content = archive.read(pickles[0])
+        pickle_scan.check(content)
+        return _Unpickler(io.BytesIO(content), storage).load()
 
 
 def _read_legacy(path: pathlib.Path) -> Any:
     starts: dict[str, int] = {}  # key -> offset of its numbers in the file; follows the pickles
 
-    def storage(dtype: np.dtype, key: str, count: int) -> _Storage:
+    def storage(dtype: np.dtype, key: str, count: int) -> Storage:
         def load() -> np.ndarray:
             return np.fromfile(path, dtype, count, offset=starts[key])
 
-        found = _Storage(dtype, count, load)
+        found = Storage(path, dtype, count, load)
         named.setdefault(key, found)
         return found
 
-    def no_storage(*_: object) -> _Storage:
+    def no_storage(*_: object) -> Storage:
         raise pickle.UnpicklingError("an unexpected storage")
 
-    named: dict[str, _Storage] = {}
-    with open(path, "rb") as file:
+    named: dict[str, Storage] = {}
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+
+        def load_next(find: Callable[..., Storage]) -> Any:
+            start = file.tell()
+            end = pickle_scan.check(data, start)
+            file.seek(end)
+            return _Unpickler(io.BytesIO(data[start:end]), find).load()
+
         # 1. The header: a magic number, the protocol, the writer's byte order and integer sizes.
-        if (
-            _Unpickler(file, no_storage).load() != LEGACY_MAGIC
-            or _Unpickler(file, no_storage).load() != LEGACY_PROTOCOL
-        ):
+        if load_next(no_storage) != LEGACY_MAGIC or load_next(no_storage) != LEGACY_PROTOCOL:
             raise pickle.UnpicklingError("neither a zip nor a stream of PyTorch")
-        _Unpickler(file, no_storage).load()
+        load_next(no_storage)
         # 2. The content, which names storages.
-        content = _Unpickler(file, storage).load()
+        content = load_next(storage)
         # 3. The storages: their keys, then for each one its count and its numbers.
         end = path.stat().st_size
-        for key in _Unpickler(file, no_storage).load():
+        for key in load_next(no_storage):
             (count,) = np.frombuffer(file.read(8), "<i8")
             starts[str(key)] = file.tell()
             if (known := named.get(str(key))) is not None and (
@@ -320,70 +357,12 @@ def _read_legacy(path: pathlib.Path) -> Any:
                 raise pickle.UnpicklingError(
                     f"storage {key} holds {count} numbers, not {known.count}, or is truncated"
                 )
-            file.seek(count * (known.dtype.itemsize if known else 1), os.SEEK_CUR)
+            if count < 0:
+                raise pickle.UnpicklingError(f"storage {key} holds {count} numbers")
+            file.seek(int(count) * (known.dtype.itemsize if known else 1), os.SEEK_CUR)
         if missing := set(named) - set(starts):
             raise pickle.UnpicklingError(f"storage {sorted(missing)[0]} is missing")
     return content
-
-
-_SAFETENSORS = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": ml_dtypes.bfloat16,
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
-    "U8": "u1",
-    "BOOL": "?",
-}
-
-
-def read_safetensors(path: str | os.PathLike) -> dict[str, LazyTensor]:
-    """The tensors of a .safetensors file by name.
-
-    The format is a header length, a JSON header, and the numbers
-    (https://github.com/huggingface/safetensors).
-
-    Raises:
-      InputError: no such file, not this format, or truncated.
-    """
-    path, remedy = pathlib.Path(path), "download it again"
-    if not path.is_file():
-        raise InputError(path, "no such file", "give the .safetensors file as it was published")
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= size - 8:
-            raise InputError(path, "is no safetensors file", remedy)
-        try:
-            header = {
-                name: value
-                for name, value in json.loads(file.read(length)).items()
-                if name != "__metadata__"
-            }
-            found = {}
-            for name, entry in header.items():
-                dtype = np.dtype(_SAFETENSORS[entry["dtype"]])
-                shape = tuple(entry["shape"])
-                start, stop = entry["data_offsets"]
-                fits = stop - start == math.prod(shape) * dtype.itemsize
-                if min(shape, default=0) < 0 or start < 0 or not fits:
-                    raise ValueError(f"{name} of shape {shape} in {stop - start} bytes")
-                found[name] = _safetensor(path, dtype, shape, 8 + length + start)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(path, f"is no safetensors file ({error})", remedy) from error
-    if size < 8 + length + max((value["data_offsets"][1] for value in header.values()), default=0):
-        raise InputError(path, "is truncated", remedy)
-    return found
-
-
-def _safetensor(path: pathlib.Path, dtype: np.dtype, shape: tuple[int, ...], at: int) -> LazyTensor:
-    strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    count = math.prod(shape)
-    storage = _Storage(dtype, count, lambda: np.fromfile(path, dtype, count, offset=at))
-    return LazyTensor(storage, 0, shape, strides)
 
 
 def tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, LazyTensor]]:

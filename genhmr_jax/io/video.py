@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, UInt8
 
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.image_files import find_images
-from genhmr_jax.io.images import read_image
+from genhmr_jax.io.images import MAX_SIDE, read_image
 
 SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts"),
@@ -29,6 +29,15 @@ SUFFIXES = (
 PICTURE_RATE = 30.0
 """Frames a second of pictures, if the user gives none."""
 LATE_SOUND = 1.0  # seconds by which sound may be longer than the pictures
+FORMATS = (
+    "apng,asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,webm,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,ogg,"
+    "mp3,wav"  # without pictures, which is told
+)
+"""FFmpeg's names of the formats that are read. Others name further files or addresses to open, such
+as the playlists of HLS and concat, and FFmpeg recognises them by their content, not their suffix.
+"""
+MOST_PIXELS = 1 << 26
+"""Width x height of a frame: twice 8K."""
 _CONVERT = "convert it to MP4 (H.264), or give a folder with its frames as pictures"
 _COPY = "copy or export the video again"
 
@@ -204,6 +213,10 @@ class _Video(FrameSource):
             if opening is None:
                 raise InputError(path, "has no frame that can be decoded", _CONVERT)
             self.stored = _square_size(opening, stream)
+            width, height = self.stored
+            if not 0 < width <= MAX_SIDE or not 0 < height or width * height > MOST_PIXELS:
+                problem = f"has frames of {width} x {height} px"
+                raise InputError(path, problem, "scale it down")
             # Only of this frame: asking each one for it would keep them all, in reference cycles.
             self.matrix = _display_matrix(opening)
             height, width = self._pixels(opening).shape[:2]
@@ -272,7 +285,8 @@ class _Video(FrameSource):
           InputError: it is no video.
         """
         try:
-            container = self.av.open(str(self.path))
+            options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+            container = self.av.open(str(self.path), options=options)
         except (self.av.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             problem = f"is no video that can be read ({reason.lower()})"

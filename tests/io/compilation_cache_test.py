@@ -213,3 +213,19 @@ def test_numba_beside_a_source_that_is_read_only(tmp_path, monkeypatch, kernel):
     without_a_home(monkeypatch)
     assert kernel()(2) == 4
     assert sorted(os.listdir()) == ["cache", "source"], "no folder called ~"
+
+
+def test_a_cache_that_others_can_write_is_not_used(tmp_path, monkeypatch):
+    """Its files are run: another user could plant a program."""
+    folder = tmp_path / "cache" / "xla"
+    assert compilation_cache.usable(folder)
+    folder.chmod(0o777)
+    assert not compilation_cache.usable(folder)
+    folder.chmod(0o755)
+    folder.parent.chmod(0o777)
+    assert not compilation_cache.usable(folder)
+    folder.parent.chmod(0o1777)  # as /tmp: only the owner replaces a folder
+    assert compilation_cache.usable(folder)
+    user = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    assert compilation_cache.usable(folder) == (user == 0), "root may own it"

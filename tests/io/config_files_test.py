@@ -1,8 +1,10 @@
 """Config files by path and argument, overrides, and what is said about those that do not exist."""
 
+import contextlib
 import subprocess
 import sys
 
+import ml_collections
 import pytest
 
 from genhmr_jax.io.config_files import (
@@ -157,3 +159,24 @@ def test_overrides_leave_the_rest_alone():
     apply_overrides(config, {"model.codebook_size": 512})
     before["model"]["codebook_size"] = 512
     assert config.to_dict() == before
+
+
+@pytest.mark.parametrize(
+    "text", ["{[]: 1}", "-" * 20_000 + "1", "(" * 500, "1e", "0x" + "f" * 5000, "9" * 500 + "\0"]
+)
+@pytest.mark.parametrize("field", ["rate", "steps", "sizes", "use", "nothing"])
+def test_values_that_python_cannot_read_are_one_short_line(text, field):
+    config = ml_collections.ConfigDict(
+        {"rate": 0.1, "steps": 5, "sizes": (1, 2), "use": False, "nothing": None}
+    )
+    with contextlib.suppress(InputError):  # 0xff... is a whole number
+        apply_overrides(config, [f"{field}={text}"])
+    if "f" not in text:
+        with pytest.raises(InputError) as error:
+            apply_overrides(config, [f"{field}={text}"])
+        assert len(str(error.value)) < 500
+
+
+def test_a_name_that_is_too_long_is_no_config():
+    with pytest.raises(InputError, match="no such config file"):
+        load_config("configs/" + "x" * 5000 + ".py")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.io.images import MAX_SIDE, read_image
+from genhmr_jax.io.images import MAX_SIDE, read_image, read_labels, upright_file
 
 
 def picture(height: int = 40, width: int = 60) -> np.ndarray:
@@ -122,3 +122,17 @@ def test_one_pixel_and_giant_images_are_refused(tmp_path):
         InputError, match=r"bomb\.png: is larger than 150 megapixels; scale it down"
     ):
         read_image(tmp_path / "bomb.png")
+
+
+def test_formats_that_run_other_programs_are_refused(tmp_path, monkeypatch):
+    """Pillow starts Ghostscript for an EPS file, whatever its suffix."""
+    from PIL import EpsImagePlugin
+
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **_: started.append(args))
+    eps = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "x.jpg").write_text(eps)
+    for read in (read_image, read_labels, upright_file):
+        with pytest.raises(InputError, match="not an image"):
+            read(tmp_path / "x.jpg")
+    assert not started

@@ -4,6 +4,8 @@ alone, and what can be read is obeyed."""
 import io
 import os
 import struct
+import time
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -214,3 +216,23 @@ def test_a_damaged_header_is_an_image_or_one_error(tmp_path_factory, data):
         assert read_image(path).dtype == np.uint8
     except InputError:
         pass
+
+
+def test_metadata_that_would_take_gigabytes_or_minutes():
+    """A megabyte of "Exif" heads, and a hundred texts that are a thousand times their chunk."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = struct.pack(">L", zlib.crc32(kind + content))
+        return struct.pack(">L", len(content)) + kind + content + check
+
+    start, plain = time.process_time(), encoded("PNG")
+    heads = chunk(b"eXIf", b"Exif\0\0" * 170_000)
+    assert metadata.split(plain[:33] + heads + plain[33:]).orientation is None
+    text = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(16 << 20))
+    profile = b"Raw profile type exif\0\0" + zlib.compress(bytes(16 << 20))
+    texts = chunk(b"iTXt", text) * 60 + chunk(b"zTXt", profile) * 60
+    tracemalloc.start()
+    assert metadata.split(plain[:33] + texts + plain[33:]).orientation is None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 << 20 and time.process_time() - start < 5

@@ -180,3 +180,22 @@ def test_a_new_table_replaces_tables_only(table):
     with pytest.raises(InputError, match="has files of something else"):
         RowTable(photos, {})
     assert (photos / "mine.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": float("inf")}, {"rows": -1}, {"rows": 1 << 70}, {"rows": True},
+        {"columns": {"a": [[2**32, 2**32], "<f4"]}}, {"columns": {"a": [[2.0], "<f4"]}},
+        {"columns": {"a": [[1] * 100, "<f4"]}}, {"columns": {"a": [[2], "(f4,"]}},
+    ],
+)  # fmt: skip
+def test_heads_that_lie_leave_the_rows(tmp_path, change):
+    """A size that overflows to 0 must not cut the file of the rows to nothing."""
+    table = RowTable(tmp_path / "t", {})
+    table.append({"a": np.ones((3, 2), np.float32)})
+    head = json.loads((tmp_path / "t" / "table.json").read_text())
+    (tmp_path / "t" / "table.json").write_text(json.dumps(head | change))
+    with pytest.raises(InputError, match="damaged table"):
+        RowTable.open(tmp_path / "t")
+    assert (tmp_path / "t" / "a.rows").stat().st_size == 24

@@ -1,6 +1,7 @@
 """Reading PyTorch's files without PyTorch: every format, every layout of a tensor; files that ask
 for more are refused."""
 
+import json
 import os
 import pickle
 import zipfile
@@ -12,6 +13,7 @@ import pytest
 
 from genhmr_jax.io import torch_files
 from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.safetensors import read_safetensors
 from support.torch_fixtures import fake, save, save_safetensors
 
 TENSORS = {
@@ -49,7 +51,7 @@ def test_tensors_come_back(tmp_path, legacy):
 
 def test_views_of_a_storage(tmp_path):
     """A transposed and a sliced tensor share the numbers of another."""
-    base = torch_files._Storage(np.dtype("<f4"), 24, lambda: np.arange(24, dtype="<f4"))
+    base = torch_files.Storage(Path("x"), np.dtype("<f4"), 24, lambda: np.arange(24, dtype="<f4"))
     view = torch_files._rebuild_tensor(base, 4, (2, 2, 2), (12, 4, 2))
     np.testing.assert_array_equal(view.load(), np.arange(24.0).reshape(2, 3, 4)[:, 1:, ::2])
     with pytest.raises(pickle.UnpicklingError, match="larger than its storage"):
@@ -145,16 +147,16 @@ def test_real_torch_writes_what_is_read(tmp_path: Path):
 def test_safetensors(tmp_path):
     arrays = {name: TENSORS[name] for name in ("f32", "f16", "bf16", "scalar", "empty")}
     path = save_safetensors(tmp_path / "x.safetensors", arrays)
-    found = torch_files.read_safetensors(path)
+    found = read_safetensors(path)
     assert list(found) == list(arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name].load(), array)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match="x.safetensors.*truncated"):
-        torch_files.read_safetensors(path)
+        read_safetensors(path)
     path.write_bytes(b"\xff" * 16)
     with pytest.raises(InputError, match="no safetensors file"):
-        torch_files.read_safetensors(path)
+        read_safetensors(path)
 
 
 def test_nothing_is_read_before_it_is_asked_for(tmp_path, monkeypatch):
@@ -169,3 +171,47 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path, monkeypatch):
     )
     content["small"].load()
     assert opened == ["archive/data/1"]
+
+
+def test_files_that_lie(tmp_path):
+    """A repeated number, a compressed archive, attributes that hide a method, a damaged number."""
+    base = torch_files.Storage(Path("x"), np.dtype("<f4"), 1, lambda: np.ones(1, "<f4"))
+    with pytest.raises(pickle.UnpicklingError, match="in 1 numbers"):
+        torch_files._rebuild_tensor(base, 0, (1 << 30,), (0,))
+    path = save(tmp_path / "x.ckpt", {"a": np.ones(1000, "<f4")})
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "y.ckpt", "w", 8) as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(InputError, match="its archive is compressed"):
+        torch_files.read(tmp_path / "y.ckpt")
+    ordered = b"\x80\x02ccollections\nOrderedDict\n)R}U\x05itemsK\x01sb."
+    with zipfile.ZipFile(tmp_path / "z.ckpt", "w") as archive:
+        archive.writestr("archive/data.pkl", ordered)
+    assert dict(torch_files.tensors(torch_files.read(tmp_path / "z.ckpt"))) == {}
+    data = bytearray(path.read_bytes())
+    data[data.index(np.ones(9, "<f4").tobytes())] ^= 1
+    path.write_bytes(data)
+    ((_, tensor),) = torch_files.tensors(torch_files.read(path))
+    with pytest.raises(InputError, match="x.ckpt: has a damaged tensor"):
+        tensor.load()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"shape": [1 << 30, [0]]}, {"shape": [1 << 30, "xxxx"]}, {"shape": [2.0, 2]}, {"shape": 4},
+        {"shape": [-2, -2]}, {"shape": [2] * 100}, {"data_offsets": [0.0, 16]},
+        {"data_offsets": [-16, 0]}, {"data_offsets": "ab"}, {"dtype": ["F32"]}, {"dtype": "F9"},
+    ],
+)  # fmt: skip
+def test_safetensors_of_anything(tmp_path, entry):
+    good = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
+    for header in ({"a": good | entry}, [good], {"a": None}):
+        text = json.dumps(header).encode()
+        path = tmp_path / "x.safetensors"
+        path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+        with pytest.raises(InputError, match="no safetensors file"):
+            read_safetensors(path)
+    path.write_bytes((20_000).to_bytes(8, "little") + b"[" * 20_000)
+    with pytest.raises(InputError, match="no safetensors file"):
+        read_safetensors(path)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genhmr_jax.io import video
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.video import is_video, open_clip
 from genhmr_jax.io.video_writer import VideoWriter
@@ -299,3 +300,28 @@ def test_a_failure_leaves_no_video(av, tmp_path):
             with VideoWriter(tmp_path / wrong, (WIDTH, HEIGHT), 10):
                 pass
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile real.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nreal.ts\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5000 RTP/AVP 96\n",
+    ],
+    ids=["concat", "HLS", "SDP"],
+)
+def test_a_playlist_opens_no_other_file(tmp_path, clip, playlist):
+    """FFmpeg recognises it by its content, and would open what it names."""
+    for name in ("real.mp4", "real.ts"):
+        (tmp_path / name).write_bytes(clip.read_bytes())
+    (tmp_path / "x.mp4").write_text(playlist)
+    with pytest.raises(InputError, match="no video that can be read"):
+        open_clip(tmp_path / "x.mp4")
+
+
+def test_giant_frames_are_refused(clip, monkeypatch):
+    """The shape of the pixels in a file can make a frame a thousand times as wide."""
+    monkeypatch.setattr(video, "_square_size", lambda frame, stream: (1 << 16, frame.height))
+    with pytest.raises(InputError, match="has frames of 65536 x"):
+        open_clip(clip)

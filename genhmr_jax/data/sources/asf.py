@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.data.sources.skeleton import SkeletonMotion, check_sane
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.data.sources.skeleton import SkeletonMotion, check_joints, check_sane
+from genhmr_jax.io.errors import InputError, shortened
 
 _ROOT = "root"
 _REMEDY = "download it again from http://mocap.cs.cmu.edu"
@@ -68,7 +68,7 @@ def read_asf(path: Path) -> Skeleton:
             if key.startswith(":"):
                 section = key
             elif section == ":units" and key == "angle" and rest[0].lower() != "deg":
-                raise InputError(where, f"angles are in {rest[0]}", _DEGREES)
+                raise InputError(where, f"angles are in {shortened(rest[0])}", _DEGREES)
             elif section == ":root":
                 _root_line(skeleton, key, rest, where)
             elif section == ":bonedata":
@@ -85,13 +85,19 @@ def read_asf(path: Path) -> Skeleton:
         except (ValueError, IndexError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(where, f"cannot be read: {' '.join(words)!r}", _REMEDY) from error
+            raise _unreadable(where, words) from error
     _check_tree(skeleton, path)
     return skeleton
 
 
+def _unreadable(where: str, words: list[str]) -> InputError:
+    return InputError(where, f"cannot be read: {shortened(' '.join(words))!r}", _REMEDY)
+
+
 def _check_tree(skeleton: Skeleton, path: Path) -> None:
     """Raises InputError unless the bones form one tree, with sane numbers."""
+    channels = 6 + sum(len(bone.freedom) for bone in skeleton.bones.values())
+    check_joints(max(len(skeleton.bones), len(skeleton.parent)), channels, path)
     outside = [name for name in skeleton.bones if name not in skeleton.parent]
     outside += [
         name
@@ -100,7 +106,7 @@ def _check_tree(skeleton: Skeleton, path: Path) -> None:
         if name != _ROOT and name not in skeleton.bones
     ]
     if not skeleton.bones or outside:
-        problem = f"bones outside of one tree: {', '.join(outside) or 'all'}"
+        problem = f"bones outside of one tree: {shortened(', '.join(outside) or 'all')}"
         raise InputError(path, problem, _REMEDY)
     for bone in skeleton.bones.values():
         numbers = [bone.axis, bone.direction * bone.length, skeleton.root_axis]
@@ -112,7 +118,7 @@ def _root_line(skeleton: Skeleton, key: str, rest: list[str], where: str) -> Non
     if key == "order":
         skeleton.root_order = tuple(word.lower() for word in rest)
         if sorted(skeleton.root_order) != ["rx", "ry", "rz", "tx", "ty", "tz"]:
-            problem = f"the root's order is {' '.join(rest)}"
+            problem = f"the root's order is {shortened(' '.join(rest))}"
             raise InputError(where, problem, "it must be three positions and three angles")
     elif key == "axis":
         _check_xyz(rest[0], where)
@@ -130,15 +136,15 @@ def _bone_line(bone: Bone, key: str, rest: list[str], where: str) -> None:
         _check_xyz(rest[3], where)
     elif key == "dof":
         bone.freedom = tuple(word.lower() for word in rest)
-        if set(bone.freedom) - {"rx", "ry", "rz"}:
-            problem = f"degrees of freedom {' '.join(rest)}"
+        if set(bone.freedom) - {"rx", "ry", "rz"} or len(set(rest)) != len(rest):
+            problem = f"degrees of freedom {shortened(' '.join(rest))}"
             raise InputError(where, problem, "bones may turn (rx, ry, rz), not stretch")
 
 
 def _check_xyz(order: str, where: str) -> None:
     if order.upper() != "XYZ":
         remedy = "only XYZ is supported, the order of CMU's files"
-        raise InputError(where, f"the axis order is {order}", remedy)
+        raise InputError(where, f"the axis order is {shortened(order)}", remedy)
 
 
 def read_amc(path: Path, skeleton: Skeleton) -> SkeletonMotion:
@@ -156,17 +162,17 @@ def read_amc(path: Path, skeleton: Skeleton) -> SkeletonMotion:
         if words[0].startswith(":"):
             if words[0].upper() == ":RADIANS":
                 raise InputError(where, "angles are in radians", _DEGREES)
-        elif len(words) == 1 and words[0].isdigit():
+        elif len(words) == 1 and words[0].isdecimal():
             _check_frame(values, frames, where)
             frames += 1
         else:
             try:
                 numbers = [float(word) for word in words[1:]]
             except ValueError as error:
-                raise InputError(where, f"cannot be read: {' '.join(words)!r}", _REMEDY) from error
+                raise _unreadable(where, words) from error
             known = words[0] in values and len(values[words[0]]) == frames - 1
             if not known or len(numbers) != widths[words[0]]:
-                problem = f"{words[0]} with {len(numbers)} numbers does not belong here"
+                problem = f"{shortened(words[0])} with {len(numbers)} numbers does not belong here"
                 raise InputError(where, problem, "is this the skeleton of this motion?")
             values[words[0]].append(numbers)
     _check_frame(values, frames, path)
@@ -181,7 +187,7 @@ def read_amc(path: Path, skeleton: Skeleton) -> SkeletonMotion:
 def _check_frame(values: dict[str, list[list[float]]], frames: int, where: object) -> None:
     """Raises InputError unless every bone has the values of so many frames."""
     if short := [name for name, rows in values.items() if len(rows) != frames]:
-        problem = f"frame {frames} has no {', '.join(short)}"
+        problem = f"frame {frames} has no {shortened(', '.join(short))}"
         raise InputError(where, problem, f"it is perhaps cut off: {_REMEDY}")
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.data.sources.skeleton import SkeletonMotion, check_sane
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.data.sources.skeleton import SkeletonMotion, check_joints, check_sane
+from genhmr_jax.io.errors import InputError, shortened
 
 _AGAIN = "download it again"
 _CHANNELS = {f"{axis}{kind}" for axis in "xyz" for kind in ("position", "rotation")}
@@ -35,6 +35,7 @@ def read_bvh(path: Path) -> SkeletonMotion:
         raise InputError(path, "has no MOTION", remedy)
     names, parents, offsets, channels = _hierarchy(path, lines[:start])
     check_sane(np.array(offsets), path)
+    check_joints(len(names), sum(map(len, channels)), path)
     values = _values(path, lines, start, sum(map(len, channels)))
     rotations = np.broadcast_to(np.eye(3), (len(values), len(names), 3, 3)).copy()
     root, column = None, 0
@@ -45,6 +46,9 @@ def read_bvh(path: Path) -> SkeletonMotion:
         if turning:
             # Upper-case letters mean moving axes: the first channel is the leftmost factor.
             order = "".join(kinds[i][0] for i in turning).upper()
+            if len(set(order)) != len(order):
+                problem = f"{shortened(names[j])} turns twice about one axis ({shortened(order)})"
+                raise InputError(path, problem, _AGAIN)
             rotations[:, j] = Rotation.from_euler(order, own[:, turning], degrees=True).as_matrix()
         if j == 0:
             root = np.zeros((len(values), 3)) + offsets[0]
@@ -82,7 +86,8 @@ def _hierarchy(
                 if len(words) - 2 != int(words[1]) or set(channels[stack[-1]]) - _CHANNELS:
                     raise ValueError
         except (ValueError, IndexError) as error:
-            raise InputError(where, f"cannot be read: {' '.join(words)!r}", _AGAIN) from error
+            problem = f"cannot be read: {shortened(' '.join(words))!r}"
+            raise InputError(where, problem, _AGAIN) from error
     if not names or stack or parents.count(-1) != 1:
         raise InputError(path, "has no complete hierarchy of one root", _AGAIN)
     return names, parents, offsets, channels
@@ -92,7 +97,7 @@ def _values(path: Path, lines: list[str], start: int, width: int) -> np.ndarray:
     """The channels (N, width) of all frames."""
     head = [line.split() for line in lines[start + 1 : start + 3]]
     has_head = len(head) == 2 and head[0][:1] == ["Frames:"] and head[1][:2] == ["Frame", "Time:"]
-    if not has_head or not head[0][-1].isdigit():
+    if not has_head or not head[0][-1].isdecimal():
         raise InputError(f"{path}: line {start + 2}", "Frames: and Frame Time: are missing", _AGAIN)
     count, rows = int(head[0][-1]), []
     for number, line in enumerate(lines[start + 3 :], start + 4):

@@ -3,23 +3,26 @@
 Nothing in them is ever run, and every error names its file.
 """
 
+import bz2
+import gzip
 import io
 import lzma
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from smpl_jax.safe_npz import read_npy
+from smpl_jax.safe_npz import npz_members, read_member
 from smpl_jax.safe_pickle import UnsafePickle, load_data_pickle
 
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.errors import InputError, shortened
 from genhmr_jax.io.folders import is_leftover
 
 _AGAIN = "download it again"
+LARGEST_SAMPLE = 1 << 27
+"""Bytes of the files of one sample of a shard. Masks of 20 people in full HD are a third of it."""
 _OFFICIAL = "is this the official release?"
 
 
@@ -68,17 +71,14 @@ def read_npz(
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         with zipfile.ZipFile(file) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            members = npz_members(archive)
             if missing := [key for key in keys if key not in members]:
-                has = ", ".join(sorted(members)[:20])
+                has = shortened(", ".join(sorted(members)[:20]), 400)
                 problem = f"has no {', '.join(missing)} (it has {has})"
                 remedy = "is this the file that the dataset's description names?"
                 raise InputError(where, problem, remedy)
-            arrays = {}
-            for key in (key for key in (*keys, *optional) if key in members):
-                with archive.open(members[key]) as member:
-                    arrays[key] = read_npy(member, members[key].file_size)
-            return arrays
+            wanted = [key for key in (*keys, *optional) if key in members]
+            return {key: read_member(archive, members[key]) for key in wanted}
     except UnsafePickle as error:
         raise InputError(
             where,
@@ -93,10 +93,10 @@ def read_npz(
             f"cannot be read ({error.strerror or error})",
             "check the path and its permissions",
         ) from error
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
-        raise InputError(where, f"is not a whole npz ({error})", _AGAIN) from error
     except ValueError as error:
         raise InputError(where, f"has an array that cannot be read ({error})", _AGAIN) from error
+    except Exception as error:  # a damaged archive raises BadZipFile, zlib.error, EOFError, ...
+        raise InputError(where, f"is not a whole npz ({error})", _AGAIN) from error
 
 
 def tar_samples(path: str | Path) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -109,15 +109,17 @@ def tar_samples(path: str | Path) -> Iterator[tuple[str, dict[str, bytes]]]:
       InputError: not a tar, an incomplete one, or an entry that is not a plain file within the
         shard. The samples before it have been yielded then.
     """
-    key, fields = "", {}
+    key, fields, total = "", {}, 0
     for name, data in _tar_files(Path(path)):
         folder, _, base = name.rpartition("/")
         stem, _, field = base.partition(".")
         stem = f"{folder}/{stem}" if folder else stem
         if stem != key and fields:
             yield key, fields
-            fields = {}
-        key = stem
+            fields, total = {}, 0
+        key, total = stem, total + len(data)
+        if total > LARGEST_SAMPLE:
+            raise _too_large(f"{path}: {name}")
         if field in fields:
             raise InputError(f"{path}: {name}", "is there twice", _AGAIN)
         fields[field] = data
@@ -128,15 +130,26 @@ def tar_samples(path: str | Path) -> Iterator[tuple[str, dict[str, bytes]]]:
 def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
     """(name, content) of each plain file of a tar; the tar must be complete."""
     try:
-        with tarfile.open(path, "r:*") as archive:
+        with (
+            _decompressed(path) as file,
+            tarfile.open(path, "r:", fileobj=_Bounded(file)) as archive,
+        ):
+            place = -1
             while (member := archive.next()) is not None:
                 archive.members = []  # else it keeps every entry in memory
+                if archive.offset <= place:  # a negative size: tarfile would go round for ever
+                    raise EOFError(f"{shortened(member.name)} has no size that can be")
+                place = archive.offset
                 if member.isdir():
                     continue
                 name = PurePosixPath(member.name)
-                if not member.isreg() or name.is_absolute() or ".." in name.parts:
+                plain = member.isreg() and not member.issparse()
+                if not plain or name.is_absolute() or ".." in name.parts:
+                    where = f"{path}: {shortened(member.name)}"
                     problem = "is not a plain file inside the shard"
-                    raise InputError(f"{path}: {member.name}", problem, "do not trust this tar")
+                    raise InputError(where, problem, "do not trust this tar")
+                if member.size > LARGEST_SAMPLE:
+                    raise _too_large(f"{path}: {shortened(name)}")
                 if any(map(is_leftover, name.parts)):
                     continue
                 content = archive.extractfile(member).read()
@@ -150,9 +163,42 @@ def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
                 raise EOFError("its end is missing")
             while archive.fileobj.read(1 << 20):
                 pass  # gzip, bzip2 and xz check their checksum at the end
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # tarfile and decompressors raise nearly any on damaged headers
         remedy = f"the download is perhaps incomplete: {_AGAIN}"
         raise InputError(path, f"is not a whole tar ({error})", remedy) from error
+
+
+def _too_large(where: str) -> InputError:
+    problem = f"makes a sample of more than {LARGEST_SAMPLE >> 20} MiB"
+    return InputError(where, problem, "is it a photo and its labels?")
+
+
+def _decompressed(path: Path) -> BinaryIO:
+    """The open content of a tar, which may be compressed by gzip, bzip2 or xz."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    for magic, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ\0", lzma)):
+        if start.startswith(magic):
+            return module.open(path)
+    return path.open("rb")
+
+
+class _Bounded:
+    """A file for tarfile, which reads as much at once as a header declares: not more than a limit.
+
+    A compressed file of a megabyte can hold a name of a gigabyte.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.tell, self.seek, self._file = file.tell, file.seek, file
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. Raises EOFError: too many, or a negative number of them."""
+        if not 0 <= size <= LARGEST_SAMPLE:
+            raise EOFError(f"a header of {size} bytes")
+        return self._file.read(size)
 
 
 def bare(value: Any) -> Any:
@@ -176,7 +222,7 @@ def entry(content: Any, key: str, where: object) -> Any:
         problem = f"holds a {type(content).__name__} instead of a dictionary"
         raise InputError(where, problem, _OFFICIAL)
     if key not in content:
-        has = ", ".join(sorted(map(str, content))[:20])
+        has = shortened(", ".join(sorted(map(str, content))[:20]), 400)
         raise InputError(where, f"has no {key} (it has {has})", _OFFICIAL)
     return bare(content[key])
 

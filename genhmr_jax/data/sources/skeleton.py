@@ -38,6 +38,20 @@ class SkeletonMotion:
         return dataclasses.replace(self, rotations=self.rotations[kept], root=self.root[kept])
 
 
+MOST_JOINTS = 1000
+
+
+def check_joints(joints: int, channels: int, where: object) -> None:
+    """Raises InputError for a skeleton of far more joints than channels.
+
+    Its motion has a matrix for each joint and frame, but a number in the file only for each
+    channel: a file of a megabyte could need a terabyte.
+    """
+    if joints > min(2 * channels + 8, MOST_JOINTS):
+        problem = f"has {joints} joints with {channels} channels in all"
+        raise InputError(where, problem, "is it the motion of a person?")
+
+
 def check_sane(numbers: np.ndarray, where: object) -> None:
     """Raises InputError if lengths, or angles in degrees, are not finite or above 1e6."""
     if not (np.abs(numbers) < 1e6).all():

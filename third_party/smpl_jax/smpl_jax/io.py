@@ -11,7 +11,7 @@ import numpy as np
 from smpl_jax import lbs
 from smpl_jax.keypoints import MANO16, MANO_VERTEX_IDS, SMPL24, SMPL_VERTEX_IDS, SMPLH52
 from smpl_jax.model import SmplModel
-from smpl_jax.safe_npz import read_npy
+from smpl_jax.safe_npz import npz_members, read_member
 from smpl_jax.safe_pickle import UnsafePickle, dense, load_smpl_pickle
 
 _KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
@@ -118,12 +118,11 @@ def _read_npz(path: Path, keys: Sequence[str], kind: _Kind) -> dict[str, np.ndar
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            members = npz_members(archive)
             inside = [name for name in members if name.endswith((".pkl", ".npz"))]
             for key in keys:
                 if key in members:
-                    with archive.open(members[key]) as file:
-                        arrays[key] = _table(read_npy(file, members[key].file_size))
+                    arrays[key] = _table(read_member(archive, members[key]))
     except UnsafePickle as error:
         raise ValueError(f"{path}: refused: {error}; {kind.where}") from error
     except Exception as error:  # a damaged archive raises zlib.error, MemoryError, ...

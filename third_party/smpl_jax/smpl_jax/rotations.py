@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 ROT6D_LAYOUTS = ("columns", "rows", "interleaved")
+_PARALLEL = 1e-12  # squared sine of the angle between vectors that count as parallel
 _SMALL = 1e-2  # radians squared: below it the series to second order is exact to float32
 
 
@@ -73,13 +74,17 @@ def axis_angle_to_quaternion(axis_angle: Float[Array, "*batch 3"]) -> Float[Arra
 
 
 def quaternion_to_axis_angle(quaternion: Float[Array, "*batch 4"]) -> Float[Array, "*batch 3"]:
-    """Axis-angle of length 0..pi of a quaternion of any length; q and -q are the same rotation."""
+    """Axis-angle of length 0..pi of a quaternion of any length; q and -q are the same rotation.
+
+    Zero, which is no rotation, and quaternions so short that their squares are zero, give a vector
+    of finite length.
+    """
     quaternion = jnp.where(quaternion[..., :1] < 0.0, -quaternion, quaternion)
     real, imaginary = quaternion[..., :1], quaternion[..., 1:]
     squared = jnp.sum(imaginary * imaginary, axis=-1, keepdims=True)
-    small = squared < 1e-3 * real * real
+    small = squared <= 1e-3 * real * real
     sine = jnp.sqrt(jnp.where(small, 1.0, squared))
-    cosine = jnp.where(small, real, 1.0)
+    cosine = jnp.where(small & (real * real > 0.0), real, 1.0)
     ratio = jnp.where(small, squared, 0.0) / (cosine * cosine)  # tan^2 of the half angle
     series = 2.0 * (1.0 - ratio / 3.0 + ratio * ratio / 5.0) / cosine
     return imaginary * jnp.where(small, series, 2.0 * jnp.arctan2(sine, real) / sine)
@@ -129,7 +134,9 @@ def rot6d_to_matrix(x: Float[Array, "*batch 6"], layout: str) -> Float[Array, "*
     """The rotation matrix of a 6D representation, by Gram-Schmidt.
 
     Zhou et al., "On the continuity of rotation representations", CVPR 2019. Any network output is
-    allowed. If the two vectors are zero or parallel, the result is finite but not a rotation.
+    allowed. If the two vectors are zero or parallel, the result is finite but not a rotation: the
+    part of the second one across the first is then left out, because it consists of rounding
+    errors, and its direction would have gradients of 1e8.
 
     Args:
       x: six numbers.
@@ -148,7 +155,9 @@ def rot6d_to_matrix(x: Float[Array, "*batch 6"], layout: str) -> Float[Array, "*
     else:
         a1, a2 = x[..., :3], x[..., 3:]
     b1 = _normalise(a1)
-    b2 = _normalise(a2 - jnp.sum(b1 * a2, axis=-1, keepdims=True) * b1)
+    across = a2 - jnp.sum(b1 * a2, axis=-1, keepdims=True) * b1
+    squared, whole = (jnp.sum(x * x, axis=-1, keepdims=True) for x in (across, a2))
+    b2 = _normalise(jnp.where(squared > _PARALLEL * whole, across, 0.0))
     b3 = jnp.cross(b1, b2)
     return jnp.stack([b1, b2, b3], axis=-2 if layout == "rows" else -1)
 

@@ -15,6 +15,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from smpl_jax import pickle_scan
+
+MOST_EXPANDED = 1 << 27
+"""Bytes of all arrays that a pickle describes by fewer numbers: sparse matrices, selections."""
+MOST_AXES = 32
+
 
 class UnsafePickle(ValueError):
     """The pickle is broken, or requests something that is not an array."""
@@ -60,8 +66,9 @@ class _Array(metaclass=_Sealed):
         _, shape, dtype, fortran, raw = state
         order = "F" if fortran else "C"
         if isinstance(dtype, _Dtype) and dtype.value is not None and dtype.value.kind == "O":
+            shape = _shape(shape)
             if not isinstance(raw, list) or len(raw) != math.prod(shape):
-                kind = f"an array of objects of shape {tuple(shape)}"
+                kind = f"an array of objects of shape {shape}"
                 raise UnsafePickle(f"{kind} does not fit its entries")
             self.objects = (raw, shape, order)
         else:
@@ -91,7 +98,7 @@ class _LatinBytes(metaclass=_Sealed):
 
     def __new__(cls, text: str, encoding: str = "latin1") -> bytes:
         if encoding not in ("latin1", "latin-1"):
-            raise UnsafePickle(f"it requests the codec {encoding!r}")
+            raise UnsafePickle("it requests another codec than latin1")
         return text.encode("latin1")
 
 
@@ -130,11 +137,11 @@ class _Reconstructor(metaclass=_Sealed):
 
     def __new__(cls, kind: type, base: type, state: object) -> _Opaque:
         if not (isinstance(kind, type) and issubclass(kind, _Opaque)) or base is not object:
-            raise UnsafePickle(f"it builds an instance of {kind!r}")
+            raise UnsafePickle("it builds an instance of something that is not data")
         return kind()
 
 
-_UNFINISHED = object()  # the result of a node that _plain is still converting
+_UNFINISHED = object()  # the result of a node that is still being converted
 # Errors of data that do not have the expected form.
 _MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError)
 
@@ -170,19 +177,23 @@ class _Unpickler(pickle.Unpickler):
         raise UnsafePickle(f"the pickle requests {module}.{name}, which is no array")
 
 
-def load_data_pickle(data: bytes) -> object:
+def load_data_pickle(data: bytes, most: int | None = None) -> object:
     """The content of a pickle that holds only data.
 
     Data are dictionaries, lists, tuples, sets, text, bytes, numbers and numpy arrays. Text of
     Python 2 becomes latin-1 str. Arrays are read-only; chumpy arrays and sparse matrices become
     numpy arrays.
 
+    Args:
+      data: the pickle.
+      most: opcodes that it may have (pickle_scan.check).
+
     Raises:
       UnsafePickle: broken, or it holds something else.
     """
-    content = _unpickled(data)
+    content = _unpickled(data, most)
     try:
-        return _plain(content, {})
+        return _Conversion().plain(content)
     except UnsafePickle:
         raise
     except _MALFORMED as error:
@@ -203,19 +214,20 @@ def load_smpl_pickle(data: bytes, keys: Sequence[str]) -> dict[str, np.ndarray]:
         raise UnsafePickle(f"it holds a {type(content).__name__} instead of SMPL's dictionary")
     text = lambda key: key.decode("latin1") if isinstance(key, bytes) else key
     content = {text(key): value for key, value in content.items()}
-    arrays = {}
+    arrays, conversion = {}, _Conversion()
     for key in [key for key in keys if key in content]:
         try:
-            arrays[key] = _value(content[key])
+            arrays[key] = conversion.array(content[key])
         except _MALFORMED as error:
             problem = f"its entry {key} cannot be read as an array ({error})"
             raise UnsafePickle(problem) from error
     return arrays
 
 
-def _unpickled(data: bytes) -> object:
+def _unpickled(data: bytes, most: int | None = None) -> object:
     """Unpickle to stand-ins and plain containers."""
     try:
+        pickle_scan.check(data, most=most)
         return _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except UnsafePickle:
         raise
@@ -224,39 +236,57 @@ def _unpickled(data: bytes) -> object:
         raise UnsafePickle(problem) from error
 
 
-def _plain(node: object, done: dict[int, tuple[object, object]]) -> object:
-    """Replace stand-ins by arrays.
+class _Conversion:
+    """Replaces stand-ins by arrays, in all of a pickle's content.
 
-    `done` holds (node, result) by id: a node with several references is converted once.
+    Attributes:
+      done: (node, result) by id: a node with several references is converted once.
+      expanded: bytes of the arrays that were larger than their description.
     """
-    if node is None or isinstance(node, bool | int | float | complex | str | bytes):
-        return node
-    if id(node) in done:
-        result = done[id(node)][1]
-        if result is _UNFINISHED:
-            raise UnsafePickle("an object in it contains itself")
+
+    def __init__(self) -> None:
+        self.done: dict[int, tuple[object, object]] = {}
+        self.expanded = 0
+
+    def plain(self, node: object) -> object:
+        """The node as plain data. Raises UnsafePickle, or one of _MALFORMED."""
+        if node is None or isinstance(node, bool | int | float | complex | str | bytes):
+            return node
+        if id(node) in self.done:
+            result = self.done[id(node)][1]
+            if result is _UNFINISHED:
+                raise UnsafePickle("an object in it contains itself")
+            return result
+        self.done[id(node)] = (node, _UNFINISHED)
+        if isinstance(node, _Array) and node.objects is not None:
+            entries, shape, order = node.objects
+            result = np.empty(len(entries), object)
+            for i, entry in enumerate(entries):
+                result[i] = self.plain(entry)
+            result = result.reshape(shape, order=order)
+        elif isinstance(node, _Array | _Ch | _Select | _Csc | _Csr | _Coo):
+            array = self.array(node)
+            result = array[()] if array.ndim == 0 else array
+        elif isinstance(node, dict):
+            result = {self.plain(key): self.plain(value) for key, value in node.items()}
+        elif type(node) in (list, tuple, set):
+            result = type(node)(self.plain(entry) for entry in node)
+        elif isinstance(node, bytearray):
+            result = bytes(node)
+        else:
+            kind = type(node).__name__.lstrip("_")
+            raise UnsafePickle(f"it holds an object of kind {kind}, not data")
+        self.done[id(node)] = (node, result)
         return result
-    done[id(node)] = (node, _UNFINISHED)
-    if isinstance(node, _Array) and node.objects is not None:
-        entries, shape, order = node.objects
-        result = np.empty(len(entries), object)
-        for i, entry in enumerate(entries):
-            result[i] = _plain(entry, done)
-        result = result.reshape(shape, order=order)
-    elif isinstance(node, _Array | _Ch | _Select | _Csc | _Csr | _Coo):
+
+    def array(self, node: object) -> np.ndarray:
+        """The array of a stand-in. Raises UnsafePickle, or one of _MALFORMED."""
         array = _value(node)
-        result = array[()] if array.ndim == 0 else array
-    elif isinstance(node, dict):
-        result = {_plain(key, done): _plain(value, done) for key, value in node.items()}
-    elif type(node) in (list, tuple, set):
-        result = type(node)(_plain(entry, done) for entry in node)
-    elif isinstance(node, bytearray):
-        result = bytes(node)
-    else:
-        kind = type(node).__name__.lstrip("_")
-        raise UnsafePickle(f"it holds an object of kind {kind}, not data")
-    done[id(node)] = (node, result)
-    return result
+        if not isinstance(node, _Array):
+            self.expanded += array.nbytes
+            if self.expanded > MOST_EXPANDED:
+                raise UnsafePickle(f"its matrices have more than {MOST_EXPANDED >> 20} MiB")
+        return array
 
 
 def _value(node: object) -> np.ndarray:
@@ -308,10 +338,21 @@ def dense(parts: Mapping[str, object], by_columns: bool | None = None) -> np.nda
     return matrix
 
 
-def _from_bytes(raw: object, dtype: object, shape: tuple, order: str) -> np.ndarray | None:
+def _shape(shape: object) -> tuple[int, ...]:
+    """A shape of a pickle, which can hold anything. Raises UnsafePickle."""
+    whole = isinstance(shape, tuple | list) and all(type(n) is int and n >= 0 for n in shape)
+    if not whole or len(shape) > MOST_AXES or any(n >= 1 << 63 for n in shape):
+        raise UnsafePickle("an array whose shape is not one of whole numbers")
+    return tuple(shape)
+
+
+def _from_bytes(raw: object, dtype: object, shape: object, order: object) -> np.ndarray | None:
     if not isinstance(dtype, _Dtype) or dtype.value is None or dtype.value.kind == "O":
         return None
+    if not isinstance(raw, str | bytes | bytearray):  # bytes(10**9) would be a gigabyte
+        raise UnsafePickle(f"an array of {type(raw).__name__} instead of bytes")
+    shape = _shape(shape)
     raw = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
     if len(raw) != math.prod(shape) * dtype.value.itemsize:
-        raise UnsafePickle(f"an array of shape {tuple(shape)} does not fit its {len(raw)} bytes")
+        raise UnsafePickle(f"an array of shape {shape} does not fit its {len(raw)} bytes")
     return np.frombuffer(raw, dtype.value).reshape(shape, order=order)

@@ -10,11 +10,13 @@ import numpy as np
 
 from genhmr_jax.data.sources.reading import numbers
 from genhmr_jax.data.sources.source import Report
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.errors import InputError, shortened
 
 _AGAIN = "download it again"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _CHUNK = 1 << 20  # characters
+MOST_NODES = 1_000_000
+"""Entries of a YAML file with its aliases written out; files of DexYCB have 100."""
 _LONGEST = 1 << 24  # characters of one entry; the longest of a release has 10^5
 
 
@@ -112,11 +114,34 @@ def read_yaml(path: Path) -> Any:
         remedy = "install PyYAML: pip install pyyaml"
         raise InputError(path, "needs PyYAML to be read", remedy) from error
     try:
-        return yaml.safe_load(path.read_bytes())
+        loader = yaml.SafeLoader(path.read_bytes())
+        node = loader.get_single_node()
+        _check_aliases(node, {})
+        return None if node is None else loader.construct_document(node)
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "check the path") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(path, f"is not YAML ({error})", _AGAIN) from error
+    except Exception as error:  # its constructors of dates and numbers raise many types
+        raise InputError(path, f"is not YAML ({shortened(error, 200)})", _AGAIN) from error
+
+
+def _check_aliases(node: Any, sizes: dict[int, float]) -> float:
+    """The number of nodes below a node of YAML, with each alias counted as a copy.
+
+    Nine lines of aliases can stand for 10^9 entries, which NumPy would write out.
+
+    Raises:
+      ValueError: there are more than MOST_NODES, or a node contains itself.
+    """
+    if node is None:
+        return 0
+    if id(node) not in sizes:
+        sizes[id(node)] = float("inf")  # while it is counted
+        inside = node.value if isinstance(node.value, list) else []
+        parts = (part for entry in inside for part in (entry if type(entry) is tuple else (entry,)))
+        sizes[id(node)] = 1 + sum(_check_aliases(part, sizes) for part in parts)
+    if sizes[id(node)] > MOST_NODES:
+        raise ValueError(f"more than {MOST_NODES} entries")
+    return sizes[id(node)]
 
 
 def finite(value: Any, shape: tuple[int | None, ...], name: str, where: object) -> np.ndarray:
