@@ -37,6 +37,9 @@ from genhmr_jax.geometry.keypoints import keypoint_points
 CURVED_VERTICES = 128
 CURVED_STRIDE = 2  # every second outline point is in it
 
+FAR = 1e12  # squared residuals, crop sides squared: from here on rho is s^2 in float32
+SMALLEST = 1e-3  # scale of a weak camera: a network may answer 0 or less, which has no logarithm
+
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveSpec:
@@ -91,8 +94,9 @@ class Fit(NamedTuple):
 def robust(squared: Float[Array, "*s"], scale: float) -> Float[Array, "*s"]:
     """rho of Geman and McClure: r^2 / (1 + r^2 / s^2) for a squared residual r^2 and the scale s.
 
-    It is about r^2 for small residuals, and less than s^2 for all.
+    It is about r^2 for small residuals, and less than s^2 for all, also where r^2 overflows.
     """
+    squared = jnp.minimum(squared, FAR)
     return squared / (1.0 + squared / scale**2)
 
 
@@ -104,6 +108,11 @@ def robust_slope(squared: Float[Array, "*s"], scale: float) -> Float[Array, "*s"
 def weak_of(camera: Float[Array, "B 3"]) -> Float[Array, "B 3"]:
     """The weak camera (s, tx, ty) from log s, tx, ty."""
     return jnp.concatenate([jnp.exp(camera[:, :1]), camera[:, 1:]], -1)
+
+
+def camera_of(weak: Float[Array, "B 3"]) -> Float[Array, "B 3"]:
+    """log s, tx, ty from the weak camera (s, tx, ty); s is at least SMALLEST."""
+    return jnp.concatenate([jnp.log(jnp.maximum(weak[:, :1], SMALLEST)), weak[:, 1:]], -1)
 
 
 class Objective:
@@ -127,8 +136,9 @@ class Objective:
         self.prior_pose = spec.prior_pose + trust * (spec.masked_prior_pose - spec.prior_pose)
         self.prior_betas = spec.prior_betas + trust * (spec.masked_prior_betas - spec.prior_betas)
         self.trust = trust * spec.silhouette
-        # 2. The location of an undetected keypoint may be NaN, which must not reach the gradient.
-        self.known = keypoints[..., 2] > 0
+        # 2. The location of an undetected keypoint may be NaN, which must not reach the gradient. A
+        # keypoint that is not finite counts as undetected, whatever its confidence.
+        self.known = (keypoints[..., 2] > 0) & jnp.all(jnp.isfinite(keypoints), -1)
         weight = jnp.where(self.known, keypoints[..., 2], 0.0)
         self.weight = weight / jnp.maximum(jnp.sum(weight, -1, keepdims=True), 1e-6)
         self.target = jnp.where(self.known[..., None], keypoints[..., :2], 0.0)

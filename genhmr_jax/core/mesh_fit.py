@@ -174,7 +174,7 @@ def nearest_rotation(m: Float[Array, "B 3 3"]) -> Float[Array, "B 3 3"]:
     For the unit quaternion q of R it is q^T K q with a symmetric 4x4 matrix K that is linear in M
     (Horn, "Closed-form solution of absolute orientation using unit quaternions", 1987), so q is the
     eigenvector of the largest eigenvalue. Here it comes from high powers of K + |K|, the same on
-    every device.
+    every device. M of any size is allowed; of M = 0 it is the identity.
     """
     m = [[m[..., i, j] for j in range(3)] for i in range(3)]
     wx, wy, wz = m[2][1] - m[1][2], m[0][2] - m[2][0], m[1][0] - m[0][1]
@@ -187,17 +187,26 @@ def nearest_rotation(m: Float[Array, "B 3 3"]) -> Float[Array, "B 3 3"]:
         [wz, xz, yz, c - a - b],
     ]
     power = jnp.stack([jnp.stack(row, -1) for row in rows], -2)
-    length = lambda k: jnp.sqrt(jnp.sum(k * k, (-1, -2), keepdims=True))
-    power = power + length(power) * jnp.eye(4)
+    power = _scaled(power)
+    squares = jnp.sum(power * power, (-1, -2), keepdims=True)
+    # The root of 0 has no gradient.
+    length = jnp.where(squares > 0.0, jnp.sqrt(jnp.where(squares > 0.0, squares, 1.0)), 0.0)
+    power = power + length * jnp.eye(4)
 
     def squared(_: Array, k: Array) -> Array:
-        k = k / length(k)
+        k = _scaled(k)
         return jnp.sum(k[..., :, :, None] * k[..., None, :, :], -2)
 
     power = jax.lax.fori_loop(0, _SQUARINGS, squared, power)
     # It is q q^T now; its row with the largest diagonal entry is the most exact one.
     best = jnp.argmax(jnp.einsum("bii->bi", power), -1)
     return rotations.quaternion_to_matrix(power[jnp.arange(len(best)), best])
+
+
+def _scaled(k: Float[Array, "*b 4 4"]) -> Float[Array, "*b 4 4"]:
+    """k with the largest entry 1, so that no power of it overflows; zero stays zero."""
+    largest = jnp.max(jnp.abs(k), (-1, -2), keepdims=True)
+    return k / jnp.where(largest > 0.0, largest, 1.0)
 
 
 def _modelled(body: SmplModel, target: Array, x: _Point, spec: MeshFitSpec) -> _Model:

@@ -33,7 +33,7 @@ from jaxtyping import Array, Bool, Float
 from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.core.block_tridiagonal import solve_chain
-from genhmr_jax.core.fit_objective import Fit, Objective, ObjectiveSpec, Pose, weak_of
+from genhmr_jax.core.fit_objective import Fit, Objective, ObjectiveSpec, Pose, camera_of, weak_of
 from genhmr_jax.core.inputs import Decode
 from genhmr_jax.core.least_squares import tangent
 from genhmr_jax.core.refinement import Parts, decoder_jacobian
@@ -160,12 +160,11 @@ def refine_motion(
     """
     kind, network = window.embeddings.dtype, decode
     decode = lambda embeddings: network(embeddings.astype(kind)).astype(jnp.float32)
-    weak = window.weak_camera
-    camera = jnp.concatenate([jnp.log(weak[:, :1]), weak[:, 1:]], -1)
+    camera = camera_of(window.weak_camera)
     prior = Pose(decode(window.prior), window.betas, camera)
     objective = Objective(body, prior, window.keypoints, window.view, None, spec)
     steps = differences(window.times, window.known)
-    joints, frames = body.num_joints, len(weak)
+    joints, frames = body.num_joints, len(camera)
     turns = 3 * joints
     chosen = np.append(np.arange(turns), [-3, -2, -1])  # without the shape
 

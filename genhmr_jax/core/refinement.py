@@ -32,7 +32,7 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float
 
-from genhmr_jax.core.fit_objective import Objective, ObjectiveSpec, Pose, weak_of
+from genhmr_jax.core.fit_objective import Objective, ObjectiveSpec, Pose, camera_of, weak_of
 from genhmr_jax.core.inputs import Decode
 from genhmr_jax.core.least_squares import solved, tangent, where_rows
 from genhmr_jax.core.silhouette_term import Silhouette
@@ -112,8 +112,8 @@ def refine(
       body: the body reduced to the vertices that are keypoints (geometry.keypoints.keypoint_model);
         with a silhouette also to vertices all over its surface (surface_model there).
       embeddings, betas, weak_camera: the start.
-      keypoints: DETECTED keypoints, x and y in px and confidence; those of confidence 0 have no
-        influence.
+      keypoints: DETECTED keypoints, x and y in px and confidence; those of confidence 0, and those
+        that are not finite, have no influence.
       view: the photo's camera and the crops of the B people.
       silhouette: of their masks, if there are any.
       spec: settings.
@@ -125,7 +125,7 @@ def refine(
     decode = lambda embeddings: network(embeddings.astype(kind)).astype(jnp.float32)
     given = (embeddings, betas, weak_camera)
     embeddings, betas, weak_camera = (x.astype(jnp.float32) for x in given)
-    camera = jnp.concatenate([jnp.log(weak_camera[:, :1]), weak_camera[:, 1:]], -1)
+    camera = camera_of(weak_camera)
     start = _Point(embeddings, betas, camera)
     objective = Objective(
         body, Pose(decode(embeddings), betas, camera), keypoints, view, silhouette, spec
