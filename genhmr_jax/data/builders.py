@@ -6,6 +6,7 @@ original file and are not decoded here.
 """
 
 import contextlib
+import fcntl
 import functools
 import io
 import shutil
@@ -24,6 +25,8 @@ from genhmr_jax.io.errors import InputError
 
 VERSION = "1.0.0"  # of the schema in records.py
 SKIPPED = "skipped.txt"
+_SCRATCH = ".building-"  # the prefix of folders of unfinished builds
+_LOCK = "lock"
 
 
 def build(
@@ -59,35 +62,59 @@ def build(
     folder = built_dir(data_dir, name, split)
     if overwrite or not _is_built(folder):
         records = functools.partial(source.records, manual_dir, split, report)
-        _build(source, records, Path(data_dir), split)
-        if report.listed:
-            (folder / SKIPPED).write_text(report.summary() + "\n")
+        _build(source, records, Path(data_dir), split, report)
     return len(open_built(data_dir, name, split)), report
 
 
 def _build(
-    source: Source, make_records: Callable[[], Iterator[Record]], data_dir: Path, split: str
+    source: Source,
+    make_records: Callable[[], Iterator[Record]],
+    data_dir: Path,
+    split: str,
+    report: Report,
 ) -> None:
     """Builds in a temporary folder of `data_dir`, then replaces the previous dataset."""
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=f".building-{source.name}-", dir=data_dir)
-    except OSError as error:
-        problem = f"cannot be written ({error.strerror})"
-        raise InputError(data_dir, problem, "choose another --data-dir") from error
     # tfds prints messages about downloads, though there are none.
-    with scratch as folder, contextlib.redirect_stdout(io.StringIO()):
+    with _scratch(data_dir) as folder, contextlib.redirect_stdout(io.StringIO()):
         form = {"file_format": "array_record"}
         builder = _builder_class(source.name)(data_dir=folder, config=split, **form)
         builder.make_records = make_records
         # Our own progress bar, over the records, ends its line before an error is printed.
         _tfds().disable_progress_bar()
         builder.download_and_prepare(download_dir=Path(folder) / "downloads", **form)
+        built = built_dir(folder, source.name, split)
+        if report.listed:
+            (built / SKIPPED).write_text(report.summary() + "\n")
         target = built_dir(data_dir, source.name, split)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
-            shutil.rmtree(target)
-        built_dir(folder, source.name, split).rename(target)
+            # Not deleted in its place: a dataset that is half deleted may look complete.
+            target.rename(Path(folder) / "previous")
+        built.rename(target)
+
+
+@contextlib.contextmanager
+def _scratch(data_dir: Path) -> Iterator[str]:
+    """A temporary folder in `data_dir`; those of killed builds are deleted.
+
+    A build holds a lock on a file in its folder, which ends with its process.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        for folder in data_dir.glob(f"{_SCRATCH}*"):
+            with contextlib.suppress(OSError), open(folder / _LOCK, "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+        scratch = tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=data_dir)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror})"
+        raise InputError(data_dir, problem, "choose another --data-dir") from error
+    # The lock gets its name when it is held: another build must not find it free.
+    with scratch as folder, tempfile.NamedTemporaryFile(dir=folder, delete=False) as lock:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            Path(lock.name).rename(Path(folder) / _LOCK)
+        yield folder
 
 
 def built_dir(data_dir: str | Path, name: str, split: str) -> Path:

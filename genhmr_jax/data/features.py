@@ -7,15 +7,21 @@ for people: the person's region is the true one with an error like that of the d
 a third of the time. With an encoder, the mirror images are detected too.
 
 The folder of a split holds one .npy for each array. They are memory-mapped, so that a set may be
-larger than memory.
+larger than memory. crc32.npz has a checksum of each row of each array, which is checked when the
+row is read.
 """
 
 import argparse
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import multiprocessing
 import pathlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +32,8 @@ from tqdm import tqdm
 from genhmr_jax.core import encoders
 from genhmr_jax.data.packing import pack
 from genhmr_jax.data.poses import sample_hash
-from genhmr_jax.data.rows import Rows, from_arrays, is_of_encoder, to_arrays
+from genhmr_jax.data.rows import CHECKS, Rows, from_arrays, is_of_encoder, row_checks, to_arrays
+from genhmr_jax.data.rows import write_checks as write_row_checks
 from genhmr_jax.data.synthetic.generate import Sample, mirrored
 from genhmr_jax.data.synthetic.write import read_shard
 from genhmr_jax.detect import blazepose, detector
@@ -40,6 +47,7 @@ from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.folders import find_files
 from genhmr_jax.io.paths import path_argument
 
+_AGAIN = "make it again with python -m genhmr_jax.data.features"
 CHUNK = 32  # crops that are encoded at once
 DETECTOR = "detector"  # the encoder whose output is the detector's evidence
 # Error of the detector's region against that of the true keypoints, measured on rendered people:
@@ -56,24 +64,49 @@ class FeatureSet:
       encoder: the expected one; "none" reads no encoder's output, None reads what is there.
 
     Raises:
-      InputError: there is no finished set, or it is of another encoder.
+      InputError: there is no finished set, it is of another encoder, or it is damaged.
     """
 
     def __init__(self, folder: str | pathlib.Path, encoder: str | None = None):
-        folder, remedy = pathlib.Path(folder), "make it with python -m genhmr_jax.data.features"
+        self.folder, remedy = pathlib.Path(folder), _AGAIN.replace(" again", "")
+        folder = self.folder
         if not (folder / "done.json").is_file():
             raise InputError(folder, "holds no finished feature set", remedy)
-        meta = json.loads((folder / "done.json").read_text())
-        self.size, self.encoder = meta["samples"], meta["encoder"]
+        try:
+            meta = json.loads((folder / "done.json").read_text())
+            self.size, self.encoder = int(meta["samples"]), str(meta["encoder"])
+            names = [str(name) for name in meta["arrays"]]
+        except (ValueError, KeyError, TypeError) as error:
+            self._damaged("done.json", error)
         if encoder not in (None, "none", self.encoder):
             problem = f"holds the output of {self.encoder}, not of {encoder}"
             raise InputError(folder, problem, f"{remedy} --encoder {encoder}")
-        wanted = [name for name in meta["arrays"] if encoder != "none" or not is_of_encoder(name)]
-        self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in wanted}
+        wanted = [name for name in names if encoder != "none" or not is_of_encoder(name)]
+        self.arrays, self._checks = {}, {}
+        try:
+            with np.load(folder / CHECKS, allow_pickle=False) as checks:
+                self._checks = {name: checks[name] for name in wanted}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            self._damaged(CHECKS, error)
+        for name in wanted:
+            try:
+                self.arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
+                if len(self.arrays[name]) != self.size or len(self._checks[name]) != self.size:
+                    raise ValueError(f"it has not {self.size} rows")
+            except (OSError, ValueError, EOFError) as error:
+                self._damaged(f"{name}.npy", error)
 
     def rows(self, index: np.ndarray) -> Rows:
-        """The rows at these indices."""
-        return from_arrays({name: np.asarray(array[index]) for name, array in self.arrays.items()})
+        """The rows at these indices. Raises InputError for one that is not as it was written."""
+        found = {name: np.asarray(array[index]) for name, array in self.arrays.items()}
+        for name, values in found.items():
+            wrong = np.asarray(index)[row_checks(values) != self._checks[name][index]]
+            if wrong.size:
+                self._damaged(f"{name}.npy", f"the checksum of row {wrong[0]} differs")
+        return from_arrays(found)
+
+    def _damaged(self, file: str, reason: object) -> NoReturn:
+        raise InputError(self.folder / file, f"is damaged ({reason})", _AGAIN)
 
     def source(self, size: int, seed: int) -> "FeatureSource":
         """Training batches of `size` rows, drawn at random."""
@@ -216,7 +249,7 @@ def join_parts(parts: list[pathlib.Path], folder: pathlib.Path, encoder: str) ->
     # 1. Check that all parts hold the same arrays, and count their rows.
     counts, shapes = [], {}
     for part in parts:
-        with np.load(part, allow_pickle=False) as data:
+        with _opened(part) as data:
             if str(data["encoder"]) != encoder:
                 problem = f"was made with the encoder {data['encoder']}, not {encoder}"
                 raise InputError(part, problem, "choose another --out")
@@ -243,16 +276,32 @@ def join_parts(parts: list[pathlib.Path], folder: pathlib.Path, encoder: str) ->
         n: np.lib.format.open_memmap(folder / f"{n}.npy", "w+", t, (total, *shape))
         for n, (shape, t) in shapes.items()
     }
+    checks = {name: np.zeros(total, np.uint32) for name in shapes}
     for part, end, count in zip(parts, ends, counts, strict=True):
         if count:
-            with np.load(part, allow_pickle=False) as data:
+            with _opened(part) as data:
                 for name, array in whole.items():
-                    array[end - count : end] = data[name]
+                    array[end - count : end] = values = data[name]
+                    checks[name][end - count : end] = row_checks(values)
     for array in whole.values():
         array.flush()
+    write_row_checks(folder, checks)
     meta = {"samples": total, "encoder": encoder, "arrays": sorted(shapes)}
-    (folder / "done.json").write_text(json.dumps(meta))
+    with atomic_path(folder / "done.json") as temporary:
+        temporary.write_text(json.dumps(meta))
     return total
+
+
+@contextlib.contextmanager
+def _opened(part: pathlib.Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """An opened part. Raises InputError if it is damaged."""
+    try:
+        with np.load(part, allow_pickle=False) as data:
+            yield data
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(part, f"is damaged ({error})", "delete it, and run again") from error
 
 
 def _sure(keypoints: np.ndarray) -> np.ndarray:

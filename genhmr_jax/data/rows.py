@@ -1,18 +1,23 @@
 """Training rows: people in images with their labels, as a typed pytree and as flat arrays."""
 
 import dataclasses
+import pathlib
+import zlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt
+from jaxtyping import Array, Float, UInt, UInt32
 
 from genhmr_jax.core.encoders import maps_of_features
 from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.detect.blazepose import Evidence
 from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.io.atomic import atomic_path
 
+CHECKS = "crc32.npz"
+"""The file with the `row_checks` of each array of a stored set."""
 _VIEW = ("crop", "focal", "centre")
 _MAP, _EVIDENCE = "map_", "evidence_"
 
@@ -177,3 +182,14 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> Rows:
 def is_of_encoder(name: str) -> bool:
     """Whether an array of this flat name is an encoder's output."""
     return name == "images" or name.startswith((_MAP, _EVIDENCE))
+
+
+def row_checks(array: np.ndarray) -> UInt32[np.ndarray, "N"]:
+    """The CRC-32 of each row (first axis) of an array."""
+    return np.array([zlib.crc32(np.ascontiguousarray(row)) for row in array], np.uint32)
+
+
+def write_checks(folder: pathlib.Path, checks: dict[str, np.ndarray]) -> None:
+    """Write the `row_checks` of each array of a stored set."""
+    with atomic_path(folder / CHECKS) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **checks)

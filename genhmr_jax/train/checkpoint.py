@@ -1,14 +1,15 @@
 """Checkpoints of a run, written with orbax.
 
-A checkpoint has three items: `state` (arrays), `data` (the position of the input) and `meta` (JSON:
-config, fingerprint). Any mesh and any number of processes may restore it. WORKDIR is a local path
-or gs://.
+A checkpoint has three items: `state` (arrays), `data` (JSON: the position of the input, checksums
+of the arrays) and `meta` (JSON: config, fingerprint). All are checked when they are restored. Any
+mesh and any number of processes may restore them. WORKDIR is a local path or gs://.
 """
 
 import hashlib
 import json
 import logging
 import os
+import time
 from typing import Any
 
 import jax
@@ -16,8 +17,9 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.errors import InputError, Preempted
 from genhmr_jax.io.model_folder import absolute
+from genhmr_jax.train import checksums
 from genhmr_jax.train.mesh import path_name
 
 log = logging.getLogger("genhmr_jax")
@@ -51,21 +53,53 @@ def fingerprint(config: ml_collections.ConfigDict, frozen: Any) -> dict[str, str
     return hashes
 
 
+class _Noted:
+    """A part of a save in the background, whose error is noted when orbax waits for it."""
+
+    def __init__(self, future: Any, failures: list[BaseException]):
+        self._future, self._failures = future, failures
+
+    def result(self, timeout: float | None = None) -> Any:
+        try:
+            return self._future.result(timeout)
+        except BaseException as error:
+            self._failures.append(error)
+            raise
+
+
+def _noting(handler: Any, failures: list[BaseException]) -> Any:
+    """The handler of orbax, which notes the errors of its saves from now on.
+
+    With several processes orbax itself reports them late: it waits for the others first, which wait
+    for this process.
+    """
+    save = handler.async_save
+
+    async def async_save(*given: Any, **named: Any) -> list[_Noted]:
+        return [_Noted(future, failures) for future in await save(*given, **named) or ()]
+
+    handler.async_save = async_save  # orbax finds the arguments of a handler by its exact type
+    return handler
+
+
 class Checkpoints:
     """The checkpoints of a run in `workdir`/checkpoints, of which the newest are kept."""
 
     def __init__(self, workdir: str | os.PathLike, config: ml_collections.ConfigDict, frozen: Any):
         self.directory = absolute(workdir) / "checkpoints"
-        self.meta = {
-            "fingerprint": fingerprint(config, frozen),
-            "config": json.loads(config.to_json_best_effort()),
-        }
+        self.meta = checksums.sealed(
+            {
+                "fingerprint": fingerprint(config, frozen),
+                "config": json.loads(config.to_json_best_effort()),
+            }
+        )
         self.every, self.damaged = config.checkpoint_every, []
+        self._failures: list[BaseException] = []
         options = ocp.CheckpointManagerOptions(max_to_keep=config.keep, create=True)
         handlers = {
-            "state": ocp.StandardCheckpointHandler(),
-            "data": ocp.JsonCheckpointHandler(),
-            "meta": ocp.JsonCheckpointHandler(),
+            "state": _noting(ocp.StandardCheckpointHandler(), self._failures),
+            "data": _noting(ocp.JsonCheckpointHandler(), self._failures),
+            "meta": _noting(ocp.JsonCheckpointHandler(), self._failures),
         }
         self.manager = ocp.CheckpointManager(
             self.directory, options=options, item_handlers=handlers
@@ -75,7 +109,11 @@ class Checkpoints:
         """Whether to save the state of `step`: at regular intervals, and before a preemption.
 
         Every process must call this for every step, so that all agree on the last one.
+
+        Raises:
+          Exception: a save in the background has failed, such as on a full disk.
         """
+        self._check_failures()
         return step % self.every == 0 or self.manager.reached_preemption(step)
 
     def preempted(self, step: int) -> bool:
@@ -83,12 +121,16 @@ class Checkpoints:
         return self.manager.reached_preemption(step)
 
     def save(self, step: int, state: Any, data: dict) -> None:
-        """Save in the background. A checkpoint of this step is kept, unless it is damaged."""
-        if step in self.damaged:
-            self.manager.delete(step)
-            self.damaged.remove(step)
+        """Save in the background. A checkpoint of this step is kept, unless it is damaged.
+
+        Damaged checkpoints are deleted: they must not count as the newest ones that are kept.
+        """
+        self.wait()
+        while self.damaged:
+            self.manager.delete(self.damaged.pop())
         if step in self.manager.all_steps():
             return
+        data = checksums.sealed(data | {"checksums": checksums.of_state(state)})
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             data=ocp.args.JsonSave(data),
@@ -109,10 +151,12 @@ class Checkpoints:
         for step in steps:
             try:
                 meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
-                self._check_config(meta)
+                self._check_config(checksums.unsealed(meta))
                 self._check_arrays(step, state)
                 items = {"state": ocp.args.StandardRestore(state), "data": ocp.args.JsonRestore()}
                 found = self._read(step, **items)
+                data = checksums.unsealed(found["data"])
+                checksums.check_state(found["state"], data.pop("checksums"))
             except InputError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for damaged files
@@ -122,7 +166,7 @@ class Checkpoints:
                 )
                 self.damaged.append(step)
                 continue
-            return found["state"], found["data"]
+            return found["state"], data
         if steps:
             problem = f"none of the checkpoints {steps} can be read"
             raise InputError(self.directory, problem, "restore a copy, or give another --workdir")
@@ -153,9 +197,30 @@ class Checkpoints:
                 problem = f"holds another model: {name} is {both}"
                 raise InputError(self.directory, problem, "give another --workdir")
 
-    def close(self) -> None:
-        """Wait for unfinished saves."""
+    def finish(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Wait for unfinished saves at the end of a run; an `__exit__`.
+
+        Where one of several processes has failed, it does not wait: the others would have to take
+        part in the save, and wait for it in the middle of a step.
+        """
+        together = error is None or isinstance(error, (Preempted, FloatingPointError))
+        if together or jax.process_count() == 1:
+            self.close()
+
+    def wait(self) -> None:
+        """Wait for unfinished saves. Raises the error of one that has failed."""
+        while self.manager.is_saving_in_progress():
+            self._check_failures()
+            time.sleep(0.01)
         self.manager.wait_until_finished()
+
+    def _check_failures(self) -> None:
+        if self._failures:
+            raise self._failures[0]
+
+    def close(self) -> None:
+        """Wait for unfinished saves, and release the files."""
+        self.wait()
         self.manager.close()
 
 

@@ -39,6 +39,9 @@ def runtime() -> ml_collections.ConfigDict:
     c.log.tensorboard = False
     c.log.wandb = ""  # name of a project
     c.keep = 2  # checkpoints to keep
+    # Seconds that a step, an evaluation or a save may take before the run ends, see
+    # train/watchdog.py; 0: no limit. The first step and the first evaluation compile.
+    c.hang_after = 3600.0
     return c
 
 

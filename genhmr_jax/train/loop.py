@@ -22,6 +22,7 @@ from genhmr_jax.train.checkpoint import Checkpoints
 from genhmr_jax.train.distributed import is_main
 from genhmr_jax.train.meters import Meter
 from genhmr_jax.train.task import Task
+from genhmr_jax.train.watchdog import watching
 from genhmr_jax.train.writers import Writers
 
 log = logging.getLogger("genhmr_jax")
@@ -48,12 +49,15 @@ def train(
     with contextlib.ExitStack() as stack:
         # 1. Mesh, program, and the state: resumed from `workdir`, else started from `config.init`,
         # else new.
+        dog = stack.enter_context(watching(config.hang_after))
         workdir, sources = absolute(workdir), task.sources()
         mesh = meshes.make_mesh(config.mesh)
         program = programs.build(task, config, mesh)
         checkpoints = Checkpoints(workdir, config, task.frozen)
-        stack.enter_context(contextlib.closing(checkpoints))
+        stack.push(checkpoints.finish)
+        dog.at("the restore")
         restored = checkpoints.restore(program.state)
+        dog.at("the start of the steps")
         state = restored[0] if restored else program.init()
         first = restored[1]["next_index"] if restored else 0
         frozen, place = program.place_frozen(), meshes.Placement(mesh)
@@ -73,6 +77,7 @@ def train(
         meter = Meter(program.rows, program.model_flops(), mesh.devices.size)
 
         def evaluate_now(done: int) -> dict[str, float]:
+            dog.at(f"the evaluation after step {done}")
             with meter.paused():
                 measured = task.evaluate(state["ema"], state["extra"], frozen, place)
                 writer.write(done, measured)
@@ -81,7 +86,9 @@ def train(
         # 3. Steps. The metrics of a step are checked while the next one runs, so that the device
         # does not wait for the host.
         measured, previous = {}, None
+        dog.at(f"the batch of step {first + 1}")
         for done, batch in enumerate(batches, start=first + 1):
+            dog.at(f"step {done}")
             with jax.transfer_guard("disallow"):
                 state, metrics = program.step(state, batch, frozen)
             if previous is not None:
@@ -95,13 +102,16 @@ def train(
                 measured = evaluate_now(done)
             if checkpoints.due(done) or done == config.steps:
                 check_finite(done, metrics)  # before the save
+                dog.at(f"the save of step {done}")
                 with meter.paused():
                     checkpoints.save(done, state, batches.state())
             if checkpoints.preempted(done):
                 raise Preempted(f"preempted: saved at step {done} of {config.steps}")
+            dog.at(f"the batch of step {done + 1}")
 
         # 4. The model.
         measured = measured or evaluate_now(config.steps)
+        dog.at("the export of the model")
         params, extra = place.host(state["ema"]), place.host(state["extra"])
         task.export(workdir / "model", params, extra, measured)
         return measured

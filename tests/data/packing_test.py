@@ -8,8 +8,9 @@ import pytest
 
 from genhmr_jax.data.features import FeatureSet
 from genhmr_jax.data.packing import PersonIndex, pack
-from genhmr_jax.data.rows import Rows, to_arrays
+from genhmr_jax.data.rows import Rows, row_checks, to_arrays, write_checks
 from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.io.errors import InputError
 
 
 def test_people_are_numbered_image_by_image():
@@ -84,6 +85,7 @@ def features(tmp_path) -> FeatureSet:
     arrays = to_arrays(rows)
     for name, values in arrays.items():
         np.save(tmp_path / f"{name}.npy", values)
+    write_checks(tmp_path, {name: row_checks(values) for name, values in arrays.items()})
     meta = {"samples": 7, "encoder": "blazepose_full", "arrays": sorted(arrays)}
     (tmp_path / "done.json").write_text(json.dumps(meta))
     return FeatureSet(tmp_path)
@@ -116,3 +118,21 @@ def test_feature_source_tells_its_shapes(features):
     told = jax.tree.map(lambda s: (s.shape, np.dtype(s.dtype)), source.shapes())
     assert told == jax.tree.map(lambda x: (x.shape[1:], x.dtype), source.load(np.arange(4)))
     assert told.maps == [((4, 4, 2), np.float16), ((2, 2, 3), np.float16)]
+
+
+def test_a_damaged_row_is_named(features, tmp_path):
+    """A flipped bit of a stored row would be trained from without notice."""
+    file = tmp_path / "betas.npy"
+    content = bytearray(file.read_bytes())
+    content[-10 * 4 * 3 + 1] ^= 64  # of row 4 of 7
+    file.write_bytes(content)
+    damaged = FeatureSet(tmp_path)
+    damaged.rows(np.array([0, 6]))
+    with pytest.raises(InputError, match=r"betas.npy: is damaged \(the checksum of row 4 differs"):
+        damaged.rows(np.array([6, 4, 1]))
+    file.write_bytes(content[:-8])
+    with pytest.raises(InputError, match="betas.npy: is damaged"):
+        FeatureSet(tmp_path)
+    (tmp_path / "crc32.npz").unlink()
+    with pytest.raises(InputError, match="crc32.npz: is damaged"):
+        FeatureSet(tmp_path)

@@ -9,7 +9,7 @@ import smpl_jax
 from jaxtyping import Array
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.data.rows import Rows, to_arrays
+from genhmr_jax.data.rows import Rows, row_checks, to_arrays, write_checks
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model, keypoint_points
@@ -65,6 +65,7 @@ def write(folder: pathlib.Path, count: int = 6) -> pathlib.Path:
         arrays = to_arrays(rows(count, seed))
         for name, array in arrays.items():
             np.save(folder / split / f"{name}.npy", array)
+        write_checks(folder / split, {name: row_checks(array) for name, array in arrays.items()})
         meta = {"samples": count, "encoder": "vit_s", "arrays": sorted(arrays)}
         (folder / split / "done.json").write_text(json.dumps(meta))
     return folder

@@ -13,7 +13,9 @@ from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.core.solve import SolveOptions, solve
 from genhmr_jax.core.system import PhotoCamera, System
 from genhmr_jax.detect.detections import Detections
+from genhmr_jax.detect.hands import Hands
 from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.hand import hand_keypoint_model, load_hand
 from genhmr_jax.geometry.keypoints import surface_model
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.train import mesh as meshes
@@ -40,11 +42,24 @@ class Inference:
         return self.step.lower(*self.shapes)
 
 
-def build(task: Task, config: ml_collections.ConfigDict, mesh: Mesh, rows: int) -> Inference:
-    """Make the inference step for `rows` people, split over data x fsdp.
+def build(
+    task: Task,
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    rows: int,
+    recovers: str = "people",
+) -> Inference:
+    """Make the inference step for `rows` people or hands, split over data x fsdp.
 
     Trained parameters are bfloat16, as in an exported model, and are split by the rules of
     training. Those that training only reads are replicated on every device.
+
+    Args:
+      task: of the stage.
+      config: of the stage.
+      mesh: of the slice.
+      rows: of a batch.
+      recovers: what its system recovers, "people" or "hands" (systems/registry.py).
 
     Raises:
       InputError: rows that do not divide over the mesh, or a task without an inference step.
@@ -71,17 +86,28 @@ def build(task: Task, config: ml_collections.ConfigDict, mesh: Mesh, rows: int) 
         return jax.tree.map(bfloat16, shapes, places)
 
     params = {name: of_part(name, shapes) for name, shapes in system.shapes.items()}
-    body = load_body(config.data.body)
-    inputs = on(split, input_shapes(system, rows))
+    if recovers == "hands":
+        body, nobody = load_hand(config.data.body), Hands.empty(1)
+        surface = hand_keypoint_model(body)
+    else:
+        body, nobody = load_body(config.data.body), Detections.empty(1)
+        surface = surface_model(body)
+    inputs = on(split, input_shapes(system, nobody, rows))
     numbers = on(split, jax.ShapeDtypeStruct((rows,), jnp.uint32))
-    shapes = (params, on(whole, body), on(whole, surface_model(body)), inputs, numbers)
+    shapes = (params, on(whole, body), on(whole, surface), inputs, numbers)
     return Inference(jax.jit(make_step(system, mesh), out_shardings=split), shapes)
 
 
-def input_shapes(system: System, rows: int) -> Inputs:
-    """The shapes of the inputs of `rows` people, without silhouettes."""
+def input_shapes(system: System, nobody: Detections | Hands, rows: int) -> Inputs:
+    """The shapes of the inputs of `rows` people or hands, without silhouettes.
+
+    Args:
+      system: any.
+      nobody: one empty row of what it recovers.
+      rows: of a batch.
+    """
     image, camera = np.zeros((64, 64, 3), np.uint8), PhotoCamera(64.0, (32.0, 32.0))
-    one = system.prepare(image, Detections.empty(1), camera, 1)
+    one = system.prepare(image, nobody, camera, 1)
     one = dataclasses.replace(one, silhouette=None)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), one)
 

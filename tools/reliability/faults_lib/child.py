@@ -70,7 +70,6 @@ def _run(job: Callable[[], None], log: pathlib.Path) -> None:
     """The forked process; never returns."""
     code = 1
     try:
-        os.setsid()
         target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for number in (1, 2):
             os.dup2(target, number)
