@@ -28,7 +28,11 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.gapr_blocks = 2
     c.model.branch_blocks = 2  # graph convolutions of the 2D pose branch
     c.model.pose_tokens = 6  # of the 2D pose: 1 (the paper's), 6 or 21
-    c.model.encoder_channels = ()  # of the image's maps
+    # Of the image: "" (none), hand_landmarks (the frozen network's map), or vit_s .. vit_h, which
+    # is part of the model and gets the pixels. Stored rows hold the one or the other.
+    c.model.encoder = ""
+    c.model.encoder_depth = 0  # a ViT's first layers alone; 0: all of them
+    c.model.pyramid_scales = (4.0, 2.0, 1.0)  # of a ViT's map
     c.model.transformer = ml_collections.ConfigDict()
     c.model.transformer.width = 128
     c.model.transformer.layers = 3

@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.image_batch_size = 128
     c.steps = 5000
     c.evaluate_every = 1000
-    c.model.encoder_channels = (672,)
+    c.model.encoder = "hand_landmarks"
     c.model.transformer.width = 96
     c.model.transformer.activation = "relu"
     return c

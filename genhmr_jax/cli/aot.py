@@ -110,7 +110,8 @@ def measure(
         shapes, flops = (made.state, made.batch, made.frozen), made.model_flops()
     else:
         rows = config.get("image_batch_size") or config.batch_size
-        made = infer.build(task, config, mesh, rows)
+        recovers = registry.entries()[config.stage].recovers
+        made = infer.build(task, config, mesh, rows, recovers)
         shapes, flops = made.shapes, function_flops(made.step, *made.shapes)
 
     # 4. Compile.

@@ -4,9 +4,10 @@
     genhmr convert model.safetensors --out models/dinov2_b
     genhmr convert epoch=35-step=1000000.ckpt --out models/hmr2
     genhmr convert tokenhmr_model.ckpt --tokenizer tokenizer.pth --out models/tokenhmr
+    genhmr convert hamer.ckpt --out models/hamer_vit
 
-Other parts of a checkpoint are left out: the optimiser, the discriminator, and SMPL's arrays, whose
-licence forbids redistribution.
+Other parts of a checkpoint are left out: the optimiser, the discriminator, and the arrays of SMPL
+and MANO, whose licences forbid redistribution. Of HaMeR only the backbone is read.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from genhmr_jax.io.paths import path_flag
 TERMS = {
     "vit": "weights of ViTPose or DINOv2 (both Apache-2.0) or of the checkpoint from which they "
     "were taken: see its authors' terms",
+    "hamer": "backbone of HaMeR: MIT code, weights trained with MANO and on datasets of hands for "
+    "research: see its authors' terms, those of the datasets and MANO's licence",
     "hmr2": "4D-Humans / HMR2.0: MIT code, weights trained with SMPL: see its authors' terms and "
     "SMPL's licence",
     "tokenhmr": "TokenHMR: non-commercial scientific research (MPI), weights trained with SMPL: "
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     kind, params, spec, report = convert(args.checkpoint, args.tokenizer, args.expert)
     files = [file for file in (args.checkpoint, args.tokenizer) if file]
     source = [{"file": pathlib.Path(file).name, "sha256": sha256(file)} for file in files]
-    meta = {"kind": kind, "spec": spec, "source": source, "terms": TERMS[kind]}
+    meta = {"kind": kind, "spec": spec, "source": source, "terms": TERMS[report["publisher"]]}
     # A half-written model must not have the name that the user gave.
     unfinished = out.with_name(f"{out.name}.unfinished")
     try:

@@ -129,6 +129,11 @@ class Block(nnx.Module):
         return x + self.down(self.activation(self.up(self.norm_mlp(x))))
 
 
+def transformer_remat(remat: str) -> str:
+    """The choice of nets/remat.py for MaskedTransformer, which has no "products"."""
+    return "blocks" if remat == "products" else remat
+
+
 class MaskedTransformer(nnx.Module):
     """Logits of every pose token, given the visible ones.
 

@@ -30,6 +30,8 @@ NETWORK = "handlandmark-lite"
 SIZE = 224
 BATCHES = (1, 4)  # numbers of regions of a program; fewer programs compile faster
 GRID, CHANNELS = 7, 672
+ENCODER = "hand_landmarks"
+"""The name of the network as an image encoder."""
 FEATURES = "t161"
 """Node of the map of 7x7x672 whose mean the network's last layers read."""
 # The keypoints that define the next region, and in which units of their box it is measured.
@@ -84,6 +86,13 @@ class Hands:
         """The chosen hands: indices or (H,) booleans."""
         names = [field.name for field in dataclasses.fields(self)]
         return Hands(**{name: getattr(self, name)[chosen] for name in names})
+
+    def padded(self, rows: int) -> "Hands":
+        """The hands followed by empty rows, `rows` in all."""
+        empty = Hands.empty(rows - len(self))
+        names = [field.name for field in dataclasses.fields(self)]
+        parts = {n: np.concatenate([getattr(self, n), getattr(empty, n)]) for n in names}
+        return Hands(**parts)
 
     @staticmethod
     def empty(hands: int = 0) -> "Hands":

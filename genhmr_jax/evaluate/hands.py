@@ -209,19 +209,21 @@ def measure(
     mean_pose, found, sides = _mean_hand(recoverer.hand), 0, 0
     for picture in pictures:
         height, width = picture.image.shape[:2]
-        size, photo = (width, height), options.camera(width, height)
+        photo = options.camera(width, height)
         # 1. From the picture.
         hands = detect_hands(picture.image)
         best = closest(hands, picture)
         if best is not None:
             found += 1
             sides += bool((hands.right[best] >= 0.5) == picture.right)
-            meshes = recoverer.of_hands(hands.only([best]), photo, size, options)
+            prepared = recoverer.prepare(picture.image, hands.only([best]), photo)
+            meshes = recoverer.recover_prepared(prepared, options)
             for name in ("detected", picture.kind):
                 _add(errors[name], picture, recoverer.hand, meshes)
             errors["network"].add(picture, hands.keypoints3d[best])
         # 2. From the true keypoints.
-        meshes = recoverer.of_hands(_true_hands(picture), photo, size, options, exact=True)
+        prepared = recoverer.prepare(picture.image, _true_hands(picture), photo)
+        meshes = recoverer.recover_prepared(prepared, options, exact=True)
         _add(errors["true_2d"], picture, recoverer.hand, meshes)
         mirror = (lambda x: x) if picture.right else mirror_points
         errors["mean_pose"].add(picture, *(mirror(x) for x in mean_pose))

@@ -178,6 +178,20 @@ def mirror_points(points: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
     return points * _MIRROR
 
 
+def mirror_pixels(points: Float[np.ndarray, "*b K C"], middle: float) -> np.ndarray:
+    """Points in the mirror image of a photo, about the vertical line x = `middle` px.
+
+    Args:
+      points: x and y px, and a confidence if C is 3; a point of confidence 0 stays.
+      middle: of the principal point, so that the camera stays the same.
+    """
+    mirrored = np.array(points)
+    mirrored[..., 0] = 2 * middle - mirrored[..., 0]
+    if points.shape[-1] == 3:
+        mirrored = np.where(points[..., 2:] == 0, points, mirrored)
+    return mirrored
+
+
 def hand_keypoints(model: SmplModel, output: SmplOutput) -> Float[Array, "*batch 21 3"]:
     """The 21 keypoints of a posed hand in the order of HAND21, metres; differentiable.
 

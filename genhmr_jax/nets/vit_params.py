@@ -1,4 +1,4 @@
-"""Parameters of vit.py from the checkpoints of ViTPose, HMR2, TokenHMR and DINOv2.
+"""Parameters of vit.py from the checkpoints of ViTPose, HMR2, TokenHMR, HaMeR and DINOv2.
 
 Each backbone is published under two sets of names: its authors' (mmpose's, Meta's: query, key and
 value in one tensor) and Hugging Face's (in three tensors).
@@ -128,7 +128,7 @@ FAMILIES = (
             *_pair("layernorm", "norm", "scale"),
         ],
     ),
-    Family(  # mmpose's ViTPose, HMR2, TokenHMR
+    Family(  # mmpose's ViTPose, HMR2, TokenHMR, HaMeR
         "vit",
         "blocks.0.attn.qkv.weight",
         "pos_embed",
@@ -231,7 +231,7 @@ def _family(tensors: torch_layouts.Tensors, where: object) -> tuple[Family, str]
         if found:
             return family, found[0]
     safetensors = "safetensors of usyd-community/vitpose* or facebook/dinov2-*"
-    remedy = f"give a ViTPose .pth, an HMR2 or TokenHMR .ckpt, or {safetensors}"
+    remedy = f"give a ViTPose .pth, an HMR2, TokenHMR or HaMeR .ckpt, or {safetensors}"
     raise InputError(where, "holds no ViT backbone", remedy)
 
 

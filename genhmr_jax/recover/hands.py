@@ -1,6 +1,6 @@
 """From a photo to its hands. `load_hands().recover(image)` runs these steps:
 
-detect_hands -> mirror left hands -> prepare -> core.solve -> mirror back -> HandMeshes
+detect_hands -> prepare (mirrors left hands) -> core.solve -> mirror back -> HandMeshes
 """
 
 import dataclasses
@@ -13,12 +13,19 @@ import jax
 import numpy as np
 import smpl_jax
 
+from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.core.solve import Solved, solve
 from genhmr_jax.core.system import Params, PhotoCamera
 from genhmr_jax.data.annotations.hands import GivenHand
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.hands import Hands, detect_hands, hand_in_box
-from genhmr_jax.geometry.hand import HAND21, hand_keypoint_model, load_hand, mirror_points
+from genhmr_jax.geometry.hand import (
+    HAND21,
+    hand_keypoint_model,
+    load_hand,
+    mirror_pixels,
+    mirror_points,
+)
 from genhmr_jax.geometry.hand import mirror_pose as mirrored_pose
 from genhmr_jax.geometry.keypoints import keypoint_bounds
 from genhmr_jax.io.model_folder import load_meta, load_params
@@ -159,6 +166,23 @@ def load_hands(
     return HandRecoverer(system, load_params(directory, system.shapes), load_hand(hand))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedHands:
+    """The hands of a photo, ready to be solved. It does not hold the pixels of the photo.
+
+    Attributes:
+      hands: as detected.
+      inputs: of the system; one row without meaning if there is no hand.
+      photo: the camera.
+      size: width and height of the photo, px.
+    """
+
+    hands: Hands
+    inputs: Inputs
+    photo: PhotoCamera
+    size: tuple[int, int]
+
+
 @dataclasses.dataclass(frozen=True)
 class HandRecoverer:
     """A system of hands with its parameters, and a right hand."""
@@ -198,44 +222,43 @@ class HandRecoverer:
         else:
             hands = hands_given(image, given)
         height, width = image.shape[:2]
-        photo, size = options.camera(width, height), (width, height)
+        prepared = self.prepare(image, hands, options.camera(width, height))
         exact = given is not None and all(one.keypoints is not None for one in given)
-        return self.of_hands(hands, photo, size, options, exact=exact)
+        return self.recover_prepared(prepared, options, exact=exact)
 
-    def of_hands(
+    def prepare(self, image: np.ndarray, hands: Hands, photo: PhotoCamera) -> PreparedHands:
+        """The inputs of the detected hands of a photo (uint8 (H, W, 3), RGB) with this camera."""
+        # Without a hand one row without meaning gives the arrays their shapes.
+        inputs = self.system.prepare(image, hands, photo, max(len(hands), 1))
+        return PreparedHands(hands, inputs, photo, (image.shape[1], image.shape[0]))
+
+    def recover_prepared(
         self,
-        hands: Hands,
-        photo: PhotoCamera,
-        size: tuple[int, int],
+        prepared: PreparedHands,
         options: RecoverOptions = _DEFAULTS,
         *,
         exact: bool = False,
     ) -> HandMeshes:
-        """Recover detected hands of a photo of `size` (width, height) px.
+        """Recover prepared hands.
 
         Args:
+          prepared: of `prepare`.
+          options: of the camera nothing is used.
           exact: whether the keypoints are known well, as those of the user: then the refinement
             follows them closely.
         """
-        right = hands.right >= 0.5
-        # 1. The mirror image of left hands, about the vertical line through the principal point.
-        points, points3d = hands.keypoints, hands.keypoints3d
-        keypoints = np.where(right[:, None, None], points, flipped(points, photo))
-        keypoints3d = np.where(right[:, None, None], points3d, mirror_points(points3d))
-        # 2. Solve. Without a hand one row without meaning gives the arrays their shapes.
-        rows = max(len(hands), 1)
-        fill = lambda x: np.pad(x, [(0, rows - len(x)), *[(0, 0)] * (x.ndim - 1)])
-        arrays = fill(keypoints), fill(keypoints3d), photo, fill(hands.features)
-        inputs = self.system.prepare(*arrays)
+        # 1. Solve.
+        hands, photo = prepared.hands, prepared.photo
+        right, numbers = hands.right >= 0.5, np.arange(prepared.inputs.rows)
         how = options.solving(self.system)
         if exact:
             close = dataclasses.replace(EXACT, steps=how.refine.steps)
             how = dataclasses.replace(how, refine=close)
-        numbers, arguments = np.arange(rows), (self.system, self.params, self.hand, self._surface)
+        arguments = self.system, self.params, self.hand, self._surface
         keys = lambda chosen: keys_of(np.uint32(options.seed % 2**32), chosen)
         run = lambda chunk, chosen: solve(*arguments, chunk, keys(chosen), how)
-        solved = jax.tree.map(lambda x: x[: len(hands)], in_chunks(run, inputs, numbers))
-        # 3. Mirror back.
+        solved = jax.tree.map(lambda x: x[: len(hands)], in_chunks(run, prepared.inputs, numbers))
+        # 2. Mirror back.
         return HandMeshes(
             boxes=hands.boxes,
             scores=hands.scores,
@@ -245,7 +268,7 @@ class HandRecoverer:
             keypoint_names=np.array(HAND21),
             focal_length=np.float32(photo.focal),
             principal_point=np.array(photo.principal_point),
-            image_size=np.array(size),
+            image_size=np.array(prepared.size),
             faces_right=np.asarray(self.hand.faces),
             faces_left=np.asarray(self.hand.faces)[:, ::-1],
             joint_names=np.array(self.hand.joint_names),
@@ -277,20 +300,6 @@ def hands_given(image: np.ndarray, given: Sequence[GivenHand]) -> Hands:
     return Hands(**{n: np.concatenate([getattr(hand, n) for hand in found]) for n in names})
 
 
-def flipped(points: np.ndarray, photo: PhotoCamera) -> np.ndarray:
-    """Points (..., 2) or (..., 3), px first, in the mirror image of a photo.
-
-    The mirror is the vertical line through the principal point, so that the camera stays the same.
-    """
-    turned = np.array(points)
-    turned[..., 0] = np.where(
-        points[..., -1] == 0 if points.shape[-1] == 3 else False,
-        points[..., 0],
-        2 * photo.principal_point[0] - points[..., 0],
-    )
-    return turned
-
-
 def _mirrored_back(solved: Solved, right: np.ndarray, photo: PhotoCamera) -> dict[str, Any]:
     """The fields of HandMeshes that follow from the answer for right hands."""
     values = {field.name: getattr(solved, field.name) for field in dataclasses.fields(solved)}
@@ -311,7 +320,7 @@ def _mirrored_back(solved: Solved, right: np.ndarray, photo: PhotoCamera) -> dic
         poses: ("global_orient", "hand_pose"),
         mirror_points: ("vertices", "joints", "translation"),
         weak: ("weak_camera",),
-        functools.partial(flipped, photo=photo): (
+        functools.partial(mirror_pixels, middle=photo.principal_point[0]): (
             *("joints2d", "projected_keypoints", "sampled_keypoints"),
         ),
     }

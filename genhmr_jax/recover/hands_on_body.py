@@ -16,7 +16,7 @@ from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.core.system import PhotoCamera
 from genhmr_jax.detect.detections import Detections
-from genhmr_jax.detect.hands import Hands, detect_hands
+from genhmr_jax.detect.hands import detect_hands
 from genhmr_jax.geometry.bodies import available_bodies, load_body
 from genhmr_jax.geometry.fingers import (
     BODY_JOINTS,
@@ -30,7 +30,7 @@ from genhmr_jax.geometry.fingers import (
 from genhmr_jax.geometry.keypoints import keypoint_points
 from genhmr_jax.io.program_store import stored
 from genhmr_jax.recover.arms import Arm, project, rest_joints
-from genhmr_jax.recover.hands import HandMeshes, HandRecoverer, load_hands
+from genhmr_jax.recover.hands import HandMeshes, HandRecoverer, PreparedHands, load_hands
 from genhmr_jax.recover.options import RecoverOptions
 from genhmr_jax.recover.people import People
 
@@ -52,25 +52,30 @@ class HandsOnBody:
     fingers: SmplModel
     body: SmplModel
 
-    def detect(self, image: np.ndarray, people: Detections) -> Hands:
-        """The hands of a photo (uint8 (H, W, 3), RGB) that are at a wrist of these people."""
-        found = detect_hands(image, people, max_hands=max(16, 3 * len(people)))
-        return found.only((found.person >= 0) & (found.scores >= MIN_SCORE))
+    def prepare(
+        self, image: np.ndarray, people: Detections, photo: PhotoCamera
+    ) -> PreparedHands:
+        """The hands of a photo that are at a wrist of these people, ready to be solved.
 
-    def put(
-        self, people: People, found: Hands, photo: PhotoCamera, options: RecoverOptions
-    ) -> People:
+        Args:
+          image: uint8 (H, W, 3), RGB.
+          people: of the photo.
+          photo: the camera with which the people are recovered.
+        """
+        found = detect_hands(image, people, max_hands=max(16, 3 * len(people)))
+        found = found.only((found.person >= 0) & (found.scores >= MIN_SCORE))
+        return self.hands.prepare(image, found, photo)
+
+    def put(self, people: People, hands: PreparedHands, options: RecoverOptions) -> People:
         """The people with the fingers of their detected hands; see `put_hands`.
 
         Args:
           people: the recovered people.
-          found: of `detect`, for the same people in the same order.
-          photo: the camera with which the people were recovered.
+          hands: of `prepare`, for the same people in the same order.
           options: only the seed is used.
         """
-        size = (int(people.image_size[0]), int(people.image_size[1]))
         own = RecoverOptions(seed=options.seed)
-        return put_hands(people, self.hands.of_hands(found, photo, size, own), self.fingers)
+        return put_hands(people, self.hands.recover_prepared(hands, own), self.fingers)
 
 
 def load_hands_on_body(body: str | pathlib.Path = "neutral") -> HandsOnBody:

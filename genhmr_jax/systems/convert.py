@@ -10,7 +10,8 @@ import jax
 
 from genhmr_jax.io import torch_layouts
 from genhmr_jax.io.errors import InputError
-from genhmr_jax.io.torch_files import read, read_safetensors, tensors
+from genhmr_jax.io.safetensors import read_safetensors
+from genhmr_jax.io.torch_files import read, tensors
 from genhmr_jax.nets import vit_params
 from genhmr_jax.systems.regressors import model
 from genhmr_jax.systems.regressors import params as names
@@ -28,7 +29,8 @@ def convert(
 
     Returns:
       "vit", "hmr2" or "tokenhmr"; parameters {"encoder"[, "head"]}, float32; their spec for
-      config.json; the report for `table`.
+      config.json; the report for `table`. Its "publisher" is "hamer" for HaMeR's checkpoint, of
+      which only the backbone is read, and else the kind.
 
     Raises:
       InputError: not such a checkpoint, or a part of it is missing or misshapen.
@@ -53,7 +55,9 @@ def convert(
     elif tokenizer:
         problem = f"is for TokenHMR, but {file} is no TokenHMR checkpoint"
         raise InputError(tokenizer, problem, "leave --tokenizer out")
-    return kind, params, spec, report | {"numbers": sum(x.size for x in jax.tree.leaves(params))}
+    publisher = "hamer" if any("mano_head." in name for name in report["unused"]) else kind
+    count = sum(x.size for x in jax.tree.leaves(params))
+    return kind, params, spec, report | {"numbers": count, "publisher": publisher}
 
 
 def _head(
@@ -83,6 +87,14 @@ def _net(content: Any, where: str) -> Any:
     return content["net"]
 
 
+_REASONS = {
+    "smpl": "SMPL's own arrays, under SMPL's licence",
+    "mano": "MANO's own arrays, under MANO's licence",
+    "mano_head": "HaMeR's regressor, not supported; it holds MANO's mean pose",
+}
+"""Why a part of a checkpoint is left out."""
+
+
 def table(report: dict[str, Any]) -> str:
     """The number of loaded tensors of each part, and the reason why others were left out."""
     part_of = lambda name: name.removeprefix("state_dict.").split(".")[0]
@@ -91,8 +103,7 @@ def table(report: dict[str, Any]) -> str:
     lines = ["| part | loaded | left out | |", "| --- | --- | --- | --- |"]
     for part in sorted(loaded | unused):
         reason = "not needed to run" if unused[part] else ""
-        if part == "smpl":
-            reason = "SMPL's own arrays, under SMPL's licence"
+        reason = _REASONS.get(part, reason)
         lines.append(f"| {part} | {loaded[part]} | {unused[part]} | {reason} |")
     return "\n".join(lines)
 

@@ -9,7 +9,7 @@ from genhmr_jax.data.hands import looks, write
 from genhmr_jax.data.hands.objects import held_object
 from genhmr_jax.data.hands.prior import HandPrior
 from genhmr_jax.data.hands.render import HandPictureSpec, draw_sample, render_hand
-from genhmr_jax.data.hands.stored import ENCODER, open_stored
+from genhmr_jax.data.hands.stored import PIXELS, open_stored
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.detect import hands as detector
 from genhmr_jax.geometry.hand import load_hand
@@ -145,8 +145,8 @@ def test_an_interrupted_run_continues(tmp_path, quick, monkeypatch):
     assert not (tmp_path / "part" / "done.json").exists()
     monkeypatch.setattr(write, "draw_sample", render)
     assert write.write_rows(tmp_path / "part", 8, "made-up", "train", seed=5) == whole
-    sets = [open_stored(tmp_path / name, maps=True) for name in ("whole", "part")]
-    assert sets[0].size == whole and sets[0].encoder == ENCODER
+    sets = [open_stored(tmp_path / name, detector.ENCODER) for name in ("whole", "part")]
+    assert sets[0].size == whole and sets[0].encoder == detector.ENCODER
     for name, array in sets[0].arrays.items():
         np.testing.assert_array_equal(array, sets[1].arrays[name])
     rows = FeatureSet(tmp_path / "whole").rows(np.arange(whole))
@@ -159,6 +159,22 @@ def test_an_interrupted_run_continues(tmp_path, quick, monkeypatch):
     region = np.load(tmp_path / "whole" / "region.npy")
     assert region.shape == (whole, 4)
     assert "region" not in json.loads((tmp_path / "whole" / "done.json").read_text())["arrays"]
+
+
+def test_rows_with_pixels(tmp_path, quick):
+    """The same rows, with the pixels around the detected keypoints in place of maps."""
+    plain, pixels = tmp_path / "plain", tmp_path / "pixels"
+    count = write.write_rows(plain, 3, "made-up", "train")
+    assert write.write_rows(pixels, 3, "made-up", "train", pixels=True) == count
+    rows = open_stored(pixels, "vit_b").rows(np.arange(count))
+    assert rows.images.shape == (count, 256, 256, 3) and rows.images.dtype == np.uint8
+    assert rows.maps is None and rows.images.std() > 10
+    others = open_stored(plain, "").rows(np.arange(count))
+    np.testing.assert_array_equal(rows.keypoints, others.keypoints)
+    with pytest.raises(InputError, match=f"holds the output of {PIXELS}"):
+        open_stored(pixels, detector.ENCODER)
+    with pytest.raises(InputError, match="other settings"):
+        write.write_rows(pixels, 3, "made-up", "train")
 
 
 def test_other_settings_need_another_folder(tmp_path, quick):

@@ -75,15 +75,19 @@ def test_measure(pictures, monkeypatch):
             return found.only([])
         return found
 
-    def of_hands(hands, photo, size, options, exact=False):
+    def prepare(image, hands, photo):
+        assert isinstance(photo, PhotoCamera) and image is state["picture"].image
+        return hands
+
+    def recover_prepared(hands, options, exact=False):
         picture = state["picture"]
-        assert isinstance(photo, PhotoCamera) and size == picture.image.shape[1::-1]
         joints = picture.keypoints[order][:16]
         return types.SimpleNamespace(joints=joints[None], vertices=picture.vertices[None])
 
     monkeypatch.setattr(benchmark, "detect_hands", detect)
     monkeypatch.setattr(benchmark, "_MEAN_OF", 50)
-    model = types.SimpleNamespace(hand=load_hand(), of_hands=of_hands)
+    how = {"prepare": prepare, "recover_prepared": recover_prepared}
+    model = types.SimpleNamespace(hand=load_hand(), **how)
     result = benchmark.measure(model, pictures)
     assert result["count"] == COUNT and result["found"] == 0.75 and result["side"] == 1.0
     for name in ("detected", "grasps", "val", "true_2d", "network"):

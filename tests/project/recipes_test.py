@@ -20,6 +20,7 @@ SIZES = {
     "genhmr/vit": "hlbs",
     "genhmr/vit_bedlam": "hlbs",
     "genhmr/finetune_vit": "hlbs",
+    "maskhand/paper": "hlbs",
     "regressors/hmr2": "hb",
     "regressors/tokenhmr": "hb",
 }
@@ -46,7 +47,8 @@ def kinds_of(config: ml_collections.ConfigDict) -> dict[str, type]:
 def test_configs_are_a_base_and_recipes_for_each_system():
     systems = {p.parent.name for p in FILES}
     others = {"tokenizer", "genhmr", "regressors", "lifter"}
-    assert systems == others | {"mesh2d", "posturehmr", "maskhand", "hand_tokenizer"}
+    siblings = {"mesh2d", "posturehmr", "maskhand", "hand_tokenizer", "neurik"}
+    assert systems == others | siblings
     assert all((CONFIGS / system / "base.py").is_file() for system in systems)
     assert list(CONFIGS.glob("*.py")) == []
     assert set(SIZES) <= {name_of(p) for p in RECIPES}
@@ -61,7 +63,7 @@ def test_a_recipe_has_the_fields_of_its_base(name):
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
 def test_its_docstring_has_its_command(path):
     doc = path.read_text().split('"""')[1]
-    size = ":h" if name_of(path) in SIZES and path.parent.name == "genhmr" else ""
+    size = ":h" if name_of(path) in SIZES and path.parent.name in ("genhmr", "maskhand") else ""
     assert f"python -m genhmr_jax.main --config=configs/{name_of(path)}.py{size} " in doc
     assert "--workdir=runs/" in doc
     for field in re.findall(r"--config\.([\w.]+)=", doc):

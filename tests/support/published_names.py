@@ -105,6 +105,13 @@ def hmr2_head(
     return _fill(_decoder(width, context, layers, inner, mlp) | linear("decpose", 144, width), rng)
 
 
+def hamer_head(rng: np.random.Generator, width: int = 32, context: int = 384) -> Tensors:
+    """HaMeR's, in a small width (hamer/models/heads/mano_head.py): 16 rotations in 6D."""
+    shapes = _decoder(width, context, layers=1, inner=16, mlp=32)
+    del shapes["init_body_pose"]
+    return _fill(shapes | {"init_hand_pose": (1, 96)} | linear("decpose", 96, width), rng)
+
+
 def tokenhmr_head(
     rng: np.random.Generator,
     width: int = 1024,

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from genhmr_jax.cli import main
+from genhmr_jax.cli.convert import TERMS
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.nets import vit_params
 from genhmr_jax.nets.vit import SIZES, Vit, VitSpec
@@ -150,6 +151,27 @@ def test_tokenhmr(tmp_path):
     )
     with pytest.raises(InputError, match="no `net`"):
         convert.convert(str(file), str(file))
+
+
+def test_hamer(tmp_path, backbone):
+    """Its backbone alone: the head, MANO's arrays and the discriminator are left out."""
+    content, libraries = lightning(backbone, {})
+    state = content["state_dict"]
+    for name in [name for name in state if name.startswith("smpl.")]:
+        state["mano" + name.removeprefix("smpl")] = state.pop(name)
+    state |= with_prefix("mano_head", published.hamer_head(np.random.default_rng(1)))
+    file = save(tmp_path / "hamer.ckpt", content, *libraries)
+    kind, params, spec, report = convert.convert(str(file))
+    assert kind == "vit" and spec == {"encoder": "vit_s"} and list(params) == ["encoder"]
+    np.testing.assert_array_equal(
+        params["encoder"]["blocks"]["fc1"]["kernel"][5], backbone["blocks.5.mlp.fc1.weight"].T
+    )
+    terms = TERMS[report["publisher"]]
+    assert "HaMeR" in terms and "MANO's licence" in terms
+    rows = {line.split(" | ")[0].strip("| "): line for line in convert.table(report).splitlines()}
+    assert f"| backbone | {len(backbone)} | 0 |" in rows["backbone"]
+    assert "| mano | 0 | 2 | MANO's own arrays, under MANO's licence |" == rows["mano"]
+    assert rows["mano_head"].startswith("| mano_head | 0 |")
 
 
 def damaged(tensors, how):

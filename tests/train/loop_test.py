@@ -84,7 +84,7 @@ class BrokenSource:
         "tokenizer",
         *(
             pytest.param(stage, marks=pytest.mark.slow)
-            for stage in ("genhmr", "regressor", "mesh2d", "posturehmr", "maskhand")
+            for stage in ("genhmr", "regressor", "mesh2d", "posturehmr", "maskhand", "neurik")
         ),
     ],
 )
@@ -260,11 +260,14 @@ def test_batch_shapes_are_those_of_the_sources(tokenizer_config, genhmr_config):
                 "genhmr/keypoints",
                 "posturehmr/paper",
                 "maskhand/cpu",
+                "maskhand/paper:b",
+                "neurik/paper",
                 "tokenizer/body_parts_long",
                 "genhmr/keypoints_large",
                 "genhmr/keypoints_and_blazepose_maps",
                 "genhmr/vit:b",
                 "hand_tokenizer/cpu",
+                "hand_tokenizer/paper",
             )
         ),
     ],
@@ -276,7 +279,7 @@ def test_configs_build(get_config, name):
         config.batch_size = 4
     if config.image_batch_size if "image_batch_size" in config else 0:
         config.image_batch_size = 4
-    others = {"posturehmr": "mesh2d/paper", "maskhand": "hand_tokenizer/cpu"}
+    others = {"posturehmr": "mesh2d/paper", "maskhand": "hand_tokenizer/paper"}
     under = others.get(name.partition("/")[0], "tokenizer/body_parts")
     task = registry.abstract_task(config, get_config(under))
     program = programs.build(task, config, meshes.make_mesh(config.mesh))

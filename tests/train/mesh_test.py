@@ -157,8 +157,11 @@ LAYOUTS = [
         ("tokenizer", LAYOUTS[:2]),
         *(
             pytest.param(stage, LAYOUTS, marks=pytest.mark.slow)
-            for stage in ("tokenizer", "genhmr", "regressor", "mesh2d", "posturehmr", "maskhand")
+            for stage in (
+                "tokenizer", "genhmr", "regressor", "mesh2d", "posturehmr", "maskhand", "neurik",
+            )  # fmt: skip
         ),
+        pytest.param("maskhand_vit", LAYOUTS[:2], marks=pytest.mark.slow),
     ],
 )
 def test_curves_are_equal_on_every_mesh(stage, layouts, request, tmp_path):
@@ -168,8 +171,10 @@ def test_curves_are_equal_on_every_mesh(stage, layouts, request, tmp_path):
     config.steps, config.optim.warmup = 10, 2
     if stage == "regressor":
         config.image_batch_size, config.optim.learning_rate = 8, 1e-4
-    if stage in ("genhmr", "mesh2d", "posturehmr", "maskhand"):
+    if stage in ("genhmr", "mesh2d", "posturehmr", "maskhand", "neurik", "maskhand_vit"):
         config.optim.learning_rate = 1e-4
+    if stage == "maskhand_vit":
+        config.steps = 4
     (tmp_path / "config.json").write_text(config.to_json())
     curves = np.array(
         in_own_process("curves.py", str(tmp_path / "config.json"), json.dumps(layouts))

@@ -1,33 +1,49 @@
-"""Stored rows of rendered hands: their labels, and what the hand detector found in the picture."""
+"""Stored rows of hands: labels, what the hand detector found, and the network's map or the pixels.
+
+A set of rows holds one of two forms of the image (`encoder` in its done.json): the last map of the
+landmark network, or the pixels around the hand for a ViT of any size (geometry/hand_pixels.py).
+"""
 
 import pathlib
 
 import jax
 import jax.numpy as jnp
 
+from genhmr_jax.core import encoders
 from genhmr_jax.data.features import FeatureSet
 from genhmr_jax.data.rows import Rows
+from genhmr_jax.detect import hands
 from genhmr_jax.geometry.camera import CropCamera
 
-ENCODER = "hand_landmarks"
-"""The name of the network whose maps the rows hold."""
+PIXELS = "hand_pixels"
+"""The form of rows that hold pixels."""
 
 
-def open_stored(folder: pathlib.Path, maps: bool) -> FeatureSet:
+def form_of(encoder: str) -> str:
+    """The form of the rows that train a model with this image encoder; "" without image."""
+    return encoder if encoder in (hands.ENCODER, "") else PIXELS
+
+
+def open_stored(folder: pathlib.Path, encoder: str) -> FeatureSet:
     """The rows of a split.
 
     Args:
-      maps: whether the network's maps are read.
+      encoder: of systems/maskhand/spec.py; with "" no image is read.
 
     Raises:
-      InputError: there is no finished set, or it is not one of hands.
+      InputError: there is no finished set, or it is not one of hands in the form of the encoder.
     """
-    return FeatureSet(folder, ENCODER if maps else "none")
+    return FeatureSet(folder, form_of(encoder) or "none")
 
 
-def batch_shapes(size: int, maps: list[tuple[int, int, int]]) -> Rows:
-    """A batch of `size` rows as ShapeDtypeStructs, with maps (H, W, C) of these shapes."""
+def batch_shapes(size: int, encoder: str) -> Rows:
+    """A batch of `size` rows for a model with this image encoder as ShapeDtypeStructs."""
     shape = lambda *sizes, kind=jnp.float32: jax.ShapeDtypeStruct((size, *sizes), kind)
+    image = {}
+    if form_of(encoder) == hands.ENCODER:
+        image = {"maps": [shape(hands.GRID, hands.GRID, hands.CHANNELS, kind=jnp.float16)]}
+    elif encoder:
+        image = encoders.find(encoder).stored_shapes(size)
     return Rows(
         view=CropCamera(shape(3), shape(), shape(2)),
         rotmats=shape(16, 3, 3),
@@ -38,5 +54,5 @@ def batch_shapes(size: int, maps: list[tuple[int, int, int]]) -> Rows:
         points2d=shape(21, 2),
         weak_camera=shape(3),
         number=shape(kind=jnp.uint32),
-        maps=[shape(*sizes, kind=jnp.float16) for sizes in maps] or None,
+        **image,
     )

@@ -3,7 +3,8 @@
     python -m genhmr_jax.data.hands.write --poses hand_poses.npz --backgrounds DIR \\
         --out hand_images/train --count 8000 --split train
 
-A row holds the detected keypoints and the landmark network's map in the region of its last pass.
+A row holds the detected keypoints and the landmark network's map in the region of its last pass,
+or with --pixels the pixels around the hand, for a ViT that is trained (geometry/hand_pixels.py).
 There is no search for palms: the first region is the true one with an error like that of the palm
 detector. All pictures are of right hands. Left hands need no rows, because a left hand is recovered
 in the mirror image, in which it is a right hand.
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from genhmr_jax.data import features
 from genhmr_jax.data.hands.render import HandSample, draw_sample
-from genhmr_jax.data.hands.stored import ENCODER
+from genhmr_jax.data.hands.stored import PIXELS
 from genhmr_jax.data.poses import load_corpus
 from genhmr_jax.data.rows import Rows, to_arrays
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
@@ -34,6 +35,8 @@ from genhmr_jax.detect import hands as detector
 from genhmr_jax.detect.blazepose import Region
 from genhmr_jax.geometry.camera import CropCamera, crop_around
 from genhmr_jax.geometry.hand import load_hand
+from genhmr_jax.geometry.hand_crop import upright_region
+from genhmr_jax.geometry.hand_pixels import hand_pixels
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_argument
@@ -44,7 +47,7 @@ PASSES = 2
 MIN_PRESENCE = 0.5
 # Error of the first region: shift in sides, logarithm of the side, angle in radians.
 REGION_DEVIATION = np.array([0.07, 0.07, 0.12, 0.2])
-_VERSION = 2  # of the pictures and rows; a part of another version is not used
+_VERSION = 3  # of the pictures and rows; a part of another version is not used
 _to_matrices = jax.jit(axis_angle_to_matrix)
 
 
@@ -57,6 +60,7 @@ def write_rows(
     backgrounds: str | pathlib.Path | None = None,
     seed: int = 0,
     hand: str = "free",
+    pixels: bool = False,
 ) -> int:
     """Render `count` hands and write the rows of those that are detected, as a FeatureSet.
 
@@ -71,6 +75,7 @@ def write_rows(
       backgrounds: folder of photos; None: procedural ones.
       seed: of the pictures.
       hand: a right hand, see load_hand.
+      pixels: the rows hold pixels in place of maps.
 
     Returns:
       the number of rows. The other pictures have a presence below MIN_PRESENCE.
@@ -91,6 +96,7 @@ def write_rows(
         "poses": sha(corpus.poses),
         "hand": sha(model.template),
         "backgrounds": scenes.fingerprint(),
+        "form": PIXELS if pixels else detector.ENCODER,
     }
     _check_settings(out / "settings.json", settings)
     files = []
@@ -106,9 +112,10 @@ def write_rows(
             sample = draw_sample(model, pose, rng, scenes)
             detected = in_true_region(sample, rng)
             if detected.scores[0] >= MIN_PRESENCE:
-                found.append((row_of(sample, detected), detected.regions[0]))
-        _write_part(files[-1], found)
-    total = features.join_parts(files, out, ENCODER)
+                row = row_of(sample, detected, pixels=pixels)
+                found.append((row, detected.regions[0]))
+        _write_part(files[-1], found, settings["form"])
+    total = features.join_parts(files, out, settings["form"])
     _unlist(out / "done.json", "region")
     return total
 
@@ -125,12 +132,13 @@ def in_true_region(sample: HandSample, rng: np.random.Generator) -> detector.Han
     return detector.rows_of([estimate], {}, sample.image.shape[:2])
 
 
-def row_of(sample: HandSample, detected: detector.Hands) -> Rows:
+def row_of(sample: HandSample, detected: detector.Hands, *, pixels: bool = False) -> Rows:
     """The row of a picture, without a row axis.
 
     Args:
       sample: the picture and its labels.
       detected: one hand.
+      pixels: the row holds the pixels in place of the map.
     """
     keypoints, lifted = detected.keypoints[0], detected.keypoints3d[0]
     camera = sample.camera
@@ -150,17 +158,23 @@ def row_of(sample: HandSample, detected: detector.Hands) -> Rows:
         weak_camera=view.weak(np.asarray(camera.translation, np.float32)),
     )
     row = jax.tree.map(np.float32, row)
+    if pixels:
+        region = upright_region(row.keypoints)[None]
+        images = hand_pixels(sample.image, region, np.ones(1, bool), middle=0.0)
+        return dataclasses.replace(row, images=images[0])
     return dataclasses.replace(row, maps=[detected.features[0].astype(np.float16)])
 
 
-def _write_part(path: pathlib.Path, found: list[tuple[Rows, Float[np.ndarray, "4"]]]) -> None:
+def _write_part(
+    path: pathlib.Path, found: list[tuple[Rows, Float[np.ndarray, "4"]]], form: str
+) -> None:
     """Writes rows with their regions into one npz."""
     arrays = {}
     if found:
         arrays = to_arrays(jax.tree.map(lambda *x: np.stack(x), *(row for row, _ in found)))
         arrays["region"] = np.stack([region for _, region in found]).astype(np.float32)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, encoder=np.array(ENCODER), **arrays)
+        np.savez(file, encoder=np.array(form), **arrays)
 
 
 def _check_settings(path: pathlib.Path, settings: dict) -> None:
@@ -196,10 +210,13 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, required=True)
     about = "a hand of the package, or the path of MANO_RIGHT.pkl"
     parser.add_argument("--hand", default="free", type=path_argument, help=about)
+    about = "store the pixels around the hand, for a model with a ViT, and not the network's map"
+    parser.add_argument("--pixels", action="store_true", help=about)
     args = parser.parse_args()
     try:
         out, chosen = pathlib.Path(args.out), (args.count, args.poses, args.split)
         more = dict(backgrounds=args.backgrounds, seed=args.seed, hand=args.hand)
+        more["pixels"] = args.pixels
         total = write_rows(out, *chosen, **more)
         print(f"{total} rows of {args.count} pictures in {out}")
     except InputError as error:

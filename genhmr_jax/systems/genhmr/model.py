@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from genhmr_jax.core import confidence, encoders
-from genhmr_jax.core.masked_transformer import MaskedTransformer
+from genhmr_jax.core.masked_transformer import MaskedTransformer, transformer_remat
 from genhmr_jax.core.tokenizer import PoseTokenizer
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.nets.deformable_attention import attend
@@ -263,7 +263,7 @@ class GenHmr(nnx.Module):
         if maps is not None:
             with jax.named_scope("pyramid"):
                 levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps)
-            values = self.transformer.image_values(levels, _of_transformer(remat))
+            values = self.transformer.image_values(levels, transformer_remat(remat))
             image_weight = jnp.ones(rows) if image_weight is None else image_weight
         # 2. The 2D pose and the box; without feedback, shape and camera from them and the image.
         if self.spec.feedback:
@@ -333,7 +333,7 @@ class GenHmr(nnx.Module):
         how = {"token_features": token_features, "reference": reference}
         with jax.named_scope("transformer"):
             return self.transformer(
-                tokens, codes, context, values, weight, _of_transformer(remat), **how
+                tokens, codes, context, values, weight, transformer_remat(remat), **how
             )
 
     def score(self, encoded: Encoded, estimate: Estimate, assignment: Int[Array, "B"]) -> Score:
@@ -344,11 +344,6 @@ class GenHmr(nnx.Module):
         at_joints = self.at_joints(encoded, estimate)
         stopped = jax.lax.stop_gradient((estimate, encoded.detected, at_joints))
         return self.scorer(*stopped, assignment)
-
-
-def _of_transformer(remat: str) -> str:
-    """The choice for the transformer, which has no "products"."""
-    return "blocks" if remat == "products" else remat
 
 
 @functools.lru_cache(maxsize=16)

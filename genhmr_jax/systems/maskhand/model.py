@@ -19,13 +19,20 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from smpl_jax.keypoints import HAND21
 
-from genhmr_jax.core.masked_transformer import MaskedTransformer, SelfAttention
+from genhmr_jax.core.masked_transformer import (
+    MaskedTransformer,
+    SelfAttention,
+    transformer_remat,
+)
 from genhmr_jax.core.tokenizer import PoseTokenizer
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.mesh import normalised_adjacency
 from genhmr_jax.nets.graph import GraphResidualBlock
 from genhmr_jax.nets.heads import ShapeCameraHead
-from genhmr_jax.nets.pyramid import ProjectLevels
+from genhmr_jax.nets.pyramid import ProjectLevels, SimplePyramid
+from genhmr_jax.nets.remat import checkpointed
+from genhmr_jax.nets.rows import by_rows
+from genhmr_jax.nets.vit import Vit, VitSpec, normalise
 from genhmr_jax.systems.maskhand.spec import MaskHandSpec
 
 LIFTED_SCALE = 10.0
@@ -162,7 +169,11 @@ class MaskHand(nnx.Module):
         of_tokens = (sizes.length, sizes.codebook_size, sizes.code_dim)
         self.transformer = MaskedTransformer(t, *of_tokens, rngs=rngs)
         self.head = ShapeCameraHead(t.width, t.heads, rngs=rngs)
-        if spec.encoder_channels:
+        if spec.trains_encoder:
+            self.encoder = Vit(vit_of(spec), rngs=rngs)
+            scales = spec.encoder_channels[-1], t.width, spec.pyramid_scales
+            self.pyramid = SimplePyramid(*scales, rngs=rngs)
+        elif spec.encoder_channels:
             self.pyramid = ProjectLevels(spec.encoder_channels, t.width, rngs=rngs)
 
     def encode(
@@ -172,19 +183,32 @@ class MaskHand(nnx.Module):
         turn: Float[Array, "B 3 3"],
         maps: list[Float[Array, "B H W _"]] | None = None,
         image_weight: Float[Array, "B"] | None = None,
+        images: Float[Array, "B 256 256 3"] | None = None,
+        *,
+        drop_path: Float[Array, "B depth 2"] | None = None,
+        remat: str = "none",
+        frozen_layers: int = 0,
     ) -> Encoded:
         """Encode the inputs, once before sampling.
 
         Args:
           hand, photo, turn: see Encoded.
-          maps: the image encoder's maps in the hand's region, finest first, or None.
+          maps: the image encoder's maps around the hand, finest first, or None.
           image_weight: 0 where the image of a row must be ignored.
+          images: pixels around the hand in 0..1, for a ViT that is part of the model.
+          drop_path: `vit.drop_path_factors`, in the training of a ViT.
+          remat: what is stored for the backward pass (nets/remat.py).
+          frozen_layers: number of first layers of the ViT without gradient, see `Vit`.
         """
         # 1. The image: maps of the encoder, and values of the transformer.
         levels, values = None, None
+        if images is not None:
+            pixels = normalise(images, self.encoder.spec)
+            maps = self.encoder(pixels, drop_path, remat, frozen_layers)
         if maps is not None and self.spec.encoder_channels:
-            levels = self.pyramid(maps)
-            values = self.transformer.image_values(levels)
+            with jax.named_scope("pyramid"):
+                levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps)
+            values = self.transformer.image_values(levels, transformer_remat(remat))
             rows = hand.keypoints.shape[0]
             image_weight = jnp.ones(rows) if image_weight is None else image_weight
         # 2. The 2D pose and the box; shape and camera from them and the image.
@@ -197,7 +221,12 @@ class MaskHand(nnx.Module):
         return Encoded(hand.view, photo, turn, context, values, image_weight, betas, weak)
 
     def logits(
-        self, tokens: Int[Array, "B L"], codes: Float[Array, "N D+1"], encoded: Encoded
+        self,
+        tokens: Int[Array, "B L"],
+        codes: Float[Array, "N D+1"],
+        encoded: Encoded,
+        *,
+        remat: str = "none",
     ) -> Float[Array, "B L N"]:
         """Logits of p(token | visible tokens, image, 2D pose), float32.
 
@@ -205,15 +234,25 @@ class MaskHand(nnx.Module):
           tokens: ids; N where masked.
           codes: of `MaskedTransformer.codes`.
           encoded: of `encode`.
+          remat: see `encode`.
         """
-        image = encoded.image_values, encoded.image_weight
-        return self.transformer(tokens, codes, encoded.context, *image, before_layers=self._refined)
+        image = encoded.image_values, encoded.image_weight, transformer_remat(remat)
+        refined = functools.partial(self._refined, remat=remat)
+        with jax.named_scope("transformer"):
+            return self.transformer(tokens, codes, encoded.context, *image, before_layers=refined)
 
-    def _refined(self, x: Float[Array, "B S C"]) -> Float[Array, "B S C"]:
+    def _refined(self, x: Float[Array, "B S C"], remat: str) -> Float[Array, "B S C"]:
         """The sequence after the GAPR blocks."""
         for _, block in sorted(self.gapr.items()):
-            x = block(x)
+            apply = checkpointed(lambda x, block=block: by_rows(block(x)), remat)
+            x = apply(x)
         return x
+
+
+def vit_of(spec: MaskHandSpec) -> VitSpec:
+    """Sizes of the ViT that is part of the model."""
+    named = VitSpec.named(spec.encoder)
+    return dataclasses.replace(named, depth=spec.encoder_depth or named.depth)
 
 
 @functools.lru_cache(maxsize=16)

@@ -21,6 +21,7 @@ from genhmr_jax.data.hands import views
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry.hand import hand_keypoints
 from genhmr_jax.geometry.hand_crop import upright_region
+from genhmr_jax.nets.vit import drop_path_factors
 from genhmr_jax.train.random_streams import stream
 
 
@@ -58,13 +59,15 @@ class SampleMaker:
     """Makes the samples of a config.
 
     Attributes:
-      config: of the stage: `seed`, `masking`, `data.view` are read.
+      config: of the stage: `seed`, `masking`, `data.view`, `drop_path` are read.
+      vit_layers: number of layers of the image encoder, for stochastic depth; 0 if it is not a ViT.
       tokenizer: the frozen one, with its parameters.
       vectors: its code vectors.
       hand: a keypoint model of a right hand.
     """
 
     config: ml_collections.ConfigDict
+    vit_layers: int
     tokenizer: PoseTokenizer
     vectors: Float[Array, "N D"]
     hand: smpl_jax.SmplModel
@@ -77,8 +80,18 @@ class SampleMaker:
             made["views"] = self.sample(rows, _keys(stream(seed, "view_rows"), part.number))
         if (rows := batch.get("images")) is not None:
             keys = _keys(stream(seed, "image_rows"), rows.number)
-            made["images"] = self.sample(self._dropped(rows, keys), keys)
+            sample = self.sample(self._dropped(rows, keys), keys)
+            made["images"] = self._with_drop_path(sample, keys)
         return made
+
+    def _with_drop_path(self, sample: Sample, keys: Array) -> Sample:
+        """A sample with the factors of stochastic depth."""
+        if not (self.config.drop_path and self.vit_layers):
+            return sample
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, 3))(keys)
+        factors = drop_path_factors(keys, self.vit_layers, self.config.drop_path)
+        inputs = dataclasses.replace(sample.inputs, drop_path=factors)
+        return dataclasses.replace(sample, inputs=inputs)
 
     def views(self, poses: Float[Array, "B 48"], numbers: Array, base: Array) -> Rows:
         """Simulated views of poses."""

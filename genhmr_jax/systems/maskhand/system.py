@@ -18,8 +18,10 @@ from genhmr_jax.core import confidence, sampling
 from genhmr_jax.core.inputs import Inputs, turned, upright
 from genhmr_jax.core.refinement import Parts, RefineSpec
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
+from genhmr_jax.detect.hands import Hands
 from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.geometry.hand import mirror_pixels, mirror_points
 from genhmr_jax.geometry.hand_crop import upright_region
 from genhmr_jax.geometry.keypoints import normalize_keypoints
 from genhmr_jax.io.program_store import remembered_shapes
@@ -39,9 +41,17 @@ EXACT = RefineSpec()
 
 @dataclasses.dataclass(frozen=True)
 class MaskHandSystem:
-    """The networks of a spec, without arrays."""
+    """The networks of a spec, without arrays.
+
+    Attributes:
+      spec: architecture and sizes.
+      remat: "none", "products" or "blocks" (nets/remat.py), in training.
+      frozen_layers: number of first layers of a ViT without gradient, in training.
+    """
 
     spec: MaskHandSpec
+    remat: str = "none"
+    frozen_layers: int = 0
 
     kind = KIND
     needs_box = False
@@ -71,34 +81,45 @@ class MaskHandSystem:
     @property
     def contexts(self) -> tuple[str, ...]:
         """Those of core.choices.CONTEXTS that the model supports."""
-        return ("all", "keypoints") if self.spec.encoder_channels else ("all",)
+        return ("all", "keypoints") if self.spec.encoder else ("all",)
 
-    def prepare(
-        self,
-        keypoints: Float[np.ndarray, "B 21 3"],
-        keypoints3d: Float[np.ndarray, "B 21 3"],
-        photo: PhotoCamera,
-        features: Float[np.ndarray, "B h w C"],
-    ) -> Inputs:
+    def prepare(self, image: np.ndarray, hands: Hands, photo: PhotoCamera, rows: int) -> Inputs:
         """Prepare the inputs of the hands of one photo, on the host.
 
+        Those of left hands are of the mirror image, about the vertical line through the principal
+        point.
+
         Args:
-          keypoints: (B, 21, 3) px and confidence, of right hands or of the mirror image of left
-            ones; 0 where not detected.
-          keypoints3d: (B, 21, 3) metres, in camera axes, from any origin; all zero: not known.
+          image: uint8 (H, W, 3), RGB; only a model with a ViT reads it.
+          hands: keypoints of confidence 0 count as not detected; keypoints3d or features that are
+            all zero are not known.
           photo: its camera.
-          features: of detect.hands.Hands; all zero: not known.
+          rows: number of rows to return, at least the number of hands; those after the hands are
+            empty.
         """
-        keypoints = np.asarray(keypoints, np.float32)
-        keypoints3d = np.asarray(keypoints3d, np.float32)
+        # 1. Keypoints of right hands, and their region.
+        count, middle = len(hands), photo.principal_point[0]
+        hands = hands.padded(rows)
+        right = hands.right >= 0.5
+        pick = lambda own, mirrored: np.where(right[:, None, None], own, mirrored)
+        keypoints = pick(hands.keypoints, mirror_pixels(hands.keypoints, middle))
+        keypoints3d = pick(hands.keypoints3d, mirror_points(hands.keypoints3d))
+        keypoints, keypoints3d = keypoints.astype(np.float32), keypoints3d.astype(np.float32)
         view = photo.of_crops(camera.crop_around(keypoints[..., :2], keypoints[..., 2]))
         view = dataclasses.replace(view, region=upright_region(keypoints))
         inputs = Inputs(view, keypoints, keypoints3d - keypoints3d[:, :1])
-        if not self.spec.encoder_channels:
-            return inputs
-        known = features.any((1, 2, 3)).astype(np.float32)
-        maps = [np.asarray(features, np.float32)]
-        return dataclasses.replace(inputs, maps=maps, image_weight=known)
+        # 2. The image, or the landmark network's map of it.
+        if self.spec.trains_encoder:
+            from genhmr_jax.geometry.hand_pixels import hand_pixels
+
+            pixels = hand_pixels(image, view.region[:count], right[:count], middle)
+            padded = np.pad(pixels, [(0, rows - count), *[(0, 0)] * 3])
+            return dataclasses.replace(inputs, images=padded.astype(np.float32) / np.float32(255))
+        if self.spec.encoder:
+            known = hands.features.any((1, 2, 3)).astype(np.float32)
+            maps = [np.asarray(hands.features, np.float32)]
+            return dataclasses.replace(inputs, maps=maps, image_weight=known)
+        return inputs
 
     def encode(self, params: Params, inputs: Inputs) -> "Encoded":
         """The inputs in the axes of the hand's region, and the image's values."""
@@ -119,7 +140,17 @@ class MaskHandSystem:
         keypoints = normalize_keypoints(own.keypoints, own.view)
         hand = networks.DetectedHand(own.view, keypoints, own.keypoints3d)
         network = networks.network(self.spec, params)
-        return network.encode(hand, photo, turn, own.maps, own.image_weight)
+        return network.encode(
+            hand,
+            photo,
+            turn,
+            own.maps,
+            own.image_weight,
+            own.images,
+            drop_path=own.drop_path,
+            remat=self.remat,
+            frozen_layers=self.frozen_layers,
+        )
 
     def logits_of(
         self, params: Params, encoded: "Encoded"
@@ -127,7 +158,7 @@ class MaskHandSystem:
         """The logits of token ids (the mask id where masked), for `sampling.sample`."""
         network = _networks().network(self.spec, params)
         codes = network.transformer.codes(params["codebook"]["vectors"])
-        return lambda tokens: network.logits(tokens, codes, encoded)
+        return lambda tokens: network.logits(tokens, codes, encoded, remat=self.remat)
 
     def sample(
         self,

@@ -19,7 +19,7 @@ SPEC = MaskHandSpec(
     ),
     TransformerSpec(width=16, layers=1, heads=2, mlp_ratio=2),
     gapr_blocks=1,
-    encoder_channels=(672,),
+    encoder="hand_landmarks",
 )
 
 

@@ -10,15 +10,21 @@ from genhmr_jax.core.inputs import upright
 from genhmr_jax.core.system import PhotoCamera
 from genhmr_jax.data.annotations.hands import GivenHand
 from genhmr_jax.detect.hands import Hands
-from genhmr_jax.geometry.hand import mirror_points
+from genhmr_jax.geometry.hand import mirror_pixels, mirror_points
 from genhmr_jax.geometry.hand_crop import upright_region
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.recover import photo as photos
-from genhmr_jax.recover.hands import HandMeshes, flipped, load_hands
+from genhmr_jax.recover.hands import HandMeshes, load_hands
 from genhmr_jax.recover.photo import RecoverOptions
 
 CAMERA = PhotoCamera(900.0, (300.0, 210.0))
-SIZE = (640, 480)
+BLACK = np.zeros((480, 640, 3), np.uint8)
+DEFAULTS = RecoverOptions()
+
+
+def recovered(recoverer, hands, options=DEFAULTS):
+    """The meshes of detected hands; this model does not read the pixels."""
+    return recoverer.recover_prepared(recoverer.prepare(BLACK, hands, CAMERA), options)
 
 
 def made_up_hands(count=3, seed=0, right=None):
@@ -53,8 +59,7 @@ def test_the_region_turns_with_the_hand():
 
 def test_a_hand_is_upright_in_the_axes_of_the_network(hand_recoverer):
     hands = made_up_hands()
-    arrays = hands.keypoints, hands.keypoints3d, CAMERA, hands.features
-    _, own = upright(hand_recoverer.system.prepare(*arrays))
+    _, own = upright(hand_recoverer.system.prepare(BLACK, hands, CAMERA, len(hands)))
     points = np.asarray(own.view.to_crop(own.keypoints[..., :2]))
     assert np.abs(points).max() <= 0.81, "the margin is a quarter"
     up = points[:, [5, 9, 13, 17]].mean(1) - points[:, 0]
@@ -67,12 +72,12 @@ def test_left_is_right_in_the_mirror(hand_recoverer):
     hands = made_up_hands(2, right=np.float32([1, 1]))
     mirrored = dataclasses.replace(
         hands,
-        keypoints=flipped(hands.keypoints, CAMERA),
+        keypoints=mirror_pixels(hands.keypoints, CAMERA.principal_point[0]),
         keypoints3d=mirror_points(hands.keypoints3d),
         right=np.float32([0, 0]),
     )
     options = RecoverOptions(hypotheses=2, refine_steps=3)
-    right, left = (hand_recoverer.of_hands(h, CAMERA, SIZE, options) for h in (hands, mirrored))
+    right, left = (recovered(hand_recoverer, h, options) for h in (hands, mirrored))
     assert right.right.all() and not left.right.any()
     for name in ("vertices", "joints", "translation", "hypothesis_joints"):
         wanted = mirror_points(getattr(right, name))
@@ -87,7 +92,7 @@ def test_left_is_right_in_the_mirror(hand_recoverer):
 
 
 def test_projections_are_of_the_meshes(hand_recoverer):
-    found = hand_recoverer.of_hands(made_up_hands(), CAMERA, SIZE)
+    found = recovered(hand_recoverer, made_up_hands())
     rays = found.joints[..., :2] / found.joints[..., 2:]
     pixels = rays * CAMERA.focal + np.array(CAMERA.principal_point)
     np.testing.assert_allclose(found.joints2d, pixels, atol=0.01)
@@ -97,15 +102,15 @@ def test_projections_are_of_the_meshes(hand_recoverer):
 
 def test_a_hand_does_not_depend_on_the_others(hand_recoverer):
     hands, options = made_up_hands(5), RecoverOptions(refine_steps=0)
-    together = hand_recoverer.of_hands(hands, CAMERA, SIZE, options)
-    alone = hand_recoverer.of_hands(hands.only([0]), CAMERA, SIZE, options)
+    together = recovered(hand_recoverer, hands, options)
+    alone = recovered(hand_recoverer, hands.only([0]), options)
     np.testing.assert_allclose(together.vertices[:1], alone.vertices, atol=1e-5)
-    nobody = hand_recoverer.of_hands(hands.only([]), CAMERA, SIZE, options)
+    nobody = recovered(hand_recoverer, hands.only([]), options)
     assert len(nobody) == 0 and nobody.vertices.shape == (0, *alone.vertices.shape[1:])
 
 
 def test_files_are_read_again(hand_recoverer, tmp_path):
-    found = hand_recoverer.of_hands(made_up_hands(), CAMERA, SIZE, RecoverOptions(refine_steps=0))
+    found = recovered(hand_recoverer, made_up_hands(), RecoverOptions(refine_steps=0))
     found.save(tmp_path / "a.npz")
     again = HandMeshes.load(tmp_path / "a.npz")
     for name, value in found.arrays().items():
@@ -120,11 +125,10 @@ def test_a_model_of_people_is_none_of_hands():
 def test_given_hands_take_the_place_of_the_detectors(hand_recoverer):
     points = made_up_hands(1).keypoints[0]
     given = [GivenHand(False, points)]
-    image = np.zeros((480, 640, 3), np.uint8)
     options = RecoverOptions(refine_steps=0)
-    found = hand_recoverer.recover(image, given=given, options=options)
+    found = hand_recoverer.recover(BLACK, given=given, options=options)
     assert len(found) == 1 and not found.right[0]
     np.testing.assert_array_equal(found.keypoints2d[0], points)
     # A box in which there is no hand is left out.
     box = np.float64([100, 100, 200, 200])
-    assert len(hand_recoverer.recover(image, given=[GivenHand(None, box=box)])) == 0
+    assert len(hand_recoverer.recover(BLACK, given=[GivenHand(None, box=box)])) == 0
