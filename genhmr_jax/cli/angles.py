@@ -21,6 +21,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--mass", type=number(float, 1, 500), metavar="KG", help=mass)
     cutoff = "cutoff of the low-pass filter, Hz; 0: none (default: %(default)s)"
     add("--filter", type=number(float, 0, 1000), default=6.0, metavar="HZ", help=cutoff)
+    how = "network (NeurIK), inverse kinematics, or rotations of the body (default: %(default)s)"
+    add("--method", choices=("neurik", "ik", "reading"), default="neurik", help=how)
     bodies = "the body of the result (default: neutral, or that of the clip)"
     add("--body", type=path_flag, help=bodies)
 

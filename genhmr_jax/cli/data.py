@@ -44,6 +44,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--hand", default="free", type=path_flag, metavar="FILE", help=hand)
     add("--seed", type=int, default=0, metavar="N", help="of the poses (default: 0)")
 
+    about = "write joint angles of the motions of a pose corpus, to train NeurIK"
+    add = actions.add_parser("angles", help=about).add_argument
+    motions = "pose corpus with frame numbers, of `genhmr data poses`"
+    add("--poses", required=True, type=path_flag, metavar="FILE.npz", help=motions)
+    labels = "the angles, for --config.data.angles=FILE.npz"
+    add("--out", required=True, type=path_flag, metavar="FILE.npz", help=labels)
+    copies = "of each training motion, with other shapes and turned joints (default: 3)"
+    add("--copies", type=int, default=3, metavar="N", help=copies)
+    add("--seed", type=int, default=0, metavar="N", help="of shapes and copies (default: 0)")
+
 
 def run(args: argparse.Namespace) -> int:
     """Run an action.
@@ -51,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       InputError: bad input; the command shows it as one line.
     """
-    actions = {"list": _list, "build": _build, "poses": _poses, "hand-poses": _hand_poses}
+    actions = {
+        "list": _list, "build": _build, "poses": _poses, "hand-poses": _hand_poses,
+        "angles": _angles,
+    }  # fmt: skip
     return actions[args.action](args)
 
 
@@ -120,4 +133,11 @@ def _hand_poses(args: argparse.Namespace) -> int:
     from genhmr_jax.data.hands.corpus import write_hand_corpus
 
     print(write_hand_corpus(args.out, args.count, args.hand, args.seed))
+    return 0
+
+
+def _angles(args: argparse.Namespace) -> int:
+    from genhmr_jax.systems.biopose.labels import write_labels
+
+    print(write_labels(args.poses, args.out, args.copies, args.seed))
     return 0

@@ -8,8 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genhmr_jax.cli import evaluate_angles
 from genhmr_jax.core.choices import CONTEXTS
-from genhmr_jax.evaluate.datasets import BENCHMARKS, CLIPS, DATASETS, SYNTHETIC
+from genhmr_jax.evaluate.datasets import (
+    ANGLES,
+    BENCHMARKS,
+    CLIP_ANGLES,
+    CLIPS,
+    DATASETS,
+    SYNTHETIC,
+)
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_flag
 
@@ -25,15 +33,15 @@ _ONLY_FOR = {
     "protocol": tuple(DATASETS),
     "true_focal": (*DATASETS, CLIPS),
     "body_dir": (*DATASETS, "photos"),
-    "limit": (*DATASETS, *SYNTHETIC, CLIPS),
-    "poses": (*SYNTHETIC, CLIPS),
+    "limit": (*DATASETS, *SYNTHETIC, CLIPS, ANGLES, CLIP_ANGLES),
+    "poses": (*SYNTHETIC, CLIPS, CLIP_ANGLES),
     "robustness": tuple(SYNTHETIC),
     "uncertainty": tuple(SYNTHETIC),
     "pictures": (*SYNTHETIC, "photos"),
     "true_keypoints": tuple(SYNTHETIC),
 }
 """Flags that only some test sets support; for the others they are errors."""
-_ONE_SETTING = ("photos", CLIPS)
+_ONE_SETTING = ("photos", CLIPS, ANGLES, CLIP_ANGLES)
 """Test sets on which one setting of one model is measured."""
 ITERATIONS = (1, 3, 5, 10)
 MEAN_POSE = "mean-pose"
@@ -47,7 +55,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--dataset", required=True, choices=(*DATASETS, *BENCHMARKS), help="the test set")
     folder = (
         "folder of the official releases, or of the datasets built by `genhmr data build`; photos: "
-        "of the photos; synthetic, clips: of the test set, which is rendered there if it is missing"
+        "of the photos; synthetic, clips: of the test set, which is rendered there if it is "
+        "missing; angles: of angles.npz, written by `genhmr data angles`"
     )
     add("--data-dir", required=True, type=path_flag, metavar="DIR", help=folder)
     trained = "a trained model, or mean-pose, the baseline (default: the packaged model)"
@@ -127,8 +136,9 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out or f"eval_{args.dataset}.json")
     if not out.parent.is_dir():
         raise InputError(out, "cannot be written (no such folder)", "choose another --out")
-    rendered = dict.fromkeys(SYNTHETIC, _synthetic)
-    measure = (rendered | {CLIPS: _clips, "photos": _photos}).get(args.dataset, _dataset)
+    ours = dict.fromkeys(SYNTHETIC, _synthetic) | {CLIPS: _clips, "photos": _photos}
+    ours |= {ANGLES: evaluate_angles.angles, CLIP_ANGLES: _clip_angles}
+    measure = ours.get(args.dataset, _dataset)
     measured, text = measure(args)
     result = {
         "dataset": args.dataset,
@@ -358,6 +368,14 @@ def _clips(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         true_focal=args.true_focal,
     )
     return _benchmark(args, found, clips.clips_table(found))
+
+
+def _clip_angles(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """As `_dataset`, on the joint angles of rendered people."""
+    from genhmr_jax.geometry.bodies import load_body
+
+    model = _load(args, load_body())
+    return _benchmark(args, *evaluate_angles.clip_angles(args, model, _one_setting(args, model)))
 
 
 def _one_setting(args: argparse.Namespace, model: "Recoverer") -> "RecoverOptions":

@@ -11,6 +11,9 @@ from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 
 SPLITS = ("train", "val")
+RATES = {"cmu_asf": 120.0, "cmu_bvh": 120.0, "aist": 60.0}
+"""Frames a second of the datasets in which it is the same for all clips. Their frame numbers tell
+the time of a pose."""
 
 
 def parse_weights(text: str) -> dict[str, float | None]:
@@ -40,9 +43,10 @@ def parse_weights(text: str) -> dict[str, float | None]:
 def write_corpus(data_dir: str | Path, weights: Mapping[str, float | None], out: str | Path) -> str:
     """Writes a pose corpus from the splits train and val of pose datasets.
 
-    The npz has poses (N, 72) float32, split (N,) 0 train / 1 val, seq_id (N,), sequences (clips by
-    seq_id), and, if there are weights, weight (N,): the probability of each training pose, 0 for
-    validation.
+    The npz has poses (N, 72) float32, split (N,) 0 train / 1 val, seq_id (N,), seq_name and
+    seq_subject (by seq_id), and, if there are weights, weight (N,): the probability of each
+    training pose, 0 for validation. If all datasets are in RATES, it has frame (N,) and
+    mocap_framerate too, from which motions can be made (synthetic/motions.py).
 
     Args:
       data_dir: the folder of the built datasets.
@@ -64,15 +68,16 @@ def write_corpus(data_dir: str | Path, weights: Mapping[str, float | None], out:
         raise InputError("--source", problem, f"give one: {unknown[0]}=0.2")
 
     # 1. Read all datasets.
-    poses, splits, probabilities, clips, lines = [], [], [], [], []
+    poses, splits, probabilities, clips, times, lines = [], [], [], [], [], []
     for name, weight in weights.items():
         for number, split in enumerate(SPLITS):
             built = _open(data_dir, find(name), split)
             if built is None:
                 lines.append(f"{name} {split}: not built")
                 continue
-            part, sequences = _read(built)
+            part, sequences, frames = _read(built)
             poses.append(part)
+            times.append(frames / RATES.get(name, np.nan))
             clips += sequences
             splits.append(np.full(len(part), number, np.int8))
             if split == "train":
@@ -89,8 +94,16 @@ def write_corpus(data_dir: str | Path, weights: Mapping[str, float | None], out:
         "poses": np.concatenate(poses),
         "split": np.concatenate(splits),
         "seq_id": seq_id.astype(np.int32),
-        "sequences": names,
+        "seq_name": names,
+        "seq_subject": np.array([name.rpartition("/")[0] or name for name in names]),
     }
+    seconds = np.concatenate(times)
+    if np.isfinite(seconds).all():
+        rate = max(RATES[name] for name in weights)
+        arrays["frame"] = np.round(seconds * rate).astype(np.int32)
+        arrays["mocap_framerate"] = np.float32(rate)
+    else:
+        lines.append("the times of the poses are not known: the corpus has no motions")
     if len(weights) > 1 or any(weight or find(name).weights for name, weight in weights.items()):
         total = np.concatenate(probabilities)
         arrays["weight"] = (total / max(total.sum(), 1e-12)).astype(np.float32)
@@ -107,13 +120,15 @@ def _open(data_dir: str | Path, source: Source, split: str) -> Built | None:
     return open_built(data_dir, source.name, split)
 
 
-def _read(built: Built) -> tuple[np.ndarray, list[str]]:
-    """The poses (N, 72) of a split, and the sequence of each."""
+def _read(built: Built) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """The poses (N, 72) of a split, and the sequence and the frame number (N,) of each."""
     poses, sequences = np.empty((len(built), 72), np.float32), []
+    frames = np.empty(len(built), np.int64)
     for i, record in enumerate(built):
         poses[i] = record["pose"]
         sequences.append(record["sequence"])
-    return poses, sequences
+        frames[i] = record["frame"]
+    return poses, sequences, frames
 
 
 def _probabilities(

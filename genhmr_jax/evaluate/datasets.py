@@ -43,5 +43,8 @@ SYNTHETIC = {"synthetic": 1, "synthetic_v2": 2}
 """Rendered test sets and their version (evaluate/synthetic_split.py)."""
 CLIPS = "clips"
 """The rendered clips (evaluate/clip_split.py)."""
-BENCHMARKS = (*SYNTHETIC, CLIPS, "photos")
-"""Free test sets, measured by evaluate/benchmark.py, evaluate/clips.py and evaluate/photos.py."""
+ANGLES, CLIP_ANGLES = "angles", "clip-angles"
+"""Joint angles of stored motions (evaluate/angles.py), and of the people of the rendered clips."""
+BENCHMARKS = (*SYNTHETIC, CLIPS, ANGLES, CLIP_ANGLES, "photos")
+"""Free test sets, measured by evaluate/benchmark.py, evaluate/clips.py, evaluate/angles.py,
+evaluate/clip_angles.py and evaluate/photos.py."""

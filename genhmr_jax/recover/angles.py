@@ -1,6 +1,8 @@
-"""Joint angles of the people of a clip: markers of their bodies, inverse kinematics, a filter."""
+"""Joint angles of the people of a clip: markers of their bodies, angles by a method, a filter."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,12 +17,16 @@ from genhmr_jax.geometry.gait import Cycle, gait_cycles
 from genhmr_jax.geometry.markers import MARKERS
 from genhmr_jax.geometry.motion import CAMERA, Motion
 from genhmr_jax.geometry.stature import stature, with_stature
+from genhmr_jax.recover.photo import default_checkpoint
 from genhmr_jax.render.rest import rest_joints, rest_of
-from genhmr_jax.systems.biopose.ik import solve
+from genhmr_jax.systems.biopose.methods import BODY_HALF_WIDTH, solve_body
 from genhmr_jax.systems.biopose.model_file import body_mass
 from genhmr_jax.systems.biopose.reading import READ, read_angles
-from genhmr_jax.systems.biopose.skeleton import Skeleton, marker_body, skeleton_of
+from genhmr_jax.systems.biopose.skeleton import Skeleton, marker_body
+from genhmr_jax.systems.biopose.system import NeurIkSystem, load_neurik
 
+METHOD = "neurik"
+"""The default; docs/systems/biopose.md compares them."""
 CUTOFF = 6.0
 """Hz of the low-pass filter, as in most analyses of walking (Winter 2009)."""
 _PASSES = 0.802  # factor of the cutoff of each of two passes (Winter 2009, section 2.2.4.4)
@@ -38,6 +44,9 @@ class PersonAngles:
     Attributes:
       name: of the person. times: (F,) seconds.
       values: (F, 47) of COORDINATES, filtered. unfiltered: the same before.
+      band: (F, 44) half widths of the 80 % band of ANGLES, degrees, filtered like the angles; NaN
+        if the method has none.
+      method: of methods.METHODS.
       read: (F, 9) of READ, degrees.
       markers: (F, 70, 3) of the body's skin, not filtered.
       model_markers: (F, 70, 3) of the skeleton, not filtered.
@@ -53,6 +62,8 @@ class PersonAngles:
     times: Float[np.ndarray, "F"]
     values: Float[np.ndarray, "F 47"]
     unfiltered: Float[np.ndarray, "F 47"]
+    band: Float[np.ndarray, "F 44"]
+    method: str
     read: Float[np.ndarray, "F 9"]
     markers: Float[np.ndarray, "F 70 3"]
     model_markers: Float[np.ndarray, "F 70 3"]
@@ -77,23 +88,28 @@ def angles_of(
     motion: Motion,
     body: smpl_jax.SmplModel,
     *,
+    method: str = METHOD,
     height: float | None = None,
     mass: float | None = None,
     cutoff: float = CUTOFF,
+    model: tuple[NeurIkSystem, Any] | None = None,
 ) -> PersonAngles:
     """Joint angles of a motion, from its first to its last known frame.
 
     Args:
       motion: of a person; in the axes of the camera, gravity is taken to be along its y axis.
       body: of its parameters.
+      method: of methods.METHODS. NeurIK knows rates from 20 frames a second; for lower ones the
+        angles are those of inverse kinematics.
       height: metres; the person, and the distance to the camera, are scaled to it.
       mass: kg; None: from the volume of the body.
       cutoff: Hz of a zero-lag Butterworth filter of 4th order; 0, or too little frames a second for
         it: no filter.
+      model: NeurIK and its parameters (default: the shipped one).
 
     Raises:
       InputError: no height of a person.
-      ValueError: the person is in no frame.
+      ValueError: the person is in no frame, or no such method.
     """
     motion = _regular(motion.continuous())
     if height is not None:
@@ -106,12 +122,17 @@ def angles_of(
     else:
         axes = "y is up, and the ground is at 0"
     turned = _heading(markers)
-    markers = Rotation.from_euler("y", -turned, degrees=True).apply(markers.reshape(-1, 3))
-    markers = markers.reshape(len(motion), -1, 3).astype(np.float32)
+    turn = Rotation.from_euler("y", -turned, degrees=True)
+    markers = turn.apply(markers.reshape(-1, 3)).reshape(len(motion), -1, 3).astype(np.float32)
+    if motion.axes == CAMERA:
+        turn = turn * Rotation.from_euler("x", 180, degrees=True)
+    poses = motion.poses.copy()
+    poses[:, 0] = (turn * Rotation.from_rotvec(poses[:, 0])).as_rotvec()
     # 2. Angles.
-    skeleton = skeleton_of(body, motion.betas)
-    found = solve(skeleton, markers)
-    rate = motion.rate
+    rate, model = motion.rate, model or shipped_neurik()
+    if method == "neurik" and not model[0].stride(rate):
+        method = "ik"
+    found = solve_body(method, model, body, motion.betas, poses, markers, rate)
     filtered = cutoff > 0 and cutoff / _PASSES < rate / 2 and len(motion) > 1
     smooth = lambda x: low_pass(x, rate, cutoff) if filtered else x
     values = smooth(found.values)
@@ -122,12 +143,14 @@ def angles_of(
         times=motion.times,
         values=values,
         unfiltered=found.values,
+        band=smooth(np.hypot(found.band, BODY_HALF_WIDTH)),
+        method=method,
         read=read_angles(values),
         markers=markers,
         model_markers=found.markers,
         rmse=found.rmse,
         observed=motion.present,
-        skeleton=skeleton,
+        skeleton=found.skeleton,
         mass=mass,
         height=stature(body, motion.betas),
         axes=axes,
@@ -135,6 +158,12 @@ def angles_of(
         cutoff=cutoff if filtered else 0.0,
         cycles=tuple(_cycles(motion.times, smooth(markers))),
     )
+
+
+@functools.cache
+def shipped_neurik() -> tuple[NeurIkSystem, Any]:
+    """NeurIK and its parameters, as they come with the package."""
+    return load_neurik(default_checkpoint("neurik"))
 
 
 def low_pass(

@@ -45,7 +45,11 @@ def run(args: argparse.Namespace) -> int:
         if motion.present.sum() < _SHORTEST:
             complain(f"{path}: {motion.name} is seen in one frame only, and is left out")
             continue
-        person = angles_of(motion, body, height=args.height, mass=args.mass, cutoff=args.filter)
+        how = {"height": args.height, "mass": args.mass, "cutoff": args.filter}
+        person = angles_of(motion, body, method=args.method, **how)
+        if person.method != args.method:
+            few = f"{1 / np.median(np.diff(person.times)):.0f} frames a second are too few for"
+            complain(f"{path}: {few} {args.method}: angles are those of inverse kinematics")
         if args.filter and not person.cutoff:
             complain(f"{path}: too few frames a second for a filter of {args.filter:g} Hz")
         files = write_person(out / f"{path.stem}_{number}", person)

@@ -1,11 +1,13 @@
 """The files of `genhmr angles` for one person."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from genhmr_jax.geometry.anatomy import COORDINATES
+from genhmr_jax.geometry.anatomy import ANGLES, COORDINATES
 from genhmr_jax.geometry.gait import Cycle
 from genhmr_jax.geometry.markers import MARKERS
 from genhmr_jax.io.atomic import atomic_path
@@ -53,8 +55,14 @@ def notes_of(person: PersonAngles) -> list[str]:
     if person.cutoff:
         low_pass = f"Butterworth low-pass of 4th order without lag, {person.cutoff:g} Hz"
     rmse = 1e3 * float(np.sqrt((person.rmse**2).mean()))
+    method = {
+        "neurik": "NeurIK, a network over frames",
+        "ik": "inverse kinematics of each frame",
+        "reading": "rotations of the body, calibrated",
+    }[person.method]
     return [
         "Written by genhmr_jax (genhmr angles), from one camera",
+        f"Method: {method}",
         f"Filter: {low_pass}",
         f"Axes: {person.axes}; turned by {person.turned:.2f} degrees about y, "
         "so that the pelvis faces x on average",
@@ -63,8 +71,10 @@ def notes_of(person: PersonAngles) -> list[str]:
 
 
 def _write_table(path: Path, person: PersonAngles) -> None:
-    """All angles (degrees) and translations (metres) of each frame."""
+    """All angles (degrees), translations (metres) and half widths of bands of each frame."""
     columns = person.columns
+    if not np.isnan(person.band).any():
+        columns |= dict(zip((f"{name}_pm80" for name in ANGLES), person.band.T, strict=True))
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["time", "observed", "marker_rmse", *columns])
@@ -96,8 +106,29 @@ def _write_gait(path: Path, person: PersonAngles) -> None:
 
 def in_percent(person: PersonAngles, name: str, cycle: Cycle) -> np.ndarray:
     """An angle of the cycle's side at 0..100 % of it."""
+    return _of_cycle(person, person.columns[f"{name}_{cycle.side}"], cycle)
+
+
+def _of_cycle(person: PersonAngles, column: np.ndarray, cycle: Cycle) -> np.ndarray:
     times = np.linspace(cycle.start, cycle.end, _SAMPLES)
-    return np.interp(times, person.times, person.columns[f"{name}_{cycle.side}"])
+    return np.interp(times, person.times, column)
+
+
+def _draw_band(
+    axes: Any, times: Any, column: np.ndarray, person: PersonAngles, name: str, colour: str,
+    cycles: Sequence[Cycle] = (),
+) -> None:  # fmt: skip
+    """The 80 % band around an angle, which is over time, or the mean of cycles.
+
+    Angles of the ISB's shoulder, which are read from others, have none.
+    """
+    if name not in ANGLES or np.isnan(person.band).any():
+        return
+    half = person.band[:, ANGLES.index(name)]
+    if cycles:
+        times = np.arange(_SAMPLES)
+        half = np.mean([_of_cycle(person, half, cycle) for cycle in cycles], 0)
+    axes.fill_between(times, column - half, column + half, color=colour, alpha=0.12, linewidth=0)
 
 
 def _write_plot(path: Path, person: PersonAngles) -> bool:
@@ -113,11 +144,13 @@ def _write_plot(path: Path, person: PersonAngles) -> bool:
             if not person.cycles:
                 column = person.columns[f"{name}_{side}"]
                 axes.plot(person.times, column, color=colour, label=_SIDES[side])
+                _draw_band(axes, person.times, column, person, f"{name}_{side}", colour)
             for cycle in mine:
                 axes.plot(in_percent(person, name, cycle), color=colour, alpha=0.35, linewidth=1)
             if mine:
                 mean = np.mean([in_percent(person, name, cycle) for cycle in mine], 0)
                 axes.plot(mean, color=colour, label=_SIDES[side])
+                _draw_band(axes, None, mean, person, f"{name}_{side}", colour, mine)
                 leave = 100 * np.mean([cycle.stance for cycle in mine])
                 axes.axvline(leave, color=colour, linestyle=":", linewidth=1)
         axes.set_title(title)

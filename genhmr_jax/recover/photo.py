@@ -34,7 +34,9 @@ ROWS = 8
 """People who are solved together."""
 T = TypeVar("T")
 DEFAULT_MODEL = "genhmr"
-SHIPPED = {"genhmr": "default", "posturehmr": "posturehmr", "maskhand": "maskhand"}
+SHIPPED = {
+    "genhmr": "default", "posturehmr": "posturehmr", "maskhand": "maskhand", "neurik": "neurik",
+}  # fmt: skip
 """The kinds of models that come with the package, and their folders in assets/."""
 
 

@@ -57,6 +57,7 @@ _ENTRIES: dict[str, Entry] = {
     "regressor": Entry(task=_REGRESSORS.task),
     "tokenizer": Entry(task="genhmr_jax.systems.tokenizer.task"),
     "lifter": Entry(task="genhmr_jax.systems.lifter.task"),
+    "neurik": Entry(task="genhmr_jax.systems.biopose.task"),
 }
 
 

@@ -211,7 +211,8 @@ def test_corpus_with_published_weights(built_poses, manual, tmp_path, capsys):
         for record in read(name, manual, split)
     ]
     np.testing.assert_array_equal(arrays["poses"], np.stack([record["pose"] for record in wanted]))
-    assert [arrays["sequences"][i] for i in arrays["seq_id"]] == [
+    assert "frame" not in arrays, "the clips of AMASS have different rates"
+    assert [arrays["seq_name"][i] for i in arrays["seq_id"]] == [
         record["sequence"] for record in wanted
     ]
     assert (
@@ -220,7 +221,7 @@ def test_corpus_with_published_weights(built_poses, manual, tmp_path, capsys):
     )
     np.testing.assert_allclose(val.weights, 1 / len(val.poses))
     subsets = np.array(
-        [name.split("/")[0] for name in arrays["sequences"][arrays["seq_id"][arrays["split"] == 0]]]
+        [name.split("/")[0] for name in arrays["seq_name"][arrays["seq_id"][arrays["split"] == 0]]]
     )
     share = {name: train.weights[subsets == name].sum() for name in set(subsets)}
     # CMU .12, BMLrub .11, MOYO .16, and GRAB, which no paper weighs, as the smallest: .03.
@@ -234,14 +235,19 @@ def test_corpus_with_published_weights(built_poses, manual, tmp_path, capsys):
 
 def test_corpus_with_given_weights(built_poses, tmp_path):
     arrays, train, _ = corpus_of(built_poses, "cmu_asf=3,aist=1", tmp_path / "corpus.npz")
-    aist = np.char.startswith(arrays["sequences"][arrays["seq_id"][arrays["split"] == 0]], "AIST")
+    aist = np.char.startswith(arrays["seq_name"][arrays["seq_id"][arrays["split"] == 0]], "AIST")
     np.testing.assert_allclose(train.weights[aist].sum(), 0.25, rtol=1e-5)
+    assert arrays["mocap_framerate"] == 120  # AIST++ has 60
+    assert (arrays["frame"][arrays["split"] == 0][aist] % 2 == 0).all()
 
 
 def test_corpus_of_one_source_without_weights_balances_clips(built_poses, tmp_path):
     arrays, train, _ = corpus_of(built_poses, "cmu_bvh", tmp_path / "corpus.npz")
     assert "weight" not in arrays
     np.testing.assert_allclose(train.weights.sum(), 1)
+    assert arrays["mocap_framerate"] == 120 and arrays["frame"].shape == arrays["seq_id"].shape
+    assert all(name.startswith("CMU/") for name in arrays["seq_subject"])
+    assert len(arrays["seq_subject"]) == len(arrays["seq_name"])
 
 
 @pytest.mark.parametrize(

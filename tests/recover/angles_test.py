@@ -9,11 +9,12 @@ from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.cli import main
-from genhmr_jax.geometry.anatomy import COORDINATES
+from genhmr_jax.geometry.anatomy import ANGLES, COORDINATES
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.motion import CAMERA, WORLD, Motion
 from genhmr_jax.geometry.stature import stature
 from genhmr_jax.recover.angles import angles_of, low_pass
+from genhmr_jax.systems.biopose.methods import BODY_HALF_WIDTH
 from support.export_motions import clip as made_up_clip
 
 BODY = load_body("neutral")
@@ -132,6 +133,23 @@ def test_the_command(tmp_path, capsys):
     knee = np.array([float(row["knee_angle_r"]) for row in sheet])
     mot = np.array(rows[1:], float)[:, rows[0].index("knee_angle_r")]
     np.testing.assert_allclose(knee, mot, atol=1e-3)
+    band = np.array([float(row["knee_angle_r_pm80"]) for row in sheet])
+    assert (band > BODY_HALF_WIDTH[ANGLES.index("knee_angle_r")]).all() and band.max() < 40
+    assert "Method: NeurIK" in head
+
+
+@pytest.mark.slow
+def test_methods(person):
+    """All three agree on a walk; NeurIK is not asked for less than 20 frames a second."""
+    knee = person.columns["knee_angle_l"][6:-6]
+    for method, most in (("ik", 4), ("reading", 6)):
+        other = angles_of(walker(), BODY, method=method)
+        assert other.method == method and np.isnan(other.band).all()
+        assert np.abs(other.columns["knee_angle_l"][6:-6] - knee).mean() < most
+        assert np.abs(other.columns["pelvis_tx"] - person.columns["pelvis_tx"]).max() < 0.03
+    slow = walker()
+    slow = dataclasses.replace(slow, times=3 * slow.times)
+    assert person.method == "neurik" and angles_of(slow, BODY).method == "ik"
 
 
 def test_bad_input(tmp_path, capsys):

@@ -69,7 +69,7 @@ def _file(pixels: np.ndarray, kind: str, **how: int) -> bytes:
     return stream.getvalue()
 
 
-def _png(width: int, height: int, compressed: bytes) -> bytes:
+def png_of(width: int, height: int, compressed: bytes) -> bytes:
     """A PNG file of RGB pixels, with any size in its header."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -126,11 +126,11 @@ KINDS: dict[str, Callable[[random.Random, dict[str, Body]], Body]] = {
     "text": lambda rng, photos: Body(b"no photo\n" * 100, statuses=(415,)),
     "type of text": lambda rng, photos: Body(_sample(photos), "text/plain", (415,)),
     "huge declared size": lambda rng, photos: Body(
-        _png(65_000, 65_000, zlib.compress(b"")), "image/png", (413,)
+        png_of(65_000, 65_000, zlib.compress(b"")), "image/png", (413,)
     ),
-    "bomb": lambda rng, photos: Body(_png(10_000, 10_000, ZEROS), "image/png", (413,)),
+    "bomb": lambda rng, photos: Body(png_of(10_000, 10_000, ZEROS), "image/png", (413,)),
     "bomb in a small picture": lambda rng, photos: Body(
-        _png(64, 64, ZEROS), "image/png", (400, 422)
+        png_of(64, 64, ZEROS), "image/png", (400, 422)
     ),
     "20,000 scans": lambda rng, photos: Body(SCANS),
     "too many bytes": lambda rng, photos: Body(bytes(MAX_BYTES + 1), statuses=(413, 0)),

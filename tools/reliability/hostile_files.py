@@ -2,11 +2,11 @@
 
 import gzip
 import pathlib
-import struct
 import zlib
 from collections.abc import Callable
 
 import numpy as np
+from hostile_bodies import png_of
 from PIL import Image
 
 
@@ -28,14 +28,7 @@ def _header_only(path: pathlib.Path) -> None:
 
 def _bomb(path: pathlib.Path) -> None:
     """A small PNG that declares 30,000 x 30,000 px, of which it has none."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
-    data = chunk(b"IDAT", zlib.compress(bytes(100_000)))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b""))
+    path.write_bytes(png_of(30_000, 30_000, zlib.compress(bytes(100_000))))
 
 
 def _picture(mode: str, size: tuple[int, int]) -> Callable[[pathlib.Path], None]:

@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.spatial.transform import Rotation
 
 from genhmr_jax.core.least_squares import where_rows
-from genhmr_jax.geometry.anatomy import ANGLES, AXES, COORDINATES, GROUP, GROUPS, LIMITS, PARENTS
+from genhmr_jax.geometry.anatomy import ANGLES, COORDINATES, GROUP, GROUPS, LIMITS, PARENTS
 from genhmr_jax.geometry.markers import CARRIERS, MARKERS
 from genhmr_jax.systems.biopose.kinematics import Placed, Pose, by_pose, by_scales, moved, place
 from genhmr_jax.systems.biopose.skeleton import Skeleton
-from genhmr_jax.systems.biopose.start import both_sequences, closed_form
+from genhmr_jax.systems.biopose.start import closed_form
 
 CHUNK = 64
 """Frames that are solved together; the last ones are repeated to fill it."""
@@ -108,19 +109,23 @@ def solve(
     pose, placed = jax.tree.map(lambda *x: np.concatenate(x)[: len(target)], *parts)
     gap = np.where(known[..., None], placed.markers - target, 0)
     rmse = np.sqrt((gap**2).sum((1, 2)) / known.sum(1))
-    values = np.concatenate(
-        [np.zeros((len(target), 3)), pose.translation + middle[:, 0], pose.angles], 1
-    )
-    values[:, 6:] = np.degrees(values[:, 6:])
-    pelvis = both_sequences(jnp.asarray(pose.rotation), AXES[:3])[0]
-    values[:, :3] = np.degrees(np.asarray(pelvis))
-    for name in _BALLS:
-        column = slice(COORDINATES.index(name), COORDINATES.index(name) + 3)
-        values[:, column] = _continuous(values[:, column], COORDINATES[column])
+    values = values_of(dataclasses.replace(pose, translation=pose.translation + middle[:, 0]))
     return Angles(
         values.astype(np.float32), placed.markers + middle, placed.centres + middle, rmse,
         np.asarray(scales),
     )  # fmt: skip
+
+
+def values_of(pose: Pose) -> Float[np.ndarray, "F 47"]:
+    """COORDINATES of the poses of successive frames: degrees and metres, without jumps of 360."""
+    root = [np.zeros((len(pose.angles), 3)), pose.translation, np.degrees(pose.angles)]
+    values = np.concatenate(root, 1)
+    # The pelvis: about z, x and y (AXES). By NumPy: JAX would compile for each number of frames.
+    values[:, :3] = Rotation.from_matrix(np.asarray(pose.rotation)).as_euler("ZXY", degrees=True)
+    for name in _BALLS:
+        column = slice(COORDINATES.index(name), COORDINATES.index(name) + 3)
+        values[:, column] = _continuous(values[:, column], COORDINATES[column])
+    return values
 
 
 def _filled(rows: np.ndarray, count: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import smpl_jax
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.geometry.anatomy import AXES, BODIES, OWNER, PARENTS, rotation_about
+from genhmr_jax.geometry.anatomy import AXES, BODIES, GROUP, GROUPS, OWNER, PARENTS, rotation_about
 from genhmr_jax.geometry.markers import CARRIERS, MARKERS, marker_vertices
 from genhmr_jax.geometry.skeleton import forward_kinematics
 
@@ -176,6 +176,23 @@ def skeleton_of(body: smpl_jax.SmplModel, betas: Float[np.ndarray, "S"]) -> Skel
     return Skeleton(*(x.astype(np.float32) for x in (offsets, turns, markers)))
 
 
+def scales_between(
+    mean: Skeleton, own: Skeleton
+) -> Float[np.ndarray, "G"]:
+    """The scales of the groups that bring one skeleton nearest to another, least squares.
+
+    A scale stretches the offsets of joints, and the places of markers, of its bodies.
+    """
+    found = np.zeros(len(GROUPS))
+    for group in range(len(GROUPS)):
+        offsets = np.array([p >= 0 and GROUP[p] == group for p in PARENTS])
+        markers = GROUP[CARRIERS] == group
+        both = (np.concatenate([s.offsets[offsets], s.markers[markers]]) for s in (mean, own))
+        before, after = both
+        found[group] = (before * after).sum() / (before**2).sum()
+    return found
+
+
 def _mean_markers(
     body: smpl_jax.SmplModel, betas: Float[np.ndarray, "S"], rest: Rest
 ) -> Float[np.ndarray, "M 3"]:
@@ -191,7 +208,7 @@ def _mean_markers(
     local = Rotation.from_rotvec(poses.reshape(-1, 3)).as_matrix()
     local = local.reshape(*poses.shape[:2], 3, 3)
     world, _ = forward_kinematics(body.parents, np.zeros_like(joints), local)
-    rig = [body.joint_names.index(_rig_joint(BODIES[carrier])) for carrier in CARRIERS]
+    rig = [body.joint_names.index(rig_joint(BODIES[carrier])) for carrier in CARRIERS]
     back = np.einsum("nmji,nmj->nmi", world[:, rig], vertices - joints[:, rig])
     in_rest = back.mean(0) + rest_joints[0, rig] - rest.centres[CARRIERS]
     return np.einsum("mij,mi->mj", rest.frames[CARRIERS], in_rest)
@@ -200,7 +217,8 @@ def _mean_markers(
 _POSED = jax.jit(lambda body, betas, poses: smpl_jax.forward(body, betas, poses))
 
 
-def _rig_joint(body: str) -> str:
+def rig_joint(body: str) -> str:
+    """The joint of SMPL's form that turns as a body of the skeleton does."""
     side = {"_r": "right_", "_l": "left_"}.get(body[-2:], "")
     return side + _RIG[body[:-2] if side else body]
 

@@ -50,27 +50,49 @@ def closed_form(
     torso = found[:, [BODIES.index("torso")]]
     found = found.at[:, pairs].set(_nearest(spread[:, pairs] + _LIKE_TORSO * torso))
     # 2. Bodies without enough markers.
-    for body in np.flatnonzero(_MARKER_COUNT < 2):
+    for body in np.flatnonzero(_MARKER_COUNT == 1):
         zero = _einsum("fij,jk->fik", found[:, PARENTS[body]], turns[body])
-        if _MARKER_COUNT[body] == 0:
-            relative = _einsum("fji,fjk->fik", zero, found[:, PARENTS.index(body)])
-            angle = _closest(relative[:, None], AXES[OWNER == body])
-            zero = compose(zero, turns_about(AXES[OWNER == body], angle)[:, 0])
         found = found.at[:, body].set(zero)
+    found = turned_towards_children(turns, found)
     # 3. Angles between the bodies.
-    zero = _einsum("fbij,bjk->fbik", found[:, _ABOVE], turns)
-    relative = _einsum("fbji,fbjk->fbik", zero, found)
-    angles = jnp.zeros((len(markers), len(OWNER)))
+    angles = angles_between(turns, found)
+    # 4. The pelvis: its markers where they are.
+    shift = mean[:, 0] - _einsum("fij,fj->fi", found[:, 0], own[:, 0])
+    return Pose(found[:, 0], shift, angles[:, 3:])
+
+
+def turned_towards_children(
+    turns: Float[Array, "B 3 3"], rotations: Float[Array, "F B 3 3"]
+) -> Float[Array, "F B 3 3"]:
+    """Rotations in which talus and ulna, which carry no marker, turn from their parents towards
+    their children about the one axis that they have."""
+    for body in np.flatnonzero(_MARKER_COUNT == 0):
+        zero = _einsum("fij,jk->fik", rotations[:, PARENTS[body]], turns[body])
+        relative = _einsum("fji,fjk->fik", zero, rotations[:, PARENTS.index(body)])
+        angle = _closest(relative[:, None], AXES[OWNER == body])
+        turned = compose(zero, turns_about(AXES[OWNER == body], angle)[:, 0])
+        rotations = rotations.at[:, body].set(turned)
+    return rotations
+
+
+def angles_between(
+    turns: Float[Array, "B 3 3"], rotations: Float[Array, "F B 3 3"]
+) -> Float[Array, "F 44"]:
+    """The angles of the joints between rotated bodies, within their limits; the pelvis's are 0.
+
+    Args:
+      turns: of the skeleton. rotations: of the bodies in the ground.
+    """
+    zero = _einsum("fbij,bjk->fbik", rotations[:, _ABOVE], turns)
+    relative = _einsum("fbji,fbjk->fbik", zero, rotations)
+    angles = jnp.zeros((len(rotations), len(OWNER)))
     for count, solve in ((1, _closest), (2, _nearer), (3, _nearer)):
         bodies = np.flatnonzero(_AXIS_COUNT == count)[count == 3 :]  # not the pelvis
         numbers = np.stack([np.flatnonzero(OWNER == body) for body in bodies])
         values = solve(relative[:, bodies], AXES[numbers].squeeze(1) if count == 1 else numbers)
-        angles = angles.at[:, numbers.ravel()].set(values.reshape(len(markers), -1))
+        angles = angles.at[:, numbers.ravel()].set(values.reshape(len(rotations), -1))
     low, high = LIMITS.astype(np.float32).T
-    angles = jnp.clip(angles, low, high)
-    # 4. The pelvis: its markers where they are.
-    shift = mean[:, 0] - _einsum("fij,fj->fi", found[:, 0], own[:, 0])
-    return Pose(found[:, 0], shift, angles[:, 3:])
+    return jnp.clip(angles, low, high)
 
 
 def _nearest(matrices: Float[Array, "F b 3 3"]) -> Float[Array, "F b 3 3"]:
