@@ -4,8 +4,8 @@ The paper gives the encoder (ViT-H/16 with an upsampler), the two GAPR blocks, t
 the 64 tokens. Width, layers and heads, the batch, the schedule and the weights of the losses are
 not published: the sizes are those of configs/genhmr/vit.py, the rates HaMeR's (1e-5) for the
 encoder and ten times that for the rest. It starts from HaMeR's backbone in models/hamer_vit
-(docs/pretrained.md), over the tokenizer of configs/hand_tokenizer/paper.py. It has been traced at
-this size and run at toy size.
+(docs/pretrained.md), over the tokenizer of configs/hand_tokenizer/paper.py. It has been compiled
+for a TPU slice at this size, and run at toy size.
 
     python -m genhmr_jax.main --config=configs/maskhand/paper.py:h --workdir=runs/maskhand_h
 

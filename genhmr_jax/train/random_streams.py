@@ -17,6 +17,7 @@ STREAMS = (
     "drop_path",  # stochastic depth of a regressor's encoder
     "validation_views",  # simulated views of validation poses
     "sampling",  # draws of uncertainty-guided sampling in an evaluation
+    "marker_errors",  # of markers with which bands of joint angles are calibrated and evaluated
 )
 
 

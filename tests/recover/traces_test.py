@@ -14,6 +14,7 @@ from genhmr_jax.systems.regressors.model import RegressorSpec
 from genhmr_jax.systems.regressors.system import RegressorSystem
 
 
+@pytest.mark.slow
 def test_the_last_mesh_is_the_sampled_answer(recoverer, sample_image):
     options = RecoverOptions(iterations=3, refine_steps=0)
     prepared = recoverer.prepare(sample_image, options=options)

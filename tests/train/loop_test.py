@@ -174,13 +174,8 @@ def prepared(genhmr_config):
     return task, params, jax.jit(task.prepare)(task.frozen, numpy_batch(task))
 
 
-@pytest.mark.parametrize(
-    "sampling",
-    [
-        "expected",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("straight_through", "none")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", ["expected", "straight_through", "none"])
 def test_gradients_reach_the_transformer(genhmr_config, prepared, sampling):
     config = genhmr_config.copy_and_resolve_references()
     config.loss.differentiable_sampling, config.loss.token = sampling, 0.0
@@ -192,6 +187,7 @@ def test_gradients_reach_the_transformer(genhmr_config, prepared, sampling):
     assert (largest > 0) == (sampling != "none")
 
 
+@pytest.mark.slow
 def test_rows_without_a_label_do_not_count(prepared):
     """A term of a batch in which half the rows lack its label is the term of the other half."""
     task, params, samples = prepared
@@ -252,10 +248,10 @@ def test_batch_shapes_are_those_of_the_sources(tokenizer_config, genhmr_config):
     "name",
     [
         "tokenizer/paper",
-        "mesh2d/paper",
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in (
+                "mesh2d/paper",
                 "tokenizer/body_parts",
                 "genhmr/keypoints",
                 "posturehmr/paper",

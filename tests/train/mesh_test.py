@@ -135,6 +135,7 @@ def in_own_process(script, *arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_sampling_and_refinement_are_equal_on_a_mesh():
     """Metres, radians, and a ratio; the steps magnify rounding, so not to the last digit."""
     gap = in_own_process("sharded_inference.py")

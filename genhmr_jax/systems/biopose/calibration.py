@@ -22,6 +22,7 @@ from genhmr_jax.systems.biopose.samples import WORST_FIT, NoiseSpec, errors
 from genhmr_jax.systems.biopose.skeleton import marker_body
 from genhmr_jax.systems.biopose.system import NeurIkSystem
 from genhmr_jax.systems.biopose.validation import NOISE
+from genhmr_jax.train.random_streams import stream
 
 SHARE = 0.8
 """Of the frames, whose truth a band holds."""
@@ -67,8 +68,12 @@ def given_markers(clips: AngleClips, clip: int, kind: str) -> Float[np.ndarray, 
         markers = markers + noise.astype(np.float32)
     elif kind == MOVED:
         times = np.arange(len(markers), dtype=np.float32) / RATE
-        markers = markers + np.asarray(_MOVING(jax.random.key(seed), times, markers))
+        markers = markers + np.asarray(_MOVING(_key_of(seed), times, markers))
     return markers[:count]
+
+
+def _key_of(seed: int) -> jax.Array:
+    return jax.random.fold_in(stream(0, "marker_errors"), np.uint32(seed))
 
 
 _MOVING = jax.jit(lambda key, times, markers: errors(key, times, markers, NoiseSpec(clean=0.0)))

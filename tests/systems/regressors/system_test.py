@@ -100,6 +100,7 @@ def test_the_command(model, tmp_path, capsys):
     assert len(People.load(tmp_path / "person.npz")) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_that_does_not_say_how_to_crop(model, tmp_path):
     """The wrong crop would cost millimetres, and nothing else would show it."""
     folder = tmp_path / "model"
