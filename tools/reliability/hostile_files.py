@@ -50,6 +50,6 @@ HOSTILE: dict[str, Callable[[pathlib.Path], None]] = {
     "dot.png": _picture("RGB", (1, 1)),
     "wide.png": _picture("1", (20_000, 30)),
     "float.tif": _picture("F", (40, 40)),
-    "dangling.jpg": lambda path: path.symlink_to(path.with_name("not_there")),
+    "dangling.jpg": lambda path: path.symlink_to(path.with_suffix(".not_there")),
     "nobody.jpg": _picture("RGB", (320, 240)),
 }
