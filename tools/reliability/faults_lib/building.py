@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from faults_lib import child, systems
 from faults_lib.inject import inject
 
@@ -96,9 +98,21 @@ def _draw(rng: random.Random, disk: pathlib.Path, may_mount: bool) -> dict[str, 
 
 
 def _hashes(folder: pathlib.Path) -> dict[str, str]:
-    """The hash of each file below a folder."""
+    """The hash of each file below a folder, of records without the order of their fields."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): hashlib.sha256(_content(path)).hexdigest()
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def _content(path: pathlib.Path) -> bytes:
+    """The bytes of a file. A protobuf message has the fields of a map in any order."""
+    if ".array_record" not in path.name or not (path.parent / "dataset_info.json").is_file():
+        return path.read_bytes()
+    import tensorflow_datasets as tfds
+
+    found = tfds.builder_from_directory(path.parent).as_data_source()
+    records = [source[i] for source in found.values() for i in range(len(source))]
+    values = [np.asarray(record[name]) for record in records for name in sorted(record)]
+    return b"".join(f"{v.dtype} {v.shape} ".encode() + v.tobytes() for v in values)
