@@ -1,18 +1,22 @@
 """The error for bad input: the file, the problem, and the remedy."""
 
 
+_LONGEST = 1000
+"""Characters of a problem: a library's message can repeat the file."""
+
+
 class InputError(ValueError):
     """Bad input from the user: shown as one line on stderr, never as a traceback.
 
     Args:
       where: the file (or flag) that is wrong.
-      problem: what is wrong with it.
+      problem: what is wrong with it; its first _LONGEST characters count.
       remedy: what the user can do.
     """
 
     def __init__(self, where: object, problem: str, remedy: str) -> None:
-        self.where, self.problem, self.remedy = str(where), problem, remedy
-        super().__init__(f"{self.where}: {problem}; {remedy}")
+        self.where, self.problem, self.remedy = str(where), shortened(problem, _LONGEST), remedy
+        super().__init__(f"{self.where}: {self.problem}; {remedy}")
 
 
 def shortened(text: object, most: int = 80) -> str:

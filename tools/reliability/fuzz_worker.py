@@ -254,7 +254,9 @@ def main() -> None:
     dictionary.write_text("".join(f'w="{token}"\n' for token in escaped))
     worker.coverage = lambda: _covered(out / f"{name}.log")
     flags = [f"-max_len={target.longest}", "-timeout=100000", "-rss_limit_mb=0", "-handle_segv=0"]
-    flags += [f"-artifact_prefix={out / name}/", f"-dict={dictionary}", "-len_control=20"]
+    flags += [f"-artifact_prefix={out / name}/", "-len_control=20"]
+    if escaped:  # an empty dictionary is an error
+        flags.append(f"-dict={dictionary}")
     flags.append("-report_slow_units=60")
     folders = [str(out / name / "corpus"), *([str(seeds)] if seeds.is_dir() else [])]
     atheris.Setup([sys.argv[0], *flags, *folders], worker)

@@ -12,7 +12,7 @@ from smpl_jax import lbs
 from smpl_jax.keypoints import MANO16, MANO_VERTEX_IDS, SMPL24, SMPL_VERTEX_IDS, SMPLH52
 from smpl_jax.model import SmplModel
 from smpl_jax.safe_npz import npz_members, read_member
-from smpl_jax.safe_pickle import UnsafePickle, dense, load_smpl_pickle
+from smpl_jax.safe_pickle import UnsafePickle, brief, dense, load_smpl_pickle
 
 _KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
 _NAMES = ("joint_names", "vertex_ids_names", "vertex_ids")  # of free bodies
@@ -127,7 +127,7 @@ def _read_npz(path: Path, keys: Sequence[str], kind: _Kind) -> dict[str, np.ndar
         raise ValueError(f"{path}: refused: {error}; {kind.where}") from error
     except Exception as error:  # a damaged archive raises zlib.error, MemoryError, ...
         raise ValueError(
-            f"{path}: not a readable .npz of arrays ({error}); {kind.where}"
+            f"{path}: not a readable .npz of arrays ({brief(error)}); {kind.where}"
         ) from error
     if not arrays and inside:
         remedy = f"unpack it, and give the {kind.noun}'s file, such as {inside[0]}"
@@ -186,7 +186,7 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int, kind: _
         tables = {key: np.asarray(arrays[key], precision(key)) for key in _KEYS[:5]}
         vertices, joints = _counts(tables)
     except (TypeError, ValueError) as error:
-        problem = f"v_template or weights is no table of numbers ({error})"
+        problem = f"v_template or weights is no table of numbers ({brief(error)})"
         raise _malformed(path, problem, kind) from error
     tables["kintree_table"] = _whole_numbers(path, "kintree_table", arrays, kind)
     faces = _whole_numbers(path, "f", arrays, kind)

@@ -26,6 +26,11 @@ class UnsafePickle(ValueError):
     """The pickle is broken, or requests something that is not an array."""
 
 
+def brief(error: object) -> str:
+    """The start of a library's message: some repeat the file."""
+    return str(error)[:400]
+
+
 class _Sealed(type):
     """A class that a pickle cannot change.
 
@@ -197,7 +202,8 @@ def load_data_pickle(data: bytes, most: int | None = None) -> object:
     except UnsafePickle:
         raise
     except _MALFORMED as error:
-        raise UnsafePickle(f"it is not plain data ({type(error).__name__}: {error})") from error
+        problem = f"it is not plain data ({type(error).__name__}: {brief(error)})"
+        raise UnsafePickle(problem) from error
 
 
 def load_smpl_pickle(data: bytes, keys: Sequence[str]) -> dict[str, np.ndarray]:
@@ -219,7 +225,7 @@ def load_smpl_pickle(data: bytes, keys: Sequence[str]) -> dict[str, np.ndarray]:
         try:
             arrays[key] = conversion.array(content[key])
         except _MALFORMED as error:
-            problem = f"its entry {key} cannot be read as an array ({error})"
+            problem = f"its entry {key} cannot be read as an array ({brief(error)})"
             raise UnsafePickle(problem) from error
     return arrays
 
@@ -232,7 +238,7 @@ def _unpickled(data: bytes, most: int | None = None) -> object:
     except UnsafePickle:
         raise
     except Exception as error:  # a broken pickle can raise nearly anything
-        problem = f"it is not a readable pickle ({type(error).__name__}: {error})"
+        problem = f"it is not a readable pickle ({type(error).__name__}: {brief(error)})"
         raise UnsafePickle(problem) from error
 
 
