@@ -3,7 +3,8 @@
 Measured on 5 rendered clips of 3 s (evaluate/clip_split.py, one of each validation subject) through
 detector, shipped model and track, in the 79 % of the frames in which the body is not back to
 front: the width with which band and body together hold the true angle in 80 % of these frames. With
-the widths of four clips the band held 78 % of the angles of the fifth (63 to 92 %).
+the widths of four clips the band held 78 % of the angles of the fifth (63 to 92 %). The clips are
+of an evaluation split: coverage there is no test of these widths.
 """
 
 import numpy as np
