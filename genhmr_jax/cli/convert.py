@@ -14,6 +14,7 @@ import argparse
 import pathlib
 import shutil
 
+from genhmr_jax.io.atomic import sync
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_flag
 
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     unfinished = out.with_name(f"{out.name}.unfinished")
     try:
         save_params(unfinished, {"genhmr": params}, meta)
+        sync(unfinished)
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

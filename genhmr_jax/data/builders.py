@@ -21,6 +21,7 @@ import tqdm
 
 from genhmr_jax.data.sources import Record, Report, Source, find
 from genhmr_jax.data.sources.records import Field, fields_of
+from genhmr_jax.io.atomic import sync
 from genhmr_jax.io.errors import InputError
 
 VERSION = "1.0.0"  # of the schema in records.py
@@ -90,6 +91,7 @@ def _build(
         if target.is_dir():
             # Not deleted in its place: a dataset that is half deleted may look complete.
             target.rename(Path(folder) / "previous")
+        sync(built)
         built.rename(target)
 
 

@@ -18,9 +18,6 @@ import dataclasses
 import json
 import multiprocessing
 import pathlib
-import zipfile
-import zlib
-from collections.abc import Iterator
 from typing import NoReturn
 
 import jax
@@ -42,9 +39,10 @@ from genhmr_jax.detect.detector import PoseEstimate
 from genhmr_jax.geometry.camera import CropCamera, crop_around
 from genhmr_jax.geometry.crop import crop_image
 from genhmr_jax.geometry.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS
-from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.io.atomic import atomic_path, sync
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.folders import find_files
+from genhmr_jax.io.npz_files import read_own_npz
 from genhmr_jax.io.paths import path_argument
 
 _AGAIN = "make it again with python -m genhmr_jax.data.features"
@@ -82,12 +80,8 @@ class FeatureSet:
             problem = f"holds the output of {self.encoder}, not of {encoder}"
             raise InputError(folder, problem, f"{remedy} --encoder {encoder}")
         wanted = [name for name in names if encoder != "none" or not is_of_encoder(name)]
-        self.arrays, self._checks = {}, {}
-        try:
-            with np.load(folder / CHECKS, allow_pickle=False) as checks:
-                self._checks = {name: checks[name] for name in wanted}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            self._damaged(CHECKS, error)
+        self._checks = read_own_npz(folder / CHECKS, "file of checksums", _AGAIN, wanted)
+        self.arrays = {}
         for name in wanted:
             try:
                 self.arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
@@ -249,59 +243,54 @@ def join_parts(parts: list[pathlib.Path], folder: pathlib.Path, encoder: str) ->
     # 1. Check that all parts hold the same arrays, and count their rows.
     counts, shapes = [], {}
     for part in parts:
-        with _opened(part) as data:
-            if str(data["encoder"]) != encoder:
-                problem = f"was made with the encoder {data['encoder']}, not {encoder}"
-                raise InputError(part, problem, "choose another --out")
-            counts.append(len(data["focal"]) if "focal" in data else 0)
-            found = {
-                name: ((array := data[name]).shape[1:], array.dtype)
-                for name in data.files
-                if name != "encoder"
-            }
-            if counts[-1] and found != (shapes or found):
-                raise InputError(
-                    part,
-                    "holds other arrays than the parts before it: another version made it",
-                    "delete the parts of one version",
-                )
-            shapes = found or shapes
+        data = _read_part(part)
+        if (made := str(data.pop("encoder"))) != encoder:
+            problem = f"was made with the encoder {made}, not {encoder}"
+            raise InputError(part, problem, "choose another --out")
+        counts.append(len(data["focal"]) if "focal" in data else 0)
+        found = {name: (array.shape[1:], array.dtype) for name, array in data.items()}
+        if counts[-1] and found != (shapes or found):
+            raise InputError(
+                part,
+                "holds other arrays than the parts before it: another version made it",
+                "delete the parts of one version",
+            )
+        shapes = found or shapes
     if not shapes:
         raise InputError(folder, "nobody is detected in any image", "check the images")
 
     # 2. Copy. An earlier, smaller set counts as unfinished until all arrays are written again.
     (folder / "done.json").unlink(missing_ok=True)
     ends, total = np.cumsum(counts), sum(counts)
-    whole = {
-        n: np.lib.format.open_memmap(folder / f"{n}.npy", "w+", t, (total, *shape))
-        for n, (shape, t) in shapes.items()
-    }
     checks = {name: np.zeros(total, np.uint32) for name in shapes}
-    for part, end, count in zip(parts, ends, counts, strict=True):
-        if count:
-            with _opened(part) as data:
-                for name, array in whole.items():
-                    array[end - count : end] = values = data[name]
+    with contextlib.ExitStack() as stack:
+        # Not memory maps: on a full disk, a write to one ends the process without a message.
+        files = {n: stack.enter_context(open(folder / f"{n}.npy", "wb")) for n in shapes}
+        for name, (shape, dtype) in shapes.items():
+            descr = np.lib.format.dtype_to_descr(dtype)
+            head = {"descr": descr, "fortran_order": False, "shape": (total, *shape)}
+            np.lib.format.write_array_header_1_0(files[name], head)
+        for part, end, count in zip(parts, ends, counts, strict=True):
+            if count:
+                data = _read_part(part)
+                for name, file in files.items():
+                    values = np.ascontiguousarray(data[name])
+                    file.write(values.data)
                     checks[name][end - count : end] = row_checks(values)
-    for array in whole.values():
-        array.flush()
     write_row_checks(folder, checks)
+    sync(folder)
     meta = {"samples": total, "encoder": encoder, "arrays": sorted(shapes)}
     with atomic_path(folder / "done.json") as temporary:
         temporary.write_text(json.dumps(meta))
     return total
 
 
-@contextlib.contextmanager
-def _opened(part: pathlib.Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """An opened part. Raises InputError if it is damaged."""
-    try:
-        with np.load(part, allow_pickle=False) as data:
-            yield data
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(part, f"is damaged ({error})", "delete it, and run again") from error
+def _read_part(part: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a part. Raises InputError if it is damaged."""
+    arrays = read_own_npz(part, "part of a stored set", "delete it, and run again")
+    if "encoder" not in arrays:
+        raise InputError(part, "keys missing: encoder", "delete it, and run again")
+    return arrays
 
 
 def _sure(keypoints: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, UInt
 
 from genhmr_jax.data.rarity import favour_rare
 from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.npz_files import read_own_npz
 
 RARE = 0.5
 """The share of draws by rarity of rendered people."""
@@ -90,18 +91,11 @@ def _read_corpus(
     if str(path) == "made-up":
         poses = made_up_poses(split, width=width)
         return poses, np.full(len(poses), 1.0 / len(poses))
-    path = pathlib.Path(path)
-    if not path.is_file():
-        remedy = "give the npz of docs/training.md with --config.data.poses=FILE"
-        raise InputError(path, "no such pose corpus", remedy)
-    with np.load(path, allow_pickle=False) as data:
-        missing = {"poses", "split", "seq_id"} - set(data)
-        if missing:
-            problem = f"keys missing: {', '.join(sorted(missing))}"
-            raise InputError(path, problem, "see docs/training.md for the keys of a pose corpus")
-        keep = data["split"] == ("train", "val").index(split)
-        poses, clips = np.asarray(data["poses"][keep], np.float32), data["seq_id"][keep]
-        weight = np.asarray(data["weight"][keep], np.float64) if "weight" in data else None
+    remedy = "give the npz of docs/training.md with --config.data.poses=FILE"
+    data = read_own_npz(path, "pose corpus", remedy, ("poses", "split", "seq_id"), ("weight",))
+    keep = data["split"] == ("train", "val").index(split)
+    poses, clips = np.asarray(data["poses"][keep], np.float32), data["seq_id"][keep]
+    weight = np.asarray(data["weight"][keep], np.float64) if "weight" in data else None
     if poses.ndim != 2 or poses.shape[1] != width or not len(poses) or not np.isfinite(poses).all():
         problem = f"poses of split {split!r} have shape {poses.shape} or are not finite"
         raise InputError(path, problem, f"poses are (N, {width}) axis-angle in radians")

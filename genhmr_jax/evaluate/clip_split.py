@@ -23,6 +23,7 @@ from genhmr_jax.data.synthetic.motions import Sequence, load_sequences
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.npz_files import read_own_npz
 
 COUNT = 20
 SECONDS = 3.0
@@ -206,11 +207,7 @@ def _read(home: pathlib.Path, number: int) -> KnownClip:
     """Raises InputError: the labels are damaged, or frames are missing."""
     path = _labels(home, number)
     folder = path.with_suffix("")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in (*_LABELS, *_ADDED)}
-    except (ValueError, OSError, KeyError, EOFError) as error:
-        raise InputError(path, f"does not hold the labels of a clip ({error})", _REMEDY) from error
+    arrays = read_own_npz(path, "file of the labels of a clip", _REMEDY, (*_LABELS, *_ADDED))
     if len(list(folder.glob("*.jpg"))) != len(arrays["times"]):
         raise InputError(folder, "does not have as many frames as labels", _REMEDY)
     single = {name: arrays.pop(name).item() for name in (*_ADDED, "focal", "occluded")}

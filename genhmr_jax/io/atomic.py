@@ -18,13 +18,16 @@ _REMEDIES = {
     errno.ENOENT: "make the folder first, or choose another",
 }
 
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of file systems without fsync, such as some FUSE ones
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
 
-    When the block fails, the temporary file is removed. Its name keeps the suffix, because image
-    and mesh writers choose the format by the suffix.
+    The content is on the disk before the file has its name, so that also a loss of power leaves
+    the old file or the whole new one. When the block fails, the temporary file is removed. Its name
+    keeps the suffix, because image and mesh writers choose the format by the suffix.
 
     Raises:
       InputError: `path` cannot be written: its directory, its name, or the space on the disk is
@@ -42,6 +45,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files
+        sync(temporary)
         os.replace(temporary, path)
     except OSError as error:
         if error.errno is None or error.filename not in (None, name, temporary):
@@ -49,6 +53,30 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Wait until a file, or a folder with all that is in it, is on the disk.
+
+    A file or folder that is renamed without this may be empty or cut after a loss of power.
+
+    Raises:
+      OSError: an error of the disk.
+    """
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        for inner in path.iterdir():
+            sync(inner)
+    elif not path.is_file():
+        return  # a link to nothing, a pipe
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(handle)
 
 
 def check_writable(path: str | os.PathLike) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from genhmr_jax.io.atomic import atomic_path
+from genhmr_jax.io.atomic import atomic_path, sync
 from genhmr_jax.io.errors import InputError, shortened
 
 _HEAD = "table.json"
@@ -101,6 +101,7 @@ class RowTable:
             with open(self._file(name), "ab") as file:
                 file.truncate(self._rows * sizes[name])  # an append may have failed before
                 file.write(value.data)
+            sync(self._file(name))
         self._types = found
         self._rows += len(next(iter(arrays.values()))) if arrays else 0
         self._write_head()

@@ -1,7 +1,6 @@
 """`genhmr view`: a page of a result that was written before."""
 
 import argparse
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from genhmr_jax.io.atomic import check_writable
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.image_files import PAGE_SUFFIX
 from genhmr_jax.io.images import read_image
+from genhmr_jax.io.npz_files import read_own_npz
 from genhmr_jax.io.terminal import say
 from genhmr_jax.io.video import is_video, open_clip
 from genhmr_jax.recover.clip import Clip
@@ -41,13 +41,7 @@ def is_clip_result(path: Path) -> bool:
       InputError: no such file, or no results.
     """
     remedy = "give a file that `genhmr recover` wrote"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return "track_id" in file.files
-    except FileNotFoundError as error:
-        raise InputError(path, "no such file", "check the path") from error
-    except (ValueError, EOFError, AttributeError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(path, "is not an .npz file of results", remedy) from error
+    return "track_id" in read_own_npz(path, "file of results", remedy, (), ("track_id",))
 
 
 def _photo_page(path: Path, args: argparse.Namespace) -> Scene:

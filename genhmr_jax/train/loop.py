@@ -131,20 +131,25 @@ def evaluate(
     if not (workdir / "checkpoints").is_dir():
         raise InputError(workdir, "holds no checkpoints", "give the --workdir of a run")
     task.sources()
-    mesh = meshes.make_mesh(config.mesh)
-    program = programs.build(task, config, mesh)
-    checkpoints = Checkpoints(workdir, config, task.frozen)
-    restored = checkpoints.restore(program.state)
-    checkpoints.close()
-    if restored is None:
-        remedy = "train longer, or with a smaller --config.checkpoint_every"
-        raise InputError(workdir, "holds no finished checkpoint", remedy)
-    (state, data), place = restored, meshes.Placement(mesh)
-    measured = task.evaluate(state["ema"], state["extra"], program.place_frozen(), place)
-    text = "  ".join(f"{name} {value:.4g}" for name, value in measured.items())
-    log.info("step %d  %s", data["next_index"], text)
-    task.export(workdir / "model", place.host(state["ema"]), place.host(state["extra"]), measured)
-    return measured
+    with watching(config.hang_after) as dog:
+        mesh = meshes.make_mesh(config.mesh)
+        program = programs.build(task, config, mesh)
+        checkpoints = Checkpoints(workdir, config, task.frozen)
+        dog.at("the restore")
+        restored = checkpoints.restore(program.state)
+        checkpoints.close()
+        if restored is None:
+            remedy = "train longer, or with a smaller --config.checkpoint_every"
+            raise InputError(workdir, "holds no finished checkpoint", remedy)
+        (state, data), place = restored, meshes.Placement(mesh)
+        dog.at("the evaluation")
+        measured = task.evaluate(state["ema"], state["extra"], program.place_frozen(), place)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in measured.items())
+        log.info("step %d  %s", data["next_index"], text)
+        dog.at("the export of the model")
+        params, extra = place.host(state["ema"]), place.host(state["extra"])
+        task.export(workdir / "model", params, extra, measured)
+        return measured
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, Any]:

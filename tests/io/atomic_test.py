@@ -10,7 +10,7 @@ import pytest
 
 from genhmr_jax.cli import main
 from genhmr_jax.io import atomic
-from genhmr_jax.io.atomic import atomic_path, check_writable, disk_error
+from genhmr_jax.io.atomic import atomic_path, check_writable, disk_error, sync
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.render.export.mesh import save_mesh
 from support.fakes import fake_people, install_fake_recover, save_photo
@@ -196,3 +196,43 @@ def test_the_umask_holds(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o640 and atomic._umask() == before
+
+
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a loss of power leaves an empty file under the name of the whole one."""
+    order, path = [], tmp_path / "a.json"
+    fsync, replace = os.fsync, os.replace
+    synced = lambda handle: (order.append(("sync", os.fstat(handle).st_ino)), fsync(handle))
+    renamed = lambda a, b: (order.append(("name", os.stat(a).st_ino)), replace(a, b))
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    with atomic_path(path) as temporary:
+        temporary.write_text("{}")
+    inode = path.stat().st_ino
+    assert order == [("sync", inode), ("name", inode)]
+
+
+def test_a_folder_is_synced_with_all_that_is_in_it(tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "a").write_text("a")
+    (tmp_path / "link").symlink_to("nothing")
+    found = []
+    monkeypatch.setattr(os, "fsync", lambda handle: found.append(os.fstat(handle).st_ino))
+    sync(tmp_path)
+    places = (tmp_path / "inner" / "a", tmp_path / "inner", tmp_path)
+    assert found == [place.stat().st_ino for place in places]
+
+
+def test_a_file_system_without_sync(tmp_path, monkeypatch):
+    def fails(code):
+        def fsync(handle):
+            raise OSError(code, os.strerror(code))
+
+        return fsync
+
+    (tmp_path / "a").write_text("a")
+    monkeypatch.setattr(os, "fsync", fails(errno.EINVAL))
+    sync(tmp_path / "a")
+    monkeypatch.setattr(os, "fsync", fails(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        sync(tmp_path / "a")

@@ -73,6 +73,7 @@ def prepare(out: pathlib.Path) -> None:
     images, release = data / "images", data / "release"
     jobs = {
         "poses.npz": lambda: systems.write_poses(data / "poses.npz"),
+        "angles.npz": lambda: systems.write_angles(data / "angles.npz"),
         "images": lambda: systems.write_images(images),
         "release": lambda: systems.write_release(release, images),
         "built": lambda: systems.build_photos(data / "built", release),
@@ -198,16 +199,21 @@ def outcome(run: dict[str, Any], attempt: dict[str, Any], fault: dict[str, Any])
     """What the program made of a fault.
 
     "reported": it ended, or fell back, with a message about the fault. "harmless": there was
-    nothing to report: the process was killed, or the attempt ended well, because there was still
-    enough room on the disk, the damaged file is not needed, or the run was over. "silent": the
-    attempt failed without the message.
+    nothing to report. The process was killed; or the attempt ended well, because there was still
+    enough room on the disk, the damaged record is not needed, or the run was over; or the damaged
+    checkpoint was restored, and the run ended with the bits of the unbroken one, so that the damage
+    was in a file that a restore does not need. "silent": the attempt failed without the message, or
+    the program went on with wrong numbers.
     """
     if fault["detected"]:
         return "reported"
-    damage = fault["kind"].startswith(("checkpoint", "record"))
-    ended_well = not run["problems"] and (damage or attempt["code"] == 0)
-    fine = fault["detected"] is None or ended_well
-    return "harmless" if fine else "silent"
+    if fault["detected"] is None:
+        return "harmless"
+    if fault["kind"].startswith("checkpoint"):
+        fine = fault.get("restored") == fault["step"]
+    else:
+        fine = attempt["code"] == 0
+    return "harmless" if fine and not run["problems"] else "silent"
 
 
 def remove(path: pathlib.Path) -> None:

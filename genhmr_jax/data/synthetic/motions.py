@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from genhmr_jax.data.synthetic.rendered import SPLITS
 from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.npz_files import read_own_npz
 
 # Between two poses of the corpus; more of either ends a motion. CMU's joints turn by about 36
 # degrees in a sixtieth of a second where the recording has an error.
@@ -90,16 +91,12 @@ def load_sequences(path: str | pathlib.Path, split: str, seconds: float) -> list
       InputError: no such file, a missing key, poses that are not (N, 72), or no motion is so long.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise InputError(path, "no such pose corpus", "give the npz of docs/training.md")
-    with np.load(path, allow_pickle=False) as data:
-        needed = ("poses", "split", "seq_id", "frame", "mocap_framerate")
-        if missing := sorted(set(needed) - set(data)):
-            problem = f"keys missing: {', '.join(missing)}"
-            raise InputError(path, problem, "rendered clips need a corpus with frame numbers")
-        names = np.asarray(data["seq_name"]) if "seq_name" in data else None
-        subjects = np.asarray(data["seq_subject"]) if "seq_subject" in data else names
-        poses, of_split, clips, frames, rate = (np.asarray(data[key]) for key in needed)
+    needed = ("poses", "split", "seq_id", "frame", "mocap_framerate")
+    remedy = "give the npz of docs/training.md, with frame numbers"
+    data = read_own_npz(path, "pose corpus", remedy, needed, ("seq_name", "seq_subject"))
+    names = data.get("seq_name")
+    subjects = data.get("seq_subject", names)
+    poses, of_split, clips, frames, rate = (data[key] for key in needed)
     if poses.ndim != 2 or poses.shape[1] != 72:
         raise InputError(path, f"poses have shape {poses.shape}", "poses are (N, 72) axis-angle")
     kept = np.flatnonzero(of_split == SPLITS.index(split))

@@ -16,7 +16,6 @@ import hashlib
 import io
 import json
 import pathlib
-import zipfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -32,6 +31,7 @@ from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.folders import find_files
+from genhmr_jax.io.npz_files import read_own_npz
 from genhmr_jax.io.paths import path_argument
 
 SHARD = 100
@@ -140,12 +140,7 @@ def _is_made(path: pathlib.Path, count: int, settings: str) -> bool:
 
 def _load(file: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Arrays of a shard. Raises InputError: it is not a shard, or another version wrote it."""
-    try:
-        with np.load(file, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in names if name in data}
-    except (ValueError, OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        problem = f"is not a shard of synthetic images ({error})"
-        raise InputError(file, problem, _REMEDY) from error
+    arrays = read_own_npz(file, "shard of synthetic images", _REMEDY, (), names)
     if missing := [name for name in names if name not in arrays]:
         problem = f"lacks {', '.join(missing)}: another version wrote it"
         raise InputError(file, problem, _REMEDY)

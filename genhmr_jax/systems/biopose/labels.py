@@ -22,6 +22,7 @@ from genhmr_jax.geometry.anatomy import ANGLES, COORDINATES
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.io.atomic import atomic_path, check_writable
 from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.npz_files import read_own_npz
 from genhmr_jax.systems.biopose.branches import canonical
 from genhmr_jax.systems.biopose.ik import CHUNK, IkSpec, solve
 from genhmr_jax.systems.biopose.skeleton import Skeleton, marker_body, scales_between, skeleton_of
@@ -85,16 +86,8 @@ def load_labels(path: str | Path) -> AngleClips:
       InputError: no such file, or another one.
     """
     path, remedy = Path(path), "write it with `genhmr data angles`"
-    if not path.is_file():
-        raise InputError(path, "no such file of joint angles", remedy)
     names = [field.name for field in dataclasses.fields(AngleClips)]
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            if missing := sorted(set(names) - set(data)):
-                raise InputError(path, f"keys missing: {', '.join(missing)}", remedy)
-            clips = AngleClips(**{name: data[name] for name in names})
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(path, f"cannot be read ({error})", remedy) from error
+    clips = AngleClips(**read_own_npz(path, "file of joint angles", remedy, names))
     count = len(clips.poses)
     shapes = {"poses": (count, 72), "angles": (count, len(ANGLES)), "translation": (count, 3)}
     for name, shape in shapes.items():

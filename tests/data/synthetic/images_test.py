@@ -299,7 +299,7 @@ def test_damaged_and_missing_shards_are_named(shards, corpus_file, tmp_path):
     whole, file = (shards / "val" / "00000.npz").read_bytes(), tmp_path / "00000.npz"
     for damaged in (b"not an archive", whole[: len(whole) // 2], b""):
         file.write_bytes(damaged)
-        with pytest.raises(InputError, match="00000.npz: is not a shard"):
+        with pytest.raises(InputError, match="00000.npz: cannot be read as a shard"):
             list(write.read_shards(tmp_path))
     arrays = dict(np.load(io.BytesIO(whole), allow_pickle=False))
     for changed, message in (

@@ -112,16 +112,21 @@ def finished(workdir: pathlib.Path) -> list[int]:
 
 def damage_checkpoint(
     rng: random.Random, workdir: pathlib.Path, copies: pathlib.Path
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """Damage a file of the newest checkpoint, and keep a copy of all checkpoints.
 
-    Files of array data are drawn as often as all others together.
+    Files of array data are drawn as often as all others together, in proportion to their sizes:
+    most of the smaller ones are indices that a restore does not read.
     """
     newest = workdir / "checkpoints" / str(finished(workdir)[-1])
     files = sorted(path for path in newest.rglob("*") if path.is_file())
     arrays = [path for path in files if path.parent.name == "d"]
-    file = rng.choice(arrays if arrays and rng.random() < 0.5 else files)
+    if arrays and rng.random() < 0.5:
+        file = rng.choices(arrays, [path.stat().st_size for path in arrays])[0]
+    else:
+        file = rng.choice(files)
     shutil.rmtree(copies, ignore_errors=True)
     shutil.copytree(workdir / "checkpoints", copies)
     kind = damage(rng, file)
-    return {"kind": f"checkpoint: {kind}", "file": str(file.relative_to(workdir))}
+    name = str(file.relative_to(workdir))
+    return {"kind": f"checkpoint: {kind}", "file": name, "step": int(newest.name)}

@@ -38,6 +38,7 @@ class Run:
         self.data, self.log = out / "data", out / "logs" / f"{number:03d}"
         self.attempts: list[dict[str, Any]] = []
         self.bad: dict[int, int] = {}  # damaged checkpoints by step, with the number of the folder
+        self.unread: list[dict[str, Any]] = []  # damages that no attempt has come to yet
 
     def do(self, faults: int) -> dict[str, Any]:
         """Run with at least `faults` faults, if the training is long enough for them."""
@@ -78,14 +79,23 @@ class Run:
         for fault in struck:
             fault["detected"] = self._detected(fault, code, text)
         waits = self._repair(before, code, text)
-        kept = [{k: f[k] for k in f if k not in ("workdir", "disk", "fired")} for f in struck]
+        start = int((re.findall(r"from step (\d+)", text) or [-1])[0])
+        # An attempt may be killed before it reads the damaged checkpoint: the next one counts.
+        self.unread += [fault for fault in before if fault["kind"].startswith("checkpoint")]
+        for fault in self.unread:
+            fault |= {"detected": self._detected(fault, code, text), "restored": start}
+        if start >= 0:
+            self.unread = []
+        for fault in struck:
+            for name in ("workdir", "disk", "fired"):
+                fault.pop(name, None)
         return {
             "code": code,
             "seconds": round(seconds, 2),
-            "from": int((re.findall(r"from step (\d+)", text) or [-1])[0]),
+            "from": start,
             "expected": expected,
             "before": steps,
-            "faults": kept,
+            "faults": struck,
             "traceback": "Traceback (most recent call last)" in text,
             "waits": waits,
             "log": f"{self.log.name}/{name}",

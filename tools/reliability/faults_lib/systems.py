@@ -10,7 +10,9 @@ from PIL import Image
 
 from genhmr_jax.data import builders, features
 from genhmr_jax.data.synthetic import write
+from genhmr_jax.geometry.anatomy import ANGLES
 from genhmr_jax.geometry.keypoints import DETECTED
+from genhmr_jax.systems.biopose.labels import AngleClips
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 STEPS = 12
@@ -51,6 +53,7 @@ SYSTEMS = (
     System("lifter", "lifter/tiny", ("data.images={data}/detections",)),
     System("mesh2d", "mesh2d/tiny"),
     System("posturehmr", "posturehmr/tiny", ("mesh2d={refs}/mesh2d/model",), ("mesh2d",)),
+    System("neurik", "neurik/tiny", ("data.angles={data}/angles.npz",), records="angles.npz"),
     System("hand tokenizer", "hand_tokenizer/tiny"),
     System(
         "maskhand", "maskhand/tiny", ("tokenizer={refs}/hand tokenizer/model",), ("hand tokenizer",)
@@ -83,6 +86,30 @@ def write_poses(file: pathlib.Path) -> None:
     poses = np.cumsum(rng.normal(0, 0.02, (300, 72)), 0) + rng.normal(0, 0.2, 72)
     clip = np.repeat([0, 1, 2], [50, 150, 100])
     np.savez(file, poses=poses.astype(np.float16), split=(clip == 2).astype(np.int8), seq_id=clip)
+
+
+def write_angles(file: pathlib.Path) -> None:
+    """Six made-up motions with joint angles, the last two for validation.
+
+    The angles are not those of the poses: a training of a few steps needs no true ones.
+    """
+    rng, clips, frames = np.random.default_rng(0), 6, 40
+    waves = lambda width: np.sin(
+        rng.uniform(0, 6, width) + rng.uniform(0, 0.2, width) * np.arange(clips * frames)[:, None]
+    )
+    motions = AngleClips(
+        poses=(0.3 * waves(72)).astype(np.float32),
+        angles=(0.3 * waves(len(ANGLES))).astype(np.float32),
+        translation=np.zeros((clips * frames, 3), np.float32),
+        rmse=np.full(clips * frames, 0.01, np.float32),
+        ends=frames * np.arange(1, clips + 1),
+        betas=rng.normal(size=(clips, 10)).astype(np.float32),
+        scales=np.ones((clips, 11), np.float32),
+        split=np.array([0, 0, 0, 0, 1, 1], np.int8),
+        names=np.array(list("uvwxyz")),
+        subjects=np.array(list("aabbcd")),
+    )
+    np.savez(file, **vars(motions))
 
 
 def write_images(folder: pathlib.Path) -> None:
