@@ -235,6 +235,16 @@ def view_and_image_shapes(
     return shapes
 
 
+def with_maps(rows: Rows, encoder: str) -> Rows:
+    """Photos with the maps of a frozen encoder in place of their pixels; other rows as they are."""
+    found = encoders.find(encoder)
+    if rows.images is None or found.trained:
+        return rows
+    pixels = rows.images.astype(jnp.float32) / 255.0
+    maps = [m.astype(jnp.float16) for m in found.encode(pixels)]
+    return dataclasses.replace(rows, images=None, maps=maps)
+
+
 def rooted(joints: Float[Array, "B 24 3"], known: Float[Array, "B 24"]) -> Float[Array, "B 24 3"]:
     """Joints relative to the pelvis, or to the middle of the hips where the pelvis is unknown."""
     hips = jnp.mean(joints[:, 1:3], 1, keepdims=True)

@@ -54,6 +54,7 @@ _ENTRIES: dict[str, Entry] = {
     ),
     "hmr2": _REGRESSORS,
     "tokenhmr": _REGRESSORS,
+    "mqhmr": Entry("genhmr_jax.systems.regressors.multi_query_system", _REGRESSORS.task),
     "regressor": Entry(task=_REGRESSORS.task),
     "tokenizer": Entry(task="genhmr_jax.systems.tokenizer.task"),
     "lifter": Entry(task="genhmr_jax.systems.lifter.task"),

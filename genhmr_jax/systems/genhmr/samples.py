@@ -14,10 +14,11 @@ import ml_collections
 import smpl_jax
 from jaxtyping import Array, Bool, Float, Int
 
-from genhmr_jax.core import encoders, losses
+from genhmr_jax.core import losses
 from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.core.masking import random_mask, ratio_bins, visible_tokens
 from genhmr_jax.data import turns, views
+from genhmr_jax.data.image_rows import with_maps
 from genhmr_jax.data.poses import PoseRows
 from genhmr_jax.data.rows import Known, Rows
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_points
@@ -128,13 +129,9 @@ class SampleMaker:
     def encoded(self, rows: Rows) -> Rows:
         """Photos -> the maps of a frozen encoder; rows of another form stay as they are."""
         spec = self.system.spec
-        if rows.images is None or spec.trains_encoder:
-            return rows
-        maps = None
-        if spec.encoder_channels:
-            pixels = rows.images.astype(jnp.float32) / 255.0
-            maps = [m.astype(jnp.float16) for m in encoders.find(spec.encoder).encode(pixels)]
-        return dataclasses.replace(rows, images=None, maps=maps)
+        if not spec.encoder_channels:
+            return dataclasses.replace(rows, images=None)
+        return with_maps(rows, spec.encoder)
 
     def _as_detected(self, frozen: Any, rows: Rows, keys: Array) -> Rows:
         """Photos whose labelled keypoints get a detector's errors, like those of simulated views.

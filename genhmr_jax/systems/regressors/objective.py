@@ -1,4 +1,4 @@
-"""The published losses of HMR2.0 and TokenHMR, on prepared rows of images.
+"""The published losses of HMR2.0 and TokenHMR, which MQ-HMR has too, on prepared rows of images.
 
 Their losses are sums over the batch and over the elements of each label. Here a batch's loss is the
 same sum divided by its rows, those without the label included: terms keep the published
@@ -35,7 +35,7 @@ class Sample:
     """B prepared rows.
 
     Attributes:
-      images: crops.
+      images: crops. maps: of a frozen encoder, in place of them.
       rotmats, betas, joints: labels, see data.rows.Rows.
       points2d: keypoints in sides of the crop from its middle.
       joints_confidence, points2d_confidence: of the labels.
@@ -45,7 +45,8 @@ class Sample:
       drop_path: factors of stochastic depth, or None.
     """
 
-    images: UInt[Array, "B 256 256 3"]
+    images: UInt[Array, "B 256 256 3"] | None
+    maps: list[Float[Array, "B H W _"]] | None
     rotmats: Float[Array, "B 24 3 3"]
     betas: Float[Array, "B 10"]
     joints: Float[Array, "B 24 3"]
@@ -69,7 +70,7 @@ def prepare(rows: Rows, config: ml_collections.ConfigDict, depth: int) -> Sample
     Args:
       rows: of images.
       config: of the stage: `seed`, `drop_path` and `loss` are read.
-      depth: layers of the encoder.
+      depth: layers of a trained encoder.
     """
     size = rows.size
     exact = jnp.ones(size)
@@ -86,6 +87,7 @@ def prepare(rows: Rows, config: ml_collections.ConfigDict, depth: int) -> Sample
         drop_path = drop_path_factors(keys, depth, config.drop_path)
     return Sample(
         images=rows.images,
+        maps=rows.maps,
         rotmats=rows.rotmats,
         betas=rows.betas,
         joints=rows.joints,

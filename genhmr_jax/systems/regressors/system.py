@@ -1,4 +1,4 @@
-"""HMR2.0 and TokenHMR as core.system.System: one answer, without sampling.
+"""HMR2.0 and TokenHMR as core.system.System: one answer, without sampling. MQ-HMR builds on it.
 
 The "embeddings" of a regressor are its 24 rotations in 6D (core/rotation_answer.py). `params`
 is {"genhmr": {"encoder", "head"}}.
@@ -29,9 +29,15 @@ from genhmr_jax.systems.regressors.model import RegressorSpec, graph
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Regressed:
-    """What the network estimates of B crops: rotations in 6D ("rows"), shape, weak camera."""
+    """What the network estimates of B crops.
 
-    rot6d: Float[Array, "B 24 6"]
+    Attributes:
+      embeddings: the input of `pose`: rotations in 6D ("rows"), or coordinates of queries.
+      betas: shape.
+      weak_camera: of the crop.
+    """
+
+    embeddings: Float[Array, "B L D"]
     betas: Float[Array, "B 10"]
     weak_camera: Float[Array, "B 3"]
 
@@ -61,7 +67,7 @@ class RegressorSystem(RotationAnswer):
 
     @property
     def kind(self) -> str:
-        """ "hmr2" or "tokenhmr"."""
+        """One of model.KINDS."""
         return self.spec.kind
 
     def prepare(
@@ -106,8 +112,8 @@ class RegressorSystem(RotationAnswer):
         **how: Any,
     ) -> Latents:
         """The network's answer. Keys and settings of sampling have no effect."""
-        tokens = jnp.zeros((encoded.rot6d.shape[0], 0), jnp.int32)
-        return Latents(encoded.rot6d, encoded.betas, encoded.weak_camera, tokens)
+        tokens = jnp.zeros((encoded.betas.shape[0], 0), jnp.int32)
+        return Latents(encoded.embeddings, encoded.betas, encoded.weak_camera, tokens)
 
     def default_iterations(self, hypotheses: int) -> int:
         """One: the network runs once."""

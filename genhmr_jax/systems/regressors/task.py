@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import ml_collections
 import smpl_jax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt
 from smpl_jax import rotations
 
-from genhmr_jax.data.image_rows import ImageRows
+from genhmr_jax.data.image_rows import ImageRows, with_maps
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model
@@ -24,6 +24,7 @@ from genhmr_jax.io.model_folder import load_meta, save_params, warm_start
 from genhmr_jax.systems.regressors import model, objective
 from genhmr_jax.systems.regressors.heads import Body
 from genhmr_jax.systems.regressors.model import KINDS, RegressorSpec
+from genhmr_jax.systems.regressors.multi_query_system import MultiQuerySystem
 from genhmr_jax.systems.regressors.objective import Sample
 from genhmr_jax.systems.regressors.system import RegressorSystem
 from genhmr_jax.systems.regressors.tokenhmr_tokenizer import CODE_DIM, CODES, TokenDecoder
@@ -65,7 +66,8 @@ class RegressorTask(Task):
         except ValueError as error:
             remedy = "choose a kind and an encoder of these"
             raise InputError("--config.model", str(error), remedy) from error
-        self.system = RegressorSystem(self.spec)
+        make = MultiQuerySystem if self.spec.kind == "mqhmr" else RegressorSystem
+        self.system = make(self.spec)
         self.frozen: dict[str, Any] = {"body": keypoint_model(load_body(config.data.body))}
         if self.spec.kind == "tokenhmr":
             head = self.system.shapes["genhmr"]["head"]
@@ -104,7 +106,8 @@ class RegressorTask(Task):
         matrices = rotations.axis_angle_to_matrix(jnp.asarray(MEAN_POSE_72).reshape(24, 3))
         if self.spec.kind == "hmr2":
             return rotations.matrix_to_rot6d(matrices, self.spec.layout).reshape(144)
-        return rotations.matrix_to_rot6d(matrices, "rows").at[1:22].set(0.0).reshape(144)
+        rows = rotations.matrix_to_rot6d(matrices, "rows")
+        return (rows.at[1:22].set(0.0) if self.spec.kind == "tokenhmr" else rows).reshape(144)
 
     def warm_start(self, params: Any) -> Any:
         mean_pose = params["head"]["mean"]["pose"]
@@ -121,28 +124,32 @@ class RegressorTask(Task):
         return {"images": self.images.shapes(exact=True)}
 
     def prepare(self, frozen: Any, batch: dict[str, Rows]) -> Sample:
-        return objective.prepare(batch["images"], self.config, self.spec.vit.depth)
+        rows = with_maps(batch["images"], self.spec.encoder)
+        return objective.prepare(rows, self.config, self.spec.depth)
 
     def bodies(
         self,
         params: Any,
         frozen: Any,
-        images: Float[Array, "B 256 256 3"],
+        images: UInt[Array, "B 256 256 3"] | None,
         drop_path: Float[Array, "B depth 2"] | None = None,
+        maps: list[Float[Array, "B H W _"]] | None = None,
     ) -> Body:
-        """The network's answers for uint8 crops."""
+        """The network's answers for crops, or maps of a frozen encoder."""
         head = jax.tree.map(lambda x: x, params["head"])
         head["mean"] = jax.lax.stop_gradient(head["mean"])  # it came with the checkpoint, and stays
         if self.spec.kind == "tokenhmr":
             head |= {"tokens": frozen["tokenizer"], "codebook": frozen["codebook"]}
         network = nnx.merge(self.system.model, params | {"head": head})
-        frozen_first = frozen_layers(self.config, self.spec.vit.depth)
+        if maps is not None:
+            return network(None, remat=self.remat, maps=[m.astype(jnp.float32) for m in maps])
+        frozen_first = frozen_layers(self.config, self.spec.depth)
         return network(images.astype(jnp.float32) / 255.0, drop_path, self.remat, frozen_first)
 
     def loss(
         self, params: Any, extra: Any, frozen: Any, sample: Sample
     ) -> tuple[jax.Array, dict[str, Any]]:
-        body = self.bodies(params, frozen, sample.images, sample.drop_path)
+        body = self.bodies(params, frozen, sample.images, sample.drop_path, sample.maps)
         terms, metrics = objective.terms(frozen["body"], body, sample, self.config)
         total = sum(self.config.loss[name] * value for name, value in terms.items())
         return total, {"terms": terms, "metrics": metrics, "carry": {}}
@@ -153,7 +160,8 @@ class RegressorTask(Task):
 
         @jax.jit
         def measure(params: Any, frozen: Any, rows: Rows) -> dict[str, jax.Array]:
-            body = task.bodies(params, frozen, rows.images)
+            rows = with_maps(rows, task.spec.encoder)
+            body = task.bodies(params, frozen, rows.images, maps=rows.maps)
             joints = smpl_jax.forward(frozen["body"], body.betas, body.rotmats).joints
             return pose_errors(joints, rows.joints, rows.weight)
 
