@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genhmr_jax.cli import evaluate_angles
+from genhmr_jax.cli import evaluate_angles, evaluate_hands
+from genhmr_jax.cli.flag_types import counts, model_kind
 from genhmr_jax.core.choices import CONTEXTS
 from genhmr_jax.evaluate.datasets import (
     ANGLES,
@@ -16,6 +17,7 @@ from genhmr_jax.evaluate.datasets import (
     CLIP_ANGLES,
     CLIPS,
     DATASETS,
+    HAND_DATASETS,
     SYNTHETIC,
 )
 from genhmr_jax.io.errors import InputError
@@ -31,9 +33,11 @@ if TYPE_CHECKING:  # heavy, imported where they are used
 
 _ONLY_FOR = {
     "protocol": tuple(DATASETS),
-    "true_focal": (*DATASETS, CLIPS),
+    "true_focal": (*DATASETS, *HAND_DATASETS, CLIPS),
     "body_dir": (*DATASETS, "photos"),
-    "limit": (*DATASETS, *SYNTHETIC, CLIPS, ANGLES, CLIP_ANGLES),
+    "limit": (*DATASETS, *HAND_DATASETS, *SYNTHETIC, CLIPS, ANGLES, CLIP_ANGLES),
+    "hand": tuple(HAND_DATASETS),
+    "predictions": tuple(HAND_DATASETS),
     "poses": (*SYNTHETIC, CLIPS, CLIP_ANGLES),
     "robustness": tuple(SYNTHETIC),
     "uncertainty": tuple(SYNTHETIC),
@@ -41,7 +45,7 @@ _ONLY_FOR = {
     "true_keypoints": tuple(SYNTHETIC),
 }
 """Flags that only some test sets support; for the others they are errors."""
-_ONE_SETTING = ("photos", CLIPS, ANGLES, CLIP_ANGLES)
+_ONE_SETTING = ("photos", CLIPS, ANGLES, CLIP_ANGLES, *HAND_DATASETS)
 """Test sets on which one setting of one model is measured."""
 ITERATIONS = (1, 3, 5, 10)
 MEAN_POSE = "mean-pose"
@@ -52,7 +56,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add = parser.add_argument
     # 1. The test set and the model.
-    add("--dataset", required=True, choices=(*DATASETS, *BENCHMARKS), help="the test set")
+    add(
+        "--dataset",
+        required=True,
+        choices=(*DATASETS, *HAND_DATASETS, *BENCHMARKS),
+        help="the test set",
+    )
     folder = (
         "folder of the official releases, or of the datasets built by `genhmr data build`; photos: "
         "of the photos; synthetic, clips: of the test set, which is rendered there if it is "
@@ -67,6 +76,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--protocol", action="append", default=[], metavar="NAME", help=protocol)
     smpl = "your SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz, SMPL_to_J19.pkl, J_regressor_h36m.npy"
     add("--body-dir", type=path_flag, metavar="DIR", help=smpl)
+    mano = "datasets of hands: your MANO_RIGHT.pkl (default: the free hand)"
+    add("--hand", type=path_flag, metavar="PKL", help=mano)
     # 2. Settings of the model.
     sampling = "sampling iterations to evaluate (default: 1,3,5,10; photos, clips: as recover)"
     add("--iterations", type=counts, metavar="N,N", help=sampling)
@@ -95,30 +106,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--true-keypoints", action="store_true", help=true)
     plots = "folder for plots and the worst people (synthetic) or overlays (photos)"
     add("--pictures", type=path_flag, metavar="DIR", help=plots)
+    server = "freihand, ho3d: write the pred.json for their servers (needs --hand)"
+    add("--predictions", type=path_flag, metavar="JSON", help=server)
     figures = "file for all figures (default: eval_DATASET.json)"
     add("--out", type=path_flag, metavar="JSON", help=figures)
-
-
-def counts(text: str) -> tuple[int, ...]:
-    """An argparse type: comma-separated whole numbers of 1 or more."""
-    try:
-        values = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or min(values) < 1:
-        problem = f"must be whole numbers of 1 or more like 1,3,5,10, not {text!r}"
-        raise argparse.ArgumentTypeError(problem)
-    return tuple(dict.fromkeys(values))
-
-
-def model_kind(text: str) -> str:
-    """An argparse type: a kind of system (systems/registry.py) that recovers people."""
-    from genhmr_jax.systems import registry
-
-    if text not in registry.kinds():
-        problem = f"must be one of {', '.join(registry.kinds())}, not {text!r}"
-        raise argparse.ArgumentTypeError(problem)
-    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -138,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(out, "cannot be written (no such folder)", "choose another --out")
     ours = dict.fromkeys(SYNTHETIC, _synthetic) | {CLIPS: _clips, "photos": _photos}
     ours |= {ANGLES: evaluate_angles.angles, CLIP_ANGLES: _clip_angles}
+    ours |= dict.fromkeys(HAND_DATASETS, evaluate_hands.releases)
     measure = ours.get(args.dataset, _dataset)
     measured, text = measure(args)
     result = {

@@ -42,3 +42,25 @@ def formats(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
         return found
 
     return parse
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """An argparse type: comma-separated whole numbers of 1 or more."""
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or min(values) < 1:
+        problem = f"must be whole numbers of 1 or more like 1,3,5,10, not {text!r}"
+        raise argparse.ArgumentTypeError(problem)
+    return tuple(dict.fromkeys(values))
+
+
+def model_kind(text: str) -> str:
+    """An argparse type: a kind of system (systems/registry.py) that recovers people."""
+    from genhmr_jax.systems import registry
+
+    if text not in registry.kinds():
+        problem = f"must be one of {', '.join(registry.kinds())}, not {text!r}"
+        raise argparse.ArgumentTypeError(problem)
+    return text

@@ -4,8 +4,7 @@ import argparse
 import pathlib
 
 import genhmr_jax
-from genhmr_jax.cli.evaluate import model_kind
-from genhmr_jax.cli.flag_types import formats, number, point
+from genhmr_jax.cli.flag_types import formats, model_kind, number, point
 from genhmr_jax.core.choices import CONTEXTS
 from genhmr_jax.io.paths import path_flag, photo_path
 from genhmr_jax.render import MESH_FORMATS

@@ -2,8 +2,7 @@
 
 import argparse
 
-from genhmr_jax.cli.evaluate import model_kind
-from genhmr_jax.cli.flag_types import number
+from genhmr_jax.cli.flag_types import model_kind, number
 from genhmr_jax.cli.recover import SAMPLE_PHOTO
 from genhmr_jax.io.paths import path_flag
 from genhmr_jax.recover.server.settings import Limits

@@ -48,3 +48,31 @@ ANGLES, CLIP_ANGLES = "angles", "clip-angles"
 BENCHMARKS = (*SYNTHETIC, CLIPS, ANGLES, CLIP_ANGLES, "photos")
 """Free test sets, measured by evaluate/benchmark.py, evaluate/clips.py, evaluate/angles.py,
 evaluate/clip_angles.py and evaluate/photos.py."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HandDataset:
+    """A released test set of hands.
+
+    Attributes:
+      source: its name in data/hands/releases.
+      split: of that source.
+      protocol: a function of evaluate/hand_protocols.py; "hint" for PCK.
+    """
+
+    source: str
+    split: str
+    protocol: str
+
+
+HAND_DATASETS = {
+    "freihand": HandDataset("freihand", "evaluation", "freihand"),
+    "ho3d": HandDataset("ho3d", "evaluation", "ho3d"),
+    "dexycb": HandDataset("dexycb", "s0_test", "dexycb"),
+    **{
+        f"hint-{videos}-{group}": HandDataset("hint_hamer", f"TEST_{videos}_img_{group}", "hint")
+        for videos in ("newdays", "epick", "ego4d")
+        for group in ("all", "vis", "occ")
+    },
+}
+"""Measured by evaluate/hand_releases.py."""

@@ -206,7 +206,7 @@ def measure(
     options = options or RecoverOptions()
     groups = ("detected", *KINDS, "true_2d", "network", "mean_pose")
     errors = {name: Errors() for name in groups}
-    mean_pose, found, sides = _mean_hand(recoverer.hand), 0, 0
+    mean_pose, found, sides = mean_hand(recoverer.hand), 0, 0
     for picture in pictures:
         height, width = picture.image.shape[:2]
         photo = options.camera(width, height)
@@ -290,7 +290,7 @@ def _add(
     errors.add(picture, keypoints_of(hand, joints, vertices), vertices)
 
 
-def _mean_hand(hand: smpl_jax.SmplModel) -> tuple[np.ndarray, np.ndarray]:
+def mean_hand(hand: smpl_jax.SmplModel) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints and vertices of a right hand of mean pose and shape."""
     prior = HandPrior(hand)
     angles = prior.sample_angles(np.random.default_rng(0), _MEAN_OF).mean(0, keepdims=True)

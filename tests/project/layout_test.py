@@ -21,6 +21,8 @@ LATE = {
     "cli.doctor": "io",
     "cli.evaluate": "data evaluate geometry io recover systems",
     "cli.evaluate_angles": "evaluate recover systems",
+    "cli.evaluate_hands": "data evaluate recover",
+    "cli.flag_types": "systems",
     "cli.fit": "core geometry io recover render",
     "cli.hands": "recover",
     "cli.recover": "recover",
