@@ -80,8 +80,8 @@ class HandSample:
     """A picture and its labels; metres in the axes of the camera, x right, y down, z forward.
 
     Attributes:
-      image: uint8 (S, S, 3).
-      mask: (S, S) pixels of the visible hand, without the forearm.
+      image: uint8 (H, W, 3).
+      mask: (H, W) pixels of the visible hand, without the forearm; empty for a photo.
       pose: (48,) axis-angle, radians, the wrist's in the axes of the camera.
       betas: (10,).
       camera: of the picture.
@@ -90,8 +90,8 @@ class HandSample:
       points2d: (21, 2) px.
     """
 
-    image: UInt8[np.ndarray, "S S 3"]
-    mask: Bool[np.ndarray, "S S"]
+    image: UInt8[np.ndarray, "H W 3"]
+    mask: Bool[np.ndarray, "H W"]
     pose: Float[np.ndarray, "48"]
     betas: Float[np.ndarray, "10"]
     camera: HandCamera

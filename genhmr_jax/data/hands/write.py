@@ -16,20 +16,24 @@ continues, and a larger --count extends a set.
 import argparse
 import dataclasses
 import hashlib
-import json
 import pathlib
 
 import jax
 import numpy as np
-from jaxtyping import Float
 from smpl_jax.rotations import axis_angle_to_matrix
 from tqdm import tqdm
 
-from genhmr_jax.data import features
+from genhmr_jax.data.hands.parts import (
+    PART,
+    PartRow,
+    check_settings,
+    joined_parts,
+    write_part,
+)
 from genhmr_jax.data.hands.render import HandSample, draw_sample
 from genhmr_jax.data.hands.stored import PIXELS
 from genhmr_jax.data.poses import load_corpus
-from genhmr_jax.data.rows import Rows, to_arrays
+from genhmr_jax.data.rows import Rows
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.detect import hands as detector
 from genhmr_jax.detect.blazepose import Region
@@ -37,12 +41,10 @@ from genhmr_jax.geometry.camera import CropCamera, crop_around
 from genhmr_jax.geometry.hand import load_hand
 from genhmr_jax.geometry.hand_crop import upright_region
 from genhmr_jax.geometry.hand_pixels import hand_pixels
-from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_argument
 
 SPLITS = ("train", "val")
-PART = 500  # pictures of a part
 PASSES = 2
 MIN_PRESENCE = 0.5
 # Error of the first region: shift in sides, logarithm of the side, angle in radians.
@@ -98,7 +100,7 @@ def write_rows(
         "backgrounds": scenes.fingerprint(),
         "form": PIXELS if pixels else detector.ENCODER,
     }
-    _check_settings(out / "settings.json", settings)
+    check_settings(out / "settings.json", settings)
     files = []
     for start in tqdm(range(0, count, PART), unit="part", disable=None):
         stop = min(start + PART, count)
@@ -110,14 +112,19 @@ def write_rows(
             rng = np.random.default_rng([SPLITS.index(split), seed, number])
             pose = corpus.poses[corpus.draw(np.array(number), seed)]
             sample = draw_sample(model, pose, rng, scenes)
-            detected = in_true_region(sample, rng)
-            if detected.scores[0] >= MIN_PRESENCE:
-                row = row_of(sample, detected, pixels=pixels)
-                found.append((row, detected.regions[0]))
-        _write_part(files[-1], found, settings["form"])
-    total = features.join_parts(files, out, settings["form"])
-    _unlist(out / "done.json", "region")
-    return total
+            found += detected_row(sample, rng, pixels=pixels)
+        write_part(files[-1], found, settings["form"])
+    return joined_parts(files, out, settings["form"])
+
+
+def detected_row(
+    sample: HandSample, rng: np.random.Generator, *, pixels: bool = False
+) -> list[PartRow]:
+    """The row of a picture, or none if no hand is detected in its true region."""
+    detected = in_true_region(sample, rng)
+    if detected.scores[0] < MIN_PRESENCE:
+        return []
+    return [(row_of(sample, detected, pixels=pixels), detected.regions[0])]
 
 
 def in_true_region(sample: HandSample, rng: np.random.Generator) -> detector.Hands:
@@ -163,38 +170,6 @@ def row_of(sample: HandSample, detected: detector.Hands, *, pixels: bool = False
         images = hand_pixels(sample.image, region, np.ones(1, bool), middle=0.0)
         return dataclasses.replace(row, images=images[0])
     return dataclasses.replace(row, maps=[detected.features[0].astype(np.float16)])
-
-
-def _write_part(
-    path: pathlib.Path, found: list[tuple[Rows, Float[np.ndarray, "4"]]], form: str
-) -> None:
-    """Writes rows with their regions into one npz."""
-    arrays = {}
-    if found:
-        arrays = to_arrays(jax.tree.map(lambda *x: np.stack(x), *(row for row, _ in found)))
-        arrays["region"] = np.stack([region for _, region in found]).astype(np.float32)
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, encoder=np.array(form), **arrays)
-
-
-def _check_settings(path: pathlib.Path, settings: dict) -> None:
-    """Writes what determines the rows. Raises InputError: the folder holds other settings."""
-    if path.is_file():
-        stored = json.loads(path.read_text())
-        if stored != settings:
-            problem = f"was made with other settings ({stored}, not {settings})"
-            raise InputError(path, problem, "choose another --out")
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(settings))
-
-
-def _unlist(path: pathlib.Path, name: str) -> None:
-    """Removes an array from those that a FeatureSet reads; Rows has no field for it."""
-    meta = json.loads(path.read_text())
-    meta["arrays"] = [array for array in meta["arrays"] if array != name]
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(meta))
 
 
 def main() -> None:
