@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float, Int
 
 from genhmr_jax.core import confidence, sampling
 from genhmr_jax.core.choices import DECODE_RULES
 from genhmr_jax.core.inputs import Inputs, repeated, turned, upright
-from genhmr_jax.core.preparation import around_keypoints
+from genhmr_jax.core.preparation import AroundKeypoints
 from genhmr_jax.core.refinement import Parts, RefineSpec
-from genhmr_jax.core.system import Latents, Params, PhotoCamera
-from genhmr_jax.detect.detections import Detections
+from genhmr_jax.core.system import Latents, Params
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import normalize_keypoints
 from genhmr_jax.io.program_store import remembered_shapes
@@ -36,7 +34,7 @@ KIND = "genhmr"
 
 
 @dataclasses.dataclass(frozen=True)
-class GenHmrSystem:
+class GenHmrSystem(AroundKeypoints):
     """The networks of a spec, without arrays.
 
     Attributes:
@@ -50,7 +48,6 @@ class GenHmrSystem:
     frozen_layers: int = 0
 
     kind = KIND
-    needs_box = False  # the crop follows from the keypoints
     samples = True
     refinement = RefineSpec()
 
@@ -85,18 +82,6 @@ class GenHmrSystem:
     def encoder(self) -> str | None:
         """See core.system.StoredSystem."""
         return self.spec.encoder if self.spec.encoder_channels else None
-
-    def prepare(
-        self,
-        image: np.ndarray,
-        people: Detections,
-        photo: PhotoCamera,
-        rows: int,
-        *,
-        published_crop: bool = False,
-    ) -> Inputs:
-        """See core.system.System. The crop is around the detected keypoints."""
-        return around_keypoints(image, people, photo, rows, self.encoder)
 
     def encode(self, params: Params, inputs: Inputs) -> "Encoded":
         """The inputs in the network's axes, and the image's values; see core.system.System."""

@@ -9,16 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float, Int
 from smpl_jax import rotations
 
 from genhmr_jax.core.inputs import Inputs, upright
-from genhmr_jax.core.preparation import around_keypoints
+from genhmr_jax.core.preparation import AroundKeypoints
 from genhmr_jax.core.rotation_answer import RotationAnswer
-from genhmr_jax.core.system import Latents, Params, PhotoCamera
-from genhmr_jax.detect.detections import Detections
+from genhmr_jax.core.system import Latents, Params
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.io.program_store import remembered_shapes
 from genhmr_jax.systems.posturehmr import answer, coarse_body, posture, reverse
@@ -47,13 +45,12 @@ class Encoded:
 
 
 @dataclasses.dataclass(frozen=True)
-class PostureSystem(RotationAnswer):
+class PostureSystem(AroundKeypoints, RotationAnswer):
     """The networks of a spec, without arrays."""
 
     spec: PostureSpec
 
     kind = KIND
-    needs_box = False  # the crop follows from the keypoints
     samples = False
 
     @property
@@ -77,18 +74,6 @@ class PostureSystem(RotationAnswer):
     def encoder(self) -> str | None:
         """See core.system.StoredSystem."""
         return self.spec.mesh2d.used_encoder
-
-    def prepare(
-        self,
-        image: np.ndarray,
-        people: Detections,
-        photo: PhotoCamera,
-        rows: int,
-        *,
-        published_crop: bool = False,
-    ) -> Inputs:
-        """See core.system.System. The crop is around the detected keypoints."""
-        return around_keypoints(image, people, photo, rows, self.encoder)
 
     def encode(self, params: Params, inputs: Inputs) -> Encoded:
         """Estimate the 2D meshes."""

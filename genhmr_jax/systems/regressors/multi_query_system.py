@@ -5,30 +5,27 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from genhmr_jax.core.inputs import Inputs
-from genhmr_jax.core.preparation import around_keypoints
+from genhmr_jax.core.preparation import AroundKeypoints
 from genhmr_jax.core.refinement import Parts
 from genhmr_jax.core.rotation_answer import RotationAnswer
-from genhmr_jax.core.system import Params, PhotoCamera
-from genhmr_jax.detect.detections import Detections
+from genhmr_jax.core.system import Params
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.systems.regressors.model import RegressorSpec
 from genhmr_jax.systems.regressors.system import Regressed, RegressorSystem
 
 
 @dataclasses.dataclass(frozen=True)
-class MultiQuerySystem(RegressorSystem):
+class MultiQuerySystem(AroundKeypoints, RegressorSystem):
     """The network of a spec, without arrays.
 
     The 2D refinement moves the queries (BioPose's "2D-informed refinement"), by their coordinates
     in the space of the head's rows: see MultiQueryHead.coordinates.
     """
 
-    needs_box = False  # the crop follows from the keypoints, as that of stored rows
     refinement = RotationAnswer.refinement
 
     @property
@@ -40,18 +37,6 @@ class MultiQuerySystem(RegressorSystem):
     def encoder(self) -> str:
         """See core.system.StoredSystem."""
         return self.spec.encoder
-
-    def prepare(
-        self,
-        image: np.ndarray,
-        people: Detections,
-        photo: PhotoCamera,
-        rows: int,
-        *,
-        published_crop: bool = False,
-    ) -> Inputs:
-        """See core.system.System. The crop is around the detected keypoints."""
-        return around_keypoints(image, people, photo, rows, self.encoder)
 
     def encode(self, params: Params, inputs: Inputs) -> Regressed:
         """The queries, shape and camera of each crop."""
