@@ -29,6 +29,9 @@ TEXT = (
     "(1.96 standard deviations of the errors, Bland and Altman 1986), r: of the first method."
 )
 
+Compared = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Errors, truth and half widths of the bands (f, 44), degrees, of f frames."""
+
 
 def measure_clip_angles(
     model: Recoverer,
@@ -52,21 +55,32 @@ def measure_clip_angles(
       InputError: an error of the test set.
     """
     split = open_clips(folder, corpus, count)
-    parts: dict[str, list[tuple[np.ndarray, ...]]] = {method: [] for method in METHODS}
+    parts: dict[str, list[Compared]] = {method: [] for method in METHODS}
     used = 0
     for truth in tqdm(split.clips, "clips", unit="clip", disable=None):
-        clip = recover(truth, model, options or ClipOptions())
-        matched = matched_frames(clip, truth)
-        if not len(matched) or not matched.max():
+        found = compared_clip(model, truth, options or ClipOptions())
+        if found is None:
             continue
         used += 1
-        motion = motions_of_clip(clip)[int(matched.argmax())]
-        true = angles_of(known_motion(truth), model.body, method="ik")
-        for method, found in parts.items():
-            person = angles_of(motion, model.body, method=method)
-            found.append(_compared(person, true))
+        for method, compared in found.items():
+            parts[method].append(compared)
     results = {method: _figures(found) for method, found in parts.items() if found}
     return {"text": TEXT, "split": split.facts, "clips": used, "results": results}
+
+
+def compared_clip(
+    model: Recoverer, truth: KnownClip, options: ClipOptions
+) -> dict[str, Compared] | None:
+    """Recover a clip, and compare its angles by each of METHODS; None if nobody is found."""
+    clip = recover(truth, model, options)
+    matched = matched_frames(clip, truth)
+    if not len(matched) or not matched.max():
+        return None
+    motion = motions_of_clip(clip)[int(matched.argmax())]
+    true = angles_of(known_motion(truth), model.body, method="ik")
+    return {
+        method: _compared(angles_of(motion, model.body, method=method), true) for method in METHODS
+    }
 
 
 def known_motion(truth: KnownClip) -> Motion:
@@ -80,7 +94,7 @@ def known_motion(truth: KnownClip) -> Motion:
     )  # fmt: skip
 
 
-def _compared(person: PersonAngles, true: PersonAngles) -> tuple[np.ndarray, ...]:
+def _compared(person: PersonAngles, true: PersonAngles) -> Compared:
     """Errors, truth and half widths (f, 44), degrees, of the frames that both have."""
     rows = np.abs(true.times[:, None] - person.times).argmin(0)
     same = np.abs(true.times[rows] - person.times) < 0.5 / 60

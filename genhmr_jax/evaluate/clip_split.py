@@ -1,7 +1,8 @@
 """The free test set of clips: rendered motions of validation subjects, on disk.
 
 It is rendered on the user's machine, is the same everywhere, and has a hash. A clip is a folder of
-JPEG files and an npz of labels.
+JPEG files and an npz of labels. The development set has motions of training subjects: settings are
+chosen on it, never on the test set.
 """
 
 import dataclasses
@@ -27,10 +28,28 @@ from genhmr_jax.io.npz_files import read_own_npz
 
 COUNT = 20
 SECONDS = 3.0
-SEED = 40417  # of motions, bodies, cameras and scenes; not used for training data
 VERSION = 1
 APPEARANCE = "v2"  # never shown in training
 SPEC = ClipSpec()
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSet:
+    """What determines the clips.
+
+    Attributes:
+      name: of the folder.
+      split: of the pose corpus.
+      seed: of motions, bodies, cameras and scenes; not used for training data.
+    """
+
+    name: str
+    split: str
+    seed: int
+
+
+TEST = ClipSet(f"clips-test-v{VERSION}", "val", 40417)
+DEVELOPMENT = ClipSet(f"clips-development-v{VERSION}", "train", 40418)
 _LABELS = (
     "times", "global_orient", "body_pose", "betas", "translation", "joints", "keypoints", "focal",
     "occluded",
@@ -93,30 +112,34 @@ class ClipSplit:
 
 
 def open_clips(
-    folder: str | pathlib.Path, corpus: str | pathlib.Path | None = None, count: int = COUNT
+    folder: str | pathlib.Path,
+    corpus: str | pathlib.Path | None = None,
+    count: int = COUNT,
+    which: ClipSet = TEST,
 ) -> ClipSplit:
-    """Open the test set in a folder. Missing clips are rendered; an interrupted rendering resumes.
+    """Open a set in a folder. Missing clips are rendered; an interrupted rendering resumes.
 
     Args:
       folder: the data directory; the set has its own folder in it.
       corpus: pose corpus of motions.load_sequences; not needed for clips that are there.
       count: number of clips. The first N clips are the same for every count.
+      which: TEST or DEVELOPMENT.
 
     Raises:
       InputError: clips are missing and no corpus is given, the corpus has too few motions or is not
         the one that the set was rendered from, or a file is damaged.
     """
-    home = pathlib.Path(folder) / f"clips-test-v{VERSION}"
+    home = pathlib.Path(folder) / which.name
     missing = [i for i in range(count) if not _labels(home, i).exists()]
     if missing and corpus is None:
         remedy = "give the pose corpus from which it is rendered with --poses"
-        raise InputError(home, f"lacks {len(missing)} of {count} test clips", remedy)
+        raise InputError(home, f"lacks {len(missing)} of {count} clips", remedy)
     if corpus is not None:
-        _render(home, pathlib.Path(corpus), count, missing)
+        _render(which, home, pathlib.Path(corpus), count, missing)
     clips = [_read(home, i) for i in range(count)]
     facts = {
         "version": VERSION,
-        "seed": SEED,
+        "seed": which.seed,
         "count": count,
         "seconds": SECONDS,
         "rate": SPEC.rate,
@@ -151,10 +174,12 @@ def _labels(home: pathlib.Path, number: int) -> pathlib.Path:
     return home / f"clip_{number:02d}.npz"
 
 
-def _render(home: pathlib.Path, corpus: pathlib.Path, count: int, missing: list[int]) -> None:
+def _render(
+    which: ClipSet, home: pathlib.Path, corpus: pathlib.Path, count: int, missing: list[int]
+) -> None:
     """Render missing clips. The backgrounds are procedural: the same on every machine."""
     # 1. The corpus has to be that of the clips which are there.
-    sequences = load_sequences(corpus, "val", SECONDS)
+    sequences = load_sequences(corpus, which.split, SECONDS)
     digest = hashlib.sha256()
     for sequence in sequences:
         digest.update(sequence.poses.tobytes() + sequence.times.tobytes())
@@ -163,10 +188,10 @@ def _render(home: pathlib.Path, corpus: pathlib.Path, count: int, missing: list[
         remedy = "choose another --data-dir, or leave out --poses"
         raise InputError(home, "was rendered from other motions than those of --poses", remedy)
     chosen = [
-        part for part, _ in zip(windows(sequences, SECONDS, SEED), range(count), strict=False)
+        part for part, _ in zip(windows(sequences, SECONDS, which.seed), range(count), strict=False)
     ]
     if len(chosen) < count:
-        problem = f"has only {len(chosen)} motions of {SECONDS:g} s for validation"
+        problem = f"has only {len(chosen)} motions of {SECONDS:g} s of split {which.split}"
         raise InputError(corpus, problem, f"give a larger corpus, or --limit={len(chosen)}")
     home.mkdir(parents=True, exist_ok=True)
     with atomic_path(card) as temporary:
@@ -177,7 +202,7 @@ def _render(home: pathlib.Path, corpus: pathlib.Path, count: int, missing: list[
     wardrobe = Wardrobe.of(body) if missing else None
     for number in tqdm(missing, "rendering clips", unit="clip", disable=None):
         sequence, start = chosen[number]
-        rng = np.random.default_rng([SEED, number])
+        rng = np.random.default_rng([which.seed, number])
         spec = dataclasses.replace(SPEC, occluder=float(number % 2))
         poses = sequence.sampled(start, frames, SPEC.rate)
         scene = (rng, Backgrounds(), spec, APPEARANCE)

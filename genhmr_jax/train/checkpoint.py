@@ -95,7 +95,12 @@ class Checkpoints:
         )
         self.every, self.damaged = config.checkpoint_every, []
         self._failures: list[BaseException] = []
-        options = ocp.CheckpointManagerOptions(max_to_keep=config.keep, create=True)
+        # In the background a folder that cannot be made is an error after five minutes, for which
+        # the writers of the arrays wait for it.
+        at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=config.keep, create=True, async_options=at_once
+        )
         handlers = {
             "state": _noting(ocp.StandardCheckpointHandler(), self._failures),
             "data": _noting(ocp.JsonCheckpointHandler(), self._failures),

@@ -217,7 +217,7 @@ def test_the_set_is_the_same_when_it_is_opened_again(small, motions, tmp_path):
 
 def test_wrong_sets_are_named(small, motions, tmp_path):
     folder, _ = small
-    with pytest.raises(InputError, match="lacks 1 of 1 test clips"):
+    with pytest.raises(InputError, match="lacks 1 of 1 clips"):
         open_clips(tmp_path, None, 1)
     with pytest.raises(InputError, match="has only 3 motions of 0.6 s"):
         open_clips(folder, motions, 4)

@@ -226,3 +226,15 @@ def test_a_short_campaign(system, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     total = json.loads((out / "results.json").read_text())["total"]
     assert total["injected"] >= 4 and total.get("lost", 0) == 0
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_at_once(tokenizer_config, tmp_path):
+    """On a disk that had become read-only, a run hung for five minutes before its error."""
+    checkpoints = save_all(tmp_path, tokenizer_config, [1])
+    (tmp_path / "checkpoints").rename(tmp_path / "away")
+    (tmp_path / "checkpoints").write_text("a file, in which no folder can be made")
+    started = time.monotonic()
+    with pytest.raises(OSError, match="checkpoints"):
+        checkpoints.save(2, state_of(2), {"next_index": 2})
+        checkpoints.wait()
+    assert time.monotonic() - started < 60

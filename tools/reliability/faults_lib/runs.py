@@ -121,7 +121,8 @@ class Run:
         if before and before[0]["kind"].startswith("record"):
             shutil.copy(self.out / "original", before[0]["file"])
             return code != 0
-        if before and re.search("none of the checkpoints", text):
+        # The attempt before this one may have damaged it, and been killed before it was read.
+        if self.bad and re.search("none of the checkpoints", text):
             shutil.rmtree(self.workdir / "checkpoints")
             shutil.copytree(self.out / "copies", self.workdir / "checkpoints")
             return True
