@@ -227,7 +227,7 @@ def test_wrong_sets_are_named(small, motions, tmp_path):
     with pytest.raises(InputError, match="does not have as many frames as labels"):
         open_clips(tmp_path, None, 1)
     (home / "clip_00.npz").write_bytes(b"PK damaged")
-    with pytest.raises(InputError, match="does not hold the labels of a clip"):
+    with pytest.raises(InputError, match="cannot be read as a file of the labels of a clip"):
         open_clips(tmp_path, None, 1)
     (home / "corpus.txt").write_text("of another one")
     with pytest.raises(InputError, match="was rendered from other motions"):
