@@ -337,7 +337,13 @@ def dense(parts: Mapping[str, object], by_columns: bool | None = None) -> np.nda
         np.add.at(matrix, tuple(_value(part) for part in index), data)
         return matrix
     minor, starts = _value(parts["indices"]), _value(parts["indptr"])
-    major = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    counts = np.diff(starts)
+    # Repeated as the file claims, a few numbers could take gigabytes.
+    if minor.ndim != 1 or starts.ndim != 1 or counts.min(initial=0) < 0:
+        raise ValueError("a sparse matrix with impossible indices")
+    if len(starts) < 1 or int(starts[-1]) - int(starts[0]) != len(minor):
+        raise ValueError(f"a sparse matrix of {len(minor)} entries, not as many as it counts")
+    major = np.repeat(np.arange(len(counts)), counts)
     if by_columns is None:
         by_columns = len(starts) == columns + 1
     np.add.at(matrix, (minor, major) if by_columns else (major, minor), data)

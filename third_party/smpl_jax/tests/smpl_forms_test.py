@@ -218,3 +218,16 @@ def test_what_does_not_fit_is_one_line(tmp_path, change, line):
     path = put(tmp_path, ".npz", ARRAYS | change)
     with pytest.raises(ValueError, match=rf"^{path}: .*{line}"):
         smpl_jax.load(path)
+
+
+@pytest.mark.parametrize("change", ["millions", "negative", "too few", "no columns"])
+def test_sparse_matrices_whose_counts_are_not_their_entries(change):
+    """A pickle of 1.5 kB took 1.2 GiB: its counts were repeated as claimed."""
+    matrix = sparse.csc_matrix(ARRAYS["J_regressor"])
+    changed = parts(matrix)
+    starts = matrix.indptr.astype(np.int64)
+    starts[-1] = {"millions": 150_994_947, "negative": -1, "too few": 1, "no columns": 0}[change]
+    changed["indptr"] = starts[:0] if change == "no columns" else starts
+    with pytest.raises(ValueError, match="a sparse matrix (of|with)"):
+        smpl_jax.safe_pickle.dense(changed, by_columns=True)
+    assert smpl_jax.safe_pickle.dense(parts(matrix), by_columns=True).shape == matrix.shape
