@@ -21,7 +21,7 @@ from smpl_jax.keypoints import SMPL24, SMPL24_PARENTS, SMPLH52, SMPLH52_PARENTS
 from smpl_jax.lbs import make_blocks
 
 from genhmr_jax.geometry import landmarks
-from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.bodies import available_bodies, load_body
 from genhmr_jax.geometry.hand import FINGERS, HAND_JOINTS
 from genhmr_jax.io.errors import InputError
 
@@ -56,6 +56,11 @@ def load_fingers(name_or_path: str | Path = "neutral") -> SmplModel:
             raise InputError(path, problem, remedy) from error
     remedy = "use neutral, or an SMPL-H file from https://mano.is.tue.mpg.de"
     raise InputError(name_or_path, "no body with fingers", remedy)
+
+
+def has_fingers(model: SmplModel) -> bool:
+    """Whether a body has the 52 joints of SMPL-H, and not SMPL's 24."""
+    return len(model.parents) == len(SMPLH52)
 
 
 def hand_rows(side: str) -> slice:
@@ -94,6 +99,17 @@ def full_pose(
     """SMPL-H's pose of 52 joints: the root, 21 joints of `body_pose`, then both hands."""
     body = body_pose[..., : 3 * (BODY_JOINTS - 1)]
     return np.concatenate([global_orient, body, left_hand_pose, right_hand_pose], -1)
+
+
+def plain_body(name_or_path: str | Path) -> SmplModel:
+    """The SMPL form of a body with fingers: a shipped body itself, or that of an SMPL-H file.
+
+    Raises:
+      InputError: as `load_fingers`.
+    """
+    if str(name_or_path) in available_bodies():
+        return load_body(name_or_path)
+    return without_fingers(load_fingers(name_or_path))
 
 
 def without_fingers(model: SmplModel) -> SmplModel:

@@ -20,20 +20,21 @@ class Motion:
       name: of the person, such as "person 1".
       times: (F,) seconds, increasing; the intervals may differ.
       betas: (10,) shape, the same in all frames.
-      poses: (F, 24, 3) axis-angle, radians; joint 0 is global_orient, in `axes`.
+      poses: (F, J, 3) axis-angle, radians; joint 0 is global_orient, in `axes`. J is 24, or 52 for
+        a body with fingers (geometry/fingers.py).
       translation: (F, 3) metres of the model origin (which is not the pelvis), in `axes`.
       present: (F,) whether the body is known in a frame. The other rows have no meaning.
-      confidence: (F, 24) 0..1 of each joint; NaN without an estimate.
+      confidence: (F, J) 0..1 of each joint; NaN without an estimate.
       axes: CAMERA or WORLD.
     """
 
     name: str
     times: Float[np.ndarray, "F"]
     betas: Float[np.ndarray, "10"]
-    poses: Float[np.ndarray, "F 24 3"]
+    poses: Float[np.ndarray, "F J 3"]
     translation: Float[np.ndarray, "F 3"]
     present: Bool[np.ndarray, "F"]
-    confidence: Float[np.ndarray, "F 24"]
+    confidence: Float[np.ndarray, "F J"]
     axes: str = CAMERA
 
     def __len__(self) -> int:

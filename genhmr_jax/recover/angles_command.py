@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.fingers import plain_body
 from genhmr_jax.geometry.stature import check_height
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.terminal import complain, say
@@ -35,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     if args.height is not None:
         check_height(args.height)
     clip, out = Clip.load(path), make_writable(args.out)
-    body = load_body(args.body or str(clip.body_model))
+    load = load_body if clip.left_hand_pose is None else plain_body
+    body = load(args.body or str(clip.body_model))
     motions = motions_of_clip(clip)
     if clip.world_rotation is not None:
         motions = in_world(motions, clip, body)

@@ -1,6 +1,7 @@
 """An arm that follows the hand which was found at its wrist: elbow and wrist of a body. NumPy."""
 
 import dataclasses
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +14,6 @@ from genhmr_jax.geometry.hand import HAND_JOINTS, MANO_FROM_HAND21
 from genhmr_jax.geometry.skeleton import forward_kinematics
 from genhmr_jax.geometry.wrist import TOLERANCE, SolvedWrist, solve_wrist
 from genhmr_jax.recover.hands import HandMeshes
-from genhmr_jax.recover.people import People
 
 MOST_APART = 0.15
 """Largest distance of a hand's wrist from the body's, parallel to the image plane, metres."""
@@ -22,6 +22,17 @@ DEPTH_RATIO = 2.0
 MOST_TURN = 30.0
 """Largest turn of the forearm that brings a hand to its place in the photo, degrees."""
 _IN_HAND21 = np.array(MANO_FROM_HAND21[: len(HAND_JOINTS)])
+
+
+class Bodies(Protocol):
+    """The bodies of one photo or frame: fields of recover.people.People."""
+
+    global_orient: Float[np.ndarray, "P 3"]
+    body_pose: Float[np.ndarray, "P 69"]
+    betas: Float[np.ndarray, "P 10"]
+    joints: Float[np.ndarray, "P 24 3"]
+    focal_length: np.ndarray
+    principal_point: Float[np.ndarray, "2"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +45,7 @@ class Arm:
       rest: (52, 3) joints of the person's shape at rest, metres.
     """
 
-    people: People
+    people: Bodies
     person: int
     side: str
     hands: HandMeshes
@@ -122,7 +133,7 @@ def rest_joints(model: SmplModel, betas: Float[np.ndarray, "P 10"]) -> Float[np.
     return np.asarray(model.joint_template) + np.einsum("ps,sjc->pjc", betas, directions)
 
 
-def project(people: People, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 2"]:
+def project(people: Bodies, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 2"]:
     """Points in camera coordinates in px of the photo."""
     return points[..., :2] / points[..., 2:] * people.focal_length + people.principal_point
 

@@ -37,6 +37,10 @@ SHAPES = {
     "frame_body_pose": ("P", "F", 69),
     "frame_translation": ("P", "F", 3),
     "frame_joints": ("P", "F", 24, 3),
+    "left_hand_pose": ("P", "F", 45),
+    "right_hand_pose": ("P", "F", 45),
+    "left_hand_confidence": ("P", "F"),
+    "right_hand_confidence": ("P", "F"),
 }
 _DTYPES = {
     **dict.fromkeys(("keypoint_names", "joint_names", "body_model"), np.str_),
@@ -82,6 +86,10 @@ class Clip(Results):
         from a frame to the next one (geometry.ground.foot_contact).
       frame_global_orient, frame_body_pose, frame_translation, frame_joints: (P, F, ...) the answer
         of each frame by itself, before the track was made steady.
+      left_hand_pose, right_hand_pose: (P, F, 45) axis-angle of the 15 finger joints in MANO's
+        order, radians, with --hands; elbows and wrists of body_pose then follow the hands.
+      left_hand_confidence, right_hand_confidence: (P, F) 0..1: how far the fingers are those of
+        detected hands; 0 where they are those of the body's joint of the hand.
     """
 
     frame_index: np.ndarray
@@ -113,6 +121,10 @@ class Clip(Results):
     frame_body_pose: np.ndarray | None = None
     frame_translation: np.ndarray | None = None
     frame_joints: np.ndarray | None = None
+    left_hand_pose: np.ndarray | None = None
+    right_hand_pose: np.ndarray | None = None
+    left_hand_confidence: np.ndarray | None = None
+    right_hand_confidence: np.ndarray | None = None
 
     shapes, dtypes, command = SHAPES, _DTYPES, "genhmr recover CLIP"
 

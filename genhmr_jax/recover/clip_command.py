@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from smpl_jax import SmplModel
 from tqdm import tqdm
 
 import genhmr_jax
+from genhmr_jax.geometry.fingers import has_fingers
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.image_files import PAGE_SUFFIX, ImageFile
 from genhmr_jax.io.terminal import complain, say
 from genhmr_jax.io.video import FrameSource, open_clip
 from genhmr_jax.recover.clip import Clip
 from genhmr_jax.recover.clip_frames import FrameTables
+from genhmr_jax.recover.clip_hands import with_hands
 from genhmr_jax.recover.clip_pictures import draw_clip
 from genhmr_jax.recover.clip_recovery import ClipOptions, recover_clip
 from genhmr_jax.recover.motions import in_world, motions_of_clip
@@ -24,6 +27,7 @@ from genhmr_jax.render.export.clip_files import save_clip_files
 from genhmr_jax.render.viewer.page import write_page
 
 if TYPE_CHECKING:  # heavy, imported where they are used
+    from genhmr_jax.recover.hands_on_body import HandsOnBody
     from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
 TABLES = "_partial"
@@ -36,6 +40,7 @@ def run_clip(
     photo: "RecoverOptions",
     out: Path,
     args: argparse.Namespace,
+    hands: "HandsOnBody | None" = None,
 ) -> None:
     """Recover one clip, and write its files.
 
@@ -44,6 +49,7 @@ def run_clip(
       recoverer, photo: the model, and the options that photos have too.
       out: folder of the results.
       args: the flags.
+      hands: with --hands.
 
     Raises:
       InputError: the clip or a flag is at fault. Tables of the first pass stay for --resume.
@@ -72,8 +78,11 @@ def run_clip(
             tables.delete()
         remedy = "choose a part of the clip in which people are larger"
         raise InputError(clip.path, "nobody was found for long enough", remedy)
-    # 2. The files.
-    written = write_clip(found, source, clip, recoverer, out, args)
+    # 2. The hands, and the files.
+    body = recoverer.body
+    if hands is not None:
+        found, body = with_hands(found, source, hands, photo), hands.fingers
+    written = write_clip(found, source, clip, body, out, args)
     say(f"{clip.path.name}: {summary(found)} -> {written}")
     if tables.complete:
         tables.delete()
@@ -86,13 +95,12 @@ def write_clip(
     found: Clip,
     source: FrameSource,
     clip: ImageFile,
-    recoverer: "Recoverer",
+    body: SmplModel,
     out: Path,
     args: argparse.Namespace,
 ) -> Path:
     """Write the results of a clip; the file that shows them best."""
-    body = recoverer.body
-    motions = motions_of_clip(found)
+    motions = motions_of_clip(found, fingers=has_fingers(body))
     if args.world:
         motions = in_world(motions, found, body)
     best = out / f"{clip.stem}.npz"

@@ -10,6 +10,7 @@ import smpl_jax
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from genhmr_jax.geometry.fingers import full_pose, has_fingers
 from genhmr_jax.geometry.motion import ABSENT
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.video import FrameSource
@@ -68,8 +69,12 @@ def _drawn(
 
 def vertices_of(clip: Clip, body: smpl_jax.SmplModel, frame: int) -> Float[np.ndarray, "P V 3"]:
     """The meshes of all people in a frame, camera coordinates, metres."""
-    pose = np.concatenate([clip.global_orient[:, frame], clip.body_pose[:, frame]], -1)
-    vertices = _FORWARD(body, clip.betas, pose.reshape(-1, 24, 3)).vertices
+    orient, pose = clip.global_orient[:, frame], clip.body_pose[:, frame]
+    full = np.concatenate([orient, pose], -1)
+    if has_fingers(body):
+        hands = clip.left_hand_pose[:, frame], clip.right_hand_pose[:, frame]
+        full = full_pose(orient, pose, *hands)
+    vertices = _FORWARD(body, clip.betas, full.reshape(len(full), -1, 3)).vertices
     return np.asarray(vertices) + clip.translation[:, frame, None]
 
 

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
     # 3. Clips, one after the other.
     for clip in clips:
-        failures += _run_clip(clip, recoverer, options, out, args)
+        failures += _run_clip(clip, recoverer, options, out, args, hands)
     return 1 if failures else 0
 
 
@@ -111,7 +111,6 @@ def check_clip_flags(args: argparse.Namespace) -> None:
     only_photos = {
         "--trace": args.trace, "--boxes": args.boxes, "--keypoints": args.keypoints,
         "--masks": args.masks, "--cameras": args.cameras, "--hypotheses": args.hypotheses > 1,
-        "--hands": args.hands,
     }  # fmt: skip
     if given := [flag for flag, value in only_photos.items() if value]:
         raise InputError(given[0], "is for photos, not for clips", "leave it out")
@@ -126,12 +125,13 @@ def _run_clip(
     options: "RecoverOptions",
     out: Path,
     args: argparse.Namespace,
+    hands: "HandsOnBody | None",
 ) -> bool:
     """Recover one clip; whether it failed, which is reported in one line."""
     from genhmr_jax.recover import clip_command
 
     try:
-        clip_command.run_clip(clip, recoverer, options, out, args)
+        clip_command.run_clip(clip, recoverer, options, out, args, hands)
         return False
     except Exception as error:
         if os.environ.get("GENHMR_DEBUG"):

@@ -6,10 +6,11 @@ forearm -> People with fingers
 
 import dataclasses
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 import smpl_jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from scipy.spatial.transform import Rotation
 from smpl_jax import SmplModel
 from smpl_jax.keypoints import SMPL24
@@ -17,7 +18,6 @@ from smpl_jax.keypoints import SMPL24
 from genhmr_jax.core.system import PhotoCamera
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.hands import detect_hands
-from genhmr_jax.geometry.bodies import available_bodies, load_body
 from genhmr_jax.geometry.fingers import (
     BODY_JOINTS,
     SIDES,
@@ -25,11 +25,11 @@ from genhmr_jax.geometry.fingers import (
     full_pose,
     knuckle_rows,
     load_fingers,
-    without_fingers,
+    plain_body,
 )
 from genhmr_jax.geometry.keypoints import keypoint_points
 from genhmr_jax.io.program_store import stored
-from genhmr_jax.recover.arms import Arm, project, rest_joints
+from genhmr_jax.recover.arms import Arm, Bodies, project, rest_joints
 from genhmr_jax.recover.hands import HandMeshes, HandRecoverer, PreparedHands, load_hands
 from genhmr_jax.recover.options import RecoverOptions
 from genhmr_jax.recover.people import People
@@ -52,9 +52,7 @@ class HandsOnBody:
     fingers: SmplModel
     body: SmplModel
 
-    def prepare(
-        self, image: np.ndarray, people: Detections, photo: PhotoCamera
-    ) -> PreparedHands:
+    def prepare(self, image: np.ndarray, people: Detections, photo: PhotoCamera) -> PreparedHands:
         """The hands of a photo that are at a wrist of these people, ready to be solved.
 
         Args:
@@ -87,10 +85,8 @@ def load_hands_on_body(body: str | pathlib.Path = "neutral") -> HandsOnBody:
     Raises:
       InputError: the body has no fingers.
     """
-    fingers = load_fingers(body)
     # The free body is exactly that of `genhmr recover` without --hands.
-    plain = load_body(body) if str(body) in available_bodies() else without_fingers(fingers)
-    return HandsOnBody(load_hands(), fingers, plain)
+    return HandsOnBody(load_hands(), load_fingers(body), plain_body(body))
 
 
 def put_hands(people: People, hands: HandMeshes, fingers: SmplModel) -> People:
@@ -112,39 +108,69 @@ def put_hands(people: People, hands: HandMeshes, fingers: SmplModel) -> People:
       the people with hand poses; vertices, joints and projected keypoints are those of the new
       pose.
     """
+    found = pose_arms(people, hands, range(len(hands)), fingers)
     count = len(people)
-    pose = np.concatenate([people.global_orient, people.body_pose], -1).reshape(count, 24, 3)
-    rest = rest_joints(fingers, people.betas)
-    poses, confidence, wrists = {}, {}, {}
-    for side in SIDES:
-        joint = SMPL24.index(f"{side}_hand")
-        poses[side] = fingers_of_hand_joint(pose[:, joint])
-        confidence[side] = np.zeros(count, np.float32)
-        wrists[side] = np.zeros(count, bool)
-    for number in np.argsort(-hands.scores, kind="stable"):
-        person, side = int(hands.person[number]), SIDES[int(hands.right[number])]
-        arm = Arm(people, person, side, hands, int(number), rest[person])
-        if confidence[side][person] > 0 or not arm.fits():
-            continue
-        poses[side][person] = hands.hand_pose[number].reshape(15, 3)
-        trust = hands.scores[number] * hands.joint_confidence[number].mean()
-        confidence[side][person] = trust
-        if (solved := arm.follow()) is not None:
-            wrists[side][person] = True
-            for name, turn in (("elbow", solved.elbow), ("wrist", solved.wrist)):
-                turned = Rotation.from_matrix(turn).as_rotvec()
-                pose[person, SMPL24.index(f"{side}_{name}")] = turned
-    flat = {side: poses[side].reshape(count, 45) for side in SIDES}
+    left, right = found.fingers.reshape(2, count, 45)
     return dataclasses.replace(
         people,
-        body_pose=pose[:, 1:].reshape(count, 69),
-        left_hand_pose=flat["left"],
-        right_hand_pose=flat["right"],
-        left_hand_confidence=confidence["left"],
-        right_hand_confidence=confidence["right"],
-        wrist_from_hand=np.stack([wrists["left"], wrists["right"]], -1),
-        **_posed(people, pose, flat, fingers),
+        body_pose=found.pose[:, 1:].reshape(count, 69),
+        left_hand_pose=left,
+        right_hand_pose=right,
+        left_hand_confidence=found.confidence[0],
+        right_hand_confidence=found.confidence[1],
+        wrist_from_hand=found.wrists.T,
+        **_posed(people, found.pose, {"left": left, "right": right}, fingers),
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArmPoses:
+    """The arms of P bodies that follow their hands; the first axis of two is that of SIDES.
+
+    Attributes:
+      pose: (P, 24, 3) axis-angle, radians; elbows and wrists are changed.
+      fingers: (2, P, 15, 3) axis-angle, radians.
+      confidence: (2, P) 0..1; 0 without a hand.
+      wrists: (2, P) whether elbow and wrist follow the hand.
+    """
+
+    pose: Float[np.ndarray, "P 24 3"]
+    fingers: Float[np.ndarray, "2 P 15 3"]
+    confidence: Float[np.ndarray, "2 P"]
+    wrists: Bool[np.ndarray, "2 P"]
+
+
+def pose_arms(
+    people: Bodies, hands: HandMeshes, numbers: Iterable[int], fingers: SmplModel
+) -> ArmPoses:
+    """The arms of people with the hands that were found at their wrists; see `put_hands`.
+
+    Args:
+      people: of a photo or a frame.
+      hands: with the same camera; `person` are rows of `people`.
+      numbers: those of the hands that are of this photo or frame.
+      fingers: the body of the people with fingers.
+    """
+    count = len(people.betas)
+    pose = np.concatenate([people.global_orient, people.body_pose], -1).reshape(count, 24, 3)
+    rest = rest_joints(fingers, people.betas)
+    joints = [SMPL24.index(f"{side}_hand") for side in SIDES]
+    poses = np.stack([fingers_of_hand_joint(pose[:, joint]) for joint in joints])
+    confidence, wrists = np.zeros((2, count), np.float32), np.zeros((2, count), bool)
+    for number in sorted(numbers, key=lambda number: -hands.scores[number]):
+        person, side = int(hands.person[number]), int(hands.right[number])
+        arm = Arm(people, person, SIDES[side], hands, int(number), rest[person])
+        if confidence[side, person] > 0 or not arm.fits():
+            continue
+        poses[side, person] = hands.hand_pose[number].reshape(15, 3)
+        trust = hands.scores[number] * hands.joint_confidence[number].mean()
+        confidence[side, person] = trust
+        if (solved := arm.follow()) is not None:
+            wrists[side, person] = True
+            for name, turn in (("elbow", solved.elbow), ("wrist", solved.wrist)):
+                turned = Rotation.from_matrix(turn).as_rotvec()
+                pose[person, SMPL24.index(f"{SIDES[side]}_{name}")] = turned
+    return ArmPoses(pose, poses, confidence, wrists)
 
 
 def _posed(

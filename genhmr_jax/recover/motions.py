@@ -7,7 +7,10 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
+from smpl_jax.keypoints import SMPL24, SMPLH52
 
+from genhmr_jax.geometry.fingers import BODY_JOINTS, SIDES, fingers_of_hand_joint, full_pose
+from genhmr_jax.geometry.hand import HAND_JOINTS
 from genhmr_jax.geometry.motion import ABSENT, OBSERVED, WORLD, Motion
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.recover.clip import Clip
@@ -15,16 +18,44 @@ from genhmr_jax.recover.people import People
 from genhmr_jax.render.rest import rest_joints
 
 
-def motions_of_clip(clip: Clip) -> list[Motion]:
-    """The steady motions of the people, in the axes of the camera."""
+def motions_of_clip(clip: Clip, *, fingers: bool = False) -> list[Motion]:
+    """The steady motions of the people, in the axes of the camera.
+
+    Args:
+      clip: the result.
+      fingers: of the 52 joints of a body with fingers; the clip was recovered with --hands.
+    """
     present = clip.state != ABSENT
-    return _of_clip(clip, clip.global_orient, clip.body_pose, clip.translation, present)
+    poses = np.concatenate([clip.global_orient, clip.body_pose], -1)
+    motions = _of_clip(clip, poses, clip.translation, present)
+    if not fingers:
+        return motions
+    hands = clip.left_hand_pose, clip.right_hand_pose
+    poses = full_pose(clip.global_orient, clip.body_pose, *hands)
+    sure = [clip.joint_confidence[..., :BODY_JOINTS]]
+    for confidence in (clip.left_hand_confidence, clip.right_hand_confidence):
+        sure.append(np.repeat(confidence[..., None], len(HAND_JOINTS) - 1, -1))
+    confidence = np.concatenate(sure, -1)
+    shape = (len(clip.times), len(SMPLH52), 3)
+    return [
+        dataclasses.replace(motion, poses=poses[i].reshape(shape), confidence=confidence[i])
+        for i, motion in enumerate(motions)
+    ]
 
 
-def frame_motions_of_clip(clip: Clip) -> list[Motion]:
-    """The answers of single frames; they have no filled frames."""
-    fields = clip.frame_global_orient, clip.frame_body_pose, clip.frame_translation
-    return _of_clip(clip, *fields, clip.state == OBSERVED)
+def frame_motions_of_clip(clip: Clip, *, fingers: bool = False) -> list[Motion]:
+    """The answers of single frames; they have no filled frames, and fingers of the body's hands."""
+    poses = np.concatenate([clip.frame_global_orient, clip.frame_body_pose], -1)
+    motions = _of_clip(clip, poses, clip.frame_translation, clip.state == OBSERVED)
+    if not fingers:
+        return motions
+    return [dataclasses.replace(motion, poses=_with_fingers(motion.poses)) for motion in motions]
+
+
+def _with_fingers(poses: Float[np.ndarray, "F 24 3"]) -> Float[np.ndarray, "F 52 3"]:
+    """Poses of SMPL for a body with fingers, which turn as the joint of the hand."""
+    hands = [fingers_of_hand_joint(poses[:, SMPL24.index(f"{side}_hand")]) for side in SIDES]
+    return np.concatenate([poses[:, :BODY_JOINTS], *hands], 1)
 
 
 def motions_of_people(people: People) -> list[Motion]:
@@ -78,12 +109,11 @@ def in_world(motions: Sequence[Motion], clip: Clip, body: smpl_jax.SmplModel) ->
 
 def _of_clip(
     clip: Clip,
-    orient: Float[np.ndarray, "P F 3"],
-    pose: Float[np.ndarray, "P F 69"],
+    poses: Float[np.ndarray, "P F 72"],
     translation: Float[np.ndarray, "P F 3"],
     present: Bool[np.ndarray, "P F"],
 ) -> list[Motion]:
-    poses = np.concatenate([orient, pose], -1).reshape(*orient.shape[:2], 24, 3)
+    poses = poses.reshape(*poses.shape[:2], 24, 3)
     return [
         Motion(
             name=f"person {number}",

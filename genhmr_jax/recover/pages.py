@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from genhmr_jax.core.solve import Traced
+from genhmr_jax.geometry.fingers import has_fingers
 from genhmr_jax.geometry.motion import Motion
 from genhmr_jax.recover.clip import Clip
 from genhmr_jax.recover.motions import (
@@ -87,8 +88,10 @@ def clip_scene(
       body: with which it was made.
       downloads: files that the page offers, by name.
     """
-    steady = motions_of_clip(clip)
-    before = frame_motions_of_clip(clip) if clip.frame_body_pose is not None else [None] * len(clip)
+    how = {"fingers": has_fingers(body)}
+    steady, before = motions_of_clip(clip, **how), [None] * len(clip)
+    if clip.frame_body_pose is not None:
+        before = frame_motions_of_clip(clip, **how)
     everybody = [
         PersonScene(motion, _shaped(body, motion), state=clip.state[i], before=before[i])
         for i, motion in enumerate(steady)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from genhmr_jax.geometry.bodies import load_body
+from genhmr_jax.geometry.fingers import load_fingers
 from genhmr_jax.io.atomic import check_writable
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.image_files import PAGE_SUFFIX
@@ -60,7 +61,8 @@ def _photo_page(path: Path, args: argparse.Namespace) -> Scene:
 
 def _clip_page(path: Path, args: argparse.Namespace) -> Scene:
     clip = Clip.load(path)
-    body = load_body(args.body or str(clip.body_model))
+    load = load_body if clip.left_hand_pose is None else load_fingers
+    body = load(args.body or str(clip.body_model))
     pictures = []
     if args.photo:
         source = open_clip(args.photo)

@@ -135,7 +135,6 @@ def test_nobody_is_an_error_and_leaves_nothing(tmp_path, frames, result, capsys)
     "flags, problem",
     [
         (["--trace"], "--trace is for photos"),
-        (["--hands"], "--hands is for photos"),
         (["--hypotheses", "3"], "--hypotheses is for photos"),
         (["--save", "obj"], "--save obj is no format of clips"),
         (["--fps", "25", "--start", "9"], "no frame from 9 s"),
@@ -185,5 +184,5 @@ def test_view_refuses_what_does_not_belong_together(tmp_path, found, capsys):
     assert main.main(["view", str(tmp_path / "people.npz")]) == 1
     assert "give its body with --body" in capsys.readouterr().err
     assert main.main(["view", str(photo)]) == 1
-    assert "is not an .npz file of results" in capsys.readouterr().err
+    assert "cannot be read as a file of results" in capsys.readouterr().err
     assert not list(tmp_path.glob("*_page.html"))

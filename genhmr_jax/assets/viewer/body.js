@@ -92,7 +92,7 @@ class Body {
   pose(track, row) {
     if (track.present && !track.present[row]) return false;
     this.bones.forEach((bone, j) => {
-      const at = 4 * (24 * row + j);
+      const at = 4 * (this.bones.length * row + j);
       bone.quaternion.fromArray(track.rotations, at).normalize(); // of 16 bits: any length
     });
     const [x, y, z] = this.rest(0);
@@ -102,7 +102,7 @@ class Body {
     return true;
   }
 
-  /** Colour the surface by the confidence of its joints; `row` is 24 numbers of 0..255. */
+  /** Colour the surface by the confidence of its joints; `row` is a number of 0..255 for each. */
   showConfidence(row) {
     const colours = Array.from(row, (step) => stepColour(step).toArray());
     const { weightJoints, weights } = this.body;
@@ -170,7 +170,7 @@ class Bones {
     return mesh;
   }
 
-  /** Take the joints' places; `confidence` (24 numbers of 0..255, or null) colours them. */
+  /** Take the joints' places; `confidence` (a number of 0..255 for each, or null) colours them. */
   update(joints, confidence) {
     const matrix = new THREE.Matrix4(), turn = new THREE.Quaternion(), size = new THREE.Vector3();
     const up = new THREE.Vector3(0, 1, 0), along = new THREE.Vector3(), middle = up.clone();

@@ -21,7 +21,7 @@ function readArray({ blob, type }) {
   return new TYPES[type](blobBytes(blob).buffer);
 }
 
-/** Poses over time: `count` rows of 24 quaternions and a translation. */
+/** Poses over time: `count` rows of a quaternion for each joint and a translation. */
 function readTrack(track) {
   if (!track) return null;
   return {

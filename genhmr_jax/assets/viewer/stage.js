@@ -57,7 +57,8 @@ class Stage {
       main.group.visible = posed;
       main.surface = surface;
       main.colourByConfidence(confidence);
-      const steps = person.confidence.subarray(24 * frame, 24 * frame + 24);
+      const joints = main.bones.length;
+      const steps = person.confidence.subarray(joints * frame, joints * (frame + 1));
       if (posed && confidence) main.showConfidence(steps);
       person.skeleton.group.visible = posed && skeleton;
       if (posed && skeleton) person.skeleton.update(main.joints(), confidence ? steps : null);

@@ -20,7 +20,7 @@ def save_amass(path: str | os.PathLike, motion: Motion, body: SmplModel) -> None
 
     The file goes from the first to the last known frame, at an even rate. Joints 0 to 21 are those
     of SMPL; SMPL's joints 22 and 23 turn the whole hand beyond the wrist, for which SMPL-H has no
-    joint, and are left out: the 30 finger joints are zero.
+    joint, and are left out: the 30 finger joints are zero, except for a body with fingers.
 
     `betas` are coefficients of SMPL, so the free bodies' are not written there: they would give
     another shape. With a free body `betas` are zero. The body's own are in `body_betas`.
@@ -49,7 +49,8 @@ def save_amass(path: str | os.PathLike, motion: Motion, body: SmplModel) -> None
     pelvis = rest_joints(body, motion.betas)[0]
     root, positions = root_path(motion, pelvis, up="z")
     poses = np.zeros((frames, BODY_JOINTS + HAND_JOINTS, 3))
-    poses[:, :BODY_JOINTS] = motion.poses[:, :BODY_JOINTS]
+    known = poses.shape[1] if motion.poses.shape[1] == poses.shape[1] else BODY_JOINTS
+    poses[:, :known] = motion.poses[:, :known]
     poses[:, 0] = root.as_rotvec()
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(

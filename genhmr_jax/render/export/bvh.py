@@ -23,6 +23,8 @@ _POSITIONS = "Xposition Yposition Zposition"
 _ENDS = {
     "left_foot": "LBigToe", "right_foot": "RBigToe",
     "left_hand": "lmiddle", "right_hand": "rmiddle",
+    **{f"{side}_{finger}3": f"{side[0]}{finger}" for side in ("left", "right")
+       for finger in ("index", "middle", "pinky", "ring", "thumb")},
 }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def root_path(
 
 def quaternion_track(
     motion: Motion, pelvis: Float[np.ndarray, "3"]
-) -> tuple[Float[np.ndarray, "F 24 4"], Float[np.ndarray, "F 3"]]:
+) -> tuple[Float[np.ndarray, "F J 4"], Float[np.ndarray, "F 3"]]:
     """The rotations of all joints, the root's in y-up axes, and the positions of the pelvis.
 
     Args:

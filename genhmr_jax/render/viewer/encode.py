@@ -92,7 +92,7 @@ def _track(motion: Motion, blobs: Blobs) -> dict:
 
 
 def _poses(
-    poses: Float[np.ndarray, "N 24 3"], translation: Float[np.ndarray, "N 3"], blobs: Blobs
+    poses: Float[np.ndarray, "N J 3"], translation: Float[np.ndarray, "N 3"], blobs: Blobs
 ) -> dict:
     return {
         "count": len(poses),
@@ -141,14 +141,14 @@ def pack_weights(weights: Float[np.ndarray, "V 4"]) -> UInt8[np.ndarray, "V 4"]:
     return (whole + (rank < missing[:, None])).astype(np.uint8)
 
 
-def pack_rotations(poses: Float[np.ndarray, "N 24 3"]) -> Int[np.ndarray, "N 24 4"]:
+def pack_rotations(poses: Float[np.ndarray, "N J 3"]) -> Int[np.ndarray, "N J 4"]:
     """Axis-angle as quaternions x, y, z, w in 16 bits, with w >= 0: within 0.0001 radians."""
     flat = np.asarray(poses, np.float64).reshape(-1, 3)
     quaternions = Rotation.from_rotvec(flat).as_quat(canonical=True)
-    return (quaternions * QUATERNION).round().astype(np.int16).reshape(-1, 24, 4)
+    return (quaternions * QUATERNION).round().astype(np.int16).reshape(*np.shape(poses)[:2], 4)
 
 
-def pack_confidence(confidence: Float[np.ndarray, "F 24"]) -> UInt8[np.ndarray, "F 24"]:
+def pack_confidence(confidence: Float[np.ndarray, "F J"]) -> UInt8[np.ndarray, "F J"]:
     """Confidence 0..1 as 0..254; NaN as UNKNOWN."""
     values = np.asarray(confidence, np.float64)
     known = np.isfinite(values)

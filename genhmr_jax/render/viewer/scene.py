@@ -15,11 +15,11 @@ class Trace:
     """The bodies of one person of a photo after each step of sampling.
 
     Attributes:
-      poses: (T, 24, 3) axis-angle, radians, in camera axes.
+      poses: (T, J, 3) axis-angle, radians, in camera axes.
       translation: (T, 3) metres.
     """
 
-    poses: Float[np.ndarray, "T 24 3"]
+    poses: Float[np.ndarray, "T J 3"]
     translation: Float[np.ndarray, "T 3"]
 
 
