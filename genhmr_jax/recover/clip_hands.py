@@ -6,12 +6,13 @@ all frames -> steady fingers, elbows and wrists -> Clip
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import smpl_jax
 from jaxtyping import Array, Bool, Float, Int
+from scipy.spatial.transform import Rotation
 from smpl_jax import SmplModel
 from smpl_jax.keypoints import SMPL24
 
@@ -85,9 +86,9 @@ def with_hands(
 ) -> Clip:
     """The clip with the fingers of its people, and arms that follow their hands.
 
-    In each frame a hand is used as in a photo (hands_on_body.put_hands). Fingers, elbows and wrists
-    are then smoothed over time, weighted by the confidence of the hands; where no hand is found
-    for a while, they become those of the body.
+    In each frame a hand is used as in a photo (hands_on_body.put_hands). Fingers, and the turns of
+    elbows and wrists towards the hands, are then smoothed over time, weighted by the confidence of
+    the hands; where no hand is found for a while, they become those of the body.
 
     Args:
       clip: the people, recovered with `hands.body`.
@@ -112,8 +113,7 @@ def with_hands(
             confidence[side, person, here] = share * _nearest(sure)
             sure = sure * found.wrists[side, person, here]
             arms = found.arms[side, person, here]
-            means, _ = smoothed(arms, sure, own[:, _ARM[side]], **how)
-            own[:, _ARM[side]] = means
+            own[:, _ARM[side]] = _steady_arms(own[:, _ARM[side]], arms, sure, how)
             pose[person, here] = own
     posed = dataclasses.replace(
         clip,
@@ -124,6 +124,22 @@ def with_hands(
         right_hand_confidence=confidence[1],
     )
     return dataclasses.replace(posed, **_joints(posed, hands.fingers))
+
+
+def _steady_arms(
+    own: Float[np.ndarray, "F 2 3"],
+    found: Float[np.ndarray, "F 2 3"],
+    sure: Float[np.ndarray, "F"],
+    how: dict[str, Any],
+) -> Float[np.ndarray, "F 2 3"]:
+    """Elbow and wrist that follow the hands; the turn from the body's own ones is smooth.
+
+    The rotations themselves are not smoothed: a fast motion of the body stays as it is.
+    """
+    rotations = lambda turns: Rotation.from_rotvec(np.reshape(turns, (-1, 3)))
+    change = (rotations(own).inv() * rotations(found)).as_rotvec().reshape(own.shape)
+    change, _ = smoothed(change, sure, np.zeros_like(change), **how)
+    return (rotations(own) * rotations(change)).as_rotvec().reshape(own.shape)
 
 
 def _nearest(confidence: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
