@@ -7,6 +7,8 @@ neighbours, so that a fast camera is no cut
 changes, all pixels change but the details stay: changes count as much as details are lost.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image, ImageFilter
@@ -19,6 +21,7 @@ FACTOR, NEIGHBOURS = 3.0, 2
 AdaptiveDetector takes their mean. With the largest one a flash of light, which is two changes, is
 no cut.
 """
+_NEAR = 0.5  # seconds
 _WIDTH, _DETAIL = 96, 8  # px: of the reduced picture, and the radius of what is a detail in it
 _HUES = 180 / 255  # OpenCV's hue has 180 levels, Pillow's has 256
 
@@ -52,13 +55,22 @@ class Changes:
         return (1 - kept) * float(np.abs(colours - before[0]).mean())
 
 
-def shots(changes: Float[np.ndarray, "F"]) -> Int[np.ndarray, "F"]:
+def shots(
+    changes: Float[np.ndarray, "F"], times: Float[np.ndarray, "F"], dissolves: Sequence[float] = ()
+) -> Int[np.ndarray, "F"]:
     """The number of each frame's shot, from 0.
 
     Args:
       changes: of `Changes`, of all frames in order.
+      times: of the frames, seconds.
+      dissolves: the middles of dissolves, seconds (detect/dissolves.py). Near a cut they do not
+        count.
     """
     padded, count = np.pad(changes, NEIGHBOURS), len(changes)
     shifts = [by for by in range(2 * NEIGHBOURS + 1) if by != NEIGHBOURS]
     others = np.max([padded[by : by + count] for by in shifts], 0)
-    return np.cumsum((changes >= SUDDEN) & (changes >= FACTOR * others))
+    cuts = (changes >= SUDDEN) & (changes >= FACTOR * others)
+    for middle in dissolves:
+        if not cuts[np.abs(times - middle) < _NEAR].any():
+            cuts[np.searchsorted(times, middle).clip(0, count - 1)] = True
+    return np.cumsum(cuts)

@@ -20,6 +20,7 @@ from genhmr_jax.core.inputs import Inputs, joined
 from genhmr_jax.detect.camera_motion import INTERVAL, CameraMotion
 from genhmr_jax.detect.cuts import SUDDEN, Changes
 from genhmr_jax.detect.detections import Detections
+from genhmr_jax.detect.dissolves import SPANS, Dissolves
 from genhmr_jax.detect.following import ClipDetector
 from genhmr_jax.detect.tracker import appearance
 from genhmr_jax.io.errors import InputError
@@ -34,8 +35,8 @@ CHUNK = 16
 class FrameTables:
     """What the first pass has found; two tables in one folder.
 
-    `frames` has index, time (seconds), people (number of rows), shift (of the background) and
-    change (of the picture). Each row of `people` is a person in a frame: frame (number among the
+    `frames` has index, time (seconds), people (number of rows), shift (of the background), change
+    (of the picture) and dissolve (seconds, of Dissolves.update). Each row of `people` is a person in a frame: frame (number among the
     chosen ones), box, score, keypoints, look (tracker.appearance), the camera and crop, and
     FrameAnswers.
     """
@@ -104,6 +105,7 @@ class _Seen:
     looks: np.ndarray
     shift: float
     change: float
+    dissolve: float
     inputs: Inputs | None
 
 
@@ -156,19 +158,21 @@ def _detected(
     tables: FrameTables,
 ) -> Iterator[tuple[list[_Seen], int]]:
     """Chunks of frames whose people are detected, and the state of the detector after each."""
-    motion, changes = CameraMotion(), Changes()
+    motion, changes, dissolves = CameraMotion(), Changes(), Dissolves()
     chunk, done = [], len(tables.frames)
     previous, again, first, earlier = None, 0, 0, []
     if done:
         # After an interruption, frames that are done are read again for cuts and the motion of the
         # camera. They are counted in the tables: the source may lack frames that cannot be decoded.
         frames = tables.frames.read()
-        again = int(np.searchsorted(frames["time"], frames["time"][-1] - 2 * INTERVAL))
+        longest = max(2 * INTERVAL, SPANS[-1] + INTERVAL)
+        again = int(np.searchsorted(frames["time"], frames["time"][-1] - longest))
         first = int(frames["index"][again])
         earlier = list(tables.people_of(range(again, done)))
         previous = earlier[-1]
     for number, frame in enumerate(source.frames(first), again):
         change = changes.update(frame.pixels)
+        dissolve = dissolves.update(frame.time, frame.pixels)
         if number < done:
             motion.update(frame.time, frame.pixels, earlier[number - again].boxes)
             continue
@@ -181,7 +185,7 @@ def _detected(
             camera = options.camera(*source.size)
             inputs = recoverer.system.prepare(frame.pixels, previous, camera, len(previous))
         light = dataclasses.replace(frame, pixels=np.zeros((0, 0, 3), np.uint8))
-        chunk.append(_Seen(number, light, previous, looks, shift, change, inputs))
+        chunk.append(_Seen(number, light, previous, looks, shift, change, dissolve, inputs))
         if len(chunk) == CHUNK:
             yield chunk, detector.since_search
             chunk = []
@@ -219,6 +223,7 @@ def _solve_and_write(
         "people": counts,
         "shift": np.array([one.shift for one in chunk]),
         "change": np.array([one.change for one in chunk]),
+        "dissolve": np.array([one.dissolve for one in chunk]),
     })  # fmt: skip
     return len(chunk), int(counts.sum())
 

@@ -16,6 +16,7 @@ from genhmr_jax.core.assignments import assigned
 from genhmr_jax.core.motion_refinement import MotionSpec
 from genhmr_jax.detect.camera_motion import is_moving
 from genhmr_jax.detect.cuts import shots
+from genhmr_jax.detect.dissolves import middles
 from genhmr_jax.detect.tracker import Tracker
 from genhmr_jax.geometry.ground import foot_contact, ground_of
 from genhmr_jax.geometry.keypoints import DETECTED
@@ -123,7 +124,7 @@ def settle(
     frames, rows = tables.frames.read(), tables.people.read()
     times = np.array(frames["time"], np.float64)
     # 1. Identities, and one shape for each person. Nobody is followed over a cut.
-    shot = shots(np.asarray(frames["change"]))
+    shot = shots(np.asarray(frames["change"]), times, middles(np.asarray(frames["dissolve"])))
     tracks = _tracks(tables, times, shot)
     moving = bool(shot.any()) or is_moving(np.asarray(frames["shift"]))
     # 2. Steady motions. With a static camera a second time, with feet that rest on the ground.
