@@ -36,9 +36,9 @@ class FrameTables:
     """What the first pass has found; two tables in one folder.
 
     `frames` has index, time (seconds), people (number of rows), shift (of the background), change
-    (of the picture) and dissolve (seconds, of Dissolves.update). Each row of `people` is a person in a frame: frame (number among the
-    chosen ones), box, score, keypoints, look (tracker.appearance), the camera and crop, and
-    FrameAnswers.
+    (of the picture) and dissolve (seconds, of Dissolves.update). Each row of `people` is a person
+    in a frame: frame (number among the chosen ones), box, score, keypoints, look
+    (tracker.appearance), the camera and crop, and FrameAnswers.
     """
 
     def __init__(self, frames: RowTable, people: RowTable):
