@@ -125,10 +125,11 @@ def write_clip(
 
 
 def summary(clip: Clip) -> str:
-    """People, frames, shots, and whether there are world coordinates, in one line."""
+    """People, frames, confidence if the model has one, shots, and whether there are world coordinates, in one line."""
     people = "1 person" if len(clip) == 1 else f"{len(clip)} people"
     text = f"{people} in {len(clip.times)} frames"
-    text += f", confidence {clip.joint_confidence[clip.state > 0].mean():.2f}"
+    confidence = clip.joint_confidence[clip.state > 0].mean()
+    text += f", confidence {confidence:.2f}" if np.isfinite(confidence) else ""
     if clip.shot.any():
         text += f", {clip.shot[-1] + 1} shots"
     why = clip.why_no_world

@@ -186,3 +186,11 @@ def test_view_refuses_what_does_not_belong_together(tmp_path, found, capsys):
     assert main.main(["view", str(photo)]) == 1
     assert "cannot be read as a file of results" in capsys.readouterr().err
     assert not list(tmp_path.glob("*_page.html"))
+
+
+def test_a_model_without_confidence_has_none_in_the_summary(found):
+    assert "confidence 0." in clip_command.summary(found)
+    unknown = dataclasses.replace(
+        found, joint_confidence=np.full_like(found.joint_confidence, np.nan)
+    )
+    assert "confidence" not in clip_command.summary(unknown)
