@@ -125,7 +125,7 @@ def write_clip(
 
 
 def summary(clip: Clip) -> str:
-    """People, frames, confidence (if the model has one), shots and world coordinates, in one line."""
+    """People, frames, confidence (if there is one), shots and world coordinates, in one line."""
     people = "1 person" if len(clip) == 1 else f"{len(clip)} people"
     text = f"{people} in {len(clip.times)} frames"
     confidence = clip.joint_confidence[clip.state > 0].mean()
