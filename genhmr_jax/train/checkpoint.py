@@ -141,7 +141,11 @@ class Checkpoints:
             data=ocp.args.JsonSave(data),
             meta=ocp.args.JsonSave(self.meta),
         )
-        self.manager.save(step, args=args, force=True)
+        try:
+            self.manager.save(step, args=args, force=True)
+        except BaseException as error:
+            self._failures.append(error)  # orbax counts the save as unfinished for ever
+            raise
 
     def restore(self, state: Any) -> tuple[Any, dict] | None:
         """Restore (state, data) of the newest readable checkpoint; None if there is none.
