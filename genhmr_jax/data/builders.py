@@ -22,7 +22,7 @@ import tqdm
 from genhmr_jax.data.sources import Record, Report, Source, find
 from genhmr_jax.data.sources.records import Field, fields_of
 from genhmr_jax.io.atomic import sync
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.errors import InputError, shortened
 
 VERSION = "1.0.0"  # of the schema in records.py
 SKIPPED = "skipped.txt"
@@ -141,12 +141,18 @@ def open_built(data_dir: str | Path, name: str, split: str) -> "Built":
 class Built:
     """The records of a built split by number, in the order of the release.
 
-    Each has the fields of its schema (sources/records.py). Safe to read from several threads.
+    Each has the fields of its schema (sources/records.py). Safe to read from several threads. A
+    damaged file, which its checksums tell, is an InputError when one of its records is read.
     """
 
     def __init__(self, source: Source, folder: Path, split: str) -> None:
         self.source, self.split = source, split
-        self._data = _tfds().builder_from_directory(folder).as_data_source(split)
+        try:
+            builder = _tfds().builder_from_directory(folder)
+            self._info = builder.info.splits[split]
+            self._data = builder.as_data_source(split)
+        except Exception as error:  # array_record raises RuntimeError for anything
+            raise _damaged(folder, error) from error
         self._fields = fields_of(source.kind)
 
     def __len__(self) -> int:
@@ -155,14 +161,29 @@ class Built:
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.source.name} {self.split} has {len(self)} records")
-        return self._decoded(self._data[int(index)])
+        try:
+            return self._decoded(self._data[int(index)])
+        except Exception as error:  # array_record raises RuntimeError for anything
+            raise _damaged(self._file_of(int(index)), error) from error
 
     def __iter__(self) -> Iterator[Record]:
         for start in range(0, len(self), 256):  # one read of many is faster than many reads
             block = list(range(start, min(start + 256, len(self))))
-            yield from map(self._decoded, self._data.__getitems__(block))
+            try:
+                rows = list(map(self._decoded, self._data.__getitems__(block)))
+            except Exception as error:
+                raise _damaged(self._file_of(start), error) from error
+            yield from rows
+
+    def _file_of(self, index: int) -> Path:
+        """The file that holds a record."""
+        ends = np.cumsum(self._info.shard_lengths)
+        return Path(self._info.filepaths[int(np.searchsorted(ends, index, "right"))])
 
     def _decoded(self, row: dict[str, Any]) -> Record:
+        # Of zeros in a file array_record makes an empty record.
+        if missing := [name for name in self._fields if row[name] is None]:
+            raise ValueError(f"a record without {missing[0]}")
         return {name: _decoded(row[name], field) for name, field in self._fields.items()}
 
 
@@ -171,6 +192,11 @@ def _decoded(value: Any, field: Field) -> Any:
     if field.dtype == "str":
         return value.decode()
     return value if field.dtype == "bytes" else np.asarray(value, field.dtype)
+
+
+def _damaged(where: Path, error: Exception) -> InputError:
+    problem = f"is damaged, or cannot be read ({shortened(error, 200)})"
+    return InputError(where, problem, "build it again: genhmr data build NAME --overwrite")
 
 
 def _is_built(folder: Path) -> bool:

@@ -4,6 +4,7 @@ layouts."""
 import concurrent.futures
 import re
 import shlex
+import shutil
 import sys
 
 import numpy as np
@@ -336,3 +337,28 @@ def test_training_reads_a_built_corpus(built_poses, tokenizer_config, tmp_path):
     batch = source.load(np.arange(source.size)).pose
     known = {pose.tobytes() for pose in corpus_poses.poses}
     assert batch.shape == (source.size, 72) and all(pose.tobytes() in known for pose in batch)
+
+
+def test_a_damaged_file_is_named(built_poses, tmp_path):
+    """It was a RuntimeError of array_record without the name of the file."""
+    name, split = pose_fixtures.NAMES[0], "train"
+    folder = tmp_path / name / split
+    shutil.copytree(built_poses / name / split, folder)
+    (file,) = folder.rglob("*array_record*")
+    content = file.read_bytes()
+    count = len(builders.open_built(tmp_path, name, split))
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    zeros = content[: middle // 2] + bytes(middle) + content[middle // 2 + middle :]
+    for damaged in (flipped, zeros, content[:middle], b""):
+        file.write_bytes(damaged)
+        for read in (lambda built: [built[i] for i in range(count)], list):
+            with pytest.raises(InputError, match="is damaged, or cannot be read") as error:
+                read(builders.open_built(tmp_path, name, split))
+            assert str(folder) in str(error.value) and "data build" in str(error.value)
+    file.write_bytes(flipped)
+    with pytest.raises(InputError, match=re.escape(file.name)):
+        list(builders.open_built(tmp_path, name, split))
+    file.unlink()
+    with pytest.raises(InputError, match="is damaged, or cannot be read"):
+        list(builders.open_built(tmp_path, name, split))

@@ -199,7 +199,8 @@ def outcome(run: dict[str, Any], attempt: dict[str, Any], fault: dict[str, Any])
     """What the program made of a fault.
 
     "reported": it ended, or fell back, with a message about the fault. "harmless": there was
-    nothing to report. The process was killed; or the attempt ended well, because there was still
+    nothing to report. The process was killed; or the attempt ended for another fault, which was
+    reported; or the attempt ended well, because there was still
     enough room on the disk, the damaged record is not needed, or the run was over; or the damaged
     checkpoint was restored, and the run ended with the bits of the unbroken one, so that the damage
     was in a file that a restore does not need. "silent": the attempt failed without the message, or
@@ -207,7 +208,8 @@ def outcome(run: dict[str, Any], attempt: dict[str, Any], fault: dict[str, Any])
     """
     if fault["detected"]:
         return "reported"
-    if fault["detected"] is None:
+    others = [other for other in attempt["faults"] if other is not fault]
+    if fault["detected"] is None or any(other["detected"] for other in others):
         return "harmless"
     if fault["kind"].startswith("checkpoint"):
         fine = fault.get("restored") == fault["step"]

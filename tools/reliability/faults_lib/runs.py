@@ -83,12 +83,13 @@ class Run:
         # An attempt may be killed before it reads the damaged checkpoint: the next one counts.
         self.unread += [fault for fault in before if fault["kind"].startswith("checkpoint")]
         for fault in self.unread:
-            fault |= {"detected": self._detected(fault, code, text), "restored": start}
-        if start >= 0:
+            found = fault.get("detected") or self._detected(fault, code, text)
+            fault |= {"detected": found, "restored": start}
+        if start >= 0 or (self.unread and self.unread[0]["detected"]):
             self.unread = []
         for fault in struck:
-            for name in ("workdir", "disk", "fired"):
-                fault.pop(name, None)
+            for key in ("workdir", "disk", "fired"):
+                fault.pop(key, None)
         return {
             "code": code,
             "seconds": round(seconds, 2),
