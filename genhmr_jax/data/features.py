@@ -87,7 +87,7 @@ class FeatureSet:
                 self.arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
                 if len(self.arrays[name]) != self.size or len(self._checks[name]) != self.size:
                     raise ValueError(f"it has not {self.size} rows")
-            except (OSError, ValueError, EOFError) as error:
+            except Exception as error:  # NumPy parses the header as Python: nearly any type
                 self._damaged(f"{name}.npy", error)
 
     def rows(self, index: np.ndarray) -> Rows:

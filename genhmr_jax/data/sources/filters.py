@@ -51,7 +51,7 @@ class PoseHistogram:
         """
         try:
             counts = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # NumPy parses the header as Python: nearly any type
             remedy = "download it again with the training data of 4D-Humans"
             raise InputError(path, f"cannot be read ({error})", remedy) from error
         joints, *bins = counts.shape or (0,)
