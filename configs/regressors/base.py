@@ -60,7 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # systems/regressors/model.py:RegressorSpec.
     c.model = ml_collections.ConfigDict()
-    c.model.kind = "hmr2"  # or "tokenhmr"
+    c.model.kind = "hmr2"  # or "tokenhmr", "mqhmr"
     c.model.encoder = "vit_h"
     c.model.encoder_depth = 0  # its first layers alone; 0: all of them
     c.model.layout = "columns"  # of HMR2.0's 6D rotations
@@ -70,6 +70,16 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.decoder.heads = 8
     c.model.decoder.head_dim = 64
     c.model.decoder.mlp = 1024
+    # Of MQ-HMR in place of the decoder: systems/regressors/multi_query.py:MultiQuerySpec.
+    c.model.queries = ml_collections.ConfigDict()
+    c.model.queries.queries = 24
+    c.model.queries.width = 1024
+    c.model.queries.layers = 6
+    c.model.queries.heads = 8
+    c.model.queries.mlp_ratio = 4
+    c.model.queries.points = 4
+    c.model.queries.activation = "gelu"
+    c.model.queries.scales = (4.0, 2.0, 1.0)  # of the pyramid of a ViT's map
 
     c.data = ml_collections.ConfigDict()
     c.data.poses = "cmu_poses.npz"  # of rendered people

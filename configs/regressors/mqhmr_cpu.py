@@ -20,11 +20,11 @@ def get_config() -> ml_collections.ConfigDict:
     c.checkpoint_every = 250
 
     c.model.encoder = "blazepose_full"
-    c.model.decoder.width = 128
-    c.model.decoder.layers = 2
-    c.model.decoder.heads = 4
-    c.model.decoder.mlp_ratio = 2
-    c.model.decoder.activation = "relu"
+    c.model.queries.width = 128
+    c.model.queries.layers = 2
+    c.model.queries.heads = 4
+    c.model.queries.mlp_ratio = 2
+    c.model.queries.activation = "relu"
 
     c.data.images = "runs/maps"
 

@@ -13,10 +13,9 @@ from genhmr_jax.io.config_files import start_from
 def get_config() -> ml_collections.ConfigDict:
     c = start_from(__file__, "tiny.py")
     c.model.kind = "mqhmr"
-    c.model.decoder = start_from(__file__, "mqhmr.py").model.decoder
-    c.model.decoder.width = 32
-    c.model.decoder.layers = 1
-    c.model.decoder.heads = 2
-    c.model.decoder.mlp_ratio = 2
-    c.model.decoder.scales = (2.0, 1.0)
+    c.model.queries.width = 32
+    c.model.queries.layers = 1
+    c.model.queries.heads = 2
+    c.model.queries.mlp_ratio = 2
+    c.model.queries.scales = (2.0, 1.0)
     return c

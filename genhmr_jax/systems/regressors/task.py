@@ -62,6 +62,9 @@ class RegressorTask(Task):
         self.config, self.terms, self.remat = config, terms, config.remat
         try:
             values = config.model.to_dict() | {"crop": "own"}  # of its rows
+            queries = values.pop("queries")
+            if config.model.kind == "mqhmr":
+                values["decoder"] = queries
             self.spec = RegressorSpec.from_dict(values)
         except ValueError as error:
             remedy = "choose a kind and an encoder of these"

@@ -115,7 +115,7 @@ def test_features_without_maps_go_on_after_a_stop_and_grow(
     assert features.compute(images, out, "val", "none") == count
     with pytest.raises(InputError, match="was made with the encoder none"):
         features.compute(images, out, "val", "blazepose_full")
-    monkeypatch.setattr(features.np.lib.format, "open_memmap", lambda *a: 1 / 0)
+    monkeypatch.setattr(features.np.lib.format, "write_array_header_1_0", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         features.compute(images, out, "val", "none")
     with pytest.raises(InputError, match="no finished feature set"):

@@ -98,7 +98,7 @@ def test_published_sizes():
 
 
 def test_a_kind_that_does_not_exist():
-    with pytest.raises(ValueError, match="hmr2 or tokenhmr"):
+    with pytest.raises(ValueError, match="hmr2, tokenhmr, mqhmr"):
         RegressorSpec("spin")
 
 
