@@ -1,4 +1,4 @@
-"""MQ-HMR for 2 CPU cores: over BlazePose's frozen maps of rendered people, 10 minutes.
+"""MQ-HMR for 2 CPU cores: over BlazePose's frozen maps of rendered people.
 
 docs/training.md has the commands that make runs/maps:
 

@@ -3,9 +3,7 @@
 Within a dissolve every frame is a mixture of both shots. So the frames inside of a span are
 mixtures of its ends, a growing share of the later one, although the ends have nothing in common.
 A mean of two pictures that have nothing in common has half the variance of their details: so the
-details are faint in the middle. A camera or a motion does not do that (Truong et al., "New
-Enhancements to Cut, Fade, and Dissolve Detection Processes in Video Segmentation", ACM Multimedia
-2000, use the same parabola of variances).
+details are faint in the middle. A camera or a motion does not do that.
 """
 
 import collections
@@ -15,7 +13,7 @@ from jaxtyping import Float
 from PIL import Image, ImageFilter
 
 SPANS = (0.4, 0.8, 1.6, 2.8)
-"""Seconds of the compared spans. A dissolve of up to twice a span is found by it."""
+"""Seconds of the compared spans."""
 UNLIKE = 0.35
 """Correlation of the details of the ends, below which they have nothing in common."""
 MIXED = 0.5

@@ -1,6 +1,6 @@
 """The errors of joint angles that a recovered body itself has, on development clips.
 
-    python -m genhmr_jax.evaluate.body_widths --data-dir data --poses cmu_poses.npz --count 12
+    python -m genhmr_jax.evaluate.body_widths --data-dir data --poses cmu_poses.npz --count 10
 
 prints the table of systems/biopose/body_errors.py. The clips are rendered motions of training
 subjects (clip_split.DEVELOPMENT), which no benchmark uses.
