@@ -1,7 +1,7 @@
 """Time of SMPL: smpl_jax, the same written naively in JAX, and a plain PyTorch implementation.
 
     pip install -e . torch
-    python benchmarks/lbs_vs_torch.py [--dense]
+    python -m benchmarks.lbs_vs_torch [--dense]
 
 All three get the same betas and axis-angle poses. A row is the forward pass, which gives posed
 vertices and joints, or the value and gradient by pose of the sum of the squared vertices. Results
@@ -16,8 +16,6 @@ Of the free bodies, few joints displace a vertex by their pose, and smpl_jax lea
 import argparse
 import dataclasses
 import functools
-import statistics
-import time
 from collections.abc import Callable
 
 import jax
@@ -27,6 +25,7 @@ import smpl_jax
 import torch
 from smpl_jax.keypoints import SMPL24_PARENTS
 
+from benchmarks.timing import take_turns
 from genhmr_jax.geometry.bodies import load_body
 
 
@@ -118,7 +117,7 @@ def with_dense_pose(model: smpl_jax.SmplModel) -> smpl_jax.SmplModel:
     directions[model.num_betas :] += rng.normal(
         0, 1e-4, directions[model.num_betas :].shape
     ).astype(np.float32)
-    return dataclasses.replace(model, blocks=smpl_jax.lbs.make_blocks(directions, model.weights))
+    return dataclasses.replace(model, blocks=smpl_jax.blocks.make_blocks(directions, model.weights))
 
 
 def jax_gradient(forward: Callable) -> Callable:
@@ -135,22 +134,6 @@ def torch_gradient(
     pose = pose.detach().requires_grad_()
     value = (plain_torch(arrays, betas, pose)[0] ** 2).sum()
     return value.detach(), torch.autograd.grad(value, pose)[0]
-
-
-def take_turns(
-    calls: dict[str, Callable[[], object]], rounds: int, calls_a_round: int = 5
-) -> dict[str, float]:
-    """Median seconds of each call. A turn is a few calls, the first not counted: the other
-    library's threads still spin then."""
-    seconds = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            for repeat in range(1 + calls_a_round):
-                start = time.perf_counter()
-                call()
-                if repeat:
-                    seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def main() -> None:

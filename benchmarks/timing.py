@@ -14,15 +14,19 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+# Seconds: longer than OpenMP's threads spin after their work.
+_TURN = 0.02
+
 
 def take_turns(
     calls: Mapping[str, Callable[[], object]], rounds: int, calls_a_round: int = 5
 ) -> dict[str, float]:
     """Median seconds of each call.
 
-    The calls take turns, so that other work on the machine disturbs all alike. A turn is a few
-    calls, of which the first does not count: the threads of the other library still spin then. It
-    also compiles.
+    The calls take turns, so that other work on the machine disturbs all alike. A turn begins with
+    calls that do not count: the first one compiles, and the threads of the other library spin for
+    some milliseconds. Then a call is repeated at least `calls_a_round` times, a short one more
+    often.
     """
     times = _times(calls, rounds, calls_a_round)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
@@ -46,10 +50,18 @@ def _times(
     for _ in range(rounds):
         for name, call in calls.items():
             call()
-            for _ in range(calls_a_round):
-                start = time.perf_counter()
-                call()
-                seconds[name].append(time.perf_counter() - start)
+            _repeat(call, 0)
+            seconds[name] += _repeat(call, calls_a_round)
+    return seconds
+
+
+def _repeat(call: Callable[[], object], times: int) -> list[float]:
+    """The seconds of each of so many calls, or of more if they take less than `_TURN` together."""
+    seconds: list[float] = []
+    while len(seconds) < times or sum(seconds) < _TURN:
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
     return seconds
 
 

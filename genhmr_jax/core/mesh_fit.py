@@ -29,7 +29,7 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float
 from smpl_jax import SmplModel, rotations
-from smpl_jax.lbs import vertex_tables
+from smpl_jax.blocks import vertex_tables
 
 from genhmr_jax.core.least_squares import solved, tangent, where_rows
 from genhmr_jax.geometry.body_jacobian import body_jacobian

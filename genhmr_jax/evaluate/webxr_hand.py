@@ -25,7 +25,7 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
-from smpl_jax.lbs import make_blocks
+from smpl_jax.blocks import make_blocks
 
 from genhmr_jax.core.system import PhotoCamera
 from genhmr_jax.data.hands.prior import HandPrior

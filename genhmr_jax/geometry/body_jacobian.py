@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from smpl_jax import SmplModel, SmplOutput
-from smpl_jax.lbs import vertex_tables
+from smpl_jax.blocks import vertex_tables
 
 from genhmr_jax.geometry.keypoints import keypoint_points
 

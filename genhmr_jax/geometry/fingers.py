@@ -17,8 +17,8 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Float
 from smpl_jax import SmplModel
+from smpl_jax.blocks import make_blocks
 from smpl_jax.keypoints import SMPL24, SMPL24_PARENTS, SMPLH52, SMPLH52_PARENTS
-from smpl_jax.lbs import make_blocks
 
 from genhmr_jax.geometry import landmarks
 from genhmr_jax.geometry.bodies import available_bodies, load_body

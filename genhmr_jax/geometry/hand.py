@@ -17,9 +17,9 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float
 from smpl_jax import SmplModel, SmplOutput
+from smpl_jax.blocks import make_blocks
 from smpl_jax.io import read_tables
 from smpl_jax.keypoints import HAND21, JOINT_OF_HAND_KEYPOINT, MANO16, MANO_VERTEX_IDS
-from smpl_jax.lbs import make_blocks
 
 from genhmr_jax.geometry.keypoints import keypoint_points, match
 from genhmr_jax.io.errors import InputError

@@ -1,6 +1,5 @@
 """The error for bad input: the file, the problem, and the remedy."""
 
-
 _LONGEST = 1000
 """Characters of a problem: a library's message can repeat the file."""
 

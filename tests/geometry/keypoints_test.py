@@ -126,7 +126,7 @@ def test_smpl_vertices_and_openpose_order():
     )
     model = smpl_jax.SmplModel(
         template=jnp.zeros((3, 6890)),
-        blocks=smpl_jax.lbs.make_blocks(np.zeros((217, 3, 6890)), np.zeros((24, 6890))),
+        blocks=smpl_jax.blocks.make_blocks(np.zeros((217, 3, 6890)), np.zeros((24, 6890))),
         joint_template=jnp.zeros((24, 3)),
         joint_shapedirs=jnp.zeros((10, 24, 3)),
         faces=jnp.zeros((1, 3), int),

@@ -51,7 +51,7 @@ def with_shapes(count):
     """The body with its first shape directions only; the others are zero, as load_body fills."""
     directions, weights = BODY.directions, BODY.weights
     directions[count : BODY.num_betas] = 0
-    blocks = smpl_jax.lbs.make_blocks(directions, weights)
+    blocks = smpl_jax.blocks.make_blocks(directions, weights)
     return dataclasses.replace(BODY, blocks=blocks)
 
 

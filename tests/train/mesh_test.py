@@ -159,7 +159,13 @@ LAYOUTS = [
         *(
             pytest.param(stage, LAYOUTS, marks=pytest.mark.slow)
             for stage in (
-                "tokenizer", "genhmr", "regressor", "mesh2d", "posturehmr", "maskhand", "neurik",
+                "tokenizer",
+                "genhmr",
+                "regressor",
+                "mesh2d",
+                "posturehmr",
+                "maskhand",
+                "neurik",
             )  # fmt: skip
         ),
         pytest.param("maskhand_vit", LAYOUTS[:2], marks=pytest.mark.slow),

@@ -176,9 +176,7 @@ def skeleton_of(body: smpl_jax.SmplModel, betas: Float[np.ndarray, "S"]) -> Skel
     return Skeleton(*(x.astype(np.float32) for x in (offsets, turns, markers)))
 
 
-def scales_between(
-    mean: Skeleton, own: Skeleton
-) -> Float[np.ndarray, "G"]:
+def scales_between(mean: Skeleton, own: Skeleton) -> Float[np.ndarray, "G"]:
     """The scales of the groups that bring one skeleton nearest to another, least squares.
 
     A scale stretches the offsets of joints, and the places of markers, of its bodies.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float, Int
-from smpl_jax.lbs import Blocks
+from smpl_jax.blocks import Blocks
 
 from genhmr_jax.geometry.keypoints import keypoint_points
 from genhmr_jax.geometry.mesh import CoarseMesh, coarse_mesh, farthest_points
@@ -168,15 +168,16 @@ def from_params(params: dict[str, jax.Array]) -> smpl_jax.SmplModel:
     """The coarse body of a model's parameters, without faces and names of vertices."""
     joints = len(JOINTS)
     # One block, in which every joint may act.
-    blocks = Blocks(
-        directions=params["directions"].reshape(1, -1, params["template"].size),
+    block = Blocks(
+        directions=tuple(params["directions"][None, :, axis] for axis in range(3)),
         weights=params["weights"][None],
         pose_joints=jnp.arange(joints - 1)[None],
         weight_joints=jnp.arange(joints)[None],
+        places=(0,),
     )
     return smpl_jax.SmplModel(
         template=params["template"],
-        blocks=blocks,
+        blocks=(block,),
         joint_template=params["joint_template"],
         joint_shapedirs=params["joint_shapedirs"],
         faces=jnp.zeros((0, 3), jnp.int32),

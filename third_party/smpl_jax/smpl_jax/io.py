@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from smpl_jax import lbs
+from smpl_jax.blocks import make_blocks
 from smpl_jax.keypoints import MANO16, MANO_VERTEX_IDS, SMPL24, SMPL_VERTEX_IDS, SMPLH52
 from smpl_jax.model import SmplModel
 from smpl_jax.safe_npz import npz_members, read_member
@@ -212,7 +212,7 @@ def _build(path: Path, arrays: Mapping[str, np.ndarray], num_betas: int, kind: _
     with jax.ensure_compile_time_eval():
         return SmplModel(
             template=to_jax(template.T),
-            blocks=lbs.make_blocks(directions.transpose(2, 1, 0), weights.T),
+            blocks=make_blocks(directions.transpose(2, 1, 0), weights.T),
             joint_template=to_jax(regressor @ template),
             joint_shapedirs=to_jax(np.einsum("jv,vcs->sjc", regressor, shapedirs)),
             faces=jax.device_put(_faces(path, faces, vertices, kind).astype(np.int32)),

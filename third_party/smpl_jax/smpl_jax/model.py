@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from smpl_jax import lbs
+from smpl_jax.blocks import Blocks, dense_tables, make_blocks
 from smpl_jax.rotations import axis_angle_to_matrix
 
 
@@ -43,7 +44,7 @@ class SmplModel:
 
     Attributes:
       template: (3, V) vertices of the mean shape in the rest pose, one plane for each coordinate.
-      blocks: blend shapes and skinning weights, by blocks of vertices (lbs.make_blocks).
+      blocks: blend shapes and skinning weights, by blocks of vertices (blocks.make_blocks).
       joint_template: (J, 3) joints of the mean shape: the joint regressor times the template.
       joint_shapedirs: (S, J, 3) displacement of the joints for each shape coefficient.
       faces: (F, 3) vertex indices, counter-clockwise from outside.
@@ -53,7 +54,7 @@ class SmplModel:
     """
 
     template: Float[Array, "3 V"]
-    blocks: lbs.Blocks
+    blocks: tuple[Blocks, ...]
     joint_template: Float[Array, "J 3"]
     joint_shapedirs: Float[Array, "S J 3"]
     faces: Int[Array, "F 3"]
@@ -82,12 +83,12 @@ class SmplModel:
 
         Not inside `jit`, as `weights`.
         """
-        return lbs.dense_tables(self.blocks, self.num_joints, self.num_vertices)[0]
+        return dense_tables(self.blocks, self.num_joints, self.num_vertices)[0]
 
     @property
     def weights(self) -> Float[np.ndarray, "J V"]:
         """(J, V) skinning weights; each column sums to 1. A new table."""
-        return lbs.dense_tables(self.blocks, self.num_joints, self.num_vertices)[1]
+        return dense_tables(self.blocks, self.num_joints, self.num_vertices)[1]
 
     @property
     def vertex_ids(self) -> dict[str, int]:
@@ -113,12 +114,12 @@ class SmplModel:
         faces = new_id[np.asarray(self.faces)]
         # By NumPy: jnp would compile a program for each shape.
         template = np.ascontiguousarray(np.asarray(self.template)[:, chosen])
-        tables = lbs.dense_tables(self.blocks, self.num_joints, self.num_vertices)
+        tables = dense_tables(self.blocks, self.num_joints, self.num_vertices)
         named = ((name, int(new_id[index])) for name, index in self.named_vertices)
         return replace(
             self,
             template=jax.device_put(template),
-            blocks=lbs.make_blocks(*(table[..., chosen] for table in tables)),
+            blocks=make_blocks(*(table[..., chosen] for table in tables)),
             faces=jax.device_put(faces[np.all(faces >= 0, axis=-1)].astype(np.int32)),
             named_vertices=tuple((name, index) for name, index in named if index >= 0),
         )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import smpl_jax
-from smpl_jax import lbs, rotations
+from smpl_jax import blocks, lbs, rotations
 from smpl_reference import FREE_BODY, random_body, reference_forward, rodrigues
 
 TOLERANCE = 1e-5  # metres
@@ -200,7 +200,9 @@ def test_jit_vmap_and_pytree():
         jax.vmap(smpl_jax.forward, (None, 0, 0))(model, betas, pose).vertices, plain, atol=2e-6
     )
     leaves, structure = jax.tree.flatten(model)
-    assert len(leaves) == 8 and hash(structure) == hash(jax.tree.structure(model))
+    assert len(leaves) == 4 + 6 * len(model.blocks) and hash(structure) == hash(
+        jax.tree.structure(model)
+    )
     assert jax.tree.unflatten(structure, leaves).joint_names == model.joint_names
 
 
@@ -225,13 +227,15 @@ def test_half_precision_input_is_computed_in_full():
 
 
 def test_blocks_and_their_gradients_equal_a_dense_float64_program(monkeypatch):
-    """In each way of processing blocks of 20 vertices, and 8 bodies at once or in chunks of 3.
+    """Of 18 blocks in two groups; 8 bodies together, in one turn, in two, and one by one.
 
     The reference is the formula of the paper on dense tables in float64, differentiated by JAX.
     """
-    monkeypatch.setattr(lbs, "_BLOCK", 20)
+    monkeypatch.setattr(blocks, "_BLOCK", 4)
     model = bodies("free")[1].subset(np.arange(0, 6899, 100))
-    assert model.blocks.weights.shape[0] == 4 and model.blocks.weight_joints.min() == -1
+    groups = model.blocks
+    assert len(groups) == 2 and sum(len(group.places) for group in groups) == 18
+    assert min(group.weight_joints.min() for group in groups) == -1
     rng = np.random.default_rng(0)
     features = rng.normal(0, 0.3, (2, 4, 217))
     motions, probe = rng.normal(size=(2, 4, 24, 3, 4)), rng.normal(size=(2, 4, 69, 3))
@@ -247,19 +251,17 @@ def test_blocks_and_their_gradients_equal_a_dense_float64_program(monkeypatch):
         point = jnp.asarray(features, dtype), jnp.asarray(motions, dtype)
         value, slope = jax.vjp(function, *point)
         _, forward = jax.jvp(function, point, point)
-        return value, *slope(jnp.asarray(probe, dtype)), forward
+        # Without derivatives a CPU has another program.
+        return function(*point), value, *slope(jnp.asarray(probe, dtype)), forward
 
     with jax.enable_x64(True):
         wanted = jax.jit(lambda: both_modes(dense, np.float64))()
     mesh = model.template, model.blocks
-    at_once = lambda f, m: lbs._deform(
-        4, lbs._blend_apart, mesh, f.reshape(8, -1), m.reshape(8, 24, 12)
-    ).reshape(2, 4, -1, 3)
-    ways = [(lbs.deform, 64, 640), (lbs.deform, 64, 320), (lbs.deform, 3, 1), (at_once, 0, 0)]
-    for way, most_bodies, most_vertices in ways:
-        monkeypatch.setattr(lbs, "_CPU_BODIES", most_bodies)
-        monkeypatch.setattr(lbs, "_CPU_VERTICES", most_vertices)
-        function = way if way is at_once else functools.partial(lbs.deform, *mesh)
+    for small, most in ((8 * 69, 1), (0, 32 * 69), (0, 5 * 69), (0, 1)):
+        monkeypatch.setattr(lbs, "_CPU_SMALL", small)
+        monkeypatch.setattr(lbs, "_CPU_VERTICES", most)
+        jax.clear_caches()  # the branches are traced once
+        function = functools.partial(lbs.deform, *mesh)
         found = jax.jit(lambda function=function: both_modes(function, np.float32))()
         for one, other in zip(found, wanted, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-6 * np.abs(other).max())
@@ -272,7 +274,7 @@ def test_dense_tables_are_the_inverse_of_blocks():
     np.testing.assert_array_equal(model.directions, np.float32(directions))
     # Those of single vertices, also inside jit.
     index = np.array([[0, 127, 128], [5, model.num_vertices - 1, 5]])
-    some = jax.jit(lambda model, index: lbs.vertex_tables(model.blocks, 24, index))(model, index)
+    some = jax.jit(lambda model, index: blocks.vertex_tables(model.blocks, 24, index))(model, index)
     np.testing.assert_array_equal(some[0], np.float32(arrays["shapedirs"])[index].swapaxes(-1, -2))
     np.testing.assert_array_equal(some[1], np.float32(arrays["weights"])[index])
 
