@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--config", required=True, type=path_flag, metavar="FILE:ARG", help=file)
     folder = "checkpoints, metrics.jsonl and the exported model; may be gs://"
     add("--workdir", required=True, type=path_flag, metavar="DIR", help=folder)
-    only = "only evaluate the newest checkpoint, and export it to DIR/model"
+    only = "only evaluate: the newest checkpoint, which is exported to DIR/model, or --config.init"
     add("--evaluate", action="store_true", help=only)
     address = "address of process 0, if it cannot be detected (launch/README.md)"
     add("--coordinator", metavar="HOST:PORT", help=address)

@@ -12,7 +12,7 @@ from genhmr_jax.evaluate.predictions import Prediction, Prepared
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.render.overlay import overlay_with_side
 
-COUNT, COLUMNS, HEIGHT = 12, 3, 240
+COUNT, COLUMNS, HEIGHT = 24, 4, 240
 BLANK, BORDER = 230, 235  # greys
 
 

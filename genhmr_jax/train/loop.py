@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from etils import epath
 
 from genhmr_jax.data import pipeline
 from genhmr_jax.io.errors import InputError, Preempted
@@ -122,34 +123,47 @@ def evaluate(
 ) -> dict[str, float]:
     """Evaluate the newest checkpoint of `workdir`, and export it to `workdir`/model.
 
-    The run may be unfinished.
+    The run may be unfinished. Without a run in `workdir`, the model of `config.init` is evaluated
+    as it is, and nothing is exported.
 
     Raises:
       InputError: `workdir` holds no checkpoint, or one of another config.
     """
     workdir = absolute(workdir)
-    if not (workdir / "checkpoints").is_dir():
-        raise InputError(workdir, "holds no checkpoints", "give the --workdir of a run")
-    task.sources()
+    has_run = (workdir / "checkpoints").is_dir()
+    if not has_run and not config.get("init"):
+        remedy = "give the --workdir of a run, or a model folder as --config.init"
+        raise InputError(workdir, "holds no checkpoints", remedy)
     with watching(config.hang_after) as dog:
         mesh = meshes.make_mesh(config.mesh)
-        program = programs.build(task, config, mesh)
-        checkpoints = Checkpoints(workdir, config, task.frozen)
+        program, place = programs.build(task, config, mesh), meshes.Placement(mesh)
         dog.at("the restore")
-        restored = checkpoints.restore(program.state)
-        checkpoints.close()
-        if restored is None:
-            remedy = "train longer, or with a smaller --config.checkpoint_every"
-            raise InputError(workdir, "holds no finished checkpoint", remedy)
-        (state, data), place = restored, meshes.Placement(mesh)
+        if has_run:
+            state, done = _newest(program, Checkpoints(workdir, config, task.frozen), workdir)
+        else:
+            state, done = program.init(), 0
         dog.at("the evaluation")
         measured = task.evaluate(state["ema"], state["extra"], program.place_frozen(), place)
         text = "  ".join(f"{name} {value:.4g}" for name, value in measured.items())
-        log.info("step %d  %s", data["next_index"], text)
-        dog.at("the export of the model")
-        params, extra = place.host(state["ema"]), place.host(state["extra"])
-        task.export(workdir / "model", params, extra, measured)
+        log.info("step %d  %s", done, text)
+        if has_run:
+            dog.at("the export of the model")
+            params, extra = place.host(state["ema"]), place.host(state["extra"])
+            task.export(workdir / "model", params, extra, measured)
         return measured
+
+
+def _newest(
+    program: programs.Program, checkpoints: Checkpoints, workdir: epath.Path
+) -> tuple[Any, int]:
+    """The state of the newest checkpoint, and its step."""
+    restored = checkpoints.restore(program.state)
+    checkpoints.close()
+    if restored is None:
+        remedy = "train longer, or with a smaller --config.checkpoint_every"
+        raise InputError(workdir, "holds no finished checkpoint", remedy)
+    state, data = restored
+    return state, data["next_index"]
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -178,6 +178,20 @@ def test_starting_from_a_trained_one(trained, regressor_config, tmp_path):
         registry.make_task(config)
 
 
+@pytest.mark.slow
+def test_a_model_folder_is_evaluated_without_a_run(trained, regressor_config, tmp_path):
+    """As its training evaluated it, but for the rounding of stored weights; nothing is written."""
+    config = regressor_config.copy_and_resolve_references()
+    config.init = str(trained / "model")
+    found = loop.evaluate(registry.make_task(config), config, tmp_path / "none")
+    wanted = load_meta(trained / "model")["measured"]
+    assert found == pytest.approx(wanted, rel=2e-3)
+    assert not (tmp_path / "none").exists()
+    config.init = ""
+    with pytest.raises(InputError, match="holds no checkpoints; give the --workdir.*config.init"):
+        loop.evaluate(registry.make_task(config), config, tmp_path / "none")
+
+
 def test_tokenhmr_needs_a_tokenizer(get_config, trained):
     config = get_config("regressors/tokenhmr")
     with pytest.raises(InputError, match="--config.tokenizer: is not given.*genhmr convert"):
