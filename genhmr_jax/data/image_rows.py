@@ -75,25 +75,28 @@ class ImageRows:
         return bool(self.config.data.people) or set(names) == {mixtures.RENDERED}
 
     @functools.cached_property
-    def stored(self) -> dict[str, FeatureSet]:
-        """The stored rows by split; {} for photos.
+    def _stored(self) -> dict[str, FeatureSet]:
+        """The sets that `stored` has opened, by split."""
+        return {}
+
+    def stored(self, split: str) -> FeatureSet:
+        """The stored rows of "train" or "val".
 
         Raises:
           InputError: there is no finished set of this encoder, or it lacks an array of `shapes`.
         """
-        if not self.size or self.are_photos:
-            return {}
-        folder = pathlib.Path(self.config.data.images)
-        stored = {split: FeatureSet(folder / split, self.encoder) for split in ("train", "val")}
-        needed = set(to_arrays(self.shapes())) - {"number"}
-        for split, found in stored.items():
+        if split not in self._stored:
+            folder = pathlib.Path(self.config.data.images) / split
+            found = FeatureSet(folder, self.encoder)
+            needed = set(to_arrays(self.shapes())) - {"number"}
             if missing := sorted(needed - set(found.arrays)):
                 raise InputError(
-                    folder / split,
+                    folder,
                     f"lacks {', '.join(missing)}: another version wrote it",
                     "make it again with python -m genhmr_jax.data.features",
                 )
-        return stored
+            self._stored[split] = found
+        return self._stored[split]
 
     def source(self, exact: Collection[str] | None = None) -> Source:
         """The training rows.
@@ -105,7 +108,8 @@ class ImageRows:
         """
         _ = self._validation_dataset
         if not self.are_photos:
-            return self.stored["train"].source(self.size, self.config.seed)
+            _ = self.stored("val")
+            return self.stored("train").source(self.size, self.config.seed)
         data = self.config.data
         mixture = mixtures.open_mixture(data.people, data.mixture, rendered=self._rendered)
         spec = augment.AugmentSpec(**data.augment.to_dict())
@@ -155,8 +159,9 @@ class ImageRows:
         """
         config = self.config
         if not (self.size and config.data.people_val):
-            for batch in self.stored["val"].all_batches(self.size) if self.stored else ():
-                yield place(dataclasses.replace(batch, weight2d=batch.weight))
+            if self.size and not self.are_photos:
+                for batch in self.stored("val").all_batches(self.size):
+                    yield place(dataclasses.replace(batch, weight2d=batch.weight))
             return
         total = 0.0
         for batch in people.all_batches(

@@ -125,7 +125,7 @@ class LifterTask(Task):
         MPJPE and PA-MPJPE of the 23 keypoints in mm, and the mean of each person's median error in
         2D, in % of the region's side.
         """
-        batches = self.images.stored["val"].all_batches(self.images.size)
+        batches = self.images.stored("val").all_batches(self.images.size)
         sums = [place.host(self._measure(params, frozen["body"], place(rows))) for rows in batches]
         return {f"val_{name}": value for name, value in means(sums).items()}
 
