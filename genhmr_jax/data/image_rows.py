@@ -108,8 +108,8 @@ class ImageRows:
         """
         _ = self._validation_dataset
         if not self.are_photos:
-            _ = self.stored("val")
-            return self.stored("train").source(self.size, self.config.seed)
+            train, _ = self.stored("train"), self.stored("val")
+            return train.source(self.size, self.config.seed)
         data = self.config.data
         mixture = mixtures.open_mixture(data.people, data.mixture, rendered=self._rendered)
         spec = augment.AugmentSpec(**data.augment.to_dict())
