@@ -34,23 +34,21 @@ def rows(settings: Settings) -> list[Row]:
     """Seconds of each stage of the sample photo, everything warm."""
     image, model = genhmr_jax.read_image(SAMPLE), recoverer()
     people = model.recover(image)
-    inputs, repeats = people_of_sample(1), 5 if settings.quick else 15
-    options = recovery.RecoverOptions()
-
-    def solved() -> None:
-        jax.block_until_ready(model.solve(inputs, np.arange(1), options))
-
+    repeats = 5 if settings.quick else 15
     floors = {
         "detection": machine.floor(detection_flops()),
         "solve": machine.floor(solve_flops(1)),
     }
     calls = {
         "detection": lambda: detector.detect(image),
-        "solve": solved,
+        "solve": functools.partial(solved, model, people_of_sample(1)),
         "picture": lambda: report.draw(report.panel(image), people),
         "recovery (detection and solve)": lambda: model.recover(image),
         "all, with its files": lambda: everything(model, image),
     }
+    if not settings.quick:
+        other = genhmr_jax.load(model="posturehmr")
+        calls["solve by PostureHMR"] = functools.partial(solved, other, prepared(other))
     return [
         Row(
             f"sample photo: {name}",
@@ -60,6 +58,11 @@ def rows(settings: Settings) -> list[Row]:
         )
         for name, call in calls.items()
     ]
+
+
+def solved(model: recovery.Recoverer, inputs: Inputs) -> None:
+    """Solve prepared people with the default options."""
+    jax.block_until_ready(model.solve(inputs, np.arange(inputs.rows), recovery.RecoverOptions()))
 
 
 def everything(model: recovery.Recoverer, image: np.ndarray) -> None:
@@ -73,12 +76,17 @@ def everything(model: recovery.Recoverer, image: np.ndarray) -> None:
 @functools.cache
 def people_of_sample(count: int) -> Inputs:
     """The prepared inputs of the sample photo's person, in so many rows, on the device."""
-    image, model = genhmr_jax.read_image(SAMPLE), recoverer()
+    inputs = prepared(recoverer())
+    return jax.device_put(jax.tree.map(lambda x: np.repeat(np.asarray(x), count, 0), inputs))
+
+
+def prepared(model: recovery.Recoverer) -> Inputs:
+    """The sample photo's person as the inputs of a model, one row."""
+    image = genhmr_jax.read_image(SAMPLE)
     found = model.recoverable(detector.detect(image))
     height, width = image.shape[:2]
     camera = recovery.RecoverOptions().camera(width, height)
-    inputs = model.system.prepare(image, found, camera, 1)
-    return jax.device_put(jax.tree.map(lambda x: np.repeat(np.asarray(x), count, 0), inputs))
+    return model.system.prepare(image, found, camera, 1)
 
 
 @functools.cache
@@ -105,6 +113,6 @@ def solve_flops(count: int) -> int:
     inputs = people_of_sample(count)
     keys = jax.random.split(jax.random.key(0), count)
     run = lambda params, inputs: solve(
-        model.system, params, model.body, model._surface, inputs, keys, options
+        model.system, params, model.body, model.surface, inputs, keys, options
     )
     return function_flops(run, model.params, inputs)

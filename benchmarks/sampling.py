@@ -4,9 +4,10 @@
 
 Two models: the shipped one, and one of the paper's size (configs/genhmr/vit.py with a ViT-S, over
 the tokenizer of configs/tokenizer/paper.py; random weights). `passes` is the time of the encoding
-plus T times that of one pass with all tokens masked, each measured as a program of its own;
-`sampling` is that of one program that encodes and samples. The programs take turns, and the median
-of the rounds counts. `compiled` counts the programs that XLA compiled for the second and all
+plus T times that of one pass with all tokens masked, each measured as a program of its own. With
+feedback a pass is of all candidates of an answer, the assignments of names to the keypoints.
+`sampling` is the time of one program that encodes and samples. The programs take turns, and the
+median of the rounds counts. `compiled` counts the programs that XLA compiled for the second and all
 further pairs of T and temperature: T and temperature are arguments of one program. The number of
 hypotheses K is a shape, so that each K has a program of its own; `compiled_k` counts those of K = 2
 and 3, each at two T.
@@ -36,6 +37,7 @@ from genhmr_jax.geometry.keypoints import keypoint_model
 from genhmr_jax.io import config_files
 from genhmr_jax.recover import photo
 from genhmr_jax.systems import registry
+from genhmr_jax.systems.genhmr import feedback
 from genhmr_jax.systems.genhmr.model import Encoded, GenHmr
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
@@ -152,9 +154,10 @@ def measure(
     inputs = jax.device_put(random_inputs(system, batch))
     keys = jax.random.split(jax.random.key(0), batch)
     t, zero = {n: jnp.int32(n) for n in iterations}, jnp.float32(0)
-    encoded = encode(system, params, inputs)
+    candidates = len(feedback.ASSIGNMENTS) if system.spec.feedback else 1
+    encoded = repeated(encode(system, params, inputs), candidates)
     sizes = system.spec.tokenizer
-    masked = jnp.full((batch, sizes.length), sizes.codebook_size, jnp.int32)
+    masked = jnp.full((candidates * batch, sizes.length), sizes.codebook_size, jnp.int32)
     run = lambda *how: jax.block_until_ready(sampling(system, params, inputs, keys, *how))
 
     # 1. What compiles.
