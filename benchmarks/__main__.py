@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Run the benchmarks of this checkout and print one table.",
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="the shorter ones, fewer repeats: about two minutes")
+    add("--quick", action="store_true", help="the shorter ones, fewer repeats: a few minutes")
     add("--only", nargs="+", metavar="NAME", choices=groups.GROUPS, help="these groups alone")
     add("--list", action="store_true", help="print the groups")
     add("--out", type=pathlib.Path, metavar="FILE", help="write everything as JSON")
