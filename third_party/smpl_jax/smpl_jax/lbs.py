@@ -135,26 +135,34 @@ def _deform_on_cpu(
     motions: Float[Array, "B J 3 4"],
 ) -> Float[Array, "B V 3"]:
     """As many bodies at a time as fit into the cache; without derivatives, one row at a time."""
-    turns = -(-len(features) * mesh[0].shape[-1] // _CPU_VERTICES)
+    turns = _turns(len(features), mesh[0].shape[-1])
     return _deform(turns, _rows_in_turn, mesh, features, motions)
 
 
 @_deform_on_cpu.defjvp
 def _deform_on_cpu_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     # The backward pass holds about four times as much of a body.
-    turns = -(-4 * len(primals[1]) * primals[0][0].shape[-1] // _CPU_VERTICES)
-    deform = partial(_deform, min(turns, len(primals[1])), _rows)
-    return jax.jvp(deform, primals, tangents)
+    turns = _turns(len(primals[1]), 4 * primals[0][0].shape[-1])
+    return jax.jvp(partial(_deform, turns, _rows), primals, tangents)
+
+
+def _turns(bodies: int, vertices: int) -> int:
+    """How often a CPU computes bodies of so many vertices: a divisor of their number, if near.
+
+    Then no turn needs filling, for which bodies would have to move between devices.
+    """
+    least = min(bodies, -(-bodies * vertices // _CPU_VERTICES))
+    return next((turns for turns in range(least, 2 * least) if bodies % turns == 0), least)
 
 
 def _deform(
     turns: int,
-    rows: Callable[[Blocks, tuple, Array], tuple[Array, Array, Array]],
+    rows: Callable[..., list[list[Float[Array, "n B L"]]]],
     mesh: tuple[Float[Array, "3 V"], tuple[Blocks, ...]],
     features: Float[Array, "B K"],
     motions: Float[Array, "B J 3 4"],
 ) -> Float[Array, "B V 3"]:
-    """The bodies in so many turns."""
+    """The bodies in so many turns; `rows` is `_rows` or `_rows_in_turn`."""
     template, blocks = mesh
     bodies, vertices, length = len(features), template.shape[-1], blocks[0].weights.shape[-1]
     number = sum(len(group.places) for group in blocks)
