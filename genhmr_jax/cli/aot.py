@@ -13,6 +13,8 @@ from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_flag
 
 WHAT = ("train", "infer", "both")
+FIRST_STAGES = {"tokenizer": "configs/tokenizer/paper.py", "mesh2d": "configs/mesh2d/paper.py"}
+"""The field that holds the first stage's model in the config of a second stage -> its config."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +29,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     slices = "a TPU slice: v5e:16x16, v5p:4x4x4, v6e:16x16"
     add("--topology", required=True, metavar="KIND:AxB", help=slices)
     add("--what", choices=WHAT, default="train", help="the step to compile (default: train)")
-    under = "config of the tokenizer, for a config of stage 2 (default: %(default)s)"
-    add("--tokenizer", default="configs/tokenizer/paper.py", **path, help=under)
+    under = "config of the first stage, for a config of a second one (default: the paper's)"
+    add("--first-stage", **path, help=under)
     level = (
         "compile at XLA's level O1: a third of the time, but the programs use more memory and "
         "overlap less communication with computation"
@@ -53,7 +55,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         check_writable(args.json)
     config = load_config(args.config, args.overrides)
-    under = [load_config(args.tokenizer)] if "tokenizer" in config else []
+    under = [
+        load_config(args.first_stage or paper)
+        for name, paper in FIRST_STAGES.items()
+        if name in config
+    ]
     found = {}
     # The inference step first: a stage without one is refused before anything is compiled.
     for what in ("infer", "train") if args.what == "both" else (args.what,):

@@ -355,7 +355,7 @@ def test_the_command_refuses_the_inference_step_of_stage_1(monkeypatch):
             f"--config={ROOT}/configs/tokenizer/tiny.py",
             "--topology=v5e:2x2",
             "--what=infer",
-            f"--tokenizer={ROOT}/configs/tokenizer/body_parts.py",
+            f"--first-stage={ROOT}/configs/tokenizer/body_parts.py",
         ]
     )
     with pytest.raises(InputError, match="--what=infer: a tokenizer has no inference step"):

@@ -322,5 +322,5 @@ def abstract_task(
     try:
         return MaskHandTask(config, TokenizerSpec(**tokenizer.model.to_dict()))
     except ValueError as error:
-        remedy = "give --tokenizer=configs/hand_tokenizer/paper.py"
-        raise InputError("--tokenizer", str(error), remedy) from error
+        remedy = "give --first-stage=configs/hand_tokenizer/paper.py"
+        raise InputError("--first-stage", str(error), remedy) from error

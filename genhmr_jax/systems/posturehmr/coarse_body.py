@@ -165,8 +165,13 @@ def param_shapes(spec: Mesh2dSpec) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def from_params(params: dict[str, jax.Array]) -> smpl_jax.SmplModel:
-    """The coarse body of a model's parameters, without faces and names of vertices."""
+    """The coarse body of a model's parameters, without faces and names of vertices.
+
+    It is float32, whatever the precision of the parameters: positions need it.
+    """
     joints = len(JOINTS)
+    single = lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    params = jax.tree.map(single, params)
     # One block, in which every joint may act.
     block = Blocks(
         directions=tuple(params["directions"][None, :, axis] for axis in range(3)),

@@ -114,7 +114,7 @@ def test_the_inference_step_by_shapes(get_config):
     assert found.global_orient.shape == (4, 3) and found.body_pose.shape == (4, 45)
     assert made.shapes[3].images.shape == (4, 256, 256, 3)
     assert found.tokens.shape == (4, task.spec.tokenizer.length)
-    with pytest.raises(InputError, match="--tokenizer: the tokenizer is of a body, not of a hand"):
+    with pytest.raises(InputError, match="--first-stage: the tokenizer is of a body, not of a"):
         registry.abstract_task(config, get_config("tokenizer/tiny"))
 
 

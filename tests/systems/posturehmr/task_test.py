@@ -1,10 +1,13 @@
 """The training of PostureHMR: sums over rows, steps, rollouts, the reverse process, the export."""
 
+import argparse
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genhmr_jax.cli import aot
 from genhmr_jax.core import mesh_fit
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.model_folder import load_params
@@ -12,7 +15,10 @@ from genhmr_jax.systems import registry
 from genhmr_jax.systems.posturehmr import posture, reverse
 from genhmr_jax.systems.posturehmr.samples import truth2d
 from genhmr_jax.train import loop
+from genhmr_jax.train import mesh as meshes
+from genhmr_jax.train.aot import infer
 from genhmr_jax.train.validation import ROWS
+from support.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +135,32 @@ def test_a_training_is_exported_and_recovers(posturehmr_config, tmp_path, sample
     measured = task._measure(params["decoder"], task.frozen, sample["views"], True)
     assert float(measured[ROWS]) == pytest.approx(1)
     assert set(measured) == {"mpjpe", "pa_mpjpe", "mpvpe", ROWS}
+
+
+def test_the_inference_step_of_a_slice(get_config):
+    """With parameters in bfloat16; shapes only."""
+    config = get_config("posturehmr/tiny")
+    task = registry.abstract_task(config, get_config("mesh2d/tiny"))
+    made = infer.build(task, config, meshes.make_mesh(config.mesh, jax.devices()[:1]), 4)
+    found = jax.eval_shape(made.step, *made.shapes)
+    assert found.vertices.shape == (4, 6899, 3) and found.vertices.dtype == jnp.float32
+
+
+def test_aot_finds_the_config_of_the_first_stage(monkeypatch):
+    """By the field of the second stage's config; --first-stage replaces it."""
+    parser, found = argparse.ArgumentParser(), []
+    aot.add_flags(parser)
+
+    def measure(config, under, *_, **__):
+        found.append([first.stage for first in under])
+        raise InputError("stop", "here", "")
+
+    monkeypatch.setattr(aot, "measure", measure)
+    for flags in ([], [f"--first-stage={ROOT}/configs/mesh2d/tiny.py"]):
+        named = [f"--config={ROOT}/configs/posturehmr/tiny.py", "--topology=v5e:2x2", *flags]
+        with pytest.raises(InputError, match="stop"):
+            aot.run(parser.parse_args(named))
+    assert found == [["mesh2d"], ["mesh2d"]]
 
 
 def test_wrong_configs_are_refused(posturehmr_config, mesh2d_config, trained_tokenizer):
