@@ -54,6 +54,8 @@ def posture(
     start = start.at[..., 0, :, :].set(TO_CAMERA)
     turn = matrix_to_axis_angle(start.mT @ person.rotmats)
     rotmats = start @ axis_angle_to_matrix(share[..., None, None] * turn)
+    # Near a half turn the way to an axis and back is exact to 5e-6 only.
+    rotmats = jnp.where(share[..., None, None, None] == 1.0, person.rotmats, rotmats)
     # 2. The skeleton, whose bones follow the shape.
     betas = share[..., None] * person.betas
     shift = jnp.einsum(
