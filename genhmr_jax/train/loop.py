@@ -141,6 +141,7 @@ def evaluate(
         if has_run:
             state, done = _newest(program, Checkpoints(workdir, config, task.frozen), workdir)
         else:
+            log.info("%s holds no run: the model of config.init, %s", workdir, config.init)
             state, done = program.init(), 0
         dog.at("the evaluation")
         measured = task.evaluate(state["ema"], state["extra"], program.place_frozen(), place)

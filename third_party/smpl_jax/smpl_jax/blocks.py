@@ -1,4 +1,4 @@
-"""The tables of a mesh without their zeros: blend shapes and skinning weights by blocks of a mesh.
+"""Blend shapes and skinning weights of a mesh by blocks of vertices, without their zeros.
 
 A block is a run of consecutive vertices. Few joints act on it: a vertex has about four weights, and
 neighbours share them. Blocks that need about as many joints form a group, whose tables are arrays.

@@ -136,7 +136,7 @@ def _deform_on_cpu(
 ) -> Float[Array, "B V 3"]:
     """As many bodies at a time as fit into the cache; without derivatives, one row at a time."""
     turns = _turns(len(features), mesh[0].shape[-1])
-    return _deform(turns, _rows_in_turn, mesh, features, motions)
+    return _deform(turns, _rows_by_loop, mesh, features, motions)
 
 
 @_deform_on_cpu.defjvp
@@ -162,7 +162,7 @@ def _deform(
     features: Float[Array, "B K"],
     motions: Float[Array, "B J 3 4"],
 ) -> Float[Array, "B V 3"]:
-    """The bodies in so many turns; `rows` is `_rows` or `_rows_in_turn`."""
+    """The bodies in so many turns; `rows` is `_rows` or `_rows_by_loop`."""
     template, blocks = mesh
     bodies, vertices, length = len(features), template.shape[-1], blocks[0].weights.shape[-1]
     number = sum(len(group.places) for group in blocks)
@@ -249,7 +249,7 @@ def _rows(
     return [row([motion[:, :, axis] for motion in motions]) for axis in range(3)]
 
 
-def _rows_in_turn(
+def _rows_by_loop(
     blocks: tuple[Blocks, ...],
     rest: list[tuple[Float[Array, "n B L"], ...]],
     motions: list[Float[Array, "n W 3 4 B"]],
