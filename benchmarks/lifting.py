@@ -37,7 +37,8 @@ from benchmarks.settings import Settings
 from benchmarks.table import Row, not_available
 from genhmr_jax.core.inputs import Inputs, conditioned, repeated
 from genhmr_jax.data import poses, views
-from genhmr_jax.data.features import DETECTOR, FeatureSet
+from genhmr_jax.data.feature_set import FeatureSet
+from genhmr_jax.data.features import DETECTOR
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.data.turns import TurnSpec, turn_row
 from genhmr_jax.detect.detections import CHANNELS, GRID

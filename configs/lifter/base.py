@@ -12,24 +12,23 @@ def get_config() -> ml_collections.ConfigDict:
     c = defaults.runtime()
     c.stage = "lifter"
     c.seed = 0
-    c.image_batch_size = 256  # detections of people a step
-    c.steps = 1600
-    c.log_every = 200  # steps
-    c.evaluate_every = 400
-    c.checkpoint_every = 400
-    c.evaluate_poses = 4096  # people
+    c.image_batch_size = 64  # detections of people a step
+    c.steps = 5000
+    c.log_every = 100  # steps
+    c.evaluate_every = 500
+    c.checkpoint_every = 250
 
     # detect/lifter_net.py:LifterSpec.
     c.model = ml_collections.ConfigDict()
-    c.model.map_channels = 48  # to which BlazePose's inner map is reduced
-    c.model.map_features = 384  # into which that map is gathered
+    c.model.map_channels = 32  # to which the trunk's map is reduced
+    c.model.map_features = 256  # into which that map is gathered
     c.model.width = 512
-    c.model.depth = 3
-    c.model.drop = 0.35  # share of the inputs that training hides
+    c.model.depth = 2
+    c.model.drop = 0.2  # share of the inputs that training hides
 
     c.data = ml_collections.ConfigDict()
-    # Rows of `python -m genhmr_jax.data.features --encoder detector`.
-    c.data.images = "runs/detections"
+    # Rows of `python -m genhmr_jax.data.features --encoder early`.
+    c.data.images = "runs/lifter_rows"
     # The lifter is trained on such rows only, not on photos.
     c.data.people = ""
     c.data.people_val = ""
@@ -40,11 +39,12 @@ def get_config() -> ml_collections.ConfigDict:
     c.loss = ml_collections.ConfigDict()
     c.loss.points2d = 10.0  # in sides of the detector's region
     c.loss.points3d = 10.0  # in metres
+    c.loss.spread2d = 0.05  # of the expected errors of points2d
 
     c.optim = defaults.optimizer()
     c.optim.learning_rate = 1e-3
     c.optim.warmup = 200
-    c.optim.weight_decay = 0.1
+    c.optim.weight_decay = 0.05
     c.optim.clip_norm = 1.0
     c.optim.ema_decay = 0.998
     return c

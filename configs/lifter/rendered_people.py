@@ -1,10 +1,10 @@
 """The shipped lifter: 3D keypoints of our body from BlazePose's outputs, on rendered people.
 
-docs/training.md has the commands that make runs/detections_for_lifter. The model of the run is what
-genhmr_jax/assets/lifter holds. Five minutes on 2 CPU cores:
+docs/training.md has the commands that make runs/lifter_rows. The model of the run is what
+genhmr_jax/assets/lifter holds. Forty minutes on 2 CPU cores:
 
     python -m genhmr_jax.main --config=configs/lifter/rendered_people.py --workdir=runs/lifter \\
-        --config.data.images=runs/detections_for_lifter
+        --config.data.images=runs/lifter_rows
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""A toy lifter on the rows in runs/detections, for tests.
+"""A toy lifter on the rows in runs/lifter_rows, for tests.
 
 Seconds on 2 CPU cores:
 

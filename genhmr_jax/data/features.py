@@ -6,19 +6,14 @@ Images of split val go through the whole detector, as in inference. For training
 for people: the person's region is the true one with an error like that of the detector. This takes
 a third of the time. With an encoder, the mirror images are detected too.
 
-The folder of a split holds one .npy for each array. They are memory-mapped, so that a set may be
-larger than memory. crc32.npz has a checksum of each row of each array, which is checked when the
-row is read.
+feature_set.py reads them.
 """
 
 import argparse
 import concurrent.futures
-import contextlib
 import dataclasses
-import json
 import multiprocessing
 import pathlib
-from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -27,114 +22,27 @@ import smpl_jax
 from tqdm import tqdm
 
 from genhmr_jax.core import encoders
-from genhmr_jax.data.packing import pack
-from genhmr_jax.data.poses import sample_hash
-from genhmr_jax.data.rows import CHECKS, Rows, from_arrays, is_of_encoder, row_checks, to_arrays
-from genhmr_jax.data.rows import write_checks as write_row_checks
+from genhmr_jax.data import lifter_rows
+from genhmr_jax.data.feature_set import join_parts
+from genhmr_jax.data.known_regions import known_region
+from genhmr_jax.data.lifter_rows import EARLY
+from genhmr_jax.data.rows import Rows, to_arrays
 from genhmr_jax.data.synthetic.generate import Sample, mirrored
 from genhmr_jax.data.synthetic.write import read_shard
-from genhmr_jax.detect import blazepose, detector
+from genhmr_jax.detect import detector
 from genhmr_jax.detect.blazepose import Evidence
 from genhmr_jax.detect.detector import PoseEstimate
 from genhmr_jax.geometry.camera import CropCamera, crop_around
 from genhmr_jax.geometry.crop import crop_image
-from genhmr_jax.geometry.keypoints import DETECTED, MIN_CONFIDENCE, MIN_KEYPOINTS
-from genhmr_jax.io.atomic import atomic_path, sync
+from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE, MIN_KEYPOINTS
+from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.folders import find_files
-from genhmr_jax.io.npz_files import read_own_npz
 from genhmr_jax.io.paths import path_argument
 
-_AGAIN = "make it again with python -m genhmr_jax.data.features"
 CHUNK = 32  # crops that are encoded at once
 DETECTOR = "detector"  # the encoder whose output is the detector's evidence
-# Error of the detector's region against that of the true keypoints, measured on rendered people:
-# shift in sides, logarithm of the side, angle in radians.
-REGION_MEAN = np.array([0.0, 0.003, -0.025, 0.0])
-REGION_DEVIATION = np.array([0.012, 0.015, 0.06, 0.055])
 _to_matrices = jax.jit(smpl_jax.rotations.axis_angle_to_matrix)
-
-
-class FeatureSet:
-    """The rows of a split: keypoints as detected, and the output of an encoder.
-
-    Args:
-      encoder: the expected one; "none" reads no encoder's output, None reads what is there.
-
-    Raises:
-      InputError: there is no finished set, it is of another encoder, or it is damaged.
-    """
-
-    def __init__(self, folder: str | pathlib.Path, encoder: str | None = None):
-        self.folder, remedy = pathlib.Path(folder), _AGAIN.replace(" again", "")
-        folder = self.folder
-        if not (folder / "done.json").is_file():
-            raise InputError(folder, "holds no finished feature set", remedy)
-        try:
-            meta = json.loads((folder / "done.json").read_text())
-            self.size, self.encoder = int(meta["samples"]), str(meta["encoder"])
-            names = [str(name) for name in meta["arrays"]]
-        except (ValueError, KeyError, TypeError) as error:
-            self._damaged("done.json", error)
-        if encoder not in (None, "none", self.encoder):
-            problem = f"holds the output of {self.encoder}, not of {encoder}"
-            raise InputError(folder, problem, f"{remedy} --encoder {encoder}")
-        wanted = [name for name in names if encoder != "none" or not is_of_encoder(name)]
-        self._checks = read_own_npz(folder / CHECKS, "file of checksums", _AGAIN, wanted)
-        self.arrays = {}
-        for name in wanted:
-            try:
-                self.arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
-                if len(self.arrays[name]) != self.size or len(self._checks[name]) != self.size:
-                    raise ValueError(f"it has not {self.size} rows")
-            except Exception as error:  # NumPy parses the header as Python: nearly any type
-                self._damaged(f"{name}.npy", error)
-
-    def rows(self, index: np.ndarray) -> Rows:
-        """The rows at these indices. Raises InputError for one that is not as it was written."""
-        found = {name: np.asarray(array[index]) for name, array in self.arrays.items()}
-        for name, values in found.items():
-            wrong = np.asarray(index)[row_checks(values) != self._checks[name][index]]
-            if wrong.size:
-                self._damaged(f"{name}.npy", f"the checksum of row {wrong[0]} differs")
-        return from_arrays(found)
-
-    def _damaged(self, file: str, reason: object) -> NoReturn:
-        raise InputError(self.folder / file, f"is damaged ({reason})", _AGAIN)
-
-    def source(self, size: int, seed: int) -> "FeatureSource":
-        """Training batches of `size` rows, drawn at random."""
-        return FeatureSource(self, size, seed)
-
-    def all_batches(self, size: int) -> list[Rows]:
-        """Every row once, in batches of `size`.
-
-        `weight` (size,) float32 is 1, and 0 where the last batch is padded.
-        """
-        return [
-            dataclasses.replace(self.rows(part.image), weight=part.weight)
-            for part in pack(np.ones(self.size, np.int64), size)  # one person an image
-        ]
-
-
-@dataclasses.dataclass(frozen=True)
-class FeatureSource:
-    """Rows drawn from a feature set, each with its global number; a data.pipeline.Source."""
-
-    features: FeatureSet
-    size: int
-    seed: int
-
-    def load(self, numbers: np.ndarray) -> Rows:
-        """The rows with these global numbers (b,)."""
-        drawn = (sample_hash(numbers, self.seed) * self.features.size).astype(np.int64)
-        number = np.asarray(numbers).astype(np.uint32)
-        return dataclasses.replace(self.features.rows(drawn), number=number)
-
-    def shapes(self) -> Rows:
-        """Shapes of one row."""
-        shape = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-        return jax.tree.map(shape, self.load(np.zeros(1, np.int64)))
 
 
 def compute(
@@ -184,6 +92,10 @@ def compute(
 
 def _compute_part(file: pathlib.Path, part: pathlib.Path, encoder: str, training: bool) -> None:
     """Writes the rows of one shard, with its encoder's output, into one .npz."""
+    if encoder == EARLY:
+        samples = [encoded.sample for encoded in read_shard(file)]
+        arrays = lifter_rows.part_arrays(samples, [int(file.stem)], training)
+        return _write_part(part, encoder, arrays)
     found, crops = [], []
     for number, encoded in enumerate(read_shard(file)):
         # Keypoints are mirrored in training (data/turns.py); an encoder's output cannot be.
@@ -205,7 +117,10 @@ def _compute_part(file: pathlib.Path, part: pathlib.Path, encoder: str, training
         trained = encoders.find(encoder).trained
         output = {"images": levels[0]} if trained else {"maps": levels}
         rows = dataclasses.replace(rows, **output)
-    arrays = {} if rows is None else to_arrays(rows)
+    _write_part(part, encoder, {} if rows is None else to_arrays(rows))
+
+
+def _write_part(part: pathlib.Path, encoder: str, arrays: dict[str, np.ndarray]) -> None:
     with atomic_path(part) as temporary, open(temporary, "wb") as opened:
         np.savez(opened, encoder=np.array(encoder), **arrays)
 
@@ -236,61 +151,6 @@ def _stored(evidence: Evidence) -> Evidence:
     """Evidence in the types of DetectorFeatures.stored_shapes."""
     shapes = encoders.find(DETECTOR).stored_shapes(1)["evidence"]
     return jax.tree.map(lambda x, shape: np.asarray(x, shape.dtype), evidence, shapes)
-
-
-def join_parts(parts: list[pathlib.Path], folder: pathlib.Path, encoder: str) -> int:
-    """Joins parts into one .npy for each array, part by part; returns the number of rows."""
-    # 1. Check that all parts hold the same arrays, and count their rows.
-    counts, shapes = [], {}
-    for part in parts:
-        data = _read_part(part)
-        if (made := str(data.pop("encoder"))) != encoder:
-            problem = f"was made with the encoder {made}, not {encoder}"
-            raise InputError(part, problem, "choose another --out")
-        counts.append(len(data["focal"]) if "focal" in data else 0)
-        found = {name: (array.shape[1:], array.dtype) for name, array in data.items()}
-        if counts[-1] and found != (shapes or found):
-            raise InputError(
-                part,
-                "holds other arrays than the parts before it: another version made it",
-                "delete the parts of one version",
-            )
-        shapes = found or shapes
-    if not shapes:
-        raise InputError(folder, "nobody is detected in any image", "check the images")
-
-    # 2. Copy. An earlier, smaller set counts as unfinished until all arrays are written again.
-    (folder / "done.json").unlink(missing_ok=True)
-    ends, total = np.cumsum(counts), sum(counts)
-    checks = {name: np.zeros(total, np.uint32) for name in shapes}
-    with contextlib.ExitStack() as stack:
-        # Not memory maps: on a full disk, a write to one ends the process without a message.
-        files = {n: stack.enter_context(open(folder / f"{n}.npy", "wb")) for n in shapes}
-        for name, (shape, dtype) in shapes.items():
-            descr = np.lib.format.dtype_to_descr(dtype)
-            head = {"descr": descr, "fortran_order": False, "shape": (total, *shape)}
-            np.lib.format.write_array_header_1_0(files[name], head)
-        for part, end, count in zip(parts, ends, counts, strict=True):
-            if count:
-                data = _read_part(part)
-                for name, file in files.items():
-                    values = np.ascontiguousarray(data[name])
-                    file.write(values.data)
-                    checks[name][end - count : end] = row_checks(values)
-    write_row_checks(folder, checks)
-    sync(folder)
-    meta = {"samples": total, "encoder": encoder, "arrays": sorted(shapes)}
-    with atomic_path(folder / "done.json") as temporary:
-        temporary.write_text(json.dumps(meta))
-    return total
-
-
-def _read_part(part: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of a part. Raises InputError if it is damaged."""
-    arrays = read_own_npz(part, "part of a stored set", "delete it, and run again")
-    if "encoder" not in arrays:
-        raise InputError(part, "keys missing: encoder", "delete it, and run again")
-    return arrays
 
 
 def _sure(keypoints: np.ndarray) -> np.ndarray:
@@ -329,11 +189,7 @@ def _in_known_regions(
     for sample in samples:
         if (sample.keypoints[:, 2] > 0).sum() < MIN_KEYPOINTS:
             continue
-        x, y, log_side, angle = REGION_MEAN + REGION_DEVIATION * rng.standard_normal(4)
-        region = blazepose.region_of(sample.keypoints[:, :2], DETECTED)
-        middle = region.to_image(blazepose.SIZE * (0.5 + np.array([x, y])))
-        moved = blazepose.Region(*middle, region.side * np.exp(log_side), region.angle + angle)
-        pose = detector.in_region(sample.image, moved)
+        pose = detector.in_region(sample.image, known_region(sample.keypoints[:, :2], rng))
         enough = (_sure(pose.keypoints)[:, 2] > 0).sum() >= MIN_KEYPOINTS
         if pose.person >= detector.IS_PERSON and enough:
             found.append((sample, pose))
@@ -366,8 +222,8 @@ def main() -> None:
     parser.add_argument(
         "--encoder",
         default="blazepose_full",
-        help="none: keypoints alone; detector: the detector's outputs; blazepose_full: maps of "
-        "crops; vit_s .. vit_h: the pixels of crops",
+        help="none: keypoints alone; detector: the detector's outputs; early: for the lifter; "
+        "blazepose_full: maps of crops; vit_s .. vit_h: the pixels of crops",
     )
     parser.add_argument("--workers", type=int, default=2, help="processes")
     args = parser.parse_args()

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from genhmr_jax.core import encoders
 from genhmr_jax.data import augment, mixtures, people, poses
-from genhmr_jax.data.features import FeatureSet
+from genhmr_jax.data.feature_set import FeatureSet
 from genhmr_jax.data.pipeline import Source
 from genhmr_jax.data.rows import Rows, to_arrays
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds

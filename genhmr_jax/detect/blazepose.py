@@ -55,11 +55,10 @@ TIP_PER_KNUCKLE = 2.0
 # Cells of the heatmap around a landmark, and the smallest maximum there for which the landmark is
 # corrected, as in MediaPipe's pose graph.
 WINDOW, CLEAR = 9, 0.5
-INNER = {NETWORK: "model/re_lu_41/Relu6"}
-"""Network -> node of the map of 8x8x288 from which it computes all landmarks.
-
-Only for the network on which the lifter was trained (detect/lifter.py).
-"""
+INNER, EARLY = "model/re_lu_41/Relu6", "model/add_5/add"
+"""Two inner maps of NETWORK: that of 8x8x288 from which it computes all landmarks, and that of
+16x16x88 from which it computes INNER. The lifter (detect/lifter.py) goes on from EARLY."""
+EARLY_SHAPE = (16, 16, 88)
 
 
 @jax.tree_util.register_dataclass
@@ -72,7 +71,7 @@ class Evidence:
       world: (*b, 39, 3) metres from mid-hip, in the axes of the region.
       heat: (*b, 39, 6) see `heat_points`.
       region: (*b, 4) x, y, side in px and angle in radians.
-      inner: (*b, 8, 8, 288) see INNER; (0,) for another network.
+      inner: (*b, 8, 8, 288) see INNER; (0,) for another network than NETWORK.
       mirrored: (*b, 8, 8, 288) the inner map of the mirror image, in the axes of its own region;
         zero if no person was found there.
     """
@@ -164,6 +163,7 @@ class Landmarks:
         camera.
       mask: (M, M) probability that a cell of the region belongs to the person.
       evidence: the network's raw outputs; `mirrored` is zero.
+      early: (16, 16, 88) see EARLY; (0,) for another network than NETWORK.
     """
 
     points: Float[np.ndarray, "39 2"]
@@ -172,6 +172,7 @@ class Landmarks:
     world: Float[np.ndarray, "39 3"]
     mask: Float[np.ndarray, "M M"]
     evidence: Evidence
+    early: Float[np.ndarray, "16 16 88"]
 
     def named(self, names: tuple[str, ...]) -> Float[np.ndarray, "K 3"]:
         """Our keypoints: x, y px and confidence; see `from_landmarks`."""
@@ -207,15 +208,22 @@ def preload(network: str = NETWORK) -> None:
     """Read the stored program of `landmarks`."""
     graph, weights = graph_runner.load(network)
     crop = np.zeros((1, SIZE, SIZE, 3), np.float32)
-    _landmarks.preload(weights, crop, graph, INNER.get(network, ""))
+    _landmarks.preload(weights, crop, graph, _inner_nodes(network))
 
 
 def landmarks(image: np.ndarray, region: Region, network: str = NETWORK) -> Landmarks:
     """Run the network on one region of an image, uint8 (H, W, 3)."""
+    return landmarks_of_crop(region.crop(image), region, network)
+
+
+def landmarks_of_crop(
+    crop: Float[np.ndarray, "256 256 3"], region: Region, network: str = NETWORK
+) -> Landmarks:
+    """Run the network on the pixels of a region (Region.crop)."""
     # 1. The raw outputs.
     graph, weights = graph_runner.load(network)
-    found = _landmarks(weights, region.crop(image)[None], graph, INNER.get(network, ""))
-    *outputs, heat, inner = [np.asarray(value) for value in found]
+    found = _landmarks(weights, crop[None], graph, _inner_nodes(network))
+    *outputs, heat, inner, early = [np.asarray(value) for value in found]
     raw, world, person, mask = (value.astype(np.float64) for value in outputs)
     raw, world = raw.reshape(LANDMARKS, 5), world.reshape(LANDMARKS, 3)
     location = np.array([region.x, region.y, region.side, region.angle])
@@ -228,7 +236,7 @@ def landmarks(image: np.ndarray, region: Region, network: str = NETWORK) -> Land
     # 3. Visibility: visible and present. The mask, averaged over blocks of cells.
     visibility = 1.0 / ((1.0 + np.exp(-raw[:, 3])) * (1.0 + np.exp(-raw[:, 4])))
     coarse = mask.reshape(MASK_SIZE, SIZE // MASK_SIZE, MASK_SIZE, SIZE // MASK_SIZE).mean((1, 3))
-    return Landmarks(points, visibility, float(person[0, 0]), world, coarse, evidence)
+    return Landmarks(points, visibility, float(person[0, 0]), world, coarse, evidence, early[0])
 
 
 def heat_points(
@@ -266,16 +274,27 @@ def heat_points(
     return jnp.concatenate([centre, values[0], peak, values[1]], -1)
 
 
+def _inner_nodes(network: str) -> tuple[str, ...]:
+    """The inner maps that are wanted of a network."""
+    return (INNER, EARLY) if network == NETWORK else ()
+
+
 @stored("graph", "inner")
 def _landmarks(
-    weights: dict[str, Array], crops: Float[Array, "1 256 256 3"], graph: Graph, inner: str
+    weights: dict[str, Array],
+    crops: Float[Array, "1 256 256 3"],
+    graph: Graph,
+    inner: tuple[str, ...],
 ) -> tuple[Array, ...]:
-    """The network's outputs: OUTPUTS, with `heat_points` for the heatmap, and the node `inner`."""
-    names = [*OUTPUTS, *([inner] if inner else [])]
-    result = graph_runner.run(graph, weights, {graph.inputs[0]: crops}, names)
+    """The network's outputs: OUTPUTS, with `heat_points` for the heatmap, and the nodes `inner`.
+
+    Without such nodes there are two empty arrays in their place.
+    """
+    result = graph_runner.run(graph, weights, {graph.inputs[0]: crops}, [*OUTPUTS, *inner])
     *first, heat = (result[name] for name in OUTPUTS)
     heat = heat_points(first[0].reshape(LANDMARKS, 5), heat[0])
-    return (*first, heat, result[inner] if inner else jnp.zeros((1, 0)))
+    maps = [result[name] for name in inner] or 2 * [jnp.zeros((1, 0))]
+    return (*first, heat, *maps)
 
 
 def feature_maps(

@@ -7,11 +7,12 @@ import pathlib
 import types
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from genhmr_jax.detect.blazepose import LANDMARKS, SIZE, Landmarks, Region
-from genhmr_jax.detect.detections import CHANNELS, GRID
+from genhmr_jax.detect import lifter_trunk
+from genhmr_jax.detect.blazepose import EARLY_SHAPE, LANDMARKS, SIZE, Landmarks, Region
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.model_folder import load_meta, load_params
 from genhmr_jax.io.program_store import remembered_shapes, stored
@@ -24,11 +25,11 @@ FOLDER = pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "
 class LifterSpec:
     """Sizes of the lifter. drop: share of the inputs that dropout hides in training."""
 
-    map_channels: int = 48
-    map_features: int = 384
+    map_channels: int = 32
+    map_features: int = 256
     width: int = 512
-    depth: int = 3
-    drop: float = 0.35
+    depth: int = 2
+    drop: float = 0.2
 
 
 def keypoints(
@@ -42,19 +43,19 @@ def keypoints(
       px of the image; metres from mid-hip: x right, y down, z away from the camera.
     """
     evidence = found.evidence
-    if not evidence.inner.size:
+    if not found.early.size:
         return found.named(DETECTED)[:, :2], found.named_world(DETECTED)
-    arrays = (evidence.landmarks, evidence.world, evidence.heat, evidence.inner)
+    arrays = (evidence.landmarks, evidence.world, evidence.heat, found.early)
     inputs = [np.asarray(array, np.float32)[None] for array in arrays]
     lifted = _lift(_params(), *inputs, _spec())
-    points2d, points3d = (np.asarray(points[0], np.float64) for points in lifted)
+    points2d, points3d, spread = (np.asarray(points[0], np.float64) for points in lifted)
     points3d = np.concatenate([points3d[:, :2] @ region.axes().T, points3d[:, 2:]], -1)
     return region.to_image((points2d + 0.5) * SIZE), points3d
 
 
 def preload() -> None:
     """Read the stored program."""
-    shapes = (LANDMARKS, 5), (LANDMARKS, 3), (LANDMARKS, 6), (GRID, GRID, CHANNELS)
+    shapes = (LANDMARKS, 5), (LANDMARKS, 3), (LANDMARKS, 6), EARLY_SHAPE
     _lift.preload(_params(), *(np.zeros((1, *shape), np.float32) for shape in shapes), _spec())
 
 
@@ -66,9 +67,13 @@ def _spec() -> LifterSpec:
 
 @functools.cache
 def _params() -> Any:
-    """The shipped parameters."""
-    shapes = remembered_shapes("lifter", _spec(), lambda: _network().graph(_spec())[1])
-    return load_params(FOLDER, {"lifter": shapes})["lifter"]
+    """The shipped parameters: those of the head, and the weights of the trunk."""
+    head = remembered_shapes("lifter", _spec(), lambda: _network().head_graph(_spec())[1])
+    own = {name: np.asarray(array) for name, array in lifter_trunk.blazepose_weights().items()}
+    found = load_params(FOLDER, {"head": head, "trunk": lifter_trunk.change_shapes()})
+    changes = {name: np.asarray(array) for name, array in found["trunk"].items()}
+    trunk = lifter_trunk.trunk_weights(own, changes)
+    return {"head": found["head"], "trunk": jax.device_put(trunk)}
 
 
 @stored("spec")
@@ -77,11 +82,11 @@ def _lift(
     landmarks: Float[Array, "B 39 5"],
     world: Float[Array, "B 39 3"],
     heat: Float[Array, "B 39 6"],
-    inner: Float[Array, "B 8 8 288"],
+    early: Float[Array, "B 16 16 88"],
     spec: LifterSpec,
-) -> tuple[Array, Array]:
-    """The 2D and 3D keypoints of the network."""
-    return _network().lifter(spec, params)(landmarks, world, heat, inner)
+) -> tuple[Array, Array, Array]:
+    """The 2D and 3D keypoints of the network, and their expected errors in 2D."""
+    return _network().lift(spec, params["head"], params["trunk"], landmarks, world, heat, early)
 
 
 def _network() -> types.ModuleType:

@@ -34,7 +34,7 @@ from genhmr_jax.core.inputs import conditioned
 from genhmr_jax.core.refinement import RefineSpec, refine
 from genhmr_jax.core.system import Params, StoredSystem, System
 from genhmr_jax.data import poses, views
-from genhmr_jax.data.features import FeatureSet
+from genhmr_jax.data.feature_set import FeatureSet
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.evaluate.measuring import joint_errors
 from genhmr_jax.evaluate.settings import AUTO, ONLY_GENHMR, Settings

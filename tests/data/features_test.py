@@ -19,7 +19,7 @@ from genhmr_jax.core.choices import CONTEXTS
 from genhmr_jax.core.inputs import Inputs, conditioned
 from genhmr_jax.core.sizes import TokenizerSpec, TransformerSpec
 from genhmr_jax.core.tokenizer import PoseTokenizer
-from genhmr_jax.data import features
+from genhmr_jax.data import feature_set, features
 from genhmr_jax.data.image_rows import ImageRows
 from genhmr_jax.data.synthetic.write import read_shards, write_split
 from genhmr_jax.detect.blazepose import Region
@@ -239,8 +239,8 @@ def test_sets_without_an_array_are_refused(images, task, tmp_path):
         kept = {name: data[name] for name in data.files if name != "evidence_mirrored"}
     np.savez(part.with_name("older.npz"), **kept)
     with pytest.raises(InputError, match="older.npz: holds other arrays than the parts before it"):
-        features.join_parts([part, part.with_name("older.npz")], folder / "train", "detector")
-    features.join_parts([part.with_name("older.npz")], folder / "train", "detector")
+        feature_set.join_parts([part, part.with_name("older.npz")], folder / "train", "detector")
+    feature_set.join_parts([part.with_name("older.npz")], folder / "train", "detector")
     config = copy.deepcopy(task.config)
     config.data.images = str(folder)
     with pytest.raises(InputError, match="lacks evidence_mirrored: another version wrote it"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genhmr_jax.data.features import FeatureSet
+from genhmr_jax.data.feature_set import FeatureSet
 from genhmr_jax.data.hands import parts, write_release
 from genhmr_jax.data.hands.prior import HandPrior
 from genhmr_jax.data.hands.releases.record import HandRecord

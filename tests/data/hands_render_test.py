@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from genhmr_jax.data.features import FeatureSet
+from genhmr_jax.data.feature_set import FeatureSet
 from genhmr_jax.data.hands import looks, write
 from genhmr_jax.data.hands.objects import held_object
 from genhmr_jax.data.hands.prior import HandPrior

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from genhmr_jax.data.features import FeatureSet
+from genhmr_jax.data.feature_set import FeatureSet
 from genhmr_jax.data.packing import PersonIndex, pack
 from genhmr_jax.data.rows import Rows, row_checks, to_arrays, write_checks
 from genhmr_jax.geometry.camera import CropCamera

@@ -6,7 +6,7 @@ import pathlib
 import jax
 import numpy as np
 
-from genhmr_jax.data import features
+from genhmr_jax.data import feature_set
 from genhmr_jax.data.hands import views
 from genhmr_jax.data.hands.stored import PIXELS
 from genhmr_jax.data.poses import load_corpus
@@ -27,5 +27,5 @@ def write(folder: pathlib.Path, count: int = 8) -> pathlib.Path:
         (folder / split / "parts").mkdir(parents=True)
         part = folder / split / "parts" / "0.npz"
         np.savez(part, encoder=np.array(PIXELS), **to_arrays(rows))
-        features.join_parts([part], folder / split, PIXELS)
+        feature_set.join_parts([part], folder / split, PIXELS)
     return folder

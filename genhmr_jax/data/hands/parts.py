@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from genhmr_jax.data import features
+from genhmr_jax.data.feature_set import join_parts
 from genhmr_jax.data.rows import Rows, to_arrays
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
@@ -29,7 +29,7 @@ def write_part(path: pathlib.Path, found: list[PartRow], form: str) -> None:
 
 def joined_parts(files: list[pathlib.Path], out: pathlib.Path, form: str) -> int:
     """Join parts into a FeatureSet; returns the number of rows. Raises InputError without any."""
-    total = features.join_parts(files, out, form)
+    total = join_parts(files, out, form)
     # A FeatureSet does not read the regions: Rows has no field for them.
     path = out / "done.json"
     meta = json.loads(path.read_text())

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from genhmr_jax.core import encoders
-from genhmr_jax.data.features import FeatureSet
+from genhmr_jax.data.feature_set import FeatureSet
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.detect import hands
 from genhmr_jax.geometry.camera import CropCamera

@@ -12,13 +12,13 @@ import smpl_jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from genhmr_jax.data.features import DETECTOR
-from genhmr_jax.data.image_rows import ImageRows
-from genhmr_jax.data.rows import Rows
+from genhmr_jax.data import lifter_rows
+from genhmr_jax.data.lifter_rows import LifterRows, LifterSet
 from genhmr_jax.data.views import HIPS
-from genhmr_jax.detect.blazepose import SIZE, Evidence, from_landmarks
+from genhmr_jax.detect import lifter_trunk
+from genhmr_jax.detect.blazepose import SIZE, from_landmarks
 from genhmr_jax.detect.lifter import LifterSpec
-from genhmr_jax.detect.lifter_net import Lifter, graph
+from genhmr_jax.detect.lifter_net import LifterHead, lift
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model, keypoint_points
 from genhmr_jax.io.model_folder import save_params
@@ -36,14 +36,14 @@ class Sample:
     """B prepared rows.
 
     Attributes:
-      evidence: BlazePose's outputs, float32.
+      rows: BlazePose's outputs.
       points2d: true keypoints in sides of the region from its middle, in its axes.
       points3d: metres from mid-hip, in the axes of the region.
       keys: (B,), for dropout.
       weight: of each row; they sum to 1.
     """
 
-    evidence: Evidence
+    rows: LifterRows
     points2d: Float[Array, "B 23 2"]
     points3d: Float[Array, "B 23 3"]
     keys: Array
@@ -56,57 +56,72 @@ class LifterTask(Task):
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
         self.spec = LifterSpec(**config.model.to_dict())
-        self.graph, _ = graph(self.spec)
-        self.frozen = {"body": keypoint_model(load_body(config.data.body))}
-        self.images = ImageRows(config, DETECTOR)
+        body = keypoint_model(load_body(config.data.body))
+        self.frozen = {"body": body, "blazepose": lifter_trunk.blazepose_weights()}
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         """New parameters, whose first answer is BlazePose's own."""
-        _, state = nnx.split(Lifter(self.spec, rngs=nnx.Rngs(key)))
-        params = nnx.to_pure_dict(state)
-        params["mlp"]["out"]["kernel"] = 0.01 * params["mlp"]["out"]["kernel"]
-        return params, {}
+        _, state = nnx.split(LifterHead(self.spec, rngs=nnx.Rngs(key)))
+        head = nnx.to_pure_dict(state)
+        head["mlp"]["out"]["kernel"] = 0.01 * head["mlp"]["out"]["kernel"]
+        shapes = lifter_trunk.change_shapes()
+        return {"head": head, "trunk": jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)}, {}
+
+    def stored(self, split: str) -> LifterSet:
+        """The rows of "train" or "val". Raises InputError: there is no such finished set."""
+        return LifterSet(pathlib.Path(self.config.data.images) / split)
 
     def sources(self) -> dict[str, Any]:
-        return {"images": self.images.source()}
+        _ = self.stored("val")  # a run with missing data stops at its start
+        return {"images": self.stored("train").source(self._size, self.config.seed)}
 
     def batch_shapes(self) -> dict[str, Any]:
-        return {"images": self.images.shapes()}
+        return {"images": lifter_rows.shapes(self._size)}
 
-    def prepare(self, frozen: Any, batch: dict[str, Rows]) -> Sample:
+    @property
+    def _size(self) -> int:
+        """Rows of a batch."""
+        return self.config.image_batch_size
+
+    def prepare(self, frozen: Any, batch: dict[str, LifterRows]) -> Sample:
         rows = batch["images"]
         base = stream(self.config.seed, "augmentation")
         keys = jax.vmap(lambda number: jax.random.fold_in(base, number))(rows.number)
         weight = jnp.full(rows.size, 1.0 / rows.size)
-        return Sample(_evidence(rows), *_truth(frozen["body"], rows), keys, weight)
+        return Sample(rows, *_truth(frozen["body"], rows), keys, weight)
 
     def loss(
         self, params: Any, extra: Any, frozen: Any, sample: Sample
     ) -> tuple[jax.Array, dict[str, Any]]:
-        points2d, points3d = self._lift(params, sample.evidence, sample.keys)
+        points2d, points3d, spread = self._lift(params, frozen, sample.rows, sample.keys)
         gap2d = jnp.minimum(jnp.abs(points2d - sample.points2d), MOST_2D)
         gap3d = jnp.abs(points3d - sample.points3d)
+        # Minus the logarithm of Laplace's density, which the expected error minimises.
+        error = jax.lax.stop_gradient(jnp.mean(gap2d, -1))
+        density = error / spread + jnp.log(spread)
         terms = {
             "points2d": jnp.sum(sample.weight * jnp.mean(gap2d, (1, 2))),
             "points3d": jnp.sum(sample.weight * jnp.mean(gap3d, (1, 2))),
+            "spread2d": jnp.sum(sample.weight * jnp.mean(density, 1)),
         }
         total = sum(self.config.loss[name] * value for name, value in terms.items())
         return total, {"terms": terms, "metrics": {}, "carry": {}}
 
-    def _lift(self, params: Any, evidence: Evidence, keys: Array | None = None) -> tuple:
-        inputs = (evidence.landmarks, evidence.world, evidence.heat, evidence.inner)
-        return nnx.merge(self.graph, params)(*inputs, keys)
+    def _lift(self, params: Any, frozen: Any, rows: LifterRows, keys: Array | None = None) -> tuple:
+        trunk = lifter_trunk.trunk_weights(frozen["blazepose"], params["trunk"])
+        inputs = rows.landmarks, rows.world, rows.heat, rows.early.astype(jnp.float32)
+        return lift(self.spec, params["head"], trunk, *inputs, keys)
 
     @functools.cached_property
     def _measure(self):
         @jax.jit
-        def measure(params: Any, body: smpl_jax.SmplModel, rows: Rows) -> dict[str, jax.Array]:
-            evidence, (true2d, true3d) = _evidence(rows), _truth(body, rows)
+        def measure(params: Any, frozen: Any, rows: LifterRows) -> dict[str, jax.Array]:
+            true2d, true3d = _truth(frozen["body"], rows)
             named = jnp.asarray(from_landmarks(DETECTED), jnp.float32)
-            blazepose2d = named @ (evidence.heat[..., :2] / SIZE - 0.5)
+            blazepose2d = named @ (rows.heat[..., :2] / SIZE - 0.5)
             answers = {
-                "": self._lift(params, evidence),
-                "blazepose_": (blazepose2d, named @ evidence.world),
+                "": self._lift(params, frozen, rows)[:2],
+                "blazepose_": (blazepose2d, named @ rows.world),
             }
             sums = {}
             for name, (points2d, points3d) in answers.items():
@@ -125,8 +140,8 @@ class LifterTask(Task):
         MPJPE and PA-MPJPE of the 23 keypoints in mm, and the mean of each person's median error in
         2D, in % of the region's side.
         """
-        batches = self.images.stored("val").all_batches(self.images.size)
-        sums = [place.host(self._measure(params, frozen["body"], place(rows))) for rows in batches]
+        batches = self.stored("val").all_batches(self._size)
+        sums = [place.host(self._measure(params, frozen, place(rows))) for rows in batches]
         return {f"val_{name}": value for name, value in means(sums).items()}
 
     def export(
@@ -134,7 +149,7 @@ class LifterTask(Task):
     ) -> None:
         meta = {"kind": "lifter", "spec": dataclasses.asdict(self.spec), "measured": measured}
         halves = jax.tree.map(lambda x: x.astype(jnp.float16), params)
-        save_params(directory, {"lifter": halves}, meta)
+        save_params(directory, halves, meta)
 
 
 def make_task(config: ml_collections.ConfigDict) -> LifterTask:
@@ -147,19 +162,14 @@ def abstract_task(config: ml_collections.ConfigDict, *_: ml_collections.ConfigDi
     return LifterTask(config)
 
 
-def _evidence(rows: Rows) -> Evidence:
-    """What the lifter is given, float32."""
-    return jax.tree.map(lambda x: x.astype(jnp.float32), rows.evidence)
-
-
 def _truth(
-    body: smpl_jax.SmplModel, rows: Rows
+    body: smpl_jax.SmplModel, rows: LifterRows
 ) -> tuple[Float[Array, "B 23 2"], Float[Array, "B 23 3"]]:
     """True keypoints in 2D and 3D, in the form of the lifter's outputs."""
     output = smpl_jax.forward(body, rows.betas, rows.rotmats)
     points = keypoint_points(body, output, DETECTED)
     points = points - jnp.mean(points[:, jnp.array(HIPS)], 1, keepdims=True)
-    x, y, side, angle = (rows.evidence.region[:, i, None] for i in range(4))
+    x, y, side, angle = (rows.region[:, i, None] for i in range(4))
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     # From the axes of the image to those of the region.
     turn = lambda p, q: (cos * p + sin * q, cos * q - sin * p)

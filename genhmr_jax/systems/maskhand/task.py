@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from genhmr_jax.core import losses
 from genhmr_jax.core.sizes import TokenizerSpec
 from genhmr_jax.data import poses
-from genhmr_jax.data.features import FeatureSet
+from genhmr_jax.data.feature_set import FeatureSet
 from genhmr_jax.data.hands import stored
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry.hand import hand_keypoint_model, hand_keypoints, load_hand

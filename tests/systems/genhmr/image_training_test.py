@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from genhmr_jax.core.sizes import TokenizerSpec
-from genhmr_jax.data import features
+from genhmr_jax.data import feature_set, features
 from genhmr_jax.data.image_rows import ImageRows
 from genhmr_jax.data.synthetic.write import read_shards, write_split
 from genhmr_jax.io.errors import InputError
@@ -34,7 +34,7 @@ def folder(tmp_path_factory, corpus_file):
 
 
 def test_features_carry_the_labels_of_their_images(folder):
-    stored = features.FeatureSet(folder / "features" / "val")
+    stored = feature_set.FeatureSet(folder / "features" / "val")
     samples = list(read_shards(folder / "images" / "val"))
     assert 1 <= stored.size <= len(samples) == 4
     rows = stored.rows(np.arange(stored.size))
@@ -51,7 +51,7 @@ def test_features_carry_the_labels_of_their_images(folder):
 
 def test_feature_set_that_is_not_there(folder):
     with pytest.raises(InputError, match="no finished feature set"):
-        features.FeatureSet(folder)
+        feature_set.FeatureSet(folder)
 
 
 @pytest.mark.slow
@@ -107,8 +107,8 @@ def test_features_without_maps_go_on_after_a_stop_and_grow(
     images, out = folder / "images", tmp_path / "features"
     monkeypatch.setattr(features, "CHUNK", 1)
     count = features.compute(images, out, "val", "none")
-    rows = features.FeatureSet(out / "val").rows(np.arange(count))
-    with_maps = features.FeatureSet(folder / "features" / "val").rows(np.arange(count))
+    rows = feature_set.FeatureSet(out / "val").rows(np.arange(count))
+    with_maps = feature_set.FeatureSet(folder / "features" / "val").rows(np.arange(count))
     assert rows.maps is None and np.abs(rows.keypoints3d).max() > 0.1
     jax.tree.map(np.testing.assert_array_equal, rows, dataclasses.replace(with_maps, maps=None))
     monkeypatch.setattr(features, "_compute_part", None)  # nothing is left to compute
@@ -119,7 +119,7 @@ def test_features_without_maps_go_on_after_a_stop_and_grow(
     with pytest.raises(ZeroDivisionError):
         features.compute(images, out, "val", "none")
     with pytest.raises(InputError, match="no finished feature set"):
-        features.FeatureSet(out / "val")
+        feature_set.FeatureSet(out / "val")
 
 
 def test_stored_rows_must_fit(folder, get_config, corpus_file, monkeypatch):
@@ -134,7 +134,9 @@ def test_stored_rows_must_fit(folder, get_config, corpus_file, monkeypatch):
     ):
         ImageRows(config, "blazepose_lite").source()
     assert ImageRows(config, "blazepose_full").source().size == 4
-    monkeypatch.setattr(features.FeatureSet, "__init__", _without_3d(features.FeatureSet.__init__))
+    monkeypatch.setattr(
+        feature_set.FeatureSet, "__init__", _without_3d(feature_set.FeatureSet.__init__)
+    )
     with pytest.raises(InputError, match="train: lacks keypoints3d: another version wrote it"):
         ImageRows(config, "blazepose_full").source()
 
