@@ -36,7 +36,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--keypoints", type=path_flag, metavar="JSON", help=keypoints)
     masks = (
         "folder of masks of the people who are meant: NAME.png with a label for each person, or "
-        "NAME_1.png, NAME_2.png, ... (docs/annotations.md)"
+        "NAME_1.png, NAME_2.png, ...; for a clip one such map for each frame (docs/annotations.md)"
     )
     add("--masks", type=path_flag, metavar="DIR", help=masks)
     least = "leave out given people whose score is lower (default: %(default)s)"

@@ -63,6 +63,8 @@ class FrameSource(abc.ABC):
     Attributes:
       size: width and height of the upright frames, px.
       fps: nominal frames a second of the source.
+      length: number of frames of the source, chosen or not.
+      names: of the pictures without suffix; None for a video.
       indices: (n,) numbers in the source of the chosen frames, increasing.
       times: (n,) their times in seconds from the start of the source.
       warning: what could not be read, for the user; "" if all is well. It is complete when all
@@ -73,8 +75,11 @@ class FrameSource(abc.ABC):
         self, size: tuple[int, int], fps: float, times: Float[np.ndarray, "N"], chosen: "Chosen"
     ) -> None:
         self.size, self.fps, self.warning = size, fps, ""
+        self.length = len(times)
         self.indices = chosen.among(times)
         self.times = times[self.indices]
+
+    names: list[str] | None = None
 
     @property
     def count(self) -> int:
@@ -178,7 +183,7 @@ class _Pictures(FrameSource):
     """Pictures as a clip."""
 
     def __init__(self, paths: Sequence[Path], fps: float | None, chosen: Chosen) -> None:
-        self.paths = paths
+        self.paths, self.names = paths, [path.stem for path in paths]
         pixels = read_image(paths[0])
         fps = PICTURE_RATE if fps is None else float(fps)
         size = pixels.shape[1], pixels.shape[0]

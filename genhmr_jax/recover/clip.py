@@ -16,6 +16,7 @@ SHAPES = {
     "principal_point": (2,),
     "body_model": (),
     "track_id": ("P",),
+    "mask_label": ("P",),
     "state": ("P", "F"),
     "boxes": ("P", "F", 4),
     "keypoints2d": ("P", "F", "K", 3),
@@ -44,7 +45,9 @@ SHAPES = {
 }
 _DTYPES = {
     **dict.fromkeys(("keypoint_names", "joint_names", "body_model"), np.str_),
-    **dict.fromkeys(("frame_index", "shot", "image_size", "track_id", "state"), np.int32),
+    **dict.fromkeys(
+        ("frame_index", "shot", "image_size", "track_id", "mask_label", "state"), np.int32
+    ),
     "times": np.float64,
     "camera_moves": np.bool_,
 }
@@ -67,6 +70,8 @@ class Clip(Results):
       principal_point: (2,) px.
       body_model: () name of the free body, or path of the user's.
       track_id: (P,) identity of each person, from 1, in the order of appearance.
+      mask_label: (P,) the label of the person in the user's masks; 0 without masks. A label that is
+        seen before and after a cut has two people.
       state: (P, F) ABSENT, OBSERVED or FILLED of geometry.motion.
       boxes: (P, F, 4) x0, y0, x1, y1, px.
       keypoints2d: (P, F, K, 3) detected 2D keypoints: x px, y px, confidence 0..1. Where the track
@@ -100,6 +105,7 @@ class Clip(Results):
     principal_point: np.ndarray
     body_model: np.ndarray
     track_id: np.ndarray
+    mask_label: np.ndarray
     state: np.ndarray
     boxes: np.ndarray
     keypoints2d: np.ndarray

@@ -11,6 +11,7 @@ from smpl_jax import SmplModel
 from tqdm import tqdm
 
 import genhmr_jax
+from genhmr_jax.data.annotations.clip_masks import ClipMasks
 from genhmr_jax.geometry.fingers import has_fingers
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.image_files import PAGE_SUFFIX, ImageFile
@@ -57,7 +58,8 @@ def run_clip(
     """
     source = open_clip(clip.path, start=args.start, end=args.end, every=args.every, fps=args.fps)
     options = ClipOptions(photo=photo, height=args.height)
-    identity = _identity(source, clip, options, args)
+    masks = ClipMasks(args.masks, source.names, source.length) if args.masks else None
+    identity = _identity(source, clip, options, args, masks)
     folder = out / f"{clip.stem}{TABLES}"
     make = FrameTables.resume if args.resume else FrameTables.make
     tables = make(folder, identity)
@@ -69,13 +71,22 @@ def run_clip(
             bar.update(frames)
 
         found = recover_clip(
-            source, recoverer, options, body_model=args.body, tables=tables, progress=progress
+            source,
+            recoverer,
+            options,
+            body_model=args.body,
+            tables=tables,
+            progress=progress,
+            masks=masks,
         )
     if source.warning:
         complain(source.warning)
     if not len(found):
         if tables.complete:
             tables.delete()
+        if masks is not None:
+            remedy = "check that the labels are on people"
+            raise InputError(masks.source, "shows nobody who is found in the clip", remedy)
         remedy = "choose a part of the clip in which people are larger"
         raise InputError(clip.path, "nobody was found for long enough", remedy)
     # 2. The hands, and the files.
@@ -141,7 +152,11 @@ def _nothing(number: int, pixels: np.ndarray) -> None:
 
 
 def _identity(
-    source: FrameSource, clip: ImageFile, options: ClipOptions, args: argparse.Namespace
+    source: FrameSource,
+    clip: ImageFile,
+    options: ClipOptions,
+    args: argparse.Namespace,
+    masks: ClipMasks | None,
 ) -> dict[str, Any]:
     """What the answers of single frames depend on."""
     status = os.stat(clip.path)
@@ -151,4 +166,5 @@ def _identity(
         "frames": [source.count, int(source.indices[0]), int(source.indices[-1])],
         "options": repr(dataclasses.replace(options, height=None)),
         "model": [str(args.checkpoint), str(args.model), str(args.body)],
+        "masks": masks.identity if masks else [],
     }

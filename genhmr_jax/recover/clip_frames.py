@@ -17,9 +17,11 @@ import numpy as np
 
 from genhmr_jax.core.assignments import FrameAnswers, solve_frames
 from genhmr_jax.core.inputs import Inputs, joined
+from genhmr_jax.data.annotations.clip_masks import ClipMasks
 from genhmr_jax.detect.camera_motion import INTERVAL, CameraMotion
 from genhmr_jax.detect.cuts import SUDDEN, Changes
 from genhmr_jax.detect.detections import Detections
+from genhmr_jax.detect.detector import detect
 from genhmr_jax.detect.dissolves import SPANS, Dissolves
 from genhmr_jax.detect.following import ClipDetector
 from genhmr_jax.detect.tracker import appearance
@@ -38,7 +40,8 @@ class FrameTables:
     `frames` has index, time (seconds), people (number of rows), shift (of the background), change
     (of the picture) and dissolve (seconds, of Dissolves.update). Each row of `people` is a person
     in a frame: frame (number among the chosen ones), box, score, keypoints, look
-    (tracker.appearance), the camera and crop, and FrameAnswers.
+    (tracker.appearance), label (of the user's masks; 0 without), the camera and crop, and
+    FrameAnswers.
     """
 
     def __init__(self, frames: RowTable, people: RowTable):
@@ -103,6 +106,7 @@ class _Seen:
     source: Frame
     people: Detections
     looks: np.ndarray
+    labels: np.ndarray
     shift: float
     change: float
     dissolve: float
@@ -116,6 +120,7 @@ def observe(
     tables: FrameTables,
     search_every: int,
     progress: Callable[[int, int], None] = lambda frames, people: None,
+    masks: ClipMasks | None = None,
 ) -> bool:
     """Fill the tables with the frames that they lack.
 
@@ -125,6 +130,7 @@ def observe(
       tables: of `FrameTables.make` or `FrameTables.resume`.
       search_every: of ClipDetector.
       progress: called after each chunk with the numbers of its frames, and of its people in all.
+      masks: of the user, in place of the search for people.
 
     Returns:
       False if the pass was interrupted (KeyboardInterrupt). All complete chunks are written.
@@ -133,7 +139,7 @@ def observe(
         return True
     detector = ClipDetector(every=search_every, max_people=options.max_people)
     detector.since_search = int(tables.frames.notes["since_search"])
-    seen = _detected(source, recoverer, options, detector, tables)
+    seen = _detected(source, recoverer, options, detector, tables, masks)
     pending: Future | None = None
     with ThreadPoolExecutor(1) as pool:
         try:
@@ -156,6 +162,7 @@ def _detected(
     options: RecoverOptions,
     detector: ClipDetector,
     tables: FrameTables,
+    masks: ClipMasks | None,
 ) -> Iterator[tuple[list[_Seen], int]]:
     """Chunks of frames whose people are detected, and the state of the detector after each."""
     motion, changes, dissolves = CameraMotion(), Changes(), Dissolves()
@@ -178,19 +185,34 @@ def _detected(
             continue
         # After a cut, nobody is where the frame before suggests.
         previous = None if change >= SUDDEN else previous
-        previous = recoverer.recoverable(detector.detect(frame.pixels, previous))
+        if masks is None:
+            previous = recoverer.recoverable(detector.detect(frame.pixels, previous))
+            labels = np.zeros(len(previous), np.int32)
+        else:
+            previous, labels = _in_masks(frame, recoverer, options, masks)
         shift = motion.update(frame.time, frame.pixels, previous.boxes)
         looks, inputs = appearance(frame.pixels, previous), None
         if len(previous):
             camera = options.camera(*source.size)
             inputs = recoverer.system.prepare(frame.pixels, previous, camera, len(previous))
         light = dataclasses.replace(frame, pixels=np.zeros((0, 0, 3), np.uint8))
-        chunk.append(_Seen(number, light, previous, looks, shift, change, dissolve, inputs))
+        seen = previous, looks, labels, shift, change, dissolve
+        chunk.append(_Seen(number, light, *seen, inputs))
         if len(chunk) == CHUNK:
             yield chunk, detector.since_search
             chunk = []
     if chunk:
         yield chunk, detector.since_search
+
+
+def _in_masks(
+    frame: Frame, recoverer: Recoverer, options: RecoverOptions, masks: ClipMasks
+) -> tuple[Detections, np.ndarray]:
+    """The people whose masks are given for a frame, and their labels."""
+    size = frame.pixels.shape[1], frame.pixels.shape[0]
+    given, labels = masks.people_of(frame.index, size, options.max_people)
+    people = recoverer.recoverable(given.replace(detect(frame.pixels, given.boxes)))
+    return people, labels[people.given].astype(np.int32)
 
 
 def _solve_and_write(
@@ -241,6 +263,7 @@ def _rows(found: list[_Seen], inputs: Inputs, answers: FrameAnswers) -> dict[str
         "score": np.concatenate([one.scores for one in people]),
         "keypoints": np.concatenate([one.keypoints for one in people]),
         "look": np.concatenate([one.looks for one in found]).astype(np.float32),
+        "label": np.concatenate([one.labels for one in found]),
         "crop": view.crop,
         "focal": view.focal,
         "centre": view.centre,

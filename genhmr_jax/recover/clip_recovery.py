@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from genhmr_jax.core.assignments import assigned
 from genhmr_jax.core.motion_refinement import MotionSpec
+from genhmr_jax.data.annotations.clip_masks import ClipMasks
 from genhmr_jax.detect.camera_motion import is_moving
 from genhmr_jax.detect.cuts import shots
 from genhmr_jax.detect.dissolves import middles
@@ -70,6 +71,7 @@ def recover_clip(
     body_model: str = "neutral",
     tables: FrameTables | None = None,
     progress: Callable[[int, int], None] = lambda frames, people: None,
+    masks: ClipMasks | None = None,
 ) -> Clip:
     """Recover the people of a clip.
 
@@ -80,10 +82,11 @@ def recover_clip(
       body_model: name or path of the recoverer's body, for the result.
       tables: where the answers of single frames are kept; None: in a temporary folder.
       progress: see `observe`.
+      masks: of the user, in place of the search for people; their labels are the identities.
 
     Returns:
-      the people who are seen for at least SHORTEST seconds. If the first pass was interrupted: in
-      the frames up to there.
+      the people who are seen for at least SHORTEST seconds, or all who have masks. If the first
+      pass was interrupted: in the frames up to there.
 
     Raises:
       InputError: no frame, or one of them, cannot be read.
@@ -95,11 +98,17 @@ def recover_clip(
         with tempfile.TemporaryDirectory() as folder:
             own = FrameTables.make(pathlib.Path(folder), {})
             return recover_clip(
-                source, recoverer, options, body_model=body_model, tables=own, progress=progress
+                source,
+                recoverer,
+                options,
+                body_model=body_model,
+                tables=own,
+                progress=progress,
+                masks=masks,
             )
     rate = 1 / np.median(np.diff(source.times)) if source.count > 1 else source.fps
     search_every = max(1, round(rate * options.search_interval))
-    complete = observe(source, recoverer, options.photo, tables, search_every, progress)
+    complete = observe(source, recoverer, options.photo, tables, search_every, progress, masks)
     if not len(tables.frames):
         if not complete:
             raise KeyboardInterrupt  # there is nothing to return
@@ -148,6 +157,7 @@ def settle(
         "principal_point": np.array(camera.principal_point),
         "body_model": np.array(body_model),
         "track_id": np.arange(1, len(tracks) + 1),
+        "mask_label": np.array([rows["label"][mine[0]] for mine in tracks], int),
         "keypoint_names": np.array(DETECTED),
         "joint_names": np.array(recoverer.body.joint_names),
         "camera_moves": np.bool_(moving),
@@ -159,16 +169,17 @@ def settle(
 def _tracks(
     tables: FrameTables, times: Float[np.ndarray, "F"], shot: Int[np.ndarray, "F"]
 ) -> list[Int[np.ndarray, "N"]]:
-    """The rows of each person, in the order of their first frames; short tracks are left out."""
+    """The rows of each person, in the order of their first frames.
+
+    Labels of the user's masks are the identities. Without them people are tracked, and short tracks
+    are left out.
+    """
     if not len(tables.people):
         return []
-    rows, trackers = tables.people.read(), [Tracker() for _ in range(shot[-1] + 1)]
-    ends = np.cumsum(tables.frames.read()["people"])
-    looks = np.split(rows["look"], ends[:-1])
-    people = tables.people_of(range(len(times)))
-    of_frames = zip(shot, times, people, looks, strict=True)
-    ids = np.concatenate([trackers[number].update(*frame) for number, *frame in of_frames])
-    shortest = min(SHORTEST, 0.5 * (times[-1] - times[0]))
+    rows = tables.people.read()
+    ids, shortest = np.asarray(rows["label"]), 0.0
+    if not ids.any():
+        ids, shortest = _tracked(tables, times, shot), min(SHORTEST, 0.5 * (times[-1] - times[0]))
     of_rows = shot[rows["frame"]]
     found = [
         np.flatnonzero((ids == person) & (of_rows == number))
@@ -178,6 +189,18 @@ def _tracks(
     found.sort(key=lambda mine: mine[0])
     seconds = [times[rows["frame"][mine[[0, -1]]]] for mine in found]
     return [mine for mine, t in zip(found, seconds, strict=True) if t[1] - t[0] >= shortest]
+
+
+def _tracked(
+    tables: FrameTables, times: Float[np.ndarray, "F"], shot: Int[np.ndarray, "F"]
+) -> Int[np.ndarray, "R"]:
+    """The identity of each row, from 1; 0: none yet."""
+    trackers = [Tracker() for _ in range(shot[-1] + 1)]
+    ends = np.cumsum(tables.frames.read()["people"])
+    looks = np.split(tables.people.read()["look"], ends[:-1])
+    people = tables.people_of(range(len(times)))
+    of_frames = zip(shot, times, people, looks, strict=True)
+    return np.concatenate([trackers[number].update(*frame) for number, *frame in of_frames])
 
 
 def _contact(motion: PersonMotion, times: np.ndarray) -> Float[np.ndarray, "F 2"]:

@@ -49,13 +49,17 @@ def run(args: argparse.Namespace) -> int:
         return 1
     if clips:
         check_clip_flags(args)
+        if args.masks and (found.files or len(clips) > 1):
+            problem = "is one folder, but there are several clips, or photos too"
+            raise InputError("--masks", problem, "give one clip at a time")
     if found.files:
         check_photo_flags(args)
     out = make_writable(args.out)
     if args.cameras and args.principal_point:
         problem = "cannot be combined with --cameras"
         raise InputError("--principal-point", problem, "leave one of them out")
-    files = UserFiles.read(args.boxes, args.keypoints, args.cameras, args.masks)
+    masks = args.masks if found.files else None  # those of a clip have other names
+    files = UserFiles.read(args.boxes, args.keypoints, args.cameras, masks)
     others = [path for inside in found.passed_over.values() for path in inside]
     read = [path for path in (args.boxes, args.keypoints, args.cameras, args.body) if path]
     inputs = [*found.files, *map(Path, clips)]
@@ -110,7 +114,7 @@ def check_clip_flags(args: argparse.Namespace) -> None:
     """Raise InputError if a flag does not go together with clips."""
     only_photos = {
         "--trace": args.trace, "--boxes": args.boxes, "--keypoints": args.keypoints,
-        "--masks": args.masks, "--cameras": args.cameras, "--hypotheses": args.hypotheses > 1,
+        "--cameras": args.cameras, "--hypotheses": args.hypotheses > 1,
     }  # fmt: skip
     if given := [flag for flag, value in only_photos.items() if value]:
         raise InputError(given[0], "is for photos, not for clips", "leave it out")

@@ -102,6 +102,30 @@ def test_convolutions(depthwise, padding, size, window, stride):
     )
 
 
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(
+    ("size", "window", "stride"), [((8, 7), 3, 1), ((8, 7), 3, 2), ((9, 6), 5, 2), ((6, 6), 2, 2)]
+)
+def test_derivatives_of_depthwise_convolutions(padding, size, window, stride):
+    """Those that are written by hand are those of XLA's own convolution."""
+    rng = np.random.default_rng(window)
+    x = jnp.asarray(rng.normal(size=(2, *size, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(window, window, 3)), jnp.float32)
+    strides = (stride, stride)
+
+    def of_xla(x, kernel):
+        kernel = kernel[:, :, None]
+        return graph_runner._xla_convolution(x, kernel, strides, padding, feature_group_count=3)
+
+    def ours(x, kernel):
+        return graph_runner._shifted_sum(x, kernel, strides, padding)
+
+    slope = jnp.asarray(rng.normal(size=of_xla(x, kernel).shape), jnp.float32)
+    theirs = jax.vjp(of_xla, x, kernel)[1](slope)
+    for mine, their in zip(jax.vjp(ours, x, kernel)[1](slope), theirs, strict=True):
+        np.testing.assert_allclose(mine, their, atol=5e-5)
+
+
 def naive_resize(x, size, align_corners, half_pixel_centers):
     """Bilinear resizing of one channel by loops, as TensorFlow defines it."""
     y = np.zeros(size)

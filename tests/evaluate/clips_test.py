@@ -56,6 +56,7 @@ def answered(truth: KnownClip, people: int = 1, **changes: np.ndarray) -> Clip:
         "principal_point": [240, 180],
         "body_model": "made up",
         "track_id": np.arange(people) + 1,
+        "mask_label": np.zeros(people),
         "state": np.full((people, FRAMES), OBSERVED),
         "boxes": np.zeros((people, FRAMES, 4)),
         "keypoints2d": tile(truth.keypoints),

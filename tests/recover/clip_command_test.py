@@ -56,7 +56,7 @@ def result(monkeypatch, body, found):
     recoverer = types.SimpleNamespace(body=body)
     monkeypatch.setattr(command, "load", lambda args: (recoverer, RecoverOptions()))
 
-    def recover(source, recoverer, options, *, body_model, tables, progress):
+    def recover(source, recoverer, options, *, body_model, tables, progress, masks):
         count = len(answer.clip.times)
         tables.frames.append({"people": np.ones(count, np.int32)})
         tables.frames.note(complete=count == FRAMES)
@@ -143,6 +143,21 @@ def test_nobody_is_an_error_and_leaves_nothing(tmp_path, frames, result, capsys)
 def test_flags_that_do_not_go_with_a_clip(tmp_path, frames, result, capsys, flags, problem):
     assert run(tmp_path, frames, "--clip", *flags) == 1
     assert problem in capsys.readouterr().err.replace(": ", " ")
+
+
+def test_masks_are_of_one_clip(tmp_path, frames, result, capsys):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for name in ("0.png", "3.png"):
+        Image.fromarray(np.full(SIZE[::-1], 1, np.uint8)).save(masks / name)
+    flags = ["--clip", "--masks", masks, "--no-overlay"]
+    assert run(tmp_path, frames, *flags) == 0
+    assert outputs(tmp_path) == ["walk.npz"]
+    photo = save_photo(tmp_path / "a.png")
+    assert run(tmp_path, frames, photo, *flags) == 1
+    assert "--masks: is one folder, but there are several clips, or photos too" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("flags", [["--height", "1.8"], ["--world"], ["--save", "bvh"]])

@@ -53,7 +53,7 @@ def clip(people) -> Clip:
     return Clip(
         frame_index=np.arange(FRAMES), times=np.arange(FRAMES) / 30, shot=np.zeros(FRAMES),
         image_size=SIZE, focal_length=FOCAL, principal_point=CENTRE, body_model="neutral",
-        track_id=[1], state=state, boxes=here(over_time(people.boxes)),
+        track_id=[1], mask_label=[0], state=state, boxes=here(over_time(people.boxes)),
         keypoints2d=here(over_time(people.keypoints2d)), keypoint_names=names, betas=people.betas,
         global_orient=here(over_time(people.global_orient)),
         body_pose=here(over_time(people.body_pose)),

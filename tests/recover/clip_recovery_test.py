@@ -18,6 +18,7 @@ from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.core.motion_refinement import MotionSpec
 from genhmr_jax.core.refinement import RefineSpec
 from genhmr_jax.core.system import Latents
+from genhmr_jax.data.annotations.clip_masks import ClipMasks
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.camera import CropCamera, crop_around
@@ -201,6 +202,7 @@ def test_gaps_and_people(whole):
     too shortly."""
     clip, _ = whole
     assert clip.track_id.tolist() == [1, 2] and len(clip.times) == COUNT
+    assert clip.mask_label.tolist() == [0, 0]
     assert (clip.state[0] == OBSERVED).all()
     wanted = np.full(COUNT, OBSERVED)
     wanted[list(SHORT_GAP)], wanted[list(LONG_GAP)] = FILLED, ABSENT
@@ -332,6 +334,32 @@ def test_people_of_a_given_height(whole):
     assert found.translation[0, :, 2].mean() > whole[0].translation[0, :, 2].mean()
     with pytest.raises(InputError, match="9 metres is no height"):
         ClipOptions(height=9)
+
+
+def test_masks_say_who_is_meant(tmp_path, monkeypatch):
+    """One of the two people has masks, in most frames; the label is the identity over a cut."""
+    folder, label = tmp_path / "masks", 9
+    folder.mkdir()
+    for frame in set(range(COUNT)) - {4}:
+        labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+        labels[20:150, 60 : 100 + frame] = label
+        Image.fromarray(labels).save(folder / f"{frame:05d}.png")
+    looked = []
+
+    def detect(pixels, boxes):
+        looked.append(boxes)
+        found = FakeDetector(1, None).detect(pixels).only(np.arange(len(boxes)))
+        return dataclasses.replace(found, given=np.arange(len(boxes)))
+
+    monkeypatch.setattr(clip_frames, "detect", detect)
+    masks = ClipMasks(folder, None, COUNT)
+    cut = 8
+    clip = recover_clip(Pictures(cut=cut), RECOVERER, OPTIONS, body_model="lite", masks=masks)
+    assert clip.mask_label.tolist() == [label, label] and clip.track_id.tolist() == [1, 2]
+    assert [len(boxes) for boxes in looked] == [1] * 4 + [0] + [1] * (COUNT - 5)
+    wanted = np.full((2, COUNT), ABSENT)
+    wanted[0, :cut], wanted[0, 4], wanted[1, cut:] = OBSERVED, FILLED, OBSERVED
+    assert clip.state.tolist() == wanted.tolist()
 
 
 def test_nobody(tmp_path):

@@ -75,6 +75,7 @@ def clip(motions: list[Motion], body: SmplModel) -> Clip:
         principal_point=(320, 240),
         body_model="lite",
         track_id=np.arange(1, people + 1),
+        mask_label=np.zeros(people),
         state=state,
         boxes=np.tile([100.0, 50, 220, 350], (people, frames, 1)),
         keypoints2d=keypoints * known * (state != FILLED)[..., None, None],

@@ -126,7 +126,7 @@ def people_of_masks(
     masks = _labelled(files[0], size) if is_map else _separate(files, size)
     parts, kept, left_out, total = [], [], [], 0
     for name, mask in masks:
-        if problem := _unusable(mask):
+        if problem := unusable(mask):
             left_out.append(f"{name}: the mask {problem}")
         else:
             parts.append(GivenMasks.of([mask]))
@@ -144,7 +144,7 @@ def people_of_masks(
 
 def _labelled(file: Path, size: tuple[int, int]) -> Iterator[tuple[str, Bool[np.ndarray, "H W"]]]:
     """Name and mask of each person of an instance map, in the order of the labels."""
-    labels = _read(file, size)
+    labels = read_mask(file, size)
     people = [label for label in np.unique(labels).tolist() if label]
     if len(people) > MOST_LABELS:
         problem = f"has {len(people)} labels, which is no instance map"
@@ -159,10 +159,10 @@ def _separate(
 ) -> Iterator[tuple[str, Bool[np.ndarray, "H W"]]]:
     """Name and mask of each person with a file of their own."""
     for file in files:
-        yield file.name, _read(file, size) != 0
+        yield file.name, read_mask(file, size) != 0
 
 
-def _read(file: Path, size: tuple[int, int]) -> Int[np.ndarray, "H W"]:
+def read_mask(file: Path, size: tuple[int, int]) -> Int[np.ndarray, "H W"]:
     """The labels of a file. Raises InputError: it cannot be read, or has another size."""
     labels = read_labels(file)
     if labels.shape[::-1] != tuple(size):
@@ -172,7 +172,7 @@ def _read(file: Path, size: tuple[int, int]) -> Int[np.ndarray, "H W"]:
     return labels
 
 
-def _unusable(mask: Bool[np.ndarray, "H W"]) -> str | None:
+def unusable(mask: Bool[np.ndarray, "H W"]) -> str | None:
     """Why a mask is not that of a person who can be recovered, or None."""
     if (found := bounds(mask)) is None:
         return "is empty"
