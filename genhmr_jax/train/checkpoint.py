@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 
 from genhmr_jax.io.errors import InputError, Preempted
 from genhmr_jax.io.model_folder import absolute
-from genhmr_jax.train import checksums
+from genhmr_jax.train import checksums, distributed
 from genhmr_jax.train.mesh import path_name
 
 log = logging.getLogger("genhmr_jax")
@@ -156,33 +156,55 @@ class Checkpoints:
         Raises:
           InputError: the checkpoint is of another config or model, or no checkpoint can be read.
         """
-        steps = sorted(self.manager.all_steps(), reverse=True)
+        steps = distributed.of_main(sorted(self.manager.all_steps(), reverse=True))
         for step in steps:
+            found, problem = None, ""
             try:
-                meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
-                self._check_config(checksums.unsealed(meta))
-                self._check_arrays(step, state)
-                items = {"state": ocp.args.StandardRestore(state), "data": ocp.args.JsonRestore()}
-                found = self._read(step, **items)
-                data = checksums.unsealed(found["data"])
-                checksums.check_state(found["state"], data.pop("checksums"))
+                found = self._read(step, state)
             except InputError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for damaged files
                 problem = f"{type(error).__name__}: {_first_line(error)}"
-                log.warning(
-                    "checkpoint %s cannot be read (%s); trying the one before", step, problem
-                )
-                self.damaged.append(step)
-                continue
-            return found["state"], data
+            # The processes read different files. Another one may have failed.
+            if failed := distributed.failures(problem):
+                problem = "; ".join(failed)
+            else:
+                *found, expected = found
+                problem = checksums.difference(found[0], expected)
+            if not problem:
+                return tuple(found)
+            log.warning("checkpoint %s cannot be read (%s); trying the one before", step, problem)
+            self.damaged.append(step)
         if steps:
             problem = f"none of the checkpoints {steps} can be read"
             raise InputError(self.directory, problem, "restore a copy, or give another --workdir")
         return None
 
-    def _read(self, step: int, **items: Any) -> Any:
-        return self.manager.restore(step, args=ocp.args.Composite(**items))
+    def _read(self, step: int, state: Any) -> tuple[Any, dict, dict[str, list[int]]]:
+        """The state and the data of a checkpoint, and the checksums that the state should have.
+
+        No process waits for another one here: the files of one of them may be damaged.
+        """
+        me = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+        )
+        options = ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=alone)
+        handlers = {
+            "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            "data": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+            "meta": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+        }
+        with ocp.CheckpointManager(
+            self.directory, options=options, item_handlers=handlers
+        ) as manager:
+            read = lambda **items: manager.restore(step, args=ocp.args.Composite(**items))
+            self._check_config(checksums.unsealed(read(meta=ocp.args.JsonRestore())["meta"]))
+            self._check_arrays(manager.item_metadata(step)["state"], state)
+            found = read(state=ocp.args.StandardRestore(state), data=ocp.args.JsonRestore())
+        data = checksums.unsealed(found["data"])
+        expected = data.pop("checksums")
+        return found["state"], data, expected
 
     def _check_config(self, meta: dict[str, Any]) -> None:
         """Raise InputError, with the differing parts, if a checkpoint is of another config."""
@@ -193,9 +215,8 @@ class Checkpoints:
             remedy = "give another --workdir or the old config"
             raise InputError(self.directory, problem, remedy)
 
-    def _check_arrays(self, step: int, state: Any) -> None:
+    def _check_arrays(self, saved: Any, state: Any) -> None:
         """Raise InputError with the first array that does not fit. Orbax's error is unclear."""
-        saved = self.manager.item_metadata(step)["state"]
         saved = getattr(saved, "tree", saved)
         leaves = jax.tree_util.tree_leaves_with_path
         shapes = lambda tree: {path_name(path): tuple(x.shape) for path, x in leaves(tree)}

@@ -59,12 +59,16 @@ def _words(array: Array) -> UInt32[Array, "*shape"]:
     return jax.lax.bitcast_convert_type(array, kinds[array.dtype.itemsize]).astype(jnp.uint32)
 
 
-def check_state(state: Any, expected: dict[str, list[int]]) -> None:
-    """Raise ValueError, with the first array that differs, unless the checksums are `expected`."""
+def difference(state: Any, expected: dict[str, list[int]]) -> str:
+    """What differs from the `expected` checksums, with the first array that does; "" if none does.
+
+    All processes must call this function, and get the same answer.
+    """
     found = of_state(state)
     for name in sorted(found | expected):
         if found.get(name) != expected.get(name):
-            raise ValueError(f"{name} is not as it was saved: its checksum differs")
+            return f"{name} is not as it was saved: its checksum differs"
+    return ""
 
 
 def sealed(item: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 import jax
+import numpy as np
 
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.train.cluster import ALONE, Plan, has_tpu_chips, resolve
@@ -24,6 +25,8 @@ CONNECT_S = 300  # wait for all processes: hosts of a large job start minutes ap
 # them print it.
 DELAY_BEFORE_EXIT_S = 1
 
+# Sizes of what processes tell each other.
+MOST_NUMBERS, LONGEST_TEXT = 64, 400
 # The run of several processes that this process joins or has joined; empty for a single process.
 _joined: list[Plan] = []
 
@@ -96,6 +99,38 @@ def barrier(name: str) -> None:
 
         with jax.transfer_guard("allow"):
             multihost_utils.sync_global_devices(name)
+
+
+def of_main(numbers: Sequence[int]) -> list[int]:
+    """The numbers of process 0, at most MOST_NUMBERS; every process must call this function."""
+    if jax.process_count() == 1:
+        return list(numbers)
+    from jax.experimental import multihost_utils
+
+    padded = np.full(MOST_NUMBERS, -1, np.int32)
+    padded[: len(numbers)] = numbers[:MOST_NUMBERS]
+    with jax.transfer_guard("allow"):
+        found = np.asarray(multihost_utils.broadcast_one_to_all(padded))
+    return [int(number) for number in found if number >= 0]
+
+
+def failures(problem: str) -> list[str]:
+    """The problems of all processes, with their numbers; every process must call this function.
+
+    Args:
+      problem: of this process; "" if there is none.
+    """
+    if jax.process_count() == 1:
+        return [problem] if problem else []
+    from jax.experimental import multihost_utils
+
+    text = np.zeros(LONGEST_TEXT, np.uint8)
+    encoded = np.frombuffer(problem.encode()[:LONGEST_TEXT], np.uint8)
+    text[: len(encoded)] = encoded
+    with jax.transfer_guard("allow"):
+        texts = np.asarray(multihost_utils.process_allgather(text))
+    decoded = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in texts]
+    return [f"process {i}: {found}" for i, found in enumerate(decoded) if found]
 
 
 def leave(message: str) -> NoReturn:

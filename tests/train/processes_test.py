@@ -14,14 +14,14 @@ import pytest
 
 from support.paths import ROOT, SUPPORT
 
-STEPS = 12
+STEPS, SLOW = 12, "slow_main"
 
 
 def command(
-    config, stage, workdir, corpus, *, processes=1, devices=1, mesh=(-1, 1, 1), flags=(), slow=False
+    config, stage, workdir, corpus, *, processes=1, devices=1, mesh=(-1, 1, 1), flags=(), main=""
 ):
     """The training command line, under the local launcher when there are several processes."""
-    program = [str(SUPPORT / "slow_main.py")] if slow else ["-m", "genhmr_jax.main"]
+    program = [str(SUPPORT / f"{main}.py")] if main else ["-m", "genhmr_jax.main"]
     words = [
         sys.executable,
         *program,
@@ -41,7 +41,7 @@ def command(
         *config,
         *flags,
     ]
-    words += ["--config.input.threads=0"] if slow else []
+    words += ["--config.input.threads=0"] if main == SLOW else []
     words += [
         f"--config.mesh.{axis}={n}"
         for axis, n in zip(("data", "fsdp", "tensor"), mesh, strict=True)
@@ -126,9 +126,9 @@ def test_processes_signals_and_resumption(stage, trained_tokenizer, corpus_file,
     # Killed without warning at a random step, then told to stop in two processes, then finished by
     # one on its own devices.
     step = random.randrange(3, 6)
-    code, _ = interrupted(make("odyssey", slow=True), tmp_path / "odyssey", step, signal.SIGKILL)
+    code, _ = interrupted(make("odyssey", main=SLOW), tmp_path / "odyssey", step, signal.SIGKILL)
     assert code == -signal.SIGKILL
-    two = make("odyssey", processes=2, devices=4, mesh=(1, 4, 2), slow=True)
+    two = make("odyssey", processes=2, devices=4, mesh=(1, 4, 2), main=SLOW)
     code, output = interrupted(two, tmp_path / "odyssey", step + 2, signal.SIGTERM)
     assert code == 75, output[-3000:]
     assert "preempted: saved at step" in output
@@ -140,6 +140,24 @@ def test_processes_signals_and_resumption(stage, trained_tokenizer, corpus_file,
     ]
     assert len([r for r in resumed if r.get("event") == "resumed"]) == 2
     assert (tmp_path / "odyssey" / "model" / "config.json").is_file()
+
+
+@pytest.mark.slow
+def test_processes_agree_on_a_checkpoint_that_one_of_them_cannot_read(corpus_file, tmp_path):
+    """Each reads files of its own. All go back to the one before, and none waits for ever."""
+    make = lambda **kw: command([], "tokenizer", tmp_path / "run", corpus_file, **kw)
+    two = dict(processes=2, devices=1, mesh=(1, 2, 1))
+    run(make(**two))
+    whole = curve(tmp_path / "run")
+    done = run(make(**two, main="damaged_main"))
+    assert (
+        "checkpoint 12 cannot be read (process 1: OSError: a shard is damaged); "
+        "trying the one before"
+    ) in done.stderr + done.stdout
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines if "resumed" in line]
+    assert [event["step"] for event in events] == [10]
+    np.testing.assert_allclose(curve(tmp_path / "run"), whole, rtol=1e-6)
 
 
 def test_bad_settings_are_one_line(corpus_file, tmp_path):
