@@ -12,10 +12,11 @@ def get_config() -> ml_collections.ConfigDict:
     c = defaults.runtime()
     c.stage = "lifter"
     c.seed = 0
+    c.init = ""  # model folders of this stage, from whose parameters the training starts
     c.image_batch_size = 64  # detections of people a step
-    c.steps = 5000
+    c.steps = 4200
     c.log_every = 100  # steps
-    c.evaluate_every = 500
+    c.evaluate_every = 1050
     c.checkpoint_every = 250
 
     # detect/lifter_net.py:LifterSpec.

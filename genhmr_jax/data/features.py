@@ -31,7 +31,7 @@ from genhmr_jax.data.synthetic.generate import Sample, mirrored
 from genhmr_jax.data.synthetic.write import read_shard
 from genhmr_jax.detect import detector
 from genhmr_jax.detect.blazepose import Evidence
-from genhmr_jax.detect.detector import PoseEstimate
+from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate
 from genhmr_jax.geometry.camera import CropCamera, crop_around
 from genhmr_jax.geometry.crop import crop_image
 from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE, MIN_KEYPOINTS
@@ -191,7 +191,7 @@ def _in_known_regions(
             continue
         pose = detector.in_region(sample.image, known_region(sample.keypoints[:, :2], rng))
         enough = (_sure(pose.keypoints)[:, 2] > 0).sum() >= MIN_KEYPOINTS
-        if pose.person >= detector.IS_PERSON and enough:
+        if pose.person >= IS_PERSON and enough:
             found.append((sample, pose))
     return found
 

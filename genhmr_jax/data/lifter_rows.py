@@ -22,7 +22,7 @@ from genhmr_jax.data.known_regions import known_region
 from genhmr_jax.data.synthetic.generate import Sample, mirrored
 from genhmr_jax.detect import blazepose
 from genhmr_jax.detect.blazepose import LANDMARKS
-from genhmr_jax.detect.detector import IS_PERSON
+from genhmr_jax.detect.pose_estimate import IS_PERSON
 from genhmr_jax.geometry.keypoints import DETECTED, MIN_KEYPOINTS
 
 EARLY = "early"

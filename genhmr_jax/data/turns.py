@@ -12,6 +12,7 @@ from jaxtyping import Array
 from smpl_jax import rotations
 from smpl_jax.keypoints import SMPL24_FLIP, flip_rotmats
 
+from genhmr_jax.data.draws import Draws
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.data.views import jittered
 from genhmr_jax.geometry import camera
@@ -37,10 +38,10 @@ def turn_row(row: Rows, key: jax.Array, spec: TurnSpec) -> Rows:
     The crop follows the keypoints.
     """
     # 1. Draw the change.
-    k = jax.random.split(key, 7)
+    draws = Draws(key)
     view, centre, known = row.view, row.view.centre, row.keypoints[:, 2:] > 0
-    flip = jax.random.bernoulli(k[0], spec.mirror)
-    angle = spec.turn * jax.random.normal(k[1])
+    flip = draws.flag(spec.mirror)
+    angle = spec.turn * draws.normal()
     turn = rotations.axis_angle_to_matrix(angle * jnp.array([0.0, 0.0, 1.0]))
     sides, joints_flip = jnp.array(DETECTED_FLIP), jnp.array(SMPL24_FLIP)
 
@@ -58,20 +59,20 @@ def turn_row(row: Rows, key: jax.Array, spec: TurnSpec) -> Rows:
     rotmats = rotmats.at[0].set(turn @ rotmats[0])
 
     # 3. The keypoints, with noise.
-    dropped = jax.random.bernoulli(k[2], spec.drop, known.shape)
+    dropped = draws.flag(spec.drop, known.shape)
     known = jnp.where(flip, known[sides], known) & ~dropped
     confidence = jnp.where(flip, row.keypoints[sides, 2:], row.keypoints[:, 2:])
     points = moved(row.keypoints[:, :2] - centre, sides) + centre
-    points = points + spec.jitter * row.view.crop[2] * jax.random.normal(k[3], points.shape)
+    points = points + spec.jitter * row.view.crop[2] * draws.normal(points.shape)
     keypoints = jnp.where(known, jnp.concatenate([points, confidence], -1), 0.0)
 
     lifted = moved(row.keypoints3d, sides)
-    known3d = jnp.any(lifted != 0) & ~jax.random.bernoulli(k[4], spec.drop3d)
-    lifted = jnp.where(known3d, lifted + spec.jitter3d * jax.random.normal(k[5], lifted.shape), 0.0)
+    known3d = jnp.any(lifted != 0) & ~draws.flag(spec.drop3d)
+    lifted = jnp.where(known3d, lifted + spec.jitter3d * draws.normal(lifted.shape), 0.0)
 
     # 4. The crop around them.
     crop = camera.crop_around(keypoints[:, :2], keypoints[:, 2])
-    view = dataclasses.replace(view, crop=jittered(crop, k[6], spec.crop_jitter))
+    view = dataclasses.replace(view, crop=jittered(crop, draws, spec.crop_jitter))
     return dataclasses.replace(
         row,
         view=view,

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from smpl_jax import rotations
 from smpl_jax.keypoints import flip_rotmats
 
+from genhmr_jax.data.draws import Draws
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.camera import CropCamera
@@ -83,9 +84,9 @@ def _limb(index: int, name: str) -> int:
 _LIMBS = tuple(_limb(i, n) for i, n in enumerate(DETECTED))
 
 
-def random_rotation(key: jax.Array) -> Float[Array, "3 3"]:
+def random_rotation(draws: Draws) -> Float[Array, "3 3"]:
     """A rotation matrix, uniform over SO(3)."""
-    q = jax.random.normal(key, (4,))
+    q = draws.normal((4,))
     return rotations.quaternion_to_matrix(q / jnp.linalg.norm(q))
 
 
@@ -96,21 +97,21 @@ def augment_pose(
 
     The pose is mirrored or not, turned and tilted, with noise in the joints.
     """
-    k = jax.random.split(key, 7)
-    noise = spec.pose_noise * jax.random.normal(k[0], (23, 3))
+    draws = Draws(key)
+    noise = spec.pose_noise * draws.normal((23, 3))
     rotmats = rotations.axis_angle_to_matrix(pose.reshape(24, 3))
     rotmats = rotmats.at[1:].set(rotmats[1:] @ rotations.axis_angle_to_matrix(noise))
-    rotmats = jnp.where(jax.random.bernoulli(k[1], spec.mirror), flip_rotmats(rotmats), rotmats)
-    yaw = jax.random.uniform(k[2], (), minval=-jnp.pi, maxval=jnp.pi)
-    pitch = spec.tilt_pitch * jax.random.normal(k[3])
-    roll = spec.tilt_roll * jax.random.normal(k[4])
+    rotmats = jnp.where(draws.flag(spec.mirror), flip_rotmats(rotmats), rotmats)
+    yaw = draws.uniform((), -jnp.pi, jnp.pi)
+    pitch = spec.tilt_pitch * draws.normal()
+    roll = spec.tilt_roll * draws.normal()
     zero = jnp.zeros(())
     about_x = jnp.stack([pitch, zero, zero])
     about_z = jnp.stack([zero, zero, roll])
     about_y = jnp.stack([zero, yaw, zero])
     turn = rotations.axis_angle_to_matrix(jnp.stack([about_x, about_z, about_y]))
     upright = turn[0] @ turn[1] @ turn[2]
-    root = jnp.where(jax.random.bernoulli(k[5], spec.free_rotation), random_rotation(k[6]), upright)
+    root = jnp.where(draws.flag(spec.free_rotation), random_rotation(draws), upright)
     return rotmats.at[0].set(TO_CAMERA @ root @ rotmats[0])
 
 
@@ -125,18 +126,16 @@ def place(
     Returns:
       translation (3,) metres, focal length (px), image size (2,) px.
     """
-    k = jax.random.split(key, 5)
-    log_uniform = lambda key, a, b: jnp.exp(
-        jax.random.uniform(key, (), minval=jnp.log(a), maxval=jnp.log(b))
-    )
-    aspect = log_uniform(k[0], 0.6, 1.7)
+    draws = Draws(key)
+    log_uniform = lambda a, b: jnp.exp(draws.uniform((), jnp.log(a), jnp.log(b)))
+    aspect = log_uniform(0.6, 1.7)
     size = 1000.0 * jnp.stack([jnp.sqrt(aspect), 1.0 / jnp.sqrt(aspect)])
-    focal = log_uniform(k[1], spec.focal_low, spec.focal_high) * jnp.linalg.norm(size)
+    focal = log_uniform(spec.focal_low, spec.focal_high) * jnp.linalg.norm(size)
     extent = jnp.max(jnp.max(joints, 0)[:2] - jnp.min(joints, 0)[:2])
-    share = log_uniform(k[2], spec.height_low, spec.height_high)
+    share = log_uniform(spec.height_low, spec.height_high)
     # The point closest to the camera has this depth, so that all points are in front of it.
     depth = focal * extent / (share * jnp.min(size)) - jnp.min(joints[:, 2])
-    centre = spec.off_centre * jax.random.uniform(k[3], (2,), minval=-1.0, maxval=1.0) * size
+    centre = spec.off_centre * draws.uniform((2,), -1.0, 1.0) * size
     middle = (jnp.max(joints, 0)[:2] + jnp.min(joints, 0)[:2]) / 2.0
     return jnp.concatenate([centre / focal * depth - middle, depth[None]]), focal, size
 
@@ -149,13 +148,9 @@ def assigned_names(key: jax.Array, spec: ViewSpec) -> Int[Array, "K"]:
     Args:
       key: that of `detector_noise`.
     """
-    k = jax.random.split(key, 20)
-    n = len(DETECTED)
+    draws, n = Draws(key), len(DETECTED)
     of = lambda group: jnp.zeros(n, bool).at[jnp.array(group)].set(True)
-    whole, arms, legs = (
-        jax.random.bernoulli(k[i], p)
-        for i, p in enumerate((spec.swap, spec.swap / 2, spec.swap / 2))
-    )
+    whole, arms, legs = (draws.flag(p) for p in (spec.swap, spec.swap / 2, spec.swap / 2))
     swapped = whole | (arms & of(_ARMS)) | (legs & of(_LEGS))
     return jnp.where(swapped, jnp.array(DETECTED_FLIP), jnp.arange(n))
 
@@ -169,42 +164,39 @@ def detector_noise(
       points: true keypoints, px.
       side: of the crop, px; the unit of the noise.
     """
-    k = jax.random.split(key, 20)
-    n = len(DETECTED)
-    uniform = lambda i, shape=(), a=0.0, b=1.0: jax.random.uniform(k[i], shape, minval=a, maxval=b)
-    flag = lambda i, p, shape=(): jax.random.bernoulli(k[i], p, shape)
+    draws, n = Draws(jax.random.fold_in(key, 0)), len(DETECTED)
 
     # 1. Swap left and right.
     points = points[assigned_names(key, spec)]
 
     # 2. Scales of the jitter.
-    scale = jnp.exp(uniform(3, a=jnp.log(spec.jitter_low), b=jnp.log(spec.jitter_high)))
-    per_joint = jnp.exp(0.4 * jax.random.normal(k[4], (n, 1)))
-    outlier = flag(5, spec.outlier, (n,))
+    scale = jnp.exp(draws.uniform((), jnp.log(spec.jitter_low), jnp.log(spec.jitter_high)))
+    per_joint = jnp.exp(0.4 * draws.normal((n, 1)))
+    outlier = draws.flag(spec.outlier, (n,))
 
     # 3. Occlusion: in a rectangle of the crop the detector guesses, with low confidence, or reports
     # nothing. Truncation: one side of the crop is outside of the picture.
-    centre, half = uniform(6, (2,), -0.5, 0.5), uniform(7, (2,), 0.05, 0.35)
+    centre, half = draws.uniform((2,), -0.5, 0.5), draws.uniform((2,), 0.05, 0.35)
     middle = (jnp.max(points, 0) + jnp.min(points, 0)) / 2.0
     inside = jnp.all(jnp.abs((points - middle) / side - centre) < half, -1)
-    hidden = inside & flag(8, spec.occlude)
-    axis = flag(9, 0.7).astype(jnp.int32)
-    direction = jnp.where(flag(10, 0.7), 1.0, -1.0)
-    cut = uniform(11, (), 0.0, 0.4)
+    hidden = inside & draws.flag(spec.occlude)
+    axis = draws.flag(0.7).astype(jnp.int32)
+    direction = jnp.where(draws.flag(0.7), 1.0, -1.0)
+    cut = draws.uniform((), 0.0, 0.4)
     along = ((points - middle) / side)[:, axis] * direction
-    outside = (along > cut) & flag(12, spec.truncate)
+    outside = (along > cut) & draws.flag(spec.truncate)
 
     # 4. Locations.
     sigma = side * scale * per_joint * jnp.where(hidden[:, None] | outside[:, None], 4.0, 1.0)
     sigma = jnp.where(outlier[:, None], side * spec.outlier_size, sigma)
-    noisy = points + sigma * jax.random.normal(k[13], (n, 2))
+    noisy = points + sigma * draws.normal((n, 2))
 
     # 5. Confidences, 0 for keypoints that are not reported.
-    good, bad = uniform(14, (n,), 0.6, 1.0), uniform(15, (n,), 0.02, 0.5)
-    confidence = jnp.where(hidden | outlier & flag(16, 0.5, (n,)), bad, good)
+    good, bad = draws.uniform((n,), 0.6, 1.0), draws.uniform((n,), 0.02, 0.5)
+    confidence = jnp.where(hidden | outlier & draws.flag(0.5, (n,)), bad, good)
     face = jnp.zeros(n, bool).at[jnp.array(_FACE)].set(True)
-    few = (jnp.arange(n) >= 17) & flag(17, spec.hide_feet_hands)
-    dropped = flag(18, spec.drop, (n,)) | (face & flag(19, spec.drop_face)) | outside | few
+    few = (jnp.arange(n) >= 17) & draws.flag(spec.hide_feet_hands)
+    dropped = draws.flag(spec.drop, (n,)) | (face & draws.flag(spec.drop_face)) | outside | few
     dropped = dropped | (hidden & (bad < 0.15))
     confidence = jnp.where(dropped, 0.0, confidence)
     return jnp.concatenate([jnp.where(dropped[:, None], 0.0, noisy), confidence[:, None]], -1)
@@ -230,16 +222,16 @@ def lifted_keypoints(
         coordinates.
       shift: errors of the 2D keypoints, metres at the depth of the person; 0 where not detected.
     """
-    k = jax.random.split(key, 6)
+    draws = Draws(key)
     points = points + jnp.pad(shift, ((0, 0), (0, 1)))
     points = points - jnp.mean(points[jnp.array(HIPS)], 0)
     reach = jnp.linalg.norm(points, axis=-1, keepdims=True)
-    size = spec.lift_noise * jnp.exp(0.4 * jax.random.normal(k[0])) * jnp.array([1.0, 1.0, 2.0])
-    common = jax.random.normal(k[1], (max(_LIMBS) + 1, 3))[jnp.array(_LIMBS)]
-    error = reach * size * (0.8 * common + 0.6 * jax.random.normal(k[2], points.shape))
-    turn = rotations.axis_angle_to_matrix(spec.lift_turn * jax.random.normal(k[3], (3,)))
-    scale = jnp.exp(0.08 * jax.random.normal(k[4])) * jnp.array([1.0, 1.0, 0.85])
-    unknown = jax.random.bernoulli(k[5], spec.lift_unknown)
+    size = spec.lift_noise * jnp.exp(0.4 * draws.normal()) * jnp.array([1.0, 1.0, 2.0])
+    common = draws.normal((max(_LIMBS) + 1, 3))[jnp.array(_LIMBS)]
+    error = reach * size * (0.8 * common + 0.6 * draws.normal(points.shape))
+    turn = rotations.axis_angle_to_matrix(spec.lift_turn * draws.normal((3,)))
+    scale = jnp.exp(0.08 * draws.normal()) * jnp.array([1.0, 1.0, 0.85])
+    unknown = draws.flag(spec.lift_unknown)
     return jnp.where(unknown, 0.0, points @ turn.T * scale + error)
 
 
@@ -256,9 +248,9 @@ def detected_shift(
     return jnp.where(keypoints[:, 2:] > 0, keypoints[:, :2] - points2d, 0.0) * scale
 
 
-def jittered(crop: Float[Array, "3"], key: jax.Array, amount: float) -> Float[Array, "3"]:
+def jittered(crop: Float[Array, "3"], draws: Draws, amount: float) -> Float[Array, "3"]:
     """A crop whose centre and side change by up to `amount` of the side, at random."""
-    jitter = amount * jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0)
+    jitter = amount * draws.uniform((3,), -1.0, 1.0)
     return jnp.concatenate([crop[:2] + jitter[:2] * crop[2], (crop[2] * (1.0 + jitter[2]))[None]])
 
 
@@ -272,9 +264,10 @@ def make_view(
       pose: axis-angle, radians, y up.
     """
     # 1. The body and its camera.
-    k = jax.random.split(key, 6)
+    k = jax.random.split(key, 5)
+    draws = Draws(k[1])
     rotmats = augment_pose(pose, k[0], spec)
-    betas = jnp.clip(spec.betas * jax.random.normal(k[1], (10,)), -3.0, 3.0)
+    betas = jnp.clip(spec.betas * draws.normal((10,)), -3.0, 3.0)
     output = smpl_jax.forward(body, betas, rotmats)
     points = keypoint_points(body, output, DETECTED)
     translation, focal, size = place(jnp.concatenate([output.joints, points]), k[2], spec)
@@ -285,7 +278,7 @@ def make_view(
     keypoints = detector_noise(points2d, true_crop[2], k[3], spec)
     crop = camera.crop_around(keypoints[:, :2], keypoints[:, 2])
     crop = jnp.where(jnp.sum(keypoints[:, 2] > 0) >= 3, crop, true_crop)
-    view = CropCamera(jittered(crop, k[4], spec.crop_jitter), focal, centre)
+    view = CropCamera(jittered(crop, draws, spec.crop_jitter), focal, centre)
     names = assigned_names(k[3], spec)
     shift = detected_shift(keypoints, points2d[names], translation[2] / focal)
     return Rows(
@@ -296,7 +289,7 @@ def make_view(
         keypoints=keypoints,
         points2d=points2d,
         weak_camera=view.weak(translation),
-        keypoints3d=lifted_keypoints(points[names], shift, k[5], spec),
+        keypoints3d=lifted_keypoints(points[names], shift, k[4], spec),
     )
 
 

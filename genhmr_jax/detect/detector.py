@@ -1,7 +1,7 @@
 """Detection of people: boxes from MoveNet multipose, 23 keypoints from BlazePose and the lifter.
 
-The confidence of BlazePose's keypoints is reduced where MoveNet's 17 keypoints disagree. Boxes and
-keypoints of the user replace those of the detector.
+pose_estimate.py has the pose of one person. Boxes and keypoints of the user replace those of the
+detector.
 """
 
 import contextlib
@@ -12,44 +12,21 @@ from jaxtyping import Bool, Float
 from smpl_jax.keypoints import COCO17
 
 from genhmr_jax.detect import blazepose, lifter, movenet
-from genhmr_jax.detect.blazepose import NETWORK, Evidence, Region
+from genhmr_jax.detect.blazepose import NETWORK, Region
 from genhmr_jax.detect.detections import Detections, enough_keypoints
-from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_bounds
+from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate, pose_estimate
+from genhmr_jax.geometry.keypoints import DETECTED, keypoint_bounds
 from genhmr_jax.io import program_store
 
 MOST_PEOPLE = 10
 """Default limit of the number of detected people."""
 PASSES = 2  # BlazePose runs again on the region that its first pass predicts
-IS_PERSON = 0.5  # BlazePose's probability from which a region counts as a person
 # MoveNet's score from which a person is accepted if BlazePose agrees and no score is above the
 # threshold.
 NEAR_MISS = 0.1
 BOX_MARGIN = 1.25
-# Sides of the region: two estimates of a keypoint at a larger distance contradict each other.
-AGREE = 0.05
 HIPS = [COCO17.index("left_hip"), COCO17.index("right_hip")]
 SHOULDERS = [COCO17.index("left_shoulder"), COCO17.index("right_shoulder")]
-
-
-@dataclasses.dataclass(frozen=True)
-class PoseEstimate:
-    """The estimates of BlazePose and the lifter for one person.
-
-    Attributes:
-      keypoints: (23, 3) px and confidence, see Detections.
-      keypoints3d: (23, 3) metres; zero if no person was found in the region.
-      mask: (M, M), see Detections; zero if no person was found in the region.
-      frame: (2, 3) location of the mask, see Detections.
-      person: probability that the region shows a person.
-      evidence: the outputs of the network, with the inner map of the mirror image.
-    """
-
-    keypoints: Float[np.ndarray, "23 3"]
-    keypoints3d: Float[np.ndarray, "23 3"]
-    mask: Float[np.ndarray, "M M"]
-    frame: Float[np.ndarray, "2 3"]
-    person: float
-    evidence: Evidence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,93 +258,6 @@ def _estimate(
     return pose_estimate(image, found, region, network, coco, box)
 
 
-def pose_estimate(
-    image: np.ndarray,
-    found: blazepose.Landmarks,
-    region: Region,
-    network: str,
-    coco: np.ndarray | None = None,
-    box: np.ndarray | None = None,
-    before: np.ndarray | None = None,
-) -> PoseEstimate:
-    """Combine BlazePose's landmarks of a region, the lifter, and MoveNet's keypoints if any.
-
-    `before` (23, 3), the keypoints in the frame before, replaces MoveNet's where the estimates of
-    the region and of its mirror image contradict each other.
-    """
-    # 1. BlazePose's keypoints, with less confidence where MoveNet's differ.
-    is_person = found.person >= IS_PERSON
-    points, points3d = found.named(DETECTED), np.zeros((len(DETECTED), 3))
-    if coco is not None:
-        points = _combine(points, coco, found.person, box)
-    # 2. The lifter's keypoints, from the region and its mirror image.
-    mirrored = np.zeros_like(found.evidence.inner)
-    if is_person:
-        other, mirror_region = _mirrored(image, region, network)
-        points[:, :2], points3d, agreement = _lifted(
-            found, region, other, mirror_region, image.shape[1], before if coco is None else coco
-        )
-        points[:, 2] *= agreement
-        if other.person >= IS_PERSON:
-            mirrored = other.evidence.inner
-    elif coco is None:
-        points[:, 2] *= found.person
-    # 3. Keypoints outside the image have no confidence.
-    height, width = image.shape[:2]
-    inside = ((points[:, :2] >= 0) & (points[:, :2] <= [width, height])).all(-1)
-    points[:, 2] *= inside
-    evidence = dataclasses.replace(found.evidence, mirrored=mirrored)
-    mask = found.mask * is_person
-    return PoseEstimate(points, points3d, mask, region.frame(), found.person, evidence)
-
-
-def _mirrored(
-    image: np.ndarray, region: Region, network: str
-) -> tuple[blazepose.Landmarks, Region]:
-    """BlazePose's landmarks of the mirrored region, and this region in the mirrored picture."""
-    mirror_region = Region(image.shape[1] - region.x, region.y, region.side, -region.angle)
-    picture = np.ascontiguousarray(image[:, ::-1])
-    return blazepose.landmarks(picture, mirror_region, network), mirror_region
-
-
-def _lifted(
-    found: blazepose.Landmarks,
-    region: Region,
-    other: blazepose.Landmarks,
-    mirror_region: Region,
-    width: int,
-    coco: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The lifter's keypoints, as means of the region's estimate and its mirror image's.
-
-    The errors of the two estimates differ. If they contradict each other, for example because one
-    confuses the left and the right leg, only one of them counts: the one that is closer to
-    MoveNet's keypoints `coco` (17, 3), or that of the region.
-
-    Returns:
-      keypoints in px (23, 2) and in metres (23, 3), and their agreement (23,): from 0.5 to 1.
-    """
-    # 1. Both estimates, in the axes of the picture.
-    flip, first = list(DETECTED_FLIP), lifter.keypoints(found, region)
-    if other.person < IS_PERSON:
-        return *first, np.ones(len(first[0]))
-    other2d, other3d = lifter.keypoints(other, mirror_region)
-    second = other2d[flip] * [-1, 1] + [width, 0], other3d[flip] * [-1, 1, 1]
-    # 2. Their agreement, and which one counts where they contradict each other.
-    gap = np.linalg.norm(first[0] - second[0], axis=-1)
-    agreement = np.exp(-(gap**2) / (AGREE * region.side) ** 2)
-    if coco is not None:
-        weight = coco[:, 2] * (1 - agreement[: len(coco)])
-        gaps = [
-            np.sum(weight * np.linalg.norm(points[: len(coco)] - coco[:, :2], axis=-1))
-            for points, _ in (first, second)
-        ]
-        first, second = (first, second) if gaps[0] <= gaps[1] else (second, first)
-    # 3. The mean of both where they agree, the first one where they do not.
-    mean = lambda a, b: a + agreement[:, None] / 2 * (b - a)
-    return mean(first[0], second[0]), mean(first[1], second[1]), (1 + agreement) / 2
-
-
 def _region(box: np.ndarray, coco: np.ndarray | None) -> Region:
     """BlazePose's first region: from MoveNet's hips and shoulders if their score is above 0.2.
 
@@ -378,18 +268,3 @@ def _region(box: np.ndarray, coco: np.ndarray | None) -> Region:
         radius = np.linalg.norm(coco[coco[:, 2] > 0.2, :2] - hip, axis=-1).max()
         return blazepose.region_around(hip, shoulder - hip, radius)
     return Region(*(box[:2] + box[2:]) / 2, BOX_MARGIN * float((box[2:] - box[:2]).max()), 0.0)
-
-
-def _combine(points: np.ndarray, coco: np.ndarray, person: float, box: np.ndarray) -> np.ndarray:
-    """BlazePose's 23 keypoints, with less confidence where MoveNet's 17 differ.
-
-    They are MoveNet's keypoints if BlazePose found no person.
-    """
-    if person < IS_PERSON:
-        return np.concatenate([coco, np.zeros((len(DETECTED) - len(coco), 3))])
-    tolerance = 0.1 * np.linalg.norm(box[2:] - box[:2])
-    distance = np.linalg.norm(points[: len(coco), :2] - coco[:, :2], axis=-1) / tolerance
-    # MoveNet is under-confident: the score of a correct keypoint is 0.5.
-    contradiction = np.clip(2 * coco[:, 2], 0, 1) * (1 - np.exp(-(distance**2)))
-    points[: len(coco), 2] *= 1 - contradiction
-    return points

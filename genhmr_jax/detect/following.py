@@ -15,16 +15,14 @@ from genhmr_jax.detect import blazepose
 from genhmr_jax.detect.blazepose import NETWORK, Region
 from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.detect.detector import (
-    IS_PERSON,
     MOST_PEOPLE,
     NEAR_MISS,
     FoundPerson,
-    PoseEstimate,
     as_detections,
     check_image,
     find_people,
-    pose_estimate,
 )
+from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate, pose_estimate
 from genhmr_jax.detect.tracker import box_areas, box_overlap, keypoint_similarity
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_bounds
 

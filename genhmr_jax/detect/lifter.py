@@ -32,25 +32,31 @@ class LifterSpec:
     drop: float = 0.2
 
 
-def keypoints(
+UNKNOWN = 0.01
+"""Expected error of the keypoints of other networks, in sides of the region."""
+
+
+def estimates(
     found: Landmarks, region: Region
-) -> tuple[Float[np.ndarray, "23 2"], Float[np.ndarray, "23 3"]]:
+) -> tuple[Float[np.ndarray, "23 2"], Float[np.ndarray, "23 3"], Float[np.ndarray, "23"]]:
     """Estimate the DETECTED keypoints of our body.
 
     For a network on which the lifter was not trained, they are BlazePose's own landmarks.
 
     Returns:
-      px of the image; metres from mid-hip: x right, y down, z away from the camera.
+      px of the image; metres from mid-hip: x right, y down, z away from the camera; the expected
+      absolute error of a coordinate in 2D, in sides of the region.
     """
     evidence = found.evidence
     if not found.early.size:
-        return found.named(DETECTED)[:, :2], found.named_world(DETECTED)
+        unknown = np.full(len(DETECTED), UNKNOWN)
+        return found.named(DETECTED)[:, :2], found.named_world(DETECTED), unknown
     arrays = (evidence.landmarks, evidence.world, evidence.heat, found.early)
     inputs = [np.asarray(array, np.float32)[None] for array in arrays]
     lifted = _lift(_params(), *inputs, _spec())
     points2d, points3d, spread = (np.asarray(points[0], np.float64) for points in lifted)
     points3d = np.concatenate([points3d[:, :2] @ region.axes().T, points3d[:, 2:]], -1)
-    return region.to_image((points2d + 0.5) * SIZE), points3d
+    return region.to_image((points2d + 0.5) * SIZE), points3d, spread
 
 
 def preload() -> None:

@@ -17,6 +17,7 @@ from genhmr_jax.nets.rows import by_rows
 from genhmr_jax.train import mesh as meshes
 from genhmr_jax.train import step as steps
 from genhmr_jax.train.flops import function_flops
+from genhmr_jax.train.once import jit_once
 from genhmr_jax.train.optim import make_optimizer
 from genhmr_jax.train.task import Task
 
@@ -51,7 +52,7 @@ class Program:
     def init(self) -> Any:
         """Make the state before the first step, each array on its devices."""
         make = functools.partial(steps.init_state, self.task, self.optimizer, self.config.seed)
-        state = jax.jit(make, out_shardings=shardings(self.state))()
+        state = jit_once(make, out_shardings=shardings(self.state))()
         params = self.task.warm_start(state["params"])
         # The step donates its input, and a buffer cannot be donated twice: the average is a copy.
         ema = jax.jit(lambda p: jax.tree.map(jnp.copy, p))(params)

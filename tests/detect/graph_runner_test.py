@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from genhmr_jax.detect import blazepose, graph_runner
+from genhmr_jax.detect.shifted_sum import shifted_sum
 from support.detect_figure import figure
 from support.paths import SUPPORT
 
@@ -118,7 +119,7 @@ def test_derivatives_of_depthwise_convolutions(padding, size, window, stride):
         return graph_runner._xla_convolution(x, kernel, strides, padding, feature_group_count=3)
 
     def ours(x, kernel):
-        return graph_runner._shifted_sum(x, kernel, strides, padding)
+        return shifted_sum(x, kernel, strides, padding)
 
     slope = jnp.asarray(rng.normal(size=of_xla(x, kernel).shape), jnp.float32)
     theirs = jax.vjp(of_xla, x, kernel)[1](slope)

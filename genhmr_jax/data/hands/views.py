@@ -14,6 +14,7 @@ import smpl_jax
 from jaxtyping import Array, Float
 from smpl_jax import rotations
 
+from genhmr_jax.data.draws import Draws
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.data.views import Framing, jittered, place, random_rotation
 from genhmr_jax.geometry import camera
@@ -50,11 +51,11 @@ def augment_hand(
     pose: Float[Array, "48"], key: jax.Array, spec: HandViewSpec
 ) -> Float[Array, "16 3 3"]:
     """Rotation matrices of a corpus pose from any direction, with noise in the finger joints."""
-    k = jax.random.split(key)
-    noise = spec.pose_noise * jax.random.normal(k[0], (15, 3))
+    draws = Draws(key)
+    noise = spec.pose_noise * draws.normal((15, 3))
     rotmats = rotations.axis_angle_to_matrix(pose.reshape(16, 3))
     rotmats = rotmats.at[1:].set(rotmats[1:] @ rotations.axis_angle_to_matrix(noise))
-    return rotmats.at[0].set(random_rotation(k[1]) @ rotmats[0])
+    return rotmats.at[0].set(random_rotation(draws) @ rotmats[0])
 
 
 def detected(
@@ -66,18 +67,18 @@ def detected(
       points: true keypoints, px.
       side: of the crop, px; the unit of the noise.
     """
-    k = jax.random.split(key, 7)
+    draws = Draws(key)
     low, high = jnp.log(spec.jitter_low), jnp.log(spec.jitter_high)
-    scale = jnp.exp(jax.random.uniform(k[0], (), minval=low, maxval=high))
+    scale = jnp.exp(draws.uniform((), low, high))
     # 1. Errors that are common to a finger, and those of single keypoints.
-    wrong = jax.random.bernoulli(k[1], spec.finger, (6,))
+    wrong = draws.flag(spec.finger, (6,))
     of_finger = jnp.where(wrong, spec.finger_size, scale)[_FINGERS]
-    common = jax.random.normal(k[2], (6, 2))[_FINGERS]
-    own = jax.random.normal(k[3], points.shape)
+    common = draws.normal((6, 2))[_FINGERS]
+    own = draws.normal(points.shape)
     error = side * _ALONG[:, None] * (of_finger[:, None] * 0.8 * common + scale * 0.6 * own)
     # 2. Confidences, 0 for keypoints that are not reported.
-    sure = jax.random.uniform(k[4], (), minval=0.5, maxval=1.0)
-    dropped = jax.random.bernoulli(k[5], spec.drop, (len(HAND21),))
+    sure = draws.uniform((), 0.5, 1.0)
+    dropped = draws.flag(spec.drop, (len(HAND21),))
     confidence = jnp.where(dropped, 0.0, sure)
     points = jnp.where(dropped[:, None], 0.0, points + error)
     return jnp.concatenate([points, confidence[:, None]], -1)
@@ -95,14 +96,14 @@ def lifted(
       points: true keypoints, metres, camera axes.
       shift: errors of the 2D keypoints, metres at the depth of the hand.
     """
-    k = jax.random.split(key, 6)
-    size = spec.lift_noise * jnp.exp(0.4 * jax.random.normal(k[0])) * jnp.array([1.0, 1.0, 2.0])
-    common = jax.random.normal(k[1], (6, 3))[_FINGERS]
-    error = 0.8 * common + 0.6 * jax.random.normal(k[2], points.shape)
+    draws = Draws(key)
+    size = spec.lift_noise * jnp.exp(0.4 * draws.normal()) * jnp.array([1.0, 1.0, 2.0])
+    common = draws.normal((6, 3))[_FINGERS]
+    error = 0.8 * common + 0.6 * draws.normal(points.shape)
     error = error * size * _ALONG[:, None] + jnp.pad(shift, ((0, 0), (0, 1)))
-    turn = rotations.axis_angle_to_matrix(spec.lift_turn * jax.random.normal(k[3], (3,)))
-    scale = jnp.exp(0.1 * jax.random.normal(k[4]))
-    unknown = jax.random.bernoulli(k[5], spec.lift_unknown)
+    turn = rotations.axis_angle_to_matrix(spec.lift_turn * draws.normal((3,)))
+    scale = jnp.exp(0.1 * draws.normal())
+    unknown = draws.flag(spec.lift_unknown)
     moved = (points - points[:1]) @ turn.T * scale + error
     return jnp.where(unknown, 0.0, moved - moved[:1])
 
@@ -117,9 +118,10 @@ def make_hand_view(
       pose: axis-angle, radians, wrist first.
     """
     # 1. The hand and its camera.
-    k = jax.random.split(key, 6)
+    k = jax.random.split(key, 5)
+    draws = Draws(k[1])
     rotmats = augment_hand(pose, k[0], spec)
-    betas = jnp.clip(spec.betas * jax.random.normal(k[1], (hand.num_betas,)), -3.0, 3.0)
+    betas = jnp.clip(spec.betas * draws.normal((hand.num_betas,)), -3.0, 3.0)
     output = smpl_jax.forward(hand, betas, rotmats)
     points = hand_keypoints(hand, output)
     translation, focal, size = place(points, k[2], spec)
@@ -129,7 +131,7 @@ def make_hand_view(
     true_crop = camera.crop_around(points2d, jnp.ones(len(HAND21)))
     keypoints = detected(points2d, true_crop[2], k[3], spec)
     crop = camera.crop_around(keypoints[:, :2], keypoints[:, 2])
-    view = CropCamera(jittered(crop, k[4], spec.crop_jitter), focal, centre)
+    view = CropCamera(jittered(crop, draws, spec.crop_jitter), focal, centre)
     known = keypoints[:, 2:] > 0
     shift = jnp.where(known, keypoints[:, :2] - points2d, 0.0) * translation[2] / focal
     return Rows(
@@ -140,7 +142,7 @@ def make_hand_view(
         keypoints=keypoints,
         points2d=points2d,
         weak_camera=view.weak(translation),
-        keypoints3d=lifted(points, shift, k[5], spec),
+        keypoints3d=lifted(points, shift, k[4], spec),
     )
 
 

@@ -19,6 +19,7 @@ from genhmr_jax.data.rows import Rows
 from genhmr_jax.systems.genhmr.objective import keypoint_gap, system_params
 from genhmr_jax.systems.genhmr.samples import SampleMaker
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
+from genhmr_jax.train.once import jit_once
 from genhmr_jax.train.random_streams import stream
 from genhmr_jax.train.task import Place
 from genhmr_jax.train.validation import means, pose_errors
@@ -107,7 +108,7 @@ def validation_views(
     count = math.ceil(config.evaluate_poses / size)
     chosen = np.linspace(0, len(corpus.poses) - 1, count * size).astype(int)
     batches = [PoseRows(corpus.poses[c], c.astype(np.uint32)) for c in np.split(chosen, count)]
-    run = jax.jit(simulate)
+    run = jit_once(simulate)
     return Group([run(body, place(batch)) for batch in batches])
 
 

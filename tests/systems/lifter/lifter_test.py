@@ -13,7 +13,7 @@ from genhmr_jax.data import features, lifter_rows
 from genhmr_jax.data.lifter_rows import EARLY, LifterSet
 from genhmr_jax.data.synthetic.generate import mirrored
 from genhmr_jax.data.synthetic.write import read_shards, write_split
-from genhmr_jax.detect import blazepose, detector, lifter, lifter_trunk
+from genhmr_jax.detect import blazepose, detector, lifter, lifter_trunk, pose_estimate
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_model, keypoint_points
 from genhmr_jax.io.model_folder import load_params
@@ -145,8 +145,9 @@ def test_labels_in_the_axes_of_the_region_are_what_the_detector_turns_back(
             evidence,
             rows.early[i],
         )
-        points2d, points3d = lifter.keypoints(found, region)
+        points2d, points3d, spread = lifter.estimates(found, region)
         np.testing.assert_allclose(points2d, rows.points2d[i], atol=1e-2)
+        np.testing.assert_allclose(spread, 0.01)
         np.testing.assert_allclose(points3d, keypoints_of(rows, task.frozen["body"])[i], atol=1e-4)
 
 
@@ -181,12 +182,14 @@ def test_two_estimates_are_averaged_unless_they_contradict(monkeypatch):
     first = (
         np.random.default_rng(0).uniform(20, 90, (23, 2)),
         np.random.default_rng(1).normal(size=(23, 3)),
+        np.full(23, 0.01),
     )
-    second = first[0] + [1.0, 0.0], first[1] + 0.01
+    second = first[0] + [1.0, 0.0], first[1] + 0.01, np.full(23, 0.02)
     second[0][ankle] += 40
     back = (
         second[0][list(DETECTED_FLIP)] * [-1, 1] + [200, 0],
         second[1][list(DETECTED_FLIP)] * [-1, 1, 1],
+        second[2],
     )
     regions = []
 
@@ -198,18 +201,23 @@ def test_two_estimates_are_averaged_unless_they_contradict(monkeypatch):
 
     monkeypatch.setattr(blazepose, "landmarks", landmarks)
     monkeypatch.setattr(
-        lifter, "keypoints", lambda found, where: first if where == region else back
+        lifter, "estimates", lambda found, where: first if where == region else back
     )
     others = np.arange(23) != ankle
-    both = [landmarks(image, region, ""), region, *detector._mirrored(image, region, "")]
-    points, lifted, agreement = detector._lifted(*both, 200, None)
+    both = [landmarks(image, region, ""), region, *pose_estimate.mirror_image(image, region, "")]
+    points, lifted, agreement = pose_estimate.lifted(*both, 200, None)
     assert regions[1] == blazepose.Region(80.0, 50.0, 100.0, -0.3)
-    np.testing.assert_allclose(points[others], first[0][others] + [0.5, 0], atol=0.03)
-    np.testing.assert_allclose(lifted[others], first[1][others] + 0.005, atol=1e-3)
+    # The first one has a quarter of the variance: it counts four times as much.
+    np.testing.assert_allclose(points[others], first[0][others] + [0.2, 0], atol=0.03)
+    np.testing.assert_allclose(lifted[others], first[1][others] + 0.002, atol=1e-3)
     np.testing.assert_allclose(points[ankle], first[0][ankle], atol=1e-6)
     assert agreement[ankle] == pytest.approx(0.5) and (agreement[others] > 0.97).all()
     coco = np.concatenate([second[0][:17], np.ones((17, 1))], -1)
-    points, _, _ = detector._lifted(*both, 200, coco)
+    points, _, _ = pose_estimate.lifted(*both, 200, coco)
+    np.testing.assert_allclose(points[ankle], second[0][ankle], atol=1e-6)
+    # Without MoveNet the one with the smaller expected errors counts.
+    first[2][:], second[2][:] = 0.02, 0.01
+    points, _, _ = pose_estimate.lifted(*both, 200, None)
     np.testing.assert_allclose(points[ankle], second[0][ankle], atol=1e-6)
 
 
