@@ -12,7 +12,6 @@ def get_config() -> ml_collections.ConfigDict:
     c = defaults.runtime()
     c.stage = "lifter"
     c.seed = 0
-    c.init = ""  # model folders of this stage, from whose parameters the training starts
     c.image_batch_size = 64  # detections of people a step
     c.steps = 4200
     c.log_every = 100  # steps

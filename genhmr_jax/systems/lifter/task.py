@@ -23,7 +23,7 @@ from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_model, keypoint_points
 from genhmr_jax.io.model_folder import save_params
 from genhmr_jax.train.random_streams import stream
-from genhmr_jax.train.task import Place, Task, take_over
+from genhmr_jax.train.task import Place, Task
 from genhmr_jax.train.validation import ROWS, means, pose_errors
 
 MOST_2D = 0.2
@@ -66,10 +66,6 @@ class LifterTask(Task):
         head["mlp"]["out"]["kernel"] = 0.01 * head["mlp"]["out"]["kernel"]
         shapes = lifter_trunk.change_shapes()
         return {"head": head, "trunk": jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)}, {}
-
-    def warm_start(self, params: Any) -> Any:
-        start = self.config.init
-        return {part: take_over(start, value, part) for part, value in params.items()}
 
     def stored(self, split: str) -> LifterSet:
         """The rows of "train" or "val". Raises InputError: there is no such finished set."""
