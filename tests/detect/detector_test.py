@@ -53,12 +53,19 @@ def errors(found, person, scale=1.0, offset=(0.0, 0.0), size=256):
     return np.linalg.norm(points - truth, axis=-1) / (size * scale)
 
 
+def test_a_photo_is_certain():
+    found = detect(np.asarray(Image.open(SAMPLE)))
+    assert len(found) == 1 and found.keypoints[0, :, 2].mean() > 0.85
+
+
 def test_a_figure_is_found_with_left_and_right():
     found = detect(figure(256))
     assert len(found) == 1 and found.keypoints.shape == (1, len(DETECTED), 3)
     assert movenet.iou(found.boxes[0], np.array([0.25, 0.07, 0.77, 0.94]) * 256) > 0.8
     assert errors(found, 0).max() < 0.06 and errors(found, 0).mean() < 0.03
-    assert 0.7 < found.keypoints[0, :, 2].mean() <= found.keypoints[..., 2].max() <= 1
+    # A drawing is unlike all training images: the estimates of both mirror images agree less than
+    # for a photo (`test_a_photo_is_certain`).
+    assert 0.4 < found.keypoints[0, :, 2].mean() <= found.keypoints[..., 2].max() <= 1
     by_name = dict(zip(DETECTED, found.keypoints[0], strict=True))
     assert (
         by_name["left_index"][0] > by_name["left_wrist"][0]

@@ -62,7 +62,7 @@ def test_a_moving_figure_is_followed(searches):
         place = 10 + 20 * n, 4 + 3 * n
         found = detector.detect(scene(place), found)
         assert len(found) == 1 and len(searches) == n // 4 + 1
-        assert error(found, 0, place) < 0.03 * 256
+        assert error(found, 0, place) < 0.04 * 256
         assert movenet.iou(found.boxes[0], BOX + np.tile(place, 2)) > 0.75
         # The body model needs all of it.
         assert found.has_features.all() and found.masks.max() > 0.9
@@ -105,7 +105,8 @@ def test_a_large_jump_is_corrected_by_a_second_pass(standing, monkeypatch):
     assert len(runs) == 2  # the region and its mirror image
     far = follow(scene((60, 12)), standing.keypoints[0] + [70, 0, 0])
     assert len(runs) == 5
-    assert np.linalg.norm(far.keypoints - near.keypoints, axis=-1).mean() < 5
+    # It is 70 px off without the second pass.
+    assert np.linalg.norm(far.keypoints - near.keypoints, axis=-1).mean() < 13
 
 
 def test_two_estimates_of_one_person_become_one(standing, searches):
