@@ -3,8 +3,7 @@
 docs/training.md has the commands that make runs/lifter_rows. The model of the run is what
 genhmr_jax/assets/lifter holds. Forty minutes on 2 CPU cores:
 
-    python -m genhmr_jax.main --config=configs/lifter/rendered_people.py --workdir=runs/lifter \\
-        --config.data.images=runs/lifter_rows
+    python -m genhmr_jax.main --config=configs/lifter/rendered_people.py --workdir=runs/lifter
 """
 
 import ml_collections

@@ -25,7 +25,6 @@ from genhmr_jax.core import encoders
 from genhmr_jax.data import lifter_rows
 from genhmr_jax.data.feature_set import join_parts
 from genhmr_jax.data.known_regions import known_region
-from genhmr_jax.data.lifter_rows import EARLY
 from genhmr_jax.data.rows import Rows, to_arrays
 from genhmr_jax.data.synthetic.generate import Sample, mirrored
 from genhmr_jax.data.synthetic.write import read_shard
@@ -92,7 +91,7 @@ def compute(
 
 def _compute_part(file: pathlib.Path, part: pathlib.Path, encoder: str, training: bool) -> None:
     """Writes the rows of one shard, with its encoder's output, into one .npz."""
-    if encoder == EARLY:
+    if encoder == lifter_rows.ENCODER:
         samples = [encoded.sample for encoded in read_shard(file)]
         arrays = lifter_rows.part_arrays(samples, [int(file.stem)], training)
         return _write_part(part, encoder, arrays)

@@ -25,8 +25,8 @@ from genhmr_jax.detect.blazepose import LANDMARKS
 from genhmr_jax.detect.pose_estimate import IS_PERSON
 from genhmr_jax.geometry.keypoints import DETECTED, MIN_KEYPOINTS
 
-EARLY = "early"
-"""Name of these rows among the encoders of data/features.py."""
+ENCODER = "early"
+"""Name of these rows among the encoders of data/features.py: they hold blazepose.EARLY."""
 # Standard deviations and shares of the random changes of a crop.
 GAIN, GAMMA, TINT, GREY, BLUR, NOISE = 0.25, 0.25, 0.08, 0.1, 0.3, 0.3
 _to_matrices = jax.jit(smpl_jax.rotations.axis_angle_to_matrix)
@@ -84,7 +84,7 @@ class LifterSet(StoredSet[LifterRows]):
     """The lifter's rows of a split."""
 
     def __init__(self, folder: str | pathlib.Path):
-        super().__init__(folder, EARLY, lambda arrays: LifterRows(**arrays))
+        super().__init__(folder, ENCODER, lambda arrays: LifterRows(**arrays))
 
 
 def part_arrays(samples: list[Sample], seed: list[int], training: bool) -> dict[str, np.ndarray]:

@@ -72,6 +72,11 @@ class GivenMasks:
             corners=np.concatenate([given.corners for given in several]),
         )
 
+    def largest(self, count: int) -> Int[np.ndarray, "N"]:
+        """The indices, increasing, of the `count` people with the largest boxes."""
+        area = np.prod(self.boxes[:, 2:] - self.boxes[:, :2], -1)
+        return np.sort(np.argsort(-area, kind="stable")[:count])
+
     def only(self, chosen: Int[np.ndarray, "N"]) -> "GivenMasks":
         """The people of these indices."""
         return GivenMasks(

@@ -92,8 +92,7 @@ class ClipMasks:
         masks = {label: mask for label, mask in masks.items() if unusable(mask) is None}
         given, chosen = GivenMasks.of(list(masks.values())), np.array(list(masks), int)
         if max_people is not None and len(chosen) > max_people:
-            area = np.prod(given.boxes[:, 2:] - given.boxes[:, :2], -1)
-            largest = np.sort(np.argsort(-area, kind="stable")[:max_people])
+            largest = given.largest(max_people)
             given, chosen = given.only(largest), chosen[largest]
         return given, chosen
 

@@ -136,8 +136,7 @@ def people_of_masks(
     if max_people is not None and len(index) > max_people:
         beyond = f"{len(index) - max_people} of {total} given people"
         left_out.append(f"{beyond} beyond --max-people {max_people}")
-        area = np.prod(given.boxes[:, 2:] - given.boxes[:, :2], -1)
-        chosen = np.sort(np.argsort(-area, kind="stable")[:max_people])
+        chosen = given.largest(max_people)
         index, given = index[chosen], given.only(chosen)
     return UserAnnotations(None, None, index, total, 0, tuple(left_out), given)
 

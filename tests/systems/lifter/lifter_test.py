@@ -10,7 +10,7 @@ import pytest
 import smpl_jax
 
 from genhmr_jax.data import features, lifter_rows
-from genhmr_jax.data.lifter_rows import EARLY, LifterSet
+from genhmr_jax.data.lifter_rows import ENCODER, LifterSet
 from genhmr_jax.data.synthetic.generate import mirrored
 from genhmr_jax.data.synthetic.write import read_shards, write_split
 from genhmr_jax.detect import blazepose, detector, lifter, lifter_trunk, pose_estimate
@@ -29,7 +29,7 @@ def folder(tmp_path_factory, corpus_file):
     root, scenes = tmp_path_factory.mktemp("lifter"), {"appearance": "v1", "rare": 0.0}
     for split, count in (("train", 6), ("val", 8)):
         write_split(root / "images", split, count, str(corpus_file), workers=1, **scenes)
-        features.compute(root / "images", root / "rows", split, EARLY)
+        features.compute(root / "images", root / "rows", split, ENCODER)
     return root
 
 
