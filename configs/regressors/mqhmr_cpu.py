@@ -1,9 +1,9 @@
-"""MQ-HMR for 2 CPU cores: over BlazePose's frozen maps of rendered people.
+"""MQ-HMR for 2 CPU cores: over the maps of the frozen detector, of rendered people.
 
-docs/training.md has the commands that make runs/maps:
+The rows are those of the shipped GenHMR (docs/training.md has the commands):
 
     python -m genhmr_jax.main --config=configs/regressors/mqhmr_cpu.py --workdir=runs/mqhmr \\
-        --config.data.images=runs/maps
+        --config.data.images=runs/detections
 """
 
 import ml_collections
@@ -13,26 +13,26 @@ from genhmr_jax.io.config_files import start_from
 
 def get_config() -> ml_collections.ConfigDict:
     c = start_from(__file__, "mqhmr.py")
-    c.image_batch_size = 64
-    c.steps = 1500
+    c.image_batch_size = 128
+    c.steps = 3000
     c.log_every = 50
-    c.evaluate_every = 500
+    c.evaluate_every = 1000
     c.checkpoint_every = 250
 
-    c.model.encoder = "blazepose_full"
+    c.model.encoder = "detector"
     c.model.queries.width = 128
     c.model.queries.layers = 2
     c.model.queries.heads = 4
     c.model.queries.mlp_ratio = 2
     c.model.queries.activation = "relu"
 
-    c.data.images = "runs/maps"
+    c.data.images = "runs/detections"
 
     c.optim.learning_rate = 1e-3
     c.optim.warmup = 200
     c.optim.final = 0.02
     c.optim.b2 = 0.98
-    c.optim.weight_decay = 0.01
+    c.optim.weight_decay = 0.02
 
     c.precision = "float32"
     c.remat = "none"

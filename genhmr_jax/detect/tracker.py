@@ -33,11 +33,15 @@ LIKE_LOOK = 0.7
 """Smallest likeness of the appearance of a person who comes back."""
 GAP_PENALTY = 0.1  # of the likeness, a second without a detection
 # A person who comes back, or has moved unexpectedly: largest distance from the expected place, in
-# sides of the box, at once and for each second; largest factor of the size.
+# sides of the box, at once and for each second; largest factor of the sizes of the last seconds.
 REACH, REACH_PER_SECOND, RESIZED = 0.3, 0.7, 1.4
+REMEMBERED = 1.0
+"""Seconds whose sizes of a track count: a person whom an object covers looks smaller and smaller,
+and comes back in full size."""
 LONGEST_MOTION = 1.0  # seconds for which the velocity of a lost person is trusted
 SMOOTHING = 0.3  # seconds over which velocities are averaged
 LOOK_SHARE = 0.1  # of the newest frame in the appearance of a track
+SEEN = 0.3  # smallest confidence of shoulders and hips whose clothes are looked at
 LUMINANCE_BINS, CHROMA_BINS = 8, 6
 LOOK_SIZE = 2 * (LUMINANCE_BINS + CHROMA_BINS**2)
 """Length of an appearance: two histograms, of the torso and of the thighs."""
@@ -57,6 +61,14 @@ class _Track:
     look: Float[np.ndarray, "D"]
     velocity: Float[np.ndarray, "2"] = dataclasses.field(default_factory=lambda: np.zeros(2))
     hits: int = 1
+    before: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    """Times and sizes (see _sides) of the detections of REMEMBERED seconds before the last one."""
+
+    @property
+    def sizes(self) -> tuple[float, float]:
+        """The smallest and the largest side of the box in the last REMEMBERED seconds, px."""
+        every = [size for _, size in self.before] + [_sides(self.box[None])[0]]
+        return min(every), max(every)
 
     def shift(self, time: float) -> Float[np.ndarray, "2"]:
         """The expected motion, px, since the last detection."""
@@ -70,7 +82,10 @@ class _Track:
         # The first ones are averaged: a new track has no velocity with which to mix them.
         share = max(1 / self.hits, 1 - np.exp(-passed / SMOOTHING))
         self.velocity = self.velocity + share * (motion - self.velocity)
-        # 2. Everything else.
+        # 2. The sizes before this one.
+        seen = [*self.before, (self.time, _sides(self.box[None])[0])]
+        self.before = [(at, size) for at, size in seen if time - at <= REMEMBERED]
+        # 3. Everything else.
         if look.any():
             self.look = look if not self.look.any() else _mixed(self.look, look)
         self.time, self.box, self.keypoints = time, box, keypoints
@@ -193,12 +208,13 @@ def appearance(pixels: np.ndarray, detections: Detections) -> Float[np.ndarray, 
       detections: the people; keypoints are used.
 
     Returns:
-      (P, LOOK_SIZE); zero for a person whose shoulders or hips are not known.
+      (P, LOOK_SIZE); zero for a person whose shoulders or hips are hardly seen: the colours there
+      are those of what covers them.
     """
     found = np.zeros((len(detections), LOOK_SIZE))
     steps = np.linspace(0.1, 0.9, _GRID)
     for person, keypoints in enumerate(detections.keypoints.astype(float)):
-        if keypoints[TORSO, 2].min() <= 0:
+        if keypoints[TORSO, 2].min() < SEEN:
             continue
         # 1. A grid on the torso, and one across each thigh, a third of the hips' width wide.
         (left, right, left_hip, right_hip) = keypoints[TORSO, :2]
@@ -287,13 +303,20 @@ def _returning(
     known = np.stack([track.box for track in tracks])
     expected = known + np.tile(np.stack([track.shift(time) for track in tracks]), 2)
     centre = lambda box: (box[:, :2] + box[:, 2:]) / 2
-    side = lambda box: (box[:, 2:] - box[:, :2]).max(-1)
     away = np.linalg.norm(centre(boxes)[:, None] - centre(expected)[None], axis=-1)
-    far = away / np.maximum(side(known), 1.0) / (REACH + REACH_PER_SECOND * gaps)
-    resized = np.log(np.maximum(side(boxes), 1.0))[:, None] - np.log(np.maximum(side(known), 1.0))
+    smallest, largest = np.array([track.sizes for track in tracks]).T
+    far = away / largest / (REACH + REACH_PER_SECOND * gaps)
+    # The factor to the nearest one of the sizes that the track has had.
+    size = _sides(boxes)[:, None]
+    resized = np.log(size / np.clip(size, smallest, largest))
     look = _look_likeness(looks, tracks)
     fits = (far < 1) & (np.abs(resized) < np.log(RESIZED)) & ((look < 0) | (look >= LIKE_LOOK))
     return np.where(fits, 1 - far + np.maximum(look, 0.0), 0.0)
+
+
+def _sides(boxes: Float[np.ndarray, "P 4"]) -> Float[np.ndarray, "P"]:
+    """The longer sides of boxes xyxy, px, at least 1."""
+    return np.maximum((boxes[:, 2:] - boxes[:, :2]).max(-1), 1.0)
 
 
 def _look_likeness(looks: np.ndarray, tracks: list[_Track]) -> Float[np.ndarray, "P T"]:

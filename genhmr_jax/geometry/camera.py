@@ -67,6 +67,22 @@ class CropCamera:
         offset = 2.0 * (self.crop[..., :2] - self.centre) / scaled_side
         return xp.concatenate([scale[..., None], translation[..., :2] - offset], -1)
 
+    def weak_of_upright(
+        self, weak: Float[Array, "*b 3"], pelvis: Float[Array, "*b 3"]
+    ) -> Float[Array, "*b 3"]:
+        """The weak camera of this view, of a body whose weak camera of `upright` is known.
+
+        In this camera's axes the body is turned about its pelvis, which is not the model's origin.
+
+        Args:
+          weak: of the rotated camera.
+          pelvis: (*b, 3) metres, the joint about which the root turns (of a hand: the wrist),
+            relative to the model's origin.
+        """
+        turn, own = self.upright()
+        turned = jnp.einsum("...ij,...j->...i", turn, own.translation(weak) + pelvis)
+        return self.weak(turned - pelvis)
+
     def box_information(self) -> Float[Array, "*b 3"]:
         """Location and size of the crop: (cx - px) / f, (cy - py) / f, side / f (CLIFF)."""
         focal = jnp.asarray(self.focal)[..., None]

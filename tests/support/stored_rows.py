@@ -1,5 +1,6 @@
 """A made-up set of stored crops (data/features.py): consistent labels, and crops of noise."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -9,6 +10,7 @@ import smpl_jax
 from jaxtyping import Array
 from scipy.spatial.transform import Rotation
 
+from genhmr_jax.core import encoders
 from genhmr_jax.data.rows import Rows, row_checks, to_arrays, write_checks
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.camera import CropCamera
@@ -46,6 +48,18 @@ def rows(count: int, seed: int) -> Rows:
         keypoints3d=np.zeros((count, len(DETECTED), 3), np.float32),
         images=rng.integers(0, 255, (count, 256, 256, 3), np.uint8),
     )
+
+
+def of_detector(count: int, seed: int) -> Rows:
+    """Rows with the detector's outputs in place of crops; all regions are turned."""
+    rng, plain = np.random.default_rng(seed + 1), rows(count, seed)
+    shapes = encoders.find("detector").stored_shapes(count)["evidence"]
+    evidence = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(s.dtype), shapes)
+    turns = rng.uniform(0.2, 1.0, (count, 1)) * rng.choice([-1, 1], (count, 1))
+    region = np.concatenate([plain.view.crop + rng.normal(0, 9, (count, 3)), turns], -1)
+    evidence = dataclasses.replace(evidence, region=region.astype(np.float32))
+    number = np.arange(count, dtype=np.uint32)
+    return dataclasses.replace(plain, images=None, evidence=evidence, number=number)
 
 
 @jax.jit

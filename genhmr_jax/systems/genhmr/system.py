@@ -224,15 +224,10 @@ class GenHmrSystem(AroundKeypoints):
         return trace.trace(self, params, body, encoded, keys, iterations)[0]
 
     def photo_camera(self, encoded: "Encoded", estimate: feedback.Estimate) -> Float[Array, "B 3"]:
-        """The weak camera of an estimate, in the photo's crop.
-
-        In the photo's axes the body is turned about its pelvis, which is not the model's origin.
-        """
+        """The weak camera of an estimate, in the photo's crop."""
         if encoded.turn is None:
             return estimate.weak_camera
-        pelvis = estimate.joints[:, 0]
-        own = encoded.detected.view.translation(estimate.weak_camera) + pelvis
-        return encoded.photo.weak(jnp.einsum("bij,bj->bi", encoded.turn, own) - pelvis)
+        return encoded.photo.weak_of_upright(estimate.weak_camera, estimate.joints[:, 0])
 
     def pose(
         self, params: Params, view: CropCamera

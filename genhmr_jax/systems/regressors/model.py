@@ -27,7 +27,7 @@ class RegressorSpec:
     Attributes:
       kind: one of KINDS.
       encoder: "vit_s" .. "vit_h", "dinov2_s" .. "dinov2_l"; the published models have vit_h. Of
-        MQ-HMR also a frozen one of core/encoders.py, in the axes of the crop.
+        MQ-HMR also a frozen one of core/encoders.py.
       encoder_depth: number of its first layers to use; 0: all layers.
       decoder: sizes of the decoder of the query, whose context is the encoder's width, or of
         MQ-HMR's queries; None: those of DECODERS.
@@ -53,8 +53,7 @@ class RegressorSpec:
         if self.crop not in CROPS:
             raise ValueError(f"a crop is {' or '.join(CROPS)}, not {self.crop!r}")
         if self.kind == "mqhmr":
-            if encoders.find(self.encoder).upright:
-                raise ValueError(f"MQ-HMR has no encoder in the axes of a region: {self.encoder}")
+            encoders.find(self.encoder)  # raises ValueError
             return
         width = VitSpec.named(self.encoder).width
         if self.decoder.context != width:
@@ -72,6 +71,11 @@ class RegressorSpec:
     def depth(self) -> int:
         """Layers of that encoder; 0 without one."""
         return self.vit.depth if self.vit else 0
+
+    @property
+    def upright(self) -> bool:
+        """Whether the maps, and so the answers, are in the axes of the detector's region."""
+        return encoders.find(self.encoder).upright
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "RegressorSpec":

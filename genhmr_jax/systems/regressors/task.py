@@ -127,7 +127,7 @@ class RegressorTask(Task):
         return {"images": self.images.shapes(exact=True)}
 
     def prepare(self, frozen: Any, batch: dict[str, Rows]) -> Sample:
-        rows = with_maps(batch["images"], self.spec.encoder)
+        rows = _in_own_axes(batch["images"], self.spec)
         return objective.prepare(rows, self.config, self.spec.depth)
 
     def bodies(
@@ -163,7 +163,7 @@ class RegressorTask(Task):
 
         @jax.jit
         def measure(params: Any, frozen: Any, rows: Rows) -> dict[str, jax.Array]:
-            rows = with_maps(rows, task.spec.encoder)
+            rows = _in_own_axes(rows, task.spec)
             body = task.bodies(params, frozen, rows.images, maps=rows.maps)
             joints = smpl_jax.forward(frozen["body"], body.betas, body.rotmats).joints
             return pose_errors(joints, rows.joints, rows.weight)
@@ -218,6 +218,15 @@ def abstract_task(
 ) -> RegressorTask:
     """The task with shapes in place of TokenHMR's trained tokenizer."""
     return RegressorTask(config)
+
+
+def _in_own_axes(rows: Rows, spec: RegressorSpec) -> Rows:
+    """The rows with the maps of a frozen encoder, and with the labels in the axes of the maps."""
+    rows = with_maps(rows, spec.encoder)
+    if not spec.upright:
+        return rows
+    inputs = rows.inputs()
+    return dataclasses.replace(rows.turned(*inputs.view.upright()), maps=inputs.maps)
 
 
 def _check_start(config: ml_collections.ConfigDict, meta: dict[str, Any]) -> None:

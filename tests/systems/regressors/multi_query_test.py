@@ -133,12 +133,13 @@ def test_specs_that_do_not_fit():
         RegressorSpec("hmr3")
     with pytest.raises(ValueError, match="the decoder of mqhmr is a MultiQuerySpec"):
         RegressorSpec("mqhmr", "vit_s", decoder=QueryDecoderSpec())
-    with pytest.raises(ValueError, match="in the axes of a region: detector"):
-        RegressorSpec("mqhmr", "detector")
+    with pytest.raises(ValueError, match="unknown image encoder 'eyes'"):
+        RegressorSpec("mqhmr", "eyes")
     with pytest.raises(ValueError, match="0 queries"):
         MultiQuerySpec(0)
     spec = RegressorSpec("mqhmr", "blazepose_full")
-    assert spec.vit is None and spec.depth == 0
+    assert spec.vit is None and spec.depth == 0 and not spec.upright
+    assert RegressorSpec("mqhmr", "detector").upright
     again = json.loads(json.dumps(dataclasses.asdict(spec)))
     assert RegressorSpec.from_dict(again) == spec
 
@@ -225,3 +226,32 @@ def test_maps_of_a_frozen_encoder_in_place_of_pixels(config):
     mean = task._mean_pose().reshape(24, 6)
     wanted = numpy_rotations(np.asarray(mean, np.float64))
     assert np.abs(answer.rotmats - wanted).max() < 0.2, "at first nearly the mean body"
+
+
+def test_maps_in_the_axes_of_a_region(config, monkeypatch):
+    """Labels are turned to the axes of the detector's maps, and answers back to the photo's."""
+    config = config.copy_and_resolve_references()
+    config.model.encoder, config.image_batch_size, config.data.images = "detector", 3, "none"
+    task = registry.abstract_task(config)
+    rows, body = jax.tree.map(jnp.asarray, stored_rows.of_detector(3, 0)), task.frozen["body"]
+    assert np.abs(rows.evidence.region[:, 3]).min() > 0.1  # all are turned
+    system, params = task.system, {"genhmr": task.init(jax.random.key(0))[0]}
+    # The network's answers are the labels of the training.
+    sample = task.prepare(task.frozen, {"images": rows})
+    assert np.abs(sample.rotmats[:, 0] - rows.rotmats[:, 0]).max() > 0.1
+    inputs = rows.inputs()
+    own = rows.turned(*inputs.view.upright())
+    encoded = dataclasses.replace(
+        jax.jit(system.encode)(params, inputs), betas=rows.betas, weak_camera=own.weak_camera
+    )
+    monkeypatch.setattr(MultiQueryHead, "rotations", lambda head, x: sample.rotmats)
+    latents = system.sample(params, body, encoded, jax.random.split(jax.random.key(0), 3))
+    np.testing.assert_allclose(latents.weak_camera, rows.weak_camera, atol=1e-4)
+    rotmats = system.pose(params, inputs.view)(latents.embeddings)
+    np.testing.assert_allclose(rotmats, rows.rotmats, atol=1e-5)
+    # 2D labels are where the body of these labels is in the region.
+    points = rows.view.project(rows.joints + rows.view.translation(rows.weak_camera)[:, None])
+    own_points = own.view.project(own.joints + own.view.translation(own.weak_camera)[:, None])
+    turn = inputs.view.upright()[0][:, :2, :2]
+    middle = rows.view.centre[:, None]
+    np.testing.assert_allclose((points - middle) @ turn + middle, own_points, atol=1e-2)
