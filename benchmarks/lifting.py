@@ -110,7 +110,7 @@ class Regressor(nnx.Module):
         return x * kept / (1 - DROP)
 
 
-def inputs_of(rows: Rows, has_maps: bool) -> Inputs:
+def inputs_of(rows: Rows, has_maps: bool, context: str = "all") -> Inputs:
     """The inputs of the MLP: without a detector, the region is the crop, and the maps are zero."""
     inputs = rows.inputs()
     view, maps = inputs.view, inputs.maps if has_maps else None
@@ -118,7 +118,8 @@ def inputs_of(rows: Rows, has_maps: bool) -> Inputs:
         view = dataclasses.replace(view, region=jnp.pad(view.crop, ((0, 0), (0, 1))))
     if has_maps and maps is None:
         maps = [jnp.zeros((rows.size, GRID, GRID, CHANNELS))] * 2
-    return Inputs(view, keypoints=rows.keypoints, keypoints3d=rows.keypoints3d, maps=maps)
+    both = {"keypoints": rows.keypoints, "keypoints3d": rows.keypoints3d}
+    return conditioned(Inputs(view, maps=maps, **both), context)
 
 
 def errors(joints: jax.Array, rows: Rows) -> np.ndarray:
@@ -127,9 +128,13 @@ def errors(joints: jax.Array, rows: Rows) -> np.ndarray:
 
 
 def train_mlp(
-    corpus: poses.PoseCorpus, rendered: FeatureSet | None, samples: int
+    corpus: poses.PoseCorpus | None, rendered: FeatureSet | None, samples: int
 ) -> tuple[Callable[[Rows], jax.Array], float]:
-    """Train the MLP. Returns a function rows -> joints, and the seconds of the training."""
+    """Train the MLP. Returns a function rows -> joints, and the seconds of the training.
+
+    Without a corpus there are no simulated views, and the MLP sees the maps alone.
+    """
+    context = "image" if corpus is None else "all"
     has_maps = rendered is not None and rendered.encoder == DETECTOR
     graph, state = nnx.split(Regressor(has_maps, rngs=nnx.Rngs(0)))
     params, steps = nnx.to_pure_dict(state), samples // BATCH
@@ -137,7 +142,7 @@ def train_mlp(
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=1e-4))
 
     def example(rows: Rows) -> tuple:
-        return inputs_of(rows, has_maps), (rows.rotmats, rows.betas, rows.joints)
+        return inputs_of(rows, has_maps, context), (rows.rotmats, rows.betas, rows.joints)
 
     def loss(params, inputs, labels, key):
         rotmats, betas = nnx.merge(graph, params)(inputs, key)
@@ -148,10 +153,11 @@ def train_mlp(
         return 10 * gap + 2 * rotation + 0.05 * jnp.mean((betas - true_betas) ** 2)
 
     @jax.jit
-    def step(params, opt_state, batch: poses.PoseRows, rows: Rows | None):
+    def step(params, opt_state, number, batch: poses.PoseRows | None, rows: Rows | None):
         # 1. Simulated views, and as many rendered rows.
-        base = jax.random.key(3)
-        parts = [example(views.make_views(BODY, batch.pose, batch.number, base, SPEC))]
+        base, parts = jax.random.key(3), []
+        if batch is not None:
+            parts.append(example(views.make_views(BODY, batch.pose, batch.number, base, SPEC)))
         if rows is not None:
             numbers, rows = rows.number, dataclasses.replace(rows, number=None)
             if not has_maps:
@@ -160,19 +166,20 @@ def train_mlp(
             parts.append(example(rows))
         inputs, labels = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
         # 2. One step of AdamW.
-        key = jax.random.fold_in(jax.random.key(6), batch.number[0])
+        key = jax.random.fold_in(jax.random.key(6), number)
         grads = jax.grad(loss)(params, inputs, labels, key)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    size = BATCH // 2 if rendered else BATCH
-    source = poses.PoseSource(corpus, size, 0)
+    size = BATCH // 2 if corpus and rendered else BATCH
+    source = poses.PoseSource(corpus, size, 0) if corpus else None
     images = rendered.source(size, 0) if rendered else None
     opt_state, start = optimizer.init(params), time.monotonic()
     for i in range(steps):
         numbers = np.arange(i * size, (i + 1) * size)
         rows = images.load(numbers) if images else None
-        params, opt_state = step(params, opt_state, source.load(numbers), rows)
+        batch = source.load(numbers) if source else None
+        params, opt_state = step(params, opt_state, numbers[0], batch, rows)
         if i == 0:
             jax.block_until_ready(params)
             start = time.monotonic()  # without compilation
@@ -180,7 +187,7 @@ def train_mlp(
 
     @jax.jit
     def joints(rows: Rows) -> jax.Array:
-        rotmats, betas = nnx.merge(graph, params)(inputs_of(rows, has_maps))
+        rotmats, betas = nnx.merge(graph, params)(inputs_of(rows, has_maps, context))
         return smpl_jax.posed_joints(BODY, betas, rotmats)
 
     return joints, time.monotonic() - start

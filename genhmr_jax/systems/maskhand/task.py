@@ -220,7 +220,7 @@ class MaskHandTask(Task):
         Of simulated views of validation poses ("val"), and of stored validation rows ("val_image").
         """
         sums: dict[tuple[str, int], list[Any]] = {}
-        for group, sample in self._validation(frozen, place):
+        for group, sample in self.validation(frozen, place):
             for iterations in ITERATIONS:
                 found = place.host(self._measure(params, frozen, sample, iterations))
                 sums.setdefault((group, iterations), []).append(found)
@@ -230,7 +230,7 @@ class MaskHandTask(Task):
             for name, value in means(found).items()
         }
 
-    def _validation(self, frozen: Any, place: Place) -> Iterator[tuple[str, Sample]]:
+    def validation(self, frozen: Any, place: Place) -> Iterator[tuple[str, Sample]]:
         """Samples with the names of their groups, one batch at a time.
 
         The weight of a row is 1, or 0 if it fills up a batch.
