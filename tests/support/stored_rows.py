@@ -72,14 +72,16 @@ def _projected(
     return output.joints, view.project(points)
 
 
-def write(folder: pathlib.Path, count: int = 6) -> pathlib.Path:
-    """The splits train and val of such a set."""
+def write(folder: pathlib.Path, count: int = 6, encoder: str = "vit_s") -> pathlib.Path:
+    """The splits train and val of such a set, of crops or of the encoder "detector"."""
+    make = of_detector if encoder == "detector" else rows
     for seed, split in enumerate(("train", "val")):
         (folder / split).mkdir(parents=True)
-        arrays = to_arrays(rows(count, seed))
+        made = dataclasses.replace(make(count, seed), number=None)
+        arrays = to_arrays(jax.tree.map(np.asarray, made))
         for name, array in arrays.items():
             np.save(folder / split / f"{name}.npy", array)
         write_checks(folder / split, {name: row_checks(array) for name, array in arrays.items()})
-        meta = {"samples": count, "encoder": "vit_s", "arrays": sorted(arrays)}
+        meta = {"samples": count, "encoder": encoder, "arrays": sorted(arrays)}
         (folder / split / "done.json").write_text(json.dumps(meta))
     return folder
