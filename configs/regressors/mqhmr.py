@@ -2,7 +2,7 @@
 
 The paper gives neither sizes nor a schedule: the encoder, the data, the losses and the schedule are
 those of HMR2.0 (`hmr2.py`), the decoder has the sizes of GenHMR's (`configs/genhmr/vit.py`). It has
-been traced at this size, and run at toy size only.
+been compiled for a pod at this size (docs/systems/biopose.md), and never run.
 
     python -m genhmr_jax.main --config=configs/regressors/mqhmr.py --workdir=runs/mqhmr \\
         --config.init=models/vitpose_h --config.data.people=DATA

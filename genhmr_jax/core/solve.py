@@ -114,9 +114,10 @@ def preload(
     inputs: Inputs,
     keys: Array,
     options: SolveOptions,
+    make: bool = False,
 ) -> None:
-    """Read the stored program of `solve` for such arguments, if there is one."""
-    _solve.preload(system, params, body, surface, inputs, keys, *how(options))
+    """Read the stored program of `solve` for such arguments; with `make`, compile a missing one."""
+    _solve.preload(system, params, body, surface, inputs, keys, *how(options), make=make)
 
 
 def how(options: SolveOptions) -> tuple[np.int32, np.float32, int, RefineSpec, str]:

@@ -204,11 +204,11 @@ def from_landmarks(names: tuple[str, ...]) -> Float[np.ndarray, "K 39"]:
     return matrix
 
 
-def preload(network: str = NETWORK) -> None:
-    """Read the stored program of `landmarks`."""
+def preload(network: str = NETWORK, make: bool = False) -> None:
+    """Read the stored program of `landmarks`; with `make`, compile a missing one."""
     graph, weights = graph_runner.load(network)
     crop = np.zeros((1, SIZE, SIZE, 3), np.float32)
-    _landmarks.preload(weights, crop, graph, _inner_nodes(network))
+    _landmarks.preload(weights, crop, graph, _inner_nodes(network), make=make)
 
 
 def landmarks(image: np.ndarray, region: Region, network: str = NETWORK) -> Landmarks:

@@ -93,14 +93,17 @@ def detect(
     return dataclasses.replace(found, given=chosen, left_out=left_out)
 
 
-def preload(network: str = NETWORK) -> None:
-    """Read the stored programs of `detect`; they are small, and read one after the other."""
+def preload(network: str = NETWORK, make: bool = False) -> None:
+    """Read the stored programs of `detect`; with `make`, compile missing ones.
+
+    The last one that `detect` needs comes first: `detect` begins with the others at the same time.
+    """
     if not program_store.in_use():
         return
     with contextlib.suppress(Exception):  # `detect` raises it again
+        lifter.preload(make)
+        blazepose.preload(network, make)
         movenet.preload()
-        blazepose.preload(network)
-        lifter.preload()
 
 
 def find_people(

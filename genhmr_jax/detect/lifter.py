@@ -59,10 +59,11 @@ def estimates(
     return region.to_image((points2d + 0.5) * SIZE), points3d, spread
 
 
-def preload() -> None:
-    """Read the stored program."""
+def preload(make: bool = False) -> None:
+    """Read the stored program; with `make`, compile a missing one."""
     shapes = (LANDMARKS, 5), (LANDMARKS, 3), (LANDMARKS, 6), EARLY_SHAPE
-    _lift.preload(_params(), *(np.zeros((1, *shape), np.float32) for shape in shapes), _spec())
+    arrays = (np.zeros((1, *shape), np.float32) for shape in shapes)
+    _lift.preload(_params(), *arrays, _spec(), make=make)
 
 
 @functools.cache

@@ -91,10 +91,15 @@ class _Stored:
         call = self._call(args)
         return self.jitted(*args) if call is None else self._program(call, make=True)(*call.leaves)
 
-    def preload(self, *args: Any) -> None:
-        """Read the program for such arguments, if it is stored: a later call does not wait."""
+    def preload(self, *args: Any, make: bool = False) -> None:
+        """Read the program for such arguments: a later call does not wait.
+
+        Args:
+          args: of the call.
+          make: trace and compile it if it is not stored; by default it is left to the call.
+        """
         if (call := self._call(args)) is not None:
-            self._program(call, make=False)
+            self._program(call, make)
 
     def _call(self, args: tuple) -> "_Call | None":
         """The arguments, taken apart; None for a call that is left to jax.jit."""

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     images, clips = named[: len(found.files)], named[len(found.files) :]
 
     # 2. Several photos at the same time; the results come in the order of the photos.
-    recoverer, options = load(args)
+    recoverer, options = load(args, one_photo=len(images) == 1 and not clips)
     hands = _load_hands(args) if args.hands else None
     if hands is not None:
         recoverer = dataclasses.replace(recoverer, body=hands.body)
@@ -144,8 +144,13 @@ def _run_clip(
         return True
 
 
-def load(args: argparse.Namespace) -> "tuple[Recoverer, RecoverOptions]":
-    """The model and the options of the flags."""
+def load(args: argparse.Namespace, one_photo: bool = False) -> "tuple[Recoverer, RecoverOptions]":
+    """The model and the options of the flags.
+
+    Args:
+      args: the flags.
+      one_photo: compile what one person needs, if it is not stored, while the photo is prepared.
+    """
     from genhmr_jax.io import compilation_cache
 
     compilation_cache.enable()
@@ -153,7 +158,7 @@ def load(args: argparse.Namespace) -> "tuple[Recoverer, RecoverOptions]":
     from genhmr_jax.recover import photo
 
     # Threads read the stored programs while this one loads the model and prepares the photo.
-    threading.Thread(target=detector.preload).start()
+    threading.Thread(target=detector.preload, kwargs={"make": one_photo}).start()
 
     temperature = args.temperature if args.temperature is not None else float(args.hypotheses > 1)
     chosen = dict(
@@ -175,7 +180,7 @@ def load(args: argparse.Namespace) -> "tuple[Recoverer, RecoverOptions]":
         if args.trace:
             recoverer.check_steps()
         options = photo.RecoverOptions(**chosen)
-        threading.Thread(target=_preload, args=(recoverer, options)).start()
+        threading.Thread(target=_preload, args=(recoverer, options, one_photo)).start()
         return recoverer, options
     except InputError:
         raise
@@ -193,10 +198,10 @@ def _load_hands(args: argparse.Namespace) -> "HandsOnBody":
     return hands_on_body.load_hands_on_body(args.body)
 
 
-def _preload(recoverer: "Recoverer", options: "RecoverOptions") -> None:
+def _preload(recoverer: "Recoverer", options: "RecoverOptions", make: bool) -> None:
     """Read what the first photo needs after its people are detected."""
     with contextlib.suppress(Exception):  # the photo raises it again
-        recoverer.preload(options)
+        recoverer.preload(options, make=make)
         from genhmr_jax.render import overlay  # noqa: F401 (reads compiled kernels)
 
 

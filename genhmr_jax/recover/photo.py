@@ -195,12 +195,12 @@ class Recoverer:
             found.append(people_of(photo.people, own, photo.camera, photo.size, self.body))
         return found
 
-    def preload(self, options: RecoverOptions = DEFAULTS) -> None:
-        """Read the stored programs for a photo of one person, if there are any."""
+    def preload(self, options: RecoverOptions = DEFAULTS, make: bool = False) -> None:
+        """Read the stored programs for a photo of one person; with `make`, compile missing ones."""
         photo = options.camera(2, 2)
         image, nobody = np.zeros((2, 2, 3), np.uint8), Detections.empty(0)
         inputs = self.system.prepare(image, nobody, photo, 1)
-        preload(*self._arguments(inputs, np.zeros(1, int), options))
+        preload(*self._arguments(inputs, np.zeros(1, int), options), make=make)
 
     def recoverable(self, people: Detections) -> Detections:
         """The people whose body the system can recover."""

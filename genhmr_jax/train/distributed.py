@@ -25,6 +25,10 @@ CONNECT_S = 300  # wait for all processes: hosts of a large job start minutes ap
 # them print it.
 DELAY_BEFORE_EXIT_S = 1
 
+# Seconds after which a process that does not answer counts as lost. A single process has nobody to
+# lose: without this limit JAX aborts it after it was suspended (a laptop that sleeps, Ctrl-Z).
+NEVER_S = 10**8
+
 # Sizes of what processes tell each other.
 MOST_NUMBERS, LONGEST_TEXT = 64, 400
 # The run of several processes that this process joins or has joined; empty for a single process.
@@ -176,6 +180,7 @@ def _initialize_alone(plan: Plan) -> None:
                 0,
                 plan.local_devices,
                 cluster_detection_method="deactivate",
+                heartbeat_timeout_seconds=NEVER_S,
                 coordinator_bind_address=address,
             )
     except (OSError, jax.errors.JaxRuntimeError) as error:

@@ -109,6 +109,11 @@ def test_preload_reads_and_does_not_make(folder):
     second = make()
     second.preload(*arguments(), 3)
     assert len(second.programs) == 1 and len(TRACED) == 1
+    third = make()
+    third.preload(*arguments(), 2, make=True)
+    assert len(TRACED) == 2
+    right(third(*arguments(), 2), 2)
+    assert len(TRACED) == 2
 
 
 def test_threads_share_a_program(folder):

@@ -96,7 +96,7 @@ class Calls:
     def recover_prepared(self, photos, options=None) -> list[People]:
         return [one.result for one in photos]
 
-    def preload(self, options) -> None:
+    def preload(self, options, make=False) -> None:
         pass
 
 

@@ -244,6 +244,21 @@ for step in range(1, 100):
     assert python(code).stdout == "saved\n"
 
 
+def test_a_single_process_may_be_suspended():
+    """A laptop sleeps for hours. With JAX's limit of 100 s two of two trainings that were stopped
+    for three minutes were aborted, but not every process is: the test looks at the limit."""
+    code = """
+given, initialize = {}, jax.distributed.initialize
+def recorded(*args, **more):
+    given.update(more)
+    initialize(*args, **more)
+jax.distributed.initialize = recorded
+distributed.initialize()
+print(given["heartbeat_timeout_seconds"] > 30 * 86400, jax.process_count())
+"""
+    assert python(code).stdout == "True 1\n"
+
+
 def test_goes_on_where_one_process_cannot_be_initialised():
     code = """
 import contextlib
