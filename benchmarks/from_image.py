@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare networks on the image alone.")
     parser.add_argument("--images", type=pathlib.Path, required=True, help="train and val")
     parser.add_argument("--checkpoint", nargs="+", default=[], help="folders of models")
-    parser.add_argument("--samples", type=int, default=384_000, help="training samples of the MLP")
+    parser.add_argument("--samples", type=int, default=384_000, help="of the MLP; 0: none")
     args = parser.parse_args()
     compilation_cache.enable()
     sets = {split: FeatureSet(args.images / split, DETECTOR) for split in ("train", "val")}
@@ -63,8 +63,9 @@ def main() -> None:
             number = jnp.asarray(iterations)
             found = functools.partial(joints_of, model.system, model.params, iterations=number)
             add_row(f"{model.system.kind} {folder}, T={iterations}", found)
-    mlp, seconds = train_mlp(None, sets["train"], args.samples)
-    add_row(f"residual MLP, {args.samples:,} samples, {seconds:.0f} s", mlp)
+    if args.samples:
+        mlp, seconds = train_mlp(None, sets["train"], args.samples)
+        add_row(f"residual MLP, {args.samples:,} samples, {seconds:.0f} s", mlp)
 
 
 if __name__ == "__main__":
