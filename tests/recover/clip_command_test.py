@@ -54,7 +54,9 @@ def result(monkeypatch, body, found):
     """What the made-up model finds in every clip; a test may change it."""
     answer = types.SimpleNamespace(clip=found)
     recoverer = types.SimpleNamespace(body=body)
-    monkeypatch.setattr(command, "load", lambda args: (recoverer, RecoverOptions()))
+    monkeypatch.setattr(
+        command, "load", lambda args, one_photo=False: (recoverer, RecoverOptions())
+    )
 
     def recover(source, recoverer, options, *, body_model, tables, progress, masks):
         count = len(answer.clip.times)

@@ -41,7 +41,10 @@ class Browser:
     """
 
     def __init__(self, flags: tuple[str, ...] = ()) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="genhmr-browser-")
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="genhmr-browser-",
+            ignore_cleanup_errors=True,  # the browser may still write
+        )
         inward, self._out = os.pipe()
         self._in, outward = os.pipe()
         command = [str(find()), f"--user-data-dir={self._folder.name}", *FLAGS, *flags]
