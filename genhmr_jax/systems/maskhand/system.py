@@ -184,7 +184,7 @@ class MaskHandSystem:
         wrist = smpl_jax.posed_joints(
             body, encoded.betas, jnp.broadcast_to(jnp.eye(3), (len(keys), body.num_joints, 3, 3))
         )[:, 0]
-        weak = photo_camera(encoded, wrist)
+        weak = encoded.photo.weak_of_upright(encoded.weak_camera, wrist)
         return Latents(embeddings, encoded.betas, weak, samples.tokens, samples.first)
 
     def pose(
@@ -210,19 +210,6 @@ class MaskHandSystem:
         """Probability that each joint is within NEAR of the truth, from the spread of samples."""
         how = (self.decoding(params), params["codebook"]["vectors"], latents.logits)
         return confidence.of_spread(*how, body, latents.betas, rotmats, keys, NEAR)
-
-
-def photo_camera(encoded: "Encoded", wrist: Float[Array, "B 3"]) -> Float[Array, "B 3"]:
-    """The weak camera of an answer, in the photo's crop.
-
-    In the photo's axes a hand is turned about its wrist, which is not the model's origin.
-
-    Args:
-      encoded: the inputs, with the camera in the axes of the network.
-      wrist: in the rest pose, metres; the root rotation does not move it.
-    """
-    own = encoded.view.translation(encoded.weak_camera) + wrist
-    return encoded.photo.weak(jnp.einsum("bij,bj->bi", encoded.turn, own) - wrist)
 
 
 def _networks() -> types.ModuleType:

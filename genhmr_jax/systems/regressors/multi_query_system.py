@@ -22,7 +22,7 @@ from genhmr_jax.systems.regressors.system import Regressed, RegressorSystem
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class OfView(Regressed):
+class RegressedInView(Regressed):
     """Estimates in the axes of the encoder's maps, and the camera of the photo."""
 
     view: CropCamera
@@ -48,18 +48,18 @@ class MultiQuerySystem(AroundKeypoints, RegressorSystem):
         """See core.system.StoredSystem."""
         return self.spec.encoder
 
-    def encode(self, params: Params, inputs: Inputs) -> OfView:
+    def encode(self, params: Params, inputs: Inputs) -> RegressedInView:
         """The queries, shape and camera of each crop, or of the detector's region."""
         network = nnx.merge(self.model, params["genhmr"])
         maps = network.maps(inputs.images) if inputs.maps is None else inputs.maps
         queries, betas, camera = network.head.decode(maps)
-        return OfView(network.head.coordinates(queries), betas, camera, inputs.view)
+        return RegressedInView(network.head.coordinates(queries), betas, camera, inputs.view)
 
     def sample(
         self,
         params: Params,
         body: smpl_jax.SmplModel,
-        encoded: OfView,
+        encoded: RegressedInView,
         keys: Array,
         **how: Any,
     ) -> Latents:
