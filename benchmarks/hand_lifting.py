@@ -33,8 +33,8 @@ from genhmr_jax.io import compilation_cache
 from genhmr_jax.io.config_files import load_config
 from genhmr_jax.nets.mlp import ResidualMlp
 from genhmr_jax.recover.hands import load_hands
-from genhmr_jax.systems.maskhand.model import LIFTED_SCALE
 from genhmr_jax.systems.maskhand.samples import Sample
+from genhmr_jax.systems.maskhand.spec import HAND_FORM
 from genhmr_jax.systems.maskhand.task import MaskHandTask
 from genhmr_jax.train import mesh as meshes
 from genhmr_jax.train.validation import means, pose_errors
@@ -71,7 +71,7 @@ class Regressor(nnx.Module):
             image *= jax.random.bernoulli(key, 1 - DROP, image.shape) / (1 - DROP)
         parts = [
             flat(normalize_keypoints(own.keypoints, own.view)),
-            flat(own.keypoints3d * LIFTED_SCALE),
+            flat(own.keypoints3d / HAND_FORM.spread),
             own.view.box_information(),
             image,
         ]

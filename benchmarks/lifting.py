@@ -53,7 +53,7 @@ from genhmr_jax.geometry.metrics import centred, mpjpe, pa_mpjpe
 from genhmr_jax.io import compilation_cache
 from genhmr_jax.nets.mlp import ResidualMlp
 from genhmr_jax.recover import photo
-from genhmr_jax.systems.genhmr.feedback import KEYPOINT3D_SCALE
+from genhmr_jax.systems.genhmr.names import BODY_FORM
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
 BATCH = 256
@@ -90,7 +90,7 @@ class Regressor(nnx.Module):
         parts = [
             flat(normalize_keypoints(keypoints, view)),
             view.box_information(),
-            flat(inputs.keypoints3d @ turn / KEYPOINT3D_SCALE),
+            flat(inputs.keypoints3d @ turn / BODY_FORM.spread),
         ]
         # 2. Maps.
         if self.has_maps:

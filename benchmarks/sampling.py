@@ -37,8 +37,8 @@ from genhmr_jax.geometry.keypoints import keypoint_model
 from genhmr_jax.io import config_files
 from genhmr_jax.recover import photo
 from genhmr_jax.systems import registry
-from genhmr_jax.systems.genhmr import feedback
 from genhmr_jax.systems.genhmr.model import Encoded, GenHmr
+from genhmr_jax.systems.genhmr.names import ASSIGNMENTS
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -154,7 +154,7 @@ def measure(
     inputs = jax.device_put(random_inputs(system, batch))
     keys = jax.random.split(jax.random.key(0), batch)
     t, zero = {n: jnp.int32(n) for n in iterations}, jnp.float32(0)
-    candidates = len(feedback.ASSIGNMENTS) if system.spec.feedback else 1
+    candidates = len(ASSIGNMENTS) if system.spec.feedback else 1
     encoded = repeated(encode(system, params, inputs), candidates)
     sizes = system.spec.tokenizer
     masked = jnp.full((candidates * batch, sizes.length), sizes.codebook_size, jnp.int32)

@@ -33,6 +33,13 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.encoder = ""
     c.model.encoder_depth = 0  # a ViT's first layers alone; 0: all of them
     c.model.pyramid_scales = (4.0, 2.0, 1.0)  # of a ViT's map
+    # Whether each step gets the projection of the estimate of the step before it; the paper's model
+    # has no feedback. Then the next four are of the networks that read the estimate.
+    c.model.feedback = False
+    c.model.correction_width = 256
+    c.model.correction_depth = 3
+    c.model.token_features = 64  # of each token, that the estimate gives
+    c.model.score_width = 128  # of the network that scores answers
     c.model.transformer = ml_collections.ConfigDict()
     c.model.transformer.width = 128
     c.model.transformer.layers = 3
@@ -47,6 +54,10 @@ def get_config() -> ml_collections.ConfigDict:
     c.masking.schedule = "cosine"
     c.masking.min_ratio = 0.0
     c.masking.corrupt = 0.1  # share of visible tokens replaced by a random one
+    # With feedback: number of steps that are trained one after the other, and the share of samples
+    # whose visible tokens are the network's own confident guesses in place of true tokens.
+    c.masking.steps = 2
+    c.masking.unroll = 0.7
     c.masking.drop_lifted = 0.1  # share of stored rows without 3D keypoints
 
     c.data = ml_collections.ConfigDict()
@@ -63,6 +74,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.loss.keypoints2d = 2.0
     c.loss.betas = 0.05
     c.loss.camera = 2.0  # in units of a hand
+    c.loss.score = 0.5  # of the scorer, with feedback; it has its own parameters
 
     c.optim = defaults.optimizer()
     c.optim.learning_rate = 1e-3

@@ -19,5 +19,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.evaluate_every = 1000
     c.model.encoder = "hand_landmarks"
     c.model.transformer.width = 96
+    c.model.transformer.layers = 2
     c.model.transformer.activation = "relu"
+    c.model.feedback = True
+    c.model.correction_depth = 2
+    c.model.token_features = 32
     return c

@@ -21,6 +21,11 @@ def get_config() -> ml_collections.ConfigDict:
     c.tokenizer = "runs/hand_tokenizer_tiny/model"
     c.model.gapr_blocks = 1
     c.model.branch_blocks = 1
+    c.model.feedback = True
+    c.model.correction_width = 16
+    c.model.correction_depth = 1
+    c.model.token_features = 8
+    c.model.score_width = 16
     c.model.transformer.width = 16
     c.model.transformer.layers = 1
     c.model.transformer.heads = 2

@@ -17,6 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.batch_size = 0
     c.image_batch_size = 8
     c.data.images = "runs/hand_pixels_tiny"
+    c.model.feedback = False
     c.model.encoder = "vit_s"
     c.model.encoder_depth = 1
     c.model.pyramid_scales = (2.0, 1.0)

@@ -20,6 +20,11 @@ def row_mean(values: Float[Array, "B *s"]) -> Float[Array, "B"]:
     return jnp.mean(values.reshape(values.shape[0], -1), -1)
 
 
+def known_mean(values: Float[Array, "B K"], confidence: Float[Array, "B K"]) -> Float[Array, "B"]:
+    """Mean over the last axis, weighted by confidence; 0 where nothing is known."""
+    return jnp.sum(values * confidence, -1) / jnp.maximum(jnp.sum(confidence, -1), 1e-8)
+
+
 def token_nll(
     logits: Float[Array, "B L N"], tokens: Int[Array, "B L"], label_smoothing: float = 0.0
 ) -> Float[Array, "B L"]:

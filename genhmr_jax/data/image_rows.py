@@ -254,8 +254,3 @@ def rooted(joints: Float[Array, "B 24 3"], known: Float[Array, "B 24"]) -> Float
     """Joints relative to the pelvis, or to the middle of the hips where the pelvis is unknown."""
     hips = jnp.mean(joints[:, 1:3], 1, keepdims=True)
     return joints - jnp.where(known[:, :1, None] > 0, joints[:, :1], hips)
-
-
-def known_mean(values: Float[Array, "B K"], confidence: Float[Array, "B K"]) -> Float[Array, "B"]:
-    """Mean over the last axis, weighted by confidence; 0 where nothing is known."""
-    return jnp.sum(values * confidence, -1) / jnp.maximum(jnp.sum(confidence, -1), 1e-8)

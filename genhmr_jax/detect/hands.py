@@ -5,9 +5,8 @@ at each wrist of the detected people without a hand, the search is repeated in a
 and begins also in line with the forearm. The network runs again on the region that its landmarks
 define until this region settles.
 
-Facts are from these files of github.com/google/mediapipe, mediapipe/modules/hand_landmark:
-hand_landmark_cpu.pbtxt, hand_landmark_landmarks_to_roi.pbtxt, and
-calculators/hand_landmarks_to_rect_calculator.cc.
+Facts are from github.com/google/mediapipe, mediapipe/modules/hand_landmark/hand_landmark_cpu.pbtxt,
+and the next region is that of geometry/hand_crop.py.
 """
 
 import dataclasses
@@ -24,6 +23,7 @@ from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.detector import check_image
 from genhmr_jax.detect.graph_runner import Graph
 from genhmr_jax.detect.wrists import SEARCH_PER_FOREARM, Wrist, wrists_of
+from genhmr_jax.geometry.hand_crop import palm_region
 from genhmr_jax.io.program_store import stored
 
 NETWORK = "handlandmark-lite"
@@ -34,9 +34,6 @@ ENCODER = "hand_landmarks"
 """The name of the network as an image encoder."""
 FEATURES = "t161"
 """Node of the map of 7x7x672 whose mean the network's last layers read."""
-# The keypoints that define the next region, and in which units of their box it is measured.
-PALM = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]
-REGION_SCALE, REGION_SHIFT = 2.0, -0.1
 MIN_PRESENCE = 0.5
 MOST_PASSES = 4  # MediaPipe's video takes one pass a frame, and settles in the same way
 # Below it no pass follows. The first regions may cut a hand, so that its presence is low there.
@@ -208,15 +205,7 @@ def preload() -> None:
 
 def next_region(points: Float[np.ndarray, "21 2"]) -> Region:
     """The region that the keypoints of a hand define, px: the middle knuckle is above the wrist."""
-    towards = points[[5, 9, 9, 13]].mean(0)
-    up = towards - points[0]
-    angle = float(np.arctan2(up[0], -up[1]))
-    axes = Region(0.0, 0.0, 1.0, angle).axes()
-    inside = points[PALM] @ axes
-    low, high = inside.min(0), inside.max(0)
-    sides = high - low
-    x, y = axes @ ((low + high) / 2 + [0, REGION_SHIFT * sides[1]])
-    return Region(float(x), float(y), max(REGION_SCALE * float(sides.max()), 1.0), angle)
+    return Region(*palm_region(points).tolist())
 
 
 def _found(image: np.ndarray, starts: Sequence[Region]) -> list[HandEstimate]:

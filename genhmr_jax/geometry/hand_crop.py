@@ -1,4 +1,4 @@
-"""The rotated square of a hand in a picture, in which its middle finger points up."""
+"""Rotated squares around a hand in a picture, in which its middle finger points up."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,11 @@ from genhmr_jax.geometry.hand import HAND21
 
 KNUCKLES = tuple(HAND21.index(f"{name}_mcp") for name in ("index", "middle", "ring", "pinky"))
 MARGIN = 1.25
-"""Side of the square over the longer extent of the keypoints."""
+"""Side of `upright_region` over the longer extent of the keypoints."""
+PALM = np.array([0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18])
+"""Keypoints that define `palm_region`."""
+PALM_SCALE, PALM_SHIFT = 2.0, -0.1
+"""Side of `palm_region` over the longer extent of PALM, and its shift over their height."""
 
 
 def upright_region(keypoints: Float[Array, "*b 21 3"]) -> Float[Array, "*b 4"]:
@@ -46,3 +50,33 @@ def upright_region(keypoints: Float[Array, "*b 21 3"]) -> Float[Array, "*b 4"]:
     centre_y = sin * middle[..., :1] + cos * middle[..., 1:]
     region = xp.concatenate([centre_x, centre_y, side, angle[..., None]], -1)
     return region.astype(keypoints.dtype)
+
+
+def palm_region(points: Float[Array, "*b 21 2"], least: float = 1.0) -> Float[Array, "*b 4"]:
+    """The square (centre x, y, side and clockwise angle) that the landmark network looks at next.
+
+    It is MediaPipe's (mediapipe/modules/hand_landmark: hand_landmark_landmarks_to_roi.pbtxt and
+    calculators/hand_landmarks_to_rect_calculator.cc): around the palm, with the middle knuckle
+    above the wrist. NumPy arrays give a NumPy array.
+
+    Args:
+      points: in the order of HAND21, px or other units.
+      least: the smallest side.
+    """
+    xp = np if isinstance(points, np.ndarray) else jnp
+    # 1. The angle: the direction from the wrist to the knuckles, of which the middle one is twice
+    # as important.
+    towards = (points[..., 5, :] + 2 * points[..., 9, :] + points[..., 13, :]) / 4
+    up = towards - points[..., 0, :]
+    angle = xp.arctan2(up[..., 0], -up[..., 1])
+    cos, sin = xp.cos(angle), xp.sin(angle)
+    across, down = xp.stack([cos, sin], -1), xp.stack([-sin, cos], -1)
+    # 2. The box of the palm along these axes, grown and shifted towards the finger tips.
+    palm = points[..., PALM, :]
+    inside = xp.stack([xp.sum(palm * axis[..., None, :], -1) for axis in (across, down)], -1)
+    low, high = xp.min(inside, -2), xp.max(inside, -2)
+    sides, middle = high - low, (low + high) / 2
+    shifted = middle[..., 1:] + PALM_SHIFT * sides[..., 1:]
+    centre = middle[..., :1] * across + shifted * down
+    side = xp.maximum(PALM_SCALE * xp.max(sides, -1, keepdims=True), least)
+    return xp.concatenate([centre, side, angle[..., None]], -1)

@@ -12,12 +12,12 @@ from scipy.stats import maxwell
 
 from genhmr_jax.core import sampling
 from genhmr_jax.core.confidence import DRAWS, NEAR
+from genhmr_jax.core.feedback import DetectedKeypoints
 from genhmr_jax.core.sizes import TokenizerSpec, TransformerSpec
 from genhmr_jax.core.tokenizer import PoseTokenizer
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import keypoint_model
-from genhmr_jax.systems.genhmr.feedback import DetectedKeypoints
 from genhmr_jax.systems.genhmr.model import Encoded, GenHmr
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 from genhmr_jax.systems.genhmr.system import GenHmrSystem

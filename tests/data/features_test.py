@@ -260,7 +260,7 @@ def test_tokens_and_labels_agree_in_training(task):
     assert np.abs(turn - np.eye(3)).max() > 0.01
     tokenizer = tokenizer_of(task.system.spec, task.frozen)
     vectors = task.frozen["codebook"]["vectors"]
-    rotmats, tokens = sample.rows.rotmats, sample.targets.tokens
+    rotmats, tokens = sample.rows.rotmats, sample.targets.masked.tokens
     upright = rotmats.at[:, 0].set(jnp.swapaxes(turn, 1, 2) @ rotmats[:, 0])
     np.testing.assert_array_equal(tokens, tokenizer.tokenize(vectors, upright))
     decoded = task.system.pose(task.frozen, inputs.view)(vectors[tokens])

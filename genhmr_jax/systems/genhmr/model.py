@@ -1,6 +1,6 @@
 """The network of GenHMR: image, 2D pose and tokens -> logits of the tokens.
 
-With feedback it also gets the estimate of the step before; systems/genhmr/steps.py has the steps.
+With feedback it also gets the estimate of the step before; core/steps.py has the steps.
 
 Pure functions of (model, arrays). The model is an nnx module that is merged from a graph definition
 and a plain dict of arrays. It holds no random state and no config object.
@@ -18,48 +18,27 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from genhmr_jax.core import confidence, encoders
+from genhmr_jax.core import encoders
+from genhmr_jax.core.feedback import DetectedKeypoints, Estimate, joints_of_tokens
+from genhmr_jax.core.feedback_networks import (
+    CELL_WIDTH,
+    Correction,
+    FeedbackSpec,
+    Score,
+    Scorer,
+    cells_at,
+    detected_size,
+)
 from genhmr_jax.core.masked_transformer import MaskedTransformer, transformer_remat
 from genhmr_jax.core.tokenizer import PoseTokenizer
 from genhmr_jax.geometry.camera import CropCamera
-from genhmr_jax.nets.deformable_attention import attend
 from genhmr_jax.nets.heads import ShapeCameraHead
 from genhmr_jax.nets.mlp import ResidualMlp
 from genhmr_jax.nets.pyramid import ProjectLevels, SimplePyramid
 from genhmr_jax.nets.remat import checkpointed
 from genhmr_jax.nets.vit import Vit, VitSpec, normalise
-from genhmr_jax.systems.genhmr.feedback import (
-    ASSIGNMENTS,
-    DetectedKeypoints,
-    Estimate,
-    joints_of_tokens,
-)
+from genhmr_jax.systems.genhmr.names import ASSIGNMENTS, BODY_FORM
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
-
-CELL_WIDTH = 16
-"""Channels of the image's features that are read at the joints of the current estimate."""
-FEATURE_WIDTH = 64
-"""Channels of the features of a token, before they become those of the transformer."""
-MOST_STEPS = 3
-"""Number of steps that differ for `Correction`: later ones count as the last of them."""
-NEAR = (0.05, confidence.NEAR)
-"""Metres: distances of a joint from the truth within which `Scorer` gives the probability."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Score:
-    """Estimates of the errors of B estimates, float32.
-
-    Attributes:
-      near: (B, 24, len(NEAR)) logits of the probability that a joint is within each of NEAR, after
-        one similarity transform of all joints.
-      log_error: (B, 2) log of the mean error of the joints in metres, after that transform
-        (PA-MPJPE) and relative to the pelvis (MPJPE).
-    """
-
-    near: jax.Array
-    log_error: jax.Array
 
 
 @jax.tree_util.register_dataclass
@@ -99,103 +78,18 @@ class ContextEncoder(nnx.Module):
         self.spec, width = spec, spec.transformer.width
         self.tokens = spec.context_tokens if spec.num_keypoints else 1
         inner = spec.context_width if spec.num_keypoints else width
-        size_out = self.tokens * width
-        self.mlp = ResidualMlp(detected_size(spec), inner, spec.context_depth, size_out, rngs=rngs)
+        sizes = detected_size(spec.num_keypoints), inner, spec.context_depth
+        self.mlp = ResidualMlp(*sizes, self.tokens * width, rngs=rngs)
         if spec.box_token:
             self.box_alone = nnx.Linear(3, width, rngs=rngs)
 
     def __call__(self, detected: DetectedKeypoints) -> Float[Array, "B S C"]:
-        context = self.mlp(detected.flat())
+        context = self.mlp(detected.flat(BODY_FORM))
         context = context.reshape(context.shape[0], self.tokens, -1)
         if not self.spec.box_token:
             return context
         box = self.box_alone(detected.view.box_information().astype(context.dtype))
         return jnp.concatenate([context, box[:, None]], 1)
-
-
-class Correction(nnx.Module):
-    """The current estimate -> features of each token; corrected shape and camera.
-
-    One network for all steps: the first estimate is the mean pose. It reads the detected keypoints,
-    the estimate, the distances between both, and the image at the estimate's joints.
-    """
-
-    def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
-        self.spec, self.length = spec, spec.tokenizer.length
-        width, inner, depth = spec.transformer.width, spec.context_width, spec.context_depth
-        size_in = estimate_size(spec) + MOST_STEPS
-        self.mlp = ResidualMlp(size_in, inner, depth, self.length * FEATURE_WIDTH + 13, rngs=rngs)
-        self.spread = nnx.Linear(FEATURE_WIDTH, width, rngs=rngs)
-
-    def __call__(
-        self, estimate: Estimate, detected: DetectedKeypoints, at_joints: Float[Array, "B F"] | None
-    ) -> tuple[Float[Array, "B L C"], Estimate]:
-        """The features of the tokens, and the estimate with the corrected shape and camera.
-
-        Args:
-          estimate: the current one.
-          detected: the keypoints.
-          at_joints: of `GenHmr.at_joints`.
-        """
-        step = jax.nn.one_hot(jnp.minimum(estimate.step, MOST_STEPS - 1), MOST_STEPS)
-        out = self.mlp(_estimate_inputs(estimate, detected, at_joints, step))
-        change = 0.3 * out[:, -13:].astype(jnp.float32)
-        estimate = dataclasses.replace(
-            estimate, betas=estimate.betas + change[:, :10], camera=estimate.camera + change[:, 10:]
-        )
-        token_features = out[:, :-13].reshape(out.shape[0], self.length, FEATURE_WIDTH)
-        return self.spread(token_features), estimate
-
-
-class Scorer(nnx.Module):
-    """How good an estimate is: for each joint, and as a whole.
-
-    It compares the estimate with the keypoints as they were detected, also where the estimate
-    follows from another assignment.
-    """
-
-    def __init__(self, spec: GenHmrSpec, *, rngs: nnx.Rngs):
-        size_in = estimate_size(spec) + len(ASSIGNMENTS)
-        self.mlp = ResidualMlp(size_in, spec.score_width, 2, 24 * len(NEAR) + 2, rngs=rngs)
-
-    def __call__(
-        self,
-        estimate: Estimate,
-        detected: DetectedKeypoints,
-        at_joints: Float[Array, "B F"] | None,
-        assignment: Int[Array, "B"],
-    ) -> Score:
-        """Score estimates.
-
-        Args:
-          estimate: the bodies.
-          detected: the keypoints as detected.
-          at_joints: of `GenHmr.at_joints`.
-          assignment: the one of ASSIGNMENTS that led to the estimate.
-        """
-        flag = jax.nn.one_hot(assignment, len(ASSIGNMENTS))
-        out = self.mlp(_estimate_inputs(estimate, detected, at_joints, flag)).astype(jnp.float32)
-        near = out[:, :-2].reshape(out.shape[0], 24, len(NEAR))
-        return Score(near, out[:, -2:])
-
-
-def _estimate_inputs(
-    estimate: Estimate, detected: DetectedKeypoints, at_joints: jax.Array | None, flags: jax.Array
-) -> Float[Array, "B I"]:
-    """All that is known of an estimate, as the input of a network."""
-    parts = [detected.flat(), estimate.flat(), estimate.gaps(detected), flags]
-    return jnp.concatenate(parts + ([] if at_joints is None else [at_joints]), -1)
-
-
-def detected_size(spec: GenHmrSpec) -> int:
-    """Number of values of DetectedKeypoints.flat."""
-    return 6 * spec.num_keypoints + 4
-
-
-def estimate_size(spec: GenHmrSpec) -> int:
-    """Number of values of `_estimate_inputs`, without its flags."""
-    at_joints = 24 * CELL_WIDTH * spec.transformer.levels
-    return detected_size(spec) + 157 + 5 * spec.num_keypoints + at_joints
 
 
 class GenHmr(nnx.Module):
@@ -216,8 +110,8 @@ class GenHmr(nnx.Module):
         learned = {"learned_reference": not spec.feedback}
         self.transformer = MaskedTransformer(spec.transformer, *sizes, **learned, rngs=rngs)
         if spec.feedback:
-            self.correction = Correction(spec, rngs=rngs)
-            self.scorer = Scorer(spec, rngs=rngs)
+            self.correction = Correction(_feedback(spec), t.length, width, rngs=rngs)
+            self.scorer = Scorer(_feedback(spec), rngs=rngs)
             if channels:
                 self.cell = nnx.Linear(width, CELL_WIDTH, rngs=rngs)
         else:
@@ -282,16 +176,9 @@ class GenHmr(nnx.Module):
 
         None if the model has no image at all.
         """
-        if not self.spec.encoder_channels:
-            return None
-        rows, levels = estimate.betas.shape[0], self.spec.transformer.levels
-        if encoded.cells is None:
-            return jnp.zeros((rows, 24 * levels * CELL_WIDTH))
-        points = self._in_maps(estimate.joints2d)[:, :, None, None]
-        ones = jnp.ones(points.shape[:-1])
-        found = [attend(cells.astype(jnp.float32), points, ones) for cells in encoded.cells]
-        found = jnp.concatenate(found, -1).reshape(rows, -1)
-        return found * encoded.image_weight[:, None]
+        points = self._in_maps(estimate.joints2d)
+        levels = self.spec.transformer.levels
+        return cells_at(encoded.cells, points, encoded.image_weight, levels)
 
     def _in_maps(self, points: Float[Array, "B P 2"]) -> Float[Array, "B P 2"]:
         """Crop coordinates -> 0..1 in the encoder's maps; at most half a map outside."""
@@ -336,14 +223,25 @@ class GenHmr(nnx.Module):
                 tokens, codes, context, values, weight, transformer_remat(remat), **how
             )
 
-    def score(self, encoded: Encoded, estimate: Estimate, assignment: Int[Array, "B"]) -> Score:
-        """Estimate the errors of an estimate; see Scorer. The gradient only reaches the scorer.
+    def score(self, encoded: Encoded, estimate: Estimate, flags: Float[Array, "B 3"]) -> Score:
+        """Estimate the errors of an estimate.
 
-        The keypoints of `encoded` are those as detected.
+        It is compared with the keypoints as they were detected, also where it follows from other
+        names of them.
+
+        Args:
+          encoded: with the keypoints as detected.
+          estimate: the bodies.
+          flags: one-hot, the one of ASSIGNMENTS that led to the estimate.
         """
-        at_joints = self.at_joints(encoded, estimate)
-        stopped = jax.lax.stop_gradient((estimate, encoded.detected, at_joints))
-        return self.scorer(*stopped, assignment)
+        return self.scorer(estimate, encoded.detected, self.at_joints(encoded, estimate), flags)
+
+
+def _feedback(spec: GenHmrSpec) -> FeedbackSpec:
+    """The sizes of the networks that read the estimate."""
+    widths = spec.context_width, spec.context_depth, spec.score_width
+    levels = spec.transformer.levels
+    return FeedbackSpec(BODY_FORM, spec.num_keypoints, levels, *widths, flags=len(ASSIGNMENTS))
 
 
 @functools.lru_cache(maxsize=16)

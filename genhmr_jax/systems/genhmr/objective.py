@@ -3,38 +3,33 @@
 For a masked token the decoder gets the expected embedding (or a straight-through sample), so that
 gradients of rotations, joints and keypoints reach the logits.
 
-A model with feedback is trained over `masking.steps` of its own steps, each with all terms. The
-first step has every token masked. In the later ones a share of the rows (`masking.unroll`) goes on
-from the network's own guesses, as sampling does; the others see true tokens, so that the network
-also learns p(token | visible tokens). Gradients stop between steps.
+A model with feedback is trained over `masking.steps` of its own steps (core/unrolling.py), each
+with all terms.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import smpl_jax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from genhmr_jax.core import losses, quantizer
+from genhmr_jax.core.losses import known_mean
 from genhmr_jax.core.masking import BINS
-from genhmr_jax.core.sampling import most_confident
+from genhmr_jax.core.steps import Steps
 from genhmr_jax.core.system import Params
-from genhmr_jax.data.image_rows import known_mean, rooted
+from genhmr_jax.core.unrolling import Step, Sums, only_step, score_gap, unrolled
+from genhmr_jax.data.image_rows import rooted
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry.keypoints import project_keypoints
-from genhmr_jax.geometry.metrics import distances, masked_mean, procrustes
-from genhmr_jax.nets.rows import by_rows
-from genhmr_jax.systems.genhmr.feedback import Estimate
-from genhmr_jax.systems.genhmr.model import NEAR, Encoded
+from genhmr_jax.geometry.metrics import distances, masked_mean
+from genhmr_jax.systems.genhmr.model import Encoded
 from genhmr_jax.systems.genhmr.samples import Sample
-from genhmr_jax.systems.genhmr.steps import Steps
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
-Sums = dict[str, jax.Array]
 ALTERNATIVE_STEPS = 2  # after which an estimate to other names of the keypoints is scored
 
 
@@ -45,22 +40,6 @@ class Truth(NamedTuple):
     joints: Float[Array, "B 24 3"]
     points2d: Float[Array, "B K 2"]
     weak_camera: Float[Array, "B 3"]
-
-
-class Step(NamedTuple):
-    """A step of sampling in training.
-
-    Attributes:
-      logits: of all tokens.
-      estimate: the body that they decode to.
-      weight: of each token in the cross-entropy.
-      is_first: whether it is the first step of a model with feedback.
-    """
-
-    logits: Float[Array, "B L N"]
-    estimate: Estimate
-    weight: Float[Array, "B L"]
-    is_first: Bool[Array, ""]
 
 
 def system_params(params: Params, frozen: Any) -> Params:
@@ -97,71 +76,40 @@ class Objective:
         truth = _truth(sample.rows, encoded)
         people = (frozen["body"], encoded)
         steps = self.system.steps(everything, *people)
+        masked = sample.targets.masked
+        embed = lambda logits, mask: self._embeddings(logits, mask, steps, sample)
         if not spec.feedback:
-            last = self._only_step(steps, sample)
+            last = only_step(steps, masked, embed)
             return self._step_terms(last, truth, sample), self._metrics(last, truth, sample)
         # 1. Every step has all terms; their means count.
         terms_of = lambda step: (
             self._step_terms(step, truth, sample)
             | {"score": _score_term(steps, step, truth, sample)}
         )
-        last, terms = self._unrolled(steps, sample, self.config.masking.steps, terms_of)
+        last, terms = unrolled(steps, masked, self.config.masking.steps, embed, terms_of)
         terms = {name: jnp.mean(values) for name, values in terms.items()}
         # 2. Estimates from other names of the keypoints, which the scorer must tell apart.
         if spec.num_keypoints:
             assignment = sample.targets.assignment
             constant = jax.lax.stop_gradient((everything, people))
             other = self.system.steps(constant[0], *constant[1], assignment)
-            wrong, _ = self._unrolled(other, sample, ALTERNATIVE_STEPS, lambda step: {})
+            wrong, _ = unrolled(other, masked, ALTERNATIVE_STEPS, embed, lambda step: {})
             steps = self.system.steps(everything, *people, assignment)
             terms["score"] += _score_term(steps, wrong, truth, sample)
         return terms, self._metrics(last, truth, sample)
-
-    def _only_step(self, steps: Steps, sample: Sample) -> Step:
-        """The step of a model without feedback: all masked tokens at once."""
-        targets = sample.targets
-        logits, state = steps.predict(targets.visible, steps.start())
-        estimate = steps.decoded(self._embeddings(logits, targets.mask, steps, sample), state)
-        never = jnp.zeros((), bool)
-        return Step(logits, estimate.estimate, targets.token_weight, never)
-
-    def _unrolled(
-        self, steps: Steps, sample: Sample, count: int, terms_of: Callable[[Step], Sums]
-    ) -> tuple[Step, Sums]:
-        """`count` steps of a model with feedback: the last one, and the terms of all, stacked."""
-        targets = sample.targets
-        nothing = jnp.full_like(targets.tokens, self.system.spec.tokenizer.codebook_size)
-
-        def run(carry: tuple, number: Int[Array, ""]) -> tuple[tuple, Sums]:
-            visible, mask, weight, state = carry
-            # 1. Predict, decode, and compute the terms.
-            logits, state = steps.predict(visible, state)
-            state, confidence = steps.assess(self._embeddings(logits, mask, steps, sample), state)
-            step = Step(logits, state.estimate, weight, number == 0)
-            terms = terms_of(step)
-            # 2. What the next step sees: the most confident own guesses, or true tokens.
-            keep = most_confident(jax.lax.stop_gradient(confidence), targets.kept[:, None])
-            own = jnp.where(keep, jnp.argmax(logits, -1), nothing)
-            visible = jnp.where(targets.unroll[:, None], own, targets.visible)
-            return (visible, targets.mask, targets.token_weight, state), terms
-
-        everything = jnp.ones_like(targets.mask)
-        start = by_rows((nothing, everything, targets.first_weight, steps.start()))
-        (*_, weight, state), terms = jax.lax.scan(run, start, jnp.arange(count))
-        return Step(state.logits, state.estimate, weight, jnp.asarray(count == 1)), terms
 
     def _embeddings(
         self, logits: Float[Array, "B L N"], mask: Bool[Array, "B L"], steps: Steps, sample: Sample
     ) -> Float[Array, "B L D"]:
         """What is decoded: a sample of each masked token, and the true code of the others."""
-        vectors, targets = steps.params["codebook"]["vectors"], sample.targets
+        vectors, targets = steps.vectors, sample.targets
         soft = self._differentiable_sample(logits, vectors, targets.noise_key)
-        return jnp.where(mask[..., None], soft, vectors[targets.tokens])
+        return jnp.where(mask[..., None], soft, vectors[targets.masked.tokens])
 
     def _step_terms(self, step: Step, truth: Truth, sample: Sample) -> Sums:
         """The cross-entropy of the masked tokens, and the terms of the body."""
         smoothing = self.config.loss.label_smoothing
-        nll = losses.token_nll(step.logits, sample.targets.tokens, smoothing)
+        nll = losses.token_nll(step.logits, sample.targets.masked.tokens, smoothing)
         return {"token": jnp.sum(step.weight * nll)} | _body_terms(step, truth, sample)
 
     def _metrics(self, step: Step, truth: Truth, sample: Sample) -> Sums:
@@ -200,11 +148,11 @@ def _truth(rows: Rows, encoded: Encoded) -> Truth:
 
 def _accuracies(logits: Float[Array, "B L N"], sample: Sample) -> Sums:
     """Share of masked tokens that are right, and the number of right ones by mask ratio."""
-    targets = sample.targets
-    is_right = jnp.argmax(logits, -1) == targets.tokens
-    right = jnp.sum(targets.mask & is_right, -1)
-    by_ratio = jnp.sum(targets.bins * right[:, None], 0)
-    metrics = {"accuracy": jnp.sum(targets.token_weight * is_right)}
+    masked = sample.targets.masked
+    is_right = jnp.argmax(logits, -1) == masked.tokens
+    right = jnp.sum(masked.mask & is_right, -1)
+    by_ratio = jnp.sum(sample.targets.bins * right[:, None], 0)
+    metrics = {"accuracy": jnp.sum(masked.token_weight * is_right)}
     return metrics | {
         f"accuracy_masked_to_{100 * (i + 1) // BINS}%": by_ratio[i] for i in range(BINS)
     }
@@ -230,21 +178,11 @@ def _body_terms(step: Step, truth: Truth, sample: Sample) -> Sums:
 
 
 def _score_term(steps: Steps, step: Step, truth: Truth, sample: Sample) -> Float[Array, ""]:
-    """How wrong the scorer is: cross-entropy of "near", and the log of the errors.
-
-    Rows that saw true tokens do not count.
-    """
-    counts, score = sample.targets.unroll | step.is_first, steps.score(step.estimate)
-    joints = jax.lax.stop_gradient(step.estimate.joints)
+    """How wrong the scorer is; rows that saw true tokens do not count."""
+    counts, score = sample.targets.masked.unroll | step.is_first, steps.score(step.estimate)
     known = sample.rows.confidence_of_joints()
-    aligned = distances(procrustes(joints, truth.joints, known)(joints), truth.joints)
-    from_root = distances(rooted(joints, known), rooted(truth.joints, known))
-    near = (aligned[..., None] < jnp.array(NEAR)).astype(jnp.float32)
-    logits = score.near
-    entropy = jnp.mean(jax.nn.softplus(logits) - near * logits, -1)
-    errors = jnp.stack([masked_mean(aligned, known), masked_mean(from_root, known)], -1)
-    gap = jnp.abs(score.log_error - jnp.log(errors + 1e-3))
-    value = known_mean(entropy, known) + 0.5 * jnp.mean(gap, -1)
+    both = rooted(step.estimate.joints, known), rooted(truth.joints, known)
+    value = score_gap(score, *both, known, steps)
     return jnp.sum(counts * sample.targets.weights.joints3d * value)
 
 

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import smpl_jax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from genhmr_jax.core import losses
 from genhmr_jax.core.inputs import Inputs
-from genhmr_jax.core.masking import random_mask, ratio_bins, visible_tokens
+from genhmr_jax.core.masking import ratio_bins
+from genhmr_jax.core.unrolling import MaskedTokens, masked_tokens
 from genhmr_jax.data import turns, views
 from genhmr_jax.data.image_rows import with_maps
 from genhmr_jax.data.poses import PoseRows
@@ -34,29 +35,18 @@ class Targets:
     """What the network must predict of B rows, and how much each row weighs.
 
     Attributes:
-      tokens: ids of the true pose; `visible`: those that the network is given, else the mask id.
-      mask: True where a token must be predicted.
-      token_weight: of each token in the cross-entropy; they sum to 1. first_weight: the same in a
-        first step, in which every token is masked.
+      masked: the tokens.
       weights: of each row in the other terms; each label's sum to 1 over the rows that carry it.
       bins: of the row's mask ratio (core.masking.ratio_bins), for the accuracy by ratio.
       noise_key: (B,), for the straight-through sample.
-      assignment: of feedback.ASSIGNMENTS but the first, for the estimate that the scorer must tell
+      assignment: of names.ASSIGNMENTS but the first, for the estimate that the scorer must tell
         from the right one.
-      unroll: whether later steps of the row continue from the network's own guesses; `kept` tokens
-        of them.
     """
 
-    tokens: Int[Array, "B L"]
-    visible: Int[Array, "B L"]
-    mask: Bool[Array, "B L"]
-    token_weight: Float[Array, "B L"]
-    first_weight: Float[Array, "B L"]
+    masked: MaskedTokens
     weights: Known
     bins: Float[Array, "B R"]
     noise_key: Array
-    unroll: Bool[Array, "B"]
-    kept: Int[Array, "B"]
     assignment: Int[Array, "B"]
 
 
@@ -184,7 +174,6 @@ class SampleMaker:
 
     def _targets(self, frozen: Any, rows: Rows, keys: Array) -> Targets:
         """Tokens, the visible ones of them, and the weights of every term."""
-        masking, spec = self.config.masking, self.system.spec.tokenizer
         # 1. Tokens of the true pose, in the axes of the network's inputs.
         tokenizer = tokenizer_of(self.system.spec, frozen)
         rotmats = rows.rotmats
@@ -192,29 +181,16 @@ class SampleMaker:
             turn = rows.inputs().view.upright()[0]
             rotmats = rotmats.at[:, 0].set(turn.mT @ rotmats[:, 0])
         tokens = tokenizer.tokenize(frozen["codebook"]["vectors"], rotmats)
-        # 2. Mask a random share; corrupt some of the visible ones.
-        rule = {
-            "schedule": masking.schedule,
-            "min_ratio": masking.min_ratio,
-        }
-        mask = random_mask(keys[:, 0], spec.length, **rule)
-        visible = visible_tokens(keys[:, 1], tokens, mask, spec.codebook_size, masking.corrupt)
-        # 3. Rows that continue from the network's own guesses must predict every token.
-        share = masking.unroll if self.system.spec.feedback else 0.0
-        unroll = jax.vmap(lambda key: jax.random.bernoulli(key, share))(keys[:, 5])
-        kept = jnp.sum(~mask, -1)
+        # 2. Mask a random share; with feedback some rows continue from the network's own guesses.
+        how = self.system.spec.tokenizer.codebook_size, rows.labels.rotation
+        pick = keys[:, jnp.array([0, 1, 5])]
+        unroll = self.system.spec.feedback
+        masked = masked_tokens(pick, tokens, self.config.masking, *how, unroll=unroll)
         other = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys[:, 5])
-        mask = mask | unroll[:, None]
         return Targets(
-            tokens=tokens,
-            visible=visible,
-            mask=mask,
-            token_weight=losses.normalised(mask * rows.labels.rotation[:, None]),
-            first_weight=losses.normalised(jnp.ones(mask.shape) * rows.labels.rotation[:, None]),
+            masked=masked,
             weights=jax.tree.map(losses.normalised, rows.labels),
-            bins=ratio_bins(mask),
+            bins=ratio_bins(masked.mask),
             noise_key=keys[:, 2],
-            unroll=unroll,
-            kept=kept,
             assignment=jax.vmap(lambda key: 1 + jax.random.randint(key, (), 0, 2))(other),
         )

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from genhmr_jax.core import confidence, sampling
 from genhmr_jax.core.choices import DECODE_RULES
+from genhmr_jax.core.feedback import DetectedKeypoints, Estimate
 from genhmr_jax.core.inputs import Inputs, repeated, turned, upright
 from genhmr_jax.core.preparation import AroundKeypoints
 from genhmr_jax.core.refinement import Parts, RefineSpec
@@ -23,12 +24,12 @@ from genhmr_jax.core.system import Latents, Params
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import normalize_keypoints
 from genhmr_jax.io.program_store import remembered_shapes
-from genhmr_jax.systems.genhmr import feedback
+from genhmr_jax.systems.genhmr.names import ASSIGNMENTS, BODY_FORM, reassigned
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 
 if TYPE_CHECKING:
+    from genhmr_jax.core.steps import Steps
     from genhmr_jax.systems.genhmr.model import Encoded
-    from genhmr_jax.systems.genhmr.steps import Steps
 
 KIND = "genhmr"
 
@@ -94,7 +95,7 @@ class GenHmrSystem(AroundKeypoints):
             keypoints = normalize_keypoints(own.keypoints, own.view)
             if own.keypoints3d is not None:
                 keypoints3d = own.keypoints3d
-        detected = feedback.DetectedKeypoints(own.view, keypoints, keypoints3d)
+        detected = DetectedKeypoints(own.view, keypoints, keypoints3d)
         return (
             _networks()
             .network(self.spec, params)
@@ -129,8 +130,32 @@ class GenHmrSystem(AroundKeypoints):
         encoded: "Encoded",
         assignment: Int[Array, "B"] | None = None,
     ) -> "Steps":
-        """The steps of sampling for encoded people; see systems/genhmr/steps.py."""
-        return _steps().Steps(self.spec, params, body, encoded, assignment, self.remat)
+        """The steps of sampling for encoded people.
+
+        Args:
+          params, body, encoded: see `sample`.
+          assignment: one of ASSIGNMENTS, for other names of the detected keypoints.
+        """
+        network, vectors = _networks().network(self.spec, params), params["codebook"]["vectors"]
+        given, rows = encoded, encoded.detected.keypoints.shape[0]
+        number = jnp.zeros(rows, jnp.int32) if assignment is None else assignment
+        if assignment is not None:
+            renamed = reassigned(encoded.detected, assignment)
+            given = dataclasses.replace(encoded, detected=renamed)
+        return _steps().Steps(
+            form=BODY_FORM,
+            sizes=self.spec.tokenizer,
+            has_feedback=self.spec.feedback,
+            network=network,
+            decode=self.decoding(params),
+            vectors=vectors,
+            codes=network.transformer.codes(vectors),
+            body=body,
+            encoded=encoded,
+            given=given,
+            flags=jax.nn.one_hot(number, len(ASSIGNMENTS)),
+            remat=self.remat,
+        )
 
     def sample(
         self,
@@ -173,7 +198,7 @@ class GenHmrSystem(AroundKeypoints):
             known = ", ".join(DECODE_RULES)
             raise ValueError(f"unknown decode rule {rule!r}: choose among {known}")
         # 1. The rows: the candidates of one answer, or the hypotheses.
-        rows, assignment, names = keys.shape[0], None, len(feedback.ASSIGNMENTS)
+        rows, assignment, names = keys.shape[0], None, len(ASSIGNMENTS)
         candidates = 1
         if self.spec.feedback and self.spec.num_keypoints:
             candidates = 1 if distinct else names
@@ -223,7 +248,7 @@ class GenHmrSystem(AroundKeypoints):
 
         return trace.trace(self, params, body, encoded, keys, iterations)[0]
 
-    def photo_camera(self, encoded: "Encoded", estimate: feedback.Estimate) -> Float[Array, "B 3"]:
+    def photo_camera(self, encoded: "Encoded", estimate: Estimate) -> Float[Array, "B 3"]:
         """The weak camera of an estimate, in the photo's crop."""
         if encoded.turn is None:
             return estimate.weak_camera
@@ -282,7 +307,7 @@ def _best(latents: Latents, candidates: int) -> Latents:
 
 def _steps() -> types.ModuleType:
     """The module of the steps, see `_networks`."""
-    from genhmr_jax.systems.genhmr import steps
+    from genhmr_jax.core import steps
 
     return steps
 

@@ -11,9 +11,10 @@ import numpy as np
 import smpl_jax
 
 from genhmr_jax.core.inputs import conditioned
+from genhmr_jax.core.losses import known_mean
 from genhmr_jax.core.system import Params
 from genhmr_jax.data import views
-from genhmr_jax.data.image_rows import ImageRows, known_mean
+from genhmr_jax.data.image_rows import ImageRows
 from genhmr_jax.data.poses import PoseCorpus, PoseRows
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.systems.genhmr.objective import keypoint_gap, system_params

@@ -3,6 +3,9 @@
     21 keypoints -> graph convolutions on the hand's skeleton -> pose tokens
     [pose tokens, box token, masked tokens] -> GAPR blocks -> synthesizer -> logits
 
+With feedback, which is ours, it also gets the estimate of the step before; core/steps.py has the
+steps. Shape and camera are then corrected in each step, and not regressed once.
+
 GAPR is the paper's graph-based anatomical pose refinement. The synthesizer is the layers of
 core/masked_transformer.py: self-attention, deformable cross-attention to the image's maps, MLP.
 Where the paper and its figures leave a size open, it is a field of MaskHandSpec or named here.
@@ -19,6 +22,15 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from smpl_jax.keypoints import HAND21
 
+from genhmr_jax.core.feedback import DetectedKeypoints, Estimate, joints_of_tokens
+from genhmr_jax.core.feedback_networks import (
+    CELL_WIDTH,
+    Correction,
+    FeedbackSpec,
+    Score,
+    Scorer,
+    cells_at,
+)
 from genhmr_jax.core.masked_transformer import (
     MaskedTransformer,
     SelfAttention,
@@ -26,6 +38,8 @@ from genhmr_jax.core.masked_transformer import (
 )
 from genhmr_jax.core.tokenizer import PoseTokenizer
 from genhmr_jax.geometry.camera import CropCamera
+from genhmr_jax.geometry.hand_crop import MARGIN, palm_region
+from genhmr_jax.geometry.hand_pixels import EXTENT
 from genhmr_jax.geometry.mesh import normalised_adjacency
 from genhmr_jax.nets.graph import GraphResidualBlock
 from genhmr_jax.nets.heads import ShapeCameraHead
@@ -33,12 +47,8 @@ from genhmr_jax.nets.pyramid import ProjectLevels, SimplePyramid
 from genhmr_jax.nets.remat import checkpointed
 from genhmr_jax.nets.rows import by_rows
 from genhmr_jax.nets.vit import Vit, VitSpec, normalise
-from genhmr_jax.systems.maskhand.spec import MaskHandSpec
+from genhmr_jax.systems.maskhand.spec import HAND_FORM, MaskHandSpec
 
-LIFTED_SCALE = 10.0
-"""Of 3D keypoints in metres, as inputs."""
-HAND_SIZE = 0.1
-"""Metres: the head regresses the weak camera in this unit, so that its outputs are about 1."""
 SQUEEZE = 4
 """The width over that of the squeeze-and-excitation's inner layer."""
 
@@ -51,41 +61,29 @@ def skeleton_adjacency() -> Float[np.ndarray, "21 21"]:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class DetectedHand:
-    """The detected keypoints of B hands, in the axes of the network.
-
-    Attributes:
-      view: the camera, whose crop is the hand's region.
-      keypoints: (B, 21, 3) crop coordinates and confidence; zero where not detected.
-      keypoints3d: (B, 21, 3) metres from the wrist; all zero where not known.
-    """
-
-    view: CropCamera
-    keypoints: Float[Array, "B 21 3"]
-    keypoints3d: Float[Array, "B 21 3"]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
 class Encoded:
     """The encoded inputs of B hands; computed once, before sampling.
 
     Attributes:
-      view: the network's camera. photo: the photo's. turn: (B, 3, 3) from its axes to the photo's.
+      detected: the detected keypoints, in the axes of the network, and its camera.
+      photo: the photo's camera. turn: (B, 3, 3) from the axes of the network to the photo's.
       context: (B, S, C) context tokens.
       image_values: see MaskedTransformer.image_values; None without an image.
+      cells: for each map (B, 1, H, W, CELL_WIDTH), which the correction reads at the joints; None
+        without an image, or without feedback.
       image_weight: (B,) 0 where the image of a row is ignored.
-      betas, weak_camera: (B, 10), (B, 3) in the axes of the network.
+      betas, weak_camera: (B, 10), (B, 3) in the axes of the network, of a model without feedback.
     """
 
-    view: CropCamera
+    detected: DetectedKeypoints
     photo: CropCamera
     turn: Float[Array, "B 3 3"]
     context: Float[Array, "B S C"]
     image_values: list[list[jax.Array]] | None
+    cells: list[Float[Array, "B 1 H W C"]] | None
     image_weight: Float[Array, "B"] | None
-    betas: Float[Array, "B 10"]
-    weak_camera: Float[Array, "B 3"]
+    betas: Float[Array, "B 10"] | None
+    weak_camera: Float[Array, "B 3"] | None
 
 
 class PoseBranch(nnx.Module):
@@ -104,9 +102,9 @@ class PoseBranch(nnx.Module):
             self.pool = nnx.Param(np.log(_groups(self.tokens) + 0.01))
         self.out = nnx.Linear(width, width, rngs=rngs)
 
-    def __call__(self, hand: DetectedHand) -> Float[Array, "B S C"]:
+    def __call__(self, hand: DetectedKeypoints) -> Float[Array, "B S C"]:
         kind = self.position[...].dtype
-        nodes = jnp.concatenate([hand.keypoints, LIFTED_SCALE * hand.keypoints3d], -1)
+        nodes = jnp.concatenate([hand.keypoints, hand.keypoints3d / HAND_FORM.spread], -1)
         x = self.node(nodes.astype(kind)) + self.position[...]
         adjacency = skeleton_adjacency()
         for _, block in sorted(self.blocks.items()):
@@ -167,8 +165,16 @@ class MaskHand(nnx.Module):
         blocks = {f"block_{i}": GaprBlock(spec, length, rngs=rngs) for i in range(spec.gapr_blocks)}
         self.gapr = nnx.Dict(blocks)
         of_tokens = (sizes.length, sizes.codebook_size, sizes.code_dim)
-        self.transformer = MaskedTransformer(t, *of_tokens, rngs=rngs)
-        self.head = ShapeCameraHead(t.width, t.heads, rngs=rngs)
+        learned = {"learned_reference": not spec.feedback}
+        self.transformer = MaskedTransformer(t, *of_tokens, **learned, rngs=rngs)
+        if spec.feedback:
+            of_estimate = _feedback(spec)
+            self.correction = Correction(of_estimate, sizes.length, t.width, rngs=rngs)
+            self.scorer = Scorer(of_estimate, rngs=rngs)
+            if t.levels:
+                self.cell = nnx.Linear(t.width, CELL_WIDTH, rngs=rngs)
+        else:
+            self.head = ShapeCameraHead(t.width, t.heads, rngs=rngs)
         if spec.trains_encoder:
             self.encoder = Vit(vit_of(spec), rngs=rngs)
             scales = spec.encoder_channels[-1], t.width, spec.pyramid_scales
@@ -178,7 +184,7 @@ class MaskHand(nnx.Module):
 
     def encode(
         self,
-        hand: DetectedHand,
+        detected: DetectedKeypoints,
         photo: CropCamera,
         turn: Float[Array, "B 3 3"],
         maps: list[Float[Array, "B H W _"]] | None = None,
@@ -192,7 +198,7 @@ class MaskHand(nnx.Module):
         """Encode the inputs, once before sampling.
 
         Args:
-          hand, photo, turn: see Encoded.
+          detected, photo, turn: see Encoded.
           maps: the image encoder's maps around the hand, finest first, or None.
           image_weight: 0 where the image of a row must be ignored.
           images: pixels around the hand in 0..1, for a ViT that is part of the model.
@@ -201,7 +207,7 @@ class MaskHand(nnx.Module):
           frozen_layers: number of first layers of the ViT without gradient, see `Vit`.
         """
         # 1. The image: maps of the encoder, and values of the transformer.
-        levels, values = None, None
+        levels, values, cells = None, None, None
         if images is not None:
             pixels = normalise(images, self.encoder.spec)
             maps = self.encoder(pixels, drop_path, remat, frozen_layers)
@@ -209,22 +215,65 @@ class MaskHand(nnx.Module):
             with jax.named_scope("pyramid"):
                 levels = checkpointed(lambda maps: self.pyramid(maps), remat)(maps)
             values = self.transformer.image_values(levels, transformer_remat(remat))
-            rows = hand.keypoints.shape[0]
+            rows = detected.keypoints.shape[0]
             image_weight = jnp.ones(rows) if image_weight is None else image_weight
-        # 2. The 2D pose and the box; shape and camera from them and the image.
-        pose = self.branch(hand)
-        box = self.box(hand.view.box_information().astype(pose.dtype))
+        # 2. The 2D pose and the box; without feedback, shape and camera from them and the image.
+        pose = self.branch(detected)
+        box = self.box(detected.view.box_information().astype(pose.dtype))
         context = jnp.concatenate([pose, box[:, None]], 1)
-        coarsest = None if levels is None else levels[-1]
-        betas, weak = self.head(context, coarsest, image_weight)
-        weak = weak * np.array([1 / HAND_SIZE, HAND_SIZE, HAND_SIZE], np.float32)
-        return Encoded(hand.view, photo, turn, context, values, image_weight, betas, weak)
+        if self.spec.feedback:
+            cells = None if levels is None else [self.cell(m)[:, None] for m in levels]
+            betas = weak = None
+        else:
+            coarsest = None if levels is None else levels[-1]
+            betas, weak = self.head(context, coarsest, image_weight)
+            weak = weak * weak_unit()
+        return Encoded(detected, photo, turn, context, values, cells, image_weight, betas, weak)
+
+    def _in_maps(
+        self, points: Float[Array, "B P 2"], detected: DetectedKeypoints
+    ) -> Float[Array, "B P 2"]:
+        """Crop coordinates -> 0..1 in the encoder's maps; at most half a map outside."""
+        if self.spec.trains_encoder:
+            # The picture (geometry/hand_pixels.py), of which a ViT gets the middle 192 columns.
+            inside = points * MARGIN / EXTENT / np.array([0.75, 1.0], np.float32)
+            return jnp.clip((inside + 1) / 2, -0.5, 1.5)
+        # The region of the network's last pass, which is close to the one that it would take next.
+        region = palm_region(detected.keypoints[..., :2], least=0.01)[:, None]
+        offset, cos, sin = (
+            points - region[..., :2],
+            *(f(region[..., 3]) for f in (jnp.cos, jnp.sin)),
+        )
+        across = cos * offset[..., 0] + sin * offset[..., 1]
+        down = cos * offset[..., 1] - sin * offset[..., 0]
+        inside = jnp.stack([across, down], -1) / region[..., 2:3]
+        return jnp.clip(inside + 0.5, -0.5, 1.5)
+
+    def _at_joints(self, encoded: Encoded, estimate: Estimate) -> Float[Array, "B F"] | None:
+        """The image's features at the joints of an estimate."""
+        points = self._in_maps(estimate.joints2d, encoded.detected)
+        levels = self.spec.transformer.levels
+        return cells_at(encoded.cells, points, encoded.image_weight, levels)
+
+    def corrected(
+        self, encoded: Encoded, estimate: Estimate
+    ) -> tuple[Float[Array, "B L C"], Estimate]:
+        """The features of the tokens for the next step, and its corrected shape and camera."""
+        with jax.named_scope("correction"):
+            at_joints = self._at_joints(encoded, estimate)
+            return self.correction(estimate, encoded.detected, at_joints)
+
+    def score(self, encoded: Encoded, estimate: Estimate, flags: Float[Array, "B 0"]) -> Score:
+        """Estimate the errors of an estimate."""
+        return self.scorer(estimate, encoded.detected, self._at_joints(encoded, estimate), flags)
 
     def logits(
         self,
         tokens: Int[Array, "B L"],
         codes: Float[Array, "N D+1"],
         encoded: Encoded,
+        estimate: Estimate | None = None,
+        token_features: Float[Array, "B L C"] | None = None,
         *,
         remat: str = "none",
     ) -> Float[Array, "B L N"]:
@@ -234,12 +283,18 @@ class MaskHand(nnx.Module):
           tokens: ids; N where masked.
           codes: of `MaskedTransformer.codes`.
           encoded: of `encode`.
+          estimate, token_features: of a model with feedback: the current estimate, and what the
+            correction made of it.
           remat: see `encode`.
         """
         image = encoded.image_values, encoded.image_weight, transformer_remat(remat)
-        refined = functools.partial(self._refined, remat=remat)
+        how = {"before_layers": functools.partial(self._refined, remat=remat)}
+        if self.spec.feedback and encoded.image_values is not None:
+            points = self._in_maps(estimate.joints2d, encoded.detected)
+            how["reference"] = points[:, joints_of_tokens(self.spec.tokenizer)]
+        how["token_features"] = token_features
         with jax.named_scope("transformer"):
-            return self.transformer(tokens, codes, encoded.context, *image, before_layers=refined)
+            return self.transformer(tokens, codes, encoded.context, *image, **how)
 
     def _refined(self, x: Float[Array, "B S C"], remat: str) -> Float[Array, "B S C"]:
         """The sequence after the GAPR blocks."""
@@ -247,6 +302,19 @@ class MaskHand(nnx.Module):
             apply = checkpointed(lambda x, block=block: by_rows(block(x)), remat)
             x = apply(x)
         return x
+
+
+def weak_unit() -> Float[np.ndarray, "3"]:
+    """Weak cameras in units of a hand times it are in metres; their values are then about 1."""
+    size = HAND_FORM.size
+    return np.array([1 / size, size, size], np.float32)
+
+
+def _feedback(spec: MaskHandSpec) -> FeedbackSpec:
+    """The sizes of the networks that read the estimate."""
+    widths = spec.correction_width, spec.correction_depth, spec.score_width
+    counts = len(HAND21), spec.transformer.levels
+    return FeedbackSpec(HAND_FORM, *counts, *widths, token_features=spec.token_features)
 
 
 def vit_of(spec: MaskHandSpec) -> VitSpec:

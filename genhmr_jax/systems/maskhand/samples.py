@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import smpl_jax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from genhmr_jax.core import losses
 from genhmr_jax.core.inputs import Inputs, upright
-from genhmr_jax.core.masking import random_mask, visible_tokens
 from genhmr_jax.core.tokenizer import PoseTokenizer
+from genhmr_jax.core.unrolling import MaskedTokens, masked_tokens
 from genhmr_jax.data.hands import views
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry.hand import hand_keypoints
@@ -35,10 +35,9 @@ class Sample:
       rotmats, betas, weak_camera: of the true hands.
       keypoints: (B, 21, 3) metres from the wrist, true.
       points2d: (B, 21, 2) crop coordinates, true.
-      tokens: of the true pose; `visible`: those that the network is given, else the mask id.
-      mask: True where a token must be predicted.
-      token_weight: of each token in the cross-entropy; they sum to 1 in training.
-      weight: of each row in the other terms; the same.
+      joints: (B, 16, 3) the same, of the joints.
+      masked: the tokens.
+      weight: of each row in the loss; they sum to 1 in training.
     """
 
     inputs: Inputs
@@ -46,11 +45,9 @@ class Sample:
     betas: Float[Array, "B S"]
     weak_camera: Float[Array, "B 3"]
     keypoints: Float[Array, "B 21 3"]
+    joints: Float[Array, "B 16 3"]
     points2d: Float[Array, "B 21 2"]
-    tokens: Int[Array, "B L"]
-    visible: Int[Array, "B L"]
-    mask: Bool[Array, "B L"]
-    token_weight: Float[Array, "B L"]
+    masked: MaskedTokens
     weight: Float[Array, "B"]
 
 
@@ -63,6 +60,7 @@ class SampleMaker:
       vit_layers: number of layers of the image encoder, for stochastic depth; 0 if it is not a ViT.
       tokenizer: the frozen one, with its parameters.
       vectors: its code vectors.
+      feedback: whether the model has feedback.
       hand: a keypoint model of a right hand.
     """
 
@@ -70,6 +68,7 @@ class SampleMaker:
     vit_layers: int
     tokenizer: PoseTokenizer
     vectors: Float[Array, "N D"]
+    feedback: bool
     hand: smpl_jax.SmplModel
 
     def prepare(self, batch: dict[str, Any]) -> dict[str, Sample]:
@@ -121,23 +120,18 @@ class SampleMaker:
         output = smpl_jax.forward(self.hand, labels.betas, labels.rotmats)
         points = hand_keypoints(self.hand, output)
         # 2. Tokens, and the visible ones of them.
-        masking, codes = self.config.masking, self.vectors.shape[0]
         tokens = self.tokenizer.tokenize(self.vectors, labels.rotmats)
-        pairs = jax.vmap(jax.random.split)(keys)
-        rule = {"schedule": masking.schedule, "min_ratio": masking.min_ratio}
-        mask = random_mask(pairs[:, 0], tokens.shape[1], **rule)
-        visible = visible_tokens(pairs[:, 1], tokens, mask, codes, masking.corrupt)
+        threes = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
+        how = self.config.masking, self.vectors.shape[0], weight
         return Sample(
             inputs=own,
             rotmats=labels.rotmats,
             betas=labels.betas,
             weak_camera=labels.weak_camera,
             keypoints=points - points[:, :1],
+            joints=output.joints - output.joints[:, :1],
             points2d=own.view.to_crop(labels.points2d),
-            tokens=tokens,
-            visible=visible,
-            mask=mask,
-            token_weight=losses.normalised(mask * weight[:, None]),
+            masked=masked_tokens(threes, tokens, *how, unroll=self.feedback),
             weight=weight,
         )
 

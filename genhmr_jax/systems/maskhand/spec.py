@@ -1,13 +1,28 @@
 """The architecture and sizes of MaskHand, apart from the network (see core/sizes.py)."""
 
 import dataclasses
+import math
 from typing import Any
 
+from smpl_jax.keypoints import HAND21
+
 from genhmr_jax.core import encoders
+from genhmr_jax.core.feedback import Form
 from genhmr_jax.core.sizes import TokenizerSpec, TransformerSpec
 from genhmr_jax.detect import hands
 
 POSE_TOKENS = (1, 6, 21)
+_TURN = 2 * math.pi / 3 / math.sqrt(3)
+HAND_FORM = Form(
+    keypoints=tuple(HAND21),
+    roots=("wrist",),
+    # A flat hand, fingers up, its back towards the camera.
+    mean_pose=(-_TURN, -_TURN, _TURN, *[0.0] * 45),
+    size=0.1,
+    spread=0.1,
+    near=(0.005, 0.01),
+)
+"""The form of a hand for feedback."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +41,10 @@ class MaskHandSpec:
         the pixels are the input.
       encoder_depth: number of a ViT's first layers to use; 0: all layers.
       pyramid_scales: of a ViT's map (nets/pyramid.py).
+      feedback: whether each step gets the projection of the estimate of the step before it
+        (core/feedback.py), as in GenHMR; the paper's model has none. `correction_width`,
+        `correction_depth`, `token_features` and `score_width` are sizes of the networks that read
+        the estimate (core/feedback_networks.py).
     """
 
     tokenizer: TokenizerSpec = TokenizerSpec(skeleton="hand")
@@ -36,6 +55,11 @@ class MaskHandSpec:
     encoder: str = ""
     encoder_depth: int = 0
     pyramid_scales: tuple[float, ...] = (4.0, 2.0, 1.0)
+    feedback: bool = False
+    correction_width: int = 256
+    correction_depth: int = 3
+    token_features: int = 64
+    score_width: int = 128
 
     def __post_init__(self) -> None:
         levels = len(self.encoder_channels)

@@ -9,12 +9,14 @@ import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import smpl_jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from genhmr_jax.core import confidence, sampling
+from genhmr_jax.core.feedback import DetectedKeypoints
 from genhmr_jax.core.inputs import Inputs, turned, upright
 from genhmr_jax.core.refinement import Parts, RefineSpec
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
@@ -25,16 +27,13 @@ from genhmr_jax.geometry.hand import mirror_pixels, mirror_points
 from genhmr_jax.geometry.hand_crop import upright_region
 from genhmr_jax.geometry.keypoints import normalize_keypoints
 from genhmr_jax.io.program_store import remembered_shapes
-from genhmr_jax.systems.maskhand.spec import MaskHandSpec
+from genhmr_jax.systems.maskhand.spec import HAND_FORM, MaskHandSpec
 
 if TYPE_CHECKING:
+    from genhmr_jax.core.steps import Steps
     from genhmr_jax.systems.maskhand.model import Encoded
 
 KIND = "maskhand"
-NEAR = 0.01
-"""Metres. The confidence of a joint is the probability that its error is smaller, see `within`."""
-
-
 EXACT = RefineSpec()
 """Settings of the refinement for keypoints that are known well."""
 
@@ -61,11 +60,13 @@ class MaskHandSystem:
     refinement = RefineSpec(prior_pose=0.064)
 
     def default_iterations(self, hypotheses: int) -> int:
-        """The paper's five for hypotheses.
+        """See core.system.System.
 
-        One answer decodes expected embeddings, whose error only grows with more iterations: 11.0 mm
-        with one, 11.4 with five on rendered validation hands.
+        Without feedback hypotheses have the paper's five. One answer decodes expected embeddings,
+        whose error only grows with more iterations.
         """
+        if self.spec.feedback:
+            return 2 if hypotheses > 1 else 3
         return 5 if hypotheses > 1 else 1
 
     @property
@@ -138,10 +139,10 @@ class MaskHandSystem:
         """
         networks = _networks()
         keypoints = normalize_keypoints(own.keypoints, own.view)
-        hand = networks.DetectedHand(own.view, keypoints, own.keypoints3d)
+        detected = DetectedKeypoints(own.view, keypoints, own.keypoints3d)
         network = networks.network(self.spec, params)
         return network.encode(
-            hand,
+            detected,
             photo,
             turn,
             own.maps,
@@ -152,13 +153,25 @@ class MaskHandSystem:
             frozen_layers=self.frozen_layers,
         )
 
-    def logits_of(
-        self, params: Params, encoded: "Encoded"
-    ) -> Callable[[Int[Array, "B L"]], Float[Array, "B L N"]]:
-        """The logits of token ids (the mask id where masked), for `sampling.sample`."""
-        network = _networks().network(self.spec, params)
-        codes = network.transformer.codes(params["codebook"]["vectors"])
-        return lambda tokens: network.logits(tokens, codes, encoded, remat=self.remat)
+    def steps(self, params: Params, body: smpl_jax.SmplModel, encoded: "Encoded") -> "Steps":
+        """The steps of sampling for encoded hands (core/steps.py)."""
+        from genhmr_jax.core.steps import Steps
+
+        network, vectors = _networks().network(self.spec, params), params["codebook"]["vectors"]
+        return Steps(
+            form=HAND_FORM,
+            sizes=self.spec.tokenizer,
+            has_feedback=self.spec.feedback,
+            network=network,
+            decode=self.decoding(params),
+            vectors=vectors,
+            codes=network.transformer.codes(vectors),
+            body=body,
+            encoded=encoded,
+            given=encoded,
+            flags=jnp.zeros((encoded.context.shape[0], 0)),
+            remat=self.remat,
+        )
 
     def sample(
         self,
@@ -173,19 +186,32 @@ class MaskHandSystem:
     ) -> Latents:
         """Confidence-guided sampling (core/sampling.py), see core.system.System.
 
-        One answer decodes the expected embedding of each token in the step that kept it; several
-        hypotheses decode the sampled codes, so that they differ.
+        One answer decodes the expected embedding of each token, in the step that kept it, or with
+        feedback in the last step. Several hypotheses decode the sampled codes, so that they differ;
+        with feedback those of the tokens that were kept before the last step.
         """
-        vectors = params["codebook"]["vectors"]
+        steps, distinct = self.steps(params, body, encoded), hypotheses > 1
+        has_feedback = self.spec.feedback
         how = {"iterations": iterations, "temperature": temperature}
-        logits = self.logits_of(params, encoded)
-        samples = sampling.sample(logits, vectors, keys, self.spec.tokenizer.length, **how)
-        embeddings = vectors[samples.tokens] if hypotheses > 1 else samples.expected
-        wrist = smpl_jax.posed_joints(
-            body, encoded.betas, jnp.broadcast_to(jnp.eye(3), (len(keys), body.num_joints, 3, 3))
-        )[:, 0]
-        weak = encoded.photo.weak_of_upright(encoded.weak_camera, wrist)
-        return Latents(embeddings, encoded.betas, weak, samples.tokens, samples.first)
+        if has_feedback:
+            how["feedback"] = steps.feedback(commit=distinct)
+            if distinct:
+                how["iterations"] = jnp.maximum(iterations, 2)  # one iteration commits no token
+        length = self.spec.tokenizer.length
+        samples = sampling.sample(steps.logits, steps.vectors, keys, length, **how)
+        if has_feedback:
+            embeddings = samples.committed if distinct else samples.final
+        else:
+            embeddings = steps.vectors[samples.tokens] if distinct else samples.expected
+        state = samples.state if has_feedback else steps.start()
+        estimate = steps.decoded(embeddings, state).estimate
+        weak = encoded.photo.weak_of_upright(estimate.weak_camera, estimate.joints[:, 0])
+        latents = Latents(embeddings, estimate.betas, weak, samples.tokens, samples.first)
+        if not has_feedback:
+            return latents
+        score = steps.score(estimate)
+        near, expected = jax.nn.sigmoid(score.near[..., -1]), jnp.sum(jnp.exp(score.log_error), -1)
+        return dataclasses.replace(latents, near=near, expected_error=expected)
 
     def pose(
         self, params: Params, view: CropCamera
@@ -207,9 +233,14 @@ class MaskHandSystem:
         rotmats: Float[Array, "B 16 3 3"],
         keys: Array,
     ) -> Float[Array, "B 16"]:
-        """Probability that each joint is within NEAR of the truth, from the spread of samples."""
+        """Probability that each joint is within 1 cm of the truth (HAND_FORM.near).
+
+        A model with feedback has learned it. Otherwise it follows from the spread of samples.
+        """
+        if latents.near is not None:
+            return latents.near
         how = (self.decoding(params), params["codebook"]["vectors"], latents.logits)
-        return confidence.of_spread(*how, body, latents.betas, rotmats, keys, NEAR)
+        return confidence.of_spread(*how, body, latents.betas, rotmats, keys, HAND_FORM.near[-1])
 
 
 def _networks() -> types.ModuleType:

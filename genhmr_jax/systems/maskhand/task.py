@@ -13,9 +13,8 @@ import ml_collections
 import numpy as np
 import smpl_jax
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from genhmr_jax.core import losses
 from genhmr_jax.core.sizes import TokenizerSpec
 from genhmr_jax.data import poses
 from genhmr_jax.data.feature_set import FeatureSet
@@ -25,6 +24,7 @@ from genhmr_jax.geometry.hand import hand_keypoint_model, hand_keypoints, load_h
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.model_folder import load_meta, load_params, save_params
 from genhmr_jax.systems.maskhand import model
+from genhmr_jax.systems.maskhand.objective import Objective, system_params
 from genhmr_jax.systems.maskhand.samples import Sample, SampleMaker
 from genhmr_jax.systems.maskhand.spec import MaskHandSpec
 from genhmr_jax.systems.maskhand.system import KIND, MaskHandSystem
@@ -37,16 +37,12 @@ TOKENIZER = ("tokenizer", "codebook")
 BACKBONE = "genhmr"
 """The part of the folders of `genhmr convert`, and of the other systems, that has an encoder."""
 TOKENIZER_REMEDY = "give a model of configs/hand_tokenizer/cpu.py with --config.tokenizer=DIR"
-ITERATIONS = (1, 5)
+ITERATIONS = (1, 3, 5)
 """Of sampling, in validation."""
 
 
 class MaskHandTask(Task):
-    """Cross-entropy of the masked tokens, and losses of the hand that they decode to.
-
-    The terms are the paper's: tokens, MANO's parameters, 3D and projected keypoints. For a masked
-    token the decoder gets the expected embedding (the paper's differentiable sampling), for a
-    visible one its code.
+    """The training of MaskHand; systems/maskhand/objective.py has the loss.
 
     Args:
       config: of stage "maskhand".
@@ -77,7 +73,12 @@ class MaskHandTask(Task):
     def _maker(self, frozen: Any) -> SampleMaker:
         tokenizer = model.tokenizer(self.spec, frozen)
         of_tokenizer = self._vit_layers, tokenizer, frozen["codebook"]["vectors"]
-        return SampleMaker(self.config, *of_tokenizer, frozen["hand"])
+        return SampleMaker(self.config, *of_tokenizer, self.spec.feedback, frozen["hand"])
+
+    @property
+    def objective(self) -> Objective:
+        """The loss."""
+        return Objective(self.config, self.system)
 
     def without_remat(self) -> "MaskHandTask":
         task = copy.copy(self)
@@ -143,60 +144,7 @@ class MaskHandTask(Task):
     def loss(
         self, params: Any, extra: Any, frozen: Any, sample: dict[str, Sample]
     ) -> tuple[jax.Array, dict[str, Any]]:
-        total, all_terms, all_metrics = jnp.zeros(()), {}, {}
-        for group, part in sample.items():
-            terms, metrics = self._terms(params, frozen, part)
-            total = total + sum(self.config.loss[name] * value for name, value in terms.items())
-            prefix = "image_" if group == "images" else ""
-            all_terms |= {prefix + name: value for name, value in terms.items()}
-            all_metrics |= {prefix + name: value for name, value in metrics.items()}
-        return total, {"terms": all_terms, "metrics": all_metrics, "carry": {}}
-
-    def _terms(
-        self, params: Any, frozen: Any, sample: Sample
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """The terms of the loss, and metrics; all are sums over the rows."""
-        everything = _everything(params, frozen)
-        vectors = frozen["codebook"]["vectors"]
-        # 1. Predict the masked tokens, and decode.
-        encoded = self._encoded(everything, sample)
-        logits = self.system.logits_of(everything, encoded)(sample.visible)
-        soft = jax.nn.softmax(logits) @ vectors
-        embeddings = jnp.where(sample.mask[..., None], soft, vectors[sample.tokens])
-        rotmats = self.system.decoding(everything)(embeddings)
-        output = smpl_jax.forward(frozen["hand"], encoded.betas, rotmats)
-        points = hand_keypoints(frozen["hand"], output)
-        view = encoded.view
-        translation = view.translation(encoded.weak_camera)[:, None]
-        points2d = view.to_crop(view.project(points + translation))
-        points = points - points[:, :1]
-        # 2. Compare.
-        rows = {
-            "rotation": losses.row_mean((rotmats - sample.rotmats) ** 2),
-            "keypoints3d": losses.row_mean(jnp.abs(points - sample.keypoints)),
-            "keypoints2d": losses.row_mean(jnp.minimum(jnp.abs(points2d - sample.points2d), 1.0)),
-            "betas": losses.row_mean((encoded.betas - sample.betas) ** 2),
-            "camera": losses.row_mean(jnp.abs(self._camera_gap(encoded, sample))),
-        }
-        terms = {name: jnp.sum(sample.weight * value) for name, value in rows.items()}
-        terms["token"] = jnp.sum(sample.token_weight * losses.token_nll(logits, sample.tokens))
-        is_right = jnp.argmax(logits, -1) == sample.tokens
-        distance = jnp.linalg.norm(points - sample.keypoints, axis=-1).mean(-1)
-        return terms, {
-            "accuracy": jnp.sum(sample.token_weight * is_right),
-            "mpjpe_mm": 1000 * jnp.sum(sample.weight * distance),
-        }
-
-    def _camera_gap(self, encoded: model.Encoded, sample: Sample) -> Float[Array, "B 3"]:
-        """The error of the weak camera in units of a hand."""
-        unit = np.array([model.HAND_SIZE, 1 / model.HAND_SIZE, 1 / model.HAND_SIZE], np.float32)
-        return (encoded.weak_camera - sample.weak_camera) * unit
-
-    def _encoded(self, everything: Any, sample: Sample) -> model.Encoded:
-        """The encoded inputs, which are in the axes of the network already."""
-        own, rows = sample.inputs, sample.weight.shape[0]
-        turn = jnp.broadcast_to(jnp.eye(3), (rows, 3, 3))
-        return self.system.encode_upright(everything, own, own.view, turn)
+        return self.objective.loss(params, frozen, sample)
 
     @functools.cached_property
     def _measure(self):
@@ -204,8 +152,8 @@ class MaskHandTask(Task):
 
         @functools.partial(jax.jit, static_argnames="iterations")
         def measure(params: Any, frozen: Any, sample: Sample, iterations: int) -> dict[str, Array]:
-            everything, hand = _everything(params, frozen), frozen["hand"]
-            encoded = task._encoded(everything, sample)
+            everything, hand = system_params(params, frozen), frozen["hand"]
+            encoded = task.objective.encoded(everything, sample)
             keys = jax.random.split(jax.random.key(0), sample.weight.shape[0])
             latents = task.system.sample(everything, hand, encoded, keys, iterations=iterations)
             rotmats = task.system.decoding(everything)(latents.embeddings)
@@ -274,11 +222,6 @@ class MaskHandTask(Task):
             "codebook": self.frozen["codebook"],
         }
         save_params(directory, arrays, meta)
-
-
-def _everything(params: Any, frozen: Any) -> dict[str, Any]:
-    """The parameters that MaskHandSystem takes: the trained network's and the tokenizer's."""
-    return {KIND: params, "tokenizer": frozen["tokenizer"], "codebook": frozen["codebook"]}
 
 
 def _sample(maker: SampleMaker, rows: Rows, numbers: Int[Array, "B"]) -> Sample:

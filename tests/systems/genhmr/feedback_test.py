@@ -10,6 +10,8 @@ import pytest
 import smpl_jax
 from flax import nnx
 
+from genhmr_jax.core import feedback
+from genhmr_jax.core.feedback import DetectedKeypoints
 from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.core.sizes import TokenizerSpec, TransformerSpec
 from genhmr_jax.core.tokenizer import PoseTokenizer
@@ -21,9 +23,8 @@ from genhmr_jax.geometry.keypoints import (
     normalize_keypoints,
     project_body,
 )
-from genhmr_jax.systems.genhmr import feedback
-from genhmr_jax.systems.genhmr.feedback import ASSIGNMENTS, DetectedKeypoints
 from genhmr_jax.systems.genhmr.model import Encoded, GenHmr
+from genhmr_jax.systems.genhmr.names import ASSIGNMENTS, BODY_FORM, reassigned
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 from genhmr_jax.systems.genhmr.system import GenHmrSystem
 
@@ -81,7 +82,7 @@ def estimate_of(body, view, seed=0):
     rotmats = smpl_jax.rotations.axis_angle_to_matrix(angles)
     betas, camera = rng.standard_normal((ROWS, 10)), 0.1 * rng.standard_normal((ROWS, 3))
     given = (rotmats, jnp.asarray(betas, jnp.float32), jnp.asarray(camera, jnp.float32))
-    return feedback.pose_and_project(body, view, *given, jnp.zeros(ROWS, jnp.int32))
+    return feedback.pose_and_project(body, BODY_FORM, view, *given, jnp.zeros(ROWS, jnp.int32))
 
 
 def test_an_estimate_has_the_projected_keypoints_of_its_body(body, view):
@@ -118,13 +119,16 @@ def test_there_is_no_gap_where_a_body_is_seen_as_it_is(body, view):
     keypoints = jnp.concatenate([pixels, jnp.ones((ROWS, len(DETECTED), 1))], -1)
     detected = DetectedKeypoints(view, normalize_keypoints(keypoints, view), estimate.points3d)
     inside = np.abs(estimate.points2d).max(-1) < 2  # normalised keypoints are clipped there
-    gaps = estimate.gaps(detected)[:, : 2 * len(DETECTED)].reshape(ROWS, -1, 2)
+    gaps = estimate.gaps(detected, BODY_FORM)[:, : 2 * len(DETECTED)].reshape(ROWS, -1, 2)
     assert inside.mean() > 0.5
     np.testing.assert_allclose(gaps[inside], 0.0, atol=1e-4)
-    np.testing.assert_allclose(estimate.gaps(detected)[:, 2 * len(DETECTED) :], 0.0, atol=1e-5)
+    np.testing.assert_allclose(
+        estimate.gaps(detected, BODY_FORM)[:, 2 * len(DETECTED) :], 0.0, atol=1e-5
+    )
     half = view.crop[:, None, 2:] / 2
     moved = keypoints.at[:, 5, :2].add(0.25 * half[:, 0]).at[:, 6, 2].set(0.0)
-    gaps = estimate.gaps(dataclasses.replace(detected, keypoints=normalize_keypoints(moved, view)))
+    other = dataclasses.replace(detected, keypoints=normalize_keypoints(moved, view))
+    gaps = estimate.gaps(other, BODY_FORM)
     gaps = gaps[:, : 2 * len(DETECTED)].reshape(ROWS, -1, 2)
     np.testing.assert_allclose(gaps[:, 5][inside[:, 5]], -0.75, atol=1e-4)
     np.testing.assert_array_equal(gaps[:, 6], 0.0)  # not detected
@@ -144,7 +148,7 @@ def test_assignments_are_names_of_the_same_points(view):
         for part in ("knee", "ankle", "big_toe", "heel")
     }
     points = jnp.arange(ROWS * len(DETECTED) * 3.0).reshape(ROWS, len(DETECTED), 3)
-    detected = DetectedKeypoints(view, points, -points).reassigned(jnp.array([0, 1, 2]))
+    detected = reassigned(DetectedKeypoints(view, points, -points), jnp.array([0, 1, 2]))
     for row, index in enumerate(ASSIGNMENTS):
         np.testing.assert_array_equal(detected.keypoints[row], points[row][index])
         np.testing.assert_array_equal(detected.keypoints3d[row], -points[row][index])

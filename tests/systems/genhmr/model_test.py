@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from genhmr_jax.core.feedback import DetectedKeypoints
 from genhmr_jax.core.sizes import TransformerSpec
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.recover import photo
-from genhmr_jax.systems.genhmr.feedback import DetectedKeypoints
 from genhmr_jax.systems.genhmr.model import ContextEncoder, graphs
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 

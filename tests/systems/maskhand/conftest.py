@@ -20,6 +20,11 @@ SPEC = MaskHandSpec(
     TransformerSpec(width=16, layers=1, heads=2, mlp_ratio=2),
     gapr_blocks=1,
     encoder="hand_landmarks",
+    feedback=True,
+    correction_width=16,
+    correction_depth=1,
+    token_features=8,
+    score_width=16,
 )
 
 
