@@ -28,6 +28,8 @@ _PRECISION = jax.lax.Precision.HIGHEST
 # Vertices of all bodies: a CPU computes so few at once, and at most so many at a time. The planes
 # of the latter take 5 MB, which stay in the cache.
 _CPU_SMALL, _CPU_VERTICES = 5_000, 450_000
+# Up to so many vertices of a group, motions are blended by a product: a program of half the size.
+_FEW_VERTICES = 1_024
 
 
 def _ancestors(parents: tuple[int, ...]) -> list[Float[np.ndarray, "J J"]]:
@@ -76,16 +78,17 @@ def pose_skeleton(
     if steps:
         offsets = offsets - _combine(steps[0], offsets)
     motions = jnp.concatenate([last(rotmats, (joints, 3, 3)), offsets[:, :, None]], axis=2)
+    last_row = np.zeros((joints, 1, 4, 1), motions.dtype)
+    last_row[:, :, 3] = 1.0
+    last_row = jnp.broadcast_to(last_row, (joints, 1, 4, motions.shape[-1]))
     for step in steps:
-        # 2. The product of the ancestor at this distance; the identity where there is none.
+        # 2. The motion of the ancestor at this distance; the identity where there is none.
         none = (step.sum(1) == 0)[:, None, None, None] * np.eye(3, 4)[..., None]
-        columns = jnp.split(_combine(step, motions) + none.astype(motions.dtype), 4, axis=2)
-        # 3. [R_above R | R_above t + t_above], as a sum of columns times rows.
-        rows = [
-            *jnp.split(motions, 3, axis=1),
-            np.eye(4, dtype=motions.dtype)[None, None, 3, :, None],
-        ]
-        motions = sum(column * row for column, row in zip(columns, rows, strict=True))
+        above = _combine(step, motions) + none.astype(motions.dtype)
+        # 3. [R_above R | R_above t + t_above]. A sum of products, because products of small
+        # matrices are slow on a CPU; one sum, because a sum for each column is a larger program.
+        square = jnp.concatenate([motions, last_row], axis=1)
+        motions = jnp.sum(above[:, :, :, None] * square[:, None], axis=2)
     motions = jnp.moveaxis(motions, -1, 0).reshape(*batch, joints, 3, 4)
     return motions[..., :3], motions[..., 3]
 
@@ -275,7 +278,12 @@ def _row(
     """
     planes = []
     for group, xyz, motion in zip(blocks, rest, motions, strict=True):
-        entries = [_blend_entry(motion[:, :, column], group.weights) for column in range(4)]
+        number, _, length = group.weights.shape
+        if number * length <= _FEW_VERTICES:
+            blend = partial(jnp.einsum, "nwcb,nwv->cnbv", precision=_PRECISION)
+            entries = list(blend(motion, group.weights))
+        else:
+            entries = [_blend_entry(motion[:, :, column], group.weights) for column in range(4)]
         planes.append(sum(map(jnp.multiply, entries[:3], xyz)) + entries[3])
     return planes
 
