@@ -35,6 +35,9 @@ ENCODER = "hand_landmarks"
 FEATURES = "t161"
 """Node of the map of 7x7x672 whose mean the network's last layers read."""
 MIN_PRESENCE = 0.5
+# Sides of the squares in which palms are searched, in sides of the image. The palm detector misses
+# many hands that fill a large part of its input: in a larger square they are smaller.
+SEARCHES = (1.0, 2.0)
 MOST_PASSES = 4  # MediaPipe's video takes one pass a frame, and settles in the same way
 # Below it no pass follows. The first regions may cut a hand, so that its presence is low there.
 MIN_START_PRESENCE = 0.1
@@ -166,8 +169,10 @@ def detect_hands(image: np.ndarray, people: Detections | None = None, max_hands:
     check_image(image)
     # 1. Palms of the whole image.
     height, width = image.shape[:2]
-    square = Region(width / 2, height / 2, float(max(width, height)), 0.0)
-    hands = _found(image, [palm.region() for palm in palms.find(image, square)])
+    sides = [side * float(max(width, height)) for side in SEARCHES]
+    squares = [Region(width / 2, height / 2, side, 0.0) for side in sides]
+    found = [palm for square in squares for palm in palms.find(image, square)]
+    hands = _found(image, [palm.region() for palm in found])
     # 2. Wrists at which no hand was found: beyond the forearm, and palms in a square around it.
     bodies = [] if people is None else people.keypoints.astype(np.float64)
     wrists = [wrist for i, keypoints in enumerate(bodies) for wrist in wrists_of(keypoints, i)]

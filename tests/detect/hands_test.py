@@ -140,6 +140,18 @@ def test_a_hand_at_a_wrist_belongs_to_the_person(found):
     assert len(far) == 1 and far.person.tolist() == [-1]
 
 
+def test_a_hand_that_fills_the_picture_is_found(found):
+    """In a larger square around the picture: in the picture alone no palm is found."""
+    left, top, right, bottom = 57, 31, 131, 105
+    picture = np.ascontiguousarray(PHOTO[top:bottom, left:right])
+    close = detect_hands(picture)
+    assert len(close) == 1 and close.right[0] > 0.7
+    gap = close.keypoints[0, :, :2] + [left, top] - found.keypoints[0, :, :2]
+    assert np.linalg.norm(gap, axis=-1).mean() < 5  # px; the hand has 70
+    square = Region(37, 37, 74, 0)
+    assert not palms.find(picture, square)
+
+
 def test_a_small_hand_is_found_at_a_wrist_only():
     small = np.asarray(Image.fromarray(PHOTO).resize((70, 70), Image.Resampling.BOX))
     picture = np.full((640, 720, 3), GREY, np.uint8)
