@@ -5,6 +5,9 @@ weights once for the whole batch, so that the losses of its parts (on devices, p
 micro-batches) add up to the loss of the whole.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -37,3 +40,23 @@ def token_nll(
     if label_smoothing:
         nll = (1.0 - label_smoothing) * nll - label_smoothing * jnp.mean(logp, -1)
     return nll
+
+
+def combined(
+    weights: Mapping[str, float],
+    parts: Mapping[str, tuple[dict[str, Array], dict[str, Array]]],
+) -> tuple[Float[Array, ""], dict[str, Any]]:
+    """The weighted sum of all terms of a batch, in the form of train.task.Task.loss.
+
+    Args:
+      weights: of each term.
+      parts: terms and metrics of each part of the batch. In the log those of "images" begin with
+        "image_".
+    """
+    total, all_terms, all_metrics = jnp.zeros(()), {}, {}
+    for part, (terms, metrics) in parts.items():
+        total = total + sum(weights[name] * value for name, value in terms.items())
+        prefix = "image_" if part == "images" else ""
+        all_terms |= {prefix + name: value for name, value in terms.items()}
+        all_metrics |= {prefix + name: value for name, value in metrics.items()}
+    return total, {"terms": all_terms, "metrics": all_metrics, "carry": {}}

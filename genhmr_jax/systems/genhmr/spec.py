@@ -25,7 +25,7 @@ class GenHmrSpec:
       pyramid: "project" (maps at several scales) or "simple" (a ViT's single map, at
         `pyramid_scales`).
       feedback: whether each step gets the projection of the estimate of the step before it
-        (systems/genhmr/feedback.py). It replaces the context tokens. The paper's model has none.
+        (core/feedback.py). It replaces the context tokens. The paper's model has none.
       score_width: width of the network that scores estimates, of a model with feedback.
       box_token: whether there is a separate context token of the box information (CLIFF, Li et al.
         2022), after those that mix it with the keypoints. The context of an image-only model always

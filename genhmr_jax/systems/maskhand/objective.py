@@ -39,14 +39,8 @@ class Objective:
         self, params: Params, frozen: Any, samples: dict[str, Sample]
     ) -> tuple[Array, dict[str, Any]]:
         """The weighted sum over all parts of a batch; see train.task.Task.loss."""
-        total, all_terms, all_metrics = jnp.zeros(()), {}, {}
-        for group, sample in samples.items():
-            terms, metrics = self.terms(params, frozen, sample)
-            total = total + sum(self.config.loss[name] * value for name, value in terms.items())
-            prefix = "image_" if group == "images" else ""
-            all_terms |= {prefix + name: value for name, value in terms.items()}
-            all_metrics |= {prefix + name: value for name, value in metrics.items()}
-        return total, {"terms": all_terms, "metrics": all_metrics, "carry": {}}
+        parts = {name: self.terms(params, frozen, sample) for name, sample in samples.items()}
+        return losses.combined(self.config.loss, parts)
 
     def terms(self, params: Params, frozen: Any, sample: Sample) -> tuple[Sums, Sums]:
         """The terms of the loss, and metrics; all are sums over the rows."""
