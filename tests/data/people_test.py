@@ -15,7 +15,7 @@ from genhmr_jax.core import encoders
 from genhmr_jax.core.encoders import CROP_SIZE
 from genhmr_jax.data import mixtures, people
 from genhmr_jax.data.augment import Augmentation
-from genhmr_jax.data.image_rows import known_mean, rooted
+from genhmr_jax.data.image_rows import rooted
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.systems import registry
@@ -286,10 +286,3 @@ def test_joints_without_a_pelvis_are_compared_from_the_hips():
     relative = rooted(joints, known)
     np.testing.assert_allclose(relative[0], joints[0] - joints[0, 0], atol=1e-6)
     np.testing.assert_allclose(relative[1], joints[1] - joints[1, 1:3].mean(0), atol=1e-6)
-    values = np.arange(48.0).reshape(2, 24)
-    np.testing.assert_allclose(
-        known_mean(values, known),
-        [values[0].mean(), np.delete(values[1], [0, 5]).mean()],
-        rtol=1e-6,
-    )
-    assert float(known_mean(values, np.zeros((2, 24)))[0]) == 0

@@ -20,6 +20,7 @@ from genhmr_jax.core.feedback import DetectedKeypoints, Estimate
 from genhmr_jax.core.inputs import Inputs, repeated, turned, upright
 from genhmr_jax.core.preparation import AroundKeypoints
 from genhmr_jax.core.refinement import Parts, RefineSpec
+from genhmr_jax.core.steps import Steps
 from genhmr_jax.core.system import Latents, Params
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import normalize_keypoints
@@ -28,7 +29,6 @@ from genhmr_jax.systems.genhmr.names import ASSIGNMENTS, BODY_FORM, reassigned
 from genhmr_jax.systems.genhmr.spec import GenHmrSpec
 
 if TYPE_CHECKING:
-    from genhmr_jax.core.steps import Steps
     from genhmr_jax.systems.genhmr.model import Encoded
 
 KIND = "genhmr"
@@ -129,7 +129,7 @@ class GenHmrSystem(AroundKeypoints):
         body: smpl_jax.SmplModel,
         encoded: "Encoded",
         assignment: Int[Array, "B"] | None = None,
-    ) -> "Steps":
+    ) -> Steps:
         """The steps of sampling for encoded people.
 
         Args:
@@ -142,7 +142,7 @@ class GenHmrSystem(AroundKeypoints):
         if assignment is not None:
             renamed = reassigned(encoded.detected, assignment)
             given = dataclasses.replace(encoded, detected=renamed)
-        return _steps().Steps(
+        return Steps(
             form=BODY_FORM,
             sizes=self.spec.tokenizer,
             has_feedback=self.spec.feedback,
@@ -303,13 +303,6 @@ def _best(latents: Latents, candidates: int) -> Latents:
         return jnp.take_along_axis(x, best.reshape(-1, *[1] * (x.ndim - 1)), 1)[:, 0]
 
     return jax.tree.map(pick, latents)
-
-
-def _steps() -> types.ModuleType:
-    """The module of the steps, see `_networks`."""
-    from genhmr_jax.core import steps
-
-    return steps
 
 
 def _networks() -> types.ModuleType:

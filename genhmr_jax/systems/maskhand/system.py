@@ -19,6 +19,7 @@ from genhmr_jax.core import confidence, sampling
 from genhmr_jax.core.feedback import DetectedKeypoints
 from genhmr_jax.core.inputs import Inputs, turned, upright
 from genhmr_jax.core.refinement import Parts, RefineSpec
+from genhmr_jax.core.steps import Steps
 from genhmr_jax.core.system import Latents, Params, PhotoCamera
 from genhmr_jax.detect.hands import Hands
 from genhmr_jax.geometry import camera
@@ -30,7 +31,6 @@ from genhmr_jax.io.program_store import remembered_shapes
 from genhmr_jax.systems.maskhand.spec import HAND_FORM, MaskHandSpec
 
 if TYPE_CHECKING:
-    from genhmr_jax.core.steps import Steps
     from genhmr_jax.systems.maskhand.model import Encoded
 
 KIND = "maskhand"
@@ -153,10 +153,8 @@ class MaskHandSystem:
             frozen_layers=self.frozen_layers,
         )
 
-    def steps(self, params: Params, body: smpl_jax.SmplModel, encoded: "Encoded") -> "Steps":
+    def steps(self, params: Params, body: smpl_jax.SmplModel, encoded: "Encoded") -> Steps:
         """The steps of sampling for encoded hands (core/steps.py)."""
-        from genhmr_jax.core.steps import Steps
-
         network, vectors = _networks().network(self.spec, params), params["codebook"]["vectors"]
         return Steps(
             form=HAND_FORM,
