@@ -1,7 +1,9 @@
 """Keypoint sets by name, the locations of keypoints on a body, and left/right flips."""
 
+import functools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import smpl_jax
@@ -59,16 +61,37 @@ def keypoint_points(
       ValueError: the body has no such keypoint.
     """
     vertex_ids, joints = model.vertex_ids, {name: i for i, name in enumerate(model.joint_names)}
-    points = []
-    for name in detected_names(model) if names is None else names:
-        if _VERTICES.get(name) in vertex_ids:
-            points.append(output.vertices[..., vertex_ids[_VERTICES[name]], :])
-        elif _JOINTS.get(name) in joints:
-            points.append(output.joints[..., joints[_JOINTS[name]], :])
-        else:
-            names = ", ".join(known_keypoints(model))
-            raise ValueError(f"this body has no keypoint {name!r}: choose among {names}")
-    return jnp.stack(points, axis=-2)
+    names = detected_names(model) if names is None else names
+    of_vertices = {n: vertex_ids[_VERTICES[n]] for n in names if _VERTICES.get(n) in vertex_ids}
+    of_joints = {n: joints[_JOINTS[n]] for n in names if _JOINTS.get(n) in joints}
+    for name in names:
+        if name not in of_vertices and name not in of_joints:
+            known = ", ".join(known_keypoints(model))
+            raise ValueError(f"this body has no keypoint {name!r}: choose among {known}")
+    of_joints = {n: joint for n, joint in of_joints.items() if n not in of_vertices}
+    # A few selections: an operation for each keypoint would be a large program.
+    parts = [
+        _select(tuple(of_vertices.values()), output.vertices),
+        _select(tuple(of_joints.values()), output.joints),
+    ]
+    position = {name: i for i, name in enumerate([*of_vertices, *of_joints])}
+    return _select(tuple(position[name] for name in names), jnp.concatenate(parts, axis=-2))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _select(index: tuple[int, ...], points: Float[Array, "*b N 3"]) -> Float[Array, "*b K 3"]:
+    """The points of these indices. Its derivative is a product, whose transpose is no scatter."""
+    return jnp.take(points, np.array(index, np.int32), axis=-2, mode="clip")
+
+
+@_select.defjvp
+def _select_jvp(
+    index: tuple[int, ...], primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    (points,), (slope,) = primals, tangents
+    chosen = np.array(index, np.int32)[:, None] == jnp.arange(points.shape[-2])
+    product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    return _select(index, points), product("kn,...nc->...kc", chosen.astype(slope.dtype), slope)
 
 
 def known_keypoints(model: SmplModel) -> tuple[str, ...]:
