@@ -180,6 +180,8 @@ def test_curves_are_equal_on_every_mesh(stage, layouts, request, tmp_path):
         config.image_batch_size, config.optim.learning_rate = 8, 1e-4
     if stage in ("genhmr", "mesh2d", "posturehmr", "maskhand", "neurik", "maskhand_vit"):
         config.optim.learning_rate = 1e-4
+    if stage == "genhmr":
+        config.steps = 5  # its differences grow threefold a step
     if stage == "maskhand_vit":
         config.steps = 4
     (tmp_path / "config.json").write_text(config.to_json())
