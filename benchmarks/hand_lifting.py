@@ -4,9 +4,10 @@
         [--checkpoint DIR] [--samples 691200]
 
 The MLP maps the 21 keypoints in 2D and 3D, the box and the landmark network's map to 16 rotations
-and the shape. It has 0.71 M parameters, the shipped MaskHand 0.88 M. It is trained here on the same
-batches (configs/maskhand/cpu.py): 64 simulated views and 128 stored rows of rendered
-hands, with AdamW and a cosine schedule. 691,200 samples are the 3,600 steps of the shipped model.
+and the shape. It has 0.71 M parameters, the shipped MaskHand 1.52 M. It is trained here on the same
+batches (configs/maskhand/cpu.py): 64 simulated views and 128 stored rows of rendered hands, with
+AdamW and a cosine schedule. The shipped model was trained on 691,200 samples without feedback, and
+then on 364,800 with it (its model card).
 Without --images there are only simulated views. Errors are of validation poses, as the training of
 MaskHand prints them: PA-MPJPE and MPJPE (from the wrist) of 21 keypoints, mm, without refinement.
 """

@@ -31,7 +31,7 @@ class State(NamedTuple):
     logits: Array
 
 
-class EncodedPeople(Protocol):
+class EncodedInputs(Protocol):
     """What a system encodes once: the fields that the steps read.
 
     Attributes:
@@ -91,8 +91,8 @@ class Steps:
     vectors: Float[Array, "N D"]
     codes: Float[Array, "N D+1"]
     body: smpl_jax.SmplModel
-    encoded: EncodedPeople
-    given: EncodedPeople
+    encoded: EncodedInputs
+    given: EncodedInputs
     flags: Float[Array, "B F"]
     remat: str = "none"
 

@@ -16,7 +16,7 @@ import ml_collections
 from jaxtyping import Array, Bool, Float, Int
 
 from genhmr_jax.core import losses
-from genhmr_jax.core.feedback import Estimate
+from genhmr_jax.core.feedback import Estimate, Form
 from genhmr_jax.core.feedback_networks import Score
 from genhmr_jax.core.masking import random_mask, visible_tokens
 from genhmr_jax.core.sampling import most_confident
@@ -148,7 +148,7 @@ def score_gap(
     joints: Float[Array, "B J 3"],
     truth: Float[Array, "B J 3"],
     known: Float[Array, "B J"],
-    steps: Steps,
+    form: Form,
 ) -> Float[Array, "B"]:
     """How wrong the scorer is: cross-entropy of "near", and the log of the errors.
 
@@ -156,9 +156,8 @@ def score_gap(
       score: of the estimates.
       joints, truth: of the estimates and true, metres, relative to the root.
       known: 1 for joints whose truth is known, else 0.
-      steps: that led to the estimates.
+      form: what is estimated.
     """
-    form = steps.form
     joints = jax.lax.stop_gradient(joints)
     aligned = distances(procrustes(joints, truth, known)(joints), truth)
     from_root = distances(joints, truth)

@@ -62,13 +62,15 @@ def keypoint_points(
     """
     vertex_ids, joints = model.vertex_ids, {name: i for i, name in enumerate(model.joint_names)}
     names = detected_names(model) if names is None else names
-    of_vertices = {n: vertex_ids[_VERTICES[n]] for n in names if _VERTICES.get(n) in vertex_ids}
-    of_joints = {n: joints[_JOINTS[n]] for n in names if _JOINTS.get(n) in joints}
+    of_vertices, of_joints = {}, {}
     for name in names:
-        if name not in of_vertices and name not in of_joints:
+        if _VERTICES.get(name) in vertex_ids:
+            of_vertices[name] = vertex_ids[_VERTICES[name]]
+        elif _JOINTS.get(name) in joints:
+            of_joints[name] = joints[_JOINTS[name]]
+        else:
             known = ", ".join(known_keypoints(model))
             raise ValueError(f"this body has no keypoint {name!r}: choose among {known}")
-    of_joints = {n: joint for n, joint in of_joints.items() if n not in of_vertices}
     # A few selections: an operation for each keypoint would be a large program.
     parts = [
         _select(tuple(of_vertices.values()), output.vertices),

@@ -176,7 +176,7 @@ def _score_term(steps: Steps, step: Step, truth: Truth, sample: Sample) -> Float
     counts, score = sample.targets.masked.unroll | step.is_first, steps.score(step.estimate)
     known = sample.rows.confidence_of_joints()
     both = rooted(step.estimate.joints, known), rooted(truth.joints, known)
-    value = score_gap(score, *both, known, steps)
+    value = score_gap(score, *both, known, steps.form)
     return jnp.sum(counts * sample.targets.weights.joints3d * value)
 
 

@@ -305,7 +305,7 @@ class MaskHand(nnx.Module):
 
 
 def weak_unit() -> Float[np.ndarray, "3"]:
-    """Weak cameras in units of a hand times it are in metres; their values are then about 1."""
+    """The factors from a weak camera in units of a hand, whose numbers are about 1, to metres."""
     size = HAND_FORM.size
     return np.array([1 / size, size, size], np.float32)
 

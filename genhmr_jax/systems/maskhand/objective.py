@@ -91,7 +91,7 @@ def _score_term(steps: Steps, step: Step, sample: Sample) -> Float[Array, ""]:
     """How wrong the scorer is; rows that saw true tokens do not count."""
     counts, score = sample.masked.unroll | step.is_first, steps.score(step.estimate)
     joints = step.estimate.joints - step.estimate.joints[:, :1]
-    value = score_gap(score, joints, sample.joints, jnp.ones(joints.shape[:2]), steps)
+    value = score_gap(score, joints, sample.joints, jnp.ones(joints.shape[:2]), steps.form)
     return jnp.sum(counts * sample.weight * value)
 
 

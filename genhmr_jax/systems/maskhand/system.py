@@ -63,7 +63,8 @@ class MaskHandSystem:
         """See core.system.System.
 
         Without feedback hypotheses have the paper's five. One answer decodes expected embeddings,
-        whose error only grows with more iterations.
+        whose error only grows with more iterations. With feedback three have the smallest error on
+        validation hands (the model card), and hypotheses have as many as those of GenHMR.
         """
         if self.spec.feedback:
             return 2 if hypotheses > 1 else 3
