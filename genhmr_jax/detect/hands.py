@@ -1,39 +1,30 @@
 """Hands: 21 keypoints of each hand of a photo, from MediaPipe's hand landmark network.
 
+The lifter (detect/hand_lifter.py) corrects them.
+
 A hand is searched by the palm detector (detect/palms.py) in the whole image. It misses small hands:
 at each wrist of the detected people without a hand, the search is repeated in a square around it,
 and begins also in line with the forearm. The network runs again on the region that its landmarks
 define until this region settles.
-
-Facts are from github.com/google/mediapipe, mediapipe/modules/hand_landmark/hand_landmark_cpu.pbtxt,
-and the next region is that of geometry/hand_crop.py.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 from smpl_jax.keypoints import HAND21
 
-from genhmr_jax.detect import graph_runner, palms
+from genhmr_jax.detect import hand_landmarks, hand_lifter, palms
 from genhmr_jax.detect.blazepose import Region
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.detector import check_image
-from genhmr_jax.detect.graph_runner import Graph
+from genhmr_jax.detect.hand_landmarks import CHANNELS, GRID, HandEstimate, estimates
+from genhmr_jax.detect.hand_lifter import LiftedHand
 from genhmr_jax.detect.wrists import SEARCH_PER_FOREARM, Wrist, wrists_of
-from genhmr_jax.geometry.hand_crop import palm_region
-from genhmr_jax.io.program_store import stored
 
-NETWORK = "handlandmark-lite"
-SIZE = 224
-BATCHES = (1, 4)  # numbers of regions of a program; fewer programs compile faster
-GRID, CHANNELS = 7, 672
 ENCODER = "hand_landmarks"
 """The name of the network as an image encoder."""
-FEATURES = "t161"
-"""Node of the map of 7x7x672 whose mean the network's last layers read."""
 MIN_PRESENCE = 0.5
 # Sides of the squares in which palms are searched, in sides of the image. The palm detector misses
 # many hands that fill a large part of its input: in a larger square they are smaller.
@@ -41,12 +32,6 @@ SEARCHES = (1.0, 2.0)
 MOST_PASSES = 4  # MediaPipe's video takes one pass a frame, and settles in the same way
 # Below it no pass follows. The first regions may cut a hand, so that its presence is low there.
 MIN_START_PRESENCE = 0.1
-# No pass follows below this change of the region (in sides, radians, and as a logarithm of the
-# ratio of sides) if the presence is not smaller than CLEAR.
-SETTLED, CLEAR = 0.1, 0.9
-# Two estimates are of one hand from this mean distance of keypoints, in sides of the larger box, or
-# from this share of the smaller box that they have in common.
-SAME_KEYPOINTS, SAME_BOX = 0.3, 0.7
 PER_BOX = 1.6  # side of the first region over that of a box that the user gives
 NEAR_WRIST = 0.5  # distance of the wrists of hand and body, in sides of the hand's region
 
@@ -60,11 +45,11 @@ class Hands:
       scores: (H,) probability 0..1 that there is a hand.
       keypoints: (H, 21, 3) x px, y px and confidence 0..1, in the order of HAND21. The
         confidence is the hand's score, and 0 outside the image.
-      keypoints3d: (H, 21, 3) metres from the approximate centre of the hand, in the axes of the
-        photo: x right, y down, z away from the camera.
+      keypoints3d: (H, 21, 3) metres from the wrist, in the axes of the photo: x right, y down, z
+        away from the camera.
       right: (H,) probability 0..1 that it is a right hand.
-      features: (H, 7, 7, 672) the network's last map, in the axes of the region. Of a left hand it
-        is that of the mirror image, in which it is a right hand.
+      features: (H, 7, 7, 672) the map of the lifter's trunk, in the axes of the region. Of a left
+        hand it is that of the mirror image, in which it is a right hand.
       regions: (H, 4) the region of the network's last pass: x, y, side in px and angle in radians
         (blazepose.Region).
       person: (H,) index of the person at whose wrist the hand is; -1: nobody's.
@@ -110,45 +95,6 @@ class Hands:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class HandEstimate:
-    """The network's estimate for one region; see Hands. `points`: (21, 2) px of the image."""
-
-    points: Float[np.ndarray, "21 2"]
-    world: Float[np.ndarray, "21 3"]
-    presence: float
-    right: float
-    features: Float[np.ndarray, "7 7 672"]
-    region: Region
-
-    def box(self) -> Float[np.ndarray, "4"]:
-        """xyxy px around the points."""
-        return np.concatenate([self.points.min(0), self.points.max(0)])
-
-    def next_region(self) -> Region:
-        """The region of the next pass."""
-        return next_region(self.points)
-
-    def settled(self) -> bool:
-        """Whether the hand is clear and the next region nearly the same: no pass is needed."""
-        after, before = self.next_region(), self.region
-        moved = np.hypot(after.x - before.x, after.y - before.y) / before.side
-        turned = np.abs(np.angle(np.exp(1j * (after.angle - before.angle))))
-        grown = np.abs(np.log(after.side / before.side))
-        return self.presence >= CLEAR and bool(max(moved, turned, grown) < SETTLED)
-
-    def is_same(self, other: "HandEstimate") -> bool:
-        """Whether two estimates are of one hand: keypoints agree, or one box is in the other."""
-        boxes = self.box(), other.box()
-        sides = [box[2:] - box[:2] for box in boxes]
-        distance = np.linalg.norm(self.points - other.points, axis=-1).mean()
-        if distance < SAME_KEYPOINTS * max(*sides[0], *sides[1]):
-            return True
-        low, high = np.maximum(*boxes)[:2], np.minimum(*boxes)[2:]
-        common = np.prod(np.maximum(high - low, 0))
-        return bool(common > SAME_BOX * min(np.prod(side) for side in sides))
-
-
 def detect_hands(image: np.ndarray, people: Detections | None = None, max_hands: int = 16) -> Hands:
     """Detect the hands of a photo.
 
@@ -184,7 +130,7 @@ def detect_hands(image: np.ndarray, people: Detections | None = None, max_hands:
         starts += [start, *(palm.region() for palm in palms.find(image, square))]
     # 3. Each hand once, and whose it is.
     hands = _distinct(hands + _found(image, starts))[:max_hands]
-    return _with_left_features(image, hands, _matches(hands, wrists))
+    return _described(image, hands, _matches(hands, wrists))
 
 
 def hand_in_box(image: np.ndarray, box: Float[np.ndarray, "4"]) -> Hands:
@@ -197,20 +143,14 @@ def hand_in_box(image: np.ndarray, box: Float[np.ndarray, "4"]) -> Hands:
     x, y = (box[:2] + box[2:]) / 2
     side = PER_BOX * float(max(box[2:] - box[:2]))
     starts = [Region(float(x), float(y), side, turn * np.pi / 2) for turn in range(4)]
-    return _with_left_features(image, _found(image, starts)[:1], {})
+    return _described(image, _found(image, starts)[:1], {})
 
 
 def preload() -> None:
     """Read the stored programs of `detect_hands`."""
     palms.preload()
-    graph, weights = graph_runner.load(NETWORK)
-    for batch in BATCHES:
-        _landmarks.preload(weights, np.zeros((batch, SIZE, SIZE, 3), np.float32), graph)
-
-
-def next_region(points: Float[np.ndarray, "21 2"]) -> Region:
-    """The region that the keypoints of a hand define, px: the middle knuckle is above the wrist."""
-    return Region(*palm_region(points).tolist())
+    hand_landmarks.preload()
+    hand_lifter.preload()
 
 
 def _found(image: np.ndarray, starts: Sequence[Region]) -> list[HandEstimate]:
@@ -226,47 +166,6 @@ def _found(image: np.ndarray, starts: Sequence[Region]) -> list[HandEstimate]:
             if hand.presence >= MIN_START_PRESENCE and not hand.settled()
         }
     return _distinct(list(found.values()))
-
-
-def estimates(
-    image: np.ndarray, regions: Sequence[Region], mirror: bool = False
-) -> list[HandEstimate]:
-    """Run the network on regions of an image.
-
-    Args:
-      mirror: give the network the mirror image of each region. Then only presence and features of
-        the results have a meaning.
-    """
-    graph, weights = graph_runner.load(NETWORK)
-    hands: list[HandEstimate] = []
-    while len(hands) < len(regions):
-        chosen = regions[len(hands) : len(hands) + BATCHES[-1]]
-        batch = min(size for size in BATCHES if size >= len(chosen))
-        crops = np.zeros((batch, SIZE, SIZE, 3), np.float32)
-        for crop, region in zip(crops, chosen, strict=False):
-            pixels = region.crop(image, SIZE)
-            crop[:] = pixels[:, ::-1] if mirror else pixels
-        outputs = [np.asarray(value) for value in _landmarks(weights, crops, graph)]
-        hands += [_hand(region, *rows) for region, *rows in zip(chosen, *outputs, strict=False)]
-    return hands
-
-
-def _hand(
-    region: Region,
-    landmarks: Float[np.ndarray, "63"],
-    world: Float[np.ndarray, "63"],
-    presence: Float[np.ndarray, "1"],
-    handedness: Float[np.ndarray, "1"],
-    features: Float[np.ndarray, "7 7 672"],
-) -> HandEstimate:
-    """The estimate for one region, in the axes of the image."""
-    points = landmarks.reshape(-1, 3).astype(np.float64)[:, :2]
-    world = world.reshape(-1, 3).astype(np.float64)
-    world = np.concatenate([world[:, :2] @ region.axes().T, world[:, 2:]], -1)
-    # MediaPipe gives this number the label "Left" (handedness.txt), but expects a mirrored picture.
-    right = float(handedness[0])
-    points = region.to_image(points, SIZE)
-    return HandEstimate(points, world, float(presence[0]), right, features, region)
 
 
 def _distinct(hands: list[HandEstimate]) -> list[HandEstimate]:
@@ -295,40 +194,29 @@ def _matches(hands: list[HandEstimate], wrists: list[Wrist]) -> dict[int, Wrist]
     return matched
 
 
-def rows_of(hands: list[HandEstimate], wrists: dict[int, Wrist], shape: tuple[int, ...]) -> Hands:
-    """The hands as arrays. `shape` is height and width of the image; features as estimated."""
+def _described(image: np.ndarray, hands: list[HandEstimate], wrists: dict[int, Wrist]) -> Hands:
+    """The hands as arrays. The lifter gets a left hand as its mirror image: a right hand."""
+    right = np.array([hand.right for hand in hands])
+    person = np.full(len(hands), -1)
+    for i, wrist in wrists.items():
+        person[i], trust = wrist.person, wrist.confidence
+        right[i] = trust * wrist.right + (1.0 - trust) * right[i]
+    left = [i for i, side in enumerate(right) if side < 0.5]
+    seen = estimates(image, [hands[i].region for i in left], mirror=True)
+    as_right = dict(enumerate(hands)) | dict(zip(left, seen, strict=True))
+    rows = rows_of(hands, hand_lifter.lifted(list(as_right.values())), image.shape[:2])
+    return dataclasses.replace(rows, right=np.float32(right), person=person)
+
+
+def rows_of(hands: list[HandEstimate], lifted: list[LiftedHand], shape: tuple[int, ...]) -> Hands:
+    """The hands as arrays, of nobody. `shape`: height and width of the image."""
     rows = Hands.empty(len(hands))
-    for i, hand in enumerate(hands):
-        rows.boxes[i], rows.scores[i], rows.features[i] = hand.box(), hand.presence, hand.features
-        inside = ((hand.points >= 0) & (hand.points <= shape[::-1])).all(-1)
-        rows.keypoints[i, :, :2], rows.keypoints[i, :, 2] = hand.points, hand.presence * inside
-        rows.keypoints3d[i] = hand.world
+    for i, (hand, own) in enumerate(zip(hands, lifted, strict=True)):
+        rows.boxes[i] = np.concatenate([own.points.min(0), own.points.max(0)])
+        rows.scores[i], rows.features[i], rows.right[i] = hand.presence, own.features, hand.right
+        inside = ((own.points >= 0) & (own.points <= shape[::-1])).all(-1)
+        rows.keypoints[i, :, :2], rows.keypoints[i, :, 2] = own.points, hand.presence * inside
+        rows.keypoints3d[i] = own.points3d
         region = hand.region
         rows.regions[i] = region.x, region.y, region.side, region.angle
-        rows.right[i] = hand.right
-        if (wrist := wrists.get(i)) is not None:
-            rows.person[i], trust = wrist.person, wrist.confidence
-            rows.right[i] = trust * wrist.right + (1.0 - trust) * hand.right
     return rows
-
-
-def _with_left_features(
-    image: np.ndarray, hands: list[HandEstimate], wrists: dict[int, Wrist]
-) -> Hands:
-    """The hands as arrays; the features of left ones are those of their mirror images."""
-    rows = rows_of(hands, wrists, image.shape[:2])
-    left = [i for i, right in enumerate(rows.right) if right < 0.5]
-    regions = [hands[i].region for i in left]
-    for i, mirrored in zip(left, estimates(image, regions, mirror=True), strict=True):
-        rows.features[i] = mirrored.features
-    return rows
-
-
-@stored("graph")
-def _landmarks(
-    weights: dict[str, Array], crops: Float[Array, "B 224 224 3"], graph: Graph
-) -> tuple[jax.Array, ...]:
-    """Landmarks (B, 63), world (B, 63), presence (B, 1), handedness (B, 1), features."""
-    names = ["landmarks", "world", "presence", "handedness", FEATURES]
-    result = graph_runner.run(graph, weights, {graph.inputs[0]: crops}, names)
-    return tuple(result[name] for name in names)

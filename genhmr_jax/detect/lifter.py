@@ -11,14 +11,26 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from genhmr_jax.detect import lifter_trunk
-from genhmr_jax.detect.blazepose import EARLY_SHAPE, LANDMARKS, SIZE, Landmarks, Region
+from genhmr_jax.detect import trunks
+from genhmr_jax.detect.blazepose import (
+    EARLY,
+    EARLY_SHAPE,
+    INNER,
+    LANDMARKS,
+    NETWORK,
+    SIZE,
+    Landmarks,
+    Region,
+)
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.model_folder import load_meta, load_params
 from genhmr_jax.io.program_store import remembered_shapes, stored
+from genhmr_jax.io.quantised import quantised_shapes, restored
 
 FOLDER = pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "lifter"))
 """A model folder of the stage "lifter" (configs/lifter/rendered_people.py)."""
+TRUNK = trunks.Trunk(NETWORK, EARLY, INNER)
+"""16x16x88 -> 8x8x288."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +87,22 @@ def _spec() -> LifterSpec:
 @functools.cache
 def _params() -> Any:
     """The shipped parameters: those of the head, and the weights of the trunk."""
-    head = remembered_shapes("lifter", _spec(), lambda: _network().head_graph(_spec())[1])
-    own = {name: np.asarray(array) for name, array in lifter_trunk.blazepose_weights().items()}
-    found = load_params(FOLDER, {"head": head, "trunk": lifter_trunk.change_shapes()})
-    changes = {name: np.asarray(array) for name, array in found["trunk"].items()}
-    trunk = lifter_trunk.trunk_weights(own, changes)
-    return {"head": found["head"], "trunk": jax.device_put(trunk)}
+    head = remembered_shapes(
+        "lifter", _spec(), lambda: _network().head_graph(_network().BODY, _spec())[1]
+    )
+    return shipped_params(FOLDER, head, TRUNK)
+
+
+def shipped_params(folder: pathlib.Path, head: Any, trunk: trunks.Trunk) -> dict[str, Any]:
+    """The parameters of a lifter's model folder.
+
+    Args:
+      head: shapes of the head's parameters.
+    """
+    own = {name: np.asarray(array) for name, array in trunk.own_weights().items()}
+    shapes = quantised_shapes({"head": head, "trunk": trunk.change_shapes()})
+    found = restored(load_params(folder, shapes))
+    return jax.device_put(found | {"trunk": trunks.changed(own, found["trunk"])})
 
 
 @stored("spec")

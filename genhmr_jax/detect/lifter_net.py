@@ -2,11 +2,12 @@
 
 BlazePose's landmarks follow the annotations of its training photos, and its 3D estimate is that of
 another body. The lifter adds corrections to both. It is trained on rendered people, whose true
-keypoints are known. Its trunk (lifter_trunk.py) computes a map of the region, and its head the
-keypoints from that map and from BlazePose's landmarks and heatmaps. All are pure functions, in the
-axes of the region.
+keypoints are known. Its trunk (trunks.py) computes a map of the region, and its head the keypoints
+from that map and from BlazePose's landmarks and heatmaps. All are pure functions, in the axes of
+the region. The lifter of hands (hand_lifter_net.py) has the same head.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -17,67 +18,74 @@ from jaxtyping import Array, Float
 
 from genhmr_jax.detect.blazepose import LANDMARKS, SIZE, from_landmarks
 from genhmr_jax.detect.detections import CHANNELS, GRID
-from genhmr_jax.detect.lifter import LifterSpec
-from genhmr_jax.detect.lifter_trunk import trunk_map
+from genhmr_jax.detect.lifter import TRUNK, LifterSpec
+from genhmr_jax.detect.trunks import Trunk
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.nets.mlp import ResidualMlp
 
-STEP_METRES, STEP_SIDES = 0.1, 0.02
-"""Typical size of the corrections in 3D and in 2D, so that the network's outputs are about 1."""
 SPREADS = 3.0
-"""Logarithm of the largest expected error over STEP_SIDES."""
+"""Logarithm of the largest expected error over the head's step in 2D."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What differs between the lifters of bodies and of hands.
+
+    Attributes:
+      trunk: the trained copy of a stage of the pose network.
+      grid, channels: size of the trunk's map.
+      numbers: of other inputs of the head.
+      points: number of keypoints.
+      step2d, step3d: typical size of the corrections in sides of the region and in metres, so that
+        the network's outputs are about 1.
+    """
+
+    trunk: Trunk
+    grid: int
+    channels: int
+    numbers: int
+    points: int
+    step2d: float
+    step3d: float
+
+
+BODY = Form(TRUNK, GRID, CHANNELS, LANDMARKS * 14, len(DETECTED), 0.02, 0.1)
 
 
 class LifterHead(nnx.Module):
-    """Outputs of BlazePose (blazepose.Evidence) and the trunk's map -> keypoints."""
+    """Outputs of a pose network and the trunk's map -> corrections of the keypoints."""
 
-    def __init__(self, spec: LifterSpec, *, rngs: nnx.Rngs):
-        self.spec = spec
-        self.reduce = nnx.Linear(CHANNELS, spec.map_channels, rngs=rngs)
-        self.gather = nnx.Linear(GRID * GRID * spec.map_channels, spec.map_features, rngs=rngs)
-        self.mlp = ResidualMlp(
-            LANDMARKS * 14 + spec.map_features, spec.width, spec.depth, len(DETECTED) * 6, rngs=rngs
-        )
+    def __init__(self, form: Form, spec: LifterSpec, *, rngs: nnx.Rngs):
+        self.form, self.spec = form, spec
+        self.reduce = nnx.Linear(form.channels, spec.map_channels, rngs=rngs)
+        self.gather = nnx.Linear(form.grid**2 * spec.map_channels, spec.map_features, rngs=rngs)
+        inputs = form.numbers + spec.map_features
+        self.mlp = ResidualMlp(inputs, spec.width, spec.depth, form.points * 6, rngs=rngs)
 
     def __call__(
         self,
-        landmarks: Float[Array, "B 39 5"],
-        world: Float[Array, "B 39 3"],
-        heat: Float[Array, "B 39 6"],
-        inner: Float[Array, "B 8 8 288"],
+        numbers: Float[Array, "B N"],
+        inner: Float[Array, "B H W C"],
         keys: Array | None = None,
-    ) -> tuple[Float[Array, "B 23 2"], Float[Array, "B 23 3"], Float[Array, "B 23"]]:
-        """The DETECTED keypoints of our body, in the axes of the region: x right, y down.
+    ) -> tuple[Float[Array, "B K 2"], Float[Array, "B K 3"], Float[Array, "B K"]]:
+        """Corrections in 2D and 3D.
 
         Args:
-          landmarks, world, heat: see blazepose.Evidence.
-          inner: see lifter_trunk.trunk_map.
+          numbers: the pose network's outputs, about 1.
+          inner: see Trunk.map.
           keys: (B,) for dropout, in training.
 
         Returns:
-          2D keypoints relative to the middle of the region, in its sides; 3D keypoints in metres
-          from mid-hip, z away from the camera; the expected absolute error of a coordinate in 2D,
-          in sides.
+          corrections in sides of the region, and in metres; the expected absolute error of a
+          coordinate in 2D, in sides.
         """
-        # 1. Normalise BlazePose's landmarks and heatmap locations.
-        batch, named = landmarks.shape[0], jnp.asarray(from_landmarks(DETECTED), jnp.float32)
-        points = landmarks[..., :2] / SIZE - 0.5
-        centre = heat[..., :2] / SIZE - 0.5
-        peak = heat[..., 3:5] / SIZE - 0.5
-        visibility = jax.nn.sigmoid(landmarks[..., 3:])
-        parts = [4.0 * points, landmarks[..., 2:3] / 100.0, visibility, 3.0 * world]
-        parts += [(centre - points) / STEP_SIDES, 4.0 * (peak - points)]
-        parts += [heat[..., 2:3], heat[..., 5:]]
-        numbers = jnp.concatenate(parts, -1).reshape(batch, -1)
-        # 2. Reduce the map.
+        batch = numbers.shape[0]
         features = jax.nn.relu(self.reduce(self._dropout(inner, keys, 0)))
         features = jax.nn.relu(self.gather(self._dropout(features.reshape(batch, -1), keys, 1)))
-        # 3. Predict corrections.
         inputs = jnp.concatenate([numbers, self._dropout(features, keys, 2)], -1)
-        out = self.mlp(inputs).reshape(batch, len(DETECTED), 6)
-        points2d = named @ centre + STEP_SIDES * out[..., :2]
-        spread = STEP_SIDES * jnp.exp(jnp.clip(out[..., 5], -SPREADS, SPREADS))
-        return points2d, named @ world + STEP_METRES * out[..., 2:5], spread
+        out = self.mlp(inputs).reshape(batch, self.form.points, 6)
+        spread = self.form.step2d * jnp.exp(jnp.clip(out[..., 5], -SPREADS, SPREADS))
+        return self.form.step2d * out[..., :2], self.form.step3d * out[..., 2:5], spread
 
     def _dropout(self, x: Array, keys: Array | None, number: int) -> Array:
         """Dropout, with one key for each row; `number` distinguishes the calls."""
@@ -89,9 +97,9 @@ class LifterHead(nnx.Module):
 
 
 @functools.cache
-def head_graph(spec: LifterSpec) -> tuple[nnx.GraphDef, Any]:
+def head_graph(form: Form, spec: LifterSpec) -> tuple[nnx.GraphDef, Any]:
     """The graph of the head, and the shapes of its parameters."""
-    structure, state = nnx.split(nnx.eval_shape(lambda: LifterHead(spec, rngs=nnx.Rngs(0))))
+    structure, state = nnx.split(nnx.eval_shape(lambda: LifterHead(form, spec, rngs=nnx.Rngs(0))))
     return structure, nnx.to_pure_dict(state)
 
 
@@ -105,13 +113,30 @@ def lift(
     early: Float[Array, "B 16 16 88"],
     keys: Array | None = None,
 ) -> tuple[Float[Array, "B 23 2"], Float[Array, "B 23 3"], Float[Array, "B 23"]]:
-    """The keypoints, see LifterHead.
+    """The DETECTED keypoints of our body, in the axes of the region: x right, y down.
 
     Args:
-      head: its parameters.
-      trunk: see lifter_trunk.trunk_weights.
+      head: parameters of the head.
+      trunk: see trunks.changed.
       landmarks, world, heat, early: see blazepose.Evidence and blazepose.Landmarks.
       keys: (B,) for dropout, in training.
+
+    Returns:
+      2D keypoints relative to the middle of the region, in its sides; 3D keypoints in metres
+      from mid-hip, z away from the camera; the expected absolute error of a coordinate in 2D,
+      in sides.
     """
-    network = nnx.merge(head_graph(spec)[0], head)
-    return network(landmarks, world, heat, trunk_map(trunk, early), keys)
+    # 1. Normalise BlazePose's landmarks and heatmap locations.
+    batch, named = landmarks.shape[0], jnp.asarray(from_landmarks(DETECTED), jnp.float32)
+    points = landmarks[..., :2] / SIZE - 0.5
+    centre = heat[..., :2] / SIZE - 0.5
+    peak = heat[..., 3:5] / SIZE - 0.5
+    visibility = jax.nn.sigmoid(landmarks[..., 3:])
+    parts = [4.0 * points, landmarks[..., 2:3] / 100.0, visibility, 3.0 * world]
+    parts += [(centre - points) / BODY.step2d, 4.0 * (peak - points)]
+    parts += [heat[..., 2:3], heat[..., 5:]]
+    numbers = jnp.concatenate(parts, -1).reshape(batch, -1)
+    # 2. Add the corrections.
+    network = nnx.merge(head_graph(BODY, spec)[0], head)
+    change2d, change3d, spread = network(numbers, BODY.trunk.map(trunk, early), keys)
+    return named @ centre + change2d, named @ world + change3d, spread

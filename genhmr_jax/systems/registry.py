@@ -58,6 +58,7 @@ _ENTRIES: dict[str, Entry] = {
     "regressor": Entry(task=_REGRESSORS.task),
     "tokenizer": Entry(task="genhmr_jax.systems.tokenizer.task"),
     "lifter": Entry(task="genhmr_jax.systems.lifter.task"),
+    "hand_lifter": Entry(task="genhmr_jax.systems.lifter.hand_task"),
     "neurik": Entry(task="genhmr_jax.systems.biopose.task"),
 }
 

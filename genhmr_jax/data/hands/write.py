@@ -15,7 +15,6 @@ continues, and a larger --count extends a set.
 
 import argparse
 import dataclasses
-import hashlib
 import pathlib
 
 import jax
@@ -27,6 +26,7 @@ from genhmr_jax.data.hands.parts import (
     PART,
     PartRow,
     check_settings,
+    corpus_settings,
     joined_parts,
     write_part,
 )
@@ -35,8 +35,10 @@ from genhmr_jax.data.hands.stored import PIXELS
 from genhmr_jax.data.poses import load_corpus
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+from genhmr_jax.detect import hand_landmarks, hand_lifter
 from genhmr_jax.detect import hands as detector
 from genhmr_jax.detect.blazepose import Region
+from genhmr_jax.detect.hand_landmarks import SIZE
 from genhmr_jax.geometry.camera import CropCamera, crop_around
 from genhmr_jax.geometry.hand import load_hand
 from genhmr_jax.geometry.hand_crop import upright_region
@@ -90,17 +92,9 @@ def write_rows(
     scenes = Backgrounds(backgrounds)
     parts = out / "parts"
     parts.mkdir(parents=True, exist_ok=True)
-    sha = lambda array: hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
-    settings = {
-        "version": _VERSION,
-        "split": split,
-        "seed": seed,
-        "poses": sha(corpus.poses),
-        "hand": sha(model.template),
-        "backgrounds": scenes.fingerprint(),
-        "form": PIXELS if pixels else detector.ENCODER,
-    }
-    check_settings(out / "settings.json", settings)
+    form = PIXELS if pixels else detector.ENCODER
+    own = {"version": _VERSION, "form": form, "split": split, "seed": seed}
+    check_settings(out / "settings.json", own | corpus_settings(corpus, model, scenes))
     files = []
     for start in tqdm(range(0, count, PART), unit="part", disable=None):
         stop = min(start + PART, count)
@@ -113,8 +107,8 @@ def write_rows(
             pose = corpus.poses[corpus.draw(np.array(number), seed)]
             sample = draw_sample(model, pose, rng, scenes)
             found += detected_row(sample, rng, pixels=pixels)
-        write_part(files[-1], found, settings["form"])
-    return joined_parts(files, out, settings["form"])
+        write_part(files[-1], found, form)
+    return joined_parts(files, out, form)
 
 
 def detected_row(
@@ -129,14 +123,20 @@ def detected_row(
 
 def in_true_region(sample: HandSample, rng: np.random.Generator) -> detector.Hands:
     """The detector's estimate (one hand) in the true region, which is moved at random first."""
-    x, y, log_side, angle = REGION_DEVIATION * rng.standard_normal(4)
-    true = detector.next_region(sample.points2d)
-    middle = true.to_image(detector.SIZE * (0.5 + np.array([x, y])), detector.SIZE)
-    region = Region(*middle, true.side * float(np.exp(log_side)), true.angle + angle)
+    region = moved_region(sample, rng)
     for _ in range(PASSES):
-        (estimate,) = detector.estimates(sample.image, [region])
+        (estimate,) = hand_landmarks.estimates(sample.image, [region])
         region = estimate.next_region()
-    return detector.rows_of([estimate], {}, sample.image.shape[:2])
+    lifted = hand_lifter.lifted([estimate])
+    return detector.rows_of([estimate], lifted, sample.image.shape[:2])
+
+
+def moved_region(sample: HandSample, rng: np.random.Generator) -> Region:
+    """The true region of a hand with a random error like that of the palm detector."""
+    x, y, log_side, angle = REGION_DEVIATION * rng.standard_normal(4)
+    true = hand_landmarks.next_region(sample.points2d)
+    middle = true.to_image(SIZE * (0.5 + np.array([x, y])), SIZE)
+    return Region(*middle, true.side * float(np.exp(log_side)), true.angle + angle)
 
 
 def row_of(sample: HandSample, detected: detector.Hands, *, pixels: bool = False) -> Rows:
