@@ -114,14 +114,23 @@ def estimates_of_crops(
     graph, weights = graph_runner.load(NETWORK)
     hands: list[HandEstimate] = []
     while len(hands) < len(regions):
-        chosen = slice(len(hands), len(hands) + BATCHES[-1])
+        chosen = slice(len(hands), len(hands) + rows_of_program(len(regions) - len(hands)))
         found = regions[chosen]
-        batch = np.zeros((min(n for n in BATCHES if n >= len(found)), SIZE, SIZE, 3), np.float32)
+        batch = np.zeros((chosen.stop - chosen.start, SIZE, SIZE, 3), np.float32)
         batch[: len(found)] = crops[chosen]
         outputs = [np.asarray(value) for value in _landmarks(weights, batch, graph)]
         rows = zip(found, *outputs, strict=False)
         hands += [_hand(region, mirrored, *row) for region, *row in rows]
     return hands
+
+
+def rows_of_program(left: int) -> int:
+    """The rows of the next program, one of BATCHES, with `left` rows left.
+
+    The larger program is chosen if it is at least three quarters full.
+    """
+    one, several = BATCHES
+    return several if 4 * left >= 3 * several else one
 
 
 def preload() -> None:

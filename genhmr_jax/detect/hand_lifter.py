@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from genhmr_jax.detect import hand_landmarks, trunks
-from genhmr_jax.detect.hand_landmarks import EARLY_SHAPE, HandEstimate
+from genhmr_jax.detect.hand_landmarks import BATCHES, EARLY_SHAPE, HandEstimate, rows_of_program
 from genhmr_jax.detect.lifter import LifterSpec, shipped_params
 from genhmr_jax.io.model_folder import load_meta
 from genhmr_jax.io.program_store import remembered_shapes, stored
@@ -21,7 +21,6 @@ FOLDER = pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "
 """A model folder of the stage "hand_lifter" (configs/hand_lifter/rendered_hands.py)."""
 TRUNK = trunks.Trunk(hand_landmarks.NETWORK, hand_landmarks.EARLY, hand_landmarks.FEATURES)
 """14x14x64 -> 7x7x672."""
-BATCHES = (1, 4)  # numbers of hands of a program
 _POINTS = 21
 
 
@@ -47,8 +46,8 @@ def lifted(hands: Sequence[HandEstimate]) -> list[LiftedHand]:
     """The lifter's estimates. Each hand is a right one, in its region or in the mirror image."""
     found: list[LiftedHand] = []
     while len(found) < len(hands):
-        chosen = hands[len(found) : len(found) + BATCHES[-1]]
-        batch = min(size for size in BATCHES if size >= len(chosen))
+        batch = rows_of_program(len(hands) - len(found))
+        chosen = hands[len(found) : len(found) + batch]
         rows = [[hand.landmarks, hand.world, hand.early] for hand in chosen]
         rows += rows[-1:] * (batch - len(rows))
         inputs = [np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)]

@@ -94,15 +94,20 @@ def _params() -> Any:
 
 
 def shipped_params(folder: pathlib.Path, head: Any, trunk: trunks.Trunk) -> dict[str, Any]:
-    """The parameters of a lifter's model folder.
+    """The parameters of a lifter's model folder: those of the head, and the trunk's weights.
 
     Args:
       head: shapes of the head's parameters.
     """
     own = {name: np.asarray(array) for name, array in trunk.own_weights().items()}
-    shapes = quantised_shapes({"head": head, "trunk": trunk.change_shapes()})
-    found = restored(load_params(folder, shapes))
+    found = trained_params(folder, head, trunk)
     return jax.device_put(found | {"trunk": trunks.changed(own, found["trunk"])})
+
+
+def trained_params(folder: pathlib.Path, head: Any, trunk: trunks.Trunk) -> dict[str, Any]:
+    """The parameters as they are trained: with the changes of the trunk's weights."""
+    shapes = {"head": head, "trunk": trunk.change_shapes()}
+    return restored(load_params(folder, quantised_shapes(shapes)))
 
 
 @stored("spec")

@@ -46,7 +46,7 @@ HANDS = (
     "whose keypoints are within a quarter of the box, on average, of the true ones; the errors "
     "are means over the found hands. PA: after the best similarity transform. F: F-score of the "
     "aligned meshes. AUC: of PCK from 0 to 50 mm. true_2d: from the true 2D keypoints instead of "
-    "detected ones, of all hands. network: the 3D keypoints of the landmark network. mean_pose: "
+    "detected ones, of all hands. detector: the 3D keypoints of the detector. mean_pose: "
     "a hand of the mean pose and shape, of all hands."
 )
 SEED = 4717  # of poses, shapes and views; not used for training data
@@ -201,10 +201,10 @@ def measure(
     Returns:
       "about", the text HANDS; "count"; "found", 0..1; "side", the share of found hands with the
       correct side; and `Errors.means` of "detected" (all found hands), of each of KINDS, "true_2d",
-      "network" and "mean_pose".
+      "detector" and "mean_pose".
     """
     options = options or RecoverOptions()
-    groups = ("detected", *KINDS, "true_2d", "network", "mean_pose")
+    groups = ("detected", *KINDS, "true_2d", "detector", "mean_pose")
     errors = {name: Errors() for name in groups}
     mean_pose, found, sides = mean_hand(recoverer.hand), 0, 0
     for picture in pictures:
@@ -220,7 +220,7 @@ def measure(
             meshes = recoverer.recover_prepared(prepared, options)
             for name in ("detected", picture.kind):
                 _add(errors[name], picture, recoverer.hand, meshes)
-            errors["network"].add(picture, hands.keypoints3d[best])
+            errors["detector"].add(picture, hands.keypoints3d[best])
         # 2. From the true keypoints.
         prepared = recoverer.prepare(picture.image, _true_hands(picture), photo)
         meshes = recoverer.recover_prepared(prepared, options, exact=True)

@@ -5,12 +5,13 @@ import pytest
 from scipy.ndimage import distance_transform_edt
 
 from genhmr_jax.data.feature_set import FeatureSet
-from genhmr_jax.data.hands import looks, write
+from genhmr_jax.data.hands import looks, pictures, write
 from genhmr_jax.data.hands.objects import held_object
 from genhmr_jax.data.hands.prior import HandPrior
 from genhmr_jax.data.hands.render import HandPictureSpec, draw_sample, render_hand
 from genhmr_jax.data.hands.stored import PIXELS, open_stored
 from genhmr_jax.data.synthetic.backgrounds import Backgrounds
+from genhmr_jax.detect import hand_landmarks, hand_lifter
 from genhmr_jax.detect import hands as detector
 from genhmr_jax.geometry.hand import load_hand
 from genhmr_jax.io.errors import InputError
@@ -34,22 +35,31 @@ def quick(monkeypatch, poses):
     def estimates(image, regions):
         found = []
         for region in regions:
-            grid = np.linspace(0, detector.SIZE, 42).reshape(21, 2)
-            crop = region.crop(image, 7).astype(np.float32)
+            grid = np.linspace(0, hand_landmarks.SIZE, 42).reshape(21, 2)
+            crop = region.crop(image, 14).astype(np.float32)
             found.append(
-                detector.HandEstimate(
-                    points=region.to_image(grid, detector.SIZE),
+                hand_landmarks.HandEstimate(
+                    points=region.to_image(grid, hand_landmarks.SIZE),
+                    landmarks=np.pad(grid, ((0, 0), (0, 1))),
                     world=np.repeat(crop.mean((0, 1))[None], 21, 0).astype(np.float64),
                     presence=0.4 if crop.mean() > 0.6 else 0.9,
                     right=1.0,
-                    features=np.repeat(crop[..., :1], 672, -1),
+                    early=np.repeat(crop[..., :1], 64, -1),
                     region=region,
                 )
             )
         return found
 
-    monkeypatch.setattr(detector, "estimates", estimates)
-    monkeypatch.setattr(write, "PART", 3)
+    def lifted(hands):
+        features = lambda hand: np.repeat(hand.early[::2, ::2, :1], 672, -1)
+        return [
+            hand_lifter.LiftedHand(hand.points, hand.world, np.full(21, 0.01), features(hand))
+            for hand in hands
+        ]
+
+    monkeypatch.setattr(hand_landmarks, "estimates", estimates)
+    monkeypatch.setattr(hand_lifter, "lifted", lifted)
+    monkeypatch.setattr(pictures, "PART", 3)
 
 
 def drawn(hand, pose, seed, **more):
@@ -131,7 +141,7 @@ def test_held_object_is_in_a_fist_and_not_in_a_flat_hand(hand):
 
 def test_an_interrupted_run_continues(tmp_path, quick, monkeypatch):
     whole = write.write_rows(tmp_path / "whole", 8, "made-up", "train", seed=5)
-    calls, render = [], write.draw_sample
+    calls, render = [], pictures.draw_sample
 
     def stop_after_four(*arguments):
         calls.append(1)
@@ -139,11 +149,11 @@ def test_an_interrupted_run_continues(tmp_path, quick, monkeypatch):
             raise KeyboardInterrupt
         return render(*arguments)
 
-    monkeypatch.setattr(write, "draw_sample", stop_after_four)
+    monkeypatch.setattr(pictures, "draw_sample", stop_after_four)
     with pytest.raises(KeyboardInterrupt):
         write.write_rows(tmp_path / "part", 8, "made-up", "train", seed=5)
     assert not (tmp_path / "part" / "done.json").exists()
-    monkeypatch.setattr(write, "draw_sample", render)
+    monkeypatch.setattr(pictures, "draw_sample", render)
     assert write.write_rows(tmp_path / "part", 8, "made-up", "train", seed=5) == whole
     sets = [open_stored(tmp_path / name, detector.ENCODER) for name in ("whole", "part")]
     assert sets[0].size == whole and sets[0].encoder == detector.ENCODER

@@ -1,11 +1,10 @@
 """Hands: the networks against TensorFlow Lite, regions, and the detection on a part of a photo."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from genhmr_jax.detect import graph_runner, hands, palms
+from genhmr_jax.detect import graph_runner, hand_landmarks, hand_lifter, hands, palms
 from genhmr_jax.detect.blazepose import Region
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.hands import HAND21, Hands, detect_hands
@@ -23,6 +22,12 @@ GREY = 120
 @pytest.fixture(scope="module")
 def found() -> Hands:
     return detect_hands(PHOTO)
+
+
+def estimate_of(points, presence) -> hand_landmarks.HandEstimate:
+    """An estimate with these points (21, 2), px."""
+    region, none = hand_landmarks.next_region(points), np.zeros((21, 3))
+    return hand_landmarks.HandEstimate(points, none, none, presence, 0.9, np.zeros(()), region)
 
 
 def body(wrist, elbow, side="right") -> Detections:
@@ -43,24 +48,30 @@ def test_palm_detector_equals_tensorflow_lite():
 
 
 def test_landmark_network_equals_tensorflow_lite():
-    graph, weights = graph_runner.load(hands.NETWORK)
-    for i, image in enumerate(network_inputs(hands.SIZE)):
-        *ours, features = hands._landmarks(weights, image[None], graph)
+    graph, weights = graph_runner.load(hand_landmarks.NETWORK)
+    for i, image in enumerate(network_inputs(hand_landmarks.SIZE)):
+        *ours, early = hand_landmarks._landmarks(weights, image[None], graph)
         tolerances = {"landmarks": 1e-3, "world": 2e-6, "presence": 1e-5, "handedness": 1e-5}
         for value, (name, tolerance) in zip(ours, tolerances.items(), strict=True):
             reference = REFERENCE[f"handlandmark.{name}"][i]
             np.testing.assert_allclose(value[0], reference, atol=tolerance)
-        assert features.shape == (1, hands.GRID, hands.GRID, hands.CHANNELS)
+        assert early.shape == (1, *hand_landmarks.EARLY_SHAPE)
     assert REFERENCE["handlandmark.presence"][0] > 0.9, "the first image shows a hand"
 
 
-def test_features_do_not_depend_on_the_batch():
-    crops = jnp.array(network_inputs(hands.SIZE))
-    graph, weights = graph_runner.load(hands.NETWORK)
-    both = hands._landmarks(weights, jnp.concatenate([crops, crops]), graph)[-1]
-    for i in range(2):
-        alone = hands._landmarks(weights, crops[i : i + 1], graph)[-1]
-        np.testing.assert_allclose(both[i : i + 1], alone, atol=1e-4)
+def test_estimates_do_not_depend_on_the_batch():
+    region = Region(112.0, 112.0, 224.0, 0.0)
+    crops = [np.asarray(crop) for crop in network_inputs(hand_landmarks.SIZE)]
+    seen = hand_landmarks.estimates_of_crops(crops * 2 + crops[:1], [region] * 5)
+    rows = hand_lifter.lifted(seen)
+    assert len(seen) == len(rows) == 5
+    for i in range(5):
+        (alone,) = hand_landmarks.estimates_of_crops(crops[i % 2 : i % 2 + 1], [region])
+        np.testing.assert_allclose(seen[i].early, alone.early, atol=1e-4)
+        (row,) = hand_lifter.lifted([alone])
+        np.testing.assert_allclose(rows[i].features, row.features, atol=1e-4)
+        np.testing.assert_allclose(rows[i].points, row.points, atol=1e-3)  # px
+        np.testing.assert_allclose(rows[i].points3d, row.points3d, atol=1e-5)
 
 
 def test_anchors():
@@ -84,7 +95,10 @@ def test_boxes_of_the_same_palm_become_their_mean():
 def test_regions_turn_with_the_hand(angle):
     points = np.array([WRIST, *(joint for finger in FINGERS for joint in finger)]) * 100.0
     turn = Region(0, 0, 1, angle).axes()
-    upright, turned = hands.next_region(points), hands.next_region(points @ turn.T)
+    upright, turned = (
+        hand_landmarks.next_region(points),
+        hand_landmarks.next_region(points @ turn.T),
+    )
     assert abs(upright.angle) < 0.1, "a hand that points up"
     np.testing.assert_allclose(turned.angle - upright.angle, angle, atol=1e-9)
     np.testing.assert_allclose(turned.side, upright.side)
@@ -179,18 +193,15 @@ def test_two_hands_and_their_limit():
 def test_the_same_hand_counts_once():
     points = np.array([WRIST, *(joint for finger in FINGERS for joint in finger)]) * 100.0
     rows = [(points, 0.7), (points + 3, 0.9), (points + 60, 0.8)]
-    given = [
-        hands.HandEstimate(p, np.zeros((21, 3)), presence, 0.5, np.zeros(()), hands.next_region(p))
-        for p, presence in rows
-    ]
+    given = [estimate_of(p, presence) for p, presence in rows]
     assert [hand.presence for hand in hands._distinct(given)] == [0.9, 0.8]
 
 
 def test_keypoints_outside_the_image_have_no_confidence():
     points = np.array([WRIST, *(joint for finger in FINGERS for joint in finger)]) * 100.0
-    empty = np.zeros((7, 7, hands.CHANNELS))
-    one = hands.HandEstimate(points, np.zeros((21, 3)), 0.8, 0.9, empty, hands.next_region(points))
-    rows = hands.rows_of([one], {}, (100, 50))
+    empty = np.zeros((7, 7, hand_landmarks.CHANNELS))
+    own = hand_lifter.LiftedHand(points, np.zeros((21, 3)), np.zeros(21), empty)
+    rows = hands.rows_of([estimate_of(points, 0.8)], [own], (100, 50))
     right_of_it = points[:, 0] > 50
     assert right_of_it.any() and (rows.keypoints[0, right_of_it, 2] == 0).all()
     np.testing.assert_allclose(rows.keypoints[0, ~right_of_it, 2], 0.8)

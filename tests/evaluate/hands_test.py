@@ -90,10 +90,10 @@ def test_measure(pictures, monkeypatch):
     model = types.SimpleNamespace(hand=load_hand(), **how)
     result = benchmark.measure(model, pictures)
     assert result["count"] == COUNT and result["found"] == 0.75 and result["side"] == 1.0
-    for name in ("detected", "grasps", "val", "true_2d", "network"):
+    for name in ("detected", "grasps", "val", "true_2d", "detector"):
         assert result[name]["pa_mpjpe_mm"] < 0.01 and result[name]["auc"] > 0.99
     assert result["detected"]["f_5"] == result["true_2d"]["f_15"] == 1.0
-    assert result["true_2d"]["pa_mpvpe_mm"] < 0.01 and "f_5" not in result["network"]
+    assert result["true_2d"]["pa_mpvpe_mm"] < 0.01 and "f_5" not in result["detector"]
     assert 3 < result["mean_pose"]["pa_mpjpe_mm"] < 40
 
 

@@ -46,7 +46,7 @@ def kinds_of(config: ml_collections.ConfigDict) -> dict[str, type]:
 
 def test_configs_are_a_base_and_recipes_for_each_system():
     systems = {p.parent.name for p in FILES}
-    others = {"tokenizer", "genhmr", "regressors", "lifter"}
+    others = {"tokenizer", "genhmr", "regressors", "lifter", "hand_lifter"}
     siblings = {"mesh2d", "posturehmr", "maskhand", "hand_tokenizer", "neurik"}
     assert systems == others | siblings
     assert all((CONFIGS / system / "base.py").is_file() for system in systems)

@@ -9,10 +9,8 @@ Parts that exist are kept, so that a stopped run continues.
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
 import functools
-import multiprocessing
 import os
 import pathlib
 
@@ -20,17 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt
-from tqdm import tqdm
 
 from genhmr_jax.data.feature_set import StoredSet, join_parts
-from genhmr_jax.data.hands.parts import PART, check_settings, corpus_settings
-from genhmr_jax.data.hands.render import HandSample, draw_sample
-from genhmr_jax.data.hands.write import MIN_PRESENCE, SPLITS, moved_region
+from genhmr_jax.data.hands.pictures import SPLITS, Pictures, write_parts
+from genhmr_jax.data.hands.render import HandSample
+from genhmr_jax.data.hands.write import MIN_PRESENCE, moved_region
 from genhmr_jax.data.lifter_rows import changed
-from genhmr_jax.data.poses import load_corpus
-from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.detect import hand_landmarks as network
-from genhmr_jax.geometry.hand import load_hand
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_argument
@@ -90,25 +84,11 @@ class HandLifterSet(StoredSet[HandLifterRows]):
         super().__init__(folder, ENCODER, lambda arrays: HandLifterRows(**arrays))
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What the rows follow from; see `write_rows`."""
-
-    poses: str
-    split: str
-    backgrounds: str | pathlib.Path | None
-    seed: int
-    hand: str
-
-
-def write_rows(out: pathlib.Path, count: int, source: Source, workers: int = 1) -> int:
-    """Render `count` hands, and write the rows of those that are detected.
+def write_rows(out: pathlib.Path, count: int, pictures: Pictures, workers: int = 1) -> int:
+    """Render `count` pictures, and write the rows of the hands that are detected.
 
     Args:
       out: folder of the set.
-      count: of pictures.
-      source: corpus of data.hands.corpus; its split "train" or "val"; folder of photos or None for
-        procedural backgrounds; seed of the pictures; a right hand, see load_hand.
       workers: processes.
 
     Returns:
@@ -118,39 +98,16 @@ def write_rows(out: pathlib.Path, count: int, source: Source, workers: int = 1) 
       InputError: no such corpus, hand or backgrounds; no hand is detected; or `out` holds rows of
         other settings.
     """
-    (out / "parts").mkdir(parents=True, exist_ok=True)
-    own = {"version": _VERSION, "form": ENCODER, "split": source.split, "seed": source.seed}
-    model, corpus, scenes = _opened(source)
-    check_settings(out / "settings.json", own | corpus_settings(corpus, model, scenes))
-    spans = [(start, min(start + PART, count)) for start in range(0, count, PART)]
-    files = [out / "parts" / f"{start:07d}-{stop:07d}.npz" for start, stop in spans]
-    left = [(f, *span) for f, span in zip(files, spans, strict=True) if not f.is_file()]
-    write = functools.partial(_write_part, source)
-    if workers > 1:
-        fresh = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(workers, fresh) as pool:
-            _ = list(tqdm(pool.map(write, *zip(*left, strict=True)), total=len(left), disable=None))
-    else:
-        for part in tqdm(left, unit="part", disable=None):
-            write(*part)
-    return join_parts(files, out, ENCODER)
+    settings = {"version": _VERSION, "form": ENCODER} | pictures.settings()
+    write = functools.partial(_write_rows, pictures)
+    return join_parts(write_parts(out, count, settings, write, workers), out, ENCODER)
 
 
-@functools.cache
-def _opened(source: Source) -> tuple:
-    """Hand, corpus and backgrounds."""
-    corpus = load_corpus(source.poses, source.split, joints=16)
-    return load_hand(source.hand), corpus, Backgrounds(source.backgrounds)
-
-
-def _write_part(source: Source, path: pathlib.Path, start: int, stop: int) -> None:
+def _write_rows(pictures: Pictures, path: pathlib.Path, start: int, stop: int) -> None:
     """Write the rows of the pictures from `start` to `stop`."""
-    model, corpus, scenes = _opened(source)
     found: list[dict[str, np.ndarray]] = []
     for number in range(start, stop):
-        rng = np.random.default_rng([SPLITS.index(source.split), source.seed, number])
-        pose = corpus.poses[corpus.draw(np.array(number), source.seed)]
-        found += picture_rows(draw_sample(model, pose, rng, scenes), rng, source.split)
+        found += picture_rows(*pictures.draw(number), pictures.split)
     arrays = {name: np.stack([row[name] for row in found]) for name in found[0]} if found else {}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, encoder=np.array(ENCODER), **arrays)
@@ -200,8 +157,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     args = parser.parse_args()
     try:
-        source = Source(args.poses, args.split, args.backgrounds, args.seed, args.hand)
-        total = write_rows(pathlib.Path(args.out), args.count, source, args.workers)
+        pictures = Pictures(args.poses, args.split, args.backgrounds, args.seed, args.hand)
+        total = write_rows(pathlib.Path(args.out), args.count, pictures, args.workers)
         print(f"{total} rows of {args.count} pictures in {args.out}")
     except InputError as error:
         parser.exit(1, f"{error}\n")

@@ -1,18 +1,14 @@
 """Stored rows of hands in parts, so that a stopped run continues."""
 
-import hashlib
 import json
 import pathlib
 
 import jax
 import numpy as np
 from jaxtyping import Float
-from smpl_jax import SmplModel
 
 from genhmr_jax.data.feature_set import join_parts
-from genhmr_jax.data.poses import PoseCorpus
 from genhmr_jax.data.rows import Rows, to_arrays
-from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
 
@@ -53,15 +49,3 @@ def check_settings(path: pathlib.Path, settings: dict[str, object]) -> None:
         return
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(settings))
-
-
-def corpus_settings(
-    corpus: PoseCorpus, hand: SmplModel, backgrounds: Backgrounds
-) -> dict[str, object]:
-    """What of these determines the rows."""
-    sha = lambda array: hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
-    return {
-        "poses": sha(corpus.poses),
-        "hand": sha(hand.template),
-        "backgrounds": backgrounds.fingerprint(),
-    }

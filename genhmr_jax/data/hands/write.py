@@ -15,43 +15,34 @@ continues, and a larger --count extends a set.
 
 import argparse
 import dataclasses
+import functools
+import os
 import pathlib
 
 import jax
 import numpy as np
 from smpl_jax.rotations import axis_angle_to_matrix
-from tqdm import tqdm
 
-from genhmr_jax.data.hands.parts import (
-    PART,
-    PartRow,
-    check_settings,
-    corpus_settings,
-    joined_parts,
-    write_part,
-)
-from genhmr_jax.data.hands.render import HandSample, draw_sample
+from genhmr_jax.data.hands.parts import PartRow, joined_parts, write_part
+from genhmr_jax.data.hands.pictures import SPLITS, Pictures, write_parts
+from genhmr_jax.data.hands.render import HandSample
 from genhmr_jax.data.hands.stored import PIXELS
-from genhmr_jax.data.poses import load_corpus
 from genhmr_jax.data.rows import Rows
-from genhmr_jax.data.synthetic.backgrounds import Backgrounds
 from genhmr_jax.detect import hand_landmarks, hand_lifter
 from genhmr_jax.detect import hands as detector
 from genhmr_jax.detect.blazepose import Region
 from genhmr_jax.detect.hand_landmarks import SIZE
 from genhmr_jax.geometry.camera import CropCamera, crop_around
-from genhmr_jax.geometry.hand import load_hand
 from genhmr_jax.geometry.hand_crop import upright_region
 from genhmr_jax.geometry.hand_pixels import hand_pixels
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.paths import path_argument
 
-SPLITS = ("train", "val")
 PASSES = 2
 MIN_PRESENCE = 0.5
 # Error of the first region: shift in sides, logarithm of the side, angle in radians.
 REGION_DEVIATION = np.array([0.07, 0.07, 0.12, 0.2])
-_VERSION = 3  # of the pictures and rows; a part of another version is not used
+_VERSION = 4  # of the pictures and rows; a part of another version is not used
 _to_matrices = jax.jit(axis_angle_to_matrix)
 
 
@@ -65,6 +56,7 @@ def write_rows(
     seed: int = 0,
     hand: str = "free",
     pixels: bool = False,
+    workers: int = 1,
 ) -> int:
     """Render `count` hands and write the rows of those that are detected, as a FeatureSet.
 
@@ -80,6 +72,7 @@ def write_rows(
       seed: of the pictures.
       hand: a right hand, see load_hand.
       pixels: the rows hold pixels in place of maps.
+      workers: processes.
 
     Returns:
       the number of rows. The other pictures have a presence below MIN_PRESENCE.
@@ -88,27 +81,19 @@ def write_rows(
       InputError: no such corpus, hand or backgrounds; no hand is detected; or `out` holds rows of
         other settings.
     """
-    model, corpus = load_hand(hand), load_corpus(poses, split, joints=16)
-    scenes = Backgrounds(backgrounds)
-    parts = out / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
+    pictures = Pictures(poses, split, backgrounds, seed, hand)
     form = PIXELS if pixels else detector.ENCODER
-    own = {"version": _VERSION, "form": form, "split": split, "seed": seed}
-    check_settings(out / "settings.json", own | corpus_settings(corpus, model, scenes))
-    files = []
-    for start in tqdm(range(0, count, PART), unit="part", disable=None):
-        stop = min(start + PART, count)
-        files.append(parts / f"{start:07d}-{stop:07d}.npz")
-        if files[-1].is_file():
-            continue
-        found = []
-        for number in range(start, stop):
-            rng = np.random.default_rng([SPLITS.index(split), seed, number])
-            pose = corpus.poses[corpus.draw(np.array(number), seed)]
-            sample = draw_sample(model, pose, rng, scenes)
-            found += detected_row(sample, rng, pixels=pixels)
-        write_part(files[-1], found, form)
-    return joined_parts(files, out, form)
+    settings = {"version": _VERSION, "form": form} | pictures.settings()
+    write = functools.partial(_write_rows, pictures, form)
+    return joined_parts(write_parts(out, count, settings, write, workers), out, form)
+
+
+def _write_rows(pictures: Pictures, form: str, path: pathlib.Path, start: int, stop: int) -> None:
+    """Write the rows of the pictures from `start` to `stop`."""
+    found = []
+    for number in range(start, stop):
+        found += detected_row(*pictures.draw(number), pixels=form == PIXELS)
+    write_part(path, found, form)
 
 
 def detected_row(
@@ -187,11 +172,12 @@ def main() -> None:
     parser.add_argument("--hand", default="free", type=path_argument, help=about)
     about = "store the pixels around the hand, for a model with a ViT, and not the network's map"
     parser.add_argument("--pixels", action="store_true", help=about)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     args = parser.parse_args()
     try:
         out, chosen = pathlib.Path(args.out), (args.count, args.poses, args.split)
         more = dict(backgrounds=args.backgrounds, seed=args.seed, hand=args.hand)
-        more["pixels"] = args.pixels
+        more |= dict(pixels=args.pixels, workers=args.workers)
         total = write_rows(out, *chosen, **more)
         print(f"{total} rows of {args.count} pictures in {out}")
     except InputError as error:

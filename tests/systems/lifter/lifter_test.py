@@ -13,10 +13,9 @@ from genhmr_jax.data import features, lifter_rows
 from genhmr_jax.data.lifter_rows import ENCODER, LifterSet
 from genhmr_jax.data.synthetic.generate import mirrored
 from genhmr_jax.data.synthetic.write import read_shards, write_split
-from genhmr_jax.detect import blazepose, detector, lifter, lifter_trunk, pose_estimate
+from genhmr_jax.detect import blazepose, detector, lifter, pose_estimate, trunks
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP, keypoint_model, keypoint_points
-from genhmr_jax.io.model_folder import load_params
 from genhmr_jax.systems import registry
 from genhmr_jax.systems.lifter.task import LifterTask, _truth
 from genhmr_jax.train import loop
@@ -156,16 +155,16 @@ def test_the_trunk_starts_as_blazepose_and_only_its_own_weights_move():
     crop = np.random.default_rng(0).uniform(size=(256, 256, 3)).astype(np.float32)
     region = blazepose.Region(128.0, 128.0, 256.0, 0.0)
     found = blazepose.landmarks_of_crop(crop, region)
-    own = lifter_trunk.blazepose_weights()
-    changes = {name: jnp.zeros(x.shape) for name, x in lifter_trunk.change_shapes().items()}
-    weights = lifter_trunk.trunk_weights(own, changes)
-    same = lifter_trunk.trunk_map(weights, jnp.asarray(found.early[None]))
+    own = lifter.TRUNK.own_weights()
+    changes = {name: jnp.zeros(x.shape) for name, x in lifter.TRUNK.change_shapes().items()}
+    weights = trunks.changed(own, changes)
+    same = lifter.TRUNK.map(weights, jnp.asarray(found.early[None]))
     np.testing.assert_allclose(same[0], found.evidence.inner, atol=1e-4)
     one = {name: x + 1.0 for name, x in changes.items()}
-    moved = lifter_trunk.trunk_weights(own, one)
+    moved = trunks.changed(own, one)
     for name, x in own.items():
         size = np.sqrt(np.mean(np.square(x)))
-        expected = size if name in lifter_trunk.trained_names() else 0.0
+        expected = size if name in lifter.TRUNK.trained_names() else 0.0
         np.testing.assert_allclose(moved[name] - x, expected, rtol=1e-3, atol=1e-6)
     kernels = [x for name, x in own.items() if name not in one]
     assert kernels and all(x.ndim == 4 and x.shape[3] == 1 for x in kernels)
@@ -241,7 +240,7 @@ def test_it_starts_as_blazepose_learns_and_is_loaded(folder, get_config, tmp_pat
     monkeypatch.setattr(lifter, "FOLDER", tmp_path / "run" / "model")
     for cached in (lifter._spec, lifter._params):
         cached.cache_clear()
-    params = load_params(lifter.FOLDER, jax.device_get(start))
+    params = lifter.trained_params(lifter.FOLDER, start["head"], lifter.TRUNK)
     after, first = (errors(task, p, batch) for p in (params, start))
     assert after["pa_mpjpe"] < 0.9 * first["pa_mpjpe"]  # on what it has learned from
     found, _ = detector.find_people(next(read_shards(folder / "images" / "train")).image)
@@ -255,7 +254,7 @@ def test_the_shipped_lifter_beats_blazepose_on_rendered_people(folder, get_confi
     task = LifterTask(get_config("lifter/rendered_people"))
     rows = everyone(LifterSet(folder / "rows" / "val"))
     start, _ = task.init(jax.random.key(0))
-    found = errors(task, load_params(lifter.FOLDER, jax.device_get(start)), rows)
+    found = errors(task, lifter.trained_params(lifter.FOLDER, start["head"], lifter.TRUNK), rows)
     # These are random poses, which nobody takes: on human ones it is a quarter better (README.md).
     for name in ("pa_mpjpe", "mpjpe"):
         assert found[name] < found[f"blazepose_{name}"], name
