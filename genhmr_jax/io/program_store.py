@@ -28,6 +28,7 @@ import numpy as np
 
 from genhmr_jax.io.atomic import atomic_path
 from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.xla_options import compiler_options
 
 UNUSED_DAYS = 30
 """An entry that was not read for this long is deleted when another one is written."""
@@ -171,7 +172,7 @@ class _Stored:
                 program = self._compiled(jax.export.deserialize(content), call)
                 write(entry, content)
                 return program
-        return jax.jit(flat).lower(*call.leaves).compile()
+        return _compile(flat, call)
 
     def _compiled(self, exported: jax.export.Exported, call: "_Call") -> Callable:
         """Compile an exported program, or read it from XLA's cache."""
@@ -180,7 +181,12 @@ class _Stored:
             return exported.call(*leaves)
 
         run.__name__ = self.name.rpartition(".")[2].strip("_")
-        return jax.jit(run).lower(*call.leaves).compile()
+        return _compile(run, call)
+
+
+def _compile(function: Callable, call: "_Call") -> Callable:
+    """The compiled program of a function of the leaves of a call."""
+    return jax.jit(function, compiler_options=compiler_options()).lower(*call.leaves).compile()
 
 
 @dataclasses.dataclass(frozen=True)

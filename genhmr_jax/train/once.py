@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from genhmr_jax.io.xla_options import compiler_options
+
 
 def jit_once(function: Callable, **options: Any) -> Callable:
     """`jax.jit` for a function that runs once or twice.
@@ -16,5 +18,6 @@ def jit_once(function: Callable, **options: Any) -> Callable:
       options: of jax.jit.
     """
     if jax.default_backend() == "cpu":
-        options = options | {"compiler_options": {"xla_backend_optimization_level": 0}}
+        quick = {"xla_backend_optimization_level": 0} | compiler_options()
+        options = options | {"compiler_options": quick}
     return jax.jit(function, **options)
