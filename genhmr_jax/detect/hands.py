@@ -22,6 +22,7 @@ from genhmr_jax.detect.detector import check_image
 from genhmr_jax.detect.hand_landmarks import CHANNELS, GRID, HandEstimate, estimates
 from genhmr_jax.detect.hand_lifter import LiftedHand
 from genhmr_jax.detect.wrists import SEARCH_PER_FOREARM, Wrist, wrists_of
+from genhmr_jax.geometry.hand_crop import confidence_of
 
 ENCODER = "hand_landmarks"
 """The name of the network as an image encoder."""
@@ -44,7 +45,8 @@ class Hands:
       boxes: (H, 4) xyxy px around the keypoints; may reach beyond the image.
       scores: (H,) probability 0..1 that there is a hand.
       keypoints: (H, 21, 3) x px, y px and confidence 0..1, in the order of HAND21. The
-        confidence is the hand's score, and 0 outside the image.
+        confidence is the hand's score, times one that follows from the expected error of the
+        keypoint (geometry.hand_crop.confidence_of); it is 0 outside the image.
       keypoints3d: (H, 21, 3) metres from the wrist, in the axes of the photo: x right, y down, z
         away from the camera.
       right: (H,) probability 0..1 that it is a right hand.
@@ -215,7 +217,8 @@ def rows_of(hands: list[HandEstimate], lifted: list[LiftedHand], shape: tuple[in
         rows.boxes[i] = np.concatenate([own.points.min(0), own.points.max(0)])
         rows.scores[i], rows.features[i], rows.right[i] = hand.presence, own.features, hand.right
         inside = ((own.points >= 0) & (own.points <= shape[::-1])).all(-1)
-        rows.keypoints[i, :, :2], rows.keypoints[i, :, 2] = own.points, hand.presence * inside
+        sure = hand.presence * confidence_of(own.spread)
+        rows.keypoints[i, :, :2], rows.keypoints[i, :, 2] = own.points, sure * inside
         rows.keypoints3d[i] = own.points3d
         region = hand.region
         rows.regions[i] = region.x, region.y, region.side, region.angle

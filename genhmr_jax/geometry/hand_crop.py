@@ -14,6 +14,17 @@ PALM = np.array([0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18])
 PALM_SCALE, PALM_SHIFT = 2.0, -0.1
 """Side of `palm_region` over the longer extent of PALM, and its shift over their height."""
 
+HALF_SURE = 0.06
+"""Expected error of a keypoint, in sides of the hand's square, at which its confidence is half."""
+
+
+def confidence_of(spread: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """The confidence 0..1 of keypoints from their expected errors, in sides of the hand's square.
+
+    It is a convention of this project: detector and simulated views share it.
+    """
+    return 1.0 / (1.0 + (spread / HALF_SURE) ** 2)
+
 
 def upright_region(keypoints: Float[Array, "*b 21 3"]) -> Float[Array, "*b 4"]:
     """The square (centre x, y and side in px, clockwise angle in radians) around hand keypoints.

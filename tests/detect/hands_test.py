@@ -118,7 +118,8 @@ def test_a_hand_of_a_photo(found):
     # Where they are in the picture, read off by eye.
     for name, point in {"wrist": (94, 104), "thumb_tip": (127, 90), "middle_tip": (88, 45)}.items():
         assert np.linalg.norm(by_name[name][:2] - point) < 12, name
-    np.testing.assert_allclose(found.keypoints[0, :, 2], found.scores[0])
+    sure = found.keypoints[0, :, 2]
+    assert (sure <= found.scores[0]).all() and sure.mean() > 0.6
     # An open hand is as long as a hand, and its 3D keypoints lie like those of the picture.
     points, world = found.keypoints[0, :, :2], found.keypoints3d[0]
     assert 0.12 < np.linalg.norm(world[HAND21.index("middle_tip")] - world[0]) < 0.22

@@ -20,6 +20,7 @@ from genhmr_jax.data.views import Framing, jittered, place, random_rotation
 from genhmr_jax.geometry import camera
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.hand import HAND21, hand_keypoints
+from genhmr_jax.geometry.hand_crop import confidence_of
 
 _FINGERS = np.array([0, *np.repeat(np.arange(1, 6), 4)])
 """The group of each keypoint, whose errors are correlated: the wrist, then the fingers."""
@@ -40,6 +41,8 @@ class HandViewSpec(Framing):
     jitter_high: float = 0.025
     finger: float = 0.1  # probability that a finger has a large error
     finger_size: float = 0.08
+    noticed: float = 0.7  # share of these for which the expected error is large too
+    spread_noise: float = 0.3  # of the logarithm of the expected errors
     drop: float = 0.02  # share of keypoints that are not reported (of users' own keypoints)
     crop_jitter: float = 0.05
     lift_noise: float = 0.008  # metres, error of 3D keypoints across the view; twice that in depth
@@ -63,6 +66,9 @@ def detected(
 ) -> Float[Array, "21 3"]:
     """Keypoints as a detector would report them, px and confidence.
 
+    The confidence follows from the expected error, which the detector does not know exactly. It
+    does not notice every large error of a finger.
+
     Args:
       points: true keypoints, px.
       side: of the crop, px; the unit of the noise.
@@ -76,8 +82,13 @@ def detected(
     common = draws.normal((6, 2))[_FINGERS]
     own = draws.normal(points.shape)
     error = side * _ALONG[:, None] * (of_finger[:, None] * 0.8 * common + scale * 0.6 * own)
-    # 2. Confidences, 0 for keypoints that are not reported.
-    sure = draws.uniform((), 0.5, 1.0)
+    # 2. Confidences, 0 for keypoints that are not reported. 0.8 is the mean absolute value of a
+    # normal number.
+    noticed = wrong & draws.flag(spec.noticed, (6,))
+    of_finger = jnp.where(noticed, spec.finger_size, scale)[_FINGERS]
+    spread = 0.8 * _ALONG * jnp.hypot(0.8 * of_finger, 0.6 * scale)
+    spread = spread * jnp.exp(spec.spread_noise * draws.normal(spread.shape))
+    sure = draws.uniform((), 0.8, 1.0) * confidence_of(spread)
     dropped = draws.flag(spec.drop, (len(HAND21),))
     confidence = jnp.where(dropped, 0.0, sure)
     points = jnp.where(dropped[:, None], 0.0, points + error)

@@ -63,6 +63,16 @@ def test_the_noise_is_that_of_the_spec(hand):
     assert 0.8 < np.nanstd(tips) / 1.2 < 1.2, "1 % of the crop, and 1.2 times as much at tips"
 
 
+def test_keypoints_with_large_errors_have_less_confidence(hand):
+    spec = views.HandViewSpec(jitter_low=0.01, jitter_high=0.01, finger=0.3, drop=0.0)
+    points = np.random.default_rng(0).uniform(0, 100, (21, 2)).astype(np.float32)
+    draw = jax.jit(jax.vmap(lambda key: views.detected(points, 100.0, key, spec)))
+    found = np.asarray(draw(jax.random.split(jax.random.key(0), 400)))
+    error, sure = np.abs(found[..., :2] - points).mean(-1), found[..., 2]
+    assert np.median(error[sure < 0.5]) > 4 * np.median(error[sure > 0.8])
+    assert (error[sure > 0.8] > 4).mean() > 0.01, "some large errors are not noticed"
+
+
 @pytest.fixture(scope="module")
 def trained(maskhand_config, tmp_path_factory):
     """A config, and the workdir of its training over an untrained tokenizer."""
