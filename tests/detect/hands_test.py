@@ -122,8 +122,9 @@ def test_a_hand_of_a_photo(found):
     assert (sure <= found.scores[0]).all() and sure.mean() > 0.6
     # An open hand is as long as a hand, and its 3D keypoints lie like those of the picture.
     points, world = found.keypoints[0, :, :2], found.keypoints3d[0]
+    np.testing.assert_array_equal(world[0], 0)
     assert 0.12 < np.linalg.norm(world[HAND21.index("middle_tip")] - world[0]) < 0.22
-    agreement = np.corrcoef((points - points.mean(0)).ravel(), world[:, :2].ravel())[0, 1]
+    agreement = np.corrcoef((points - points.mean(0)).ravel(), (world - world.mean(0))[:, :2].ravel())[0, 1]
     assert agreement > 0.95
 
 
@@ -134,9 +135,9 @@ def test_a_turned_picture(found):
     assert len(turned) == 1 and turned.right[0] > 0.7
     x, y = np.moveaxis(found.keypoints[0, :, :2], -1, 0)
     distance = np.linalg.norm(turned.keypoints[0, :, :2] - np.stack([y, width - x], -1), axis=-1)
-    assert distance.mean() < 2 and distance.max() < 5  # px; the hand has 70
+    assert distance.mean() < 3 and distance.max() < 6  # px; the hand has 70
     expected = found.keypoints3d[0][:, [1, 0, 2]] * [1, -1, 1]
-    assert np.linalg.norm(turned.keypoints3d[0] - expected, axis=-1).mean() < 0.008  # metres
+    assert np.linalg.norm(turned.keypoints3d[0] - expected, axis=-1).mean() < 0.016  # metres
 
 
 def test_a_mirrored_picture_shows_the_other_hand(found):
@@ -176,7 +177,7 @@ def test_a_small_hand_is_found_at_a_wrist_only():
     people = body(at(PHOTO_WRIST), at(PHOTO_ELBOW))
     found = detect_hands(picture, people)
     assert len(found) == 1 and found.person.tolist() == [0]
-    assert np.linalg.norm(found.keypoints[0, 0, :2] - at(PHOTO_WRIST)) < 8
+    assert np.linalg.norm(found.keypoints[0, 0, :2] - at(PHOTO_WRIST)) < 10
 
 
 def test_two_hands_and_their_limit():
