@@ -92,25 +92,26 @@ def next_region(points: Float[np.ndarray, "21 2"]) -> Region:
 
 
 def estimates(
-    image: np.ndarray, regions: Sequence[Region], mirror: bool = False
+    image: np.ndarray, regions: Sequence[Region], mirrored: Sequence[bool] | None = None
 ) -> list[HandEstimate]:
     """Run the network on regions of an image.
 
     Args:
-      mirror: give the network the mirror image of each region.
+      mirrored: of which regions the network gets the mirror image; None: of none.
     """
     crops = [region.crop(image, SIZE) for region in regions]
-    if mirror:
-        crops = [crop[:, ::-1] for crop in crops]
-    return estimates_of_crops(crops, regions, mirror)
+    flags = [False] * len(crops) if mirrored is None else mirrored
+    seen = [crop[:, ::-1] if flag else crop for crop, flag in zip(crops, flags, strict=True)]
+    return estimates_of_crops(seen, regions, flags)
 
 
 def estimates_of_crops(
     crops: Sequence[Float[np.ndarray, "224 224 3"]],
     regions: Sequence[Region],
-    mirrored: bool = False,
+    mirrored: Sequence[bool] | None = None,
 ) -> list[HandEstimate]:
-    """Run the network on the pixels of regions, 0..1, or on those of their mirror images."""
+    """Run the network on the pixels of regions, 0..1, or of the mirror images of some."""
+    mirrored = [False] * len(regions) if mirrored is None else mirrored
     graph, weights = graph_runner.load(NETWORK)
     hands: list[HandEstimate] = []
     while len(hands) < len(regions):
@@ -119,8 +120,8 @@ def estimates_of_crops(
         batch = np.zeros((chosen.stop - chosen.start, SIZE, SIZE, 3), np.float32)
         batch[: len(found)] = crops[chosen]
         outputs = [np.asarray(value) for value in _landmarks(weights, batch, graph)]
-        rows = zip(found, *outputs, strict=False)
-        hands += [_hand(region, mirrored, *row) for region, *row in rows]
+        rows = zip(found, mirrored[chosen], *outputs, strict=False)
+        hands += [_hand(*row) for row in rows]
     return hands
 
 

@@ -56,6 +56,15 @@ def lifted(hands: Sequence[HandEstimate]) -> list[LiftedHand]:
     return found
 
 
+def mean_of_two(first: LiftedHand, second: LiftedHand) -> LiftedHand:
+    """The mean of two looks at a hand, weighted by their variances; the map is the first one's."""
+    share = first.spread**2 / (first.spread**2 + second.spread**2)
+    mean = lambda a, b: a + share.reshape(-1, *[1] * (a.ndim - 1)) * (b - a)
+    names = ("points", "points3d", "spread")
+    both = {name: mean(getattr(first, name), getattr(second, name)) for name in names}
+    return dataclasses.replace(first, **both)
+
+
 def preload() -> None:
     """Read the stored programs of `lifted`."""
     for batch in BATCHES:

@@ -19,7 +19,7 @@ from genhmr_jax.detect import hand_landmarks, hand_lifter, palms
 from genhmr_jax.detect.blazepose import Region
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.detector import check_image
-from genhmr_jax.detect.hand_landmarks import CHANNELS, GRID, HandEstimate, estimates
+from genhmr_jax.detect.hand_landmarks import CHANNELS, GRID, HandEstimate
 from genhmr_jax.detect.hand_lifter import LiftedHand
 from genhmr_jax.detect.wrists import SEARCH_PER_FOREARM, Wrist, wrists_of
 from genhmr_jax.geometry.hand_crop import confidence_of
@@ -34,6 +34,8 @@ MOST_PASSES = 4  # MediaPipe's video takes one pass a frame, and settles in the 
 # Below it no pass follows. The first regions may cut a hand, so that its presence is low there.
 MIN_START_PRESENCE = 0.1
 PER_BOX = 1.6  # side of the first region over that of a box that the user gives
+# The second look at a hand: its side over that of the first one, and its turn in radians.
+LOOK_SIDE, LOOK_TURN = 1.1, 0.2
 NEAR_WRIST = 0.5  # distance of the wrists of hand and body, in sides of the hand's region
 
 
@@ -160,7 +162,8 @@ def _found(image: np.ndarray, starts: Sequence[Region]) -> list[HandEstimate]:
     found: dict[int, HandEstimate] = {}  # the last estimate from each start that is a hand
     regions = dict(enumerate(starts))
     for _ in range(MOST_PASSES):
-        hands = dict(zip(regions, estimates(image, list(regions.values())), strict=True))
+        seen = hand_landmarks.estimates(image, list(regions.values()))
+        hands = dict(zip(regions, seen, strict=True))
         found |= {i: hand for i, hand in hands.items() if hand.presence >= MIN_PRESENCE}
         regions = {
             i: hand.next_region()
@@ -204,10 +207,22 @@ def _described(image: np.ndarray, hands: list[HandEstimate], wrists: dict[int, W
         person[i], trust = wrist.person, wrist.confidence
         right[i] = trust * wrist.right + (1.0 - trust) * right[i]
     left = [i for i, side in enumerate(right) if side < 0.5]
-    seen = estimates(image, [hands[i].region for i in left], mirror=True)
+    seen = hand_landmarks.estimates(image, [hands[i].region for i in left], [True] * len(left))
     as_right = dict(enumerate(hands)) | dict(zip(left, seen, strict=True))
-    rows = rows_of(hands, hand_lifter.lifted(list(as_right.values())), image.shape[:2])
+    rows = rows_of(hands, two_looks(image, list(as_right.values())), image.shape[:2])
     return dataclasses.replace(rows, right=np.float32(right), person=person)
+
+
+def two_looks(image: np.ndarray, hands: list[HandEstimate]) -> list[LiftedHand]:
+    """The lifter's estimates of right hands, each in its region and in another one."""
+    other = lambda r: Region(r.x, r.y, LOOK_SIDE * r.side, r.angle + LOOK_TURN)
+    regions, mirrored = [other(hand.region) for hand in hands], [hand.mirrored for hand in hands]
+    again = hand_landmarks.estimates(image, regions, mirrored)
+    pairs = zip(again, hand_lifter.lifted(hands), hand_lifter.lifted(again), strict=True)
+    return [
+        hand_lifter.mean_of_two(first, second) if seen.presence >= MIN_PRESENCE else first
+        for seen, first, second in pairs
+    ]
 
 
 def rows_of(hands: list[HandEstimate], lifted: list[LiftedHand], shape: tuple[int, ...]) -> Hands:

@@ -32,7 +32,7 @@ def poses(hand):
 def quick(monkeypatch, poses):
     """A stand-in of the landmark network that depends on the picture and the region alone."""
 
-    def estimates(image, regions):
+    def estimates(image, regions, mirrored=None):
         found = []
         for region in regions:
             grid = np.linspace(0, hand_landmarks.SIZE, 42).reshape(21, 2)

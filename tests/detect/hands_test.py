@@ -1,5 +1,7 @@
 """Hands: the networks against TensorFlow Lite, regions, and the detection on a part of a photo."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -124,7 +126,8 @@ def test_a_hand_of_a_photo(found):
     points, world = found.keypoints[0, :, :2], found.keypoints3d[0]
     np.testing.assert_array_equal(world[0], 0)
     assert 0.12 < np.linalg.norm(world[HAND21.index("middle_tip")] - world[0]) < 0.22
-    agreement = np.corrcoef((points - points.mean(0)).ravel(), (world - world.mean(0))[:, :2].ravel())[0, 1]
+    flat = (world - world.mean(0))[:, :2].ravel()
+    agreement = np.corrcoef((points - points.mean(0)).ravel(), flat)[0, 1]
     assert agreement > 0.95
 
 
@@ -226,3 +229,34 @@ def test_what_is_no_image():
     for image in (PHOTO / 255.0, PHOTO[..., 0], None):
         with pytest.raises(ValueError, match="RGB"):
             detect_hands(image)
+
+
+def test_two_looks_become_their_mean_by_variance(monkeypatch):
+    """The second look at a mirrored region is mirrored too; one that shows no hand is ignored."""
+    points = np.array([WRIST, *(joint for finger in FINGERS for joint in finger)]) * 100.0
+    one = estimate_of(points, 0.9)
+    one = dataclasses.replace(one, mirrored=True)
+    asked = []
+
+    def estimates(image, regions, mirrored):
+        asked.append((regions[0], mirrored))
+        return [estimate_of(points + 3, presence)]
+
+    def lifted(given):
+        spread = 0.01 if given[0] is one else 0.02
+        solid = np.full((21, 3), 1.0 if given[0] is one else 2.0)
+        return [hand_lifter.LiftedHand(given[0].points, solid, np.full(21, spread), np.zeros(()))]
+
+    monkeypatch.setattr(hand_landmarks, "estimates", estimates)
+    monkeypatch.setattr(hand_lifter, "lifted", lifted)
+    presence = 0.9
+    (both,) = hands.two_looks(PHOTO, [one])
+    np.testing.assert_allclose(both.points, points + 0.2 * 3)
+    np.testing.assert_allclose(both.points3d, 1.2)
+    np.testing.assert_allclose(both.spread, 0.012)
+    region, mirrored = asked[0]
+    assert mirrored == [True] and region.side == 1.1 * one.region.side
+    assert region.angle == one.region.angle + 0.2 and region.x == one.region.x
+    presence = 0.1
+    (first,) = hands.two_looks(PHOTO, [one])
+    np.testing.assert_array_equal(first.points, points)
