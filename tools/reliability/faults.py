@@ -78,7 +78,8 @@ def prepare(out: pathlib.Path) -> None:
         "release": lambda: systems.write_release(release, images),
         "built": lambda: systems.build_photos(data / "built", release),
         "crops": lambda: systems.compute_features(data / "crops", images, "vit_s"),
-        "detections": lambda: systems.compute_features(data / "detections", images, "detector"),
+        "people": lambda: systems.compute_features(data / "people", images, "early"),
+        "hands": lambda: systems.write_hands(data / "hands"),
     }
     for name, job in jobs.items():
         if not (data / f"{name}.done").exists():

@@ -42,7 +42,7 @@ PASSES = 2
 MIN_PRESENCE = 0.5
 # Error of the first region: shift in sides, logarithm of the side, angle in radians.
 REGION_DEVIATION = np.array([0.07, 0.07, 0.12, 0.2])
-_VERSION = 4  # of the pictures and rows; a part of another version is not used
+_VERSION = 5  # of the pictures and rows; a part of another version is not used
 _to_matrices = jax.jit(axis_angle_to_matrix)
 
 

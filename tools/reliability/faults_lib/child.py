@@ -26,6 +26,7 @@ MODULES = (
     "genhmr_jax.systems.genhmr.task", "genhmr_jax.systems.posturehmr.task",
     "genhmr_jax.systems.posturehmr.mesh2d_task", "genhmr_jax.systems.maskhand.task",
     "genhmr_jax.systems.regressors.task", "genhmr_jax.systems.lifter.task",
+    "genhmr_jax.systems.lifter.hand_task",
     "genhmr_jax.systems.biopose.task",
 )  # fmt: skip
 LONGEST_S = 400.0  # an attempt that takes longer hangs

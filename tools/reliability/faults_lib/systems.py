@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 
 from genhmr_jax.data import builders, features
+from genhmr_jax.data.hands import lifter_rows
+from genhmr_jax.data.hands.pictures import Pictures
 from genhmr_jax.data.synthetic import write
 from genhmr_jax.geometry.anatomy import ANGLES
 from genhmr_jax.geometry.keypoints import DETECTED
@@ -50,7 +52,8 @@ SYSTEMS = (
     System("hmr2 on stored rows", "regressors/tiny", _CROPS, records="crops/train/*.npy"),
     System("hmr2 on photos", "regressors/tiny", _PHOTOS, records="built/*/train/*/*array_record*"),
     System("tokenhmr", "regressors/tiny_tokenhmr", _CROPS, records="crops/train/*.npy"),
-    System("lifter", "lifter/tiny", ("data.images={data}/detections",)),
+    System("lifter", "lifter/tiny", ("data.images={data}/people",)),
+    System("hand lifter", "hand_lifter/tiny", ("data.images={data}/hands",)),
     System("mesh2d", "mesh2d/tiny"),
     System("posturehmr", "posturehmr/tiny", ("mesh2d={refs}/mesh2d/model",), ("mesh2d",)),
     System("neurik", "neurik/tiny", ("data.angles={data}/angles.npz",), records="angles.npz"),
@@ -110,6 +113,12 @@ def write_angles(file: pathlib.Path) -> None:
         subjects=np.array(list("aabbcd")),
     )
     np.savez(file, **vars(motions))
+
+
+def write_hands(folder: pathlib.Path) -> None:
+    """Rows of a few rendered hands."""
+    for split, count in IMAGES.items():
+        lifter_rows.write_rows(folder / split, 2 * count, Pictures("made-up", split))
 
 
 def write_images(folder: pathlib.Path) -> None:
