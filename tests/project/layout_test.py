@@ -40,6 +40,7 @@ LATE = {
     "recover.user_files": "data",
     # With stored programs a photo needs no network: the import of flax takes a third of a second.
     "core.encoders": "nets",
+    "detect.hand_lifter": "detect",
     "detect.lifter": "detect",
     "systems.genhmr.system": "systems",
     "systems.maskhand.system": "geometry.hand_pixels systems",
