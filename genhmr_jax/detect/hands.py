@@ -36,6 +36,8 @@ MIN_START_PRESENCE = 0.1
 PER_BOX = 1.6  # side of the first region over that of a box that the user gives
 # The second look at a hand: its side over that of the first one, and its turn in radians.
 LOOK_SIDE, LOOK_TURN = 1.1, 0.2
+# Logarithm of the odds of a right hand for that of the ratio of the lifter's expected errors.
+SIDE_PER_SPREAD = 4.0
 NEAR_WRIST = 0.5  # distance of the wrists of hand and body, in sides of the hand's region
 
 
@@ -201,24 +203,47 @@ def _matches(hands: list[HandEstimate], wrists: list[Wrist]) -> dict[int, Wrist]
 
 def _described(image: np.ndarray, hands: list[HandEstimate], wrists: dict[int, Wrist]) -> Hands:
     """The hands as arrays. The lifter gets a left hand as its mirror image: a right hand."""
-    right = np.array([hand.right for hand in hands])
+    # 1. Left or right: from the region and its mirror image, and from the wrist.
+    regions = [hand.region for hand in hands]
+    flipped = hand_landmarks.estimates(image, regions, [True] * len(hands))
+    lifted = hand_lifter.lifted(hands), hand_lifter.lifted(flipped)
+    right = [_right(*both) for both in zip(hands, flipped, *lifted, strict=True)]
     person = np.full(len(hands), -1)
     for i, wrist in wrists.items():
         person[i], trust = wrist.person, wrist.confidence
         right[i] = trust * wrist.right + (1.0 - trust) * right[i]
-    left = [i for i, side in enumerate(right) if side < 0.5]
-    seen = hand_landmarks.estimates(image, [hands[i].region for i in left], [True] * len(left))
-    as_right = dict(enumerate(hands)) | dict(zip(left, seen, strict=True))
-    rows = rows_of(hands, two_looks(image, list(as_right.values())), image.shape[:2])
+    # 2. A second look at each, on its side.
+    choose = lambda own, other: [
+        a if side >= 0.5 else b for side, a, b in zip(right, own, other, strict=True)
+    ]
+    rows = rows_of(hands, two_looks(image, choose(hands, flipped), choose(*lifted)), image.shape)
     return dataclasses.replace(rows, right=np.float32(right), person=person)
 
 
-def two_looks(image: np.ndarray, hands: list[HandEstimate]) -> list[LiftedHand]:
-    """The lifter's estimates of right hands, each in its region and in another one."""
+def _right(hand: HandEstimate, flipped: HandEstimate, own: LiftedHand, other: LiftedHand) -> float:
+    """The probability of a right hand: `flipped` and `other` are of the mirror image.
+
+    The landmark network's probabilities are averaged. The lifter, which knows right hands only,
+    expects smaller errors where it sees one.
+    """
+    sure = np.clip([hand.right, flipped.right], 1e-4, 1 - 1e-4)
+    surer = np.log(other.spread.mean() / own.spread.mean())
+    logit = np.mean(np.log(sure / (1 - sure))) + SIDE_PER_SPREAD * surer
+    return float(1.0 / (1.0 + np.exp(-logit)))
+
+
+def two_looks(
+    image: np.ndarray, hands: list[HandEstimate], lifted: list[LiftedHand]
+) -> list[LiftedHand]:
+    """The lifter's estimates of right hands, averaged with those in other regions.
+
+    Args:
+      lifted: the estimates in the regions of `hands`.
+    """
     other = lambda r: Region(r.x, r.y, LOOK_SIDE * r.side, r.angle + LOOK_TURN)
     regions, mirrored = [other(hand.region) for hand in hands], [hand.mirrored for hand in hands]
     again = hand_landmarks.estimates(image, regions, mirrored)
-    pairs = zip(again, hand_lifter.lifted(hands), hand_lifter.lifted(again), strict=True)
+    pairs = zip(again, lifted, hand_lifter.lifted(again), strict=True)
     return [
         hand_lifter.mean_of_two(first, second) if seen.presence >= MIN_PRESENCE else first
         for seen, first, second in pairs
@@ -231,7 +256,7 @@ def rows_of(hands: list[HandEstimate], lifted: list[LiftedHand], shape: tuple[in
     for i, (hand, own) in enumerate(zip(hands, lifted, strict=True)):
         rows.boxes[i] = np.concatenate([own.points.min(0), own.points.max(0)])
         rows.scores[i], rows.features[i], rows.right[i] = hand.presence, own.features, hand.right
-        inside = ((own.points >= 0) & (own.points <= shape[::-1])).all(-1)
+        inside = ((own.points >= 0) & (own.points <= [shape[1], shape[0]])).all(-1)
         sure = hand.presence * confidence_of(own.spread)
         rows.keypoints[i, :, :2], rows.keypoints[i, :, 2] = own.points, sure * inside
         rows.keypoints3d[i] = own.points3d

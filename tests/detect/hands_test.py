@@ -250,7 +250,7 @@ def test_two_looks_become_their_mean_by_variance(monkeypatch):
     monkeypatch.setattr(hand_landmarks, "estimates", estimates)
     monkeypatch.setattr(hand_lifter, "lifted", lifted)
     presence = 0.9
-    (both,) = hands.two_looks(PHOTO, [one])
+    (both,) = hands.two_looks(PHOTO, [one], lifted([one]))
     np.testing.assert_allclose(both.points, points + 0.2 * 3)
     np.testing.assert_allclose(both.points3d, 1.2)
     np.testing.assert_allclose(both.spread, 0.012)
@@ -258,5 +258,19 @@ def test_two_looks_become_their_mean_by_variance(monkeypatch):
     assert mirrored == [True] and region.side == 1.1 * one.region.side
     assert region.angle == one.region.angle + 0.2 and region.x == one.region.x
     presence = 0.1
-    (first,) = hands.two_looks(PHOTO, [one])
+    (first,) = hands.two_looks(PHOTO, [one], lifted([one]))
     np.testing.assert_array_equal(first.points, points)
+
+
+def test_left_or_right_follows_from_both_looks():
+    points = np.array([WRIST, *(joint for finger in FINGERS for joint in finger)]) * 100.0
+    seen = lambda right: dataclasses.replace(estimate_of(points, 0.9), right=right)
+    known = lambda spread: hand_lifter.LiftedHand(
+        points, np.zeros((21, 3)), np.full(21, spread), np.zeros(())
+    )
+    side = lambda *rights, spreads: hands._right(*map(seen, rights), *map(known, spreads))
+    assert side(0.8, 0.8, spreads=(0.02, 0.02)) == pytest.approx(0.8)
+    assert side(0.8, 0.2, spreads=(0.02, 0.02)) == pytest.approx(0.5)
+    assert side(0.4, 0.4, spreads=(0.02, 0.03)) > 0.5, "it expects smaller errors as a right hand"
+    assert side(0.6, 0.6, spreads=(0.03, 0.02)) < 0.5
+    assert 0 < side(0.0, 1.0, spreads=(0.01, 0.01)) < 1

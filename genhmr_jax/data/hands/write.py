@@ -28,7 +28,7 @@ from genhmr_jax.data.hands.pictures import SPLITS, Pictures, write_parts
 from genhmr_jax.data.hands.render import HandSample
 from genhmr_jax.data.hands.stored import PIXELS
 from genhmr_jax.data.rows import Rows
-from genhmr_jax.detect import hand_landmarks
+from genhmr_jax.detect import hand_landmarks, hand_lifter
 from genhmr_jax.detect import hands as detector
 from genhmr_jax.detect.blazepose import Region
 from genhmr_jax.detect.hand_landmarks import SIZE
@@ -112,7 +112,7 @@ def in_true_region(sample: HandSample, rng: np.random.Generator) -> detector.Han
     for _ in range(PASSES):
         (estimate,) = hand_landmarks.estimates(sample.image, [region])
         region = estimate.next_region()
-    lifted = detector.two_looks(sample.image, [estimate])
+    lifted = detector.two_looks(sample.image, [estimate], hand_lifter.lifted([estimate]))
     return detector.rows_of([estimate], lifted, sample.image.shape[:2])
 
 

@@ -55,7 +55,7 @@ class MaskHandSystem:
     kind = KIND
     needs_box = False
     samples = True
-    # The detected keypoints of a hand are 7 % of the crop off: a weaker prior follows their errors
+    # The detected keypoints of a hand are 4 % of the crop off: a weaker prior follows their errors
     # (docs/experiments.md). EXACT is for keypoints that the user gives.
     refinement = RefineSpec(prior_pose=0.064)
 
