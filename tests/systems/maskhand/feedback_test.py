@@ -12,7 +12,8 @@ from flax import nnx
 from genhmr_jax.core.feedback import DetectedKeypoints, pose_and_project
 from genhmr_jax.core.inputs import upright
 from genhmr_jax.core.system import PhotoCamera
-from genhmr_jax.detect.hands import Hands, next_region
+from genhmr_jax.detect.hand_landmarks import next_region
+from genhmr_jax.detect.hands import Hands
 from genhmr_jax.geometry.hand import HAND_JOINTS, hand_keypoint_model, load_hand
 from genhmr_jax.geometry.hand_crop import MARGIN
 from genhmr_jax.geometry.hand_pixels import EXTENT
