@@ -12,7 +12,7 @@ def compiler_options() -> dict[str, bool]:
 
     XLA's fusion emitters make a module of LLVM of each fusion, and each takes 10 to 20 ms. The
     older emitters compile all of them together. The first `genhmr demo` then takes 27 % less
-    processor time, and later photos take the same (docs/performance.md). The steps of a training
+    time, and later photos take the same (docs/performance.md). The steps of a training
     are not compiled so: that of the lifter of hands takes 15 % longer then.
     """
     if jax.default_backend() != "cpu" or jaxlib.version.__version_info__[:2] >= _FIRST_WITHOUT:
