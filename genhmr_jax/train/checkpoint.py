@@ -216,11 +216,16 @@ class Checkpoints:
             raise InputError(self.directory, problem, remedy)
 
     def _check_arrays(self, saved: Any, state: Any) -> None:
-        """Raise InputError with the first array that does not fit. Orbax's error is unclear."""
+        """Raise InputError with the first array that does not fit. Orbax's error is unclear.
+
+        A checkpoint of which no array is known is damaged: ValueError.
+        """
         saved = getattr(saved, "tree", saved)
         leaves = jax.tree_util.tree_leaves_with_path
         shapes = lambda tree: {path_name(path): tuple(x.shape) for path, x in leaves(tree)}
         have, want = shapes(saved), shapes(state)
+        if not have:  # orbax gives nothing where the file is missing
+            raise ValueError("its list of arrays (state/_METADATA) cannot be read")
         for name in sorted(have | want):
             if have.get(name) != want.get(name):
                 both = f"{have.get(name, 'missing')}, not {want.get(name, 'expected')}"

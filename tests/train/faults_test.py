@@ -1,5 +1,6 @@
 """Findings of the campaign of faults (tools/reliability/faults.py), each as a test."""
 
+import itertools
 import json
 import pathlib
 import resource
@@ -110,6 +111,24 @@ def test_flipped_bits_of_arrays_are_found(tokenizer_config, tmp_path):
         checkpoints.close()
         file.write_bytes(content)
     assert fell_back
+
+
+def test_each_missing_or_empty_file_is_found(tokenizer_config, tmp_path):
+    """The checkpoint before it is used. Without its list of arrays it looked like another model."""
+    save_all(tmp_path, tokenizer_config, [1, 2]).close()
+    folder = tmp_path / "checkpoints" / "2"
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert folder / "state" / "_METADATA" in files
+    for file, empty in itertools.product(files, (False, True)):
+        content = file.read_bytes()
+        file.unlink()
+        if empty:
+            file.write_bytes(b"")
+        checkpoints = Checkpoints(tmp_path, tokenizer_config, {})
+        state, data = checkpoints.restore(shapes(state_of(0)))
+        assert equal(state, state_of(data["next_index"])), file
+        checkpoints.close()
+        file.write_bytes(content)
 
 
 def test_another_position_in_the_data_is_found(tokenizer_config, tmp_path):
