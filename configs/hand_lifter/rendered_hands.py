@@ -1,7 +1,7 @@
 """The shipped lifter of hands: corrected keypoints and a better map, on rendered hands.
 
-docs/training.md has the commands that make runs/hand_lifter_rows. The model of the run is what
-genhmr_jax/assets/hand_lifter holds:
+docs/systems/maskhand.md has the commands that make runs/hand_lifter_rows. The model of the run is
+what genhmr_jax/assets/hand_lifter holds:
 
     python -m genhmr_jax.main --config=configs/hand_lifter/rendered_hands.py \\
         --workdir=runs/hand_lifter

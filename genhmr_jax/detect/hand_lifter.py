@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
+from smpl_jax.keypoints import HAND21
 
 from genhmr_jax.detect import hand_landmarks, trunks
 from genhmr_jax.detect.hand_landmarks import BATCHES, EARLY_SHAPE, HandEstimate, rows_of_program
@@ -21,7 +22,6 @@ FOLDER = pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "
 """A model folder of the stage "hand_lifter" (configs/hand_lifter/rendered_hands.py)."""
 TRUNK = trunks.Trunk(hand_landmarks.NETWORK, hand_landmarks.EARLY, hand_landmarks.FEATURES)
 """14x14x64 -> 7x7x672."""
-_POINTS = 21
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def mean_of_two(first: LiftedHand, second: LiftedHand) -> LiftedHand:
 def preload() -> None:
     """Read the stored programs of `lifted`."""
     for batch in BATCHES:
-        shapes = (_POINTS, 3), (_POINTS, 3), EARLY_SHAPE
+        shapes = (len(HAND21), 3), (len(HAND21), 3), EARLY_SHAPE
         _lift.preload(
             _params(), *(np.zeros((batch, *shape), np.float32) for shape in shapes), _spec()
         )

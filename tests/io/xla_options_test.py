@@ -8,7 +8,7 @@ import numpy as np
 from genhmr_jax.io.xla_options import compiler_options
 
 
-def test_this_version_knows_the_options(monkeypatch):
+def test_this_version_knows_the_options():
     function = lambda x: jnp.tanh(x @ x.T).sum(0)
     x = np.random.default_rng(0).normal(size=(20, 30)).astype(np.float32)
     found = jax.jit(function, compiler_options=compiler_options())(x)

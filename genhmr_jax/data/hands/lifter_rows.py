@@ -1,7 +1,7 @@
 """Rows on which the lifter of hands is trained: rendered hands, and the landmark network's outputs.
 
     python -m genhmr_jax.data.hands.lifter_rows --poses hand_poses.npz --backgrounds DIR \\
-        --out runs/hand_lifter_rows/train --count 28000 --split train --seed 1
+        --out runs/hand_lifter_rows/train --count 20000 --split train --seed 1
 
 A picture gives a row for each of COPIES crops. Each has its own error of the region, and in split
 train the crop's colours, sharpness and noise are changed at random. All hands are right hands.
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt
+from smpl_jax.keypoints import HAND21
 
 from genhmr_jax.data.feature_set import StoredSet, join_parts
 from genhmr_jax.data.hands.pictures import SPLITS, Pictures, write_parts
@@ -33,7 +34,6 @@ ENCODER = "hand_early"
 """The form of these rows: they hold detect.hand_landmarks.EARLY."""
 COPIES = {"train": 2, "val": 1}
 _VERSION = 1  # of the rows; a part of another version is not used
-_POINTS = 21
 
 
 @jax.tree_util.register_dataclass
@@ -69,10 +69,10 @@ def shapes(rows: int) -> HandLifterRows:
     shape = lambda *sizes, kind=jnp.float32: jax.ShapeDtypeStruct((rows, *sizes), kind)
     return HandLifterRows(
         early=shape(*network.EARLY_SHAPE, kind=jnp.float16),
-        landmarks=shape(_POINTS, 3),
-        world=shape(_POINTS, 3),
-        points2d=shape(_POINTS, 2),
-        points3d=shape(_POINTS, 3),
+        landmarks=shape(len(HAND21), 3),
+        world=shape(len(HAND21), 3),
+        points2d=shape(len(HAND21), 2),
+        points3d=shape(len(HAND21), 3),
         number=shape(kind=jnp.uint32),
     )
 
@@ -130,12 +130,11 @@ def picture_rows(
 def _row(sample: HandSample, seen: network.HandEstimate) -> dict[str, np.ndarray]:
     region, points = seen.region, sample.keypoints - sample.keypoints[:1]
     # From the axes of the image to those of the region.
-    turned = lambda p: np.concatenate([p[:, :2] @ region.axes(), p[:, 2:]], -1)
     row = {
         "landmarks": seen.landmarks,
         "world": seen.world,
         "points2d": (sample.points2d - [region.x, region.y]) @ region.axes() / region.side,
-        "points3d": turned(points),
+        "points3d": np.concatenate([points[:, :2] @ region.axes(), points[:, 2:]], -1),
     }
     halves = {"early": np.asarray(seen.early, np.float16)}
     return {name: np.asarray(value, np.float32) for name, value in row.items()} | halves

@@ -1,5 +1,6 @@
 """What the stages of lifters share: losses, validation and export (detect/lifter_net.py)."""
 
+import abc
 import dataclasses
 import functools
 import pathlib
@@ -48,7 +49,7 @@ class Sample(Generic[R]):
     weight: Float[Array, "B"]
 
 
-class LiftingTask(Task, Generic[R]):
+class LiftingTask(Task, abc.ABC, Generic[R]):
     """L1 of the keypoints in 2D (sides of the region) and in 3D (metres).
 
     A stage adds `rows_of`, `batch_of`, `truth`, `detected` and `lifted`.
@@ -68,25 +69,25 @@ class LiftingTask(Task, Generic[R]):
         self.spec = LifterSpec(**config.model.to_dict())
         self.frozen = {"network": self.form.trunk.own_weights()}
 
+    @abc.abstractmethod
     def rows_of(self, folder: pathlib.Path) -> StoredSet[R]:
         """The rows of a split."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def batch_of(self, size: int) -> R:
         """A training batch as ShapeDtypeStructs."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def truth(self, frozen: Any, rows: R) -> Points:
         """The true keypoints."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def detected(self, rows: R) -> Points:
         """The keypoints of the pose network."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def lifted(self, head: Any, trunk: dict[str, Array], rows: R, keys: Array | None) -> tuple:
         """The lifter's outputs: keypoints in 2D and 3D, expected errors, and others."""
-        raise NotImplementedError
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         """New parameters, whose first answer is the pose network's own."""
