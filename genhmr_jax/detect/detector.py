@@ -1,7 +1,7 @@
 """Detection of people: boxes from MoveNet multipose, 23 keypoints from BlazePose and the lifter.
 
-pose_estimate.py has the pose of one person. Boxes and keypoints of the user replace those of the
-detector.
+person.py has the pose of one person, and second_search.py what happens where nobody is found or a
+pose is uncertain. Boxes and keypoints of the user replace those of the detector.
 """
 
 import contextlib
@@ -9,33 +9,21 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Bool, Float
-from smpl_jax.keypoints import COCO17
 
 from genhmr_jax.detect import blazepose, lifter, movenet
 from genhmr_jax.detect.blazepose import NETWORK, Region
 from genhmr_jax.detect.detections import Detections, enough_keypoints
+from genhmr_jax.detect.person import BOX_MARGIN, FoundPerson, estimate_in, first_region
 from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate, pose_estimate
+from genhmr_jax.detect.second_search import search_again, search_in_box
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_bounds
 from genhmr_jax.io import program_store
 
 MOST_PEOPLE = 10
 """Default limit of the number of detected people."""
-PASSES = 2  # BlazePose runs again on the region that its first pass predicts
 # MoveNet's score from which a person is accepted if BlazePose agrees and no score is above the
 # threshold.
 NEAR_MISS = 0.1
-BOX_MARGIN = 1.25
-HIPS = [COCO17.index("left_hip"), COCO17.index("right_hip")]
-SHOULDERS = [COCO17.index("left_shoulder"), COCO17.index("right_shoulder")]
-
-
-@dataclasses.dataclass(frozen=True)
-class FoundPerson:
-    """A box xyxy px, its score, and the estimate of the person in it."""
-
-    box: Float[np.ndarray, "4"]
-    score: float
-    pose: PoseEstimate
 
 
 def detect(
@@ -107,14 +95,37 @@ def preload(network: str = NETWORK, make: bool = False) -> None:
 
 
 def find_people(
-    image: np.ndarray, max_people: int = MOST_PEOPLE, threshold: float = 0.2, network: str = NETWORK
+    image: np.ndarray,
+    max_people: int = MOST_PEOPLE,
+    threshold: float = 0.2,
+    network: str = NETWORK,
+    *,
+    again: bool = True,
 ) -> tuple[list[FoundPerson], int]:
     """Search an image, uint8 (H, W, 3), for people.
+
+    Args:
+      image: the image.
+      max_people: limit of their number.
+      threshold: smallest score of MoveNet.
+      network: the BlazePose to use.
+      again: search a second time for people who are overlooked or uncertain (second_search.py).
 
     Returns:
       at most `max_people` people, and the number of people beyond them.
     """
     check_image(image)
+    people, left_out = _find_upright(image, max_people, threshold, network)
+    if again and max_people > 0:
+        people = search_again(image, people, threshold, network)
+        left_out += max(len(people) - max_people, 0)
+    return people[:max_people], left_out
+
+
+def _find_upright(
+    image: np.ndarray, max_people: int, threshold: float, network: str
+) -> tuple[list[FoundPerson], int]:
+    """The people whom MoveNet finds in the image as it is; see find_people."""
     boxes, scores, keypoints = movenet.find_people(image, min(threshold, NEAR_MISS))
     accepted = scores >= threshold
     if not accepted.any():
@@ -122,7 +133,7 @@ def find_people(
     boxes, scores, keypoints = boxes[accepted], scores[accepted], keypoints[accepted]
     order = np.argsort(-scores * np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1)), kind="stable")
     people = [
-        FoundPerson(boxes[i], float(scores[i]), _estimate(image, boxes[i], keypoints[i], network))
+        FoundPerson(boxes[i], float(scores[i]), _in_box(image, boxes[i], keypoints[i], network))
         for i in order[:max_people]
     ]
     return people, max(len(order) - max_people, 0)
@@ -130,8 +141,8 @@ def find_people(
 
 def in_box(image: np.ndarray, box: np.ndarray, network: str = NETWORK) -> FoundPerson:
     """The person in a box (4,) xyxy px; the score is BlazePose's probability of a person."""
-    pose = _estimate(image, box, _movenet_in_box(image, box), network)
-    return FoundPerson(box, pose.person, pose)
+    pose = _in_box(image, box, _movenet_in_box(image, box), network)
+    return search_in_box(image, FoundPerson(box, pose.person, pose), network)
 
 
 def in_region(image: np.ndarray, region: Region, network: str = NETWORK) -> PoseEstimate:
@@ -217,7 +228,7 @@ def _uncertain_person(
     """The person of MoveNet's highest score, if BlazePose confirms that there is a person."""
     if not len(boxes):
         return []
-    pose = _estimate(image, boxes[0], keypoints[0], network)
+    pose = _in_box(image, boxes[0], keypoints[0], network)
     return [FoundPerson(boxes[0], float(scores[0]), pose)] if pose.person >= IS_PERSON else []
 
 
@@ -240,34 +251,8 @@ def _movenet_in_box(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
     return keypoints[best] + [*offset, 0] if overlap[best] > 0.3 else None
 
 
-def _estimate(
+def _in_box(
     image: np.ndarray, box: np.ndarray, coco: np.ndarray | None, network: str
 ) -> PoseEstimate:
-    """Estimate the person of a box.
-
-    Args:
-      image: uint8 (H, W, 3).
-      box: (4,) xyxy px.
-      coco: MoveNet's keypoints (17, 3), or None.
-      network: the BlazePose to use.
-    """
-    next_region = _region(box, coco)
-    for _ in range(PASSES):
-        region = next_region
-        found = blazepose.landmarks(image, region, network)
-        if found.person < IS_PERSON:
-            break
-        next_region = found.region()
-    return pose_estimate(image, found, region, network, coco, box)
-
-
-def _region(box: np.ndarray, coco: np.ndarray | None) -> Region:
-    """BlazePose's first region: from MoveNet's hips and shoulders if their score is above 0.2.
-
-    Otherwise it is the box, upright.
-    """
-    if coco is not None and coco[HIPS, 2].min() > 0.2 and coco[SHOULDERS, 2].min() > 0.2:
-        hip, shoulder = coco[HIPS, :2].mean(0), coco[SHOULDERS, :2].mean(0)
-        radius = np.linalg.norm(coco[coco[:, 2] > 0.2, :2] - hip, axis=-1).max()
-        return blazepose.region_around(hip, shoulder - hip, radius)
-    return Region(*(box[:2] + box[2:]) / 2, BOX_MARGIN * float((box[2:] - box[:2]).max()), 0.0)
+    """Estimate the person of a box (4,) xyxy px with MoveNet's keypoints (17, 3), if any."""
+    return estimate_in(image, first_region(box, coco), network, coco, box)

@@ -17,11 +17,11 @@ from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.detect.detector import (
     MOST_PEOPLE,
     NEAR_MISS,
-    FoundPerson,
     as_detections,
     check_image,
     find_people,
 )
+from genhmr_jax.detect.person import FoundPerson
 from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate, pose_estimate
 from genhmr_jax.detect.tracker import box_areas, box_overlap, keypoint_similarity
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_bounds
@@ -80,6 +80,8 @@ class ClipDetector:
           ValueError: no image.
         """
         check_image(pixels)
+        # A second search takes a second. It would take most of the time of a clip with empty parts.
+        again = previous is None
         previous = Detections.empty(0) if previous is None else previous
         self.since_search += 1
         # A followed region can slide from one person to another who overlaps.
@@ -87,7 +89,8 @@ class ClipDetector:
             if people := without_twins(self._followed(pixels, previous)):
                 return as_detections(people)
         self.since_search = 0
-        found, left_out = find_people(pixels, self.max_people, self.threshold, self.network)
+        arguments = pixels, self.max_people, self.threshold, self.network
+        found, left_out = find_people(*arguments, again=again)
         # The search overlooks people at times, for example those whom another one half hides.
         overlooked = previous.only(~_found_again(previous, found))
         overlooked.scores[:] *= UNSEEN

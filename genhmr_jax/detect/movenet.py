@@ -103,6 +103,24 @@ def find_people(
     return boxes[kept], scores[kept], keypoints[kept]
 
 
+def find_turned(
+    image: np.ndarray, turns: int, threshold: float = 0.2
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The people whom `find_people` finds in the image turned anticlockwise by quarter turns.
+
+    Returns:
+      the same, in px of the image itself.
+    """
+    picture = np.ascontiguousarray(np.rot90(image, turns))
+    boxes, scores, keypoints = find_people(picture, threshold)
+    middle, own = np.array(picture.shape[1::-1]) / 2, np.array(image.shape[1::-1]) / 2
+    back = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), turns)
+    corners = (boxes.reshape(-1, 2, 2) - middle) @ back.T + own
+    turned = keypoints.copy()
+    turned[..., :2] = (keypoints[..., :2] - middle) @ back.T + own
+    return np.concatenate([corners.min(1), corners.max(1)], -1), scores, turned
+
+
 def _run_on_squares(
     image: np.ndarray, side: int
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

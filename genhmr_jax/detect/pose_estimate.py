@@ -12,6 +12,8 @@ from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP
 IS_PERSON = 0.5  # BlazePose's probability from which a region counts as a person
 # Sides of the region: two estimates of a keypoint at a larger distance contradict each other.
 AGREE = 0.05
+UNSEEN = 0.25
+"""Expected error, as a share of the person's size, of an estimate in a region without a person."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,8 @@ class PoseEstimate:
       frame: (2, 3) location of the mask, see Detections.
       person: probability that the region shows a person.
       evidence: the outputs of the network, with the inner map of the mirror image.
+      uncertainty: expected 2D error of a keypoint, as a share of the person's size: the geometric
+        mean of those of the region and of its mirror image. It is UNSEEN where no person is found.
     """
 
     keypoints: Float[np.ndarray, "23 3"]
@@ -33,6 +37,7 @@ class PoseEstimate:
     frame: Float[np.ndarray, "2 3"]
     person: float
     evidence: Evidence
+    uncertainty: float
 
 
 def pose_estimate(
@@ -53,13 +58,13 @@ def pose_estimate(
     # where MoveNet's differ from BlazePose's own.
     is_person = found.person >= IS_PERSON
     points, points3d = found.named(DETECTED), np.zeros((len(DETECTED), 3))
-    mirrored = np.zeros_like(found.evidence.inner)
+    mirrored, uncertainty = np.zeros_like(found.evidence.inner), UNSEEN
     if is_person:
         trust = np.ones(len(points)) if coco is None else _trust(points, coco, box)
         other, mirror_region = mirror_image(image, region, network)
         known = before if coco is None else coco
         arguments = found, region, other, mirror_region, image.shape[1], known
-        points[:, :2], points3d, agreement = lifted(*arguments)
+        points[:, :2], points3d, agreement, uncertainty = lifted(*arguments)
         points[:, 2] *= trust * agreement
         if other.person >= IS_PERSON:
             mirrored = other.evidence.inner
@@ -74,7 +79,8 @@ def pose_estimate(
     points[:, 2] *= inside
     evidence = dataclasses.replace(found.evidence, mirrored=mirrored)
     mask = found.mask * is_person
-    return PoseEstimate(points, points3d, mask, region.frame(), found.person, evidence)
+    where = mask, region.frame(), found.person, evidence
+    return PoseEstimate(points, points3d, *where, uncertainty)
 
 
 def mirror_image(
@@ -93,7 +99,7 @@ def lifted(
     mirror_region: Region,
     width: int,
     coco: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """The lifter's keypoints, as means of the region's estimate and its mirror image's.
 
     The errors of the two estimates differ. If they contradict each other, for example because one
@@ -101,12 +107,13 @@ def lifted(
     MoveNet's keypoints `coco` (17, 3), or without these the one whose expected errors are smaller.
 
     Returns:
-      keypoints in px (23, 2) and in metres (23, 3), and their agreement (23,): from 0.5 to 1.
+      keypoints in px (23, 2) and in metres (23, 3); their agreement (23,): from 0.5 to 1; and
+      the uncertainty, see PoseEstimate.
     """
     # 1. Both estimates, in the axes of the picture.
     flip, first = list(DETECTED_FLIP), lifter.estimates(found, region)
     if other.person < IS_PERSON:
-        return first[0], first[1], np.ones(len(first[0]))
+        return first[0], first[1], np.ones(len(first[0])), _uncertainty([first], region.side)
     other2d, other3d, other_spread = lifter.estimates(other, mirror_region)
     second = other2d[flip] * [-1, 1] + [width, 0], other3d[flip] * [-1, 1, 1], other_spread[flip]
     # 2. Their agreement, and which one counts where they contradict each other.
@@ -125,7 +132,14 @@ def lifted(
     # they do not.
     share = agreement * first[2] ** 2 / (first[2] ** 2 + second[2] ** 2)
     mean = lambda a, b: a + share[:, None] * (b - a)
-    return mean(first[0], second[0]), mean(first[1], second[1]), (1 + agreement) / 2
+    points, points3d = mean(first[0], second[0]), mean(first[1], second[1])
+    return points, points3d, (1 + agreement) / 2, _uncertainty([first, second], region.side)
+
+
+def _uncertainty(looks: list[tuple[np.ndarray, np.ndarray, np.ndarray]], side: float) -> float:
+    """The uncertainty of one or two of lifter.estimates in regions of a side in px."""
+    errors = [side * spread.mean() / np.ptp(points, axis=0).max() for points, _, spread in looks]
+    return float(np.exp(np.mean(np.log([*errors, UNSEEN][:2]))))
 
 
 def _trust(

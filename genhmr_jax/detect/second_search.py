@@ -1,0 +1,138 @@
+"""A second search: people who are not upright, who fill more than the picture, or whose estimate is
+uncertain.
+
+MoveNet knows upright people best, and BlazePose needs the direction in which a person is upright.
+Where the first search finds nobody, or a person whose expected errors are large, this one starts
+again in other ways: MoveNet in the picture turned by quarter turns, and BlazePose in larger regions
+in each of these directions. The expected errors of the lifter decide between the estimates.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from genhmr_jax.detect import movenet
+from genhmr_jax.detect.blazepose import Region
+from genhmr_jax.detect.detections import enough_keypoints
+from genhmr_jax.detect.person import FoundPerson, estimate_in, first_region
+from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate
+from genhmr_jax.geometry.keypoints import keypoint_bounds
+
+UNCERTAIN = 0.03
+"""Uncertainty of a pose (PoseEstimate) above which others are tried."""
+BETTER = 0.8
+"""Largest uncertainty of a pose that replaces another one, as a share of that one's."""
+SURE, USABLE = 0.035, 0.1
+"""Largest uncertainty of a person whom only this search finds, and of a pose that replaces one."""
+SIDES = (1.0, 1.6)
+"""Sides of the tried regions over those of the picture, or of the box with its margin."""
+SHARED = 0.5
+"""Intersection of two boxes, as a share of the smaller one, from which they are of one person."""
+BOX_MARGIN = 0.1  # of a box around keypoints, as a share of its sides
+TURNS = range(4)
+
+
+def search_again(
+    image: np.ndarray, people: list[FoundPerson], threshold: float, network: str
+) -> list[FoundPerson]:
+    """The people of an image with those whom the first search overlooked.
+
+    If all its people are certain, nothing is searched.
+
+    Args:
+      image: uint8 (H, W, 3).
+      people: those of the first search.
+      threshold: smallest score of MoveNet.
+      network: the BlazePose to use.
+
+    Returns:
+      the same people, some of them with another estimate; then the new ones.
+    """
+    uncertain = [person for person in people if person.pose.uncertainty > UNCERTAIN]
+    if people and not uncertain:
+        return people
+    # 1. Larger regions. The box of the only person may be wrong: the whole picture is tried then.
+    height, width = image.shape[:2]
+    if len(people) < 2:
+        starts = _regions(np.array([width, height]) / 2, max(width, height))
+    else:
+        starts = [start for person in uncertain for start in _regions_of_box(person.box)]
+    poses = [estimate_in(image, start, network) for start in starts]
+    found = [_of_pose(pose, (width, height)) for pose in poses if _is_usable(pose)]
+    # 2. MoveNet in the turned picture.
+    for turns in TURNS[1:]:
+        for box, score, coco in zip(*movenet.find_turned(image, turns, threshold), strict=True):
+            start = first_region(box, coco, turns * np.pi / 2)
+            pose = estimate_in(image, start, network, coco, box)
+            found += [FoundPerson(box, float(score), pose)] if _is_usable(pose) else []
+    return _merged(people, found)
+
+
+def search_in_box(image: np.ndarray, person: FoundPerson, network: str) -> FoundPerson:
+    """The person of a box of the user, with another estimate if the first one is uncertain."""
+    if person.pose.uncertainty <= UNCERTAIN:
+        return person
+    poses = [estimate_in(image, start, network) for start in _regions_of_box(person.box)]
+    best = min(filter(_is_usable, poses), key=lambda pose: pose.uncertainty, default=person.pose)
+    if best.uncertainty > BETTER * person.pose.uncertainty:
+        return person
+    return FoundPerson(person.box, best.person, best)
+
+
+def _regions(middle: Float[np.ndarray, "2"], side: float) -> list[Region]:
+    """Regions of several sides in all directions."""
+    angles = [turns * np.pi / 2 for turns in TURNS]
+    return [Region(*map(float, middle), factor * side, a) for factor in SIDES for a in angles]
+
+
+def _regions_of_box(box: Float[np.ndarray, "4"]) -> list[Region]:
+    """The same around a box xyxy with its margin."""
+    start = first_region(box, None)
+    return _regions(np.array([start.x, start.y]), start.side)
+
+
+def _is_usable(pose: PoseEstimate) -> bool:
+    """Whether an estimate may be that of a body."""
+    usable = pose.person >= IS_PERSON and pose.uncertainty <= USABLE
+    return bool(usable and enough_keypoints(pose.keypoints))
+
+
+def _of_pose(pose: PoseEstimate, size: tuple[int, int]) -> FoundPerson:
+    """A person whom MoveNet does not know, in an image of a width and height."""
+    (bounds,) = keypoint_bounds(pose.keypoints[None]).astype(np.float64)
+    margin = BOX_MARGIN * np.tile(bounds[2:] - bounds[:2], 2) * [-1, -1, 1, 1]
+    box = np.clip(bounds + margin, 0, np.tile(size, 2))
+    return FoundPerson(box, float(pose.keypoints[:, 2].mean()), pose)
+
+
+def _merged(people: list[FoundPerson], found: list[FoundPerson]) -> list[FoundPerson]:
+    """The people, some with another estimate of `found`; and the new ones among these.
+
+    An estimate replaces uncertain people whom it overlaps, if it is the better one. The most
+    certain estimates come first, so that later ones do not replace them.
+    """
+    merged = list(people)
+    for other in sorted(found, key=lambda person: person.pose.uncertainty):
+        rivals = [i for i, person in enumerate(merged) if _share(other.box, person.box) > SHARED]
+        if not rivals and other.pose.uncertainty <= SURE:
+            merged.append(other)
+        limits = [_limit(merged[i].pose) for i in rivals]
+        if rivals and other.pose.uncertainty < min(limits):
+            first, *rest = rivals
+            score = max(other.score, *(merged[i].score for i in rivals))
+            merged[first] = dataclasses.replace(other, score=score)
+            merged = [person for i, person in enumerate(merged) if i not in rest]
+    return merged
+
+
+def _limit(pose: PoseEstimate) -> float:
+    """The uncertainty below which another estimate replaces this one."""
+    return BETTER * pose.uncertainty if pose.uncertainty > UNCERTAIN else 0.0
+
+
+def _share(box: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> float:
+    """The intersection of two boxes as a share of the smaller one."""
+    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
+    areas = [np.prod(b[2:] - b[:2]) for b in (box, other)]
+    return float(np.clip(sides, 0, None).prod() / max(min(areas), 1e-9))
