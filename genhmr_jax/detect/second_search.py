@@ -19,12 +19,12 @@ from genhmr_jax.detect.person import FoundPerson, estimate_in, first_region
 from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate
 from genhmr_jax.geometry.keypoints import keypoint_bounds
 
-UNCERTAIN = 0.03
+UNCERTAIN = 0.04
 """Uncertainty of a pose (PoseEstimate) above which others are tried."""
 BETTER = 0.8
 """Largest uncertainty of a pose that replaces another one, as a share of that one's."""
-SURE, USABLE = 0.035, 0.1
-"""Largest uncertainty of a person whom only this search finds, and of a pose that replaces one."""
+SURE = 0.035
+"""Largest uncertainty of a person whom only this search finds."""
 SIDES = (1.0, 1.6)
 """Sides of the tried regions over those of the picture, or of the box with its margin."""
 SHARED = 0.5
@@ -66,7 +66,7 @@ def search_again(
             start = first_region(box, coco, turns * np.pi / 2)
             pose = estimate_in(image, start, network, coco, box)
             found += [FoundPerson(box, float(score), pose)] if _is_usable(pose) else []
-    return _merged(people, found)
+    return merged(people, found)
 
 
 def search_in_box(image: np.ndarray, person: FoundPerson, network: str) -> FoundPerson:
@@ -94,8 +94,7 @@ def _regions_of_box(box: Float[np.ndarray, "4"]) -> list[Region]:
 
 def _is_usable(pose: PoseEstimate) -> bool:
     """Whether an estimate may be that of a body."""
-    usable = pose.person >= IS_PERSON and pose.uncertainty <= USABLE
-    return bool(usable and enough_keypoints(pose.keypoints))
+    return bool(pose.person >= IS_PERSON and enough_keypoints(pose.keypoints))
 
 
 def _of_pose(pose: PoseEstimate, size: tuple[int, int]) -> FoundPerson:
@@ -106,7 +105,7 @@ def _of_pose(pose: PoseEstimate, size: tuple[int, int]) -> FoundPerson:
     return FoundPerson(box, float(pose.keypoints[:, 2].mean()), pose)
 
 
-def _merged(people: list[FoundPerson], found: list[FoundPerson]) -> list[FoundPerson]:
+def merged(people: list[FoundPerson], found: list[FoundPerson]) -> list[FoundPerson]:
     """The people, some with another estimate of `found`; and the new ones among these.
 
     An estimate replaces uncertain people whom it overlaps, if it is the better one. The most

@@ -156,7 +156,7 @@ def test_a_newcomer_is_found_by_the_next_search():
 
 
 def test_whom_searches_overlook_is_followed_for_a_while(standing, monkeypatch):
-    monkeypatch.setattr(following, "find_people", lambda *args: ([], 0))
+    monkeypatch.setattr(following, "find_people", lambda *args, **kwargs: ([], 0))
     detector, found, scores = ClipDetector(every=1), standing, []
     while len(found):
         found = detector.detect(scene((60, 12)), found)

@@ -1,0 +1,111 @@
+"""The second search of the detector, on the sample photo turned upside down and cut."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import genhmr_jax
+from genhmr_jax.detect import movenet, second_search
+from genhmr_jax.detect.detector import detect, find_people
+from genhmr_jax.detect.person import FoundPerson
+
+SAMPLE = Path(genhmr_jax.__file__).parent / "assets" / "sample" / "person.jpg"
+PHOTO = np.asarray(Image.open(SAMPLE))
+X0, X1 = 118, 492
+UPPER, HALF = slice(196, 445), slice(113, 389)
+"""Rows of the photo without the head and the legs, and without the legs."""
+
+
+def part(rows, turns=0):
+    """A part of the photo around the person, turned anticlockwise by quarter turns."""
+    return np.ascontiguousarray(np.rot90(PHOTO[rows, X0:X1], turns))
+
+
+def turned(points, size, turns):
+    """Points of a picture of this width and height after its quarter turns."""
+    points = points - np.array(size) / 2
+    for _ in range(turns):
+        points, size = np.stack([points[..., 1], -points[..., 0]], -1), size[::-1]
+    return points + np.array(size) / 2
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_people_of_a_turned_picture_are_in_px_of_the_picture_itself(turns):
+    size = PHOTO.shape[1::-1]
+    boxes, scores, keypoints = movenet.find_people(PHOTO)
+    picture = np.ascontiguousarray(np.rot90(PHOTO, -turns))
+    own_boxes, own_scores, own_keypoints = movenet.find_turned(picture, turns)
+    np.testing.assert_array_equal(own_scores, scores)
+    back = turned(own_keypoints[..., :2], picture.shape[1::-1], turns)
+    np.testing.assert_allclose(back, keypoints[..., :2], atol=1e-9)
+    corners = turned(own_boxes.reshape(-1, 2, 2), picture.shape[1::-1], turns).reshape(-1, 4)
+    np.testing.assert_allclose(np.sort(corners), np.sort(boxes), atol=1e-9)
+    assert (own_boxes[:, 2:] > own_boxes[:, :2]).all() and size == (640, 720)
+
+
+@pytest.mark.parametrize("rows", [UPPER, HALF])
+def test_a_person_upside_down_has_the_keypoints_of_the_upright_one(rows):
+    upright, picture = detect(part(rows)), part(rows, 2)
+    found = detect(picture)
+    assert len(upright) == len(found) == 1
+    expected = turned(upright.keypoints[0, :, :2], picture.shape[1::-1], 2)
+    seen = upright.keypoints[0, :, 2] > 0.3
+    assert seen.sum() >= 10
+    gaps = np.linalg.norm(found.keypoints[0, :, :2] - expected, axis=-1)[seen]
+    assert np.median(gaps) < 0.06 * np.ptp(expected[seen], axis=0).max()
+    # The first search alone finds nobody, or another pose.
+    first, _ = find_people(picture, again=False)
+    points = [np.linalg.norm(p.pose.keypoints[:, :2] - expected, axis=-1)[seen] for p in first]
+    assert all(np.median(gap) > 5 * np.median(gaps) for gap in points)
+
+
+def test_the_box_of_a_user_around_a_person_upside_down():
+    upright, picture = detect(part(HALF)), part(HALF, 2)
+    box = turned(upright.boxes[0].reshape(2, 2), picture.shape[1::-1], 2)[::-1].reshape(1, 4)
+    found = detect(picture, box)
+    np.testing.assert_allclose(found.boxes, box, rtol=1e-6)
+    expected = turned(upright.keypoints[0, :, :2], picture.shape[1::-1], 2)
+    seen = upright.keypoints[0, :, 2] > 0.3
+    gaps = np.linalg.norm(found.keypoints[0, :, :2] - expected, axis=-1)[seen]
+    assert gaps.mean() < 0.05 * np.ptp(expected[seen], axis=0).max()
+
+
+def test_certain_people_are_kept_and_nothing_is_searched(monkeypatch):
+    people, _ = find_people(PHOTO, again=False)
+    assert len(people) == 1 and people[0].pose.uncertainty < 0.02
+    monkeypatch.setattr(second_search, "estimate_in", None)
+    monkeypatch.setattr(movenet, "find_turned", None)
+    assert second_search.search_again(PHOTO, people, 0.2, "blazepose-full") is people
+
+
+def test_the_most_certain_estimate_of_a_person_wins_and_sure_new_people_are_added():
+    pose = find_people(PHOTO, again=False)[0][0].pose
+
+    def person(box, uncertainty, score=0.5):
+        """A person of whom only this counts."""
+        estimate = dataclasses.replace(pose, uncertainty=uncertainty)
+        return FoundPerson(np.array(box, float), score, estimate)
+
+    merged = second_search.merged
+    whole, left, right = [0, 0, 100, 100], [0, 0, 40, 100], [60, 0, 100, 100]
+    # An uncertain person: the best estimate, with the higher score. A certain one is kept.
+    first, best = person(left, 0.2, 0.9), person([5, 0, 40, 90], 0.02)
+    assert merged([first], [person(left, 0.05), best]) == [dataclasses.replace(best, score=0.9)]
+    certain = person(left, 0.03)
+    assert merged([certain], [best]) == [certain]
+    # A slightly better estimate does not count.
+    doubtful = person(left, 0.06)
+    assert merged([doubtful], [person(left, 0.055)]) == [doubtful]
+    # Somebody else: only if the estimate is sure, and once.
+    new = person(right, 0.02)
+    assert merged([certain], [person(right, 0.04)]) == [certain]
+    assert merged([certain], [person(right, 0.03), new]) == [certain, new]
+    # Two uncertain halves of one person.
+    both = merged([first, person(right, 0.2)], [person(whole, 0.02)])
+    assert len(both) == 1 and both[0].box.tolist() == whole
+    # An estimate that covers a certain person too replaces nobody.
+    kept = [first, person(right, 0.01)]
+    assert merged(kept, [person(whole, 0.02)]) == kept
