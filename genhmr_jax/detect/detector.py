@@ -15,15 +15,12 @@ from genhmr_jax.detect.blazepose import NETWORK, Region
 from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.detect.person import BOX_MARGIN, FoundPerson, estimate_in, first_region
 from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate, pose_estimate
-from genhmr_jax.detect.second_search import search_again, search_in_box
+from genhmr_jax.detect.second_search import NEAR_MISS, search_again, search_in_box
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_bounds
 from genhmr_jax.io import program_store
 
 MOST_PEOPLE = 10
 """Default limit of the number of detected people."""
-# MoveNet's score from which a person is accepted if BlazePose agrees and no score is above the
-# threshold.
-NEAR_MISS = 0.1
 
 
 def detect(

@@ -16,13 +16,13 @@ from genhmr_jax.detect.blazepose import NETWORK, Region
 from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.detect.detector import (
     MOST_PEOPLE,
-    NEAR_MISS,
     as_detections,
     check_image,
     find_people,
 )
 from genhmr_jax.detect.person import FoundPerson
 from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate, pose_estimate
+from genhmr_jax.detect.second_search import NEAR_MISS
 from genhmr_jax.detect.tracker import box_areas, box_overlap, keypoint_similarity
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_bounds
 

@@ -19,12 +19,19 @@ from genhmr_jax.detect.person import FoundPerson, estimate_in, first_region
 from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate
 from genhmr_jax.geometry.keypoints import keypoint_bounds
 
-UNCERTAIN = 0.04
+UNCERTAIN = 0.03
 """Uncertainty of a pose (PoseEstimate) above which others are tried."""
 BETTER = 0.8
 """Largest uncertainty of a pose that replaces another one, as a share of that one's."""
-SURE = 0.035
-"""Largest uncertainty of a person whom only this search finds."""
+USABLE, SURE = 0.1, 0.035
+"""Largest uncertainty of an estimate that replaces one, and of people whom only this search finds.
+
+Of the only person of the picture, any usable estimate counts, if MoveNet's score in one of the
+directions is at least NEAR_MISS and the mask covers COVERED of the region. In 241 pictures of empty
+rooms and landscapes the first search finds 9 people, this one 4 more.
+"""
+NEAR_MISS, COVERED = 0.1, 0.1
+"""See above. From NEAR_MISS, the first search also accepts a person whom BlazePose confirms."""
 SIDES = (1.0, 1.6)
 """Sides of the tried regions over those of the picture, or of the box with its margin."""
 SHARED = 0.5
@@ -60,13 +67,20 @@ def search_again(
         starts = [start for person in uncertain for start in _regions_of_box(person.box)]
     poses = [estimate_in(image, start, network) for start in starts]
     found = [_of_pose(pose, (width, height)) for pose in poses if _is_usable(pose)]
-    # 2. MoveNet in the turned picture.
-    for turns in TURNS[1:]:
-        for box, score, coco in zip(*movenet.find_turned(image, turns, threshold), strict=True):
+    # 2. MoveNet in the turned picture; without people, also where its score is low.
+    least, best_score = threshold if people else min(threshold, NEAR_MISS), 0.0
+    for turns in TURNS[1:] if people else TURNS:
+        for box, score, coco in zip(*movenet.find_turned(image, turns, least), strict=True):
+            best_score = max(best_score, float(score))
             start = first_region(box, coco, turns * np.pi / 2)
             pose = estimate_in(image, start, network, coco, box)
             found += [FoundPerson(box, float(score), pose)] if _is_usable(pose) else []
-    return merged(people, found)
+    # 3. The best ones. A doubtful one is better than none.
+    answer = merged(people, found)
+    if answer or best_score < min(threshold, NEAR_MISS):
+        return answer
+    doubtful = [person for person in found if person.pose.mask.mean() >= COVERED]
+    return sorted(doubtful, key=lambda person: person.pose.uncertainty)[:1]
 
 
 def search_in_box(image: np.ndarray, person: FoundPerson, network: str) -> FoundPerson:
@@ -94,7 +108,8 @@ def _regions_of_box(box: Float[np.ndarray, "4"]) -> list[Region]:
 
 def _is_usable(pose: PoseEstimate) -> bool:
     """Whether an estimate may be that of a body."""
-    return bool(pose.person >= IS_PERSON and enough_keypoints(pose.keypoints))
+    usable = pose.person >= IS_PERSON and pose.uncertainty <= USABLE
+    return bool(usable and enough_keypoints(pose.keypoints))
 
 
 def _of_pose(pose: PoseEstimate, size: tuple[int, int]) -> FoundPerson:
