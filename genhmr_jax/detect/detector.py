@@ -114,8 +114,9 @@ def find_people(
     check_image(image)
     people, left_out = _find_upright(image, max_people, threshold, network)
     if again and max_people > 0:
-        people = search_again(image, people, threshold, network)
-        left_out += max(len(people) - max_people, 0)
+        people = search_again(image, people, threshold, network, alone=not left_out)
+        # If there were too many already, new ones may be those who were left out.
+        left_out = left_out or max(len(people) - max_people, 0)
     return people[:max_people], left_out
 
 

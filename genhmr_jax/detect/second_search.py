@@ -7,8 +7,6 @@ again in other ways: MoveNet in the picture turned by quarter turns, and BlazePo
 in each of these directions. The expected errors of the lifter decide between the estimates.
 """
 
-import dataclasses
-
 import numpy as np
 from jaxtyping import Float
 
@@ -41,7 +39,7 @@ TURNS = range(4)
 
 
 def search_again(
-    image: np.ndarray, people: list[FoundPerson], threshold: float, network: str
+    image: np.ndarray, people: list[FoundPerson], threshold: float, network: str, alone: bool
 ) -> list[FoundPerson]:
     """The people of an image with those whom the first search overlooked.
 
@@ -52,6 +50,7 @@ def search_again(
       people: those of the first search.
       threshold: smallest score of MoveNet.
       network: the BlazePose to use.
+      alone: whether the first search found nobody else.
 
     Returns:
       the same people, some of them with another estimate; then the new ones.
@@ -61,7 +60,7 @@ def search_again(
         return people
     # 1. Larger regions. The box of the only person may be wrong: the whole picture is tried then.
     height, width = image.shape[:2]
-    if len(people) < 2:
+    if alone and len(people) < 2:
         starts = _regions(np.array([width, height]) / 2, max(width, height))
     else:
         starts = [start for person in uncertain for start in _regions_of_box(person.box)]
@@ -123,8 +122,9 @@ def _of_pose(pose: PoseEstimate, size: tuple[int, int]) -> FoundPerson:
 def merged(people: list[FoundPerson], found: list[FoundPerson]) -> list[FoundPerson]:
     """The people, some with another estimate of `found`; and the new ones among these.
 
-    An estimate replaces uncertain people whom it overlaps, if it is the better one. The most
-    certain estimates come first, so that later ones do not replace them.
+    An estimate replaces uncertain people whom it overlaps, if it is the better one; a box that
+    agrees with it is kept. The most certain estimates come first, so that later ones do not replace
+    them.
     """
     merged = list(people)
     for other in sorted(found, key=lambda person: person.pose.uncertainty):
@@ -135,9 +135,15 @@ def merged(people: list[FoundPerson], found: list[FoundPerson]) -> list[FoundPer
         if rivals and other.pose.uncertainty < min(limits):
             first, *rest = rivals
             score = max(other.score, *(merged[i].score for i in rivals))
-            merged[first] = dataclasses.replace(other, score=score)
+            box = _agreed(merged[first].box, other.box)
+            merged[first] = FoundPerson(box, score, other.pose)
             merged = [person for i, person in enumerate(merged) if i not in rest]
     return merged
+
+
+def _agreed(box: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
+    """A box of the first search, unless another one of the same person contradicts it."""
+    return box if movenet.iou(box, other) > SHARED else other
 
 
 def _limit(pose: PoseEstimate) -> float:

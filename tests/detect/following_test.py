@@ -40,13 +40,13 @@ def error(found, person, place):
 @pytest.fixture
 def searches(monkeypatch):
     """The searches of the whole picture, one entry each."""
-    made, search = [], movenet.find_people
+    made, search = [], following.find_people
 
-    def counted(image, threshold):
-        made.append(image.shape)
-        return search(image, threshold)
+    def counted(image, *args, again):
+        made.append(again)
+        return search(image, *args, again=False)
 
-    monkeypatch.setattr(movenet, "find_people", counted)
+    monkeypatch.setattr(following, "find_people", counted)
     return made
 
 
@@ -69,6 +69,7 @@ def test_a_moving_figure_is_followed(searches):
         assert np.abs(found.keypoints3d).max() > 0.3 and found.scores[0] > 0.2
         inside = found.regions[0, :2] - found.mask_frames[0] @ [0.5, 0.5, 1]
         assert np.abs(inside).max() < 0.01
+    assert searches == [True, False], "a second search only where nothing is known"
 
 
 def test_every_frame_searched_is_the_detector(standing):

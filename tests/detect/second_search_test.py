@@ -78,7 +78,7 @@ def test_certain_people_are_kept_and_nothing_is_searched(monkeypatch):
     assert len(people) == 1 and people[0].pose.uncertainty < 0.02
     monkeypatch.setattr(second_search, "estimate_in", None)
     monkeypatch.setattr(movenet, "find_turned", None)
-    assert second_search.search_again(PHOTO, people, 0.2, "blazepose-full") is people
+    assert second_search.search_again(PHOTO, people, 0.2, "blazepose-full", True) is people
 
 
 def test_the_most_certain_estimate_of_a_person_wins_and_sure_new_people_are_added():
@@ -93,7 +93,7 @@ def test_the_most_certain_estimate_of_a_person_wins_and_sure_new_people_are_adde
     whole, left, right = [0, 0, 100, 100], [0, 0, 40, 100], [60, 0, 100, 100]
     # An uncertain person: the best estimate, with the higher score. A certain one is kept.
     first, best = person(left, 0.2, 0.9), person([5, 0, 40, 90], 0.02)
-    assert merged([first], [person(left, 0.05), best]) == [dataclasses.replace(best, score=0.9)]
+    assert merged([first], [person(left, 0.05), best]) == [FoundPerson(first.box, 0.9, best.pose)]
     certain = person(left, 0.03)
     assert merged([certain], [best]) == [certain]
     # A slightly better estimate does not count.
