@@ -22,7 +22,7 @@ from genhmr_jax.detect.detector import (
 )
 from genhmr_jax.detect.person import FoundPerson
 from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate, pose_estimate
-from genhmr_jax.detect.second_search import NEAR_MISS
+from genhmr_jax.detect.second_search import NEAR_MISS, is_uncertain, merged, shared
 from genhmr_jax.detect.tracker import box_areas, box_overlap, keypoint_similarity
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_bounds
 
@@ -91,6 +91,7 @@ class ClipDetector:
         self.since_search = 0
         arguments = pixels, self.max_people, self.threshold, self.network
         found, left_out = find_people(*arguments, again=again)
+        found = self._certain(pixels, found, previous)
         # The search overlooks people at times, for example those whom another one half hides.
         overlooked = previous.only(~_found_again(previous, found))
         overlooked.scores[:] *= UNSEEN
@@ -98,6 +99,20 @@ class ClipDetector:
         people = without_twins([*found, *self._followed(pixels, overlooked)])
         left_out += max(len(people) - self.max_people, 0)
         return dataclasses.replace(as_detections(people[: self.max_people]), left_out=left_out)
+
+    def _certain(
+        self, pixels: np.ndarray, found: list[FoundPerson], previous: Detections
+    ) -> list[FoundPerson]:
+        """The people of a search; where one is uncertain, following may give the better estimate.
+
+        For example, the search does not know that a person is upside down.
+        """
+        near = lambda box: any(
+            is_uncertain(person.pose) and shared(box, person.box) for person in found
+        )
+        around = previous.only([i for i, box in enumerate(previous.boxes) if near(box)])
+        followed = self._followed(pixels, around)
+        return merged(found, [person for person in followed if near(person.box)])
 
     def _followed(self, pixels: np.ndarray, previous: Detections) -> list[FoundPerson]:
         """The people of the frame before who are still where they are expected."""

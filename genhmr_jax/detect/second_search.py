@@ -55,7 +55,7 @@ def search_again(
     Returns:
       the same people, some of them with another estimate; then the new ones.
     """
-    uncertain = [person for person in people if person.pose.uncertainty > UNCERTAIN]
+    uncertain = [person for person in people if is_uncertain(person.pose)]
     if people and not uncertain:
         return people
     # 1. Larger regions. The box of the only person may be wrong: the whole picture is tried then.
@@ -84,7 +84,7 @@ def search_again(
 
 def search_in_box(image: np.ndarray, person: FoundPerson, network: str) -> FoundPerson:
     """The person of a box of the user, with another estimate if the first one is uncertain."""
-    if person.pose.uncertainty <= UNCERTAIN:
+    if not is_uncertain(person.pose):
         return person
     poses = [estimate_in(image, start, network) for start in _regions_of_box(person.box)]
     best = min(filter(_is_usable, poses), key=lambda pose: pose.uncertainty, default=person.pose)
@@ -128,7 +128,7 @@ def merged(people: list[FoundPerson], found: list[FoundPerson]) -> list[FoundPer
     """
     merged = list(people)
     for other in sorted(found, key=lambda person: person.pose.uncertainty):
-        rivals = [i for i, person in enumerate(merged) if _share(other.box, person.box) > SHARED]
+        rivals = [i for i, person in enumerate(merged) if shared(other.box, person.box)]
         if not rivals and other.pose.uncertainty <= SURE:
             merged.append(other)
         limits = [_limit(merged[i].pose) for i in rivals]
@@ -141,6 +141,18 @@ def merged(people: list[FoundPerson], found: list[FoundPerson]) -> list[FoundPer
     return merged
 
 
+def is_uncertain(pose: PoseEstimate) -> bool:
+    """Whether other estimates should be tried."""
+    return pose.uncertainty > UNCERTAIN
+
+
+def shared(box: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> bool:
+    """Whether two boxes may be of one person; see SHARED."""
+    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
+    smaller = min(np.prod(b[2:] - b[:2]) for b in (box, other))
+    return bool(np.clip(sides, 0, None).prod() > SHARED * smaller)
+
+
 def _agreed(box: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
     """A box of the first search, unless another one of the same person contradicts it."""
     return box if movenet.iou(box, other) > SHARED else other
@@ -148,11 +160,4 @@ def _agreed(box: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> Float
 
 def _limit(pose: PoseEstimate) -> float:
     """The uncertainty below which another estimate replaces this one."""
-    return BETTER * pose.uncertainty if pose.uncertainty > UNCERTAIN else 0.0
-
-
-def _share(box: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> float:
-    """The intersection of two boxes as a share of the smaller one."""
-    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
-    areas = [np.prod(b[2:] - b[:2]) for b in (box, other)]
-    return float(np.clip(sides, 0, None).prod() / max(min(areas), 1e-9))
+    return BETTER * pose.uncertainty if is_uncertain(pose) else 0.0

@@ -10,6 +10,7 @@ from PIL import Image
 import genhmr_jax
 from genhmr_jax.detect import movenet, second_search
 from genhmr_jax.detect.detector import detect, find_people
+from genhmr_jax.detect.following import ClipDetector
 from genhmr_jax.detect.person import FoundPerson
 
 SAMPLE = Path(genhmr_jax.__file__).parent / "assets" / "sample" / "person.jpg"
@@ -71,6 +72,22 @@ def test_the_box_of_a_user_around_a_person_upside_down():
     seen = upright.keypoints[0, :, 2] > 0.3
     gaps = np.linalg.norm(found.keypoints[0, :, :2] - expected, axis=-1)[seen]
     assert gaps.mean() < 0.05 * np.ptp(expected[seen], axis=0).max()
+
+
+def test_a_person_upside_down_stays_so_in_a_clip():
+    upright, picture = detect(part(HALF)), part(HALF, 2)
+    height, width = picture.shape[:2]
+    expected = turned(upright.keypoints[0, :, :2], (width, height), 2)
+    seen = upright.keypoints[0, :, 2] > 0.3
+    # Each frame is searched; only in the first one the detector starts in other directions.
+    detector, found = ClipDetector(every=1), None
+    for n in range(4):
+        frame = np.full((height + 20, width + 40, 3), 90, np.uint8)
+        frame[10 : 10 + height, 4 * n : 4 * n + width] = picture
+        found = detector.detect(frame, found)
+        assert len(found) == 1
+        gaps = np.linalg.norm(found.keypoints[0, :, :2] - expected - [4 * n, 10], axis=-1)[seen]
+        assert np.median(gaps) < 0.03 * np.ptp(expected[seen], axis=0).max()
 
 
 def test_certain_people_are_kept_and_nothing_is_searched(monkeypatch):
