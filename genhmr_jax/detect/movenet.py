@@ -92,6 +92,13 @@ def find_people(
         found += _run_on_squares(image, min(height, width))
     if any((scores >= threshold).sum() >= CROWD for _, scores, _ in found):
         found += _run_on_squares(image, max(1, min(height, width) // 2))
+    return _distinct(found, threshold)
+
+
+def _distinct(
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]], threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The people of several runs, each once, by decreasing score."""
     boxes, scores, keypoints = (np.concatenate(parts) for parts in zip(*found, strict=True))
     kept: list[int] = []
     for i in np.argsort(-scores, kind="stable"):
@@ -106,13 +113,13 @@ def find_people(
 def find_turned(
     image: np.ndarray, turns: int, threshold: float = 0.2
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The people whom `find_people` finds in the image turned anticlockwise by quarter turns.
+    """The people in an image that is turned anticlockwise by quarter turns.
 
     Returns:
-      the same, in px of the image itself.
+      as find_people, in px of the image itself. Squares of a long image are not searched.
     """
     picture = np.ascontiguousarray(np.rot90(image, turns))
-    boxes, scores, keypoints = find_people(picture, threshold)
+    boxes, scores, keypoints = _distinct([run(picture, size) for size in SIZES], threshold)
     middle, own = np.array(picture.shape[1::-1]) / 2, np.array(image.shape[1::-1]) / 2
     back = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), turns)
     corners = (boxes.reshape(-1, 2, 2) - middle) @ back.T + own

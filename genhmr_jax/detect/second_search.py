@@ -55,6 +55,7 @@ def search_again(
     Returns:
       the same people, some of them with another estimate; then the new ones.
     """
+    certain = [person for person in people if not is_uncertain(person.pose)]
     uncertain = [person for person in people if is_uncertain(person.pose)]
     if people and not uncertain:
         return people
@@ -71,6 +72,8 @@ def search_again(
     for turns in TURNS[1:] if people else TURNS:
         for box, score, coco in zip(*movenet.find_turned(image, turns, least), strict=True):
             best_score = max(best_score, float(score))
+            if any(shared(box, person.box) for person in certain):
+                continue  # it would replace nobody
             start = first_region(box, coco, turns * np.pi / 2)
             pose = estimate_in(image, start, network, coco, box)
             found += [FoundPerson(box, float(score), pose)] if _is_usable(pose) else []

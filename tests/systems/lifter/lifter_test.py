@@ -204,19 +204,22 @@ def test_two_estimates_are_averaged_unless_they_contradict(monkeypatch):
     )
     others = np.arange(23) != ankle
     both = [landmarks(image, region, ""), region, *pose_estimate.mirror_image(image, region, "")]
-    points, lifted, agreement = pose_estimate.lifted(*both, 200, None)
+    points, lifted, agreement, uncertainty = pose_estimate.lifted(*both, 200, None)
     assert regions[1] == blazepose.Region(80.0, 50.0, 100.0, -0.3)
     # The first one has a quarter of the variance: it counts four times as much.
     np.testing.assert_allclose(points[others], first[0][others] + [0.2, 0], atol=0.03)
     np.testing.assert_allclose(lifted[others], first[1][others] + 0.002, atol=1e-3)
     np.testing.assert_allclose(points[ankle], first[0][ankle], atol=1e-6)
     assert agreement[ankle] == pytest.approx(0.5) and (agreement[others] > 0.97).all()
+    # The geometric mean of the expected errors of both, as a share of the person's size.
+    sides = [100.0 * look[2].mean() / np.ptp(look[0], axis=0).max() for look in (first, second)]
+    assert uncertainty == pytest.approx(np.sqrt(np.prod(sides)))
     coco = np.concatenate([second[0][:17], np.ones((17, 1))], -1)
-    points, _, _ = pose_estimate.lifted(*both, 200, coco)
+    points, *_ = pose_estimate.lifted(*both, 200, coco)
     np.testing.assert_allclose(points[ankle], second[0][ankle], atol=1e-6)
     # Without MoveNet the one with the smaller expected errors counts.
     first[2][:], second[2][:] = 0.02, 0.01
-    points, _, _ = pose_estimate.lifted(*both, 200, None)
+    points, *_ = pose_estimate.lifted(*both, 200, None)
     np.testing.assert_allclose(points[ankle], second[0][ankle], atol=1e-6)
 
 
