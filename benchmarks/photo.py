@@ -13,7 +13,7 @@ from benchmarks.table import Row
 from benchmarks.timing import median_seconds
 from genhmr_jax.core.inputs import Inputs
 from genhmr_jax.core.solve import solve
-from genhmr_jax.detect import detector, graph_runner, movenet
+from genhmr_jax.detect import detector, graph_runner, movenet, person
 from genhmr_jax.io import compilation_cache
 from genhmr_jax.recover import photo as recovery
 from genhmr_jax.recover import report
@@ -96,7 +96,7 @@ def detection_flops() -> int:
     total = 0
     for name, sizes, kind in (
         ("movenet-multipose", movenet.SIZES, np.int32),
-        (detector.NETWORK, (256,) * (detector.PASSES + 1), np.float32),
+        (detector.NETWORK, (256,) * (person.PASSES + 1), np.float32),
     ):
         graph, weights = graph_runner.load(name)
         for size in sizes:

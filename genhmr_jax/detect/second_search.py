@@ -36,6 +36,8 @@ SHARED = 0.5
 """Intersection of two boxes, as a share of the smaller one, from which they are of one person."""
 BOX_MARGIN = 0.1  # of a box around keypoints, as a share of its sides
 TURNS = range(4)
+MOST_TRIED = 3
+"""Of several people, how many get other regions: a crowd would take many seconds."""
 
 
 def search_again(
@@ -64,7 +66,8 @@ def search_again(
     if alone and len(people) < 2:
         starts = _regions(np.array([width, height]) / 2, max(width, height))
     else:
-        starts = [start for person in uncertain for start in _regions_of_box(person.box)]
+        tried = uncertain[:MOST_TRIED]
+        starts = [start for person in tried for start in _regions_of_box(person.box)]
     poses = [estimate_in(image, start, network) for start in starts]
     found = [_of_pose(pose, (width, height)) for pose in poses if _is_usable(pose)]
     # 2. MoveNet in the turned picture; without people, also where its score is low.
@@ -125,22 +128,21 @@ def _of_pose(pose: PoseEstimate, size: tuple[int, int]) -> FoundPerson:
 def merged(people: list[FoundPerson], found: list[FoundPerson]) -> list[FoundPerson]:
     """The people, some with another estimate of `found`; and the new ones among these.
 
-    An estimate replaces uncertain people whom it overlaps, if it is the better one; a box that
-    agrees with it is kept. The most certain estimates come first, so that later ones do not replace
-    them.
+    An estimate replaces that of an uncertain person if it is better, and nobody whom it overlaps is
+    more certain. A box that agrees with it is kept. The most certain estimates come first, so that
+    later ones do not replace them.
     """
     merged = list(people)
     for other in sorted(found, key=lambda person: person.pose.uncertainty):
         rivals = [i for i, person in enumerate(merged) if shared(other.box, person.box)]
-        if not rivals and other.pose.uncertainty <= SURE:
-            merged.append(other)
-        limits = [_limit(merged[i].pose) for i in rivals]
-        if rivals and other.pose.uncertainty < min(limits):
-            first, *rest = rivals
-            score = max(other.score, *(merged[i].score for i in rivals))
-            box = _agreed(merged[first].box, other.box)
-            merged[first] = FoundPerson(box, score, other.pose)
-            merged = [person for i, person in enumerate(merged) if i not in rest]
+        if not rivals:
+            merged += [other] if other.pose.uncertainty <= SURE else []
+        elif other.pose.uncertainty < min(_limit(merged[i].pose) for i in rivals):
+            # Of two people who embrace, it is that of the one whose box is more like its own.
+            nearest = max(rivals, key=lambda i: movenet.iou(merged[i].box, other.box))
+            box, score = merged[nearest].box, merged[nearest].score
+            box = box if movenet.iou(box, other.box) > SHARED else other.box
+            merged[nearest] = FoundPerson(box, max(score, other.score), other.pose)
     return merged
 
 
@@ -154,11 +156,6 @@ def shared(box: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> bool:
     sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
     smaller = min(np.prod(b[2:] - b[:2]) for b in (box, other))
     return bool(np.clip(sides, 0, None).prod() > SHARED * smaller)
-
-
-def _agreed(box: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
-    """A box of the first search, unless another one of the same person contradicts it."""
-    return box if movenet.iou(box, other) > SHARED else other
 
 
 def _limit(pose: PoseEstimate) -> float:

@@ -137,9 +137,10 @@ def test_the_most_certain_estimate_of_a_person_wins_and_sure_new_people_are_adde
     new = person(right, 0.02)
     assert merged([certain], [person(right, 0.04)]) == [certain]
     assert merged([certain], [person(right, 0.03), new]) == [certain, new]
-    # Two uncertain halves of one person.
-    both = merged([first, person(right, 0.2)], [person(whole, 0.02)])
-    assert len(both) == 1 and both[0].box.tolist() == whole
+    # Two uncertain people who embrace stay two.
+    close = person([10, 0, 50, 100], 0.2)
+    both = merged([first, close], [person([12, 0, 50, 100], 0.02), person([14, 0, 50, 100], 0.03)])
+    assert both[0] is first and both[1].pose.uncertainty == 0.02 and len(both) == 2
     # An estimate that covers a certain person too replaces nobody.
     kept = [first, person(right, 0.01)]
     assert merged(kept, [person(whole, 0.02)]) == kept

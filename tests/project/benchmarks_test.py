@@ -2,6 +2,8 @@
 Nothing is measured."""
 
 import ast
+import importlib
+import importlib.util
 import runpy
 import sys
 
@@ -15,6 +17,7 @@ sys.path.append(str(ROOT))  # the benchmarks are not installed
 from benchmarks import __main__ as command  # noqa: E402
 from benchmarks import document, groups, settings, table, timing  # noqa: E402
 
+OWN = ("genhmr_jax", "smpl_jax")
 ROWS = {
     "smpl": [
         table.Row("forward", 0.002, "s", "plain", 0.005, 0.001, "by hand"),
@@ -52,6 +55,38 @@ def test_every_group_offers_rows(name):
     tree = ast.parse((ROOT / "benchmarks" / f"{groups.GROUPS[name].module}.py").read_text())
     (rows,) = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "rows"]
     assert [a.arg for a in rows.args.args][:1] in ([], ["settings"])
+
+
+def own_names(path):
+    """The (module, name) pairs of our packages that a file uses, by its source."""
+    tree, modules, used = ast.parse(path.read_text()), {}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OWN:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                if importlib.util.find_spec(node.module).submodule_search_locations and (
+                    importlib.util.find_spec(inner)
+                ):
+                    modules[alias.asname or alias.name] = inner
+                else:
+                    used.add((node.module, alias.name))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id in modules:
+                used.add((modules[node.value.id], node.attr))
+    return used
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "tools"])
+def test_the_names_that_they_use_exist(folder):
+    """They run for minutes, or need what is not installed here. So their sources are read."""
+    used = {name: path for path in (ROOT / folder).rglob("*.py") for name in own_names(path)}
+    missing = [
+        f"{path.relative_to(ROOT)}: {module}.{name}"
+        for (module, name), path in used.items()
+        if not hasattr(importlib.import_module(module), name)
+    ]
+    assert len(used) > 50 and missing == []
 
 
 def test_a_group_that_fails_is_a_row(monkeypatch, tmp_path):
