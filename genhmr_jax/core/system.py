@@ -38,7 +38,7 @@ class Latents:
       weak_camera: (B, 3) of the photo's crop.
       tokens: (B, T) int32 ids; T is 0 for a system without tokens.
       logits: (B, T, N) of all tokens before any was chosen, for `System.confidence`; None for a
-        system without tokens.
+        system without tokens, or with a learned confidence.
       near: (B, J) probability that a joint is within confidence.NEAR of the truth, if the system
         has learned it.
       expected_error: (B,) metres, PA-MPJPE plus MPJPE, if the system has learned to score its
