@@ -201,6 +201,9 @@ def _opened(
             except Exception as error:  # decoders raise OSError, SyntaxError, zlib.error, ...
                 problem = f"is damaged or truncated ({error})"
                 raise InputError(path, problem, "copy or export the image again") from error
+            if image.mode in ("P", "PA") and image.palette is None:  # Pillow asserts it later
+                problem = "is damaged or truncated (it has no palette)"
+                raise InputError(path, problem, "copy or export the image again")
             yield image, split
 
 

@@ -107,6 +107,19 @@ def test_truncated_files_are_damaged_not_half_read(tmp_path, form):
         read_image(path)
 
 
+@pytest.mark.parametrize("read", [read_image, read_labels, upright_file])
+def test_a_picture_of_indices_without_a_palette_is_damaged(tmp_path, read):
+    path, form = tmp_path / "x.png", io.BytesIO()
+    indices = Image.fromarray(np.arange(400, dtype=np.uint8).reshape(20, 20) % 4)
+    indices.convert("P").save(form, "PNG")
+    data = form.getvalue()
+    start = data.index(b"PLTE") - 4
+    length = int.from_bytes(data[start : start + 4], "big") + 12
+    path.write_bytes(data[:start] + data[start + length :])
+    with pytest.raises(InputError, match=r"x\.png.*no palette.*export the image again"):
+        read(path)
+
+
 def test_one_pixel_and_giant_images_are_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"dot\.png: is only 1 x 1 px; give an image of at least 16 px"
