@@ -8,7 +8,7 @@ import numpy as np
 import smpl_jax
 from jaxtyping import Array, Float
 
-from genhmr_jax.core.sampling import gumbel
+from genhmr_jax.core.sampling import gumbel, most_probable
 from genhmr_jax.geometry.metrics import distances, procrustes
 
 DRAWS = 16
@@ -63,7 +63,7 @@ def of_spread(
     answer = smpl_jax.forward(body, betas, rotmats).joints
 
     def squared_distance(total: jax.Array, draw: jax.Array) -> tuple[jax.Array, None]:
-        tokens = jnp.argmax(logits + gumbel(keys, draw, logits.shape[1:]), -1)
+        tokens = most_probable(logits + gumbel(keys, draw, logits.shape[1:]))
         joints = smpl_jax.forward(body, betas, decode(vectors[tokens])).joints
         return total + distances(procrustes(joints, answer)(joints), answer) ** 2, None
 

@@ -81,6 +81,18 @@ def most_confident(confidence: Float[Array, "B L"], count: Int[Array, "B 1"]) ->
     return jnp.argsort(jnp.argsort(-confidence, -1), -1) < count
 
 
+def most_probable(logits: Float[Array, "B L N"]) -> Int[Array, "B L"]:
+    """The id of the largest logit; of equal ones the first.
+
+    As jnp.argmax, which XLA does not vectorise on a CPU: two simple reductions take a third of its
+    time.
+    """
+    largest, number = jnp.max(logits, -1, keepdims=True), logits.shape[-1]
+    ids = jnp.arange(number, dtype=jnp.int32)
+    # Of logits that are not finite no id is equal: the last one.
+    return jnp.min(jnp.where(logits == largest, ids, number - 1), -1)
+
+
 class Carry(NamedTuple):
     """What one step passes to the next; the fields are those of Samples."""
 
@@ -162,7 +174,7 @@ def loop(
         # random numbers for each token take longer than a small network.
         drawn = lambda: logits + temperature * gumbel(keys, t, (length, mask_id))
         chosen = jax.lax.cond(
-            temperature > 0, lambda: jnp.argmax(drawn(), -1), lambda: jnp.argmax(logits, -1)
+            temperature > 0, lambda: most_probable(drawn()), lambda: most_probable(logits)
         )
         tokens = jnp.where(masked, chosen, tokens)
 

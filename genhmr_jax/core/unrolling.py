@@ -19,7 +19,7 @@ from genhmr_jax.core import losses
 from genhmr_jax.core.feedback import Estimate, Form
 from genhmr_jax.core.feedback_networks import Score
 from genhmr_jax.core.masking import random_mask, visible_tokens
-from genhmr_jax.core.sampling import most_confident
+from genhmr_jax.core.sampling import most_confident, most_probable
 from genhmr_jax.core.steps import Steps
 from genhmr_jax.geometry.metrics import distances, masked_mean, procrustes
 from genhmr_jax.nets.rows import by_rows
@@ -133,7 +133,7 @@ def unrolled(
         terms = terms_of(step)
         # 2. What the next step sees: the most confident own guesses, or true tokens.
         keep = most_confident(jax.lax.stop_gradient(confidence), masked.kept[:, None])
-        own = jnp.where(keep, jnp.argmax(logits, -1), nothing)
+        own = jnp.where(keep, most_probable(logits), nothing)
         visible = jnp.where(masked.unroll[:, None], own, masked.visible)
         return (visible, masked.mask, masked.token_weight, state), terms
 

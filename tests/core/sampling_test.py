@@ -131,6 +131,14 @@ def test_no_mask_is_left_and_one_compilation_serves_every_count():
     assert len(traces) == 1
 
 
+def test_the_most_probable_id_is_that_of_argmax():
+    logits = np.random.default_rng(0).integers(-3, 3, (4, 5, 40)).astype(np.float32)
+    logits[0, 0], logits[0, 1] = -np.inf, np.nan
+    found = sampling.most_probable(jnp.asarray(logits))
+    np.testing.assert_array_equal(found[1:], logits[1:].argmax(-1))  # of equal ones the first
+    assert found[0, 0] == 0 and found[0, 1] == 39 and found.dtype == jnp.int32
+
+
 def test_of_equal_confidences_the_first_are_kept():
     """As in training, where all tokens of a body part have the same confidence."""
     confidence = jnp.array([[0.5, 0.9, 0.5, 0.9, 0.5], [0.1, 0.1, 0.1, 0.1, 0.1]])

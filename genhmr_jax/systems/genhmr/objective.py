@@ -16,7 +16,7 @@ import ml_collections
 import smpl_jax
 from jaxtyping import Array, Bool, Float
 
-from genhmr_jax.core import losses, quantizer
+from genhmr_jax.core import losses, quantizer, sampling
 from genhmr_jax.core.losses import known_mean
 from genhmr_jax.core.masking import BINS
 from genhmr_jax.core.steps import Steps
@@ -128,7 +128,7 @@ class Objective:
             return jax.lax.stop_gradient(expected) if how == "none" else expected
         noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
         noisy = jax.nn.softmax(logits + noise)
-        hard = jax.nn.one_hot(jnp.argmax(noisy, -1), logits.shape[-1])
+        hard = jax.nn.one_hot(sampling.most_probable(noisy), logits.shape[-1])
         return quantizer.straight_through(noisy, hard) @ vectors
 
 
@@ -143,7 +143,7 @@ def _truth(rows: Rows, encoded: Encoded) -> Truth:
 def _accuracies(logits: Float[Array, "B L N"], sample: Sample) -> Sums:
     """Share of masked tokens that are right, and the number of right ones by mask ratio."""
     masked = sample.targets.masked
-    is_right = jnp.argmax(logits, -1) == masked.tokens
+    is_right = sampling.most_probable(logits) == masked.tokens
     right = jnp.sum(masked.mask & is_right, -1)
     by_ratio = jnp.sum(sample.targets.bins * right[:, None], 0)
     metrics = {"accuracy": jnp.sum(masked.token_weight * is_right)}

@@ -218,7 +218,10 @@ class GenHmrSystem(AroundKeypoints):
         embeddings = vectors[samples.tokens] if rule == "hard" else getattr(samples, rule)
         # 3. The answer and its score.
         state = samples.state if self.spec.feedback else steps.start()
-        estimate = steps.decoded(embeddings, state).estimate
+        # With feedback the last step has decoded its own estimate.
+        if not self.spec.feedback or rule in ("hard", "expected"):
+            state = steps.decoded(embeddings, state)
+        estimate = state.estimate
         latents = Latents(
             embeddings,
             estimate.betas,

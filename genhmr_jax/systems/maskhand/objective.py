@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Float
 
-from genhmr_jax.core import losses
+from genhmr_jax.core import losses, sampling
 from genhmr_jax.core.steps import Steps
 from genhmr_jax.core.system import Params
 from genhmr_jax.core.unrolling import Step, Sums, only_step, score_gap, unrolled
@@ -97,7 +97,7 @@ def _score_term(steps: Steps, step: Step, sample: Sample) -> Float[Array, ""]:
 
 def _metrics(step: Step, sample: Sample) -> Sums:
     """The accuracy of the masked tokens, and the MPJPE of the last step."""
-    is_right = jnp.argmax(step.logits, -1) == sample.masked.tokens
+    is_right = sampling.most_probable(step.logits) == sample.masked.tokens
     distance = jnp.linalg.norm(step.estimate.points3d - sample.keypoints, axis=-1).mean(-1)
     return {
         "accuracy": jnp.sum(sample.masked.token_weight * is_right),

@@ -202,8 +202,9 @@ class MaskHandSystem:
             embeddings = samples.committed if distinct else samples.final
         else:
             embeddings = steps.vectors[samples.tokens] if distinct else samples.expected
-        state = samples.state if has_feedback else steps.start()
-        estimate = steps.decoded(embeddings, state).estimate
+        # With feedback the last step has decoded its own estimate.
+        state = samples.state if has_feedback else steps.decoded(embeddings, steps.start())
+        estimate = state.estimate
         weak = encoded.photo.weak_of_upright(estimate.weak_camera, estimate.joints[:, 0])
         latents = Latents(embeddings, estimate.betas, weak, samples.tokens, samples.first)
         if not has_feedback:
