@@ -89,7 +89,7 @@ def most_probable(logits: Float[Array, "B L N"]) -> Int[Array, "B L"]:
     """
     largest, number = jnp.max(logits, -1, keepdims=True), logits.shape[-1]
     ids = jnp.arange(number, dtype=jnp.int32)
-    # Of logits that are not finite no id is equal: the last one.
+    # NaN equals nothing: then the answer is the last id.
     return jnp.min(jnp.where(logits == largest, ids, number - 1), -1)
 
 

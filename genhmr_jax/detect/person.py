@@ -41,12 +41,6 @@ def estimate_in(
       coco: MoveNet's keypoints (17, 3), if known.
       box: (4,) xyxy px of the person; with `coco`.
     """
-    found, region = settled(image, start, network)
-    return pose_estimate(image, found, region, network, coco, box)
-
-
-def settled(image: np.ndarray, start: Region, network: str) -> tuple[blazepose.Landmarks, Region]:
-    """BlazePose's landmarks after PASSES, and their region; it stops where it sees no person."""
     following = start
     for _ in range(PASSES):
         region = following
@@ -54,7 +48,7 @@ def settled(image: np.ndarray, start: Region, network: str) -> tuple[blazepose.L
         if found.person < IS_PERSON:
             break
         following = found.region()
-    return found, region
+    return pose_estimate(image, found, region, network, coco, box)
 
 
 def first_region(box: np.ndarray, coco: np.ndarray | None, angle: float = 0.0) -> Region:

@@ -12,7 +12,7 @@ from genhmr_jax.geometry.keypoints import DETECTED, DETECTED_FLIP
 IS_PERSON = 0.5  # BlazePose's probability from which a region counts as a person
 # Sides of the region: two estimates of a keypoint at a larger distance contradict each other.
 AGREE = 0.05
-UNSEEN = 0.25
+NOBODY_ERROR = 0.25
 """Expected error, as a share of the person's size, of an estimate in a region without a person."""
 
 
@@ -28,7 +28,7 @@ class PoseEstimate:
       person: probability that the region shows a person.
       evidence: the outputs of the network, with the inner map of the mirror image.
       uncertainty: expected 2D error of a keypoint, as a share of the person's size: the geometric
-        mean of those of the region and of its mirror image. It is UNSEEN where no person is found.
+        mean of those of the region and of its mirror image, NOBODY_ERROR where nobody is found.
     """
 
     keypoints: Float[np.ndarray, "23 3"]
@@ -58,7 +58,7 @@ def pose_estimate(
     # where MoveNet's differ from BlazePose's own.
     is_person = found.person >= IS_PERSON
     points, points3d = found.named(DETECTED), np.zeros((len(DETECTED), 3))
-    mirrored, uncertainty = np.zeros_like(found.evidence.inner), UNSEEN
+    mirrored, uncertainty = np.zeros_like(found.evidence.inner), NOBODY_ERROR
     if is_person:
         trust = np.ones(len(points)) if coco is None else _trust(points, coco, box)
         other, mirror_region = mirror_image(image, region, network)
@@ -139,7 +139,7 @@ def lifted(
 def _uncertainty(looks: list[tuple[np.ndarray, np.ndarray, np.ndarray]], side: float) -> float:
     """The uncertainty of one or two of lifter.estimates in regions of a side in px."""
     errors = [side * spread.mean() / np.ptp(points, axis=0).max() for points, _, spread in looks]
-    return float(np.exp(np.mean(np.log([*errors, UNSEEN][:2]))))
+    return float(np.exp(np.mean(np.log([*errors, NOBODY_ERROR][:2]))))
 
 
 def _trust(

@@ -34,7 +34,7 @@ SIDES = (1.0, 1.6)
 """Sides of the tried regions over those of the picture, or of the box with its margin."""
 SHARED = 0.5
 """Intersection of two boxes, as a share of the smaller one, from which they are of one person."""
-BOX_MARGIN = 0.1  # of a box around keypoints, as a share of its sides
+KEYPOINT_MARGIN = 0.1  # of a box around keypoints, as a share of its sides
 TURNS = range(4)
 MOST_TRIED = 3
 """Of several people, how many get other regions: a crowd would take many seconds."""
@@ -120,7 +120,7 @@ def _is_usable(pose: PoseEstimate) -> bool:
 def _of_pose(pose: PoseEstimate, size: tuple[int, int]) -> FoundPerson:
     """A person whom MoveNet does not know, in an image of a width and height."""
     (bounds,) = keypoint_bounds(pose.keypoints[None]).astype(np.float64)
-    margin = BOX_MARGIN * np.tile(bounds[2:] - bounds[:2], 2) * [-1, -1, 1, 1]
+    margin = KEYPOINT_MARGIN * np.tile(bounds[2:] - bounds[:2], 2) * [-1, -1, 1, 1]
     box = np.clip(bounds + margin, 0, np.tile(size, 2))
     return FoundPerson(box, float(pose.keypoints[:, 2].mean()), pose)
 
@@ -132,18 +132,18 @@ def merged(people: list[FoundPerson], found: list[FoundPerson]) -> list[FoundPer
     more certain. A box that agrees with it is kept. The most certain estimates come first, so that
     later ones do not replace them.
     """
-    merged = list(people)
+    answer = list(people)
     for other in sorted(found, key=lambda person: person.pose.uncertainty):
-        rivals = [i for i, person in enumerate(merged) if shared(other.box, person.box)]
+        rivals = [i for i, person in enumerate(answer) if shared(other.box, person.box)]
         if not rivals:
-            merged += [other] if other.pose.uncertainty <= SURE else []
-        elif other.pose.uncertainty < min(_limit(merged[i].pose) for i in rivals):
+            answer += [other] if other.pose.uncertainty <= SURE else []
+        elif other.pose.uncertainty < min(_limit(answer[i].pose) for i in rivals):
             # Of two people who embrace, it is that of the one whose box is more like its own.
-            nearest = max(rivals, key=lambda i: movenet.iou(merged[i].box, other.box))
-            box, score = merged[nearest].box, merged[nearest].score
+            nearest = max(rivals, key=lambda i: movenet.iou(answer[i].box, other.box))
+            box, score = answer[nearest].box, answer[nearest].score
             box = box if movenet.iou(box, other.box) > SHARED else other.box
-            merged[nearest] = FoundPerson(box, max(score, other.score), other.pose)
-    return merged
+            answer[nearest] = FoundPerson(box, max(score, other.score), other.pose)
+    return answer
 
 
 def is_uncertain(pose: PoseEstimate) -> bool:
