@@ -5,11 +5,12 @@ embeddings Y_t and its camera, without the silhouette term, which made a steady 
 (docs/experiments.md). The shape is the same in all frames and does not change. The motion prior
 penalises the accelerations of the joints, and the velocity of feet that rest on the ground:
 
-    sum_t E_t + acceleration * sum_t mean_j || a_tj ||^2 + contact * sum_t c_tf || v_tf ||^2
+    sum_t w_t E_t + acceleration * sum_t mean_j || a_tj ||^2 + contact * sum_t c_tf || v_tf ||^2
 
 a_tj and v_tf are differences over frames, scaled to 1/30 s, in metres. The frames may have
-different intervals. Where a person was not detected, E_t has no keypoints, and the prior alone
-determines the pose.
+different intervals. The weight w_t is smaller where the detector is uncertain, so that the frames
+around it determine the pose. Where a person was not detected, E_t has no keypoints, and the prior
+alone determines the pose.
 
 A step is one of Levenberg and Marquardt, as in core/refinement.py. There, with the Jacobian D of
 the decoder, G = D D^T and the curvature H of a frame, dY = D^T q. Here the frames are coupled, so
@@ -80,6 +81,7 @@ class Window:
       view: the camera and the crops.
       contact: (T, 2) weight with which the left and the right foot rest from this frame to the
         next one.
+      weight: (T,) w_t of a frame's own objective.
     """
 
     times: Float[Array, "T"]
@@ -92,6 +94,7 @@ class Window:
     keypoints: Float[Array, "T K 3"]
     view: CropCamera
     contact: Float[Array, "T 2"]
+    weight: Float[Array, "T"]
 
 
 @jax.tree_util.register_dataclass
@@ -173,7 +176,7 @@ def refine_motion(
 
         def total(pose: Pose) -> tuple[Array, Fit]:
             of_frames, fit = objective.losses(pose)
-            loss = jnp.sum(jnp.where(window.known, of_frames, 0.0))
+            loss = jnp.sum(jnp.where(window.known, window.weight * of_frames, 0.0))
             return loss + motion_loss(fit.joints, steps, window.contact, spec), fit
 
         # 1. Loss and gradient.
@@ -181,7 +184,7 @@ def refine_motion(
         gradient = [tangent(by.rotmats, pose.rotmats).reshape(frames, -1), by.camera]
         # 2. The curvature of each frame, and that of the motion prior.
         curvature = objective.curvature(pose, fit)[:, chosen[:, None], chosen]
-        curvature = curvature * window.known[:, None, None]
+        curvature = curvature * (window.known * window.weight)[:, None, None]
         moving = _joint_motions(body, pose, fit)
         own, before, second = _coupling(moving, steps, window.contact, spec)
         gradient = jnp.concatenate(gradient, -1)

@@ -164,6 +164,7 @@ def as_detections(people: list[FoundPerson]) -> Detections:
         found.boxes[i], found.scores[i] = person.box, person.score
         found.keypoints[i], found.keypoints3d[i] = person.pose.keypoints, person.pose.keypoints3d
         found.masks[i], found.mask_frames[i] = person.pose.mask, person.pose.frame
+        found.uncertainty[i] = person.pose.uncertainty
         evidence = person.pose.evidence
         found.regions[i] = evidence.region
         if evidence.inner.size:

@@ -91,6 +91,7 @@ def window_of(speed, noise, **changes):
         keypoints=np.float32(keypoints),
         view=VIEW,
         contact=np.zeros((FRAMES, 2), np.float32),
+        weight=np.where(np.arange(FRAMES) % 3, np.float32(1), np.float32(0.6)),
     )
     return dataclasses.replace(made, **changes)
 
@@ -275,9 +276,10 @@ def objective(window, x):
     for t in range(count):
         c = np.asarray(window.keypoints[t, :, 2], float)
         r = np.linalg.norm(points[t] - window.keypoints[t, :, :2], axis=-1) / VIEW.crop[t, 2]
+        own = SPEC.prior_pose * np.mean(np.sum((rotmats[t] - before[t]) ** 2, (-1, -2)))
         if c.any():
-            total += np.sum(c * r**2 / (1 + (r / SPEC.robust_scale) ** 2)) / c.sum()
-        total += SPEC.prior_pose * np.mean(np.sum((rotmats[t] - before[t]) ** 2, (-1, -2)))
+            own += np.sum(c * r**2 / (1 + (r / SPEC.robust_scale) ** 2)) / c.sum()
+        total += float(window.weight[t]) * own
     fixed = np.zeros((*joints.shape, 1))  # the loss at these joints
     times = window.times.astype(float)
     _, residuals = dense_loss(fixed, joints, times, window.contact.astype(float), count)
@@ -325,6 +327,22 @@ def test_frames_that_are_not_free_do_not_move(jittery, refined):
         assert (moved[free] > 1e-3).all()
     # They pull their neighbours.
     assert np.abs(found.embeddings[2] - refined.embeddings[2]).max() > 1e-3
+
+
+def test_a_frame_of_little_weight_follows_its_neighbours(jittery):
+    """All its evidence agrees on a wrong pose."""
+    wrong, smooth = 4, joints_of(window_of(1, 0))
+    changed = {name: np.array(getattr(jittery, name)) for name in ("embeddings", "keypoints")}
+    changed["embeddings"][wrong] += 0.4
+    points = posed(changed["embeddings"], jittery.weak_camera, VIEW)[1]
+    changed["keypoints"][wrong, :, :2] = points[wrong]
+    changed["prior"] = changed["embeddings"]
+    error = {}
+    for weight in (1.0, 0.05):
+        weights = np.where(np.arange(FRAMES) == wrong, weight, 1).astype(np.float32)
+        found = RUN(dataclasses.replace(jittery, **changed, weight=weights))
+        error[weight] = np.linalg.norm(joints_of(found) - smooth, axis=-1).mean(-1)
+    assert error[0.05][wrong] < 0.75 * error[1.0][wrong]
 
 
 @pytest.mark.parametrize("count", [7, 8, 1])

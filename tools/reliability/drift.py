@@ -126,6 +126,7 @@ def refine(bits: int, rows: int, latents: pathlib.Path | None) -> dict[str, Any]
         keypoints=first(inputs.keypoints),
         view=jax.tree.map(first, inputs.view),
         contact=np.full((FRAMES, 2), 0.5, exact),
+        weight=np.linspace(0.1, 1, FRAMES, dtype=exact),
     )
     moved, motion_loss = of_window(*given, window)
     if bits == 64:
