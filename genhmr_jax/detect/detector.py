@@ -16,6 +16,7 @@ from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.detect.person import BOX_MARGIN, FoundPerson, estimate_in, first_region
 from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate, pose_estimate
 from genhmr_jax.detect.second_search import NEAR_MISS, search_again, search_in_box
+from genhmr_jax.geometry.boxes import box_overlap
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_bounds
 from genhmr_jax.io import program_store
 
@@ -243,7 +244,7 @@ def _movenet_in_box(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
     boxes, scores, keypoints = movenet.run(part, movenet.SIZES[0])
     offset = np.array([x0, y0], float)
     overlap = [
-        movenet.iou(found + np.tile(offset, 2), box) * (score > NEAR_MISS)
+        box_overlap(found + np.tile(offset, 2), box) * (score > NEAR_MISS)
         for found, score in zip(boxes, scores, strict=True)
     ]
     best = int(np.argmax(overlap))

@@ -23,7 +23,8 @@ from genhmr_jax.detect.detector import (
 from genhmr_jax.detect.person import FoundPerson
 from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate, pose_estimate
 from genhmr_jax.detect.second_search import NEAR_MISS, is_uncertain, merged, shared
-from genhmr_jax.detect.tracker import box_areas, box_overlap, keypoint_similarity
+from genhmr_jax.detect.tracker import keypoint_similarity
+from genhmr_jax.geometry.boxes import box_areas, box_overlap
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_bounds
 
 EVERY = 5
@@ -171,7 +172,7 @@ def without_twins(people: list[FoundPerson]) -> list[FoundPerson]:
 
 def _crowded(boxes: Float[np.ndarray, "P 4"]) -> bool:
     """Whether two of the boxes overlap."""
-    return bool((np.triu(box_overlap(boxes, boxes), 1) > OVERLAP).any())
+    return bool((np.triu(box_overlap(boxes[:, None], boxes[None]), 1) > OVERLAP).any())
 
 
 def _found_again(previous: Detections, found: list[FoundPerson]) -> Bool[np.ndarray, "P"]:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from genhmr_jax.detect import graph_runner
 from genhmr_jax.detect.blazepose import Region
 from genhmr_jax.detect.graph_runner import Graph
+from genhmr_jax.geometry.boxes import smaller_overlap
 from genhmr_jax.geometry.hand_crop import palm_region
 from genhmr_jax.io.program_store import stored
 
@@ -81,9 +82,7 @@ class HandEstimate:
         distance = np.linalg.norm(self.points - other.points, axis=-1).mean()
         if distance < SAME_KEYPOINTS * max(*sides[0], *sides[1]):
             return True
-        low, high = np.maximum(*boxes)[:2], np.minimum(*boxes)[2:]
-        common = np.prod(np.maximum(high - low, 0))
-        return bool(common > SAME_BOX * min(np.prod(side) for side in sides))
+        return bool(smaller_overlap(*boxes) > SAME_BOX)
 
 
 def next_region(points: Float[np.ndarray, "21 2"]) -> Region:

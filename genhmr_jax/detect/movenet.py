@@ -11,6 +11,7 @@ from smpl_jax.keypoints import COCO17
 
 from genhmr_jax.detect import graph_runner
 from genhmr_jax.detect.graph_runner import Graph
+from genhmr_jax.geometry.boxes import box_areas, box_overlap
 from genhmr_jax.io.program_store import stored
 
 NETWORK = "movenet-multipose"
@@ -159,19 +160,11 @@ def same_person(
     the overlap only would merge two people who embrace. Keypoints are compared by COCO's object
     keypoint similarity.
     """
-    overlap = iou(box_a, box_b)
+    overlap = box_overlap(box_a, box_b)
     if overlap > 0.7:
         return True
-    area = min(np.prod(box_a[2:] - box_a[:2]), np.prod(box_b[2:] - box_b[:2]))
+    area = min(box_areas(box_a), box_areas(box_b))
     distance = np.sum((keypoints_a[:, :2] - keypoints_b[:, :2]) ** 2, -1)
     similarity = np.exp(-distance / (2 * area * COCO_TOLERANCE**2))
     weights = keypoints_a[:, 2] * keypoints_b[:, 2] + 1e-6
     return overlap > 0.1 and float(np.average(similarity, weights=weights)) > 0.3
-
-
-def iou(box_a: np.ndarray, box_b: np.ndarray) -> float:
-    """Intersection over union of two boxes xyxy."""
-    sides = np.clip(np.minimum(box_a[2:], box_b[2:]) - np.maximum(box_a[:2], box_b[:2]), 0, None)
-    intersection = sides.prod()
-    union = np.prod(box_a[2:] - box_a[:2]) + np.prod(box_b[2:] - box_b[:2]) - intersection
-    return float(intersection / max(union, 1e-9))

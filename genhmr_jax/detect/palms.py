@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from genhmr_jax.detect import graph_runner
 from genhmr_jax.detect.blazepose import Region
 from genhmr_jax.detect.graph_runner import Graph
+from genhmr_jax.geometry.boxes import box_overlap
 from genhmr_jax.io.program_store import stored
 
 NETWORK = "palmdetection-full"
@@ -107,14 +108,11 @@ def _merged(
 ) -> list[Palm]:
     """Each palm once: the mean, weighted by scores, of the boxes that overlap the best one."""
     palms: list[Palm] = []
+    boxes = np.concatenate([centres - sides / 2, centres + sides / 2], -1)
     left = np.argsort(-scores, kind="stable")
     while len(left):
         best = left[0]
-        low = np.maximum((centres - sides / 2)[best], (centres - sides / 2)[left])
-        high = np.minimum((centres + sides / 2)[best], (centres + sides / 2)[left])
-        common = np.prod(np.maximum(high - low, 0), -1)
-        union = np.prod(sides[best]) + np.prod(sides[left], -1) - common
-        same = common > SAME_PALM * union
+        same = box_overlap(boxes[left], boxes[best]) > SAME_PALM
         same[0] = True
         mean = functools.partial(np.average, axis=0, weights=scores[left[same]])
         parts = (mean(values[left[same]]) for values in (centres, sides, points))

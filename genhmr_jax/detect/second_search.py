@@ -15,6 +15,7 @@ from genhmr_jax.detect.blazepose import Region
 from genhmr_jax.detect.detections import enough_keypoints
 from genhmr_jax.detect.person import FoundPerson, estimate_in, first_region
 from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate
+from genhmr_jax.geometry.boxes import box_overlap, smaller_overlap
 from genhmr_jax.geometry.keypoints import keypoint_bounds
 
 UNCERTAIN = 0.03
@@ -139,9 +140,9 @@ def merged(people: list[FoundPerson], found: list[FoundPerson]) -> list[FoundPer
             answer += [other] if other.pose.uncertainty <= SURE else []
         elif other.pose.uncertainty < min(_limit(answer[i].pose) for i in rivals):
             # Of two people who embrace, it is that of the one whose box is more like its own.
-            nearest = max(rivals, key=lambda i: movenet.iou(answer[i].box, other.box))
+            nearest = max(rivals, key=lambda i: box_overlap(answer[i].box, other.box))
             box, score = answer[nearest].box, answer[nearest].score
-            box = box if movenet.iou(box, other.box) > SHARED else other.box
+            box = box if box_overlap(box, other.box) > SHARED else other.box
             answer[nearest] = FoundPerson(box, max(score, other.score), other.pose)
     return answer
 
@@ -153,9 +154,7 @@ def is_uncertain(pose: PoseEstimate) -> bool:
 
 def shared(box: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> bool:
     """Whether two boxes may be of one person; see SHARED."""
-    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
-    smaller = min(np.prod(b[2:] - b[:2]) for b in (box, other))
-    return bool(np.clip(sides, 0, None).prod() > SHARED * smaller)
+    return bool(smaller_overlap(box, other) > SHARED)
 
 
 def _limit(pose: PoseEstimate) -> float:

@@ -14,6 +14,7 @@ from smpl_jax.keypoints import COCO17
 
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.movenet import COCO_TOLERANCE
+from genhmr_jax.geometry.boxes import box_areas, box_overlap
 
 HIGH, BIRTH = 0.3, 0.1
 """Scores: of the first stage of association, and from which a detection can start a track."""
@@ -160,22 +161,6 @@ class Tracker:
         return ids
 
 
-def box_areas(boxes: Float[np.ndarray, "P 4"]) -> Float[np.ndarray, "P"]:
-    """Areas of boxes xyxy, px^2."""
-    return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), -1)
-
-
-def box_overlap(
-    first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
-) -> Float[np.ndarray, "A B"]:
-    """Intersection over union of each pair of boxes xyxy."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0), -1)
-    union = box_areas(first)[:, None] + box_areas(second)[None] - shared
-    return shared / np.maximum(union, 1e-9)
-
-
 def keypoint_similarity(
     first: Float[np.ndarray, "A K 3"],
     second: Float[np.ndarray, "B K 3"],
@@ -283,7 +268,7 @@ def _likeness(
     expected = np.stack([track.box for track in tracks]) + np.tile(shifts, 2)
     points = np.stack([track.keypoints for track in tracks])
     points[..., :2] += shifts[:, None]
-    near = box_overlap(boxes, expected)
+    near = box_overlap(boxes[:, None], expected[None])
     near += keypoint_similarity(keypoints, points, box_areas(boxes), box_areas(expected))
     near /= 2
     look = _look_likeness(looks, tracks)

@@ -20,6 +20,7 @@ from genhmr_jax.core.inputs import Inputs, joined
 from genhmr_jax.core.system import PhotoCamera
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.detector import detect
+from genhmr_jax.geometry.boxes import box_overlap
 from genhmr_jax.geometry.keypoints import DETECTED, MIN_CONFIDENCE
 from genhmr_jax.geometry.mean_pose import MEAN_POSE_72
 from genhmr_jax.recover.photo import Recoverer, RecoverOptions
@@ -251,16 +252,6 @@ def nearest_person(
         gaps = np.linalg.norm(points[both, :2] - truth[both, :2], axis=-1)
         best = min(best, (gaps.mean() if both.any() else np.inf, i), key=lambda pair: pair[0])
     return best[1] if best[0] < extent / 2 else None
-
-
-def box_overlap(
-    boxes: Float[np.ndarray, "P 4"], box: Float[np.ndarray, "4"]
-) -> Float[np.ndarray, "P"]:
-    """Intersection over union of each box with one box, xyxy."""
-    low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
-    inside = np.clip(high - low, 0, None).prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    return inside / (areas - inside)
 
 
 def _prepare_one(

@@ -13,6 +13,7 @@ from genhmr_jax.core import silhouette_term
 from genhmr_jax.detect import blazepose, movenet
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.detector import detect
+from genhmr_jax.geometry.boxes import box_overlap
 from genhmr_jax.geometry.keypoints import DETECTED
 from support.detect_figure import ARMS, HEAD, LEGS, figure
 
@@ -61,7 +62,7 @@ def test_a_photo_is_certain():
 def test_a_figure_is_found_with_left_and_right():
     found = detect(figure(256))
     assert len(found) == 1 and found.keypoints.shape == (1, len(DETECTED), 3)
-    assert movenet.iou(found.boxes[0], np.array([0.25, 0.07, 0.77, 0.94]) * 256) > 0.8
+    assert box_overlap(found.boxes[0], np.array([0.25, 0.07, 0.77, 0.94]) * 256) > 0.8
     assert errors(found, 0).max() < 0.06 and errors(found, 0).mean() < 0.03
     # A drawing is unlike all training images: the estimates of both mirror images agree less than
     # for a photo (`test_a_photo_is_certain`).
@@ -157,7 +158,7 @@ def test_no_size_of_a_photo_is_another_program():
 def test_the_sample_photo():
     image = np.asarray(Image.open(SAMPLE).convert("RGB"))
     found = detect(image)
-    assert len(found) == 1 and movenet.iou(found.boxes[0], np.array([129.0, 118, 484, 664])) > 0.9
+    assert len(found) == 1 and box_overlap(found.boxes[0], np.array([129.0, 118, 484, 664])) > 0.9
     named = dict(zip(DETECTED, found.keypoints[0], strict=True))
     assert (
         named["nose"][1]

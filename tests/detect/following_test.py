@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from genhmr_jax.detect import following, movenet
+from genhmr_jax.detect import following
 from genhmr_jax.detect.detections import Detections
 from genhmr_jax.detect.detector import NEAR_MISS, detect
 from genhmr_jax.detect.following import UNSEEN, ClipDetector, follow
+from genhmr_jax.geometry.boxes import box_overlap
 from genhmr_jax.geometry.keypoints import DETECTED
 from support.detect_figure import ARMS, HEAD, LEGS, figure
 
@@ -63,7 +64,7 @@ def test_a_moving_figure_is_followed(searches):
         found = detector.detect(scene(place), found)
         assert len(found) == 1 and len(searches) == n // 4 + 1
         assert error(found, 0, place) < 0.04 * 256
-        assert movenet.iou(found.boxes[0], BOX + np.tile(place, 2)) > 0.75
+        assert box_overlap(found.boxes[0], BOX + np.tile(place, 2)) > 0.75
         # The body model needs all of it.
         assert found.has_features.all() and found.masks.max() > 0.9
         assert np.abs(found.keypoints3d).max() > 0.3 and found.scores[0] > 0.2

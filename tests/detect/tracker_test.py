@@ -9,7 +9,6 @@ from genhmr_jax.detect.tracker import (
     TORSO,
     Tracker,
     appearance,
-    box_overlap,
     keypoint_similarity,
 )
 from genhmr_jax.geometry.keypoints import DETECTED
@@ -162,9 +161,7 @@ def test_time_must_increase():
 
 
 def test_similarities_match_coco():
-    """COCO's formula (cocodataset.org) by hand, and the overlap of boxes with known areas."""
-    boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]], float)
-    assert box_overlap(boxes[:1], boxes) == pytest.approx(np.array([[1, 1 / 3, 0]]))
+    """COCO's formula (cocodataset.org) by hand."""
     truth = np.zeros((1, len(DETECTED), 3))
     truth[..., 2] = 1
     moved = truth.copy()

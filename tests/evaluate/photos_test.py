@@ -147,11 +147,6 @@ def test_pck_and_error(score):
     assert found.error_box == pytest.approx(found.error_px / 20, rel=1e-5)
 
 
-def test_box_overlap():
-    boxes = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]], float)
-    assert predictions.box_overlap(boxes, np.array([0, 0, 2, 2.0])) == pytest.approx([1, 1 / 3, 0])
-
-
 def test_photos(run, tmp_path):
     write_photos(tmp_path)
     model, out = PhotoModel(square_person()), tmp_path / "out"
