@@ -17,6 +17,10 @@ o_n of the mask's outline and v of the surface, this term is added (core/silhoue
 
 Here rho limits the influence of clothes, hair and bags. A mask determines the shape, and together
 with the keypoints the pose. Therefore the priors are weaker the more the mask is trusted.
+
+The priors are divided by the square of the person's certainty (detect/pose_estimate.py): where the
+detector expects large errors, the network's answer is better than one that follows the keypoints
+(docs/experiments.md).
 """
 
 import dataclasses
@@ -126,6 +130,7 @@ class Objective:
         view: CropCamera,
         silhouette: Silhouette | None,
         spec: ObjectiveSpec,
+        certainty: Float[Array, "B"] | None = None,
     ):
         """Prepare the weights; the arguments are those of core.refinement.refine."""
         self.body, self.start, self.view, self.spec = body, start, view, spec
@@ -136,6 +141,9 @@ class Objective:
         self.prior_pose = spec.prior_pose + trust * (spec.masked_prior_pose - spec.prior_pose)
         self.prior_betas = spec.prior_betas + trust * (spec.masked_prior_betas - spec.prior_betas)
         self.trust = trust * spec.silhouette
+        if certainty is not None:
+            self.prior_pose = self.prior_pose / certainty**2
+            self.prior_betas = self.prior_betas / certainty**2
         # 2. The location of an undetected keypoint may be NaN, which must not reach the gradient. A
         # keypoint that is not finite counts as undetected, whatever its confidence.
         self.known = (keypoints[..., 2] > 0) & jnp.all(jnp.isfinite(keypoints), -1)

@@ -28,6 +28,8 @@ class Inputs:
       images: (B, 256, 256, 3) crops in 0..1, for an encoder that is part of the system.
       image_weight: (B,) 0 where the image of a row must be ignored.
       silhouette: of the people's masks, for the refinement.
+      certainty: (B,) 0..1, how much keypoints and silhouette count in the refinement, see
+        core/fit_objective.py.
       drop_path: (B, depth, 2) factors of stochastic depth, in training
         (nets.vit.drop_path_factors).
     """
@@ -39,6 +41,7 @@ class Inputs:
     images: Float[Array, "B 256 256 3"] | None = None
     image_weight: Float[Array, "B"] | None = None
     silhouette: Silhouette | None = None
+    certainty: Float[Array, "B"] | None = None
     drop_path: Float[Array, "B depth 2"] | None = None
 
     @property

@@ -8,9 +8,9 @@ penalises the accelerations of the joints, and the velocity of feet that rest on
     sum_t w_t E_t + acceleration * sum_t mean_j || a_tj ||^2 + contact * sum_t c_tf || v_tf ||^2
 
 a_tj and v_tf are differences over frames, scaled to 1/30 s, in metres. The frames may have
-different intervals. The weight w_t is smaller where the detector is uncertain, so that the frames
-around it determine the pose. Where a person was not detected, E_t has no keypoints, and the prior
-alone determines the pose.
+different intervals. The weight w_t is the certainty of the detector (detect/pose_estimate.py), so
+that the frames around an uncertain one determine its pose. Where a person was not detected, E_t has
+no keypoints, and the prior alone determines the pose.
 
 A step is one of Levenberg and Marquardt, as in core/refinement.py. There, with the Jacobian D of
 the decoder, G = D D^T and the curvature H of a frame, dY = D^T q. Here the frames are coupled, so
@@ -56,7 +56,7 @@ class MotionSpec(ObjectiveSpec):
     """Settings of the refinement over frames (docs/experiments.md)."""
 
     steps: int = 8
-    acceleration: float = 0.07
+    acceleration: float = 0.05
     contact: float = 0.3
     damping: float = 1e-4  # mu of the first step
     accepted: float = 0.3  # factor of mu after a step that lowers the loss

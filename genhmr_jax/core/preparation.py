@@ -43,6 +43,7 @@ class AroundKeypoints:
             keypoints=keypoints,
             keypoints3d=people.keypoints3d,
             silhouette=silhouette_term.targets(people, crop, width, height),
+            certainty=people.certainty,
         )
         if self.encoder is None:
             return inputs

@@ -104,6 +104,7 @@ def refine(
     silhouette: Silhouette | None = None,
     spec: RefineSpec = RefineSpec(),
     parts: Parts | None = None,
+    certainty: Float[Array, "B"] | None = None,
 ) -> Refined:
     """Refine a batch.
 
@@ -119,6 +120,7 @@ def refine(
       spec: settings.
       parts: of the decoder, which make its Jacobian cheaper. None: any rotation may depend on any
         embedding.
+      certainty: of the keypoints and masks, 0..1 (core/fit_objective.py); None: 1.
     """
     # In float32, whatever the type of the decoder.
     kind, network = embeddings.dtype, decode
@@ -127,9 +129,8 @@ def refine(
     embeddings, betas, weak_camera = (x.astype(jnp.float32) for x in given)
     camera = camera_of(weak_camera)
     start = _Point(embeddings, betas, camera)
-    objective = Objective(
-        body, Pose(decode(embeddings), betas, camera), keypoints, view, silhouette, spec
-    )
+    pose = Pose(decode(embeddings), betas, camera)
+    objective = Objective(body, pose, keypoints, view, silhouette, spec, certainty)
     batch, joints = len(betas), body.num_joints
     size = 3 * joints + betas.shape[1] + 3
     # The diagonal of G beside D D^T, and the parameters of the first steps.

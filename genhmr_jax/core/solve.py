@@ -165,7 +165,8 @@ def answers(
     encoded = system.encode(params, own)
 
     # 2. Sample. From here on every hypothesis is a separate row.
-    view, keypoints, silhouette = repeated((inputs.view, inputs.keypoints, inputs.silhouette), k)
+    evidence = inputs.view, inputs.keypoints, inputs.silhouette, inputs.certainty
+    view, keypoints, silhouette, certainty = repeated(evidence, k)
     keys = jax.vmap(lambda key: jax.random.split(key, k))(keys).reshape(-1)
     settings = {"iterations": iterations, "temperature": temperature, "hypotheses": k}
     latents = system.sample(params, surface, repeated(encoded, k), keys, **settings)
@@ -175,7 +176,7 @@ def answers(
 
     # 3. Refine.
     start = (latents.embeddings, latents.betas, latents.weak_camera)
-    what = (keypoints, view, silhouette, spec, system.pose_parts)
+    what = (keypoints, view, silhouette, spec, system.pose_parts, certainty)
     refined = refine(pose, surface, *start, *what)
 
     # 4. Confidence of the sampled pose.

@@ -30,8 +30,7 @@ class Detections:
       features: (P, 2, 8, 8, 288) BlazePose's inner map of the person's region and of its mirror
         image, each in the axes of its own region.
       regions: (P, 4) those regions: x, y, side in px and angle in radians (blazepose.Region).
-      uncertainty: (P,) expected 2D error of a keypoint as a share of the person's size, as
-        PoseEstimate has it.
+      certainty: (P,) of `pose_estimate.certainty`; 1 where the user gives the keypoints.
       given: (P,) index of the person among the user's boxes or keypoints; -1: the detector found
         the person.
       left_out: number of people who were found or given beyond `max_people`.
@@ -45,7 +44,7 @@ class Detections:
     mask_frames: Float[np.ndarray, "P 2 3"]
     features: Float[np.ndarray, "P 2 8 8 288"]
     regions: Float[np.ndarray, "P 4"]
-    uncertainty: Float[np.ndarray, "P"]
+    certainty: Float[np.ndarray, "P"]
     given: Int[np.ndarray, "P"]
     left_out: int = 0
 
@@ -93,7 +92,7 @@ class Detections:
             mask_frames=np.tile(np.eye(2, 3, dtype=np.float32), (people, 1, 1)),
             features=zeros(2, GRID, GRID, CHANNELS),
             regions=np.tile(np.float32([0, 0, 1, 0]), (people, 1)),
-            uncertainty=zeros(),
+            certainty=np.ones(people, np.float32),
             given=np.full(people, -1),
         )
 

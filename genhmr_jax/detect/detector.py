@@ -14,7 +14,7 @@ from genhmr_jax.detect import blazepose, lifter, movenet
 from genhmr_jax.detect.blazepose import NETWORK, Region
 from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.detect.person import BOX_MARGIN, FoundPerson, estimate_in, first_region
-from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate, pose_estimate
+from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate, certainty, pose_estimate
 from genhmr_jax.detect.second_search import NEAR_MISS, search_again, search_in_box
 from genhmr_jax.geometry.boxes import box_overlap
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_bounds
@@ -165,7 +165,7 @@ def as_detections(people: list[FoundPerson]) -> Detections:
         found.boxes[i], found.scores[i] = person.box, person.score
         found.keypoints[i], found.keypoints3d[i] = person.pose.keypoints, person.pose.keypoints3d
         found.masks[i], found.mask_frames[i] = person.pose.mask, person.pose.frame
-        found.uncertainty[i] = person.pose.uncertainty
+        found.certainty[i] = certainty(person.pose.uncertainty)
         evidence = person.pose.evidence
         found.regions[i] = evidence.region
         if evidence.inner.size:

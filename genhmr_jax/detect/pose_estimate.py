@@ -14,6 +14,8 @@ IS_PERSON = 0.5  # BlazePose's probability from which a region counts as a perso
 AGREE = 0.05
 NOBODY_ERROR = 0.25
 """Expected error, as a share of the person's size, of an estimate in a region without a person."""
+CERTAIN, LEAST_CERTAINTY = 0.015, 0.02
+"""The largest uncertainty of a person whose certainty is 1, and the smallest certainty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,15 @@ def pose_estimate(
     mask = found.mask * is_person
     where = mask, region.frame(), found.person, evidence
     return PoseEstimate(points, points3d, *where, uncertainty)
+
+
+def certainty(uncertainty: Float[np.ndarray, "*P"]) -> Float[np.ndarray, "*P"]:
+    """How much the evidence of a person counts in the refinement, from LEAST_CERTAINTY to 1.
+
+    It falls with the square of the uncertainty (PoseEstimate), as the weight of a measurement does.
+    """
+    with np.errstate(divide="ignore"):
+        return np.clip((CERTAIN / uncertainty) ** 2, LEAST_CERTAINTY, 1)
 
 
 def mirror_image(

@@ -39,7 +39,7 @@ class FrameTables:
 
     `frames` has index, time (seconds), people (number of rows), shift (of the background), change
     (of the picture) and dissolve (seconds, of Dissolves.update). Each row of `people` is a person
-    in a frame: frame (number among the chosen ones), box, score, keypoints, uncertainty, look
+    in a frame: frame (number among the chosen ones), box, score, keypoints, certainty, look
     (tracker.appearance), label (of the user's masks; 0 without), the camera and crop, and
     FrameAnswers.
     """
@@ -262,7 +262,7 @@ def _rows(found: list[_Seen], inputs: Inputs, answers: FrameAnswers) -> dict[str
         "box": np.concatenate([one.boxes for one in people]),
         "score": np.concatenate([one.scores for one in people]),
         "keypoints": np.concatenate([one.keypoints for one in people]),
-        "uncertainty": np.concatenate([one.uncertainty for one in people]),
+        "certainty": np.concatenate([one.certainty for one in people]),
         "look": np.concatenate([one.looks for one in found]).astype(np.float32),
         "label": np.concatenate([one.labels for one in found]),
         "crop": view.crop,

@@ -19,9 +19,6 @@ from genhmr_jax.recover.photo import Recoverer
 
 WINDOW, CONTEXT = 64, 8
 """Frames of a window, and those of them on either side that belong to the neighbouring windows."""
-CERTAIN, LEAST = 0.015, 0.02
-"""Largest uncertainty (PoseEstimate) of a frame whose own objective has the weight 1 in a window,
-and the smallest weight. It falls with the square of the uncertainty, as that of a measurement."""
 LONGEST_GAP = 0.5  # seconds that are filled, in a clip of more than 3 frames a second
 _SOLVED = (
     "global_orient", "body_pose", "translation", "joints", "joints2d", "projected_keypoints"
@@ -104,11 +101,6 @@ def steady_shape(
     share = np.cumsum((weights + 1e-6)[order], 0)
     middle = (share >= share[-1] / 2).argmax(0)
     return np.take_along_axis(np.asarray(betas), order, 0)[middle, np.arange(betas.shape[1])]
-
-
-def frame_weight(uncertainty: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
-    """The weight of a frame's own objective; see CERTAIN."""
-    return np.clip((CERTAIN / np.maximum(uncertainty, 1e-6)) ** 2, LEAST, 1).astype(np.float32)
 
 
 class _Segment:
@@ -198,7 +190,7 @@ class _Segment:
             keypoints=keypoints,
             view=view,
             contact=self._contact[index].astype(np.float32),
-            weight=frame_weight(self._between("uncertainty", index)),
+            weight=self._between("certainty", index),
         )
 
     def _between(

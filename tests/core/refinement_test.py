@@ -57,9 +57,15 @@ START = {
 }
 
 
-def run(keypoints=KEYPOINTS, spec=SPEC, start=START, view=VIEW):
+def run(keypoints=KEYPOINTS, spec=SPEC, start=START, view=VIEW, **more):
     return RUN(
-        start["embeddings"], start["betas"], start["weak_camera"], keypoints, view, spec=spec
+        start["embeddings"],
+        start["betas"],
+        start["weak_camera"],
+        keypoints,
+        view,
+        spec=spec,
+        **more,
     )
 
 
@@ -68,7 +74,7 @@ def refined():
     return run()
 
 
-def loss_numpy(start, x, keypoints, spec):
+def loss_numpy(start, x, keypoints, spec, certainty=(1, 1, 1)):
     """The objective of each row, term by term."""
     points, rot0, rot = (
         PIXELS(*x.values(), VIEW),
@@ -91,7 +97,8 @@ def loss_numpy(start, x, keypoints, spec):
         )
         betas, betas0 = np.asarray(x["betas"][b], np.float64), np.asarray(start["betas"][b])
         shape = np.mean((betas - betas0) ** 2) + 0.1 * np.mean(betas**2)
-        out.append(data / total + spec.prior_pose * pose + spec.prior_betas * shape)
+        priors = spec.prior_pose * pose + spec.prior_betas * shape
+        out.append(data / total + priors / certainty[b] ** 2)
     return np.array(out)
 
 
@@ -123,6 +130,20 @@ def test_loss_is_the_objective_and_the_best_iterate_comes_back(refined):
         rtol=1e-3,
         atol=1e-7,
     )
+
+
+def test_keypoints_of_little_certainty_move_the_pose_less(refined):
+    certainty = np.float32([1, 0.3, 0.02])
+    found = run(certainty=certainty)
+    expected = loss_numpy(START, values(found), KEYPOINTS, SPEC, certainty)
+    np.testing.assert_allclose(found.loss[-1], expected, rtol=1e-3)
+    np.testing.assert_allclose(found.loss[:, 0], refined.loss[:, 0], rtol=1e-5)
+    start = ROTATIONS(START["embeddings"])
+    turned = lambda x: np.sqrt(np.sum((ROTATIONS(x.embeddings) - start) ** 2, (1, 2, 3)))
+    moved = turned(found), turned(refined)
+    assert (moved[0][1:] < np.array([0.9, 0.3]) * moved[1][1:]).all()
+    # The camera follows them all the same.
+    assert (pixel_error(values(found)) < 0.7 * pixel_error(START)).all()
 
 
 def test_exact_keypoints_are_met(refined):

@@ -56,7 +56,7 @@ def errors(found, person, scale=1.0, offset=(0.0, 0.0), size=256):
 
 def test_a_photo_is_certain():
     found = detect(np.asarray(Image.open(SAMPLE)))
-    assert len(found) == 1 and found.keypoints[0, :, 2].mean() > 0.85
+    assert len(found) == 1 and found.keypoints[0, :, 2].mean() > 0.85 and found.certainty[0] > 0.9
 
 
 def test_a_figure_is_found_with_left_and_right():
@@ -246,5 +246,5 @@ def test_people_are_padded_chosen_and_moved():
     for name, shift in shifts.items():
         wanted = np.broadcast_to(expected[name], shift.shape)
         np.testing.assert_allclose(shift, wanted, atol=1e-4, err_msg=name)
-    for name in ("scores", "keypoints3d", "masks", "features", "given"):
+    for name in ("scores", "keypoints3d", "masks", "features", "certainty", "given"):
         np.testing.assert_array_equal(getattr(moved, name), getattr(two, name))

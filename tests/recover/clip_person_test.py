@@ -10,7 +10,7 @@ from genhmr_jax.core.motion_refinement import MotionSpec
 from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.geometry.motion import ABSENT, FILLED, OBSERVED
 from genhmr_jax.recover import clip_person
-from genhmr_jax.recover.clip_person import LEAST, frame_weight, steady_person, steady_shape
+from genhmr_jax.recover.clip_person import steady_person, steady_shape
 
 RATE = 10
 RECOVERER = types.SimpleNamespace(system=None, params=None, surface=None)
@@ -26,7 +26,7 @@ def table(frames):
     rows = {
         "frame": frames.astype(np.int32),
         "keypoints": rng.uniform(0.2, 1, (count, len(DETECTED), 3)).astype(np.float32),
-        "uncertainty": 0.01 + 0.01 * (frames % 4),
+        "certainty": 1 - 0.2 * (frames % 4),
         "crop": np.stack([300 + 50 * track, 200 + 0 * track, 200 + 9 * track], -1),
         "focal": np.full(count, 700.0),
         "centre": np.tile([320.0, 240], (count, 1)),
@@ -153,13 +153,11 @@ def test_uncertain_keypoints_are_hidden(solver):
 
 
 def test_uncertain_frames_have_less_weight(solver):
-    """The inverse square of an uncertainty above CERTAIN; those of gaps are interpolated."""
+    """Those of gaps are interpolated."""
     rows, mine = table(np.array([0, 1, 2, 3, 6]))
     steady_person(RECOVERER, rows, mine, np.arange(7) / RATE, np.zeros(10), MotionSpec())
-    uncertainty = np.array([0.01, 0.02, 0.03, 0.04, 0.11 / 3, 0.1 / 3, 0.03])
-    wanted = np.minimum(1, (0.015 / uncertainty) ** 2)
+    wanted = [1, 0.8, 0.6, 0.4, 1.4 / 3, 1.6 / 3, 0.6]
     np.testing.assert_allclose(solver.windows[0].weight[:7], wanted, rtol=1e-5)
-    np.testing.assert_allclose(frame_weight(np.array([0, 0.015, 0.25])), [1, 1, LEAST])
 
 
 def test_the_shape_is_a_weighted_median():

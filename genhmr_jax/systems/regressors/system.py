@@ -95,7 +95,7 @@ class RegressorSystem(RotationAnswer):
         images = encoders.crop_images(image, crop[: len(people)], rows, self.spec.crop, blur)
         silhouette = silhouette_term.targets(padded, crop, width, height)
         inputs = {"keypoints": keypoints, "images": images, "silhouette": silhouette}
-        return Inputs(photo.of_crops(crop), **inputs)
+        return Inputs(photo.of_crops(crop), **inputs, certainty=padded.certainty)
 
     def encode(self, params: Params, inputs: Inputs) -> Regressed:
         """Estimate the body of each crop."""
