@@ -236,8 +236,13 @@ def test_idle_connections_are_closed(server, monkeypatch):
     monkeypatch.setattr(serving, "HEAD_SECONDS", 0.2)
     with server.raw(b"") as silent, server.raw(b"GET / HT") as slow:
         assert silent.recv(10) == b"" and slow.recv(10) == b""
-    # A body that never ends, after it was refused.
+
+
+def test_a_refused_body_that_never_ends(monkeypatch):
+    """It has as much time as one that is accepted, and no more."""
+    monkeypatch.setattr(serving, "HEAD_SECONDS", 0.2)
     head = b"POST /v1/recover HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n"
-    with server.raw(head + b"Content-Type: text/plain\r\n\r\n") as endless:
-        with pytest.raises(OSError):
-            wait_for(lambda: endless.sendall(bytes(1000)))
+    with running(HeldRecoverer(), Limits(timeout=0.5)) as server:
+        with server.raw(head + b"Content-Type: text/plain\r\n\r\n") as endless:
+            with pytest.raises(OSError):
+                wait_for(lambda: endless.sendall(bytes(1000)))

@@ -158,6 +158,25 @@ def test_a_slow_upload_ends_at_the_deadline():
         assert server.service.uploads.held == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "status"),
+    [
+        ("/v1/recover", "text/plain", 415),
+        ("/v1/recover?format=gif", "image/png", 400),
+        ("/v1/photos", "image/png", 404),
+    ],
+)
+def test_a_slow_upload_gets_its_refusal(server, path, kind, status):
+    """Closed while the client is still sending, the connection would lose the answer."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    head += f"Content-Length: 2000\r\nContent-Type: {kind}\r\n\r\n"
+    with server.raw(head.encode()) as slow:
+        for _ in range(10):
+            slow.sendall(bytes(200))
+            time.sleep(0.25)
+        assert slow.recv(1000).startswith(f"HTTP/1.1 {status}".encode())
+
+
 def test_all_uploads_together_are_limited(server):
     head = b"POST /v1/recover HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\n"
     head += b"Content-Type: image/png\r\n\r\n"

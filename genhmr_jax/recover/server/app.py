@@ -31,8 +31,6 @@ from genhmr_jax.recover.server.worker import Worker
 
 GONE = 499
 """Status in the metrics of a request whose client went away (nginx's number; never sent)."""
-_DRAIN = 2.0
-"""Seconds for which the rest of a refused body is read, so that its sender gets the answer."""
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -114,7 +112,7 @@ class Service:
         except InputError as error:
             status = getattr(error, "status", 400)
             if status != 408:
-                await _drain(request, self.limits.max_bytes)
+                await _drain(request, start)
             raise
         except Exception as error:  # the worker has reported it
             status = 500
@@ -196,6 +194,7 @@ def make_app(service: Service, hosts: Sequence[str]) -> fastapi.FastAPI:
     app.add_exception_handler(InputError, _refused)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(RequestValidationError, _bad_parameters)
+    app.state.limits = service.limits
     content, policy = front(service.limits)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -274,6 +273,7 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
 
 async def _no_route(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    await _drain(request, time.monotonic())
     remedy = "see docs/server.md for the routes"
     response = _error(error.status_code, "the request", str(error.detail).lower(), remedy)
     response.headers.update(error.headers or {})
@@ -283,7 +283,7 @@ async def _no_route(request: Request, error: Exception) -> JSONResponse:
 async def _bad_parameters(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    await _drain(request, 2**20)
+    await _drain(request, time.monotonic())
     remedy = "correct it, or leave it out (docs/server.md)"
     return _error(400, str(first["loc"][-1]), first["msg"].lower(), remedy)
 
@@ -294,16 +294,19 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _drain(request: Request, most: int) -> None:
-    """Read the rest of a body of which no byte is kept.
+async def _drain(request: Request, start: float) -> None:
+    """Read the rest of a refused body, of which no byte is kept.
 
-    A client that is still sending when the connection is closed may not see the answer. One that
-    waits for consent (Expect: 100-continue) has not sent anything.
+    A client that is still sending when the connection is closed may not see the answer. It has as
+    much time as a body that is accepted, from `start` of time.monotonic, and as many bytes. One
+    that waits for consent (Expect: 100-continue) has not sent anything.
     """
+    limits: Limits = request.app.state.limits
+    most = limits.max_bytes
     if request.headers.get("expect", "").lower() == "100-continue":
         return
     with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
-        async with asyncio.timeout(_DRAIN):
+        async with asyncio.timeout(start + limits.timeout - time.monotonic()):
             async for chunk in request.stream():
                 most -= len(chunk)
                 if most < 0:
