@@ -177,6 +177,15 @@ def test_a_slow_upload_gets_its_refusal(server, path, kind, status):
         assert slow.recv(1000).startswith(f"HTTP/1.1 {status}".encode())
 
 
+def test_a_refused_body_that_does_not_come_is_not_waited_for(server):
+    """Not for as long as an upload may take, which is 10 s."""
+    head = b"POST /v1/recover HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
+    start = time.monotonic()
+    with server.raw(head + b"Content-Type: image/png\r\n\r\n") as silent:
+        assert silent.recv(1000).startswith(b"HTTP/1.1 413")
+    assert time.monotonic() - start < 8
+
+
 def test_all_uploads_together_are_limited(server):
     head = b"POST /v1/recover HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\n"
     head += b"Content-Type: image/png\r\n\r\n"

@@ -31,6 +31,8 @@ from genhmr_jax.recover.server.worker import Worker
 
 GONE = 499
 """Status in the metrics of a request whose client went away (nginx's number; never sent)."""
+_SILENCE = 2.0
+"""Seconds without a byte of a refused body, after which the rest of it is not waited for."""
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -297,17 +299,16 @@ async def _disconnected(request: Request) -> None:
 async def _drain(request: Request, start: float) -> None:
     """Read the rest of a refused body, of which no byte is kept.
 
-    A client that is still sending when the connection is closed may not see the answer. It has as
-    much time as a body that is accepted, from `start` of time.monotonic, and as many bytes. One
-    that waits for consent (Expect: 100-continue) has not sent anything.
+    A client that is still sending when the connection is closed may not see the answer. As long as
+    bytes arrive, it has as much time as a body that is accepted, from `start` of time.monotonic,
+    and as many bytes. One that waits for consent (Expect: 100-continue) has not sent anything.
     """
-    limits: Limits = request.app.state.limits
-    most = limits.max_bytes
     if request.headers.get("expect", "").lower() == "100-continue":
         return
-    with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
+    limits: Limits = request.app.state.limits
+    chunks, left = request.stream(), limits.max_bytes
+    with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError, StopAsyncIteration):
         async with asyncio.timeout(start + limits.timeout - time.monotonic()):
-            async for chunk in request.stream():
-                most -= len(chunk)
-                if most < 0:
-                    break
+            while left >= 0:
+                async with asyncio.timeout(_SILENCE):
+                    left -= len(await anext(chunks))
