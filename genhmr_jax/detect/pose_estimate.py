@@ -90,8 +90,7 @@ def certainty(uncertainty: Float[np.ndarray, "*P"]) -> Float[np.ndarray, "*P"]:
 
     It falls with the square of the uncertainty (PoseEstimate), as the weight of a measurement does.
     """
-    with np.errstate(divide="ignore"):
-        return np.clip((CERTAIN / uncertainty) ** 2, LEAST_CERTAINTY, 1)
+    return np.clip((CERTAIN / np.maximum(uncertainty, 1e-6)) ** 2, LEAST_CERTAINTY, 1)
 
 
 def mirror_image(
