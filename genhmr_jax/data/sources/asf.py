@@ -123,22 +123,28 @@ def _root_line(skeleton: Skeleton, key: str, rest: list[str], where: str) -> Non
     elif key == "axis":
         _check_xyz(rest[0], where)
     elif key == "orientation":
-        skeleton.root_axis = np.array([float(word) for word in rest[:3]])
+        skeleton.root_axis = _three(rest)
 
 
 def _bone_line(bone: Bone, key: str, rest: list[str], where: str) -> None:
     if key == "direction":
-        bone.direction = np.array([float(word) for word in rest[:3]])
+        bone.direction = _three(rest)
     elif key == "length":
         bone.length = float(rest[0])
     elif key == "axis":
-        bone.axis = np.array([float(word) for word in rest[:3]])
+        bone.axis = _three(rest)
         _check_xyz(rest[3], where)
     elif key == "dof":
         bone.freedom = tuple(word.lower() for word in rest)
-        if set(bone.freedom) - {"rx", "ry", "rz"} or len(set(rest)) != len(rest):
+        if set(bone.freedom) - {"rx", "ry", "rz"} or len(set(bone.freedom)) != len(rest):
             problem = f"degrees of freedom {shortened(' '.join(rest))}"
             raise InputError(where, problem, "bones may turn (rx, ry, rz), not stretch")
+
+
+def _three(words: list[str]) -> np.ndarray:
+    """The first three words as numbers; ValueError if there are fewer."""
+    x, y, z = words[:3]
+    return np.array([float(x), float(y), float(z)])
 
 
 def _check_xyz(order: str, where: str) -> None:

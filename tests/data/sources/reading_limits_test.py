@@ -116,6 +116,21 @@ def test_numbers_and_axes_that_are_none(tmp_path, channels, count, message):
         read_bvh(tmp_path / "x.bvh")
 
 
+@pytest.mark.parametrize(
+    ("section", "line", "message"),
+    [
+        (":root", "orientation", "line 2: cannot be read: 'orientation'"),
+        (":bonedata", "direction 1 0", "line 2: cannot be read: 'direction 1 0'"),
+        (":bonedata", "axis 0 0 XYZ", "line 2: cannot be read"),
+        (":bonedata", "dof rx RX", "line 2: degrees of freedom rx RX"),
+    ],
+)
+def test_lines_of_an_asf_with_too_few_numbers(tmp_path, section, line, message):
+    (tmp_path / "x.asf").write_text(f"{section}\n{line}\n")
+    with pytest.raises(InputError, match=message):
+        read_asf(tmp_path / "x.asf")
+
+
 def test_messages_do_not_repeat_the_file(tmp_path):
     (tmp_path / "x.bvh").write_text(f"OFFSET {'9' * 100_000}x\nMOTION\n")
     (tmp_path / "x.asf").write_text(f":bonedata\nlength {'9' * 100_000}x\n")
