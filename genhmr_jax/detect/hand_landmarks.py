@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from genhmr_jax.detect import graph_runner
 from genhmr_jax.detect.blazepose import Region
 from genhmr_jax.detect.graph_runner import Graph
-from genhmr_jax.geometry.boxes import smaller_overlap
+from genhmr_jax.geometry.boxes import share_of_smaller
 from genhmr_jax.geometry.hand_crop import palm_region
 from genhmr_jax.io.program_store import stored
 
@@ -82,7 +82,7 @@ class HandEstimate:
         distance = np.linalg.norm(self.points - other.points, axis=-1).mean()
         if distance < SAME_KEYPOINTS * max(*sides[0], *sides[1]):
             return True
-        return bool(smaller_overlap(*boxes) > SAME_BOX)
+        return bool(share_of_smaller(*boxes) > SAME_BOX)
 
 
 def next_region(points: Float[np.ndarray, "21 2"]) -> Region:

@@ -15,7 +15,7 @@ from genhmr_jax.detect.blazepose import Region
 from genhmr_jax.detect.detections import enough_keypoints
 from genhmr_jax.detect.person import FoundPerson, estimate_in, first_region
 from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate
-from genhmr_jax.geometry.boxes import box_overlap, smaller_overlap
+from genhmr_jax.geometry.boxes import box_overlap, share_of_smaller
 from genhmr_jax.geometry.keypoints import keypoint_bounds
 
 UNCERTAIN = 0.03
@@ -154,7 +154,7 @@ def is_uncertain(pose: PoseEstimate) -> bool:
 
 def shared(box: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> bool:
     """Whether two boxes may be of one person; see SHARED."""
-    return bool(smaller_overlap(box, other) > SHARED)
+    return bool(share_of_smaller(box, other) > SHARED)
 
 
 def _limit(pose: PoseEstimate) -> float:

@@ -19,7 +19,7 @@ def box_overlap(
     return shared / np.maximum(box_areas(first) + box_areas(second) - shared, _LEAST)
 
 
-def smaller_overlap(
+def share_of_smaller(
     first: Float[np.ndarray, "*A 4"], second: Float[np.ndarray, "*B 4"]
 ) -> Float[np.ndarray, "*C"]:
     """Intersection as a share of the smaller box: 1 if one is in the other."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genhmr_jax.geometry.boxes import box_areas, box_overlap, smaller_overlap
+from genhmr_jax.geometry.boxes import box_areas, box_overlap, share_of_smaller
 
 BOXES = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30], [2, 2, 4, 7]], float)
 
@@ -15,8 +15,8 @@ def test_areas():
 
 def test_overlaps():
     assert box_overlap(BOXES, BOXES[0]) == pytest.approx([1, 1 / 3, 0, 0.1])
-    assert smaller_overlap(BOXES, BOXES[0]) == pytest.approx([1, 0.5, 0, 1])
-    for function in (box_overlap, smaller_overlap):
+    assert share_of_smaller(BOXES, BOXES[0]) == pytest.approx([1, 0.5, 0, 1])
+    for function in (box_overlap, share_of_smaller):
         pairs = function(BOXES[:, None], BOXES[None])
         np.testing.assert_array_equal(pairs, pairs.T)
         np.testing.assert_array_equal(pairs[:, 0], function(BOXES, BOXES[0]))
@@ -25,4 +25,4 @@ def test_overlaps():
 
 def test_boxes_without_an_area():
     point = np.array([1, 1, 1, 1.0])
-    assert box_overlap(point, point) == smaller_overlap(point, BOXES[0]) == 0
+    assert box_overlap(point, point) == share_of_smaller(point, BOXES[0]) == 0
