@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import smpl_jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.core.inputs import Inputs, joined_rows
@@ -28,6 +28,9 @@ PENALTIES = np.array([0.0, 0.1, 0.1])
 """Metres: what a frame of an assignment costs in `best_sequence`, if its keypoints are certain."""
 TURN = 1.0
 """Metres: what a turn by pi radians from frame to frame costs in `best_sequence`."""
+OUTLIER, SPAN = 0.3, 8
+"""Metres: what it costs `best_sequence` to leave out a frame with certain keypoints. Frames: the
+longest step from one that is not left out to the next."""
 _LEFT = [SMPL24.index("left_hip"), SMPL24.index("left_shoulder")]
 _RIGHT = [SMPL24.index("right_hip"), SMPL24.index("right_shoulder")]
 _LEG = ("knee", "ankle", "big_toe", "heel")
@@ -159,38 +162,71 @@ def _changed(value: Array | None, change: Callable[[Array], Array]) -> Array | N
 def best_sequence(
     joints: Float[np.ndarray, "T A J 3"],
     confidence: Float[np.ndarray, "T"],
-) -> Int[np.ndarray, "T"]:
+) -> tuple[Int[np.ndarray, "T"], Bool[np.ndarray, "T"]]:
     """The most likely answer in each of the frames of one person (Viterbi 1967).
 
-    It minimises a sum over the frames, in metres, of
+    In some frames no answer is right. They are left out: the motion continues from the frame before
+    them to the one after them. The sequence minimises a sum in metres, over the other frames, of
 
     - the penalty of its assignment, times the square of the keypoints' confidence, which falls
       where the detector confuses left and right,
     - the mean distance of its joints from those in the frame before,
-    - TURN times the angle by which hips and shoulders turn from the frame before, over pi.
+    - TURN times the angle by which hips and shoulders turn from the frame before, over pi,
 
-    A body turned back to front for n frames costs two turns, and the right one n penalties.
+    and for each frame that is left out of OUTLIER times the square of the confidence. A body turned
+    back to front for n frames costs two turns, and the right one n penalties.
 
     Args:
       joints: metres; only their positions relative to the first joint count.
       confidence: mean of the detected keypoints, 0..1.
 
     Returns:
-      the index of the assignment in each frame.
+      the index of the assignment in each frame, and whether it is part of the sequence. Frames that
+      are left out have the assignment that is most like the nearest frame of the sequence.
     """
-    relative = joints - joints[:, :, :1]
-    facing = (joints[:, :, _LEFT] - joints[:, :, _RIGHT]).sum(2)
-    facing = facing / np.maximum(np.linalg.norm(facing, axis=-1, keepdims=True), 1e-6)
+    change = _Change(joints)
     own = PENALTIES * confidence[:, None] ** 2
-    total, origins = own[0], []
-    for t in range(1, len(own)):
-        moved = np.linalg.norm(relative[t - 1][:, None] - relative[t][None], axis=-1).mean(-1)
-        turned = np.arccos(np.clip(facing[t - 1] @ facing[t].T, -1, 1))
-        step = total[:, None] + moved + TURN / np.pi * turned
-        origins.append(step.argmin(0))
-        total = step.min(0) + own[t]
-    # Backwards from the best end.
-    states = [int(total.argmin())]
-    for origin in reversed(origins):
-        states.append(int(origin[states[-1]]))
-    return np.array(states[::-1])
+    count, assignments = own.shape
+    passed = np.concatenate([[0.0], np.cumsum(OUTLIER * confidence**2)])
+    # 1. The smallest sum up to each frame and answer. All frames before it are left out, or those
+    # between it and one of the SPAN frames before it.
+    total = passed[:count, None] + own
+    origins = np.full((count, assignments), -1)  # indices into the flat `total`
+    for t in range(1, count):
+        earlier = np.arange(max(t - SPAN, 0), t)
+        left_out = passed[t] - passed[earlier + 1]
+        steps = total[earlier][..., None] + change(earlier, t) + left_out[:, None, None]
+        steps = steps.reshape(-1, assignments)
+        best = steps.argmin(0)
+        value = steps[best, np.arange(assignments)] + own[t]
+        origins[t] = np.where(value < total[t], earlier[0] * assignments + best, -1)
+        total[t] = np.minimum(value, total[t])
+    # 2. Backwards from the best end.
+    answer, fits = np.zeros(count, int), np.zeros(count, bool)
+    state = int((total + (passed[-1] - passed[1:])[:, None]).argmin())
+    while state >= 0:
+        t, a = divmod(state, assignments)
+        answer[t], fits[t] = a, True
+        state = int(origins[t, a])
+    # 3. The frames that are left out.
+    kept = np.flatnonzero(fits)
+    for t in np.flatnonzero(~fits):
+        near = kept[np.abs(kept - t).argmin()]
+        answer[t] = (change(near[None], t)[0, answer[near]] + own[t]).argmin()
+    return answer, fits
+
+
+class _Change:
+    """What it costs to come from one answer to another one, in metres; see `best_sequence`."""
+
+    def __init__(self, joints: Float[np.ndarray, "T A J 3"]):
+        self._relative = joints - joints[:, :, :1]
+        facing = (joints[:, :, _LEFT] - joints[:, :, _RIGHT]).sum(2)
+        length = np.linalg.norm(facing, axis=-1, keepdims=True)
+        self._facing = facing / np.maximum(length, 1e-6)
+
+    def __call__(self, before: Int[np.ndarray, "N"], t: int) -> Float[np.ndarray, "N A A"]:
+        """From each answer of the frames `before` to each one of frame t."""
+        gap = self._relative[before][:, :, None] - self._relative[t]
+        cosine = np.clip(self._facing[before] @ self._facing[t].T, -1, 1)
+        return np.linalg.norm(gap, axis=-1).mean(-1) + TURN / np.pi * np.arccos(cosine)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from genhmr_jax.core.assignments import assigned, best_sequence
 from genhmr_jax.core.motion_refinement import MotionSpec, Window
@@ -71,7 +71,7 @@ def steady_person(
     frames = np.asarray(rows["frame"][mine])
     # 1. The likely sequence of answers.
     confidence = rows["keypoints"][mine, :, 2].mean(-1)
-    answer = best_sequence(rows["joints"][mine], confidence)
+    answer, fits = best_sequence(rows["joints"][mine], confidence)
     # 2. Segments between long gaps, and windows in each.
     count = len(times)
     contact = np.zeros((count, 2), np.float32) if contact is None else contact
@@ -80,7 +80,7 @@ def steady_person(
     longest = max(LONGEST_GAP, 1.5 * np.median(np.diff(times))) if count > 1 else LONGEST_GAP
     breaks = np.flatnonzero(np.diff(times[frames]) > longest) + 1
     for part in np.split(np.arange(len(mine)), breaks):
-        segment = _Segment(rows, mine[part], answer[part], betas, times, contact)
+        segment = _Segment(rows, mine[part], answer[part], fits[part], betas, times, contact)
         span = slice(segment.first, segment.last + 1)
         state[span] = FILLED
         for name, value in segment.solved(recoverer, spec).items():
@@ -115,22 +115,22 @@ class _Segment:
         rows: Rows,
         mine: Int[np.ndarray, "N"],
         answer: Int[np.ndarray, "N"],
+        fits: Bool[np.ndarray, "N"],
         betas: Float[np.ndarray, "10"],
         times: Float[np.ndarray, "F"],
         contact: Float[np.ndarray, "F 2"],
     ):
-        """Arguments as of `steady_person`, for the detections of the segment."""
+        """Arguments as of `steady_person`, for the detections of the segment; `answer` and `fits`
+        are of `best_sequence`."""
         frames = np.asarray(rows["frame"][mine])
         self.first, self.last = int(frames[0]), int(frames[-1])
         self._rows, self._mine, self._answer, self._betas = rows, mine, answer, betas
         at = np.arange(self.first, self.last + 1)
         self._times, self._contact = times[at], contact[at]
-        # Each frame is between two detections; `share` is that of the second one.
-        self._low = np.searchsorted(frames, at, "right") - 1
-        self._high = np.minimum(self._low + 1, len(frames) - 1)
-        before, after = times[frames[self._low]], times[frames[self._high]]
-        self._share = (self._times - before) / np.maximum(after - before, 1e-9)
-        self._observed = frames[self._low] == at
+        # Where no answer of a frame continues the motion, it starts between those of other frames.
+        likely = np.flatnonzero(fits) if fits.any() else np.arange(len(frames))
+        self._detections = _Between.of(np.arange(len(frames)), frames, at, times)
+        self._answers = _Between.of(likely, frames[likely], at, times)
 
     def __len__(self) -> int:
         return len(self._times)
@@ -173,8 +173,8 @@ class _Segment:
             centre=self._between("centre", index),
             region=self._regions(index),
         )
-        observed = self._observed[index]
-        low = self._low[index]
+        observed = self._detections.exact[index]
+        low = self._detections.low[index]
         keypoints = assigned(self._rows["keypoints"][self._mine[low]], self._answer[low])
         keypoints[(keypoints[..., 2] < MIN_CONFIDENCE) | ~observed[:, None]] = 0
         # Padding comes after the last frame.
@@ -196,9 +196,10 @@ class _Segment:
     def _between(
         self, column: str, index: Int[np.ndarray, "T"], chosen: bool = False
     ) -> Float[np.ndarray, "T ..."]:
-        """A column at frames, linearly interpolated; `chosen`: that of the likely answer."""
-        low, high = (self._at(column, rows[index], chosen) for rows in (self._low, self._high))
-        share = self._share[index].reshape(-1, *[1] * (low.ndim - 1))
+        """A column at frames, linearly interpolated; `chosen`: that of the likely answers."""
+        between = self._answers if chosen else self._detections
+        low, high = (self._at(column, rows[index], chosen) for rows in (between.low, between.high))
+        share = between.share[index].reshape(-1, *[1] * (low.ndim - 1))
         return (low + share * (high - low)).astype(np.float32)
 
     def _at(self, column: str, rows: np.ndarray, chosen: bool) -> np.ndarray:
@@ -207,14 +208,49 @@ class _Segment:
 
     def _regions(self, index: Int[np.ndarray, "T"]) -> Float[np.ndarray, "T 4"]:
         """The detector's regions; angles are interpolated on the shorter arc."""
-        low, high = (self._at("region", rows[index], False) for rows in (self._low, self._high))
+        ends = self._detections.low, self._detections.high
+        low, high = (self._at("region", rows[index], False) for rows in ends)
         change = high - low
         change[:, 3] = (change[:, 3] + np.pi) % (2 * np.pi) - np.pi
-        return (low + self._share[index][:, None] * change).astype(np.float32)
+        return (low + self._detections.share[index][:, None] * change).astype(np.float32)
 
     def _confidence(self) -> Float[np.ndarray, "T 24"]:
-        """Of the answers; it falls to half of the lower end in the middle of a gap."""
-        every = np.arange(len(self))
-        low, high = (self._at("confidence", rows, True) for rows in (self._low, self._high))
-        ends = np.minimum(low, high) * (1 - np.minimum(self._share, 1 - self._share))[:, None]
-        return np.where(self._observed[every, None], low, ends).astype(np.float32)
+        """Of the likely answers; between two of them it falls to half of the lower one."""
+        between = self._answers
+        low, high = (self._at("confidence", rows, True) for rows in (between.low, between.high))
+        ends = np.minimum(low, high) * (1 - np.minimum(between.share, 1 - between.share))[:, None]
+        return np.where(between.exact[:, None], low, ends).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Between:
+    """The two known rows around each of the T frames of a segment.
+
+    Attributes:
+      low, high: rows at or before, and after it. At the ends both are the nearest one.
+      share: of the second one in the time between them, 0..1; 0.5 beyond the ends.
+      exact: whether the frame itself is known, which is `low`.
+    """
+
+    low: Int[np.ndarray, "T"]
+    high: Int[np.ndarray, "T"]
+    share: Float[np.ndarray, "T"]
+    exact: Bool[np.ndarray, "T"]
+
+    @classmethod
+    def of(
+        cls,
+        rows: Int[np.ndarray, "K"],
+        frames: Int[np.ndarray, "K"],
+        at: Int[np.ndarray, "T"],
+        times: Float[np.ndarray, "F"],
+    ) -> "_Between":
+        """For known rows and their frames, in order."""
+        low = np.searchsorted(frames, at, "right") - 1
+        high = np.minimum(low + 1, len(frames) - 1)
+        low = np.maximum(low, 0)
+        before, after = times[frames[low]], times[frames[high]]
+        share = np.clip((times[at] - before) / np.maximum(after - before, 1e-9), 0, 1)
+        exact = frames[low] == at
+        share = np.where((low == high) & ~exact, 0.5, share)
+        return cls(rows[low], rows[high], share, exact)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from smpl_jax.keypoints import SMPL24
 
+from genhmr_jax.core import assignments
 from genhmr_jax.core.assignments import (
     ASSIGNMENTS,
+    OUTLIER,
     PENALTIES,
     TURN,
     assigned,
@@ -88,30 +90,57 @@ def angle(first, second):
 
 
 def total(sequence, joints, confidence):
-    """What `best_sequence` minimises, term by term."""
-    found = 0.0
+    """What `best_sequence` minimises, term by term; None: the frame is left out."""
+    found, before = 0.0, None
     for t, a in enumerate(sequence):
+        if a is None:
+            found += OUTLIER * confidence[t] ** 2
+            continue
         found += PENALTIES[a] * confidence[t] ** 2
-        if t:
-            now, last = joints[t, a], joints[t - 1, sequence[t - 1]]
+        now = joints[t, a]
+        if before is not None:
+            if t - before > assignments.SPAN:
+                return np.inf
+            last = joints[before, sequence[before]]
             moved = (now - now[0]) - (last - last[0])
             found += np.mean([np.hypot(np.hypot(*d[:2]), d[2]) for d in moved])
             found += TURN * angle(last, now) / np.pi
-    return found
+        before = t
+    return np.inf if before is None else found
 
 
+@pytest.mark.parametrize("span", (2, 8))
 @pytest.mark.parametrize("seed", range(4))
-def test_the_best_of_all_sequences(seed):
+def test_the_best_of_all_sequences(seed, span, monkeypatch):
     """Distances and penalties of the same size, so that each of them decides at times."""
+    monkeypatch.setattr(assignments, "SPAN", span)
     rng = np.random.default_rng(seed)
-    frames, count = 6, len(ASSIGNMENTS)
+    frames, count = 5, len(ASSIGNMENTS)
     joints = rng.normal(0, 0.06, (frames, count, 24, 3)) + rng.normal(0, 0.3, (24, 3))
+    joints[2] += rng.normal(0, 0.3, (24, 3))
     confidence = rng.uniform(0.2, 1, frames)
-    sequences = list(itertools.product(range(count), repeat=frames))
+    sequences = list(itertools.product((*range(count), None), repeat=frames))
     values = [total(sequence, joints, confidence) for sequence in sequences]
-    found = best_sequence(joints, confidence)
-    assert tuple(found) == sequences[int(np.argmin(values))]
-    assert len(set(found.tolist())) > 1
+    answer, fits = best_sequence(joints, confidence)
+    best = sequences[int(np.argmin(values))]
+    assert [int(a) if fit else None for a, fit in zip(answer, fits, strict=True)] == list(best)
+    assert len(set(answer.tolist())) > 1
+    assert not fits.all()
+
+
+def test_a_frame_without_a_right_answer_does_not_change_the_others():
+    """In one frame every answer is that of another person; after it the motion goes on as before.
+    Its own answer is the one most like the frames around it."""
+    rng = np.random.default_rng(0)
+    motion = np.tile(rng.normal(0, 0.3, (24, 3)), (30, 1, 1))
+    turned = motion * [1, 1, -1]
+    joints = np.stack([motion, turned, motion + 0.05], 1)
+    joints[8] = turned[8] * [-1, 1, 1] + rng.normal(0, 0.1, (3, 24, 3))
+    joints[8, 1] = motion[8] + rng.normal(0, 0.2, (24, 3))
+    joints[20:23] = rng.normal(0, 0.5, (3, 3, 24, 3))
+    answer, fits = best_sequence(joints, np.full(30, 0.8))
+    assert np.flatnonzero(~fits).tolist() == [8, 20, 21, 22]
+    assert answer[8] == 1 and not answer[fits].any()
 
 
 def test_frames_with_exchanged_sides_are_repaired():
@@ -127,9 +156,11 @@ def test_frames_with_exchanged_sides_are_repaired():
     # Where the person is does not count.
     joints += rng.normal(0, 1.0, (frames, 3, 1, 3))
     sure = np.full(frames, 0.9)
-    found = best_sequence(joints, sure)
+    found, fits = best_sequence(joints, sure)
+    assert fits.all()
     assert np.flatnonzero(found == 1).tolist() == wrong and set(found.tolist()) == {0, 1}
-    assert best_sequence(joints[:1], sure[:1]).tolist() == [0]
+    only = best_sequence(joints[:1], sure[:1])
+    assert [part.tolist() for part in only] == [[0], [True]]
 
 
 def test_keypoints_get_the_names_of_the_assignment(inputs):
