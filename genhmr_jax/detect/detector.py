@@ -8,15 +8,15 @@ import contextlib
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from genhmr_jax.detect import blazepose, lifter, movenet
 from genhmr_jax.detect.blazepose import NETWORK, Region
 from genhmr_jax.detect.detections import Detections, enough_keypoints
 from genhmr_jax.detect.person import BOX_MARGIN, FoundPerson, estimate_in, first_region
 from genhmr_jax.detect.pose_estimate import IS_PERSON, PoseEstimate, certainty, pose_estimate
-from genhmr_jax.detect.second_search import NEAR_MISS, search_again, search_in_box
-from genhmr_jax.geometry.boxes import box_overlap
+from genhmr_jax.detect.second_search import IN_BOX, NEAR_MISS, search_again, search_in_box
+from genhmr_jax.geometry.boxes import box_areas, box_overlap
 from genhmr_jax.geometry.keypoints import DETECTED, keypoint_bounds
 from genhmr_jax.io import program_store
 
@@ -118,6 +118,10 @@ def find_people(
         people = search_again(image, people, threshold, network, alone=not left_out)
         # If there were too many already, new ones may be those who were left out.
         left_out = left_out or max(len(people) - max_people, 0)
+        if len(people) > max_people:
+            boxes = np.stack([person.box for person in people])
+            order = _by_size(boxes, np.array([person.score for person in people]))
+            people = [people[i] for i in order]
     return people[:max_people], left_out
 
 
@@ -130,12 +134,19 @@ def _find_upright(
     if not accepted.any():
         return _uncertain_person(image, boxes, scores, keypoints, network), 0
     boxes, scores, keypoints = boxes[accepted], scores[accepted], keypoints[accepted]
-    order = np.argsort(-scores * np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1)), kind="stable")
+    order = _by_size(boxes, scores)
     people = [
         FoundPerson(boxes[i], float(scores[i]), _in_box(image, boxes[i], keypoints[i], network))
         for i in order[:max_people]
     ]
     return people, max(len(order) - max_people, 0)
+
+
+def _by_size(
+    boxes: Float[np.ndarray, "P 4"], scores: Float[np.ndarray, "P"]
+) -> Int[np.ndarray, "P"]:
+    """Indices of people, those with the largest score times the side of the box first."""
+    return np.argsort(-scores * np.sqrt(box_areas(boxes)), kind="stable")
 
 
 def in_box(image: np.ndarray, box: np.ndarray, network: str = NETWORK) -> FoundPerson:
@@ -248,7 +259,7 @@ def _movenet_in_box(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
         for found, score in zip(boxes, scores, strict=True)
     ]
     best = int(np.argmax(overlap))
-    return keypoints[best] + [*offset, 0] if overlap[best] > 0.3 else None
+    return keypoints[best] + [*offset, 0] if overlap[best] > IN_BOX else None
 
 
 def _in_box(

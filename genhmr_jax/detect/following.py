@@ -98,6 +98,9 @@ class ClipDetector:
         overlooked.scores[:] *= UNSEEN
         overlooked = overlooked.only(overlooked.scores >= NEAR_MISS)
         people = without_twins([*found, *self._followed(pixels, overlooked)])
+        if not again and len(previous) and not people:
+            # The last one is lost. It may be someone whom only the second search finds.
+            people, left_out = find_people(*arguments, again=True)
         left_out += max(len(people) - self.max_people, 0)
         return dataclasses.replace(as_detections(people[: self.max_people]), left_out=left_out)
 

@@ -35,6 +35,8 @@ SIDES = (1.0, 1.6)
 """Sides of the tried regions over those of the picture, or of the box with its margin."""
 SHARED = 0.5
 """Intersection of two boxes, as a share of the smaller one, from which they are of one person."""
+IN_BOX = 0.3
+"""Intersection over union with a box of the user from which a person may be meant by it."""
 KEYPOINT_MARGIN = 0.1  # of a box around keypoints, as a share of its sides
 TURNS = range(4)
 MOST_TRIED = 3
@@ -90,11 +92,17 @@ def search_again(
 
 
 def search_in_box(image: np.ndarray, person: FoundPerson, network: str) -> FoundPerson:
-    """The person of a box of the user, with another estimate if the first one is uncertain."""
+    """The person of a box of the user, with another estimate if the first one is uncertain.
+
+    The regions are larger than the box. Whoever is beside it is another person.
+    """
     if not is_uncertain(person.pose):
         return person
-    poses = [estimate_in(image, start, network) for start in _regions_of_box(person.box)]
-    best = min(filter(_is_usable, poses), key=lambda pose: pose.uncertainty, default=person.pose)
+    size = image.shape[1], image.shape[0]
+    starts = _regions_of_box(person.box)
+    poses = [pose for pose in (estimate_in(image, s, network) for s in starts) if _is_usable(pose)]
+    poses = [p for p in poses if box_overlap(_of_pose(p, size).box, person.box) > IN_BOX]
+    best = min(poses, key=lambda pose: pose.uncertainty, default=person.pose)
     if best.uncertainty > BETTER * person.pose.uncertainty:
         return person
     return FoundPerson(person.box, best.person, best)

@@ -140,9 +140,10 @@ def test_who_leaves_is_dropped_and_the_picture_is_searched(standing, searches):
     detector = ClipDetector(every=9)
     detector.detect(scene((60, 12)))
     gone = detector.detect(scene(), standing)
-    assert len(gone) == 0 and len(searches) == 2
+    # The second time with the second search, which may find who is hard to see.
+    assert len(gone) == 0 and searches == [True, False, True]
     detector.detect(scene(), gone)
-    assert len(searches) == 3
+    assert searches[3:] == [False]
 
 
 def test_a_newcomer_is_found_by_the_next_search():

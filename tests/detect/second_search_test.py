@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 import genhmr_jax
-from genhmr_jax.detect import movenet, second_search
+from genhmr_jax.detect import detector, movenet, second_search
 from genhmr_jax.detect.detector import detect, find_people
-from genhmr_jax.detect.following import ClipDetector
+from genhmr_jax.detect.following import UNSEEN, ClipDetector
 from genhmr_jax.detect.person import FoundPerson
+from genhmr_jax.detect.second_search import NEAR_MISS
 from genhmr_jax.geometry.keypoints import DETECTED
 
 SAMPLE = Path(genhmr_jax.__file__).parent / "assets" / "sample" / "person.jpg"
@@ -95,15 +96,36 @@ def test_the_box_of_a_user_around_a_person_upside_down(upright):
     assert error(upright, found.keypoints[0]) < 0.05
 
 
+def test_an_empty_box_of_a_user_does_not_get_the_person_beside_it():
+    """Larger regions around the box show that person, whose estimate would be certain."""
+    ((x0, y0, x1, y1),) = detect(PHOTO).boxes
+    boxes = np.array([[max(2 * x0 - x1, 0), y0, x0, y1], [x1, y0, min(2 * x1 - x0, 720), y1]])
+    found = detect(PHOTO, boxes)
+    assert (found.certainty < 0.1).all() and (found.scores < 0.5).all()
+    assert (found.keypoints[..., 2].mean(1) < 0.3).all()
+
+
+def test_whom_only_this_search_finds_is_found_again_in_a_clip():
+    """The searches in between lower the score until the person is lost."""
+    picture, of_clip = part(UPPER, 2), ClipDetector(every=1)
+    first = of_clip.detect(picture)
+    assert len(first) == 1
+    followed = of_clip.detect(picture, first)
+    assert followed.scores == UNSEEN * first.scores
+    followed.scores[:] = 0.5 * NEAR_MISS / UNSEEN
+    again = of_clip.detect(picture, followed)
+    np.testing.assert_allclose(again.scores, first.scores, rtol=1e-5)
+
+
 def test_a_person_upside_down_stays_so_in_a_clip(upright):
     picture = part(HALF, 2)
     height, width = picture.shape[:2]
     # Each frame is searched; only in the first one the detector starts in other directions.
-    detector, found = ClipDetector(every=1), None
+    of_clip, found = ClipDetector(every=1), None
     for n in range(3):
         frame = np.full((height + 20, width + 40, 3), 90, np.uint8)
         frame[10 : 10 + height, 4 * n : 4 * n + width] = picture
-        found = detector.detect(frame, found)
+        found = of_clip.detect(frame, found)
         assert len(found) == 1 and error(upright, found.keypoints[0], [4.0 * n, 10.0]) < 0.03
 
 
@@ -144,3 +166,14 @@ def test_the_most_certain_estimate_of_a_person_wins_and_sure_new_people_are_adde
     # An estimate that covers a certain person too replaces nobody.
     kept = [first, person(right, 0.01)]
     assert merged(kept, [person(whole, 0.02)]) == kept
+
+
+def test_the_largest_people_are_kept_of_both_searches(monkeypatch):
+    """A limit leaves out a small person of the first search for a large one of the second."""
+    pose = find_people(PHOTO, again=False)[0][0].pose
+    small = FoundPerson(np.array([0, 0, 20, 20.0]), 0.25, pose)
+    large = FoundPerson(np.array([100, 0, 500, 600.0]), 0.9, pose)
+    monkeypatch.setattr(detector, "_find_upright", lambda *_: ([small], 0))
+    monkeypatch.setattr(detector, "search_again", lambda *_, alone: [small, large])
+    assert find_people(PHOTO, 1) == ([large], 1)
+    assert find_people(PHOTO, 2) == ([small, large], 0)

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from genhmr_jax.recover.options import DEFAULTS
 from genhmr_jax.recover.people import People
-from genhmr_jax.recover.server import answers, serving
+from genhmr_jax.recover.server import answers, serving, worker
 from genhmr_jax.recover.server.settings import Limits
 from support.servers import JPEG, HeldRecoverer, expected, photo, running, wait_for
 
@@ -97,6 +97,49 @@ def test_accept_over_http(server):
     reply = server.post(photo(7), headers={**JPEG, "Accept": "application/x-npz"})
     assert reply.status == 200 and same(load(reply.body), expected(7))
     assert server.post(photo(7), headers={**JPEG, "Accept": "image/png"}).status == 406
+
+
+def test_a_request_that_arrives_with_the_one_before_it_has_its_time(server, model, monkeypatch):
+    """Its connection is not one on which no request is coming."""
+    monkeypatch.setattr(serving, "HEAD_SECONDS", 0.3)
+    body = photo(7)
+    first = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    second = f"POST /v1/recover HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    second += "Content-Type: image/png\r\nConnection: close\r\n\r\n"
+    model.go.clear()
+    try:
+        with server.raw(first + second.encode() + body) as client:
+            wait_for(lambda: model.at_work)
+            time.sleep(1)
+            model.go.set()
+            answers = b""
+            while part := client.recv(65536):
+                answers += part
+    finally:
+        model.go.set()
+    assert answers.count(b"HTTP/1.1 200") == 2
+
+
+def test_a_client_that_leaves_while_its_answer_is_made_is_no_error(model, monkeypatch, capsys):
+    made, go = threading.Event(), threading.Event()
+
+    def slow(*how):
+        made.set()
+        assert go.wait(30)
+        return answers.answer(*how)
+
+    with running(model) as opened:
+        monkeypatch.setattr(worker, "answer", slow)
+        body = photo(7)
+        head = f"POST /v1/recover HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        with opened.raw(head.encode() + b"Content-Type: image/png\r\n\r\n" + body):
+            assert made.wait(30)
+        gone = {"status": "499", "format": "json"}
+        wait_for(lambda: sample(opened, "genhmr_requests_total", **gone))
+        go.set()
+        monkeypatch.undo()
+        assert opened.post(photo(8)).status == 200
+    assert "internal error" not in capsys.readouterr().err
 
 
 def test_a_camera_is_that_of_one_photo(server):

@@ -177,6 +177,27 @@ def test_a_slow_upload_gets_its_refusal(server, path, kind, status):
         assert slow.recv(1000).startswith(f"HTTP/1.1 {status}".encode())
 
 
+def test_a_refusal_in_an_upload_that_has_consent_is_seen(server):
+    """The client sends all before it looks for the answer, which has been decided long before."""
+    head = b"POST /v1/recover HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    head += b"Content-Type: image/png\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    with server.raw(head) as client:
+        assert client.recv(1000).startswith(b"HTTP/1.1 100")
+        for _ in range(7):
+            client.sendall(b"1388\r\n" + bytes(5000) + b"\r\n")
+            time.sleep(0.1)
+        client.sendall(b"0\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def test_a_request_without_consent_is_refused_at_once(server):
+    head = b"POST /v1/recover HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+    start = time.monotonic()
+    with server.raw(head + b"Content-Type: text/plain\r\nExpect: 100-continue\r\n\r\n") as client:
+        assert client.recv(1000).startswith(b"HTTP/1.1 415")
+    assert time.monotonic() - start < 1.5
+
+
 def test_a_refused_body_that_does_not_come_is_not_waited_for(server):
     """Not for as long as an upload may take, which is 10 s."""
     head = b"POST /v1/recover HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"

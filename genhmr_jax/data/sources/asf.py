@@ -98,7 +98,8 @@ def _check_tree(skeleton: Skeleton, path: Path) -> None:
     """Raises InputError unless the bones form one tree, with sane numbers."""
     channels = 6 + sum(len(bone.freedom) for bone in skeleton.bones.values())
     check_joints(max(len(skeleton.bones), len(skeleton.parent)), channels, path)
-    outside = [name for name in skeleton.bones if name not in skeleton.parent]
+    outside = [name for name in skeleton.bones if name not in skeleton.parent or name == _ROOT]
+    outside += [_ROOT] if _ROOT in skeleton.parent else []
     outside += [
         name
         for pair in skeleton.parent.items()

@@ -133,6 +133,7 @@ class Service:
         # read, then before it is decoded.
         self.jobs.check()
         length = request.headers.get("content-length")
+        request.state.reading = True
         body = await self.uploads.read(request.stream(), length, deadline)
         photo = await self._decoded(body, deadline)
         job = Job(photo, format, camera)
@@ -301,9 +302,11 @@ async def _drain(request: Request, start: float) -> None:
 
     A client that is still sending when the connection is closed may not see the answer. As long as
     bytes arrive, it has as much time as a body that is accepted, from `start` of time.monotonic,
-    and as many bytes. One that waits for consent (Expect: 100-continue) has not sent anything.
+    and as many bytes. One that waits for consent (Expect: 100-continue) has not sent anything, if
+    reading has not begun.
     """
-    if request.headers.get("expect", "").lower() == "100-continue":
+    waits = request.headers.get("expect", "").lower() == "100-continue"
+    if waits and not getattr(request.state, "reading", False):
         return
     limits: Limits = request.app.state.limits
     chunks, left = request.stream(), limits.max_bytes

@@ -40,7 +40,7 @@ class Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time of the first request."""
         super().connection_made(transport)
-        self._expect_request()
+        self._expect_request(self.cycle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, which a timer would keep in memory."""
@@ -49,11 +49,12 @@ class Protocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Start the time of the next request."""
-        super().on_response_complete()
-        self._expect_request()
+        last = self.cycle
+        super().on_response_complete()  # the next request may have begun, if it has arrived already
+        self._expect_request(last)
 
-    def _expect_request(self) -> None:
-        self._set_timer(self.loop.call_later(HEAD_SECONDS, self._close_idle, self.cycle))
+    def _expect_request(self, last: Any) -> None:
+        self._set_timer(self.loop.call_later(HEAD_SECONDS, self._close_idle, last))
 
     def _close_idle(self, last: Any) -> None:
         """Close the connection if there is no request after the last one."""

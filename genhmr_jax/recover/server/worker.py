@@ -4,6 +4,7 @@ While a group of photos is recovered, the next ones arrive. The group is therefo
 load, and a photo that comes alone does not wait for others.
 """
 
+import contextlib
 import dataclasses
 import threading
 from concurrent.futures import InvalidStateError, ThreadPoolExecutor
@@ -140,7 +141,9 @@ class Worker:
             if job.abandoned:
                 raise Abandoned
             how = (job.format, ready.focal_from, ready.panel)
-            job.answer.set_result(answer(people, *how, self.recoverer.body))
+            made = answer(people, *how, self.recoverer.body)
+            with contextlib.suppress(InvalidStateError):  # the client has gone away meanwhile
+                job.answer.set_result(made)
         except Exception as error:
             _fail(job, error)
 

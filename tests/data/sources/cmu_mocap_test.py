@@ -202,6 +202,8 @@ def test_a_bent_knee_bends_the_knee_alone(tmp_path):
         (lambda t: t.replace("axis XYZ", "axis ZYX"), "the axis order is ZYX"),
         (lambda t: t.replace("angle deg", "angle rad"), "angles are in rad"),
         (lambda t: t.replace("    lfemur ltibia\n", ""), "outside of one tree: ltibia"),
+        (lambda t: t.replace("ltoes", "root"), "outside of one tree: root"),
+        (lambda t: t.replace("    lfoot ltoes\n", "    lfoot ltoes root\n"), "tree: root"),
         (lambda t: t.replace("length 7.5", "length long"), "line .* cannot be read"),
         (lambda t: t.replace("dof rx ry rz", "dof rx ry rz l"), "may turn"),
         (
