@@ -199,12 +199,29 @@ def _opened(
             try:
                 image.load()
             except Exception as error:  # decoders raise OSError, SyntaxError, zlib.error, ...
-                problem = f"is damaged or truncated ({error})"
-                raise InputError(path, problem, "copy or export the image again") from error
+                raise _damaged(path, error) from error
             if image.mode in ("P", "PA") and image.palette is None:  # Pillow asserts it later
-                problem = "is damaged or truncated (it has no palette)"
-                raise InputError(path, problem, "copy or export the image again")
+                raise _damaged(path, "it has no palette")
             yield image, split
+
+
+def _damaged(path: object, why: object) -> InputError:
+    problem = f"is damaged or truncated ({why})"
+    return InputError(path, problem, "copy or export the image again")
+
+
+def _converted(path: object, image: Image.Image, mode: str) -> Image.Image:
+    """An image in another Pillow mode.
+
+    Raises:
+      InputError: Pillow cannot convert it, because parts of the file contradict each other.
+    """
+    try:
+        return image.convert(mode)
+    except MemoryError:
+        raise
+    except Exception as error:  # such as ValueError, if the transparency is of another mode
+        raise _damaged(path, error) from error
 
 
 def _orientation(image: Image.Image, split: metadata.Split) -> int:
@@ -239,7 +256,7 @@ def _labels(path: Path, image: Image.Image) -> Int[np.ndarray, "H W"]:
         return labels.astype(np.int32)
     if image.mode in ("1", "L") or image.mode.startswith("I"):
         return np.asarray(image).astype(np.int32)
-    rgba = np.asarray(image.convert("RGBA"))
+    rgba = np.asarray(_converted(path, image, "RGBA"))
     labels = rgba[..., 0].astype(np.int32)
     for channel in (1, 2):
         labels <<= 8
@@ -273,7 +290,7 @@ def _to_rgb(path: object, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
         rounded = (np.arange(1 << 16) / 257 + 0.5).astype(np.uint8)
         return np.repeat(rounded[grey][..., None], 3, axis=2)
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
+        rgba = _converted(path, image, "RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else _converted(path, image, "RGB"))

@@ -2,6 +2,8 @@
 gives one clear error."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -117,6 +119,24 @@ def test_a_picture_of_indices_without_a_palette_is_damaged(tmp_path, read):
     length = int.from_bytes(data[start : start + 4], "big") + 12
     path.write_bytes(data[:start] + data[start + length :])
     with pytest.raises(InputError, match=r"x\.png.*no palette.*export the image again"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [read_image, upright_file])
+def test_transparency_of_another_kind_of_picture_is_damage(tmp_path, read):
+    """A second header after the pixels, and the transparent colour of its kind."""
+    path, form = tmp_path / "x.png", io.BytesIO()
+    Image.new("P", (20, 20)).save(form, "PNG")
+
+    def chunk(kind, data):
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20, 20, 8, 2, 0, 0, 0))
+    data = form.getvalue()
+    end = data.index(b"IEND") - 4
+    path.write_bytes(data[:end] + header + chunk(b"tRNS", bytes(6)) + data[end:])
+    with pytest.raises(InputError, match=r"x\.png.*damaged.*export the image again"):
         read(path)
 
 
