@@ -19,7 +19,15 @@ from jaxtyping import Float, Int, UInt8
 
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.image_files import find_images
-from genhmr_jax.io.images import MAX_SIDE, read_image
+from genhmr_jax.io.images import read_image
+from genhmr_jax.io.video_frames import (
+    MOST_PIXELS,
+    check_size,
+    display_matrix,
+    is_cover,
+    square_size,
+    upright,
+)
 
 SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts"),
@@ -36,8 +44,6 @@ FORMATS = (
 """FFmpeg's names of the formats that are read. Others name further files or addresses to open, such
 as the playlists of HLS and concat, and FFmpeg recognises them by their content, not their suffix.
 """
-MOST_PIXELS = 1 << 26
-"""Width x height of a frame: twice 8K."""
 _CONVERT = "convert it to MP4 (H.264), or give a folder with its frames as pictures"
 _COPY = "copy or export the video again"
 
@@ -214,17 +220,16 @@ class _Video(FrameSource):
             fps, unit = float(rate or PICTURE_RATE), stream.time_base
         # 2. The first frame tells the upright size.
         with self._opened() as (container, stream):
-            opening = next(self._decoded(container, stream), None)
-            if opening is None:
+            opening, pixels = next(self._decoded(container, stream), None), None
+            if opening is not None:
+                self.stored = square_size(opening, stream)
+                check_size(path, *self.stored)
+                # Only of this frame: asking each one for it would keep them all, in cycles.
+                self.matrix = display_matrix(opening)
+                pixels = self._pixels(opening)
+            if pixels is None:
                 raise InputError(path, "has no frame that can be decoded", _CONVERT)
-            self.stored = _square_size(opening, stream)
-            width, height = self.stored
-            if not 0 < width <= MAX_SIDE or not 0 < height or width * height > MOST_PIXELS:
-                problem = f"has frames of {width} x {height} px"
-                raise InputError(path, problem, "scale it down")
-            # Only of this frame: asking each one for it would keep them all, in reference cycles.
-            self.matrix = _display_matrix(opening)
-            height, width = self._pixels(opening).shape[:2]
+            height, width = pixels.shape[:2]
         if not stamps:
             raise InputError(path, "has no frame that is whole", _COPY)
         # 3. Files without time stamps (some AVI) have a constant rate, and are read from the start.
@@ -268,7 +273,10 @@ class _Video(FrameSource):
             if place == self.count:
                 break
             if self.indices[place] == index:
-                yield Frame(index, float(self.times[place]), self._pixels(frame))
+                if (pixels := self._pixels(frame)) is not None:
+                    yield Frame(index, float(self.times[place]), pixels)
+                else:
+                    passed_over += 1
                 place += 1
             if place == self.count:
                 break
@@ -298,9 +306,12 @@ class _Video(FrameSource):
             raise InputError(self.path, problem, _CONVERT) from error
         with container:
             # A picture of the album's cover is a stream too.
-            streams = [s for s in container.streams.video if not _is_cover(s)]
+            streams = [s for s in container.streams.video if not is_cover(s)]
             if not streams:
                 raise InputError(self.path, "has no video stream", _CONVERT)
+            # A decoder asks for the memory of the frames that the file claims to have.
+            check_size(self.path, max(streams[0].width, 1), max(streams[0].height, 1))
+            streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}
             yield container, streams[0]
 
     def _stamps(self, container: Any, stream: Any) -> tuple[list[int | None], bool]:
@@ -337,11 +348,14 @@ class _Video(FrameSource):
             with contextlib.suppress(self.av.FFmpegError):
                 yield from packet.decode()
 
-    def _pixels(self, frame: Any) -> UInt8[np.ndarray, "H W 3"]:
-        """Upright RGB with square pixels, of the size that the first frame has."""
+    def _pixels(self, frame: Any) -> UInt8[np.ndarray, "H W 3"] | None:
+        """Upright RGB with square pixels, of the size of the first frame; None of a damaged one."""
         width, height = self.stored
-        pixels = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
-        return np.ascontiguousarray(_upright(pixels, self.matrix))
+        try:
+            pixels = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+        except self.av.FFmpegError:
+            return None
+        return np.ascontiguousarray(upright(pixels, self.matrix))
 
 
 def pyav(path: Path) -> types.ModuleType:
@@ -357,36 +371,6 @@ def pyav(path: Path) -> types.ModuleType:
         raise InputError(path, "videos need PyAV", remedy) from error
     av.logging.set_level(None)  # damage is told once, by FrameSource.warning
     return av
-
-
-def _is_cover(stream: Any) -> bool:
-    """Whether a stream is a picture of a cover."""
-    return bool(stream.disposition & stream.disposition.attached_pic)
-
-
-def _square_size(frame: Any, stream: Any) -> tuple[int, int]:
-    """Width and height of a stored frame with square pixels (those of DVD and HDV are not)."""
-    return round(frame.width * float(stream.sample_aspect_ratio or 1)), frame.height
-
-
-def _display_matrix(frame: Any) -> Int[np.ndarray, "2 2"]:
-    """How the stored frame is shown: shown (x, y) = matrix @ stored (x, y).
-
-    Phones rotate by this matrix (ISO 14496-12, track header). FFmpeg keeps its order: a, b, u, c,
-    d, v, x, y, w with x' = a x + c y and y' = b x + d y.
-    """
-    entry = frame.side_data.get("DISPLAYMATRIX")
-    if entry is not None:
-        a, b, _, c, d = np.frombuffer(bytes(entry), np.int32)[:5]
-        return np.array([[a, c], [b, d]])
-    return np.eye(2, dtype=np.int64)
-
-
-def _upright(pixels: np.ndarray, matrix: Int[np.ndarray, "2 2"]) -> np.ndarray:
-    """The picture as shown: quarter turns and mirror images."""
-    if abs(matrix[0, 1]) > abs(matrix[0, 0]):
-        pixels, matrix = pixels.swapaxes(0, 1), matrix[:, ::-1]
-    return pixels[:: -1 if matrix[1, 1] < 0 else 1, :: -1 if matrix[0, 0] < 0 else 1]
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:

@@ -322,6 +322,43 @@ def test_a_playlist_opens_no_other_file(tmp_path, clip, playlist):
 
 def test_giant_frames_are_refused(clip, monkeypatch):
     """The shape of the pixels in a file can make a frame a thousand times as wide."""
-    monkeypatch.setattr(video, "_square_size", lambda frame, stream: (1 << 16, frame.height))
+    monkeypatch.setattr(video, "square_size", lambda frame, stream: (1 << 16, frame.height))
     with pytest.raises(InputError, match="has frames of 65536 x"):
+        open_clip(clip)
+
+
+def test_a_header_of_giant_frames_is_refused_before_they_are_decoded(av, tmp_path, monkeypatch):
+    """The decoder would ask for their memory."""
+    path = tmp_path / "giant.gif"
+    pixels = b"\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00"
+    path.write_bytes(
+        b"GIF89a\x20\x4e\xe0\x2e\x80\x00\x00" + bytes(6) + b"," + bytes(4) + pixels + b";"
+    )
+    monkeypatch.setattr(video._Video, "_decoded", None)
+    with pytest.raises(InputError, match="has frames of 20000 x 12000 px; scale it down"):
+        open_clip(path)
+
+
+def test_a_frame_that_cannot_be_converted_is_passed_over(av, clip, monkeypatch):
+    """As one that cannot be decoded; without a first frame there is no clip."""
+    source, made = open_clip(clip), []
+
+    class Damaged:
+        def __init__(self, frame):
+            self.pts = frame.pts
+
+        def reformat(self, **how):
+            raise av.error.BlockingIOError(11, "temporarily unavailable")
+
+    def decoded(self, container, stream):
+        for number, frame in enumerate(container.decode(stream)):
+            made.append(number)
+            yield Damaged(frame) if number in (3, 4) else frame
+
+    monkeypatch.setattr(video._Video, "_decoded", decoded)
+    found = [frame.index for frame in source.frames()]
+    assert found == [n for n in range(COUNT) if n not in (3, 4)] and made == list(range(COUNT))
+    assert "2 frames cannot be decoded" in source.warning
+    monkeypatch.setattr(video._Video, "_pixels", lambda self, frame: None)
+    with pytest.raises(InputError, match="no frame that can be decoded"):
         open_clip(clip)
