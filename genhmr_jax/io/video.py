@@ -353,7 +353,9 @@ class _Video(FrameSource):
         width, height = self.stored
         try:
             pixels = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
-        except self.av.FFmpegError:
+        except self.av.FFmpegError as error:
+            if isinstance(error, MemoryError):
+                raise
             return None
         return np.ascontiguousarray(upright(pixels, self.matrix))
 

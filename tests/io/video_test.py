@@ -344,11 +344,13 @@ def test_a_frame_that_cannot_be_converted_is_passed_over(av, clip, monkeypatch):
     source, made = open_clip(clip), []
 
     class Damaged:
+        error = av.error.BlockingIOError
+
         def __init__(self, frame):
             self.pts = frame.pts
 
         def reformat(self, **how):
-            raise av.error.BlockingIOError(11, "temporarily unavailable")
+            raise self.error(11, "temporarily unavailable")
 
     def decoded(self, container, stream):
         for number, frame in enumerate(container.decode(stream)):
@@ -359,6 +361,9 @@ def test_a_frame_that_cannot_be_converted_is_passed_over(av, clip, monkeypatch):
     found = [frame.index for frame in source.frames()]
     assert found == [n for n in range(COUNT) if n not in (3, 4)] and made == list(range(COUNT))
     assert "2 frames cannot be decoded" in source.warning
+    Damaged.error = av.error.MemoryError
+    with pytest.raises(MemoryError):
+        list(source.frames())
     monkeypatch.setattr(video._Video, "_pixels", lambda self, frame: None)
     with pytest.raises(InputError, match="no frame that can be decoded"):
         open_clip(clip)
