@@ -28,9 +28,10 @@ PENALTIES = np.array([0.0, 0.1, 0.1])
 """Metres: what a frame of an assignment costs in `best_sequence`, if its keypoints are certain."""
 TURN = 1.0
 """Metres: what a turn by pi radians from frame to frame costs in `best_sequence`."""
-OUTLIER, SPAN = 0.3, 8
-"""Metres: what it costs `best_sequence` to leave out a frame with certain keypoints. Frames: the
-longest step from one that is not left out to the next."""
+OUTLIER, RATE, SPAN = 0.3, 30, 8
+"""Metres: what it costs `best_sequence` to leave out a frame with certain keypoints, at RATE frames
+a second or more; at lower rates as much more, because people move further from frame to frame.
+Frames: the longest step from one that is not left out to the next."""
 _LEFT = [SMPL24.index("left_hip"), SMPL24.index("left_shoulder")]
 _RIGHT = [SMPL24.index("right_hip"), SMPL24.index("right_shoulder")]
 _LEG = ("knee", "ankle", "big_toe", "heel")
@@ -162,11 +163,13 @@ def _changed(value: Array | None, change: Callable[[Array], Array]) -> Array | N
 def best_sequence(
     joints: Float[np.ndarray, "T A J 3"],
     confidence: Float[np.ndarray, "T"],
+    interval: float,
 ) -> tuple[Int[np.ndarray, "T"], Bool[np.ndarray, "T"]]:
     """The most likely answer in each of the frames of one person (Viterbi 1967).
 
     In some frames no answer is right. They are left out: the motion continues from the frame before
-    them to the one after them. The sequence minimises a sum in metres, over the other frames, of
+    them to the one after them. The first and the last frame are not: at an end, a fast motion would
+    cost more than to leave it out. The sequence minimises a sum of metres, over the others, of
 
     - the penalty of its assignment, times the square of the keypoints' confidence, which falls
       where the detector confuses left and right,
@@ -179,6 +182,7 @@ def best_sequence(
     Args:
       joints: metres; only their positions relative to the first joint count.
       confidence: mean of the detected keypoints, 0..1.
+      interval: seconds from one frame of the clip to the next.
 
     Returns:
       the index of the assignment in each frame, and whether it is part of the sequence. Frames that
@@ -187,10 +191,10 @@ def best_sequence(
     change = _Change(joints)
     own = PENALTIES * confidence[:, None] ** 2
     count, assignments = own.shape
-    passed = np.concatenate([[0.0], np.cumsum(OUTLIER * confidence**2)])
-    # 1. The smallest sum up to each frame and answer. All frames before it are left out, or those
-    # between it and one of the SPAN frames before it.
-    total = passed[:count, None] + own
+    price = OUTLIER * max(1.0, RATE * interval)
+    passed = np.concatenate([[0.0], np.cumsum(price * confidence**2)])
+    # 1. The smallest sum up to each frame and answer, from one of the SPAN frames before it.
+    total = np.tile(own[:1], (count, 1))
     origins = np.full((count, assignments), -1)  # indices into the flat `total`
     for t in range(1, count):
         earlier = np.arange(max(t - SPAN, 0), t)
@@ -198,12 +202,11 @@ def best_sequence(
         steps = total[earlier][..., None] + change(earlier, t) + left_out[:, None, None]
         steps = steps.reshape(-1, assignments)
         best = steps.argmin(0)
-        value = steps[best, np.arange(assignments)] + own[t]
-        origins[t] = np.where(value < total[t], earlier[0] * assignments + best, -1)
-        total[t] = np.minimum(value, total[t])
+        origins[t] = earlier[0] * assignments + best
+        total[t] = steps[best, np.arange(assignments)] + own[t]
     # 2. Backwards from the best end.
     answer, fits = np.zeros(count, int), np.zeros(count, bool)
-    state = int((total + (passed[-1] - passed[1:])[:, None]).argmin())
+    state = (count - 1) * assignments + int(total[-1].argmin())
     while state >= 0:
         t, a = divmod(state, assignments)
         answer[t], fits[t] = a, True

@@ -71,13 +71,14 @@ def steady_person(
     frames = np.asarray(rows["frame"][mine])
     # 1. The likely sequence of answers.
     confidence = rows["keypoints"][mine, :, 2].mean(-1)
-    answer, fits = best_sequence(rows["joints"][mine], confidence)
-    # 2. Segments between long gaps, and windows in each.
     count = len(times)
+    interval = float(np.median(np.diff(times))) if count > 1 else 0.0
+    answer, fits = best_sequence(rows["joints"][mine], confidence, interval)
+    # 2. Segments between long gaps, and windows in each.
     contact = np.zeros((count, 2), np.float32) if contact is None else contact
     state = np.full(count, ABSENT)
     found: dict[str, np.ndarray] = {}
-    longest = max(LONGEST_GAP, 1.5 * np.median(np.diff(times))) if count > 1 else LONGEST_GAP
+    longest = max(LONGEST_GAP, 1.5 * interval)
     breaks = np.flatnonzero(np.diff(times[frames]) > longest) + 1
     for part in np.split(np.arange(len(mine)), breaks):
         segment = _Segment(rows, mine[part], answer[part], fits[part], betas, times, contact)

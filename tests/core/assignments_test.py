@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import SMPL24
 
 from genhmr_jax.core import assignments
@@ -92,6 +93,8 @@ def angle(first, second):
 def total(sequence, joints, confidence):
     """What `best_sequence` minimises, term by term; None: the frame is left out."""
     found, before = 0.0, None
+    if sequence[0] is None or sequence[-1] is None:
+        return np.inf
     for t, a in enumerate(sequence):
         if a is None:
             found += OUTLIER * confidence[t] ** 2
@@ -106,7 +109,7 @@ def total(sequence, joints, confidence):
             found += np.mean([np.hypot(np.hypot(*d[:2]), d[2]) for d in moved])
             found += TURN * angle(last, now) / np.pi
         before = t
-    return np.inf if before is None else found
+    return found
 
 
 @pytest.mark.parametrize("span", (2, 8))
@@ -121,7 +124,7 @@ def test_the_best_of_all_sequences(seed, span, monkeypatch):
     confidence = rng.uniform(0.2, 1, frames)
     sequences = list(itertools.product((*range(count), None), repeat=frames))
     values = [total(sequence, joints, confidence) for sequence in sequences]
-    answer, fits = best_sequence(joints, confidence)
+    answer, fits = best_sequence(joints, confidence, 1 / 60)
     best = sequences[int(np.argmin(values))]
     assert [int(a) if fit else None for a, fit in zip(answer, fits, strict=True)] == list(best)
     assert len(set(answer.tolist())) > 1
@@ -138,9 +141,23 @@ def test_a_frame_without_a_right_answer_does_not_change_the_others():
     joints[8] = turned[8] * [-1, 1, 1] + rng.normal(0, 0.1, (3, 24, 3))
     joints[8, 1] = motion[8] + rng.normal(0, 0.2, (24, 3))
     joints[20:23] = rng.normal(0, 0.5, (3, 3, 24, 3))
-    answer, fits = best_sequence(joints, np.full(30, 0.8))
+    answer, fits = best_sequence(joints, np.full(30, 0.8), 1 / 30)
     assert np.flatnonzero(~fits).tolist() == [8, 20, 21, 22]
     assert answer[8] == 1 and not answer[fits].any()
+
+
+@pytest.mark.parametrize("rate", (3, 5, 10, 30))
+def test_fast_motion_is_not_left_out(rate):
+    """Someone who runs and turns, to the end of the clip, at any frame rate."""
+    t = np.arange(2 * rate) / rate
+    rng = np.random.default_rng(0)
+    body = rng.normal(0, 0.3, (24, 3))
+    swing = 0.08 * np.sin(2 * np.pi * 1.3 * t)[:, None, None] * rng.normal(0, 1, (24, 3))
+    turn = Rotation.from_euler("y", 180 * t[:, None], degrees=True)
+    motion = np.stack([r.apply(pose) for r, pose in zip(turn, body + swing, strict=True)])
+    joints = np.stack([motion, motion * [1, 1, -1], motion * [1, 1, -1]], 1)
+    answer, fits = best_sequence(joints, np.full(len(t), 0.7), 1 / rate)
+    assert fits.all() and (rate < 5 or not answer.any())
 
 
 def test_frames_with_exchanged_sides_are_repaired():
@@ -156,10 +173,10 @@ def test_frames_with_exchanged_sides_are_repaired():
     # Where the person is does not count.
     joints += rng.normal(0, 1.0, (frames, 3, 1, 3))
     sure = np.full(frames, 0.9)
-    found, fits = best_sequence(joints, sure)
+    found, fits = best_sequence(joints, sure, 1 / 30)
     assert fits.all()
     assert np.flatnonzero(found == 1).tolist() == wrong and set(found.tolist()) == {0, 1}
-    only = best_sequence(joints[:1], sure[:1])
+    only = best_sequence(joints[:1], sure[:1], 0.0)
     assert [part.tolist() for part in only] == [[0], [True]]
 
 
