@@ -119,15 +119,15 @@ class RowTable:
         self._write_head()
 
     def read(self) -> dict[str, np.ndarray]:
-        """Every column as a read-only memory map (N, ...); empty without any rows."""
-        if not self._rows:
-            return {
-                name: np.zeros((0, *shape), kind) for name, (shape, kind) in self._types.items()
-            }
-        return {
-            name: np.memmap(self._file(name), kind, "r", shape=(self._rows, *shape))
-            for name, (shape, kind) in self._types.items()
-        }
+        """Every column as a read-only memory map (N, ...), or an array if it has no elements."""
+        found = {}
+        for name, (shape, kind) in self._types.items():
+            whole = (self._rows, *shape)
+            if 0 in whole:  # an empty file cannot be mapped
+                found[name] = np.zeros(whole, kind)
+            else:
+                found[name] = np.memmap(self._file(name), kind, "r", shape=whole)
+        return found
 
     def delete(self) -> None:
         """Delete the folder and its files."""

@@ -66,6 +66,15 @@ def test_an_empty_table(tmp_path):
         RowTable.open(empty.path)
 
 
+def test_a_column_without_elements(tmp_path):
+    """Such as the people's features of a system without an image encoder."""
+    table = RowTable(tmp_path / "table", {})
+    table.append({"a": np.zeros((2, 0), np.uint8), "b": np.arange(2)})
+    found = RowTable.open(tmp_path / "table").read()
+    assert found["a"].shape == (2, 0) and found["a"].dtype == np.uint8
+    assert found["b"].tolist() == [0, 1]
+
+
 def test_an_interrupted_append_is_undone(table):
     """The process ends between two columns: some have rows, or parts of one, beyond the head."""
     for name, more in (("index", b"1234" * 2), ("pose", b"12345")):
