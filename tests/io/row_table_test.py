@@ -67,7 +67,7 @@ def test_an_empty_table(tmp_path):
 
 
 def test_a_column_without_elements(tmp_path):
-    """Such as the people's features of a system without an image encoder."""
+    """Its file is empty, and cannot be mapped."""
     table = RowTable(tmp_path / "table", {})
     table.append({"a": np.zeros((2, 0), np.uint8), "b": np.arange(2)})
     found = RowTable.open(tmp_path / "table").read()
