@@ -31,7 +31,7 @@ TURN = 1.0
 OUTLIER, RATE, SPAN = 0.3, 30, 8
 """Metres: what it costs `best_sequence` to leave out a frame with certain keypoints, at RATE frames
 a second or more; at lower rates as much more, because people move further from frame to frame.
-Frames: the longest step from one that is not left out to the next."""
+Frames: the longest step from one that is not left out to the next, or from an end of the clip."""
 _LEFT = [SMPL24.index("left_hip"), SMPL24.index("left_shoulder")]
 _RIGHT = [SMPL24.index("right_hip"), SMPL24.index("right_shoulder")]
 _LEG = ("knee", "ankle", "big_toe", "heel")
@@ -168,8 +168,7 @@ def best_sequence(
     """The most likely answer in each of the frames of one person (Viterbi 1967).
 
     In some frames no answer is right. They are left out: the motion continues from the frame before
-    them to the one after them. The first and the last frame are not: at an end, a fast motion would
-    cost more than to leave it out. The sequence minimises a sum of metres, over the others, of
+    them to the one after them. The sequence minimises a sum of metres, over the others, of
 
     - the penalty of its assignment, times the square of the keypoints' confidence, which falls
       where the detector confuses left and right,
@@ -193,8 +192,9 @@ def best_sequence(
     count, assignments = own.shape
     price = OUTLIER * max(1.0, RATE * interval)
     passed = np.concatenate([[0.0], np.cumsum(price * confidence**2)])
-    # 1. The smallest sum up to each frame and answer, from one of the SPAN frames before it.
-    total = np.tile(own[:1], (count, 1))
+    # 1. The smallest sum up to each frame and answer, from the start or one of SPAN frames before.
+    at = np.arange(count)
+    total = np.where(at < SPAN, passed[:-1], np.inf)[:, None] + own
     origins = np.full((count, assignments), -1)  # indices into the flat `total`
     for t in range(1, count):
         earlier = np.arange(max(t - SPAN, 0), t)
@@ -202,11 +202,13 @@ def best_sequence(
         steps = total[earlier][..., None] + change(earlier, t) + left_out[:, None, None]
         steps = steps.reshape(-1, assignments)
         best = steps.argmin(0)
-        origins[t] = earlier[0] * assignments + best
-        total[t] = steps[best, np.arange(assignments)] + own[t]
+        value = steps[best, np.arange(assignments)] + own[t]
+        origins[t] = np.where(value < total[t], earlier[0] * assignments + best, -1)
+        total[t] = np.minimum(value, total[t])
     # 2. Backwards from the best end.
     answer, fits = np.zeros(count, int), np.zeros(count, bool)
-    state = (count - 1) * assignments + int(total[-1].argmin())
+    rest = np.where(at >= count - SPAN, passed[-1] - passed[1:], np.inf)
+    state = int((total + rest[:, None]).argmin())
     while state >= 0:
         t, a = divmod(state, assignments)
         answer[t], fits[t] = a, True
