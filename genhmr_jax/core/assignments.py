@@ -168,15 +168,17 @@ def best_sequence(
     """The most likely answer in each of the frames of one person (Viterbi 1967).
 
     In some frames no answer is right. They are left out: the motion continues from the frame before
-    them to the one after them. The sequence minimises a sum of metres, over the others, of
+    them to the one after them. The sequence has the smallest sum, in metres, over the other frames,
+    of
 
     - the penalty of its assignment, times the square of the keypoints' confidence, which falls
       where the detector confuses left and right,
     - the mean distance of its joints from those in the frame before,
     - TURN times the angle by which hips and shoulders turn from the frame before, over pi,
 
-    and for each frame that is left out of OUTLIER times the square of the confidence. A body turned
-    back to front for n frames costs two turns, and the right one n penalties.
+    and, for each frame that is left out, of OUTLIER times the square of the confidence (more below
+    RATE frames a second). A body turned back to front for n frames costs two turns, and the right
+    one n penalties.
 
     Args:
       joints: metres; only their positions relative to the first joint count.

@@ -224,7 +224,7 @@ class _Video(FrameSource):
             if opening is not None:
                 self.stored = square_size(opening, stream)
                 check_size(path, *self.stored)
-                # Only of this frame: asking each one for it would keep them all, in cycles.
+                # Only of this frame: each frame that is asked for it is kept, in a reference cycle.
                 self.matrix = display_matrix(opening)
                 pixels = self._pixels(opening)
             if pixels is None:
