@@ -309,6 +309,11 @@ class _Video(FrameSource):
             streams = [s for s in container.streams.video if not is_cover(s)]
             if not streams:
                 raise InputError(self.path, "has no video stream", _CONVERT)
+            # FFmpeg has no decoder for some codecs, and for those whose name is damaged.
+            streams = [s for s in streams if s.codec_context is not None]
+            if not streams:
+                problem = "has a video stream of a codec that FFmpeg does not know"
+                raise InputError(self.path, problem, _CONVERT)
             # A decoder asks for the memory of the frames that the file claims to have.
             check_size(self.path, max(streams[0].width, 1), max(streams[0].height, 1))
             streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}

@@ -320,6 +320,18 @@ def test_a_playlist_opens_no_other_file(tmp_path, clip, playlist):
         open_clip(tmp_path / "x.mp4")
 
 
+def test_a_codec_without_a_decoder_is_refused(clip, tmp_path):
+    """FFmpeg gives such a stream no decoder, not even a size."""
+    path, content = tmp_path / "unknown.mp4", clip.read_bytes()
+    names = [name for name in (b"avc1", b"mp4v") if name in content]
+    assert names
+    for name in names:
+        content = content.replace(name, b"zzzz")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="unknown.mp4: has a video stream of a codec that FFmpeg"):
+        open_clip(path)
+
+
 def test_giant_frames_are_refused(clip, monkeypatch):
     """The shape of the pixels in a file can make a frame a thousand times as wide."""
     monkeypatch.setattr(video, "square_size", lambda frame, stream: (1 << 16, frame.height))

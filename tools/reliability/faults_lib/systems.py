@@ -52,6 +52,7 @@ SYSTEMS = (
     System("hmr2 on stored rows", "regressors/tiny", _CROPS, records="crops/train/*.npy"),
     System("hmr2 on photos", "regressors/tiny", _PHOTOS, records="built/*/train/*/*array_record*"),
     System("tokenhmr", "regressors/tiny_tokenhmr", _CROPS, records="crops/train/*.npy"),
+    System("mqhmr", "regressors/tiny_mqhmr", _CROPS, records="crops/train/*.npy"),
     System("lifter", "lifter/tiny", ("data.images={data}/people",)),
     System("hand lifter", "hand_lifter/tiny", ("data.images={data}/hands",)),
     System("mesh2d", "mesh2d/tiny"),
