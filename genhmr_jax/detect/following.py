@@ -8,7 +8,7 @@ MediaPipe's pose tracking (Bazarevsky et al., "BlazePose", 2020, arXiv:2006.1020
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from genhmr_jax.detect import blazepose
@@ -94,14 +94,20 @@ class ClipDetector:
         found, left_out = find_people(*arguments, again=again)
         found = self._certain(pixels, found, previous)
         # The search overlooks people at times, for example those whom another one half hides.
-        overlooked = previous.only(~_found_again(previous, found))
+        again_found, _ = _same_people(previous, found)
+        overlooked = previous.only(np.setdiff1d(np.arange(len(previous)), again_found))
         overlooked.scores[:] *= UNSEEN
         overlooked = overlooked.only(overlooked.scores >= NEAR_MISS)
         people = without_twins([*found, *self._followed(pixels, overlooked)])
         if not again and len(previous) and not people:
             # The last one is lost. It may be someone whom only the second search finds.
             people, left_out = find_people(*arguments, again=True)
-        left_out += max(len(people) - self.max_people, 0)
+        if len(people) > self.max_people:
+            left_out += len(people) - self.max_people
+            # Nobody takes the place of a person of the frame before whom this search has missed.
+            _, known = _same_people(previous, people)
+            order = sorted(range(len(people)), key=lambda i: i not in known)
+            people = [people[i] for i in order]
         return dataclasses.replace(as_detections(people[: self.max_people]), left_out=left_out)
 
     def _certain(
@@ -178,18 +184,19 @@ def _crowded(boxes: Float[np.ndarray, "P 4"]) -> bool:
     return bool((np.triu(box_overlap(boxes[:, None], boxes[None]), 1) > OVERLAP).any())
 
 
-def _found_again(previous: Detections, found: list[FoundPerson]) -> Bool[np.ndarray, "P"]:
-    """Which people of the frame before a search has found, each of them another one."""
-    again = np.zeros(len(previous), bool)
-    if len(previous) and found:
-        boxes = np.stack([person.box for person in found])
-        keypoints = np.stack([person.pose.keypoints for person in found])
-        alike = keypoint_similarity(
-            previous.keypoints, keypoints, box_areas(previous.boxes), box_areas(boxes)
-        )
-        rows, columns = linear_sum_assignment(-alike)
-        again[rows] = alike[rows, columns] > AGAIN
-    return again
+def _same_people(
+    previous: Detections, found: list[FoundPerson]
+) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """Numbers of people in the frame before, and of the same ones among those found now."""
+    if not len(previous) or not found:
+        return np.zeros(0, int), np.zeros(0, int)
+    boxes = np.stack([person.box for person in found])
+    keypoints = np.stack([person.pose.keypoints for person in found])
+    areas = box_areas(previous.boxes), box_areas(boxes)
+    alike = keypoint_similarity(previous.keypoints, keypoints, *areas)
+    rows, columns = linear_sum_assignment(-alike)
+    same = alike[rows, columns] > AGAIN
+    return rows[same], columns[same]
 
 
 def _differ(region: Region, other: Region) -> bool:

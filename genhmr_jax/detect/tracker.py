@@ -22,6 +22,7 @@ LOST = 2.0
 """Seconds without a detection after which a track ends."""
 UNCERTAIN_HITS, UNCERTAIN_LOST = 3, 0.25
 """A track of fewer detections ends after this many seconds without one."""
+_INTERVALS = 1.5  # between frames, within which no track ends: times of frames are not regular
 # Smallest likeness (see _likeness) of a detection and a track in the two stages.
 LIKE_HIGH, LIKE_LOW = 0.3, 0.4
 OTHER_LOOK, SAME_LOOK = 0.45, 0.85
@@ -94,9 +95,14 @@ class _Track:
 
 
 class Tracker:
-    """Identities over the frames of a clip, which are given in order."""
+    """Identities over the frames of a clip, which are given in order.
 
-    def __init__(self) -> None:
+    Args:
+      interval: seconds between two frames. No track ends before the next frame could continue it.
+    """
+
+    def __init__(self, interval: float = 0.0) -> None:
+        self._longest = _INTERVALS * interval
         self._tracks: list[_Track] = []
         self._next, self._time = 1, -np.inf
 
@@ -124,10 +130,9 @@ class Tracker:
             raise ValueError(f"a frame at {time} s after one at {self._time} s")
         looks = np.zeros((len(detections), LOOK_SIZE)) if looks is None else looks
         # 1. Tracks that are not over.
+        lost = lambda track: LOST if track.hits >= UNCERTAIN_HITS else UNCERTAIN_LOST
         self._tracks = [
-            track
-            for track in self._tracks
-            if time - track.time <= (LOST if track.hits >= UNCERTAIN_HITS else UNCERTAIN_LOST)
+            track for track in self._tracks if time - track.time <= max(lost(track), self._longest)
         ]
         # 2. Association: (detection, track) pairs, in stages.
         likeness = _likeness(time, self._tracks, detections, looks)

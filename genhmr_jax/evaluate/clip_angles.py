@@ -11,7 +11,7 @@ from genhmr_jax.evaluate.clip_metrics import matched_frames
 from genhmr_jax.evaluate.clip_split import COUNT, KnownClip, open_clips
 from genhmr_jax.evaluate.clips import recover
 from genhmr_jax.geometry.anatomy import ANGLES
-from genhmr_jax.geometry.motion import Motion
+from genhmr_jax.geometry.motion import OBSERVED, Motion
 from genhmr_jax.recover.angles import PersonAngles, angles_of
 from genhmr_jax.recover.clip_recovery import ClipOptions
 from genhmr_jax.recover.motions import motions_of_clip
@@ -89,7 +89,7 @@ def known_motion(truth: KnownClip) -> Motion:
     poses = np.concatenate([truth.global_orient, truth.body_pose], 1).reshape(frames, 24, 3)
     return Motion(
         name="person 1", times=truth.times, betas=truth.betas, poses=poses,
-        translation=truth.translation, present=np.ones(frames, bool),
+        translation=truth.translation, state=np.full(frames, OBSERVED),
         confidence=np.ones((frames, 24), np.float32),
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation, Slerp
 
 CAMERA, WORLD = "camera", "world"
@@ -23,7 +23,7 @@ class Motion:
       poses: (F, J, 3) axis-angle, radians; joint 0 is global_orient, in `axes`. J is 24, or 52 for
         a body with fingers (geometry/fingers.py).
       translation: (F, 3) metres of the model origin (which is not the pelvis), in `axes`.
-      present: (F,) whether the body is known in a frame. The other rows have no meaning.
+      state: (F,) ABSENT, OBSERVED or FILLED. The rows of ABSENT frames have no meaning.
       confidence: (F, J) 0..1 of each joint; NaN without an estimate.
       axes: CAMERA or WORLD.
     """
@@ -33,12 +33,17 @@ class Motion:
     betas: Float[np.ndarray, "10"]
     poses: Float[np.ndarray, "F J 3"]
     translation: Float[np.ndarray, "F 3"]
-    present: Bool[np.ndarray, "F"]
+    state: Int[np.ndarray, "F"]
     confidence: Float[np.ndarray, "F J"]
     axes: str = CAMERA
 
     def __len__(self) -> int:
         return len(self.times)
+
+    @property
+    def present(self) -> Bool[np.ndarray, "F"]:
+        """Whether the body is known in a frame."""
+        return self.state != ABSENT
 
     @property
     def rate(self) -> float:
@@ -48,7 +53,7 @@ class Motion:
     def continuous(self) -> "Motion":
         """From the first to the last known frame, with interpolated rows where it is not known.
 
-        Rotations are interpolated on the shortest arc, translations linearly. `present` still
+        Rotations are interpolated on the shortest arc, translations linearly. `state` still
         tells which rows were known.
 
         Raises:
@@ -69,6 +74,16 @@ class Motion:
             times=times,
             poses=poses.astype(np.float32),
             translation=np.stack(lines, -1).astype(np.float32),
-            present=self.present[span],
+            state=self.state[span],
             confidence=self.confidence[span],
         )
+
+
+def nearest_frames(
+    times: Float[np.ndarray, "F"], at: Float[np.ndarray, "N"]
+) -> Int[np.ndarray, "N"]:
+    """The frame of increasing `times` that is nearest to each time of `at`, the earlier of two."""
+    after = np.searchsorted(times, at).clip(1, max(len(times) - 1, 1))
+    if len(times) == 1:
+        return after - 1
+    return after - (at - times[after - 1] <= times[after] - at)

@@ -104,11 +104,11 @@ def name_outputs(
         that must stay.
     """
     schemes = (
-        lambda path: f"{path.stem}_{path.suffix[1:].lower()}",
-        lambda path: f"{path.resolve().parent.name}_{path.stem}",
-        lambda path: f"{path.resolve().parent.name}_{path.stem}_{path.suffix[1:].lower()}",
+        lambda path: "_".join(_split(path)).rstrip("_"),
+        lambda path: f"{path.resolve().parent.name}_{_split(path)[0]}",
+        lambda path: f"{path.resolve().parent.name}_{'_'.join(_split(path))}".rstrip("_"),
     )
-    stems = [_cut(path.stem) for path in files]
+    stems = [_cut(_split(path)[0]) for path in files]
     for scheme in schemes:
         counts = Counter(stem.lower() for stem in stems)
         kept = [counts[stem.lower()] == 1 and not refused(stem) for stem in stems]
@@ -123,6 +123,13 @@ def name_outputs(
         taken.add(stem.lower())
         stems[index] = stem
     return [ImageFile(path, stem) for path, stem in zip(files, stems, strict=True)]
+
+
+def _split(path: Path) -> tuple[str, str]:
+    """The stem and the suffix of a file; the whole name of a folder, `.` and `..` too."""
+    if _is_folder(path):
+        return path.resolve().name or "clip", ""
+    return path.stem, path.suffix[1:].lower()
 
 
 def _cut(stem: str) -> str:

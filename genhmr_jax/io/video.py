@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, UInt8
 
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.image_files import find_images
-from genhmr_jax.io.images import read_image
+from genhmr_jax.io.images import read_image, read_photo
 from genhmr_jax.io.video_frames import (
     MOST_PIXELS,
     check_size,
@@ -67,10 +67,12 @@ class FrameSource(abc.ABC):
     """The chosen frames of a clip. They are read one after the other, and none is kept.
 
     Attributes:
+      paths: the files that are read.
       size: width and height of the upright frames, px.
       fps: nominal frames a second of the source.
       length: number of frames of the source, chosen or not.
       names: of the pictures without suffix; None for a video.
+      focal35: of the first picture's EXIF, see io.images.Photo; None where it is not known.
       indices: (n,) numbers in the source of the chosen frames, increasing.
       times: (n,) their times in seconds from the start of the source.
       warning: what could not be read, for the user; "" if all is well. It is complete when all
@@ -85,7 +87,9 @@ class FrameSource(abc.ABC):
         self.indices = chosen.among(times)
         self.times = times[self.indices]
 
+    paths: Sequence[Path] = ()
     names: list[str] | None = None
+    focal35: float | None = None
 
     @property
     def count(self) -> int:
@@ -190,7 +194,7 @@ class _Pictures(FrameSource):
 
     def __init__(self, paths: Sequence[Path], fps: float | None, chosen: Chosen) -> None:
         self.paths, self.names = paths, [path.stem for path in paths]
-        pixels = read_image(paths[0])
+        pixels, self.focal35 = read_photo(paths[0])
         fps = PICTURE_RATE if fps is None else float(fps)
         size = pixels.shape[1], pixels.shape[0]
         super().__init__(size, fps, np.arange(len(paths)) / fps, chosen)
@@ -212,7 +216,7 @@ class _Video(FrameSource):
     """A video file. The time stamps of its packets tell its frames before any is decoded."""
 
     def __init__(self, path: Path, chosen: Chosen) -> None:
-        self.path, self.av = path, pyav(path)
+        self.path, self.paths, self.av = path, [path], pyav(path)
         # 1. The time stamps of all packets, in units of the stream.
         with self._opened() as (container, stream):
             stamps, complete = self._stamps(container, stream)

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from genhmr_jax.geometry.anatomy import COORDINATES
 from genhmr_jax.geometry.gait import Cycle, gait_cycles
 from genhmr_jax.geometry.markers import MARKERS
-from genhmr_jax.geometry.motion import CAMERA, Motion
+from genhmr_jax.geometry.motion import CAMERA, OBSERVED, Motion, nearest_frames
 from genhmr_jax.geometry.stature import stature, with_stature
 from genhmr_jax.recover.photo import default_checkpoint
 from genhmr_jax.render.rest import rest_joints, rest_of
@@ -149,7 +149,7 @@ def angles_of(
         markers=markers,
         model_markers=found.markers,
         rmse=found.rmse,
-        observed=motion.present,
+        observed=motion.state == OBSERVED,
         skeleton=found.skeleton,
         mass=mass,
         height=stature(body, motion.betas),
@@ -196,13 +196,13 @@ def _regular(motion: Motion) -> Motion:
     quaternions[1:] *= np.where(np.cumsum(opposite, 0) % 2, -1.0, 1.0)[..., None]
     quaternions = CubicSpline(motion.times, quaternions)(times)
     poses = Rotation.from_quat(quaternions.reshape(-1, 4)).as_rotvec().reshape(count, 24, 3)
-    nearest = np.abs(motion.times[:, None] - times).argmin(0)
+    nearest = nearest_frames(motion.times, times)
     return dataclasses.replace(
         motion,
         times=times,
         poses=poses.astype(np.float32),
         translation=CubicSpline(motion.times, motion.translation)(times).astype(np.float32),
-        present=motion.present[nearest],
+        state=motion.state[nearest],
         confidence=motion.confidence[nearest],
     )
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ def run_clip(
       KeyboardInterrupt: the first pass was interrupted. What was found before that is written.
     """
     source = open_clip(clip.path, start=args.start, end=args.end, every=args.every, fps=args.fps)
-    options = ClipOptions(photo=photo, height=args.height)
+    options = ClipOptions(photo=photo, height=args.height).of(source)
     masks = ClipMasks(args.masks, source.names, source.length) if args.masks else None
     identity = _identity(source, clip, options, args, masks)
     folder = out / f"{clip.stem}{TABLES}"
@@ -93,13 +94,18 @@ def run_clip(
     body = recoverer.body
     if hands is not None:
         found, body = with_hands(found, source, hands, photo), hands.fingers
+    no_world = args.world and found.world_rotation is None
     written = write_clip(found, source, clip, body, out, args)
-    say(f"{clip.path.name}: {summary(found)} -> {written}")
-    if tables.complete:
-        tables.delete()
-    else:
+    focal = f"focal {found.focal_length:.0f} px ({options.photo.focal_from})"
+    say(f"{clip.path.name}: {summary(found)}, {focal} -> {written}")
+    if not tables.complete:
         complain(f"{clip.path}: interrupted; go on with --resume")
         raise KeyboardInterrupt  # the user does not want the next clips either
+    if no_world:
+        problem = f"the files of --save are not written: {found.why_no_world}"
+        remedy = "for files in the axes of the camera give --resume in place of --world"
+        raise InputError("--world", problem, remedy)
+    tables.delete()
 
 
 def write_clip(
@@ -110,14 +116,17 @@ def write_clip(
     out: Path,
     args: argparse.Namespace,
 ) -> Path:
-    """Write the results of a clip; the file that shows them best."""
-    motions = motions_of_clip(found, fingers=has_fingers(body))
-    if args.world:
-        motions = in_world(motions, found, body)
+    """Write the results of a clip; the file that shows them best.
+
+    With --world, but without a world, the files of --save are left out.
+    """
     best = out / f"{clip.stem}.npz"
     found.save(best)
     files = [best]
-    if args.save:
+    if args.save and not (args.world and found.world_rotation is None):
+        motions = motions_of_clip(found, fingers=has_fingers(body))
+        if args.world:
+            motions = in_world(motions, found, body)
         files += save_clip_files(out, clip.stem, args.save, motions, body, found)
     pictures: list[bytes] = []
     each = (lambda number, pixels: pictures.append(jpeg(pixels))) if args.page else _nothing
@@ -159,11 +168,13 @@ def _identity(
     masks: ClipMasks | None,
 ) -> dict[str, Any]:
     """What the answers of single frames depend on."""
-    status = os.stat(clip.path)
+    # Of a folder, only the files tell that a picture was replaced.
+    ends = lambda values: values[[0, -1]].tolist()
+    status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in source.paths]
     return {
         "version": genhmr_jax.__version__,
-        "source": [os.path.abspath(clip.path), status.st_size, status.st_mtime_ns],
-        "frames": [source.count, int(source.indices[0]), int(source.indices[-1])],
+        "source": [os.path.abspath(clip.path), hashlib.sha256(repr(status).encode()).hexdigest()],
+        "frames": [source.count, *ends(source.indices), *ends(source.times)],
         "options": repr(dataclasses.replace(options, height=None)),
         "model": [str(args.checkpoint), str(args.model), str(args.body)],
         "masks": masks.identity if masks else [],

@@ -50,6 +50,11 @@ class ClipOptions:
     search_interval: float = 1 / 6
     motion: MotionSpec = MotionSpec()
 
+    def of(self, source: FrameSource) -> "ClipOptions":
+        """These options, with the focal length that EXIF of the source's pictures tells."""
+        focal35 = self.photo.focal35 or source.focal35
+        return dataclasses.replace(self, photo=dataclasses.replace(self.photo, focal35=focal35))
+
     def __post_init__(self) -> None:
         """Check the options.
 
@@ -94,6 +99,7 @@ def recover_clip(
     """
     if not isinstance(source, FrameSource):
         source = open_clip(source)
+    options = options.of(source)
     if tables is None:
         with tempfile.TemporaryDirectory() as folder:
             own = FrameTables.make(pathlib.Path(folder), {})
@@ -195,7 +201,8 @@ def _tracked(
     tables: FrameTables, times: Float[np.ndarray, "F"], shot: Int[np.ndarray, "F"]
 ) -> Int[np.ndarray, "R"]:
     """The identity of each row, from 1; 0: none yet."""
-    trackers = [Tracker() for _ in range(shot[-1] + 1)]
+    interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    trackers = [Tracker(interval) for _ in range(shot[-1] + 1)]
     ends = np.cumsum(tables.frames.read()["people"])
     looks = np.split(tables.people.read()["look"], ends[:-1])
     people = tables.people_of(range(len(times)))

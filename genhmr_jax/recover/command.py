@@ -118,6 +118,8 @@ def check_clip_flags(args: argparse.Namespace) -> None:
     }  # fmt: skip
     if given := [flag for flag, value in only_photos.items() if value]:
         raise InputError(given[0], "is for photos, not for clips", "leave it out")
+    if args.world and not args.save:
+        raise InputError("--world", "changes only the files of --save", "give --save too")
     if unknown := [name for name in args.save if name not in CLIP_FORMATS]:
         known = ",".join(CLIP_FORMATS)
         raise InputError(f"--save {unknown[0]}", "is no format of clips", f"choose among {known}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import smpl_jax
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 from smpl_jax.keypoints import SMPL24, SMPLH52
 
@@ -25,9 +25,8 @@ def motions_of_clip(clip: Clip, *, fingers: bool = False) -> list[Motion]:
       clip: the result.
       fingers: of the 52 joints of a body with fingers; the clip was recovered with --hands.
     """
-    present = clip.state != ABSENT
     poses = np.concatenate([clip.global_orient, clip.body_pose], -1)
-    motions = _of_clip(clip, poses, clip.translation, present)
+    motions = _of_clip(clip, poses, clip.translation, clip.state)
     if not fingers:
         return motions
     hands = clip.left_hand_pose, clip.right_hand_pose
@@ -46,7 +45,8 @@ def motions_of_clip(clip: Clip, *, fingers: bool = False) -> list[Motion]:
 def frame_motions_of_clip(clip: Clip, *, fingers: bool = False) -> list[Motion]:
     """The answers of single frames; they have no filled frames, and fingers of the body's hands."""
     poses = np.concatenate([clip.frame_global_orient, clip.frame_body_pose], -1)
-    motions = _of_clip(clip, poses, clip.frame_translation, clip.state == OBSERVED)
+    seen = np.where(clip.state == OBSERVED, OBSERVED, ABSENT)
+    motions = _of_clip(clip, poses, clip.frame_translation, seen)
     if not fingers:
         return motions
     return [dataclasses.replace(motion, poses=_with_fingers(motion.poses)) for motion in motions]
@@ -111,7 +111,7 @@ def _of_clip(
     clip: Clip,
     poses: Float[np.ndarray, "P F 72"],
     translation: Float[np.ndarray, "P F 3"],
-    present: Bool[np.ndarray, "P F"],
+    state: Int[np.ndarray, "P F"],
 ) -> list[Motion]:
     poses = poses.reshape(*poses.shape[:2], 24, 3)
     return [
@@ -121,7 +121,7 @@ def _of_clip(
             betas=clip.betas[i],
             poses=poses[i],
             translation=translation[i],
-            present=present[i],
+            state=state[i],
             confidence=clip.joint_confidence[i],
         )
         for i, number in enumerate(clip.track_id)
@@ -137,6 +137,6 @@ def _still(
     confidence: Float[np.ndarray, "24"],
 ) -> Motion:
     poses = np.concatenate([orient, pose]).reshape(1, 24, 3)
-    known = np.ones(1, bool)
+    known = np.full(1, OBSERVED)
     name = f"person {person + 1}"
     return Motion(name, np.zeros(1), betas, poses, translation[None], known, confidence[None])

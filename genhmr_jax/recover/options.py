@@ -85,6 +85,13 @@ class RecoverOptions:
             return PhotoCamera(focal, self.principal_point)
         return PhotoCamera(focal, (width / 2.0, height / 2.0))
 
+    @property
+    def focal_from(self) -> str:
+        """Where the focal length comes from, in the order of precedence: given, EXIF or guess."""
+        if self.focal is not None or self.fov is not None:
+            return "given"
+        return "guess" if self.focal35 is None else "EXIF"
+
     def solving(self, system: System) -> SolveOptions:
         """The options of core.solve for a system.
 

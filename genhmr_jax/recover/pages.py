@@ -93,7 +93,7 @@ def clip_scene(
     if clip.frame_body_pose is not None:
         before = frame_motions_of_clip(clip, **how)
     everybody = [
-        PersonScene(motion, _shaped(body, motion), state=clip.state[i], before=before[i])
+        PersonScene(motion, _shaped(body, motion), before=before[i])
         for i, motion in enumerate(steady)
     ]
     return Scene(

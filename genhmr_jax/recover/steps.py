@@ -115,7 +115,7 @@ class PhotoSteps:
             hands = self.hands.prepare(pixels, photo.people, photo.camera)
         seconds = time.perf_counter() - start
         return Ready(
-            image, photo, focal_from(options), shown, index, seconds, tuple(warnings), hands
+            image, photo, options.focal_from, shown, index, seconds, tuple(warnings), hands
         )
 
     def solve(self, ready: list[Ready]) -> list[tuple[Ready, People]]:
@@ -189,13 +189,6 @@ class PhotoSteps:
             pages.write_page(path, scene)
 
         return write
-
-
-def focal_from(options: "RecoverOptions") -> str:
-    """Where the focal length of a photo comes from, in the order of precedence."""
-    if options.focal is not None or options.fov is not None:
-        return "given"
-    return "guess" if options.focal35 is None else "EXIF"
 
 
 def _left_out(given: "UserAnnotations", photo: "PreparedPhoto") -> list[str]:

@@ -173,3 +173,23 @@ def test_wrong_arguments():
         ClipDetector(every=0)
     with pytest.raises(ValueError, match="uint8"):
         ClipDetector().detect(np.zeros((8, 8, 3)))
+
+
+def test_nobody_takes_the_place_of_a_person_whom_a_search_misses(monkeypatch):
+    """With a limit of the number of people; the next search finds both again."""
+    picture, limit = scene((0, 12), (300, 12), width=556), {"every": 1, "max_people": 1}
+    search, calls = following.find_people, []
+
+    def missing(image, most, *args, again):
+        """The search that overlooks the one on the left, in its second call."""
+        calls.append(most)
+        people, left_out = search(image, 2, *args, again=False)
+        people = sorted(people, key=lambda person: person.box[0])
+        return people[1:] if len(calls) == 2 else people[:most], left_out
+
+    monkeypatch.setattr(following, "find_people", missing)
+    detector, previous, places = ClipDetector(**limit), None, []
+    for _ in range(3):
+        previous = detector.detect(picture, previous)
+        places.append(previous.boxes[0, 0])
+    assert len(calls) == 3 and max(places) < 150

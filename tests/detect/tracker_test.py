@@ -202,3 +202,12 @@ def test_appearance_is_of_the_clothes():
 def test_a_frame_without_people():
     assert follow([[], [(100, 50, 0.6)], [], [(100, 50, 0.6)]]) == [[], [1], [], [1]]
     assert appearance(np.zeros((10, 10, 3), np.uint8), people([])).shape == (0, LOOK_SIZE)
+
+
+@pytest.mark.parametrize("rate", [0.4, 1.0, 3.0])
+def test_a_low_frame_rate(rate):
+    """A frame is the next one, however long it takes; LOST counts beyond it."""
+    tracker, ids = Tracker(1 / rate), []
+    for n in range(6):
+        ids.append(tracker.update(n / rate, people([(100 + 4 * n, 50, 0.6)])).tolist())
+    assert ids == [[1]] * 6

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.geometry.motion import WORLD, Motion
+from genhmr_jax.geometry.motion import WORLD, Motion, nearest_frames
 
 
 def motion(present, times=None, **fields):
@@ -17,7 +17,7 @@ def motion(present, times=None, **fields):
         betas=np.zeros(10, np.float32),
         poses=rng.normal(0, 0.5, (count, 24, 3)).astype(np.float32),
         translation=rng.normal(size=(count, 3)).astype(np.float32),
-        present=np.array(present, bool),
+        state=np.array(present, int),
         confidence=np.ones((count, 24), np.float32),
     )
     return Motion(**made | fields)
@@ -66,3 +66,13 @@ def test_rate():
     assert motion([True] * 4).rate == pytest.approx(25)
     assert motion([True] * 4, [0, 0.1, 0.2, 9]).rate == pytest.approx(10)
     assert motion([True]).rate == 30.0
+
+
+def test_the_nearest_frames():
+    """Those of the plain rule, of which the earlier one is taken where two are equally near."""
+    rng = np.random.default_rng(1)
+    times = np.cumsum(rng.choice([0.25, 0.5, 1.0], 40))
+    at = np.concatenate([rng.uniform(-1, times[-1] + 1, 300), (times[1:] + times[:-1]) / 2, times])
+    plain = np.abs(times[:, None] - at).argmin(0)
+    np.testing.assert_array_equal(nearest_frames(times, at), plain)
+    assert nearest_frames(times[:1], at[:3]).tolist() == [0, 0, 0]

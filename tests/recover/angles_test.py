@@ -11,7 +11,7 @@ from smpl_jax.keypoints import SMPL24
 from genhmr_jax.cli import main
 from genhmr_jax.geometry.anatomy import ANGLES, COORDINATES
 from genhmr_jax.geometry.bodies import load_body
-from genhmr_jax.geometry.motion import CAMERA, WORLD, Motion
+from genhmr_jax.geometry.motion import ABSENT, CAMERA, FILLED, OBSERVED, WORLD, Motion
 from genhmr_jax.geometry.stature import stature
 from genhmr_jax.recover.angles import angles_of, low_pass
 from genhmr_jax.systems.biopose.methods import BODY_HALF_WIDTH
@@ -42,7 +42,8 @@ def walker(axes=WORLD, heading=0.7):
     return Motion(
         name="person 1", times=times, betas=np.zeros(10, np.float32),
         poses=poses.astype(np.float32), translation=way.astype(np.float32),
-        present=np.ones(FRAMES, bool), confidence=np.full((FRAMES, 24), 0.9, np.float32), axes=axes,
+        state=np.full(FRAMES, OBSERVED), confidence=np.full((FRAMES, 24), 0.9, np.float32),
+        axes=axes,
     )  # fmt: skip
 
 
@@ -91,11 +92,12 @@ def test_height(person):
 def test_gaps_and_irregular_times(person):
     motion = walker()
     times = motion.times + 0.004 * np.sin(np.arange(FRAMES) ** 2)
-    present = motion.present.copy()
-    present[[0, 40, 41]] = False
-    found = angles_of(dataclasses.replace(motion, times=times, present=present), BODY)
+    state = motion.state.copy()
+    state[[0, 40, 41]], state[60:63] = ABSENT, FILLED
+    found = angles_of(dataclasses.replace(motion, times=times, state=state), BODY)
     assert np.ptp(np.diff(found.times)) < 1e-9 and len(found.times) == pytest.approx(FRAMES, abs=2)
     assert not found.observed[39:41].all() and found.observed[:30].all()
+    assert not found.observed[60] and found.observed[64:].all()
 
 
 def test_the_filter():

@@ -6,13 +6,15 @@ import types
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from genhmr_jax.cli import main
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.video import open_clip
 from genhmr_jax.recover import clip_command, clip_pictures, command
 from genhmr_jax.recover.clip import Clip
+from genhmr_jax.recover.clip_recovery import ClipOptions
 from genhmr_jax.recover.motions import in_world, motions_of_clip
 from genhmr_jax.recover.photo import RecoverOptions
 from support.export_motions import clip as made_up_clip
@@ -169,11 +171,55 @@ def test_flags_that_do_not_go_with_a_photo(tmp_path, result, capsys, flags):
 
 
 def test_a_moving_camera_has_no_world(tmp_path, frames, result, capsys):
+    """Only the files that need the world are missing, and --resume writes them in other axes."""
     result.clip = dataclasses.replace(
         result.clip, camera_moves=True, world_rotation=None, world_translation=None
     )
-    assert run(tmp_path, frames, "--clip", "--world", "--no-overlay") == 1
-    assert "the camera moves" in capsys.readouterr().err
+    flags = [frames, "--clip", "--save", "csv", "--no-overlay"]
+    assert run(tmp_path, *flags, "--world") == 1
+    line = capsys.readouterr().err
+    assert "the files of --save are not written: the camera moves" in line and "--resume" in line
+    assert outputs(tmp_path) == ["walk.npz", "walk_partial"]
+    assert run(tmp_path, *flags, "--resume") == 0
+    assert outputs(tmp_path) == ["walk.csv", "walk.npz"]
+
+
+def test_world_is_of_the_files_of_save(tmp_path, frames, result, capsys):
+    assert run(tmp_path, frames, "--clip", "--world") == 1
+    assert "--world: changes only the files of --save" in capsys.readouterr().err
+
+
+def test_the_focal_length_of_exif_counts_for_a_folder_too(tmp_path, frames, result, capsys):
+    exif = Image.Exif()
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.FocalLengthIn35mmFilm: 26}
+    for path in frames.iterdir():
+        Image.open(path).save(path, exif=exif)
+    source = open_clip(frames)
+    assert source.focal35 == 26 and ClipOptions().of(source).photo.focal35 == 26
+    own = ClipOptions(photo=RecoverOptions(focal35=50))
+    assert own.of(source).photo.focal35 == 50
+    assert run(tmp_path, frames, "--clip", "--no-overlay") == 0
+    assert "px (EXIF) ->" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", ["rate", "picture"])
+def test_resuming_other_times_or_pictures_is_an_error(tmp_path, frames, result, capsys, change):
+    test_an_interrupted_clip_keeps_its_tables(tmp_path, frames, result, capsys)
+    if change == "picture":
+        save_photo(frames / "2.png")
+    flags = ["--fps", "12"] if change == "rate" else []
+    assert run(tmp_path, frames, "--clip", "--no-overlay", "--resume", *flags) == 1
+    assert "another clip, or with other options" in capsys.readouterr().err
+
+
+def test_folders_keep_their_whole_names(tmp_path, frames, result, monkeypatch):
+    """A dot in the name of a folder starts no suffix, and `.` has the name of the folder."""
+    for name in ("take.1", "take.2"):
+        shutil.copytree(frames, tmp_path / name)
+    assert run(tmp_path, tmp_path / "take.1", "--clip", "--no-overlay") == 0
+    monkeypatch.chdir(tmp_path / "take.2")
+    assert run(tmp_path, ".", "--clip", "--no-overlay") == 0
+    assert outputs(tmp_path) == ["take.1.npz", "take.2.npz"]
 
 
 def test_world_motions_have_the_joints_of_the_world(found, body):

@@ -104,7 +104,7 @@ def test_uneven_times():
     assert len(kept) == 31 and rate == pytest.approx(29.97, rel=1e-3)
     # 2. Where ten frames are missing, rows are interpolated.
     rows = np.r_[0:10, 20:31]
-    fields = ("times", "poses", "translation", "present", "confidence")
+    fields = ("times", "poses", "translation", "state", "confidence")
     gap = dataclasses.replace(walk, **{name: getattr(walk, name)[rows] for name in fields})
     filled, rate = evenly(gap)
     assert len(filled) == 31 and rate == pytest.approx(25)

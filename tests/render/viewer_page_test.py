@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.geometry.motion import OBSERVED, WORLD
+from genhmr_jax.geometry.motion import WORLD
 from genhmr_jax.render.rest import Rest
 from genhmr_jax.render.viewer import encode
 from genhmr_jax.render.viewer.page import page, write_page
@@ -19,7 +19,6 @@ from support.paths import ROOT
 from support.viewer_scenes import (
     CENTRE,
     FOCAL,
-    FRAMES,
     HOSTILE,
     SIZE,
     clip_scene,
@@ -155,8 +154,6 @@ def test_people_that_do_not_fit_and_pictures_of_no_known_format(photo, clip):
         with_person(clip, motion=world)
     with pytest.raises(ValueError, match="not finite"):
         with_person(clip, before=endless)
-    with pytest.raises(ValueError, match="no motion in frame 0"):
-        with_person(clip, state=np.full(FRAMES, OBSERVED))
     with pytest.raises(ValueError, match="belongs to a photo"):
         with_person(clip, trace=photo.people[0].trace)
     with pytest.raises(ValueError, match="neither a JPEG"):

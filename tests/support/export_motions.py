@@ -31,7 +31,7 @@ def motion(seed: int, frames: int = 12, axes: str = CAMERA, absent: tuple[int, .
         betas=random.normal(size=10).astype(np.float32),
         poses=poses.astype(np.float32),
         translation=translation.astype(np.float32),
-        present=present,
+        state=np.where(present, OBSERVED, ABSENT),
         confidence=np.full((frames, 24), 0.9, np.float32),
         axes=axes,
     )
@@ -39,7 +39,7 @@ def motion(seed: int, frames: int = 12, axes: str = CAMERA, absent: tuple[int, .
 
 def first_frame(of: Motion) -> Motion:
     """The motion of the first frame alone, as of a photo."""
-    rows = {name: getattr(of, name)[:1] for name in ("times", "poses", "translation", "present")}
+    rows = {name: getattr(of, name)[:1] for name in ("times", "poses", "translation", "state")}
     return dataclasses.replace(of, confidence=of.confidence[:1], **rows)
 
 

@@ -24,7 +24,7 @@ def rest_body(name: str) -> Rest:
     return rest_of(load_body(name), np.zeros(10))
 
 
-def motion(name: str, count: int, seed: int, present=True) -> Motion:
+def motion(name: str, count: int, seed: int) -> Motion:
     """A body that turns and waves in front of the camera."""
     rng = np.random.default_rng(seed)
     bend = rng.normal(0, 0.25, (24, 3)) * np.sin(np.arange(count) / 5 + seed + 1)[:, None, None]
@@ -38,7 +38,7 @@ def motion(name: str, count: int, seed: int, present=True) -> Motion:
         betas=np.zeros(10, np.float32),
         poses=bend.astype(np.float32),
         translation=(place + np.linspace(0, 0.2, count)[:, None]).astype(np.float32),
-        present=np.full(count, present),
+        state=np.full(count, OBSERVED),
         confidence=rng.uniform(0.2, 1, (count, 24)).astype(np.float32),
     )
 
@@ -66,8 +66,8 @@ def photo_scene(body: Rest) -> Scene:
 def clip_scene(body: Rest, count: int = FRAMES) -> Scene:
     state = np.full(count, OBSERVED)
     state[: count // 3], state[count // 2 : count // 2 + 2] = ABSENT, FILLED
-    second = dataclasses.replace(motion("second", count, 1), present=state != ABSENT)
-    people = (PersonScene(motion("first", count, 0), body), PersonScene(second, body, state=state))
+    second = dataclasses.replace(motion("second", count, 1), state=state)
+    people = (PersonScene(motion("first", count, 0), body), PersonScene(second, body))
     times = np.arange(count) / 24
     frames = tuple(picture(i) for i in range(count))
     world = (WORLD_ROTATION, WORLD_TRANSLATION)

@@ -24,7 +24,6 @@ from genhmr_jax.recover.server.answers import answer
 from genhmr_jax.recover.server.jobs import Job, JobQueue
 from genhmr_jax.recover.server.limits import PHOTO, Refusal
 from genhmr_jax.recover.server.metrics import Metrics
-from genhmr_jax.recover.steps import focal_from
 
 
 class Abandoned(Exception):
@@ -130,7 +129,7 @@ class Worker:
             remedy = "send a photo in which the person is larger"
             raise Refusal(422, PHOTO, "nobody was found", remedy)
         shown = panel(pixels) if job.format == "html" else None
-        return Ready(prepared, focal_from(options), shown)
+        return Ready(prepared, options.focal_from, shown)
 
     def _solve(self, ready: list[Ready]) -> list[tuple[Ready, People]]:
         people = self.recoverer.recover_prepared([one.photo for one in ready], self.options)

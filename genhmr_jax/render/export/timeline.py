@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from genhmr_jax.geometry.motion import CAMERA, WORLD, Motion
+from genhmr_jax.geometry.motion import ABSENT, CAMERA, OBSERVED, WORLD, Motion, nearest_frames
 
 _TO_Y_UP = {CAMERA: np.diag([1.0, -1.0, -1.0]), WORLD: np.eye(3)}
 _Y_UP_TO = {"y": np.eye(3), "z": np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])}
@@ -85,14 +85,14 @@ def _at(motion: Motion, times: Float[np.ndarray, "N"]) -> Motion:
     order = np.argsort(np.concatenate([motion.times, times]), kind="stable")
     rows = lambda old: np.concatenate([old, np.repeat(old[:1], len(times), 0)])[order]
     known = np.repeat([True, False], [len(motion), len(times)])[order]
-    nearest = np.abs(motion.times[:, None] - times).argmin(0)
+    nearest = nearest_frames(motion.times, times)
     merged = dataclasses.replace(
         motion,
         times=np.concatenate([motion.times, times])[order],
         poses=rows(motion.poses),
         translation=rows(motion.translation),
         confidence=rows(motion.confidence),
-        present=known,
+        state=np.where(known, OBSERVED, ABSENT),
     ).continuous()
     # A new time that equals the last known one is sorted after it, and cut off by `continuous`.
     new = np.searchsorted(merged.times, times)
@@ -101,6 +101,6 @@ def _at(motion: Motion, times: Float[np.ndarray, "N"]) -> Motion:
         times=times,
         poses=merged.poses[new],
         translation=merged.translation[new],
-        present=motion.present[nearest],
+        state=motion.state[nearest],
         confidence=motion.confidence[nearest],
     )

@@ -74,7 +74,7 @@ def _person(person: PersonScene, blobs: Blobs) -> dict:
     return {
         "name": motion.name,
         "body": _body(person.body, blobs),
-        "state": blobs.array(person.states().astype(np.uint8)),
+        "state": blobs.array(person.motion.state.astype(np.uint8)),
         "confidence": blobs.array(pack_confidence(motion.confidence)),
         "result": _track(motion, blobs),
         "hypotheses": [_track(hypothesis, blobs) for hypothesis in person.hypotheses],

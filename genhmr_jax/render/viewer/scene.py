@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from genhmr_jax.geometry.motion import ABSENT, CAMERA, OBSERVED, Motion
+from genhmr_jax.geometry.motion import CAMERA, Motion
 from genhmr_jax.render.rest import Rest
 
 
@@ -31,7 +31,6 @@ class PersonScene:
       motion: in camera axes, over all frames of the scene.
       body: the mesh, which the page skins linearly. For a photo it should have the blend shapes of
         its pose (render.rest.with_pose).
-      state: (F,) ABSENT, OBSERVED or FILLED; None: OBSERVED where `motion.present`, else ABSENT.
       hypotheses: other motions of the same person, in camera axes; empty without any.
       before: the motion before refinement, in camera axes.
       trace: of sampling, for a scene of one frame.
@@ -39,16 +38,9 @@ class PersonScene:
 
     motion: Motion
     body: Rest
-    state: Int[np.ndarray, "F"] | None = None
     hypotheses: tuple[Motion, ...] = ()
     before: Motion | None = None
     trace: Trace | None = None
-
-    def states(self) -> Int[np.ndarray, "F"]:
-        """`state`, or what `motion.present` says."""
-        if self.state is not None:
-            return np.asarray(self.state)
-        return np.where(self.motion.present, OBSERVED, ABSENT)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,7 +80,7 @@ class Scene:
 
         Raises:
           ValueError: the number of frames differs between two parts, a motion is not in camera
-            axes or holds numbers that are not finite, a state has no motion, or there is a trace of
+            axes or holds numbers that are not finite, or there is a trace of
             more than one frame.
         """
         count = len(self.times)
@@ -112,10 +104,5 @@ def _check(person: PersonScene, count: int) -> None:
         known = [array[motion.present] for array in (motion.poses, motion.translation)]
         if not all(np.isfinite(array).all() for array in known):
             raise ValueError(f"{name}: a pose or a translation is not finite")
-    states = person.states()
-    if len(states) != count:
-        raise ValueError(f"{name}: {len(states)} states of a scene of {count} frames")
-    if (missing := (states != ABSENT) & ~person.motion.present).any():
-        raise ValueError(f"{name}: no motion in frame {missing.argmax()}, which is not ABSENT")
     if person.trace is not None and count > 1:
         raise ValueError(f"{name}: a trace of sampling belongs to a photo, not to {count} frames")
