@@ -6,6 +6,7 @@ Video files need PyAV (`pip install genhmr_jax[video]`); pictures need nothing m
 import abc
 import contextlib
 import dataclasses
+import gc
 import itertools
 import os
 import re
@@ -231,6 +232,8 @@ class _Video(FrameSource):
                 # Only of this frame: each frame that is asked for it is kept, in a reference cycle.
                 self.matrix = display_matrix(opening)
                 pixels = self._pixels(opening)
+                del opening
+                gc.collect(1)  # the newest objects, among them that frame: megabytes
             if pixels is None:
                 raise InputError(path, "has no frame that can be decoded", _CONVERT)
             height, width = pixels.shape[:2]

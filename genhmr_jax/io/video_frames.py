@@ -15,7 +15,8 @@ MOST_PIXELS = 1 << 26
 
 def check_size(path: Path, width: int, height: int) -> None:
     """Raise InputError if frames have a side outside of 1..MAX_SIDE px, or too many pixels."""
-    if not 0 < width <= MAX_SIDE or not 0 < height or width * height > MOST_PIXELS:
+    inside = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE
+    if not inside or width * height > MOST_PIXELS:
         raise InputError(path, f"has frames of {width} x {height} px", "scale it down")
 
 

@@ -1,5 +1,6 @@
 """Clips that PyAV writes here, read again: pixels, times, rotation, damage; and pictures."""
 
+import gc
 import subprocess
 import sys
 from fractions import Fraction
@@ -337,6 +338,18 @@ def test_giant_frames_are_refused(clip, monkeypatch):
     monkeypatch.setattr(video, "square_size", lambda frame, stream: (1 << 16, frame.height))
     with pytest.raises(InputError, match="has frames of 65536 x"):
         open_clip(clip)
+
+
+def test_the_first_frame_is_not_kept(av, clip):
+    """PyAV keeps a frame whose display matrix is read in a reference cycle: megabytes a clip."""
+    gc.collect()
+    gc.disable()
+    try:
+        source = open_clip(clip)
+        kept = [one for one in gc.get_objects() if isinstance(one, av.VideoFrame)]
+    finally:
+        gc.enable()
+    assert source.count and not kept
 
 
 def test_a_header_of_giant_frames_is_refused_before_they_are_decoded(av, tmp_path, monkeypatch):
