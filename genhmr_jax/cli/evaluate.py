@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # heavy, imported where they are used
     from genhmr_jax.evaluate.runner import Predictor
     from genhmr_jax.recover.photo import Recoverer, RecoverOptions
 
+_BODIES = (*DATASETS, *SYNTHETIC, "photos", CLIPS, CLIP_ANGLES)
 _ONLY_FOR = {
     "protocol": tuple(DATASETS),
     "true_focal": (*DATASETS, *HAND_DATASETS, CLIPS),
@@ -43,6 +44,11 @@ _ONLY_FOR = {
     "uncertainty": tuple(SYNTHETIC),
     "pictures": (*SYNTHETIC, "photos"),
     "true_keypoints": tuple(SYNTHETIC),
+    "skip_bad": (*DATASETS, *HAND_DATASETS),
+    "model": _BODIES,  # angles are those of NeurIK
+    "context": _BODIES,
+    "iterations": (*_BODIES, *HAND_DATASETS),
+    "refine_steps": (*_BODIES, *HAND_DATASETS),
 }
 """Flags that only some test sets support; for the others they are errors."""
 _ONE_SETTING = ("photos", CLIPS, ANGLES, CLIP_ANGLES, *HAND_DATASETS)
@@ -161,7 +167,9 @@ def _check(args: argparse.Namespace) -> None:
         if value is not None and value < low:
             raise InputError(_flag(name), f"is {value}", f"give at least {low}")
     for name, datasets in _ONLY_FOR.items():
-        if getattr(args, name) and args.dataset not in datasets:
+        value = getattr(args, name)
+        is_default = value is None or value is False or value in ([], "all")
+        if not is_default and args.dataset not in datasets:
             problem = f"does not apply to {args.dataset}"
             raise InputError(_flag(name), problem, f"it is for {', '.join(datasets)}")
     if args.checkpoint == MEAN_POSE:

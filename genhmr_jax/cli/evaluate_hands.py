@@ -26,10 +26,6 @@ def releases(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from genhmr_jax.recover.photo import RecoverOptions
 
     dataset = HAND_DATASETS[args.dataset]
-    for flag, wrong in (("--model", args.model), ("--context", args.context != "all")):
-        if wrong:
-            problem = f"does not apply to {args.dataset}"
-            raise InputError(flag, problem, "leave it out: the model is one of hands")
     if args.predictions and (dataset.protocol not in SAMPLES or args.limit):
         problem = f"does not apply to {args.dataset}" + (" with --limit" if args.limit else "")
         remedy = f"the servers take all hands of {' and of '.join(SAMPLES)}"

@@ -37,6 +37,8 @@ class Hypotheses:
     vertex_std: Float[Array, "B V"]
     global_orient: Float[Array, "B H 3"]
     body_pose: Float[Array, "B H 69"]
+    betas: Float[Array, "B H 10"]
+    translation: Float[Array, "B H 3"]
     joints: Float[Array, "B H J 3"]
     confidence: Float[Array, "B H J"]
 
@@ -302,6 +304,8 @@ def _hypotheses(everything: dict[str, jax.Array], rank: Float[Array, "B H"], k: 
         vertex_std=1000.0 * jnp.sqrt(jnp.sum(variance, -1)),
         global_orient=ranked(everything["global_orient"]),
         body_pose=ranked(everything["body_pose"]),
+        betas=ranked(everything["betas"]),
+        translation=ranked(everything["translation"]),
         joints=ranked(everything["joints"]),
         confidence=ranked(everything["joint_confidence"]),
     )

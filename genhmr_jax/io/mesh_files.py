@@ -1,5 +1,6 @@
 """Reading the vertices of mesh files: OBJ, and PLY as trimesh reads it."""
 
+import io
 import os
 import pathlib
 
@@ -25,7 +26,7 @@ def read_vertices(path: str | os.PathLike) -> Float[np.ndarray, "V 3"]:
     if kind not in READ_FORMATS:
         raise InputError(path, f"is no {formats} file by its suffix", f"convert it to {formats}")
     try:
-        vertices = _from_obj(path.read_bytes()) if kind == "obj" else _from_ply(path)
+        vertices = _from_obj(path.read_bytes()) if kind == "obj" else _from_ply(path.read_bytes())
     except OSError as error:
         remedy = "check the path and its permissions"
         raise InputError(path, (error.strerror or str(error)).lower(), remedy) from error
@@ -48,8 +49,24 @@ def _from_obj(content: bytes) -> Float[np.ndarray, "V 3"]:
     return np.array(rows, np.float64).reshape(-1, 3)
 
 
-def _from_ply(path: pathlib.Path) -> Float[np.ndarray, "V 3"]:
+def _from_ply(content: bytes) -> Float[np.ndarray, "V 3"]:
     import trimesh
 
-    mesh = trimesh.load(path, file_type="ply", process=False)
+    mesh = trimesh.load(io.BytesIO(_plain_ply(content)), file_type="ply", process=False)
     return np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
+
+
+def _plain_ply(content: bytes) -> bytes:
+    """The file without comments: trimesh opens the picture that one of them names as texture."""
+    stream, header, has_format = io.BytesIO(content), [], False
+    header.append(stream.readline())
+    for line in stream:
+        words = line.split()
+        if b"end_header" in words:
+            header.append(line)
+            break
+        is_format = words[:1] == [b"format"] and not has_format
+        has_format |= is_format
+        if is_format or words[:1] in ([b"element"], [b"property"]):
+            header.append(line)
+    return b"".join(header) + stream.read()

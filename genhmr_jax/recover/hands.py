@@ -64,6 +64,8 @@ SHAPES = {
     "vertex_std": ("P", "V"),
     "hypothesis_global_orient": ("P", "H", 3),
     "hypothesis_hand_pose": ("P", "H", 45),
+    "hypothesis_betas": ("P", "H", 10),
+    "hypothesis_translation": ("P", "H", 3),
     "hypothesis_joints": ("P", "H", 16, 3),
     "hypothesis_confidence": ("P", "H", 16),
 }
@@ -121,6 +123,8 @@ class HandMeshes(Results):
     vertex_std: np.ndarray | None = None
     hypothesis_global_orient: np.ndarray | None = None
     hypothesis_hand_pose: np.ndarray | None = None
+    hypothesis_betas: np.ndarray | None = None
+    hypothesis_translation: np.ndarray | None = None
     hypothesis_joints: np.ndarray | None = None
     hypothesis_confidence: np.ndarray | None = None
 

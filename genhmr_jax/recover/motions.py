@@ -66,14 +66,16 @@ def motions_of_people(people: People) -> list[Motion]:
 
 def hypotheses_of_people(people: People) -> list[list[Motion]]:
     """The hypotheses of each person of a photo, in order; empty without any."""
-    if people.hypothesis_body_pose is None:
+    if people.hypothesis_betas is None:
         return [[] for _ in range(len(people))]
     return [
         [
-            _still(i, people.betas[i], orient, pose, people.translation[i], confidence)
-            for orient, pose, confidence in zip(
+            _still(i, *fields)
+            for fields in zip(
+                people.hypothesis_betas[i],
                 people.hypothesis_global_orient[i],
                 people.hypothesis_body_pose[i],
+                people.hypothesis_translation[i],
                 people.hypothesis_confidence[i],
                 strict=True,
             )

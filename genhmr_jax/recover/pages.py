@@ -20,7 +20,7 @@ from genhmr_jax.recover.motions import (
     motions_of_people,
 )
 from genhmr_jax.recover.people import People
-from genhmr_jax.render.rest import Rest, rest_of, with_pose
+from genhmr_jax.render.rest import Rest, rest_joints, rest_of, with_pose
 from genhmr_jax.render.viewer.page import write_page as write_page
 from genhmr_jax.render.viewer.scene import PersonScene, Scene, Trace
 
@@ -54,10 +54,9 @@ def photo_scene(
             steps = Trace(traced.poses[i], traced.translation[i])
             last = {"poses": traced.poses[i, -1:], "translation": traced.translation[i, -1:]}
             before = dataclasses.replace(motion, **last)
+        others = tuple(_with_shape_of(motion, other, body) for other in others)
         body_of_page = _shaped(body, motion)
-        scene = PersonScene(
-            motion, body_of_page, hypotheses=tuple(others), before=before, trace=steps
-        )
+        scene = PersonScene(motion, body_of_page, hypotheses=others, before=before, trace=steps)
         everybody.append(scene)
     pictures = () if pixels is None else (jpeg(pixels, PHOTO_SIDE, PHOTO_QUALITY),)
     return Scene(
@@ -120,6 +119,13 @@ def jpeg(
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=quality)
     return stream.getvalue()
+
+
+def _with_shape_of(answer: Motion, other: Motion, body: smpl_jax.SmplModel) -> Motion:
+    """The other motion with the shape of the answer: the page has one body. The pelvis stays."""
+    pelvis, own = (rest_joints(body, motion.betas)[0] for motion in (answer, other))
+    translation = (other.translation + own - pelvis).astype(np.float32)
+    return dataclasses.replace(other, betas=answer.betas, translation=translation)
 
 
 def _shaped(body: smpl_jax.SmplModel, motion: Motion) -> Rest:

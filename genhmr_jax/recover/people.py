@@ -39,6 +39,8 @@ SHAPES = {
     "vertex_std": ("P", "V"),
     "hypothesis_global_orient": ("P", "H", 3),
     "hypothesis_body_pose": ("P", "H", 69),
+    "hypothesis_betas": ("P", "H", 10),
+    "hypothesis_translation": ("P", "H", 3),
     "hypothesis_joints": ("P", "H", 24, 3),
     "hypothesis_confidence": ("P", "H", 24),
 }
@@ -93,8 +95,9 @@ class People(Results):
         then the four fingers turn as the joint `hand` of body_pose, and the thumb is straight.
       wrist_from_hand: (P, 2) whether the left and the right wrist and elbow follow the hand.
       vertex_std: (P, V) standard deviation of the hypotheses, mm.
-      hypothesis_global_orient, hypothesis_body_pose, hypothesis_joints, hypothesis_confidence:
-        (P, H, ...) the hypotheses, the best first (core.solve.SolveOptions).
+      hypothesis_global_orient, hypothesis_body_pose, hypothesis_betas, hypothesis_translation,
+        hypothesis_joints, hypothesis_confidence: (P, H, ...) the hypotheses, the best first
+        (core.solve.SolveOptions).
     """
 
     boxes: np.ndarray
@@ -128,6 +131,8 @@ class People(Results):
     vertex_std: np.ndarray | None = None
     hypothesis_global_orient: np.ndarray | None = None
     hypothesis_body_pose: np.ndarray | None = None
+    hypothesis_betas: np.ndarray | None = None
+    hypothesis_translation: np.ndarray | None = None
     hypothesis_joints: np.ndarray | None = None
     hypothesis_confidence: np.ndarray | None = None
 

@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import smpl_jax
 from PIL import Image
 
 import genhmr_jax
@@ -124,6 +125,12 @@ def test_hypotheses_differ_and_come_ranked(recoverer, image, people):
         and several.vertex_std.mean() > 1.0
     )
     np.testing.assert_allclose(several.hypothesis_body_pose[:, 0], several.body_pose, atol=1e-5)
+    pose = np.concatenate([several.hypothesis_global_orient, several.hypothesis_body_pose], -1)
+    posed = smpl_jax.forward(
+        recoverer.body, several.hypothesis_betas[0], pose[0].reshape(4, 24, 3)
+    ).joints
+    joints = posed + several.hypothesis_translation[0][:, None]
+    np.testing.assert_allclose(joints, several.hypothesis_joints[0], atol=1e-4)
     assert (
         np.abs(several.hypothesis_body_pose[0, 0] - several.hypothesis_body_pose[0, 1]).max() > 1e-3
     )

@@ -212,6 +212,17 @@ def test_a_clip_plays_and_steps(chromium, files, clip):
     settle(chromium)
     bodies = posed(*(person.motion for person in clip.people), frame=9)
     assert max(distances(state(chromium), bodies)) < 0.1
+    # While the clip plays, it goes on from the frame that is chosen.
+    set_slider(chromium, "time", 0)
+    chromium.evaluate("document.getElementById('speed').value = 0.25")
+    chromium.click("#play")
+    chromium.wait("genhmrState().frame > 0")
+    set_slider(chromium, "time", 8)
+    settle(chromium)
+    assert state(chromium)["playing"] and 8 <= state(chromium)["frame"] < 12
+    chromium.click("#play")
+    set_slider(chromium, "time", 9)
+    settle(chromium)
     # The picture belongs to the same frame: its second channel is the frame's number.
     pixel = "document.getElementById('photo-picture').getContext('2d').getImageData(2, 2, 1, 1)"
     assert chromium.evaluate(f"Array.from({pixel}.data)") == [COLOUR[0], 9, COLOUR[2], 255]

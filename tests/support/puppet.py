@@ -66,6 +66,8 @@ class Puppet:
                 vertex_std=np.zeros((rows, 1)),
                 global_orient=np.zeros((rows, len(levels), 3)),
                 body_pose=np.zeros((rows, len(levels), 69)),
+                betas=np.zeros((rows, len(levels), 10)),
+                translation=np.zeros((rows, len(levels), 3)),
                 joints=np.tile(joints[:, None], (1, len(levels), 1, 1)),
                 confidence=np.tile(levels[None, :, None], (rows, 1, 24)),
             )

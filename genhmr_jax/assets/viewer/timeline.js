@@ -12,7 +12,7 @@ class Timeline {
     byId("timeline").hidden = this.times.length < 2;
     if (this.times.length < 2) return;
     this.slider.max = this.times.length - 1;
-    this.slider.addEventListener("input", () => this.go(Number(this.slider.value)));
+    this.slider.addEventListener("input", () => this.seek(Number(this.slider.value)));
     this.button.addEventListener("click", () => this.play(!this.playing));
     byId("step-back").addEventListener("click", () => this.step(-1));
     byId("step-on").addEventListener("click", () => this.step(1));
@@ -26,6 +26,12 @@ class Timeline {
     this.frame = Math.min(Math.max(frame, 0), this.times.length - 1);
     this.label();
     return this.changed(this.frame);
+  }
+
+  /** Show another frame; what plays goes on from there. */
+  seek(frame) {
+    this.go(frame);
+    this.clock = { now: performance.now(), time: this.times[this.frame] };
   }
 
   step(by) {

@@ -183,7 +183,7 @@ def _annotations(
             raise InputError(source, f"{where} has neither image_id nor file_name", FORMATS)
         category = fields.get("category_id", next(iter(persons), 1))
         is_person = not isinstance(category, list | dict) and category in persons
-        if is_person and not fields.get("iscrowd") and fields.get("num_keypoints") != 0:
+        if is_person and not fields.get("iscrowd"):
             yield Record(name, size, where, fields)
         else:
             yield Record(name, size, where, None)

@@ -104,6 +104,7 @@ def people_of_image(
         clipped = np.clip(whole, 0, np.tile(size, 2)).astype(np.float32)
     if keypoints is not None:
         points = np.array(entries["keypoints"].values, np.float32).reshape(-1, len(DETECTED), 3)
+        unmarked = ~points[..., 2].any(-1)
         _check_pixels(image, "keypoints", points, size)
         points[..., 2] *= ((points[..., :2] >= 0) & (points[..., :2] <= size)).all(-1)
 
@@ -113,7 +114,11 @@ def people_of_image(
     score = np.array([next((s for s in both if not math.isnan(s)), math.nan) for both in by_person])
     low = score < min_score
     left_out, kept = [], []
-    for i in np.flatnonzero(~low):
+    # COCO has many people of whom only the box is known: one text for all of them.
+    blank = unmarked if boxes is None else np.zeros(total, bool)
+    if blank.any():
+        left_out.append(f"{blank.sum()} of {total} given people without any keypoint")
+    for i in np.flatnonzero(~low & ~blank):
         box = None if boxes is None else (whole[i], clipped[i])
         problem = _unusable(None if points is None else points[i], box, size, min_keypoints)
         if problem:

@@ -94,6 +94,8 @@ def keypoints_of(source: object, where: str, fields: dict[str, Any]) -> Float[np
     Raises:
       InputError: there are no keypoints, or they are not numbers of that shape.
     """
+    if fields.get("num_keypoints") == 0:  # COCO's word for a person without keypoints
+        return np.zeros((1, len(DETECTED), 3))
     given = next((fields[name] for name in POINT_FIELDS if fields.get(name) is not None), None)
     if given is None:
         raise InputError(source, f"{where} has no keypoints", FORMATS)

@@ -94,10 +94,12 @@ def test_coco_annotations_and_results(tmp_path):
         {"id": 8, "file_name": "val/empty.jpg", "width": 0, "height": 0},
     ]
     path = write(tmp_path, {"images": images, "annotations": annotations})
-    assert values(user.read_boxes(path), "street.jpg").tolist() == [[10, 20, 40, 60]]
+    boxes = values(user.read_boxes(path), "street.jpg")
+    assert boxes.tolist() == [[10, 20, 40, 60], [1, 1, 6, 6]]
     assert len(values(user.read_boxes(path), "empty.jpg")) == 0
-    (keypoints,) = values(user.read_keypoints(path), "street.jpg")
+    keypoints, unmarked = values(user.read_keypoints(path), "street.jpg")
     check(keypoints, marked)
+    assert not unmarked.any()  # boxes and keypoints of a file are of the same people
     results = write(
         tmp_path,
         [
