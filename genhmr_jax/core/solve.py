@@ -234,12 +234,12 @@ class Traced(NamedTuple):
     Attributes:
       vertices: (B, T, V, 3) metres.
       poses: (B, T, J, 3) axis-angle, radians.
-      translation: (B, T, 3) metres.
+      joints: (B, T, J, 3) metres.
     """
 
     vertices: Float[Array, "B T V 3"]
     poses: Float[Array, "B T J 3"]
-    translation: Float[Array, "B T 3"]
+    joints: Float[Array, "B T J 3"]
 
 
 @functools.partial(jax.jit, static_argnames=("system", "iterations", "context"))
@@ -264,7 +264,7 @@ def trace(
         parts = of_step.betas, of_step.weak_camera, inputs.view
         found = _posed(body, rotmats, *parts)
         poses = rotations.matrix_to_axis_angle(rotmats)
-        return Traced(found["vertices"], poses, found["translation"])
+        return Traced(found["vertices"], poses, found["joints"])
 
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), jax.lax.map(traced, latents))
 

@@ -42,11 +42,21 @@ def motions_of_clip(clip: Clip, *, fingers: bool = False) -> list[Motion]:
     ]
 
 
-def frame_motions_of_clip(clip: Clip, *, fingers: bool = False) -> list[Motion]:
-    """The answers of single frames; they have no filled frames, and fingers of the body's hands."""
+def frame_motions_of_clip(
+    clip: Clip, body: smpl_jax.SmplModel, *, fingers: bool = False
+) -> list[Motion]:
+    """The answers of single frames, with the shapes of the clip, and their pelvises where they are.
+
+    They have no filled frames, and fingers of the body's hands.
+    """
     poses = np.concatenate([clip.frame_global_orient, clip.frame_body_pose], -1)
     seen = np.where(clip.state == OBSERVED, OBSERVED, ABSENT)
-    motions = _of_clip(clip, poses, clip.frame_translation, seen)
+    motions = [
+        dataclasses.replace(motion, translation=origin_of(joints[:, 0], motion.betas, body))
+        for motion, joints in zip(
+            _of_clip(clip, poses, clip.frame_translation, seen), clip.frame_joints, strict=True
+        )
+    ]
     if not fingers:
         return motions
     return [dataclasses.replace(motion, poses=_with_fingers(motion.poses)) for motion in motions]
@@ -56,6 +66,16 @@ def _with_fingers(poses: Float[np.ndarray, "F 24 3"]) -> Float[np.ndarray, "F 52
     """Poses of SMPL for a body with fingers, which turn as the joint of the hand."""
     hands = [fingers_of_hand_joint(poses[:, SMPL24.index(f"{side}_hand")]) for side in SIDES]
     return np.concatenate([poses[:, :BODY_JOINTS], *hands], 1)
+
+
+def origin_of(
+    pelvis: Float[np.ndarray, "F 3"], betas: Float[np.ndarray, "10"], body: smpl_jax.SmplModel
+) -> Float[np.ndarray, "F 3"]:
+    """The translation of a body of a shape whose pelvis is known, metres.
+
+    The origin of the model is not the pelvis, whose place in SMPL's rest pose depends on the shape.
+    """
+    return (pelvis - rest_joints(body, betas)[0]).astype(np.float32)
 
 
 def motions_of_people(people: People) -> list[Motion]:

@@ -18,6 +18,7 @@ from genhmr_jax.recover.motions import (
     hypotheses_of_people,
     motions_of_clip,
     motions_of_people,
+    origin_of,
 )
 from genhmr_jax.recover.people import People
 from genhmr_jax.render.rest import Rest, rest_joints, rest_of, with_pose
@@ -49,10 +50,11 @@ def photo_scene(
     """
     motions, everybody = motions_of_people(people), []
     for i, (motion, others) in enumerate(zip(motions, hypotheses_of_people(people), strict=True)):
+        # The page has one shape for a person. What had another one keeps the place of its pelvis.
         steps = before = None
         if traced is not None:
-            steps = Trace(traced.poses[i], traced.translation[i])
-            last = {"poses": traced.poses[i, -1:], "translation": traced.translation[i, -1:]}
+            steps = Trace(traced.poses[i], origin_of(traced.joints[i, :, 0], motion.betas, body))
+            last = {"poses": steps.poses[-1:], "translation": steps.translation[-1:]}
             before = dataclasses.replace(motion, **last)
         others = tuple(_with_shape_of(motion, other, body) for other in others)
         body_of_page = _shaped(body, motion)
@@ -90,7 +92,7 @@ def clip_scene(
     how = {"fingers": has_fingers(body)}
     steady, before = motions_of_clip(clip, **how), [None] * len(clip)
     if clip.frame_body_pose is not None:
-        before = frame_motions_of_clip(clip, **how)
+        before = frame_motions_of_clip(clip, body, **how)
     everybody = [
         PersonScene(motion, _shaped(body, motion), before=before[i])
         for i, motion in enumerate(steady)
@@ -122,9 +124,9 @@ def jpeg(
 
 
 def _with_shape_of(answer: Motion, other: Motion, body: smpl_jax.SmplModel) -> Motion:
-    """The other motion with the shape of the answer: the page has one body. The pelvis stays."""
-    pelvis, own = (rest_joints(body, motion.betas)[0] for motion in (answer, other))
-    translation = (other.translation + own - pelvis).astype(np.float32)
+    """The other motion with the shape of the answer."""
+    pelvis = other.translation + rest_joints(body, other.betas)[0]
+    translation = origin_of(pelvis, answer.betas, body)
     return dataclasses.replace(other, betas=answer.betas, translation=translation)
 
 

@@ -165,10 +165,9 @@ def test_joints_are_those_of_the_pose(found, model):
         assert not getattr(found, name)[0, ABSENT_FROM:].any(), name
 
 
-def test_motions_have_52_joints_on_request(found):
-    (motion,), (before,) = (
-        motions_of_clip(found, fingers=True), frame_motions_of_clip(found, fingers=True)
-    )  # fmt: skip
+def test_motions_have_52_joints_on_request(found, model):
+    (motion,) = motions_of_clip(found, fingers=True)
+    (before,) = frame_motions_of_clip(found, model.fingers, fingers=True)
     assert motion.poses.shape == before.poses.shape == (FRAMES, 52, 3)
     assert motion.confidence.shape == (FRAMES, 52)
     first = SMPLH52.index("right_index1")
