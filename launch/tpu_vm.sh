@@ -41,7 +41,7 @@ setup() {
     command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
     export PATH="$HOME/.local/bin:$PATH"
     uv venv --quiet --python 3.12 .venv
-    uv pip install --quiet --python .venv . "jax[tpu]" gcsfs'
+    uv pip install --quiet --python .venv ".[data]" "jax[tpu]" gcsfs'
 }
 
 run() {

@@ -8,6 +8,9 @@ A recipe starts from this file and overrides what differs. A step has `batch_siz
 
 import ml_collections
 
+from genhmr_jax.data.augment import AugmentSpec
+from genhmr_jax.data.turns import TurnSpec
+from genhmr_jax.data.views import ViewSpec
 from genhmr_jax.train import defaults
 
 
@@ -71,11 +74,10 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.render_on_device = False  # rasterise them on the accelerator, not on CPU cores
     # DATASET:SPLIT of data.people to measure on, such as threedpw:validation.
     c.data.people_val = ""
-    c.data.augment = ml_collections.ConfigDict()  # overrides of data/augment.py:AugmentSpec
+    c.data.augment = defaults.fields_of(AugmentSpec())
     c.data.body = "neutral"
-    c.data.view = ml_collections.ConfigDict()  # overrides of data/views.py:ViewSpec
-    # Overrides of data/turns.py:TurnSpec, for stored rows without maps.
-    c.data.turn = ml_collections.ConfigDict()
+    c.data.view = defaults.fields_of(ViewSpec())
+    c.data.turn = defaults.fields_of(TurnSpec())  # of stored rows without maps
 
     c.masking = ml_collections.ConfigDict()
     c.masking.schedule = "cosine"  # law of the mask ratio: cosine, linear, square, cubic, sqrt

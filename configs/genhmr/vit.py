@@ -8,6 +8,10 @@ It has been compiled at this size and run at toy size.
 
     python -m genhmr_jax.main --config=configs/genhmr/vit.py:h --workdir=runs/vit_h
 
+These estimates are for a mesh of 16 x 16 (`--config.mesh.data=16 --config.mesh.fsdp=16`; v5p: 64
+x 1). The default splits the parameters over all chips, which suits few. With several slices `data`
+must be a multiple of their number.
+
 Argument: the size of the ViT, `h` (the default), `l`, `b` or `s`.
 """
 

@@ -6,6 +6,7 @@ this file and overrides what differs.
 
 import ml_collections
 
+from genhmr_jax.data.hands.views import HandViewSpec
 from genhmr_jax.train import defaults
 
 
@@ -64,7 +65,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.poses = "hand_poses.npz"  # of `genhmr data hand-poses`
     c.data.images = "runs/hand_images"  # stored rows
     c.data.body = "free"
-    c.data.view = ml_collections.ConfigDict()  # overrides of data/hands/views.py:HandViewSpec
+    c.data.view = defaults.fields_of(HandViewSpec())
 
     # Weights of the terms; lengths are in metres, 2D in half sides of the crop.
     c.loss = ml_collections.ConfigDict()

@@ -6,6 +6,7 @@ A recipe starts from this file and overrides what differs.
 
 import ml_collections
 
+from genhmr_jax.data.views import ViewSpec
 from genhmr_jax.train import defaults
 
 
@@ -45,7 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.people_val = ""
     c.data.mixture = ""
     c.data.body = "neutral"
-    c.data.view = ml_collections.ConfigDict()  # overrides of data/views.py:ViewSpec
+    c.data.view = defaults.fields_of(ViewSpec())
 
     # The loss of the silhouette (PostureHMR, eq. 1). Its size and band are not published.
     c.silhouette = ml_collections.ConfigDict()

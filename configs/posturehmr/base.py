@@ -6,6 +6,7 @@ differs.
 
 import ml_collections
 
+from genhmr_jax.data.views import ViewSpec
 from genhmr_jax.train import defaults
 
 
@@ -54,7 +55,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.people_val = ""
     c.data.mixture = ""
     c.data.body = "neutral"
-    c.data.view = ml_collections.ConfigDict()  # overrides of data/views.py:ViewSpec
+    c.data.view = defaults.fields_of(ViewSpec())
 
     # Lengths are in mm. The weights of all but the first are those of VirtualMarker's config.
     c.loss = ml_collections.ConfigDict()

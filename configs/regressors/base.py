@@ -6,6 +6,7 @@ overrides what differs.
 
 import ml_collections
 
+from genhmr_jax.data.augment import AugmentSpec
 from genhmr_jax.train import defaults
 
 # The terms of TokenHMR's thresholds (44 for keypoints, 23 for joints) do not allow us to publish
@@ -97,7 +98,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.render_on_device = False  # rasterise them on the accelerator, not on CPU cores
     # DATASET:SPLIT to measure on, such as threedpw:validation or rendered:val.
     c.data.people_val = ""
-    c.data.augment = ml_collections.ConfigDict()  # overrides of data/augment.py:AugmentSpec
+    c.data.augment = defaults.fields_of(AugmentSpec())
     c.data.augment.occlude = 0.0
     c.data.body = "neutral"
 

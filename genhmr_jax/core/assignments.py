@@ -121,7 +121,7 @@ def exchanged(inputs: Inputs) -> Inputs:
     """The same people with left and right exchanged: turned back to front, at the same pixels.
 
     A reflection in depth leaves all pixels, and makes a left side of a right one. The picture is
-    ignored, because its features are of the detector that may have confused the sides.
+    ignored if its features are of the detector, which may have confused the sides.
     """
     flip, reflection = np.array(DETECTED_FLIP), np.float32([1, 1, -1])
     return dataclasses.replace(

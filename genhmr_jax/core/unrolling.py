@@ -25,8 +25,8 @@ from genhmr_jax.geometry.metrics import distances, masked_mean, procrustes
 from genhmr_jax.nets.rows import by_rows
 
 Sums = dict[str, jax.Array]
-Embed = Callable[[Float[Array, "B L N"], Bool[Array, "B L"]], Float[Array, "B L D"]]
-"""From logits and the mask to what is decoded."""
+Embed = Callable[[Float[Array, "B L N"], Bool[Array, "B L"], Int[Array, ""]], Float[Array, "B L D"]]
+"""From logits, the mask and the number of the step to what is decoded."""
 
 
 @jax.tree_util.register_dataclass
@@ -110,7 +110,7 @@ def masked_tokens(
 def only_step(steps: Steps, masked: MaskedTokens, embed: Embed) -> Step:
     """The step of a model without feedback: all masked tokens at once."""
     logits, state = steps.predict(masked.visible, steps.start())
-    estimate = steps.decoded(embed(logits, masked.mask), state).estimate
+    estimate = steps.decoded(embed(logits, masked.mask, jnp.zeros((), int)), state).estimate
     return Step(logits, estimate, masked.token_weight, jnp.zeros((), bool))
 
 
@@ -128,7 +128,7 @@ def unrolled(
         visible, mask, weight, state = carry
         # 1. Predict, decode, and compute the terms.
         logits, state = steps.predict(visible, state)
-        state, confidence = steps.assess(embed(logits, mask), state)
+        state, confidence = steps.assess(embed(logits, mask, number), state)
         step = Step(logits, state.estimate, weight, number == 0)
         terms = terms_of(step)
         # 2. What the next step sees: the most confident own guesses, or true tokens.

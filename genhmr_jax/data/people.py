@@ -118,9 +118,13 @@ def all_batches(
     count, skeleton = min(limit, len(dataset.records)), Skeleton.of(body)
     chosen = np.linspace(0, len(dataset.records) - 1, count).astype(np.int64)
     for part in pack(np.ones(count, np.int64), size):
-        fetched = fetch(dataset, chosen[part.image])
-        samples = [(sample, augment.Augmentation()) for sample in fetched]
-        yield dataclasses.replace(rows_of(samples, skeleton), weight=part.weight)
+        # Rows that pad the batch are copies of the last one, which is decoded once.
+        known = int((part.weight > 0).sum())
+        fetched = fetch(dataset, chosen[part.image[:known]])
+        rows = rows_of([(sample, augment.Augmentation()) for sample in fetched], skeleton)
+        copies = np.minimum(np.arange(size), known - 1)
+        rows = jax.tree.map(lambda x: x[copies], rows)
+        yield dataclasses.replace(rows, weight=part.weight)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,20 +20,14 @@ import orbax.checkpoint as ocp
 from genhmr_jax.io.errors import InputError, Preempted
 from genhmr_jax.io.model_folder import absolute
 from genhmr_jax.train import checksums, distributed
+from genhmr_jax.train.defaults import IDENTITY
 from genhmr_jax.train.mesh import path_name
 
 log = logging.getLogger("genhmr_jax")
 
-# The fields that determine the loss curve. All others (mesh, processes, micro-batches, logging) may
-# differ between a run and its resumption.
-IDENTITY = (
-    "stage", "seed", "batch_size", "image_batch_size", "model", "data", "masking", "loss", "optim",
-    "steps", "precision", "drop_path", "lora",
-)  # fmt: skip
-
 
 def fingerprint(config: ml_collections.ConfigDict, frozen: Any) -> dict[str, str]:
-    """A hash of the tokenizer, and of each part of the config that a resumed run must share.
+    """A hash of the frozen models, and of each part of the config that a resumed run must share.
 
     Only the last name of a data path counts: a run may resume with its data in another folder.
     """
@@ -47,9 +41,11 @@ def fingerprint(config: ml_collections.ConfigDict, frozen: Any) -> dict[str, str
     digest = lambda data: hashlib.sha256(data).hexdigest()[:16]
     as_json = lambda v: json.dumps(v, sort_keys=True, default=str).encode()
     hashes = {name: digest(as_json(value)) for name, value in plain.items()}
-    if "tokenizer" in frozen:
-        arrays = jax.tree.leaves((frozen["tokenizer"], frozen["codebook"]))
-        hashes["tokenizer"] = digest(b"".join(np.asarray(x).tobytes() for x in arrays))
+    models = {"tokenizer": ("tokenizer", "codebook"), "mesh2d": ("mesh2d",)}
+    for name, parts in models.items():
+        if name in frozen:
+            arrays = jax.tree.leaves([frozen[part] for part in parts])
+            hashes[name] = digest(b"".join(np.asarray(x).tobytes() for x in arrays))
     return hashes
 
 

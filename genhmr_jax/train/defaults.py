@@ -4,7 +4,22 @@ Only `precision`, `drop_path` and `lora` of `runtime` change the loss curve. A r
 with other values of the other fields.
 """
 
+import dataclasses
+from typing import Any
+
 import ml_collections
+
+# The fields that determine the loss curve. All others (mesh, processes, micro-batches, logging) may
+# differ between a run and its resumption, and between the points of a sweep.
+IDENTITY = (
+    "stage", "seed", "batch_size", "image_batch_size", "model", "data", "masking", "loss", "optim",
+    "steps", "precision", "drop_path", "lora", "training", "silhouette",
+)  # fmt: skip
+
+
+def fields_of(spec: Any) -> ml_collections.ConfigDict:
+    """The fields of a dataclass as a group of a config, so that each of them can be set."""
+    return ml_collections.ConfigDict(dataclasses.asdict(spec))
 
 
 def runtime() -> ml_collections.ConfigDict:

@@ -6,9 +6,10 @@ Models do not depend on this module.
 """
 
 import dataclasses
+import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -82,6 +83,10 @@ def _arranged(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarr
     """
     slices = {getattr(device, "slice_index", 0) for device in devices}
     data, *inner = shape
+    if len(slices) > 1 and data % len(slices) and devices[0].platform == "tpu":
+        problem = f"data is {data}, but there are {len(slices)} slices of TPUs"
+        remedy = f"give a multiple, such as --config.mesh.data={len(slices)}"
+        raise InputError("config.mesh", problem, remedy)
     if len(slices) > 1 and data % len(slices) == 0:
         outer = (len(slices), *(1,) * len(inner))
         return mesh_utils.create_hybrid_device_mesh(
@@ -100,7 +105,8 @@ def partition_spec(
 ) -> PartitionSpec:
     """The sharding of one parameter.
 
-    Axes of size 1, or whose size does not divide the dimension, are left out. Parameters of two or
+    Axes of size 1, or whose size does not divide the dimension, are left out; `fsdp` then takes the
+    largest other dimension of the rule that it divides. Parameters of two or
     more dimensions that match no rule are split over `fsdp` along their largest divisible
     dimension. Parameters with fewer than `min_size` elements are replicated.
     """
@@ -113,7 +119,15 @@ def partition_spec(
         if re.fullmatch(pattern, name) and len(axes) <= len(shape):
             full = (None,) * (len(shape) - len(axes)) + tuple(axes)
             pairs = zip(shape, full, strict=True)
-            return PartitionSpec(*(axis if fits(size, axis) else None for size, axis in pairs))
+            chosen = [axis if fits(size, axis) else None for size, axis in pairs]
+            # A dimension that `fsdp` does not divide: another one is better than copies everywhere.
+            if "fsdp" in full and "fsdp" not in chosen:
+                first = len(shape) - len(axes)  # stacked layers stay whole
+                free = [i for i in range(first, len(shape)) if chosen[i] is None]
+                free = [i for i in free if fits(shape[i], "fsdp")]
+                if free:
+                    chosen[max(free, key=lambda i: (shape[i], i))] = "fsdp"
+            return PartitionSpec(*chosen)
     order = sorted(range(len(shape)), key=lambda i: (-shape[i], -i))
     best = next((i for i in order if fits(shape[i], "fsdp")), None)
     if best is None:
@@ -196,4 +210,10 @@ class Placement:
         """Copy global arrays to whole NumPy arrays on every process."""
         if jax.process_count() == 1:
             return jax.device_get(tree)
-        return jax.device_get(jax.jit(lambda t: t, out_shardings=replicated(self.mesh))(tree))
+        return jax.device_get(_gather(self.mesh)(tree))
+
+
+@functools.cache
+def _gather(mesh: Mesh) -> Callable[[Any], Any]:
+    """A program that replicates arrays; a new function would be compiled at each call."""
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))

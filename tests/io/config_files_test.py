@@ -7,6 +7,8 @@ import sys
 import ml_collections
 import pytest
 
+from genhmr_jax.data.augment import AugmentSpec
+from genhmr_jax.data.views import ViewSpec
 from genhmr_jax.io.config_files import (
     apply_overrides,
     field_names,
@@ -39,6 +41,16 @@ def test_a_config_with_its_argument_and_overrides():
     assert "model.transformer.width" in field_names(
         config
     ) and "model.transformer" not in field_names(config)
+
+
+def test_each_number_of_the_augmentation_is_a_field():
+    overrides = {"data.augment.rotation": 45, "data.view.swap": 0.1, "data.turn.drop": 0.0}
+    config = load_config(GENHMR, overrides)
+    augment = AugmentSpec(**config.data.augment.to_dict())
+    assert augment == AugmentSpec(rotation=45.0)
+    assert ViewSpec(**config.data.view.to_dict()) == ViewSpec(swap=0.1)
+    with pytest.raises(InputError, match="did you mean data.augment.rotate"):
+        load_config(GENHMR, {"data.augment.rotat": 1.0})
 
 
 def test_texts_are_read_as_the_type_of_the_field():

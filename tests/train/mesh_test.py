@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -35,7 +36,8 @@ MESH = AbstractMesh((2, 4, 2), meshes.AXES, axis_types=(AxisType.Auto,) * 3)
             P(None, "tensor", None),
         ),  # 66 does not divide by 4
         ("transformer/embed", (1024, 48), P("fsdp", None)),
-        ("transformer/embed", (1025, 48), P()),
+        ("transformer/embed", (1025, 48), P(None, "fsdp")),  # what does not divide: another one
+        ("transformer/embed", (1025, 47), P()),
         (
             "transformer/code_in",
             (30, 16, 48),
@@ -101,6 +103,26 @@ def test_mesh_that_does_not_fit_names_one_that_does():
         "fsdp": 1,
         "tensor": 1,
     }
+
+
+def test_slices_are_along_data():
+    """A slower network connects slices of TPUs: parameters are not split over them."""
+    device = lambda i: types.SimpleNamespace(
+        id=i, slice_index=i // 4, platform="tpu", device_kind="TPU v5 lite", process_index=i,
+        coords=(i % 2, i // 2 % 2, 0), core_on_chip=0,
+    )  # fmt: skip
+    devices = [device(i) for i in range(8)]
+    with pytest.raises(InputError, match="data is 1, but there are 2 slices of TPUs; give a mult"):
+        meshes.make_mesh({"data": 1, "fsdp": -1, "tensor": 1}, devices)
+    found = meshes._arranged((2, 4, 1), devices)
+    assert [{d.slice_index for d in part.ravel()} for part in found] == [{0}, {1}]
+
+
+def test_a_copy_to_the_host_is_compiled_once():
+    mesh = meshes.make_mesh({"data": 1, "fsdp": 1, "tensor": 1})
+    assert meshes._gather(mesh) is meshes._gather(mesh)
+    found = meshes._gather(mesh)({"a": np.arange(3)})
+    np.testing.assert_array_equal(found["a"], np.arange(3))
 
 
 def test_batch_that_does_not_divide_names_one_that_does():

@@ -26,7 +26,7 @@ from genhmr_jax.train import defaults
 IMAGES = "images"
 NOTHING: Mapping[str, str] = types.MappingProxyType({})
 # Config fields that do not change the result of a training: a node is the same on another mesh.
-HOW = tuple(name for name in defaults.runtime() if name not in ("precision", "drop_path"))
+HOW = tuple(name for name in defaults.runtime() if name not in defaults.IDENTITY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +234,8 @@ class _Planner:
         outside = lambda fields: {name: _outside(value, folders) for name, value in fields.items()}
         identity = json.loads(config.to_json_best_effort(), object_hook=outside)
         identity = {name: value for name, value in identity.items() if name not in HOW}
+        if not identity["lora"]["rank"]:
+            del identity["lora"]
         key = _key(kind, identity, needs)
         file = config_file(self.name, self.sweep.configs[kind])
         command = ["-m", "genhmr_jax.main", f"--config={file}", f"--workdir={self._run(key)}"]

@@ -198,7 +198,11 @@ class SampleMaker:
         swap = draw(2)(keys) < 0.5
         choose = lambda a, b: jnp.where(swap.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
         posed = jax.tree.map(choose, swapped, posed)
-        draw_errors = jax.vmap(lambda key, t, x: errors(key, t, x, self.noise))
+        # A key that is split again must not be one into which numbers are folded: JAX then draws
+        # the same numbers twice.
+        draw_errors = jax.vmap(
+            lambda key, t, x: errors(jax.random.fold_in(key, 3), t, x, self.noise)
+        )
         error = draw_errors(keys, times, posed.markers)
         weight = jnp.full(len(rate), 1.0 / len(rate))
         return self.sample(posed, posed.markers + error, times, rows.scales, weight)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import smpl_jax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from genhmr_jax.core import losses, quantizer, sampling
 from genhmr_jax.core.losses import known_mean
@@ -71,7 +71,7 @@ class Objective:
         people = (frozen["body"], encoded)
         steps = self.system.steps(everything, *people)
         masked = sample.targets.masked
-        embed = lambda logits, mask: self._embeddings(logits, mask, steps, sample)
+        embed = lambda *step: self._embeddings(*step, steps, sample)
         if not spec.feedback:
             last = only_step(steps, masked, embed)
             return self._step_terms(last, truth, sample), self._metrics(last, truth, sample)
@@ -87,17 +87,26 @@ class Objective:
             assignment = sample.targets.assignment
             constant = jax.lax.stop_gradient((everything, people))
             other = self.system.steps(constant[0], *constant[1], assignment)
-            wrong, _ = unrolled(other, masked, ALTERNATIVE_STEPS, embed, lambda step: {})
+            others = lambda logits, mask, number: embed(
+                logits, mask, number + self.config.masking.steps
+            )
+            wrong, _ = unrolled(other, masked, ALTERNATIVE_STEPS, others, lambda step: {})
             steps = self.system.steps(everything, *people, assignment)
             terms["score"] += _score_term(steps, wrong, truth, sample)
         return terms, self._metrics(last, truth, sample)
 
     def _embeddings(
-        self, logits: Float[Array, "B L N"], mask: Bool[Array, "B L"], steps: Steps, sample: Sample
+        self,
+        logits: Float[Array, "B L N"],
+        mask: Bool[Array, "B L"],
+        number: Int[Array, ""],
+        steps: Steps,
+        sample: Sample,
     ) -> Float[Array, "B L D"]:
         """What is decoded: a sample of each masked token, and the true code of the others."""
         vectors, targets = steps.vectors, sample.targets
-        soft = self._differentiable_sample(logits, vectors, targets.noise_key)
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(targets.noise_key)
+        soft = self._differentiable_sample(logits, vectors, keys)
         return jnp.where(mask[..., None], soft, vectors[targets.masked.tokens])
 
     def _step_terms(self, step: Step, truth: Truth, sample: Sample) -> Sums:

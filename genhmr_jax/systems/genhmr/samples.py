@@ -163,7 +163,8 @@ class SampleMaker:
         masking = self.config.masking
 
         def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            k = jax.random.split(key)
+            # The detector's errors have the keys of the numbers 0 to 3, as `split` has.
+            k = jax.random.split(jax.random.fold_in(key, 4))
             drop = jax.random.bernoulli(k[0], masking.drop_keypoints)
             return drop, jax.random.bernoulli(k[1], masking.drop_image) & ~drop
 

@@ -22,6 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from smpl_jax.keypoints import HAND21
 
+from genhmr_jax.core import encoders
 from genhmr_jax.core.feedback import DetectedKeypoints, Estimate, joints_of_tokens
 from genhmr_jax.core.feedback_networks import (
     CELL_WIDTH,
@@ -235,8 +236,9 @@ class MaskHand(nnx.Module):
     ) -> Float[Array, "B P 2"]:
         """Crop coordinates -> 0..1 in the encoder's maps; at most half a map outside."""
         if self.spec.trains_encoder:
-            # The picture (geometry/hand_pixels.py), of which a ViT gets the middle 192 columns.
-            inside = points * MARGIN / EXTENT / np.array([0.75, 1.0], np.float32)
+            # The picture (geometry/hand_pixels.py), of which a ViT gets the middle columns.
+            seen = np.array(encoders.find(self.spec.encoder).extent, np.float32)
+            inside = points * MARGIN / EXTENT / seen
             return jnp.clip((inside + 1) / 2, -0.5, 1.5)
         # The region of the network's last pass, which is close to the one that it would take next.
         region = palm_region(detected.keypoints[..., :2], least=0.01)[:, None]

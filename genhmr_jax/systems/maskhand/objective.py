@@ -47,7 +47,7 @@ class Objective:
         everything, hand = system_params(params, frozen), frozen["hand"]
         encoded = self.encoded(everything, sample)
         steps = self.system.steps(everything, hand, encoded)
-        embed = lambda logits, mask: _embeddings(logits, mask, steps, sample)
+        embed = lambda logits, mask, _: _embeddings(logits, mask, steps, sample)
         if not self.system.spec.feedback:
             last = only_step(steps, sample.masked, embed)
             return _step_terms(last, sample), _metrics(last, sample)

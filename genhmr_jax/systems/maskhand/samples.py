@@ -100,7 +100,8 @@ class SampleMaker:
     def _dropped(self, rows: Rows, keys: Array) -> Rows:
         """Rows, a share of which lose their 3D keypoints, so that they are not required."""
         share = self.config.masking.drop_lifted
-        drop = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 2), share))(keys)
+        # `sample` splits the key into three: the numbers 0 to 2 give the same keys.
+        drop = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 4), share))(keys)
         lifted = jnp.where(drop[:, None, None], 0.0, rows.keypoints3d)
         return dataclasses.replace(rows, keypoints3d=lifted)
 

@@ -91,6 +91,9 @@ def test_a_node_is_named_by_what_decides_its_result(tmp_path):
     assert keys(sets=["mesh.fsdp=2", "genhmr.remat=blocks", "log.tensorboard=True"]) == plain, (
         "how it runs does not count"
     )
+    assert keys(sets=["genhmr.lora.alpha=8.0"]) == plain, "there are no such arrays"
+    ranks = [keys(sets=[f"genhmr.lora.rank={rank}"]) for rank in (4, 16)]
+    assert len(ranks[0] & plain) == len(ranks[0] & ranks[1]) == 1, "only the tokenizer stays"
     assert not keys(sets=["tokenizer.steps=5"]) & plain, "all depends on the tokenizer"
     assert len(keys(sets=["genhmr.optim.b2=0.9"]) & plain) == 1, "the tokenizer stays"
     assert len(keys(sets=["evaluate.seed=1"]) & plain) == 2, "both trainings stay"
