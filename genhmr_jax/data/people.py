@@ -123,7 +123,7 @@ def all_batches(
         fetched = fetch(dataset, chosen[part.image[:known]])
         rows = rows_of([(sample, augment.Augmentation()) for sample in fetched], skeleton)
         copies = np.minimum(np.arange(size), known - 1)
-        rows = jax.tree.map(lambda x: x[copies], rows)
+        rows = jax.tree.map(lambda x, copies=copies: x[copies], rows)
         yield dataclasses.replace(rows, weight=part.weight)
 
 
