@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ _REMEDIES = {
     errno.ENOENT: "make the folder first, or choose another",
 }
 
+_READING_UMASK = threading.Lock()
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of file systems without fsync, such as some FUSE ones
 
 
@@ -138,7 +140,14 @@ def disk_error(error: BaseException, where: object) -> InputError | None:
 
 
 def _umask() -> int:
-    """The umask of this process (the only portable way to read it is to set it)."""
-    mask = os.umask(0)
-    os.umask(mask)
+    """The umask of this process.
+
+    The only portable way to read it is to set it. Two threads that do so at once can leave 0
+    behind, and the files of other libraries open to everybody; Linux tells it without that.
+    """
+    with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("Umask:")).split()[1], 8)
+    with _READING_UMASK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask

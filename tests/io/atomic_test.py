@@ -4,6 +4,8 @@ import contextlib
 import errno
 import os
 import resource
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -187,6 +189,20 @@ def test_aot_tries_its_file_before_it_compiles(tmp_path, capsys, monkeypatch):
     ]
     assert main.main(arguments) == 1
     assert "gone/x.json: cannot be written" in capsys.readouterr().err
+
+
+def test_threads_that_read_the_umask_leave_it():
+    before, interval = atomic._umask(), sys.getswitchinterval()
+    read = lambda _: [atomic._umask() for _ in range(3000)]
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            seen = set().union(*pool.map(read, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+    after = os.umask(before)
+    os.umask(before)
+    assert seen == {before} and after == before
 
 
 def test_the_umask_holds(tmp_path):
