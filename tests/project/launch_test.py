@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from genhmr_jax.io.config_files import load_config
 from support.paths import ROOT
 
 LAUNCH = ROOT / "launch"
@@ -127,7 +128,17 @@ def test_jobset():
     x, y = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
     assert x * y == job["parallelism"] * container["resources"]["limits"]["google.com/tpu"]
     assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
-    assert subprocess.run(["bash", "-n"], input=container["command"][-1], text=True).returncode == 0
+    command = container["command"][-1]
+    assert subprocess.run(["bash", "-n"], input=command, text=True).returncode == 0
+    # The recipe is for photos by default: its rows are stored ones here, and nothing else is read.
+    config = load_config(
+        re.search(r"--config=(\S+)", command)[1],
+        dict(re.findall(r"--config\.(\S+?)=(\S*)", command)),
+    )
+    assert config.data.images and not config.data.people and not config.data.people_val
+    paths = config.data.poses, config.data.images, config.tokenizer, config.init
+    mounts = tuple(mount["mountPath"] for mount in container["volumeMounts"])
+    assert all(path.startswith(mounts) for path in paths)
 
 
 def test_skypilot():
