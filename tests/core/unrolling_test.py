@@ -34,7 +34,7 @@ def test_unrolled_rows_see_their_own_most_confident_guesses():
         first_weight=jnp.full((), 2.0),
         token_weight=jnp.full((), 3.0),
     )
-    embed, terms_of = lambda logits, mask: logits, lambda step: {"weight": step.weight}
+    embed, terms_of = lambda logits, mask, number: logits, lambda step: {"weight": step.weight}
     _, terms = unrolled(steps, masked, 2, embed, terms_of)
     jax.effects_barrier()
     assert len(seen) == 2 and (seen[0] == 8).all()  # the first step sees nothing

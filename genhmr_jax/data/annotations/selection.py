@@ -25,6 +25,7 @@ SMALLEST_BOX = 8.0
 """px: the longer side of the smallest box of a person."""
 # px: a person this small cannot be recovered. Coordinates as fractions of the photo are smaller.
 _FEW_PIXELS = 2.0
+_FEW = "{} keypoints are known inside the photo, {} are needed"
 _PERCENT = 100.5  # the largest coordinate in percent, with rounding
 
 
@@ -117,7 +118,9 @@ def people_of_image(
     # COCO has many people of whom only the box is known: one text for all of them.
     blank = unmarked if boxes is None else np.zeros(total, bool)
     if blank.any():
-        left_out.append(f"{blank.sum()} of {total} given people without any keypoint")
+        numbers = ", ".join(map(str, np.flatnonzero(blank) + 1))
+        who = f"{'people' if blank.sum() > 1 else 'person'} {numbers} of {total} given"
+        left_out.append(f"{who}: {_FEW.format(0, min_keypoints)}")
     for i in np.flatnonzero(~low & ~blank):
         box = None if boxes is None else (whole[i], clipped[i])
         problem = _unusable(None if points is None else points[i], box, size, min_keypoints)
@@ -221,7 +224,7 @@ def _unusable(
         if sides.max() < SMALLEST_BOX:
             return f"{text} is only {sides[0]:.3g} x {sides[1]:.3g} px, too small for a person"
     elif (known := (points[:, 2] >= MIN_CONFIDENCE)).sum() < min_keypoints:
-        return f"{known.sum()} keypoints are known inside the photo, {min_keypoints} are needed"
+        return _FEW.format(known.sum(), min_keypoints)
     elif np.ptp(points[known, :2], axis=0).max() < _FEW_PIXELS:
         return f"all keypoints lie within {_FEW_PIXELS:g} px"
     return None

@@ -69,8 +69,13 @@ def test_a_person_with_too_few_keypoints_does_not_cost_the_others(tmp_path, know
     out = keypoints_of(tmp_path, {"x": [p.tolist() for p in people]})
     assert out.index.tolist() == ([0, 1, 2] if kept else [0, 2]) and out.total == 3
     if not kept:
-        few = f"person 2 of 3 given: {known} keypoints are known inside the photo, 4 are needed"
-        assert out.left_out == (few if known else "1 of 3 given people without any keypoint",)
+        assert out.left_out == (
+            f"person 2 of 3 given: {known} keypoints are known inside the photo, 4 are needed",
+        )
+    blank = keypoints_of(tmp_path, {"x": [standing(50, 0).tolist(), people[2].tolist()] * 2})
+    assert blank.index.tolist() == [1, 3] and blank.left_out == (
+        "people 1, 3 of 4 given: 0 keypoints are known inside the photo, 4 are needed",
+    )
     boxed = selection.people_of_image(  # a box is enough to look for the person
         given(tmp_path, {"x": [[50, 50, 130, 350], [200, 50, 280, 350], [400, 50, 480, 350]]}),
         given(tmp_path, {"x": [p.tolist() for p in people]}, user.read_keypoints),
