@@ -105,8 +105,7 @@ def partition_spec(
 ) -> PartitionSpec:
     """The sharding of one parameter.
 
-    Axes of size 1, or whose size does not divide the dimension, are left out; `fsdp` then takes the
-    largest other dimension of the rule that it divides. Parameters of two or
+    Axes of size 1, or whose size does not divide the dimension, are left out. Parameters of two or
     more dimensions that match no rule are split over `fsdp` along their largest divisible
     dimension. Parameters with fewer than `min_size` elements are replicated.
     """
@@ -119,15 +118,7 @@ def partition_spec(
         if re.fullmatch(pattern, name) and len(axes) <= len(shape):
             full = (None,) * (len(shape) - len(axes)) + tuple(axes)
             pairs = zip(shape, full, strict=True)
-            chosen = [axis if fits(size, axis) else None for size, axis in pairs]
-            # A dimension that `fsdp` does not divide: another one is better than copies everywhere.
-            if "fsdp" in full and "fsdp" not in chosen:
-                first = len(shape) - len(axes)  # stacked layers stay whole
-                free = [i for i in range(first, len(shape)) if chosen[i] is None]
-                free = [i for i in free if fits(shape[i], "fsdp")]
-                if free:
-                    chosen[max(free, key=lambda i: (shape[i], i))] = "fsdp"
-            return PartitionSpec(*chosen)
+            return PartitionSpec(*(axis if fits(size, axis) else None for size, axis in pairs))
     order = sorted(range(len(shape)), key=lambda i: (-shape[i], -i))
     best = next((i for i in order if fits(shape[i], "fsdp")), None)
     if best is None:

@@ -36,8 +36,7 @@ MESH = AbstractMesh((2, 4, 2), meshes.AXES, axis_types=(AxisType.Auto,) * 3)
             P(None, "tensor", None),
         ),  # 66 does not divide by 4
         ("transformer/embed", (1024, 48), P("fsdp", None)),
-        ("transformer/embed", (1025, 48), P(None, "fsdp")),  # what does not divide: another one
-        ("transformer/embed", (1025, 47), P()),
+        ("transformer/embed", (1025, 48), P()),
         (
             "transformer/code_in",
             (30, 16, 48),
