@@ -26,7 +26,8 @@ def read_vertices(path: str | os.PathLike) -> Float[np.ndarray, "V 3"]:
     if kind not in READ_FORMATS:
         raise InputError(path, f"is no {formats} file by its suffix", f"convert it to {formats}")
     try:
-        vertices = _from_obj(path.read_bytes()) if kind == "obj" else _from_ply(path.read_bytes())
+        read = _from_obj if kind == "obj" else _from_ply
+        vertices = read(path.read_bytes())
     except OSError as error:
         remedy = "check the path and its permissions"
         raise InputError(path, (error.strerror or str(error)).lower(), remedy) from error
@@ -58,8 +59,8 @@ def _from_ply(content: bytes) -> Float[np.ndarray, "V 3"]:
 
 def _plain_ply(content: bytes) -> bytes:
     """The file without comments: trimesh opens the picture that one of them names as texture."""
-    stream, header, has_format = io.BytesIO(content), [], False
-    header.append(stream.readline())
+    stream, has_format = io.BytesIO(content), False
+    header = [stream.readline()]
     for line in stream:
         words = line.split()
         if b"end_header" in words:

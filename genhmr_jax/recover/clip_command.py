@@ -168,8 +168,8 @@ def _identity(
     masks: ClipMasks | None,
 ) -> dict[str, Any]:
     """What the answers of single frames depend on."""
-    # Of a folder, only the files tell that a picture was replaced.
     ends = lambda values: values[[0, -1]].tolist()
+    # Of a folder, only the files tell that a picture was replaced.
     status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in source.paths]
     return {
         "version": genhmr_jax.__version__,
