@@ -47,7 +47,8 @@ def check_divides(size: int, sharding: NamedSharding, where: str, micro_batches:
       micro_batches: parts that each device's rows are computed in.
     """
     axes = sharding.spec[0] if len(sharding.spec) else None
-    axes = (axes,) if isinstance(axes, str) else axes or ()
+    axes = {axes} if isinstance(axes, str) else set(axes or ())
+    axes = [axis for axis in sharding.mesh.axis_names if axis in axes]
     parts = math.prod(sharding.mesh.shape[axis] for axis in axes) * micro_batches
     if size < 1 or size % parts:
         below, above = size // parts * parts, (size // parts + 1) * parts

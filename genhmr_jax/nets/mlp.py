@@ -4,6 +4,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from genhmr_jax.nets.rows import by_rows
+
 
 class ResidualMlp(nnx.Module):
     """x + W2 gelu(W1 LN(x)), `depth` times, between an input and an output projection.
@@ -28,7 +30,7 @@ class ResidualMlp(nnx.Module):
         self.out = nnx.Linear(width, size_out, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        x = self.inp(x.astype(self.inp.kernel[...].dtype))
+        x = by_rows(self.inp(x.astype(self.inp.kernel[...].dtype)))
         for _, block in sorted(self.blocks.items()):
-            x = x + block["down"](jax.nn.gelu(block["up"](block["norm"](x))))
-        return self.out(self.norm(x))
+            x = by_rows(x + block["down"](jax.nn.gelu(block["up"](block["norm"](x)))))
+        return by_rows(self.out(self.norm(x)))

@@ -21,7 +21,7 @@ from genhmr_jax.data.pipeline import check_divides
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.nets.rows import AXES as BATCH_AXES
 
-AXES = (*BATCH_AXES, "tensor")
+AXES = ("data", "fsdp", "tensor")
 
 # Pattern of the parameter's path -> axis of each of its last dimensions (leading ones, such as the
 # stacked layers of a ViT, are not split). The first match counts. The first kernel of a block is
@@ -166,7 +166,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch split over data x fsdp."""
+    """Rows of a batch split over fsdp x data."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
@@ -192,7 +192,7 @@ class Placement:
     mesh: Mesh
 
     def __call__(self, batch: Any) -> Any:
-        """Put a batch on the mesh: rows split over data x fsdp; replicated if that is uneven."""
+        """Put a batch on the mesh: rows split over fsdp x data; replicated if that is uneven."""
         parts = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
         divides = all(x.shape[0] % parts == 0 for x in jax.tree.leaves(batch))
         return place(batch, batch_sharding(self.mesh) if divides else replicated(self.mesh))

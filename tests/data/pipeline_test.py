@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from genhmr_jax.data import pipeline, poses
 from genhmr_jax.io.errors import InputError
+from genhmr_jax.nets.rows import AXES
 
 SIZE = 16
 
@@ -39,11 +40,10 @@ class Numbers:
 
 
 def row_sharding(shape: tuple[int, int, int], devices=None) -> NamedSharding:
-    """Rows over data x fsdp of a mesh of the first devices."""
+    """Rows as in training, on a mesh of the first devices."""
     devices = np.array(jax.devices()[: np.prod(shape)] if devices is None else devices)
-    return NamedSharding(
-        Mesh(devices.reshape(shape), ("data", "fsdp", "tensor")), PartitionSpec(("data", "fsdp"))
-    )
+    mesh = Mesh(devices.reshape(shape), ("data", "fsdp", "tensor"))
+    return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 @pytest.fixture(params=["grain", "threads"])
