@@ -29,3 +29,6 @@ SCHEDULES = {
     "sqrt": _sqrt,
 }
 """Mask schedules gamma(r): the share of masked tokens after a share r of the steps."""
+
+DIFFERENTIABLE_SAMPLING = ("none", "expected", "straight_through")
+"""How gradients of the decoded body reach the logits in training (systems/genhmr/objective.py)."""

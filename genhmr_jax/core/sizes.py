@@ -8,6 +8,8 @@ import dataclasses
 
 import numpy as np
 
+from genhmr_jax.nets.sizes import check_heads, check_sizes
+
 BODY_PARTS = (
     (0,),  # root
     (3, 6, 9, 12, 15),  # trunk: spine1 to spine3, neck, head
@@ -21,6 +23,7 @@ HAND_PARTS = ((0,), *((j, j + 1, j + 2) for j in range(1, 16, 3)))
 """Wrist, index, middle, little, ring finger and thumb, as indices of MANO's 16 joints."""
 SKELETONS = {"body": BODY_PARTS, "hand": HAND_PARTS}
 ARCHITECTURES = ("parts", "conv")
+ACTIVATIONS = ("gelu", "relu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,10 @@ class TokenizerSpec:
             names = {"body": "root, trunk, legs, arms", "hand": "wrist and fingers"}
             needed = f"{len(self.parts)} numbers are needed, one for each of {names[self.skeleton]}"
             raise ValueError(f"part_tokens {self.part_tokens}: {needed}")
+        if self.arch == "parts" and min(self.part_tokens) < 1:
+            raise ValueError(f"part_tokens {self.part_tokens}: each part needs a token")
+        names = "num_tokens", "codebook_size", "code_dim", "width", "depth", "dilation_growth"
+        check_sizes(self, *names)
 
     @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
@@ -111,3 +118,12 @@ class TransformerSpec:
     activation: str = "gelu"  # or "relu", a third cheaper on a CPU
     geometric: bool = True
     head_rank: int = 0
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "width", "layers", "heads", "mlp_ratio", "points")
+        check_heads(self.width, self.heads)
+        if self.activation not in ACTIVATIONS:
+            choices = " or ".join(ACTIVATIONS)
+            raise ValueError(f"activation {self.activation!r}: choose {choices}")
+        if self.head_rank < 0:
+            raise ValueError(f"head_rank is {self.head_rank}: 0 or more is needed")

@@ -26,6 +26,7 @@ from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.io.model_folder import load_meta, load_params
 from genhmr_jax.io.program_store import remembered_shapes, stored
 from genhmr_jax.io.quantised import quantised_shapes, restored
+from genhmr_jax.nets.sizes import check_sizes
 
 FOLDER = pathlib.Path(str(importlib.resources.files("genhmr_jax") / "assets" / "lifter"))
 """A model folder of the stage "lifter" (configs/lifter/rendered_people.py)."""
@@ -42,6 +43,11 @@ class LifterSpec:
     width: int = 512
     depth: int = 2
     drop: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "map_channels", "map_features", "width", "depth")
+        if not 0 <= self.drop < 1:
+            raise ValueError(f"drop is {self.drop}: a share below 1 is needed")
 
 
 UNKNOWN = 0.01

@@ -16,6 +16,7 @@ import ml_collections
 
 from genhmr_jax.core.system import System
 from genhmr_jax.io.errors import InputError
+from genhmr_jax.train import ranges
 from genhmr_jax.train.lora import adapted
 from genhmr_jax.train.task import Task
 
@@ -124,9 +125,10 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
     """The training task of `config.stage`, over the trained models that the config names.
 
     Raises:
-      InputError: the stage is unknown, or a named model is missing or of another kind.
+      InputError: the stage is unknown, a field of the config is out of range, or a named model is
+        missing or of another kind.
     """
-    return adapted(_task_module(config).make_task(config), config)
+    return _task(config, "make_task")
 
 
 def abstract_task(config: ml_collections.ConfigDict, *under: ml_collections.ConfigDict) -> Task:
@@ -136,7 +138,20 @@ def abstract_task(config: ml_collections.ConfigDict, *under: ml_collections.Conf
       config: of any stage.
       under: configs of the models over which it is trained: of the tokenizer, for GenHMR.
     """
-    return adapted(_task_module(config).abstract_task(config, *under), config)
+    return _task(config, "abstract_task", *under)
+
+
+def _task(
+    config: ml_collections.ConfigDict, function: str, *under: ml_collections.ConfigDict
+) -> Task:
+    """The task that a function of the stage's module makes of a config, which is checked first."""
+    ranges.check(config)
+    try:
+        return adapted(getattr(_task_module(config), function)(config, *under), config)
+    except InputError:
+        raise
+    except ValueError as error:  # of a spec
+        raise InputError("--config.model", str(error), "choose sizes that fit") from error
 
 
 def _task_module(config: ml_collections.ConfigDict) -> types.ModuleType:

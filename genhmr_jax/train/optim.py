@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.train.mesh import path_name
 
 BEFORE_BLOCKS = "(patch|position|class_token)"  # of a ViT
@@ -27,7 +28,7 @@ def learning_rate(config: ml_collections.ConfigDict, steps: int) -> optax.Schedu
     return optax.warmup_cosine_decay_schedule(
         0.0,
         config.learning_rate,
-        min(config.warmup, max(steps - 1, 1)),
+        min(config.warmup, max(steps - 1, 0)),
         steps,
         config.learning_rate * config.final,
     )
@@ -137,13 +138,28 @@ def rate_multiplier(name: str, param: Any, config: ml_collections.ConfigDict, de
     return scale * (config.layer_decay ** (depth + 1) if before else 1.0)
 
 
+def _check_matches(config: ml_collections.ConfigDict, params: Any) -> None:
+    """Raise InputError if a pattern matches no parameter: nothing would tell of a misspelt one."""
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    patterns = {"frozen": config.frozen, "groups": [pattern for pattern, _ in config.groups]}
+    for field, pattern in ((field, p) for field, found in patterns.items() for p in found):
+        if not any(re.fullmatch(pattern, name) for name in names):
+            problem = f"{pattern!r} matches no parameter of this model"
+            remedy = f"leave it out, or give a pattern of whole paths, such as {names[0]!r}"
+            raise InputError(f"--config.optim.{field}", problem, remedy)
+
+
 def make_optimizer(
     config: ml_collections.ConfigDict, steps: int, params: Any
 ) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter 2019) for parameters like `params` (arrays or shapes).
 
     Frozen parameters have no moments and no update.
+
+    Raises:
+      InputError: a pattern of `config.frozen` or `config.groups` matches no parameter.
     """
+    _check_matches(config, params)
     # 1. AdamW with clipping, and a factor of the learning rate for each parameter.
     flat = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
     depth = next((x.shape[0] for name, x in flat.items() if name.startswith("encoder/blocks/")), 0)

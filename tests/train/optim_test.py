@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genhmr_jax.io.errors import InputError
 from genhmr_jax.train import defaults
 from genhmr_jax.train.optim import decays, learning_rate, make_optimizer
 
@@ -76,6 +77,7 @@ def test_clipping_and_schedule():
     np.testing.assert_allclose(
         [rate(0), rate(2), rate(4), rate(12), rate(20)], [0, 0.5, 1, 0.55, 0.1], atol=1e-6
     )
+    assert learning_rate(c, 1)(0) == 1.0  # a single step has no warm-up
     optimizer = make_optimizer(
         config(clip_norm=1e-12), 10, PARAMS
     )  # so small that Adam's epsilon shows
@@ -83,3 +85,10 @@ def test_clipping_and_schedule():
         jax.tree.map(jnp.ones_like, PARAMS), optimizer.init(PARAMS), PARAMS
     )
     assert max(np.abs(x).max() for x in jax.tree.leaves(updates)) < 1e-4
+
+
+@pytest.mark.parametrize("field", ["frozen", "groups"])
+def test_patterns_without_a_match(field):
+    value = ("encodr/.*",) if field == "frozen" else (("encodr/.*", 0.1),)
+    with pytest.raises(InputError, match=rf"--config.optim.{field}: 'encodr/.\*' matches no para"):
+        make_optimizer(config(**{field: value}), 10, PARAMS)

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from genhmr_jax.nets.sizes import check_sizes
+
 
 @dataclasses.dataclass(frozen=True)
 class NeurIkSpec:
@@ -31,6 +33,8 @@ class NeurIkSpec:
     def __post_init__(self) -> None:
         if self.window < 2:
             raise ValueError(f"window {self.window}: two frames or more")
+        names = "marker_width", "marker_blocks", "width", "layers", "heads", "mlp_ratio"
+        check_sizes(self, *names)
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} is not a multiple of twice {self.heads} heads")
         if not 0 < self.least_rate <= self.most_rate:

@@ -41,10 +41,7 @@ class NeurIkTask(Task):
 
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
-        try:
-            self.spec = NeurIkSpec.from_dict(config.model.to_dict())
-        except ValueError as error:
-            raise InputError("--config.model", str(error), "choose sizes that fit") from error
+        self.spec = NeurIkSpec.from_dict(config.model.to_dict())
         body = load_body(config.data.body)
         self.frozen = {"body": marker_body(body), "skeleton": skeleton_of(body, np.zeros(10))}
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from genhmr_jax.core import encoders
 from genhmr_jax.core.sizes import TokenizerSpec, TransformerSpec
+from genhmr_jax.geometry.keypoints import DETECTED
+from genhmr_jax.nets.sizes import check_sizes
 
 PYRAMIDS = ("project", "simple")
 
@@ -53,6 +55,11 @@ class GenHmrSpec:
         if self.transformer.levels != levels:
             transformer = dataclasses.replace(self.transformer, levels=levels)
             object.__setattr__(self, "transformer", transformer)
+        names = "context_tokens", "context_width", "context_depth", "score_width"
+        check_sizes(self, *names)
+        if self.num_keypoints not in (0, len(DETECTED)):
+            choices = f"0 or {len(DETECTED)}"
+            raise ValueError(f"num_keypoints is {self.num_keypoints}: choose {choices}")
         if self.pyramid not in PYRAMIDS:
             raise ValueError(f"pyramid {self.pyramid!r} must be {' or '.join(PYRAMIDS)}")
         if self.trains_encoder or self.upright:

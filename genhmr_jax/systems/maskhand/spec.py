@@ -10,6 +10,7 @@ from genhmr_jax.core import encoders
 from genhmr_jax.core.feedback import Form
 from genhmr_jax.core.sizes import TokenizerSpec, TransformerSpec
 from genhmr_jax.detect import hands
+from genhmr_jax.nets.sizes import check_sizes
 
 POSE_TOKENS = (1, 6, 21)
 _TURN = 2 * math.pi / 3 / math.sqrt(3)
@@ -70,6 +71,8 @@ class MaskHandSpec:
             object.__setattr__(self, "transformer", transformer)
         if self.tokenizer.skeleton != "hand":
             raise ValueError(f"the tokenizer is of a {self.tokenizer.skeleton}, not of a hand")
+        names = "gapr_blocks", "branch_blocks", "correction_width", "correction_depth"
+        check_sizes(self, *names, "token_features", "score_width")
         if self.pose_tokens not in POSE_TOKENS:
             choices = ", ".join(map(str, POSE_TOKENS))
             raise ValueError(f"pose_tokens is {self.pose_tokens}: choose among {choices}")

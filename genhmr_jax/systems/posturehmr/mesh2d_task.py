@@ -11,7 +11,6 @@ import ml_collections
 from flax import nnx
 from jaxtyping import Array, Float
 
-from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.model_folder import save_params
 from genhmr_jax.render.soft import hard_silhouette, soft_silhouette, trimap_band, trimap_loss
 from genhmr_jax.systems.posturehmr import coarse_body, objective, reverse
@@ -28,16 +27,8 @@ KIND = "mesh2d"
 
 
 def spec_of(config: ml_collections.ConfigDict) -> Mesh2dSpec:
-    """The sizes in `config.model`.
-
-    Raises:
-      InputError: an encoder that does not fit.
-    """
-    try:
-        return Mesh2dSpec.from_dict(config.model.to_dict())
-    except ValueError as error:
-        remedy = "choose an encoder and its channels"
-        raise InputError("--config.model", str(error), remedy) from error
+    """The sizes in `config.model`."""
+    return Mesh2dSpec.from_dict(config.model.to_dict())
 
 
 class Mesh2dTask(StageTask):

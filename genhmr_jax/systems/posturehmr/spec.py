@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from genhmr_jax.core import encoders
+from genhmr_jax.nets.sizes import check_heads, check_sizes
 
 PROCESSES = ("kinematic", "linear", "noise")
 CONDITIONS = ("mesh2d", "global")
@@ -43,6 +44,8 @@ class Mesh2dSpec:
     adaptive: bool = False
 
     def __post_init__(self) -> None:
+        check_sizes(self, "vertices", "markers", "cell_width", "cells", "width", "depth")
+        check_sizes(self, "point_width")
         if not self.encoder_channels:
             return
         found = encoders.find(self.encoder)
@@ -108,10 +111,13 @@ class PostureSpec:
             raise ValueError(f"condition {self.condition!r}: choose among {', '.join(CONDITIONS)}")
         if self.keys not in KEYS:
             raise ValueError(f"keys {self.keys!r}: choose among {', '.join(KEYS)}")
-        if self.width % self.heads or self.width % 2:
-            raise ValueError(f"width {self.width} must be even, and a multiple of {self.heads}")
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}: at least 1 is needed")
+        check_sizes(self, "width", "heads", "mlp_ratio", "steps", "whole_depth", "whole_rank")
+        check_heads(self.width, self.heads)
+        if self.width % 2:
+            raise ValueError(f"width {self.width} must be even")
+        if min(self.layers, self.whole_width) < 0:
+            sizes = f"layers {self.layers}, whole_width {self.whole_width}"
+            raise ValueError(f"{sizes}: 0 or more are needed")
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "PostureSpec":

@@ -58,10 +58,7 @@ class PostureTask(StageTask):
     ):
         super().__init__(config, mesh2d)
         values = config.model.to_dict() | {"mesh2d": dataclasses.asdict(mesh2d)}
-        try:
-            self.spec = PostureSpec.from_dict(values)
-        except ValueError as error:
-            raise InputError("--config.model", str(error), "choose sizes that fit") from error
+        self.spec = PostureSpec.from_dict(values)
         self.system = PostureSystem(self.spec)
         self.frozen |= {"mesh2d": arrays or self.system.shapes["mesh2d"]}
 

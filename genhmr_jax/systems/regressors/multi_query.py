@@ -23,6 +23,7 @@ from genhmr_jax.core.sizes import TransformerSpec
 from genhmr_jax.nets.pyramid import ProjectLevels, SimplePyramid
 from genhmr_jax.nets.remat import checkpointed
 from genhmr_jax.nets.rows import by_rows
+from genhmr_jax.nets.sizes import check_sizes
 from genhmr_jax.systems.regressors.heads import Body, MeanBody
 
 JOINTS = 24
@@ -50,8 +51,8 @@ class MultiQuerySpec:
     scales: tuple[float, ...] = (4.0, 2.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.queries < 1:
-            raise ValueError(f"{self.queries} queries: at least 1 is needed")
+        check_sizes(self, "queries")
+        self.transformer(1)  # raises ValueError: sizes that do not fit
         object.__setattr__(self, "scales", tuple(self.scales))  # lists of a JSON
 
     @property

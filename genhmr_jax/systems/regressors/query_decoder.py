@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from genhmr_jax.nets.attention import attention
+from genhmr_jax.nets.sizes import check_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,9 @@ class QueryDecoderSpec:
     heads: int = 8
     head_dim: int = 64
     mlp: int = 1024
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "context", "width", "layers", "heads", "head_dim", "mlp")
 
 
 class QueryLayer(nnx.Module):

@@ -60,15 +60,11 @@ class RegressorTask(Task):
         terms: tuple[str, ...] = (),
     ):
         self.config, self.terms, self.remat = config, terms, config.remat
-        try:
-            values = config.model.to_dict() | {"crop": "own"}  # of its rows
-            queries = values.pop("queries")
-            if config.model.kind == "mqhmr":
-                values["decoder"] = queries
-            self.spec = RegressorSpec.from_dict(values)
-        except ValueError as error:
-            remedy = "choose a kind and an encoder of these"
-            raise InputError("--config.model", str(error), remedy) from error
+        values = config.model.to_dict() | {"crop": "own"}  # of its rows
+        queries = values.pop("queries")
+        if config.model.kind == "mqhmr":
+            values["decoder"] = queries
+        self.spec = RegressorSpec.from_dict(values)
         make = MultiQuerySystem if self.spec.kind == "mqhmr" else RegressorSystem
         self.system = make(self.spec)
         self.frozen: dict[str, Any] = {"body": keypoint_model(load_body(config.data.body))}
