@@ -25,7 +25,7 @@ def fields_of(spec: Any) -> ml_collections.ConfigDict:
 def runtime() -> ml_collections.ConfigDict:
     """The fields of the run itself: devices, precision, memory, input, logs, checkpoints."""
     c = ml_collections.ConfigDict()
-    # Devices along each axis; -1 takes the remaining ones. The batch is split over data x fsdp,
+    # Devices along each axis; -1 takes the remaining ones. The batch is split over fsdp x data,
     # parameters over fsdp and tensor.
     c.mesh = ml_collections.ConfigDict()
     c.mesh.data = -1

@@ -49,7 +49,7 @@ def build(
     rows: int,
     recovers: str = "people",
 ) -> Inference:
-    """Make the inference step for `rows` people or hands, split over data x fsdp.
+    """Make the inference step for `rows` people or hands, split over fsdp x data.
 
     Trained parameters are bfloat16, as in an exported model, and are split by the rules of
     training. Those that training only reads are replicated on every device.
