@@ -60,6 +60,9 @@ class GenHmrSpec:
         if self.num_keypoints not in (0, len(DETECTED)):
             choices = f"0 or {len(DETECTED)}"
             raise ValueError(f"num_keypoints is {self.num_keypoints}: choose {choices}")
+        encoders.find(self.encoder)  # raises ValueError
+        if not all(isinstance(n, int) and n > 0 for n in self.encoder_channels):
+            raise ValueError(f"encoder_channels {self.encoder_channels}: give numbers of channels")
         if self.pyramid not in PYRAMIDS:
             raise ValueError(f"pyramid {self.pyramid!r} must be {' or '.join(PYRAMIDS)}")
         if self.trains_encoder or self.upright:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from genhmr_jax.core import encoders
+from genhmr_jax.geometry.keypoints import DETECTED
 from genhmr_jax.nets.sizes import check_heads, check_sizes
 
 PROCESSES = ("kinematic", "linear", "noise")
@@ -46,9 +47,13 @@ class Mesh2dSpec:
     def __post_init__(self) -> None:
         check_sizes(self, "vertices", "markers", "cell_width", "cells", "width", "depth")
         check_sizes(self, "point_width")
+        if self.num_keypoints != len(DETECTED):
+            raise ValueError(f"num_keypoints is {self.num_keypoints}: {len(DETECTED)} are needed")
+        if self.markers > self.vertices:
+            raise ValueError(f"{self.markers} markers of {self.vertices} vertices")
+        found = encoders.find(self.encoder)
         if not self.encoder_channels:
             return
-        found = encoders.find(self.encoder)
         if found.trained:
             raise ValueError(f"encoder {self.encoder!r}: choose one whose maps are inputs")
         if found.channels != self.encoder_channels:
