@@ -6,9 +6,11 @@ original file and are not decoded here.
 """
 
 import contextlib
+import errno
 import fcntl
 import functools
 import io
+import os
 import shutil
 import tempfile
 import types
@@ -82,7 +84,8 @@ def _build(
         builder.make_records = make_records
         # Our own progress bar, over the records, ends its line before an error is printed.
         _tfds().disable_progress_bar()
-        builder.download_and_prepare(download_dir=Path(folder) / "downloads", **form)
+        with _full_disk_as_usual(data_dir):
+            builder.download_and_prepare(download_dir=Path(folder) / "downloads", **form)
         built = built_dir(folder, source.name, split)
         if report.listed:
             (built / SKIPPED).write_text(report.summary() + "\n")
@@ -93,6 +96,18 @@ def _build(
             target.rename(Path(folder) / "previous")
         sync(built)
         built.rename(target)
+
+
+@contextlib.contextmanager
+def _full_disk_as_usual(folder: Path) -> Iterator[None]:
+    """Give tfds's own error of a full disk the number of the operating system's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and "Not enough disk space" in str(error):
+            full = errno.ENOSPC
+            raise OSError(full, os.strerror(full), str(folder)) from error
+        raise
 
 
 @contextlib.contextmanager

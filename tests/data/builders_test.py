@@ -106,6 +106,17 @@ def test_built_twice_is_left_alone_unless_told(manual, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["moyo"]
 
 
+def test_a_full_disk_is_one_line(manual, tmp_path, monkeypatch, capsys):
+    """tfds looks for room before it writes, and raises an error of its own."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=0))
+    words = ["--manual-dir", str(manual), "--data-dir", str(tmp_path / "data")]
+    assert main.main(["data", "build", "moyo", *words]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"genhmr: .*/data: .*No space left on device.*", lines[-1]), lines
+    assert not any("Traceback" in line for line in lines)
+
+
 def test_bad_records_stop_or_are_listed(tmp_path, capsys):
     pose_fixtures.write("amass", tmp_path / "manual")
     bad = tmp_path / "manual/amass/CMU/01/01_01_poses.npz"

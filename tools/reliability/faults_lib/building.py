@@ -1,6 +1,7 @@
 """Runs that disturb the building of data: rendered images, records, stored rows."""
 
 import hashlib
+import json
 import pathlib
 import random
 import re
@@ -68,7 +69,7 @@ def run(
             }
         )
     problems = [f"not finished after {len(attempts)} attempts"] if code else []
-    wanted, have = _hashes(out / "data" / unbroken), _hashes(target)
+    wanted, have = (_hashes(folder, log) for folder in (out / "data" / unbroken, target))
     changed = sorted(f for f in wanted.keys() & have.keys() if wanted[f] != have[f])
     problems += [f"files differ: {', '.join(changed)}"] if changed else []
     missing = sorted(wanted.keys() - have.keys())
@@ -97,13 +98,26 @@ def _draw(rng: random.Random, disk: pathlib.Path, may_mount: bool) -> dict[str, 
     return fault | {"action": "fill", "left": left, "when": {"seconds": rng.uniform(0, 3.0)}}
 
 
-def _hashes(folder: pathlib.Path) -> dict[str, str]:
-    """The hash of each file below a folder, of records without the order of their fields."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(_content(path)).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+def _hashes(folder: pathlib.Path, log: pathlib.Path) -> dict[str, str]:
+    """The hash of each file below a folder, of records without the order of their fields.
+
+    They are computed in a forked process: to read records starts threads, and processes that are
+    forked from one with these threads crash when they read or write records.
+    """
+    found = log / "hashes.json"
+
+    def job() -> None:
+        hashes = {
+            str(path.relative_to(folder)): hashlib.sha256(_content(path)).hexdigest()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        found.write_text(json.dumps(hashes))
+
+    code, _ = child.forked(job, log / "hashes.log")
+    if code:
+        raise RuntimeError(f"the hashes of {folder} failed: {log / 'hashes.log'}")
+    return json.loads(found.read_text())
 
 
 def _content(path: pathlib.Path) -> bytes:
