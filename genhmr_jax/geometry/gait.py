@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.signal import find_peaks
 
+from genhmr_jax.geometry.motion import frame_interval
+
 _SHORTEST, _LONGEST = 0.5, 2.5  # seconds of a stride
 _FEWEST = 0.15  # metres: a foot moves less against the pelvis when nobody walks
 
@@ -74,7 +76,7 @@ def gait_cycles(
         return []
     ahead = forward * [1, 0, 1]
     ahead = ahead / np.maximum(np.linalg.norm(ahead, axis=-1, keepdims=True), 1e-9)
-    gap = max(1, round(_SHORTEST / np.median(np.diff(times))))
+    gap = max(1, round(_SHORTEST / frame_interval(times)))
     events = []
     for foot in range(2):
         heel, toe = (

@@ -12,6 +12,11 @@ ABSENT, OBSERVED, FILLED = 0, 1, 2
 """States of a person in a frame. FILLED: not detected, and interpolated over a short gap."""
 
 
+def frame_interval(times: Float[np.ndarray, "F"]) -> float:
+    """The usual time from a frame to the next one, seconds: the median; 0 for a single frame."""
+    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Motion:
     """One body over F frames; a photo has one frame. NumPy.
@@ -48,7 +53,7 @@ class Motion:
     @property
     def rate(self) -> float:
         """Frames a second, from the median interval; 30 for a single frame."""
-        return float(1 / np.median(np.diff(self.times))) if len(self) > 1 else 30.0
+        return 1 / frame_interval(self.times) if len(self) > 1 else 30.0
 
     def continuous(self) -> "Motion":
         """From the first to the last known frame, with interpolated rows where it is not known.

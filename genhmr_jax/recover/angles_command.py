@@ -7,6 +7,7 @@ import numpy as np
 
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.fingers import plain_body
+from genhmr_jax.geometry.motion import frame_interval
 from genhmr_jax.geometry.stature import check_height
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.terminal import complain, say
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         how = {"height": args.height, "mass": args.mass, "cutoff": args.filter}
         person = angles_of(motion, body, method=args.method, **how)
         if person.method != args.method:
-            few = f"{1 / np.median(np.diff(person.times)):.0f} frames a second are too few for"
+            few = f"{1 / frame_interval(person.times):.0f} frames a second are too few for"
             complain(f"{path}: {few} {args.method}: angles are those of inverse kinematics")
         if args.filter and not person.cutoff:
             complain(f"{path}: too few frames a second for a filter of {args.filter:g} Hz")

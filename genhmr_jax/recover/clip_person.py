@@ -14,7 +14,7 @@ from genhmr_jax.core.motion_refinement import MotionSpec, Window
 from genhmr_jax.core.window_solve import solve_window
 from genhmr_jax.geometry.camera import CropCamera
 from genhmr_jax.geometry.keypoints import MIN_CONFIDENCE
-from genhmr_jax.geometry.motion import ABSENT, FILLED, OBSERVED
+from genhmr_jax.geometry.motion import ABSENT, FILLED, OBSERVED, frame_interval
 from genhmr_jax.recover.photo import Recoverer
 
 WINDOW, CONTEXT = 64, 8
@@ -72,7 +72,7 @@ def steady_person(
     # 1. The likely sequence of answers.
     confidence = rows["keypoints"][mine, :, 2].mean(-1)
     count = len(times)
-    interval = float(np.median(np.diff(times))) if count > 1 else 0.0
+    interval = frame_interval(times)
     answer, fits = best_sequence(rows["joints"][mine], confidence, interval)
     # 2. Segments between long gaps, and windows in each.
     contact = np.zeros((count, 2), np.float32) if contact is None else contact

@@ -21,7 +21,7 @@ from genhmr_jax.detect.dissolves import middles
 from genhmr_jax.detect.tracker import Tracker
 from genhmr_jax.geometry.ground import foot_contact, ground_of
 from genhmr_jax.geometry.keypoints import DETECTED
-from genhmr_jax.geometry.motion import ABSENT, OBSERVED
+from genhmr_jax.geometry.motion import ABSENT, OBSERVED, frame_interval
 from genhmr_jax.geometry.stature import check_height, with_stature
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.io.video import FrameSource, open_clip
@@ -112,7 +112,7 @@ def recover_clip(
                 progress=progress,
                 masks=masks,
             )
-    rate = 1 / np.median(np.diff(source.times)) if source.count > 1 else source.fps
+    rate = 1 / frame_interval(source.times) if source.count > 1 else source.fps
     search_every = max(1, round(rate * options.search_interval))
     complete = observe(source, recoverer, options.photo, tables, search_every, progress, masks)
     if not len(tables.frames):
@@ -201,7 +201,7 @@ def _tracked(
     tables: FrameTables, times: Float[np.ndarray, "F"], shot: Int[np.ndarray, "F"]
 ) -> Int[np.ndarray, "R"]:
     """The identity of each row, from 1; 0: none yet."""
-    interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    interval = frame_interval(times)
     trackers = [Tracker(interval) for _ in range(shot[-1] + 1)]
     ends = np.cumsum(tables.frames.read()["people"])
     looks = np.split(tables.people.read()["look"], ends[:-1])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import smpl_jax
 from flax import nnx
+from jax.scipy.ndimage import map_coordinates
 
 from genhmr_jax.core.feedback import DetectedKeypoints, pose_and_project
 from genhmr_jax.core.inputs import upright
@@ -18,7 +19,8 @@ from genhmr_jax.geometry.hand import HAND_JOINTS, hand_keypoint_model, load_hand
 from genhmr_jax.geometry.hand_crop import MARGIN
 from genhmr_jax.geometry.hand_pixels import EXTENT
 from genhmr_jax.geometry.keypoints import normalize_keypoints
-from genhmr_jax.systems.maskhand.model import MaskHand
+from genhmr_jax.nets.vit import IMAGENET_MEAN, IMAGENET_STD, normalise
+from genhmr_jax.systems.maskhand.model import MaskHand, vit_of
 from genhmr_jax.systems.maskhand.spec import HAND_FORM, MaskHandSpec
 
 CAMERA = PhotoCamera(900.0, (300.0, 210.0))
@@ -73,14 +75,23 @@ def test_an_estimate_looks_where_its_joints_are_in_the_region(hand_recoverer, ha
         np.testing.assert_allclose(found[row], np.clip(inside + 0.5, -0.5, 1.5), atol=2e-3)
 
 
-def test_with_a_vit_it_looks_into_the_middle_columns_of_the_picture(hand_recoverer, hands):
-    spec = MaskHandSpec(encoder="vit_s", encoder_depth=1, feedback=True)
+@pytest.mark.parametrize("encoder", ["vit_s", "dinov2_s"])
+def test_with_a_vit_it_looks_into_the_middle_of_the_picture(hand_recoverer, hands, encoder):
+    """What the ViT is given there is what the picture has at the points."""
+    spec = MaskHandSpec(encoder=encoder, encoder_depth=1, feedback=True)
     _, detected = detected_of(hand_recoverer, hands)
     network = nnx.eval_shape(lambda: MaskHand(spec, rngs=nnx.Rngs(0)))
-    side = EXTENT / MARGIN  # half the picture's side, in half sides of the crop
-    corners = jnp.array([[0.0, 0.0], [0.75 * side, side], [-0.75 * side, 0.0]])
-    found = network._in_maps(jnp.tile(corners, (4, 1, 1)), detected)
-    np.testing.assert_allclose(found[0], [[0.5, 0.5], [1, 1], [0, 0.5]], atol=1e-6)
+    picture = jax.random.uniform(jax.random.key(0), (4, 2), minval=-0.7, maxval=0.7)
+    points = picture * EXTENT / MARGIN  # in half sides of the crop
+    found = network._in_maps(jnp.tile(points, (4, 1, 1)), detected)[0]
+    # A picture whose first two channels are the place of a pixel in it, -1 to 1.
+    place = (np.arange(256) + 0.5) / 128 - 1
+    image = np.stack([*np.meshgrid(place, place), np.zeros((256, 256))], -1)
+    given = normalise(jnp.asarray(image[None]), vit_of(spec))[0]
+    given = given * jnp.array(IMAGENET_STD) + jnp.array(IMAGENET_MEAN)
+    at = found * jnp.array(given.shape[1::-1]) - 0.5
+    seen = [map_coordinates(given[..., c], at.T[::-1], order=1) for c in range(2)]
+    np.testing.assert_allclose(jnp.stack(seen, -1), picture, atol=1e-4)
 
 
 def test_the_camera_is_in_units_of_a_hand(hand, hands, hand_recoverer):
