@@ -27,14 +27,15 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     (r"optim\.(ema_decay|final|layer_decay)|loss\.(label_smoothing|codebook_decay)", 0, 1),
     (r"optim\.encoder_layers", -1, _INF),
     (r"masking\.steps|training\.steps_per_sample|silhouette\..+", 1, _INF),
-    (r"(masking|training)\..+|data\.rare_poses|data\.noise\.clean", 0, 1),
+    (r"masking\.(corrupt|drop_(image|keypoints|lifted)|min_ratio|unroll)", 0, 1),
+    (r"training\.(rollout_prob|true_mesh2d)|data\.rare_poses|data\.noise\.clean", 0, 1),
     (r"data\.augment\.(rotate|flip|colour|extreme_crop|occlude)", 0, 1),
     (r"data\.turn\.(mirror|drop|drop3d)", 0, 1),
     (r"data\.view\.(mirror|free_rotation|outlier|swap|drop|drop_face|occlude|truncate)", 0, 1),
     (r"data\.view\.(hide_feet_hands|lift_unknown|finger|noticed)", 0, 1),
     # Of these the logarithm is drawn, or they are divided by.
     (r"data\.view\.(focal|height)_(low|high)|data\.noise\.(shortest|longest)", 1e-3, _INF),
-    (r"(data|loss|optim)\..+", 0, _INF),
+    (r"(data\.(augment|noise|turn|view)|loss|optim)\..+", 0, _INF),
 )
 _ORDERED = (
     ("data.view.focal_low", "data.view.focal_high"),
