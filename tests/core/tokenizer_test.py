@@ -193,7 +193,9 @@ def test_bad_specs():
 @pytest.mark.parametrize(
     "spec",
     [
-        GenHmrSpec(tokenizer=SMALL["parts"], transformer=TransformerSpec(width=32, head_rank=4)),
+        GenHmrSpec(
+            tokenizer=SMALL["parts"], transformer=TransformerSpec(width=32, heads=4, head_rank=4)
+        ),
         GenHmrSpec(
             tokenizer=SMALL["conv"],
             num_keypoints=0,

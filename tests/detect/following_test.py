@@ -98,28 +98,34 @@ def test_missing_keypoints_do_not_count(standing):
     assert gap.mean() < 3 and pose.person > 0.9
 
 
-def test_a_large_jump_is_corrected_by_a_second_pass(standing, monkeypatch):
+@pytest.fixture(scope="module")
+def photographed(sample_image):
+    """What the detector finds in the sample photo: a drawn figure far from where it was expected
+    looks different to the networks in each version of JAX."""
+    return detect(sample_image)
+
+
+def test_a_large_jump_is_corrected_by_a_second_pass(photographed, sample_image, monkeypatch):
     runs, run = [], following.blazepose.landmarks
     monkeypatch.setattr(
         following.blazepose, "landmarks", lambda *args: runs.append(args) or run(*args)
     )
-    near = follow(scene((60, 12)), standing.keypoints[0])
+    near = follow(sample_image, photographed.keypoints[0])
     assert len(runs) == 2  # the region and its mirror image
-    far = follow(scene((60, 12)), standing.keypoints[0] + [70, 0, 0])
+    far = follow(sample_image, photographed.keypoints[0] + [100, 0, 0])
     assert len(runs) == 5
-    # It is 70 px off without the second pass.
-    assert np.linalg.norm(far.keypoints - near.keypoints, axis=-1).mean() < 14
+    assert np.linalg.norm(far.keypoints - near.keypoints, axis=-1).mean() < 8
 
 
-def test_two_estimates_of_one_person_become_one(standing, searches):
-    twins = standing.only([0, 0])
+def test_two_estimates_of_one_person_become_one(photographed, sample_image, searches):
+    twins = photographed.only([0, 0])
     twins.scores[:] = 0.3, 0.5
     twins.keypoints[1, :, :2] += 10
     twins.boxes[1] += 1000  # boxes that overlap would be a reason to search
     detector = ClipDetector(every=4)
-    detector.detect(scene((60, 12)))
+    detector.detect(sample_image)
     searches.clear()
-    one = detector.detect(scene((60, 12)), twins)
+    one = detector.detect(sample_image, twins)
     assert len(one) == 1 and one.scores[0] == 0.5 and not searches
 
 

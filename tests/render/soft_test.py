@@ -216,9 +216,9 @@ def test_loss_decreases_as_a_mesh_comes_back():
 def test_gradient_descent_moves_a_mesh_onto_the_mask():
     points, run = disc_loss()
     shift, start = jnp.array([0.3, -0.2]), None
-    for _ in range(60):
+    for step in range(60):
         loss, gradient = run(jnp.asarray(points, jnp.float32) + shift)
         start = loss if start is None else start
-        shift = shift - 0.02 * jnp.sum(gradient, (0, 1))
+        shift = shift - 0.02 * 0.95**step * jnp.sum(gradient, (0, 1))
     assert float(jnp.linalg.norm(shift)) < 0.02
     assert float(loss) < 0.3 < 0.8 < float(start)

@@ -135,7 +135,7 @@ def test_specs_that_do_not_fit():
         RegressorSpec("mqhmr", "vit_s", decoder=QueryDecoderSpec())
     with pytest.raises(ValueError, match="unknown image encoder 'eyes'"):
         RegressorSpec("mqhmr", "eyes")
-    with pytest.raises(ValueError, match="0 queries"):
+    with pytest.raises(ValueError, match="queries is 0: at least 1"):
         MultiQuerySpec(0)
     spec = RegressorSpec("mqhmr", "blazepose_full")
     assert spec.vit is None and spec.depth == 0 and not spec.upright
