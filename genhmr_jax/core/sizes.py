@@ -64,8 +64,8 @@ class TokenizerSpec:
             raise ValueError(f"part_tokens {self.part_tokens}: {needed}")
         if self.arch == "parts" and min(self.part_tokens) < 1:
             raise ValueError(f"part_tokens {self.part_tokens}: each part needs a token")
-        names = "num_tokens", "codebook_size", "code_dim", "width", "depth", "dilation_growth"
-        check_sizes(self, *names)
+        check_sizes(self, "num_tokens", "codebook_size", "code_dim", "width", "dilation_growth")
+        check_sizes(self, "depth", least=0)
 
     @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
@@ -125,5 +125,4 @@ class TransformerSpec:
         if self.activation not in ACTIVATIONS:
             choices = " or ".join(ACTIVATIONS)
             raise ValueError(f"activation {self.activation!r}: choose {choices}")
-        if self.head_rank < 0:
-            raise ValueError(f"head_rank is {self.head_rank}: 0 or more is needed")
+        check_sizes(self, "head_rank", least=0)

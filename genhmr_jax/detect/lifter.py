@@ -45,7 +45,8 @@ class LifterSpec:
     drop: float = 0.2
 
     def __post_init__(self) -> None:
-        check_sizes(self, "map_channels", "map_features", "width", "depth")
+        check_sizes(self, "map_channels", "map_features", "width")
+        check_sizes(self, "depth", least=0)
         if not 0 <= self.drop < 1:
             raise ValueError(f"drop is {self.drop}: a share below 1 is needed")
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 
-def check_sizes(spec: Any, *names: str) -> None:
-    """Raise ValueError unless these attributes of a spec are at least 1."""
+def check_sizes(spec: Any, *names: str, least: int = 1) -> None:
+    """Raise ValueError unless these attributes of a spec are at least `least`."""
     for name in names:
-        if getattr(spec, name) < 1:
-            raise ValueError(f"{name} is {getattr(spec, name)}: at least 1 is needed")
+        if getattr(spec, name) < least:
+            raise ValueError(f"{name} is {getattr(spec, name)}: at least {least} is needed")
 
 
 def check_heads(width: int, heads: int) -> None:

@@ -55,8 +55,8 @@ class GenHmrSpec:
         if self.transformer.levels != levels:
             transformer = dataclasses.replace(self.transformer, levels=levels)
             object.__setattr__(self, "transformer", transformer)
-        names = "context_tokens", "context_width", "context_depth", "score_width"
-        check_sizes(self, *names)
+        check_sizes(self, "context_tokens", "context_width", "score_width")
+        check_sizes(self, "context_depth", least=0)
         if self.num_keypoints not in (0, len(DETECTED)):
             choices = f"0 or {len(DETECTED)}"
             raise ValueError(f"num_keypoints is {self.num_keypoints}: choose {choices}")

@@ -71,8 +71,9 @@ class MaskHandSpec:
             object.__setattr__(self, "transformer", transformer)
         if self.tokenizer.skeleton != "hand":
             raise ValueError(f"the tokenizer is of a {self.tokenizer.skeleton}, not of a hand")
-        names = "gapr_blocks", "branch_blocks", "correction_width", "correction_depth"
-        check_sizes(self, *names, "token_features", "score_width")
+        check_sizes(self, "correction_width", "token_features", "score_width")
+        names = "gapr_blocks", "branch_blocks", "correction_depth", "encoder_depth"
+        check_sizes(self, *names, least=0)
         if self.pose_tokens not in POSE_TOKENS:
             choices = ", ".join(map(str, POSE_TOKENS))
             raise ValueError(f"pose_tokens is {self.pose_tokens}: choose among {choices}")

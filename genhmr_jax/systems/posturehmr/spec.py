@@ -45,8 +45,9 @@ class Mesh2dSpec:
     adaptive: bool = False
 
     def __post_init__(self) -> None:
-        check_sizes(self, "vertices", "markers", "cell_width", "cells", "width", "depth")
-        check_sizes(self, "point_width")
+        names = "vertices", "markers", "cell_width", "cells", "width", "point_width"
+        check_sizes(self, *names)
+        check_sizes(self, "depth", least=0)
         if self.num_keypoints != len(DETECTED):
             raise ValueError(f"num_keypoints is {self.num_keypoints}: {len(DETECTED)} are needed")
         if self.markers > self.vertices:
@@ -116,13 +117,11 @@ class PostureSpec:
             raise ValueError(f"condition {self.condition!r}: choose among {', '.join(CONDITIONS)}")
         if self.keys not in KEYS:
             raise ValueError(f"keys {self.keys!r}: choose among {', '.join(KEYS)}")
-        check_sizes(self, "width", "heads", "mlp_ratio", "steps", "whole_depth", "whole_rank")
+        check_sizes(self, "width", "heads", "mlp_ratio", "steps", "whole_rank")
+        check_sizes(self, "layers", "whole_width", "whole_depth", least=0)
         check_heads(self.width, self.heads)
         if self.width % 2:
             raise ValueError(f"width {self.width} must be even")
-        if min(self.layers, self.whole_width) < 0:
-            sizes = f"layers {self.layers}, whole_width {self.whole_width}"
-            raise ValueError(f"{sizes}: 0 or more are needed")
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "PostureSpec":
