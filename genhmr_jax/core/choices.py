@@ -32,3 +32,6 @@ SCHEDULES = {
 
 DIFFERENTIABLE_SAMPLING = ("none", "expected", "straight_through")
 """How gradients of the decoded body reach the logits in training (systems/genhmr/objective.py)."""
+
+PRECISIONS = ("float32", "bfloat16")
+"""Of the computation in training (train/step.py)."""

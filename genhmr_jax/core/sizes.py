@@ -5,6 +5,7 @@ network is built.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -62,10 +63,17 @@ class TokenizerSpec:
             names = {"body": "root, trunk, legs, arms", "hand": "wrist and fingers"}
             needed = f"{len(self.parts)} numbers are needed, one for each of {names[self.skeleton]}"
             raise ValueError(f"part_tokens {self.part_tokens}: {needed}")
-        if self.arch == "parts" and min(self.part_tokens) < 1:
+        if self.arch == "parts" and not all(isinstance(n, int) and n > 0 for n in self.part_tokens):
             raise ValueError(f"part_tokens {self.part_tokens}: each part needs a token")
-        check_sizes(self, "num_tokens", "codebook_size", "code_dim", "width", "dilation_growth")
+        if self.arch == "conv":
+            check_sizes(self, "num_tokens", "dilation_growth")
+        check_sizes(self, "codebook_size", "code_dim", "width")
         check_sizes(self, "depth", least=0)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "TokenizerSpec":
+        """The inverse of `dataclasses.asdict`, also after a conversion to JSON and back."""
+        return TokenizerSpec(**values | {"part_tokens": tuple(values["part_tokens"])})
 
     @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
@@ -120,7 +128,10 @@ class TransformerSpec:
     head_rank: int = 0
 
     def __post_init__(self) -> None:
-        check_sizes(self, "width", "layers", "heads", "mlp_ratio", "points")
+        check_sizes(self, "width", "heads", "mlp_ratio")
+        check_sizes(self, "layers", least=0)
+        if self.levels:
+            check_sizes(self, "points")
         check_heads(self.width, self.heads)
         if self.activation not in ACTIVATIONS:
             choices = " or ".join(ACTIVATIONS)

@@ -13,7 +13,11 @@ ABSENT, OBSERVED, FILLED = 0, 1, 2
 
 
 def frame_interval(times: Float[np.ndarray, "F"]) -> float:
-    """The usual time from a frame to the next one, seconds: the median; 0 for a single frame."""
+    """The usual time from a frame to the next one, seconds: the median; 0 for a single frame.
+
+    Args:
+      times: seconds, increasing.
+    """
     return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 

@@ -1,5 +1,10 @@
 """The error for bad input: the file, the problem, and the remedy."""
 
+import contextlib
+from collections.abc import Iterator
+
+EXPORT_AGAIN = "export or convert the model again"
+"""The remedy for a model folder whose sizes do not fit."""
 _LONGEST = 1000
 """Characters of a problem: a library's message can repeat the file."""
 
@@ -16,6 +21,17 @@ class InputError(ValueError):
     def __init__(self, where: object, problem: str, remedy: str) -> None:
         self.where, self.problem, self.remedy = str(where), shortened(problem, _LONGEST), remedy
         super().__init__(f"{self.where}: {self.problem}; {remedy}")
+
+
+@contextlib.contextmanager
+def blamed_on(where: object, remedy: str) -> Iterator[None]:
+    """Turn a ValueError, such as that of a spec's sizes, into an InputError for `where`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(where, str(error), remedy) from error
 
 
 def shortened(text: object, most: int = 80) -> str:

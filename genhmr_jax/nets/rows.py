@@ -12,10 +12,11 @@ from jax.sharding import PartitionSpec
 AXES = ("fsdp", "data")
 """Mesh axes over which the rows of a batch are split.
 
-The order matters. With ("data", "fsdp") XLA's partitioner (jaxlib 0.10.2 to 0.12.0) computes wrong
-products on meshes with more than one device along `data` and as many along `fsdp` as along
-`tensor`: it permutes the rows for the product and does not permute them back. With `fsdp` first it
-has nothing to permute. tests/support/products.py has the products.
+The order matters. With ("data", "fsdp") XLA's partitioner (jaxlib 0.10.2 and 0.12.0) computes wrong
+products on meshes such as 2 x 2 x 2 and 4 x 2 x 2: those with several devices along `data`, and
+with the same number, above 1, along `fsdp` and `tensor`. It permutes the rows for the product and
+does not permute them back. With `fsdp` first it has nothing to permute. tests/support/products.py
+has the products.
 """
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 
 from genhmr_jax.core.system import System
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.errors import EXPORT_AGAIN, InputError, blamed_on
 from genhmr_jax.train import ranges
 from genhmr_jax.train.lora import adapted
 from genhmr_jax.train.task import Task
@@ -118,7 +118,7 @@ def system_of(meta: dict[str, Any], where: object, recovers: str = "people") -> 
         return system
     except (TypeError, KeyError, ValueError) as error:
         problem = f"config.json does not describe a model ({error})"
-        raise InputError(where, problem, "export or convert the model again") from error
+        raise InputError(where, problem, EXPORT_AGAIN) from error
 
 
 def make_task(config: ml_collections.ConfigDict) -> Task:
@@ -146,12 +146,8 @@ def _task(
 ) -> Task:
     """The task that a function of the stage's module makes of a config, which is checked first."""
     ranges.check(config)
-    try:
+    with blamed_on("--config.model", "choose values that fit"):
         return adapted(getattr(_task_module(config), function)(config, *under), config)
-    except InputError:
-        raise
-    except ValueError as error:  # of a spec
-        raise InputError("--config.model", str(error), "choose sizes that fit") from error
 
 
 def _task_module(config: ml_collections.ConfigDict) -> types.ModuleType:

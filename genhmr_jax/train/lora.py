@@ -77,14 +77,7 @@ def plain(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def adapted(task: Any, config: ml_collections.ConfigDict) -> Any:
-    """The task with the adapters of `config.lora`; the task itself if the rank is 0.
-
-    Raises:
-      InputError: a negative rank.
-    """
-    if config.lora.rank < 0:
-        remedy = "give 0 for no adapters, or a small number such as 8"
-        raise InputError("--config.lora.rank", f"is {config.lora.rank}", remedy)
+    """The task with the adapters of `config.lora`; the task itself if the rank is 0."""
     return Adapted(task, config) if config.lora.rank else task
 
 

@@ -5,6 +5,7 @@ moments and no update: whole parameters (`frozen_mask`), and the first of the Vi
 (`encoder_layers`).
 """
 
+import difflib
 import re
 from typing import Any
 
@@ -145,8 +146,10 @@ def _check_matches(config: ml_collections.ConfigDict, params: Any) -> None:
     for field, pattern in ((field, p) for field, found in patterns.items() for p in found):
         if not any(re.fullmatch(pattern, name) for name in names):
             problem = f"{pattern!r} matches no parameter of this model"
-            remedy = f"leave it out, or give a pattern of whole paths, such as {names[0]!r}"
-            raise InputError(f"--config.optim.{field}", problem, remedy)
+            near = difflib.get_close_matches(pattern, names, 1, 0.0)[0]
+            where = f"--config.optim.{field}"
+            remedy = f"give a pattern of whole paths, such as {near!r}, or {where}=()"
+            raise InputError(where, problem, remedy)
 
 
 def make_optimizer(

@@ -11,21 +11,22 @@ from typing import Any
 
 import ml_collections
 
-from genhmr_jax.core.choices import DIFFERENTIABLE_SAMPLING, SCHEDULES
+from genhmr_jax.core.choices import DIFFERENTIABLE_SAMPLING, PRECISIONS, SCHEDULES
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.nets import remat
 from genhmr_jax.train.mesh import AXES
 
-_INF = math.inf
+_INF, _MOST = math.inf, 2**53
 # (pattern of the field's path, smallest, largest): the first one that matches counts. Other numbers
 # must be finite.
 _RANGES: tuple[tuple[str, float, float], ...] = (
-    (r"steps|accumulate|keep|(log|evaluate|checkpoint)_every|evaluate_(poses|windows)", 1, _INF),
+    (r"steps|accumulate|keep|(log|evaluate|checkpoint)_every|evaluate_(poses|windows)", 1, _MOST),
     (r"seed", 0, 2**32 - 1),
     (r"(image_)?batch_size|hang_after|lora\..+|input\..+|mesh\.fsdp_min_size", 0, _INF),
-    (r"drop_path|optim\.(b1|b2)", 0, 0.9999),  # what is left is divided by
+    (r"drop_path|optim\.(b1|b2)", 0, 1 - 1e-9),  # what is left is divided by
     (r"optim\.(ema_decay|final|layer_decay)|loss\.(label_smoothing|codebook_decay)", 0, 1),
     (r"optim\.encoder_layers", -1, _INF),
+    (r"optim\.clip_norm", 1e-12, _INF),  # 0 would let nothing be trained
     (r"masking\.steps|training\.steps_per_sample|silhouette\..+", 1, _INF),
     (r"masking\.(corrupt|drop_(image|keypoints|lifted)|min_ratio|unroll)", 0, 1),
     (r"training\.(rollout_prob|true_mesh2d)|data\.rare_poses|data\.noise\.clean", 0, 1),
@@ -44,6 +45,7 @@ _ORDERED = (
     ("data.noise.shortest", "data.noise.longest"),
 )
 _CHOICES = {
+    "precision": PRECISIONS,
     "remat": remat.CHOICES,
     "masking.schedule": tuple(SCHEDULES),
     "loss.differentiable_sampling": DIFFERENTIABLE_SAMPLING,
@@ -68,16 +70,22 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def _check_numbers(numbers: dict[str, float]) -> None:
     for field, value in numbers.items():
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"--config.{field}", f"is {value}", "give a finite number")
         low, high = next((r[1:] for r in _RANGES if re.fullmatch(r[0], field)), (-_INF, _INF))
         if not low <= value <= high:
-            wanted = f"a number from {low} to {high}" if high < _INF else f"{low} or more"
-            raise InputError(f"--config.{field}", f"is {value}", f"give {wanted}")
+            wanted = f"a number from {low} to {high}"
+            if value < low and high >= _MOST:
+                wanted = f"{low} or more"
+            raise InputError(f"--config.{field}", f"is {_text(value)}", f"give {wanted}")
     for low, high in _ORDERED:
         if numbers.get(low, 0) > numbers.get(high, _INF):
             problem = f"is {numbers[low]}, above {high}, which is {numbers[high]}"
             raise InputError(f"--config.{low}", problem, "give the smaller number here")
+    steps, drawn = (numbers.get(f) for f in ("model.steps", "training.steps_per_sample"))
+    if steps and drawn and drawn > steps:
+        problem = f"is {drawn}, and model.steps is {steps}"
+        raise InputError("--config.training.steps_per_sample", problem, f"give at most {steps}")
     sizes = [numbers[field] for field in ("batch_size", "image_batch_size") if field in numbers]
     if sizes and not sum(sizes):
         remedy = "one of them must be 1 or more"
@@ -95,10 +103,13 @@ def _check_patterns(fields: dict[str, Any]) -> None:
         "sharding_rules": ("(('.*/out/kernel', ('tensor', 'fsdp')),)", axes),
     }
     for field, (example, is_value) in forms.items():
-        for item in fields.get(field, ()):
-            pattern, value = item if is_value and len(item) == 2 else (item, None)
+        given, remedy = fields.get(field, ()), f"give a tuple such as {example}, or ()"
+        if not isinstance(given, tuple | list):
+            raise InputError(f"--config.{field}", f"is {given!r}", remedy)
+        for item in given:
+            is_pair = is_value and isinstance(item, tuple | list) and len(item) == 2
+            pattern, value = item if is_pair else (item, None)
             if not _is_pattern(pattern) or (is_value and not is_value(value)):
-                remedy = f"give a tuple such as {example}"
                 raise InputError(f"--config.{field}", f"contains {item!r}", remedy)
 
 
@@ -107,6 +118,11 @@ def _is_pattern(value: Any) -> bool:
         return isinstance(value, str) and bool(re.compile(value))
     except re.error:
         return False
+
+
+def _text(number: float) -> str:
+    """A number for a message. Python refuses to print one of 4300 digits."""
+    return str(number) if abs(number) < 2**64 else f"{'-' * (number < 0)}more than 2^64"
 
 
 def _is_number(value: Any) -> bool:

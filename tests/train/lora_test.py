@@ -325,7 +325,6 @@ def test_none_of_the_layers_learns(params, config):
             {"pattern": "encoder/blocks/qkv/.*"},
             "matches encoder/blocks/qkv/bias .*, which is not a kernel; match kernels only",
         ),
-        ({"rank": -1}, "lora.rank: is -1"),
     ],
 )
 def test_what_cannot_be_adapted_is_named(toy, params, config, changes, said):

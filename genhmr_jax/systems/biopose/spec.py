@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from genhmr_jax.nets.sizes import check_sizes
+from genhmr_jax.nets.sizes import check_heads, check_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +33,9 @@ class NeurIkSpec:
     def __post_init__(self) -> None:
         if self.window < 2:
             raise ValueError(f"window {self.window}: two frames or more")
-        names = "marker_width", "marker_blocks", "width", "layers", "heads", "mlp_ratio"
-        check_sizes(self, *names)
-        if self.width % (2 * self.heads):
-            raise ValueError(f"width {self.width} is not a multiple of twice {self.heads} heads")
+        check_sizes(self, "marker_width", "width", "heads", "mlp_ratio")
+        check_sizes(self, "marker_blocks", "layers", least=0)
+        check_heads(self.width, 2 * self.heads)  # each has sines and cosines of the time
         if not 0 < self.least_rate <= self.most_rate:
             raise ValueError(f"rates {self.least_rate} to {self.most_rate}")
 

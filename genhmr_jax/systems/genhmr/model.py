@@ -176,8 +176,10 @@ class GenHmr(nnx.Module):
 
         None if the model has no image at all.
         """
-        points = self._in_maps(estimate.joints2d)
         levels = self.spec.transformer.levels
+        if not levels:
+            return None
+        points = self._in_maps(estimate.joints2d)
         return cells_at(encoded.cells, points, encoded.image_weight, levels)
 
     def _in_maps(self, points: Float[Array, "B P 2"]) -> Float[Array, "B P 2"]:

@@ -55,12 +55,13 @@ class GenHmrSpec:
         if self.transformer.levels != levels:
             transformer = dataclasses.replace(self.transformer, levels=levels)
             object.__setattr__(self, "transformer", transformer)
-        check_sizes(self, "context_tokens", "context_width", "score_width")
+        check_sizes(self, "context_width", "score_width" if self.feedback else "context_tokens")
         check_sizes(self, "context_depth", least=0)
         if self.num_keypoints not in (0, len(DETECTED)):
             choices = f"0 or {len(DETECTED)}"
             raise ValueError(f"num_keypoints is {self.num_keypoints}: choose {choices}")
-        encoders.find(self.encoder)  # raises ValueError
+        if self.encoder_channels:
+            encoders.find(self.encoder)  # raises ValueError
         if not all(isinstance(n, int) and n > 0 for n in self.encoder_channels):
             raise ValueError(f"encoder_channels {self.encoder_channels}: give numbers of channels")
         if self.pyramid not in PYRAMIDS:

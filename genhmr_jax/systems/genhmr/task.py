@@ -23,7 +23,7 @@ from genhmr_jax.data.image_rows import (
 )
 from genhmr_jax.geometry.bodies import load_body
 from genhmr_jax.geometry.keypoints import keypoint_model
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.errors import EXPORT_AGAIN, InputError, blamed_on
 from genhmr_jax.io.model_folder import load_meta, load_params, save_params
 from genhmr_jax.nets.vit import VitSpec
 from genhmr_jax.systems.genhmr import validation
@@ -160,11 +160,12 @@ def make_task(config: ml_collections.ConfigDict) -> GenHmrTask:
     """
     meta = load_meta(config.tokenizer)
     if meta.get("kind") == KIND:
-        system = GenHmrSystem(GenHmrSpec.from_dict(meta["spec"]))
+        with blamed_on(config.tokenizer, EXPORT_AGAIN):
+            system = GenHmrSystem(GenHmrSpec.from_dict(meta["spec"]))
         spec, shapes = system.spec.tokenizer, system.shapes
     elif "tokenizer" in meta:
-        values = meta["tokenizer"]
-        spec = TokenizerSpec(**values | {"part_tokens": tuple(values["part_tokens"])})
+        with blamed_on(config.tokenizer, EXPORT_AGAIN):
+            spec = TokenizerSpec.from_dict(meta["tokenizer"])
         frozen = GenHmrTask(config, spec).frozen
         shapes = {name: frozen[name] for name in TOKENIZER}
     else:
@@ -180,4 +181,6 @@ def abstract_task(
     *_: ml_collections.ConfigDict,
 ) -> GenHmrTask:
     """The task with shapes in place of a trained tokenizer, over the tokenizer of its config."""
-    return GenHmrTask(config, TokenizerSpec(**tokenizer.model.to_dict()))
+    with blamed_on("--first-stage", "choose values that fit"):
+        spec = TokenizerSpec(**tokenizer.model.to_dict())
+    return GenHmrTask(config, spec)

@@ -26,6 +26,13 @@ HAND_FORM = Form(
 """The form of a hand for feedback."""
 
 
+def of_hands(tokenizer: TokenizerSpec) -> TokenizerSpec:
+    """The same. Raises ValueError: a tokenizer of bodies."""
+    if tokenizer.skeleton != "hand":
+        raise ValueError(f"the tokenizer is of a {tokenizer.skeleton}, not of a hand")
+    return tokenizer
+
+
 @dataclasses.dataclass(frozen=True)
 class MaskHandSpec:
     """The architecture and sizes of a model.
@@ -69,8 +76,7 @@ class MaskHandSpec:
         if self.transformer.levels != levels:
             transformer = dataclasses.replace(self.transformer, levels=levels)
             object.__setattr__(self, "transformer", transformer)
-        if self.tokenizer.skeleton != "hand":
-            raise ValueError(f"the tokenizer is of a {self.tokenizer.skeleton}, not of a hand")
+        of_hands(self.tokenizer)
         check_sizes(self, "correction_width", "token_features", "score_width")
         names = "gapr_blocks", "branch_blocks", "correction_depth", "encoder_depth"
         check_sizes(self, *names, least=0)

@@ -21,12 +21,12 @@ from genhmr_jax.data.feature_set import FeatureSet
 from genhmr_jax.data.hands import stored
 from genhmr_jax.data.rows import Rows
 from genhmr_jax.geometry.hand import hand_keypoint_model, hand_keypoints, load_hand
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.errors import InputError, blamed_on
 from genhmr_jax.io.model_folder import load_meta, load_params, save_params
 from genhmr_jax.systems.maskhand import model
 from genhmr_jax.systems.maskhand.objective import Objective, system_params
 from genhmr_jax.systems.maskhand.samples import Sample, SampleMaker
-from genhmr_jax.systems.maskhand.spec import MaskHandSpec
+from genhmr_jax.systems.maskhand.spec import MaskHandSpec, of_hands
 from genhmr_jax.systems.maskhand.system import KIND, MaskHandSystem
 from genhmr_jax.train.optim import frozen_layers
 from genhmr_jax.train.random_streams import stream
@@ -240,12 +240,9 @@ def make_task(config: ml_collections.ConfigDict) -> MaskHandTask:
     meta = load_meta(config.tokenizer)
     if meta.get("kind") != "tokenizer":
         raise InputError(config.tokenizer, "holds no tokenizer", TOKENIZER_REMEDY)
-    values = meta["tokenizer"]
-    spec = TokenizerSpec(**values | {"part_tokens": tuple(values["part_tokens"])})
-    try:
-        frozen = MaskHandTask(config, spec).frozen
-    except ValueError as error:
-        raise InputError(config.tokenizer, str(error), TOKENIZER_REMEDY) from error
+    with blamed_on(config.tokenizer, TOKENIZER_REMEDY):
+        spec = of_hands(TokenizerSpec.from_dict(meta["tokenizer"]))
+    frozen = MaskHandTask(config, spec).frozen
     arrays = load_params(config.tokenizer, {name: frozen[name] for name in TOKENIZER})
     metas = [load_meta(folder) for folder in filter(None, config.init.split(","))]
     terms = tuple(sorted({found for meta in metas if (found := meta.get("terms"))}))
@@ -262,8 +259,6 @@ def abstract_task(
     Raises:
       InputError: the tokenizer is not of hands.
     """
-    try:
-        return MaskHandTask(config, TokenizerSpec(**tokenizer.model.to_dict()))
-    except ValueError as error:
-        remedy = "give --first-stage=configs/hand_tokenizer/paper.py"
-        raise InputError("--first-stage", str(error), remedy) from error
+    with blamed_on("--first-stage", "give --first-stage=configs/hand_tokenizer/paper.py"):
+        spec = of_hands(TokenizerSpec(**tokenizer.model.to_dict()))
+    return MaskHandTask(config, spec)

@@ -45,16 +45,16 @@ class Mesh2dSpec:
     adaptive: bool = False
 
     def __post_init__(self) -> None:
-        names = "vertices", "markers", "cell_width", "cells", "width", "point_width"
-        check_sizes(self, *names)
-        check_sizes(self, "depth", least=0)
+        check_sizes(self, "vertices", "width", "point_width")
+        check_sizes(self, "depth", "markers", least=0)
         if self.num_keypoints != len(DETECTED):
             raise ValueError(f"num_keypoints is {self.num_keypoints}: {len(DETECTED)} are needed")
         if self.markers > self.vertices:
             raise ValueError(f"{self.markers} markers of {self.vertices} vertices")
-        found = encoders.find(self.encoder)
         if not self.encoder_channels:
             return
+        check_sizes(self, "cell_width", "cells")
+        found = encoders.find(self.encoder)
         if found.trained:
             raise ValueError(f"encoder {self.encoder!r}: choose one whose maps are inputs")
         if found.channels != self.encoder_channels:
@@ -117,7 +117,9 @@ class PostureSpec:
             raise ValueError(f"condition {self.condition!r}: choose among {', '.join(CONDITIONS)}")
         if self.keys not in KEYS:
             raise ValueError(f"keys {self.keys!r}: choose among {', '.join(KEYS)}")
-        check_sizes(self, "width", "heads", "mlp_ratio", "steps", "whole_rank")
+        check_sizes(self, "width", "heads", "mlp_ratio", "steps")
+        if self.whole_width:
+            check_sizes(self, "whole_rank")
         check_sizes(self, "layers", "whole_width", "whole_depth", least=0)
         check_heads(self.width, self.heads)
         if self.width % 2:

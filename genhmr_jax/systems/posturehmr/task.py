@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from genhmr_jax.geometry.metrics import distances
-from genhmr_jax.io.errors import InputError
+from genhmr_jax.io.errors import EXPORT_AGAIN, InputError, blamed_on
 from genhmr_jax.io.model_folder import load_meta, load_params, save_params
 from genhmr_jax.systems.posturehmr import coarse_body, mesh2d_task, objective, posture, reverse
 from genhmr_jax.systems.posturehmr.mesh2d import Mesh2dEstimate
@@ -178,7 +178,8 @@ def make_task(config: ml_collections.ConfigDict) -> PostureTask:
         remedy = "give the model folder of a training of configs/mesh2d/cpu.py"
         raise InputError(config.mesh2d, "holds no 2D mesh stage", remedy)
     values = meta["spec"] if meta["kind"] == mesh2d_task.KIND else meta["spec"]["mesh2d"]
-    spec = Mesh2dSpec.from_dict(values)
+    with blamed_on(config.mesh2d, EXPORT_AGAIN):
+        spec = Mesh2dSpec.from_dict(values)
     shapes = PostureTask(config, spec).system.shapes
     whole = {"mesh2d": shapes["mesh2d"]} if meta["kind"] == mesh2d_task.KIND else shapes
     return PostureTask(config, spec, load_params(config.mesh2d, whole)["mesh2d"])
@@ -190,4 +191,6 @@ def abstract_task(
     *_: ml_collections.ConfigDict,
 ) -> PostureTask:
     """The task with shapes in place of a trained first stage, of its config."""
-    return PostureTask(config, mesh2d_task.spec_of(mesh2d))
+    with blamed_on("--first-stage", "choose values that fit"):
+        spec = mesh2d_task.spec_of(mesh2d)
+    return PostureTask(config, spec)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from flax import nnx
 from jaxtyping import Array, Float
+from smpl_jax.rotations import ROT6D_LAYOUTS
 
 from genhmr_jax.core import encoders
 from genhmr_jax.core.encoders import CROPS
@@ -52,8 +53,13 @@ class RegressorSpec:
             object.__setattr__(self, "decoder", DECODERS[self.kind]())
         if self.crop not in CROPS:
             raise ValueError(f"a crop is {' or '.join(CROPS)}, not {self.crop!r}")
+        if self.layout not in ROT6D_LAYOUTS:
+            choices = " or ".join(ROT6D_LAYOUTS)
+            raise ValueError(f"layout {self.layout!r}: choose {choices}")
+        if (named := self._named) and not 0 <= self.encoder_depth <= named.depth:
+            has = f"{self.encoder} has {named.depth} layers"
+            raise ValueError(f"encoder_depth is {self.encoder_depth}: {has}")
         if self.kind == "mqhmr":
-            encoders.find(self.encoder)  # raises ValueError
             return
         width = VitSpec.named(self.encoder).width
         if self.decoder.context != width:
@@ -62,10 +68,13 @@ class RegressorSpec:
     @property
     def vit(self) -> VitSpec | None:
         """Sizes of an encoder that is part of the network; None: its maps are inputs."""
-        if not encoders.find(self.encoder).trained:
-            return None
-        named = VitSpec.named(self.encoder)
-        return dataclasses.replace(named, depth=self.encoder_depth or named.depth)
+        named = self._named
+        return named and dataclasses.replace(named, depth=self.encoder_depth or named.depth)
+
+    @property
+    def _named(self) -> VitSpec | None:
+        """The whole encoder of that name. Raises ValueError: there is none."""
+        return VitSpec.named(self.encoder) if encoders.find(self.encoder).trained else None
 
     @property
     def depth(self) -> int:
