@@ -168,7 +168,7 @@ def test_bad_settings_are_one_line(corpus_file, tmp_path):
             ("--config.batch_size=9",),
             "a batch of 9 does not divide into 2 parts (mesh data 2 x fsdp 1); use 8 or 10",
         ),
-        (("--config.precision=float8",), "choose float32 or bfloat16"),
+        (("--config.precision=float8",), "choose among float32, bfloat16"),
     ):
         done = run(
             command(
