@@ -122,7 +122,9 @@ def _is_pattern(value: Any) -> bool:
 
 def _text(number: float) -> str:
     """A number for a message. Python refuses to print one of 4300 digits."""
-    return str(number) if abs(number) < 2**64 else f"{'-' * (number < 0)}more than 2^64"
+    if abs(number) < 2**64 or isinstance(number, float):
+        return str(number)
+    return "less than -2^64" if number < 0 else "more than 2^64"
 
 
 def _is_number(value: Any) -> bool:
