@@ -149,15 +149,20 @@ def field_value(config: ml_collections.ConfigDict, field: str, where: object = "
     return _inner(config, path)[last]
 
 
-def field_names(config: ml_collections.ConfigDict) -> list[str]:
-    """All fields, as "a.b"."""
-    names = []
+def field_values(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The values of all fields: {"a.b": value}."""
+    values = {}
     for key, value in config.items():
         if isinstance(value, ml_collections.ConfigDict):
-            names += [f"{key}.{name}" for name in field_names(value)]
+            values |= {f"{key}.{name}": inner for name, inner in field_values(value).items()}
         else:
-            names.append(key)
-    return names
+            values[key] = value
+    return values
+
+
+def field_names(config: ml_collections.ConfigDict) -> list[str]:
+    """All fields, as "a.b"."""
+    return list(field_values(config))
 
 
 def parse_value(text: str, old: Any, field: str, where: object) -> Any:

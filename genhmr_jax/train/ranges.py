@@ -6,12 +6,12 @@ something else without a message, and an interval of 0 steps would end a run aft
 
 import math
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
 
 from genhmr_jax.core.choices import DIFFERENTIABLE_SAMPLING, PRECISIONS, SCHEDULES
+from genhmr_jax.io.config_files import field_values
 from genhmr_jax.io.errors import InputError
 from genhmr_jax.nets import remat
 from genhmr_jax.train.mesh import AXES
@@ -59,7 +59,7 @@ def check(config: ml_collections.ConfigDict) -> None:
       InputError: a number is not finite or out of its range, both batch sizes are 0, a choice is
         unknown, or a list of patterns has another form.
     """
-    fields = dict(_fields(config))
+    fields = field_values(config)
     for field, choices in _CHOICES.items():
         if field in fields and fields[field] not in choices:
             remedy = f"choose among {', '.join(choices)}"
@@ -69,6 +69,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_numbers(numbers: dict[str, float]) -> None:
+    """Check each number, and those that depend on each other."""
     for field, value in numbers.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"--config.{field}", f"is {value}", "give a finite number")
@@ -129,12 +130,3 @@ def _text(number: float) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _fields(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """("optim.b1", 0.9) of every field of a config."""
-    for name, value in group.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            yield from _fields(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value

@@ -35,7 +35,7 @@ class NeurIkSpec:
             raise ValueError(f"window {self.window}: two frames or more")
         check_sizes(self, "marker_width", "width", "heads", "mlp_ratio")
         check_sizes(self, "marker_blocks", "layers", least=0)
-        check_heads(self.width, 2 * self.heads)  # each has sines and cosines of the time
+        check_heads(self.width, 2 * self.heads)  # pairs of channels are turned by time
         if not 0 < self.least_rate <= self.most_rate:
             raise ValueError(f"rates {self.least_rate} to {self.most_rate}")
 
